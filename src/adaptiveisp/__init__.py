@@ -1,0 +1,69 @@
+"""Let a frozen object detector see better: per-image pipelines of differentiable ISP modules for raw images.
+
+Names are imported when first used, so that `adaptiveisp --help` does not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adaptiveisp.datasets import open_dataset as open_dataset
+    from adaptiveisp.detectors import load_detector as load_detector
+    from adaptiveisp.develop import develop as develop
+    from adaptiveisp.dng import write_dng as write_dng
+    from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
+    from adaptiveisp.evaluate import evaluate as evaluate
+    from adaptiveisp.isp.module import IspModule as IspModule
+    from adaptiveisp.isp.module import Param as Param
+    from adaptiveisp.isp.pipeline import Pipeline as Pipeline
+    from adaptiveisp.isp.pipeline import Stage as Stage
+    from adaptiveisp.policies import load_policy as load_policy
+    from adaptiveisp.predictor import AdaptiveISP as AdaptiveISP
+    from adaptiveisp.predictor import Result as Result
+    from adaptiveisp.raw import BayerHeader as BayerHeader
+    from adaptiveisp.raw import read_raw as read_raw
+    from adaptiveisp.types import Annotation as Annotation
+    from adaptiveisp.types import Detections as Detections
+    from adaptiveisp.types import Detector as Detector
+    from adaptiveisp.types import RawImage as RawImage
+    from adaptiveisp.types import Sample as Sample
+    from adaptiveisp.types import Targets as Targets
+
+_HOMES = {
+    "AdaptiveISP": "predictor",
+    "AdaptiveISPError": "errors",
+    "Annotation": "types",
+    "BayerHeader": "raw",
+    "Detections": "types",
+    "Detector": "types",
+    "IspModule": "isp.module",
+    "Param": "isp.module",
+    "Pipeline": "isp.pipeline",
+    "RawImage": "types",
+    "Result": "predictor",
+    "Sample": "types",
+    "Stage": "isp.pipeline",
+    "Targets": "types",
+    "develop": "develop",
+    "evaluate": "evaluate",
+    "load_detector": "detectors",
+    "load_policy": "policies",
+    "open_dataset": "datasets",
+    "read_raw": "raw",
+    "write_dng": "dng",
+}
+
+__all__ = [*_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'adaptiveisp' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"adaptiveisp.{_HOMES[name]}"), name)
+    # Importing a submodule of the same name (develop, evaluate) sets that module here; the public name is the function.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

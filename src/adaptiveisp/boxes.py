@@ -1,0 +1,141 @@
+"""Boxes: conversions, overlap (IoU, complete IoU) and non-maximum suppression; pixels unless said otherwise."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+CIOU_EPS = 1e-7
+"""Added to the denominators of the complete IoU, so that degenerate boxes give a number; AdaptiveISP's value."""
+
+MAX_NMS_CANDIDATES = 30_000
+"""Suppression looks at this many boxes of one image, the best by score; far above what 300 detections can use."""
+
+Boxes = Float[Tensor, "*n 4"]
+
+
+def xyxy_to_xywh(boxes: Boxes) -> Boxes:
+    """Boxes (x0, y0, x1, y1) as (x0, y0, width, height), COCO's form."""
+    return torch.cat((boxes[..., :2], boxes[..., 2:] - boxes[..., :2]), dim=-1)
+
+
+def xywh_to_xyxy(boxes: Boxes) -> Boxes:
+    """Boxes (x0, y0, width, height), COCO's form, as (x0, y0, x1, y1)."""
+    return torch.cat((boxes[..., :2], boxes[..., :2] + boxes[..., 2:]), dim=-1)
+
+
+def xyxy_to_cxcywh(boxes: Boxes) -> Boxes:
+    """Boxes (x0, y0, x1, y1) as (centre x, centre y, width, height)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat(((low + high) / 2, high - low), dim=-1)
+
+
+def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
+    """Boxes (centre x, centre y, width, height) as (x0, y0, x1, y1).
+
+    >>> cxcywh_to_xyxy(torch.tensor([[5.0, 5.0, 4.0, 2.0]])).tolist()
+    [[3.0, 4.0, 7.0, 6.0]]
+    """
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def clip_boxes(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Float[Tensor, "n 4"]:
+    """The xyxy boxes cut off at the borders of an image of `height` x `width` pixels."""
+    limit = boxes.new_tensor((width, height, width, height))
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def pairwise_iou(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
+    """Intersection over union of every xyxy box of `first` with every one of `second`; 0 where both are empty.
+
+    >>> pairwise_iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 1], [5, 5, 6, 6]])).tolist()
+    [[0.5, 0.0]]
+    """
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    area_first = (first[:, 2:] - first[:, :2]).prod(-1)
+    area_second = (second[:, 2:] - second[:, :2]).prod(-1)
+    union = area_first[:, None] + area_second[None] - intersection
+    return torch.where(union > 0, intersection / union, torch.zeros_like(union))
+
+
+def complete_iou(predicted: Float[Tensor, "n 4"], target: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    """Complete IoU of aligned pairs of (cx, cy, w, h) boxes: IoU - (ρ²/c² + αv), at most 1.
+
+    ρ is the distance of the centres, c the diagonal of the smallest box around both,
+    v = 4/π² (atan(wt/ht) - atan(wp/hp))² and α = v / (v - IoU + 1), which passes no gradient.
+
+    Args:
+        predicted, target: any one unit; widths and heights above 0.
+
+    Source: Zheng et al. 2020, "Distance-IoU Loss", section 3.3.
+    """
+    corners, target_corners = cxcywh_to_xyxy(predicted), cxcywh_to_xyxy(target)
+    predicted_size, target_size = predicted[:, 2:], target[:, 2:]
+    low = torch.maximum(corners[:, :2], target_corners[:, :2])
+    high = torch.minimum(corners[:, 2:], target_corners[:, 2:])
+    overlap = (high - low).clamp(min=0)
+    intersection = overlap[:, 0] * overlap[:, 1]
+    areas = predicted_size[:, 0] * predicted_size[:, 1] + target_size[:, 0] * target_size[:, 1]
+    union = areas - intersection + CIOU_EPS
+    iou = intersection / union
+    outer_low = torch.minimum(corners[:, :2], target_corners[:, :2])
+    around = torch.maximum(corners[:, 2:], target_corners[:, 2:]) - outer_low
+    diagonal_squared = around.square().sum(-1) + CIOU_EPS
+    distance_squared = (predicted[:, :2] - target[:, :2]).square().sum(-1)
+    target_angle = torch.atan(target_size[:, 0] / target_size[:, 1])
+    predicted_angle = torch.atan(predicted_size[:, 0] / predicted_size[:, 1])
+    shape = 4 / math.pi**2 * (target_angle - predicted_angle).square()
+    alpha = (shape / (shape - iou + 1 + CIOU_EPS)).detach()
+    return iou - (distance_squared / diagonal_squared + alpha * shape)
+
+
+def nms(
+    boxes: Float[Tensor, "n 4"],
+    scores: Float[Tensor, " n"],
+    labels: Int[Tensor, " n"],
+    iou_threshold: float,
+    max_detections: int,
+) -> Int[Tensor, " kept"]:
+    """Indices of the boxes that survive greedy suppression within each class, highest score first.
+
+    A box goes when a better one of its class overlaps it by more than `iou_threshold`. Equal scores keep their order.
+    Only the `MAX_NMS_CANDIDATES` best boxes take part.
+
+    Args:
+        boxes: xyxy, in pixels.
+        scores: any scale, higher is better.
+        labels: class of each box; boxes of different classes never meet.
+        iou_threshold: in [0, 1].
+        max_detections: stop after this many.
+    """
+    order = torch.argsort(scores.detach(), descending=True, stable=True)[:MAX_NMS_CANDIDATES]
+    corners = boxes.detach()[order].cpu().numpy()
+    classes = labels[order].cpu().numpy()
+    areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
+    # Classes one after the other, each by falling score: a kept box need only look behind itself, to its class's end.
+    by_class = np.argsort(classes, kind="stable")
+    places = np.empty(len(classes), dtype=np.int64)
+    places[by_class] = np.arange(len(classes))
+    ends = np.searchsorted(classes[by_class], classes, side="right")
+    suppressed = np.zeros(len(classes), dtype=bool)
+    kept: list[int] = []
+    for index in range(len(classes)):
+        if len(kept) == max_detections:
+            break
+        if suppressed[index]:
+            continue
+        kept.append(index)
+        rivals = by_class[places[index] + 1 : ends[index]]
+        if len(rivals) == 0:
+            continue
+        low = np.maximum(corners[rivals, :2], corners[index, :2])
+        high = np.minimum(corners[rivals, 2:], corners[index, 2:])
+        intersection = np.clip(high - low, 0, None).prod(axis=1)
+        # The product form needs no division, so empty boxes cannot give NaN.
+        suppressed[rivals[intersection > iou_threshold * (areas[rivals] + areas[index] - intersection)]] = True
+    return order[torch.as_tensor(kept, dtype=torch.int64, device=order.device)]

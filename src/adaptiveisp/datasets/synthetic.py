@@ -1,0 +1,97 @@
+"""Raws made on the fly from labelled sRGB photos: the same values that `synth` writes to disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image as PilImage
+from PIL import ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from adaptiveisp.datasets.coco import CocoImage, limit_photos, load_coco
+from adaptiveisp.errors import DataError
+from adaptiveisp.types import RawImage, Sample, Unprocessing
+from adaptiveisp.unprocess import (
+    NoiseName,
+    draw_unprocessing,
+    light_range,
+    seeded_generator,
+    synthesise_mosaic,
+    synthesise_rgb,
+)
+
+
+def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
+    """sRGB code values in [0, 1] of a photo, upright.
+
+    Raises:
+        DataError: the file is missing or no picture.
+    """
+    try:
+        with PilImage.open(path) as picture:
+            pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise DataError(f"{path}: cannot be read as a photo ({error}); replace or remove it") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+
+class SyntheticRaws:
+    """Labelled photos seen as raws under random light and noise; nothing is written.
+
+    Args:
+        labels: COCO JSON of the photos.
+        images: folder that `file_name` is relative to.
+        light: name of a range of brightness, see `unprocess.LIGHTS`.
+        draws: how many random cameras, lights and noises a photo gets.
+        noise: name of the noise model.
+        seed: with the image id and the draw it fixes all randomness.
+        limit: keep the first so many photos; 0 keeps all.
+        as_mosaic: make Bayer mosaics (as in a DNG) instead of demosaiced RGB (as in a 16-bit PNG).
+    """
+
+    def __init__(
+        self,
+        labels: Path,
+        images: Path,
+        light: str,
+        draws: int = 1,
+        noise: NoiseName = "sensor",
+        seed: int = 0,
+        limit: int = 0,
+        as_mosaic: bool = False,
+    ):
+        light_range(light)
+        checked = load_coco(labels)
+        self.name = f"{labels} ({light}, {draws} draws, noise {noise}, seed {seed})"
+        self.categories = checked.categories
+        self.light, self.noise, self.seed, self.as_mosaic = light, noise, seed, as_mosaic
+        samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
+        self.samples: Sequence[Sample] = limit_photos(samples, limit)
+
+    def _sample(self, image: CocoImage, draw: int, folder: Path) -> Sample:
+        return Sample(
+            image_id=image.id,
+            draw=draw,
+            name=image.file_name,
+            width=image.width,
+            height=image.height,
+            annotations=image.annotations,
+            light=self.unprocessing(image.id, draw).light,
+            source=folder / image.file_name,
+        )
+
+    def unprocessing(self, image_id: int, draw: int) -> Unprocessing:
+        """The camera, light and noise level of a draw."""
+        return draw_unprocessing(seeded_generator(self.seed, image_id, draw, "parameters"), self.light, self.noise)
+
+    def read(self, sample: Sample) -> RawImage:
+        """The synthetic raw of a sample."""
+        photo = read_photo(sample.source)
+        how = self.unprocessing(sample.image_id, sample.draw)
+        generator = seeded_generator(self.seed, sample.image_id, sample.draw, "noise")
+        make = synthesise_mosaic if self.as_mosaic else synthesise_rgb
+        return make(photo, how, generator)

@@ -1,0 +1,37 @@
+"""Every error a user can meet, each a one-line message that names the input and the remedy."""
+
+
+class AdaptiveISPError(Exception):
+    """Base of all errors this package raises on purpose; the command line prints it without a traceback."""
+
+
+class RawFileError(AdaptiveISPError):
+    """A raw file is missing, unreadable, damaged, or needs facts (size, pattern) that it does not carry."""
+
+
+class DataError(AdaptiveISPError):
+    """A data set or its labels are missing, malformed or inconsistent."""
+
+
+class PipelineError(AdaptiveISPError):
+    """A pipeline names an unknown module, or a parameter is missing, unknown, not finite or out of range."""
+
+
+class WeightsError(AdaptiveISPError):
+    """Weights are missing, have the wrong hash or do not fit the network."""
+
+
+class DetectorError(AdaptiveISPError):
+    """A detector is unknown or cannot be built from what was given."""
+
+
+class PolicyError(AdaptiveISPError):
+    """A policy is unknown, or cannot serve the given input."""
+
+
+class OutputError(AdaptiveISPError):
+    """An output folder exists already, is not writable, or the disk is full."""
+
+
+class UsageError(AdaptiveISPError):
+    """The request contradicts itself or asks for something that does not exist (exit code 2)."""

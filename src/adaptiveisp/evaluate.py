@@ -1,0 +1,224 @@
+"""Policies and detectors side by side on one data set: the same draws, the same frames, paired."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from adaptiveisp.classes import ClassMap, map_classes
+from adaptiveisp.coco_map import ScoredImage
+from adaptiveisp.color import to_uint8
+from adaptiveisp.datasets import Dataset
+from adaptiveisp.drawing import Tile, draw_detections
+from adaptiveisp.errors import AdaptiveISPError, DataError
+from adaptiveisp.policies import AnyPolicy
+from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
+from adaptiveisp.report import PolicyResult
+from adaptiveisp.types import Detections, Detector, RawImage, Sample
+
+EVALUATION_CONFIDENCE = 0.001
+"""Least score that counts in average precision, as in Wang et al. 2024."""
+DRAW_CONFIDENCE = 0.25
+SHEET_TILES = 12
+"""Pictures on a policy's contact sheet."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to evaluate.
+
+    Attributes:
+        size: longer side in pixels at which policies, modules and detectors work.
+        camera_white_balance: apply the camera's own gains before a policy sees the image.
+        workers: processes that read raws; 0 reads in this one.
+        device: where modules and detectors run.
+    """
+
+    size: int
+    camera_white_balance: bool = False
+    workers: int = 0
+    device: str = "cpu"
+
+
+@dataclass
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        results: (policy, detector) → its detections and costs.
+        sheets: policy → pictures with boxes, modules and parameters.
+        categories: the classes that are scored: known to the data set and to every detector.
+        unmatched: the data set's classes that are not scored.
+        skipped: inputs that could not be used by every policy, with the reason.
+    """
+
+    results: dict[tuple[str, str], PolicyResult]
+    sheets: dict[str, list[Tile]]
+    categories: dict[int, str]
+    unmatched: tuple[str, ...]
+    skipped: list[tuple[str, str]]
+
+
+@dataclass
+class _Collected:
+    """The lists of a `PolicyResult` while they grow."""
+
+    scored: list[ScoredImage] = field(default_factory=list)
+    ms: list[float] = field(default_factory=list)
+    modules: list[int] = field(default_factory=list)
+    cost_ms: list[float] = field(default_factory=list)
+
+
+def evaluate(
+    dataset: Dataset,
+    policies: Sequence[AnyPolicy],
+    detectors: Sequence[Detector],
+    options: EvaluationOptions,
+    on_image: Callable[[str], None] = lambda name: None,
+) -> Evaluation:
+    """Every policy with every detector on every sample.
+
+    A sample that one policy cannot use is left out for all, so that differences stay paired.
+
+    Args:
+        dataset: labelled raws.
+        policies, detectors: with distinct names.
+        options: see `EvaluationOptions`.
+        on_image: called with each sample's name, for progress.
+
+    Raises:
+        DataError: a detector knows none of the data set's classes, or no sample could be used.
+    """
+    maps = [map_classes(detector.class_names, dataset.categories) for detector in detectors]
+    shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
+    if not shared:
+        raise DataError(f"{dataset.name}: the detectors share no class of it; evaluate them one by one")
+    collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
+    sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
+    skipped: list[tuple[str, str]] = []
+    stride = max(1, len(dataset.samples) // SHEET_TILES)
+    for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
+        try:
+            rendered, found = _one(sample, raw, policies, detectors, options)
+        except AdaptiveISPError as error:
+            skipped.append((f"{sample.name} (draw {sample.draw})", str(error)))
+        else:
+            for policy, picture in zip(policies, rendered, strict=True):
+                for detector, class_map in zip(detectors, maps, strict=True):
+                    scored = _score(sample, found[policy.name, detector.name], class_map)
+                    _collect(collected[policy.name, detector.name], scored, picture)
+                if number % stride == 0 and len(sheets[policy.name]) < SHEET_TILES:
+                    boxes = found[policy.name, detectors[0].name]
+                    sheets[policy.name].append(_tile(sample, picture, boxes, detectors[0].class_names))
+        on_image(sample.name)
+    if len(skipped) == len(dataset.samples):
+        raise DataError(f"{dataset.name}: no image could be used; the first: {skipped[0][1]}")
+    results = {key: PolicyResult(c.scored, c.ms, c.modules, c.cost_ms) for key, c in collected.items()}
+    categories = {key: name for key, name in dataset.categories.items() if key in shared}
+    unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
+    return Evaluation(results, sheets, categories, unmatched, skipped)
+
+
+class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | AdaptiveISPError]]):
+    """A data set's raws by position; an unreadable one comes back as its error, so that the batch goes on."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset.samples)
+
+    def __getitem__(self, index: int) -> tuple[Sample, RawImage | AdaptiveISPError]:
+        sample = self.dataset.samples[index]
+        try:
+            raw = self.dataset.read(sample)
+        except AdaptiveISPError as error:
+            return sample, error
+        return sample, raw
+
+
+def read_all(dataset: Dataset, workers: int = 0) -> Iterator[tuple[Sample, RawImage | AdaptiveISPError]]:
+    """Every sample with its raw, in order, or with the error that reading it gave.
+
+    Args:
+        dataset: labelled raws.
+        workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
+    """
+    context = "spawn" if workers else None
+    yield from DataLoader(_Reader(dataset), batch_size=None, num_workers=workers, multiprocessing_context=context)
+
+
+def _one(
+    sample: Sample,
+    raw: RawImage | AdaptiveISPError,
+    policies: Sequence[AnyPolicy],
+    detectors: Sequence[Detector],
+    options: EvaluationOptions,
+) -> tuple[list[Rendered], dict[tuple[str, str], Detections]]:
+    """The renderings of one sample by each policy, and the detections in them by each detector."""
+    if isinstance(raw, AdaptiveISPError):
+        raise raw
+    developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
+    height, width = developed.full.shape[1:]
+    if (width, height) != (sample.width, sample.height):
+        raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
+    rendered = [render(policy, raw, developed, options.size) for policy in policies]
+    found: dict[tuple[str, str], Detections] = {}
+    for detector in detectors:
+        images = [picture.image for picture in rendered]
+        answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
+        found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
+    return rendered, found
+
+
+def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
+    """The detections with the data set's category ids; those of classes it does not know are dropped."""
+    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
+    known = ids >= 0
+    return ScoredImage(
+        image_id=sample.image_id,
+        draw=sample.draw,
+        light=sample.light,
+        annotations=sample.annotations,
+        boxes=found.boxes.cpu().double().numpy()[known],
+        scores=found.scores.cpu().double().numpy()[known],
+        category_ids=ids[known],
+    )
+
+
+def _collect(into: _Collected, scored: ScoredImage, picture: Rendered) -> None:
+    into.scored.append(scored)
+    into.ms.append(picture.milliseconds)
+    into.modules.append(len(picture.pipeline.stages) if picture.pipeline is not None else 0)
+    into.cost_ms.append(picture.pipeline.cost_ms if picture.pipeline is not None else 0.0)
+
+
+def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
+    """The picture with its boxes, modules and parameters for a contact sheet."""
+    keep = found.scores >= DRAW_CONFIDENCE
+    scale = picture.image.shape[3] / sample.width
+    labels = [class_names[label] for label in found.labels[keep].tolist()]
+    drawn = draw_detections(
+        to_uint8(picture.image[0]), (found.boxes[keep] * scale).cpu().numpy(), labels, found.scores[keep].cpu().numpy()
+    )
+    lines = picture.pipeline.describe() if picture.pipeline is not None else ["the camera's own development"]
+    light = "" if sample.light is None else f", light {sample.light:.3g}"
+    return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])
+
+
+def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
+    """What a reader of the report has to know: what `camera` is, what is not scored, what was skipped."""
+    notes = [f"Data: {dataset.name}."]
+    if any(policy == "camera" for policy, _ in found.results):
+        notes.append(
+            "camera: LibRaw's own default development for camera files and DNGs; for synthetic RGB raws the exact "
+            "inverse of their making, which knows the true brightness, gains and colour matrix, as no camera does. "
+            "Its time includes the whole development."
+        )
+    if found.unmatched:
+        notes.append(f"Classes that a detector does not know are not scored: {', '.join(found.unmatched)}.")
+    if found.skipped:
+        notes.append(f"{len(found.skipped)} inputs were skipped for all policies; skipped.json names them.")
+    return notes

@@ -1,0 +1,34 @@
+"""Colour correction: a 3x3 matrix whose rows are divided by their sums."""
+
+import torch
+
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.types import Image, ParamTensor
+
+ENTRIES = ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb")
+"""Entry "rg" says how much of the input's green goes into the output's red."""
+
+
+def ccm(image: Image, params: ParamTensor) -> Image:
+    """y_i = Σ_j M_ij x_j, where M is the entries divided by their row sum, so that white stays white.
+
+    Args:
+        image: linear RGB in [0, 1].
+        params: the nine entries before the division, row-major. A row that sums to 0 has no meaning; as in the
+            original no epsilon guards it.
+
+    Source: Wang et al. 2024 (AdaptiveISP).
+    """
+    entries = params.reshape(-1, 3, 3)
+    matrix = entries / entries.sum(dim=2, keepdim=True)
+    return torch.einsum("bij,bjhw->bihw", matrix, image)
+
+
+PAPER = IspModule(
+    "ccm",
+    "CCM",
+    tuple(Param(name, -2.0, 2.0, "", 1.0 if name[0] == name[1] else 0.0) for name in ENTRIES),
+    ccm,
+    1.9,
+    source="Wang et al. 2024 (AdaptiveISP)",
+)

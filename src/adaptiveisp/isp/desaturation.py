@@ -1,0 +1,23 @@
+"""Desaturation: towards the luminance."""
+
+from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.types import Image, ParamTensor
+
+
+def desaturation(image: Image, params: ParamTensor) -> Image:
+    """lerp(x, L, a): a = 1 is black and white.
+
+    Args:
+        image: RGB in [0, 1].
+        params: column 0: a, dimensionless.
+
+    Source: Hu et al. 2018 (Exposure), section 4.
+    """
+    amount = params[:, 0][:, None, None, None]
+    return image + amount * (weighted_channel(image, LUMA) - image)
+
+
+PAPER = IspModule(
+    "desaturation", "BW", (Param("amount", 0.0, 1.0, "", 0.0, "sigmoid"),), desaturation, 1.9, source="Hu et al. 2018"
+)

@@ -1,0 +1,27 @@
+"""Exposure: y = x · 2^EV."""
+
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.types import Image, ParamTensor
+
+
+def exposure(image: Image, params: ParamTensor) -> Image:
+    """The image brightened by EV stops: y = x · 2^EV.
+
+    Args:
+        image: linear RGB in [0, 1].
+        params: column 0: EV in stops.
+
+    Source: Hu et al. 2018 (Exposure), section 4.
+    """
+    return image * params[:, 0].exp2()[:, None, None, None]
+
+
+def make_exposure(limit: float) -> IspModule:
+    """Exposure reaching ±`limit` stops."""
+    ev = Param("ev", -limit, limit, "stops", 0.0)
+    return IspModule("exposure", "E", (ev,), exposure, 1.7, source="Hu et al. 2018")
+
+
+PAPER = make_exposure(3.5)
+# A brightness of 0.003 needs about 8 stops to reach mid-grey; two more for frames darker than that.
+WIDE = make_exposure(10.0)

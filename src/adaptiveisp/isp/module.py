@@ -1,0 +1,141 @@
+"""What an ISP module is: data. A function, its parameters, its cost; one declaration feeds heads, search and docs."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.errors import PipelineError
+from adaptiveisp.types import Image, ParamTensor
+
+Logits = Float[Tensor, "batch n_params"]
+
+BOUND_TOLERANCE = 1e-4
+"""Relative slack of the range check, so that a value that went through float32 and JSON is not refused at its bound."""
+
+
+@dataclass(frozen=True)
+class Param:
+    """One physical parameter of a module.
+
+    Attributes:
+        name: key in pipeline JSON.
+        low, high: closed range of the reported value, in `unit`.
+        unit: what a number of it means, for instance "stops".
+        neutral: the value that leaves an image unchanged.
+        scale: how a network's unbounded output z becomes a value:
+            "linear" low + (high-low)(tanh z + 1)/2, "log" the same between the logarithms,
+            "sigmoid" low + (high-low)·σ(z).
+    """
+
+    name: str
+    low: float
+    high: float
+    unit: str
+    neutral: float
+    scale: Literal["linear", "log", "sigmoid"] = "linear"
+
+    def squash(self, z: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+        """Value in [low, high] of an unbounded z; z = 0 gives the middle of the range (of its logarithm for "log").
+
+        >>> Param("ev", -3.5, 3.5, "stops", 0.0).squash(torch.zeros(1)).item()
+        0.0
+        """
+        if self.scale == "sigmoid":
+            return self.low + (self.high - self.low) * torch.sigmoid(z)
+        unit_value = (torch.tanh(z) + 1) / 2
+        if self.scale == "log":
+            low, high = math.log(self.low), math.log(self.high)
+            return torch.exp(low + (high - low) * unit_value)
+        return self.low + (self.high - self.low) * unit_value
+
+    def check(self, module: str, value: object) -> float:
+        """The value as a float, clipped to the range by at most `BOUND_TOLERANCE`.
+
+        Raises:
+            PipelineError: it is no finite number or lies outside [low, high].
+        """
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise PipelineError(
+                f"{module}.{self.name} = {value!r} is not a finite number; give one in {self.range_text}"
+            )
+        slack = BOUND_TOLERANCE * (self.high - self.low)
+        if not self.low - slack <= value <= self.high + slack:
+            raise PipelineError(f"{module}.{self.name} = {value:g} is out of range; give a number in {self.range_text}")
+        return min(max(float(value), self.low), self.high)
+
+    @property
+    def range_text(self) -> str:
+        """The range for people, for instance "[-3.5, 3.5] stops"."""
+        return f"[{self.low:.4g}, {self.high:.4g}] {self.unit}".rstrip()
+
+
+@dataclass(frozen=True)
+class IspModule:
+    """One step of an ISP, differentiable in the image and in its parameters.
+
+    Attributes:
+        name: key in pipelines, tables and checkpoints.
+        short: its name in released AdaptiveISP checkpoints, or an own one.
+        params: its parameters in the order of the columns of a `ParamTensor`.
+        function: (image in [0, 1], parameters) → image before the clip to [0, 1].
+        cost_ms: run time in milliseconds from the paper's table.
+        head: unbounded network outputs → parameters, where that is not each parameter's own `squash`.
+        source: where the operation comes from.
+    """
+
+    name: str
+    short: str
+    params: tuple[Param, ...]
+    function: Callable[[Image, ParamTensor], Image]
+    cost_ms: float
+    head: Callable[[Logits], ParamTensor] | None = None
+    source: str = ""
+
+    def __call__(self, image: Image, params: ParamTensor) -> Image:
+        """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.
+
+        Args:
+            image: linear or encoded RGB in [0, 1].
+            params: one row per image, columns as in `self.params`.
+
+        Raises:
+            ValueError: the shapes do not fit.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"{self.name}: image must be (batch, 3, height, width), not {tuple(image.shape)}")
+        if params.shape != (image.shape[0], len(self.params)):
+            raise ValueError(
+                f"{self.name}: params must be {(image.shape[0], len(self.params))}, not {tuple(params.shape)}"
+            )
+        return self.function(image, params).clamp(0, 1)
+
+    def params_from_logits(self, logits: Logits) -> ParamTensor:
+        """Physical parameters from unbounded network outputs, one column each."""
+        if self.head is not None:
+            return self.head(logits)
+        if not self.params:
+            return logits
+        return torch.stack([p.squash(logits[:, i]) for i, p in enumerate(self.params)], dim=1)
+
+    def check(self, params: Mapping[str, object]) -> dict[str, float]:
+        """The parameters by name, in declared order, each checked against its range.
+
+        Raises:
+            PipelineError: one is missing, unknown, not finite or out of range.
+        """
+        names = [p.name for p in self.params]
+        if unknown := [name for name in params if name not in names]:
+            raise PipelineError(f"{self.name} has no parameter {unknown[0]!r}; it has {', '.join(names) or 'none'}")
+        if missing := [name for name in names if name not in params]:
+            raise PipelineError(f"{self.name} lacks its parameter {missing[0]!r}; give {', '.join(names)}")
+        return {p.name: p.check(self.name, params[p.name]) for p in self.params}
+
+    @property
+    def neutral(self) -> tuple[float, ...]:
+        """The parameters that leave an image unchanged."""
+        return tuple(p.neutral for p in self.params)

@@ -1,0 +1,129 @@
+"""A pipeline: the modules of one image in order, with physical parameters; it renders and round-trips through JSON."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptiveisp.errors import PipelineError
+from adaptiveisp.files import read_json, write_json
+from adaptiveisp.isp import IspModule, find_module
+from adaptiveisp.types import Image
+
+VERSION = 1
+DEFAULT_SET = "wide"
+"""Ranges that a pipeline file without "module_set" is held to: the widest."""
+
+FILE_REMEDY = 'give {"version": 1, "stages": [{"module": "exposure", "params": {"ev": 2.5}}]}'
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One module and its parameters by name, in physical units."""
+
+    module: str
+    params: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Stages applied one after the other; only the named modules run.
+
+    Attributes:
+        stages: may be empty: the image is left as it is.
+        module_set: the named set whose modules and ranges the stages keep.
+
+    Raises:
+        PipelineError: an unknown module or set, or a parameter that is missing, unknown, not finite or out of range.
+
+    >>> Pipeline((Stage("exposure", {"ev": 1.0}),)).render(torch.full((1, 3, 1, 1), 0.25)).flatten().tolist()
+    [0.5, 0.5, 0.5]
+    """
+
+    stages: tuple[Stage, ...]
+    module_set: str = DEFAULT_SET
+
+    def __post_init__(self) -> None:
+        checked = tuple(
+            Stage(stage.module, find_module(stage.module, self.module_set).check(stage.params)) for stage in self.stages
+        )
+        object.__setattr__(self, "stages", checked)
+
+    @property
+    def modules(self) -> tuple[IspModule, ...]:
+        """The modules in the order they run."""
+        return tuple(find_module(stage.module, self.module_set) for stage in self.stages)
+
+    @property
+    def cost_ms(self) -> float:
+        """Sum of the modules' costs in milliseconds, from the paper's table."""
+        return sum(module.cost_ms for module in self.modules)
+
+    def steps(self, image: Image) -> Iterator[Image]:
+        """The image after each stage."""
+        for stage, module in zip(self.stages, self.modules, strict=True):
+            row = torch.tensor([list(stage.params.values())], dtype=image.dtype, device=image.device)
+            image = module(image, row.expand(image.shape[0], -1))
+            yield image
+
+    def render(self, image: Image) -> Image:
+        """The image after all stages; every image of the batch gets the same parameters.
+
+        Args:
+            image: developed image, linear RGB in [0, 1].
+        """
+        for step in self.steps(image):
+            image = step
+        return image
+
+    def to_json(self) -> dict[str, Any]:
+        """The contents of a pipeline file."""
+        stages = [{"module": stage.module, "params": dict(stage.params)} for stage in self.stages]
+        return {"version": VERSION, "module_set": self.module_set, "stages": stages}
+
+    @classmethod
+    def from_json(cls, value: Any, origin: str = "pipeline") -> "Pipeline":
+        """The pipeline described by the parsed contents of a pipeline file.
+
+        Args:
+            value: parsed JSON.
+            origin: name to put into errors, for instance the file.
+
+        Raises:
+            PipelineError: the structure, a module or a parameter is wrong.
+        """
+        if not isinstance(value, dict) or value.get("version") != VERSION or not isinstance(value.get("stages"), list):
+            raise PipelineError(f"{origin}: is no pipeline of version {VERSION}; {FILE_REMEDY}")
+        module_set = str(value.get("module_set", DEFAULT_SET))
+        stages = []
+        for number, stage in enumerate(value["stages"], 1):
+            params = stage.get("params", {}) if isinstance(stage, dict) else None
+            if not isinstance(params, dict) or not isinstance(stage.get("module"), str):
+                raise PipelineError(f"{origin}: stage {number} lacks its module or params; {FILE_REMEDY}")
+            try:
+                stages.append(Stage(stage["module"], find_module(stage["module"], module_set).check(params)))
+            except PipelineError as error:
+                raise PipelineError(f"{origin}: stage {number}: {error}") from None
+        return cls(tuple(stages), module_set)
+
+    def save(self, path: Path, **extra: Any) -> None:
+        """Writes the pipeline as JSON, atomically; `extra` keys (such as provenance) go beside it."""
+        write_json(Path(path), {**self.to_json(), **extra})
+
+    @classmethod
+    def load(cls, path: Path) -> "Pipeline":
+        """The pipeline in a JSON file.
+
+        Raises:
+            PipelineError: the file is missing, no JSON, or its contents are wrong.
+        """
+        return cls.from_json(read_json(Path(path), PipelineError, FILE_REMEDY), str(path))
+
+    def describe(self) -> list[str]:
+        """One line a stage for people, for instance "exposure ev=2.5"."""
+        return [
+            " ".join([stage.module, *(f"{name}={value:.3g}" for name, value in stage.params.items())])
+            for stage in self.stages
+        ]

@@ -1,0 +1,41 @@
+"""Sharpen: extrapolation away from a 3x3 blur."""
+
+import torch
+import torch.nn.functional as F
+
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.types import Image, ParamTensor
+
+CENTRE_WEIGHT = 5.0
+"""The blur is 3x3 ones with this centre, divided by their sum, 13: PIL's SMOOTH filter."""
+
+
+def smooth(image: Image) -> Image:
+    """The image blurred by 3x3 ones with centre 5, over 13; the 1-pixel border is left as it is.
+
+    Source: Wang et al. 2024 (AdaptiveISP).
+    """
+    if min(image.shape[2:]) < 3:
+        return image
+    total = F.avg_pool2d(image, 3, stride=1) * 9
+    inner = (total + (CENTRE_WEIGHT - 1) * image[:, :, 1:-1, 1:-1]) / (8 + CENTRE_WEIGHT)
+    middle = torch.cat([image[:, :, 1:-1, :1], inner, image[:, :, 1:-1, -1:]], dim=3)
+    return torch.cat([image[:, :, :1], middle, image[:, :, -1:]], dim=2)
+
+
+def sharpen(image: Image, params: ParamTensor) -> Image:
+    """clip(f·x + (1-f)·smooth(x), 0, 1): f = 0 is the blur, 1 the image, above 1 sharper.
+
+    Args:
+        image: RGB in [0, 1].
+        params: column 0: f, dimensionless.
+
+    Source: Wang et al. 2024 (AdaptiveISP).
+    """
+    factor = params[:, 0][:, None, None, None]
+    return (factor * image + (1 - factor) * smooth(image)).clamp(0, 1)
+
+
+PAPER = IspModule(
+    "sharpen", "Shr", (Param("factor", 0.0, 10.0, "", 1.0),), sharpen, 6.3, source="Wang et al. 2024 (AdaptiveISP)"
+)

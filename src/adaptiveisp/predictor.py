@@ -1,0 +1,196 @@
+"""From one raw to what the detector sees in it: develop → resize → policy → modules → pad → detect."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.detectors import load_detector
+from adaptiveisp.develop import develop
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment, load_policy
+from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
+
+DEFAULT_SIZE = 416
+"""Longer side in pixels at which policy, modules and detector work."""
+
+Picture = Float[Tensor, "3 height width"]
+
+
+@dataclass(frozen=True)
+class Developed:
+    """A raw at the working size, and at full size before any policy.
+
+    Attributes:
+        full: (3, height, width) upright linear RGB in [0, 1].
+        small: (1, 3, h, w) the same with the longer side at the working size.
+    """
+
+    full: Picture
+    small: Image
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a policy made of a raw.
+
+    Attributes:
+        image: (1, 3, h, w) what the detector sees, before padding.
+        pipeline: the pipeline that made it; None where it was no pipeline of ours (`camera`).
+        milliseconds: time of policy and modules, decoding and resizing not counted.
+    """
+
+    image: Image
+    pipeline: Pipeline | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for one raw.
+
+    Attributes:
+        image: (3, h, w) what the detector saw, before padding, in [0, 1].
+        detections: boxes in pixels of the upright full frame.
+        class_names: names of the detections' labels.
+        pipeline: the pipeline chosen, None for `camera`.
+        full_size: (height, width) of the upright full frame.
+        milliseconds: time of policy and modules.
+        developed: the developed raw at both sizes.
+        raw: the raw it is about.
+    """
+
+    image: Picture
+    detections: Detections
+    class_names: tuple[str, ...]
+    pipeline: Pipeline | None
+    full_size: tuple[int, int]
+    milliseconds: float
+    developed: Developed
+    raw: RawImage
+
+
+def develop_at_size(
+    raw: RawImage, size: int, camera_white_balance: bool = False, device: str | torch.device = "cpu"
+) -> Developed:
+    """The raw developed and resized so that its longer side is `size` pixels.
+
+    Args:
+        raw: any raw.
+        size: pixels.
+        camera_white_balance: apply the camera's own gains before the policy sees the image.
+        device: where the small image goes.
+    """
+    full = develop(raw, camera_white_balance=camera_white_balance)
+    return Developed(full, resize_longer_side(full, size)[None].to(device))
+
+
+@torch.inference_mode()
+def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) -> Rendered:
+    """The image that a policy makes of a developed raw.
+
+    Args:
+        policy: a policy, or the camera's own development, which starts from the raw itself.
+        raw: the raw.
+        developed: the same raw from `develop_at_size`.
+        size: longer side in pixels.
+    """
+    start = time.perf_counter()
+    if isinstance(policy, CameraDevelopment):
+        picture = policy.develop(raw)
+        elapsed = time.perf_counter() - start
+        return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
+    pipeline = policy.plan(developed.small)[0]
+    image = pipeline.render(developed.small)
+    return Rendered(image, pipeline, (time.perf_counter() - start) * 1e3)
+
+
+@torch.inference_mode()
+def detect(
+    detector: Detector, images: list[Image], full_size: tuple[int, int], size: int, confidence: float
+) -> list[Detections]:
+    """Detections in several renderings of one raw, in pixels of its upright full frame.
+
+    Args:
+        detector: the detector.
+        images: (1, 3, h, w) each.
+        full_size: (height, width) of the full frame.
+        size: longer side in pixels.
+        confidence: least score to report.
+    """
+    frame = frame_size(size, detector.stride)
+    padded = [pad_to_frame(image, frame, full_size) for image in images]
+    found = detector.detect(torch.cat([image for image, _ in padded]), confidence=confidence)
+    return [_to_full(detections, box) for detections, (_, box) in zip(found, padded, strict=True)]
+
+
+def _to_full(found: Detections, letterbox: Letterbox) -> Detections:
+    return Detections(boxes_to_full(found.boxes, letterbox), found.scores, found.labels)
+
+
+class AdaptiveISP:
+    """A policy in front of a frozen detector.
+
+    Args:
+        policy: a name (`none`, `auto-exposure`, `camera`), a pipeline JSON, or a policy object.
+        detector: a name, a weights file, `my_pkg.my_file:load`, or a detector object.
+        size: longer side in pixels at which policy, modules and detector work.
+        confidence: least score to report.
+        camera_white_balance: apply the camera's own gains before the policy sees the image.
+        device: where modules and detector run.
+    """
+
+    def __init__(
+        self,
+        policy: str | AnyPolicy = "auto-exposure",
+        detector: str | Detector = "yolov3-tiny",
+        size: int = DEFAULT_SIZE,
+        confidence: float = 0.25,
+        camera_white_balance: bool = False,
+        device: str = "cpu",
+    ):
+        self.policy = load_policy(policy) if isinstance(policy, str) else policy
+        self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
+        self.size = size
+        self.confidence = confidence
+        self.camera_white_balance = camera_white_balance
+        self.device = torch.device(device)
+
+    def __call__(self, raw: str | Path | RawImage, header: BayerHeader | None = None) -> Result:
+        """The detections in a raw, and how it was rendered.
+
+        Args:
+            raw: a file, or a raw that was read already.
+            header: size, depth and pattern of a file that has no header of its own.
+
+        Raises:
+            RawFileError: the file cannot be read.
+        """
+        image = raw if isinstance(raw, RawImage) else read_raw(Path(raw), header)
+        developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
+        rendered = render(self.policy, image, developed, self.size)
+        full_size = (developed.full.shape[1], developed.full.shape[2])
+        found = detect(self.detector, [rendered.image], full_size, self.size, self.confidence)[0]
+        return Result(
+            image=rendered.image[0],
+            detections=found,
+            class_names=self.detector.class_names,
+            pipeline=rendered.pipeline,
+            full_size=full_size,
+            milliseconds=rendered.milliseconds,
+            developed=developed,
+            raw=image,
+        )
+
+    @torch.inference_mode()
+    def render_full(self, result: Result) -> Picture:
+        """The rendering of an answer at full size: the chosen parameters applied to the whole frame."""
+        if result.pipeline is None:
+            assert isinstance(self.policy, CameraDevelopment)
+            return self.policy.develop(result.raw)
+        return result.pipeline.render(result.developed.full[None].to(self.device))[0]

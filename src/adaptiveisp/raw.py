@@ -1,0 +1,280 @@
+"""Any raw file → `RawImage`: camera files, DNG, headerless Bayer dumps, 16-bit PNG and TIFF, npy arrays."""
+
+import glob
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+
+from adaptiveisp.dng import write_dng
+from adaptiveisp.errors import RawFileError
+from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
+from adaptiveisp.rawlib import libraw_render, read_libraw
+from adaptiveisp.rawnote import unprocessing_from_note
+from adaptiveisp.rawpng import read_npy, read_png, read_tiff, write_png16
+from adaptiveisp.types import RawImage
+
+__all__ = [
+    "KNOWN_EXTENSIONS",
+    "BayerHeader",
+    "camera_render",
+    "find_raw_files",
+    "is_libraw_file",
+    "parse_size",
+    "read_raw",
+    "write_png16",
+]
+
+CAMERA_EXTENSIONS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef"}
+    | {".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
+TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
+KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
+SMALLEST_SIDE = 16
+"""Pixels; below this no module or detector can do anything sensible."""
+
+HDR_PERCENTILE = 99.0
+"""Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
+
+
+def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
+    """What `path` recorded, unprocessed, with the metadata the file or its sidecar carries.
+
+    Args:
+        path: camera raw or DNG; headerless Bayer (.raw, .bin, .bayer: size, bits and pattern from `header` or a
+            sidecar); 8- or 16-bit PNG or TIFF, linear RGB or a mosaic; .npy, (H, W, 3), (3, H, W) or (H, W). Float
+            arrays with values up to 1 are taken as they are; other floats and long integers are HDR, white at their
+            99th percentile.
+        header: facts about files that do not carry them; it wins over a sidecar and is not used for camera files.
+
+    Raises:
+        RawFileError: the file is missing, damaged, of unknown type, too small, black, or lacks facts.
+    """
+    path = Path(path)
+    extension = _checked_extension(path)
+    try:
+        if extension in CAMERA_EXTENSIONS:
+            raw = read_libraw(path)
+        elif extension in HEADERLESS_EXTENSIONS:
+            raw = _read_headerless(path, find_header(path, header))
+        else:
+            raw = _read_array(path, extension, find_header(path, header))
+    except OSError as error:
+        raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
+    _check_usable(raw, path)
+    return raw
+
+
+def is_libraw_file(path: Path) -> bool:
+    """Whether `path` has the extension of a camera file or DNG, which LibRaw reads.
+
+    >>> is_libraw_file(Path("x.NEF")), is_libraw_file(Path("x.png"))
+    (True, False)
+    """
+    return Path(path).suffix.lower() in CAMERA_EXTENSIONS
+
+
+def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
+    """The photo as LibRaw develops it by default: camera white balance, sRGB, automatic brightness, upright.
+
+    Args:
+        raw: read from a camera file or DNG, or any Bayer mosaic (which goes through a temporary DNG).
+
+    Raises:
+        RawFileError: LibRaw cannot read the file, or the raw is RGB already.
+    """
+    if raw.path is not None and is_libraw_file(raw.path):
+        return libraw_render(raw.path)
+    if raw.pattern is None:
+        raise RawFileError(
+            f"{raw.path or 'raw'}: LibRaw develops mosaics only, and this is RGB; use another policy than camera"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        write_dng(raw, Path(folder) / "mosaic.dng")
+        return libraw_render(Path(folder) / "mosaic.dng")
+
+
+def _checked_extension(path: Path) -> str:
+    """The extension in lower case, after checking that there is a file of a known kind."""
+    if not path.exists():
+        raise RawFileError(f"{path}: no such file; check the path")
+    if path.is_dir():
+        raise RawFileError(f"{path}: is a folder; give a raw file")
+    extension = path.suffix.lower()
+    if extension not in KNOWN_EXTENSIONS:
+        raise RawFileError(f"{path}: unknown extension {extension!r}; known are {' '.join(sorted(KNOWN_EXTENSIONS))}")
+    if path.stat().st_size == 0:
+        raise RawFileError(f"{path}: is empty; copy it again from its source")
+    return extension
+
+
+def _read_headerless(path: Path, header: BayerHeader) -> RawImage:
+    width, height, bits, pattern = header.width, header.height, header.bits, header.pattern
+    if width is None or height is None or bits is None or pattern is None:
+        known = {"--raw-size": width, "--raw-bits": bits, "--raw-pattern": pattern}
+        missing = ", ".join(flag for flag, value in known.items() if value is None)
+        raise RawFileError(f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys")
+    dtype = np.dtype("u1") if bits == 8 else np.dtype("<u2")
+    expected, found = width * height * dtype.itemsize, path.stat().st_size
+    if expected != found:
+        raise RawFileError(
+            f"{path}: {width}x{height} with {bits} bits needs {expected} bytes, found {found}; "
+            "correct --raw-size or --raw-bits (or the sidecar)"
+        )
+    data = np.fromfile(path, dtype=dtype).reshape(height, width).astype(dtype.newbyteorder("="), copy=False)
+    white = header.white if header.white is not None else float(2**bits - 1)
+    return RawImage(data, pattern, header.black_levels, white, path=path)
+
+
+def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
+    """PNG, TIFF or npy → RawImage; `header` gives the pattern of a mosaic and may correct the levels."""
+    note = None
+    if extension == ".png":
+        pixels, note = read_png(path)
+    else:
+        pixels = read_tiff(path) if extension in TIFF_EXTENSIONS else read_npy(path)
+    pixels = _arranged(pixels, path)
+    if pixels.ndim == 2 and header.pattern is None:
+        raise RawFileError(f"{path}: has one channel, so it needs --raw-pattern or a sidecar {path.name}.yaml")
+    pixels, white = _levelled(pixels, header, path)
+    try:
+        unprocessing = unprocessing_from_note(note)
+    except RawFileError as error:
+        raise RawFileError(f"{path}: {error}") from None
+    pattern = header.pattern if pixels.ndim == 2 else None
+    return RawImage(pixels, pattern, header.black_levels, white, unprocessing=unprocessing, path=path)
+
+
+def _arranged(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
+    """(height, width) or (height, width, 3), whatever the order was."""
+    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3):
+        return pixels
+    if pixels.ndim == 3 and pixels.shape[0] == 3:
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    shape = "x".join(map(str, pixels.shape)) or "a single number"
+    raise RawFileError(f"{path}: has shape {shape}; save it with one channel (mosaic) or three (RGB), without alpha")
+
+
+def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[NDArray[Any], float]:
+    """The values as they are kept, and the white level that belongs to them."""
+    if pixels.dtype.kind not in "uif":
+        raise RawFileError(f"{path}: holds {pixels.dtype} values; save integers or floats")
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if pixels.dtype in (np.uint8, np.uint16):
+        full = 2**header.bits - 1 if header.bits is not None else np.iinfo(pixels.dtype).max
+        return pixels, header.white if header.white is not None else float(full)
+    values = pixels.astype(np.float32)
+    if not np.isfinite(values).all():
+        raise RawFileError(f"{path}: holds NaN or infinite values; save finite numbers")
+    values = np.maximum(values, 0.0)
+    if header.white is not None:
+        return values, header.white
+    peak = float(values.max(initial=0.0))
+    if peak <= 1 and pixels.dtype.kind == "f":
+        return values, 1.0
+    percentile = float(np.percentile(values, HDR_PERCENTILE))
+    # A picture with less than 1 % of lit pixels has no useful percentile.
+    return values, percentile if percentile > max(header.black_levels) else peak
+
+
+def _check_usable(raw: RawImage, path: Path) -> None:
+    height, width = raw.data.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise RawFileError(f"{path}: {width}x{height} is too small; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} is needed")
+    tiles = [raw.data[row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    if raw.data.max() <= max(raw.black_level) and all(
+        tile.max() <= black for tile, black in zip(tiles, raw.black_level, strict=True)
+    ):
+        raise RawFileError(f"{path}: all pixels are at or below the black level; check the lens cap or the black level")
+    if raw.white_level <= max(raw.black_level):
+        raise RawFileError(f"{path}: white level {raw.white_level:g} is not above black {max(raw.black_level):g}")
+
+
+def find_raw_files(inputs: list[str]) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+    """Every raw file that `inputs` name, each with the relative path, without extension, that its outputs get.
+
+    A folder is searched with its subfolders for known extensions, sorted, hidden files left out; its outputs mirror
+    it. A glob pattern (`**` included) mirrors from the part before the first wildcard. A single file keeps its name.
+    A file named twice is taken once. Where two would share an output, the extension joins the name (`x_dng`), and if
+    that does not tell them apart, a number (`x_dng_2`).
+
+    Args:
+        inputs: files, folders, glob patterns.
+
+    Returns:
+        The files, and the inputs that do not exist, each with its message, so that a batch can go on without them.
+
+    Raises:
+        RawFileError: nothing was found.
+    """
+    found: dict[Path, tuple[Path, Path]] = {}
+    missing: list[tuple[str, str]] = []
+    for text in inputs:
+        try:
+            for path, relative in _expand(text):
+                found.setdefault(path.resolve(), (path, relative))
+        except RawFileError as error:
+            missing.append((text, str(error)))
+    if not found and missing:
+        raise RawFileError(missing[0][1])
+    if not found:
+        known = " ".join(sorted(KNOWN_EXTENSIONS))
+        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; known are {known}")
+    return _with_unique_stems(list(found.values())), missing
+
+
+def _expand(text: str) -> Iterator[tuple[Path, Path]]:
+    """The files of one input, each with its path relative to where mirroring starts."""
+    path = Path(text)
+    if path.is_dir():
+        yield from _walk(path)
+    elif path.exists():
+        yield path, Path(path.name)
+    elif glob.has_magic(text):
+        parts = Path(text).parts
+        first_wild = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:first_wild])
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        if not matches:
+            raise RawFileError(f"{text}: nothing matches; check the pattern")
+        for match in matches:
+            if match.is_file() and match.suffix.lower() in KNOWN_EXTENSIONS:
+                yield match, match.relative_to(root)
+    else:
+        raise RawFileError(f"{text}: no such file or folder; check the path")
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, Path]]:
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.suffix.lower() in KNOWN_EXTENSIONS and not name.startswith("."):
+                yield path, path.relative_to(folder)
+
+
+def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    # Compared in lower case: two outputs must not be one file where the file system ignores case.
+    counts: dict[str, int] = {}
+    for _, relative in files:
+        key = str(relative.with_suffix("")).lower()
+        counts[key] = counts.get(key, 0) + 1
+    result: list[tuple[Path, Path]] = []
+    taken = {key for key, count in counts.items() if count == 1}
+    for path, relative in files:
+        stem = relative.with_suffix("")
+        if counts[str(stem).lower()] > 1:
+            base = stem.with_name(f"{stem.name}_{relative.suffix[1:].lower()}")
+            stem, number = base, 2
+            while str(stem).lower() in taken:
+                stem, number = base.with_name(f"{base.name}_{number}"), number + 1
+            taken.add(str(stem).lower())
+        result.append((path, stem))
+    return result

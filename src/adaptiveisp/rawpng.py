@@ -1,0 +1,146 @@
+"""Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), TIFF and npy."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt16
+from numpy.typing import NDArray
+
+from adaptiveisp.errors import AdaptiveISPError, OutputError, RawFileError
+from adaptiveisp.files import write_bytes
+from adaptiveisp.rawnote import MARKER, note_from_unprocessing
+from adaptiveisp.types import Unprocessing
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_HEADER_END = 33  # signature and IHDR, which has a fixed length
+_PALETTE = 3  # PNG colour type
+
+
+def need(module: str) -> AdaptiveISPError:
+    """The error for a missing reader library, with the remedy."""
+    return RawFileError(f"the library {module} is missing; run: pip install adaptiveisp[raw]")
+
+
+def write_png16(
+    array: UInt16[np.ndarray, "height width 3"], path: Path, unprocessing: Unprocessing | None = None
+) -> None:
+    """Writes linear RGB as a 16-bit PNG, with `unprocessing` in a text chunk from which `read_raw` gets it back.
+
+    Args:
+        array: linear RGB, 0 = black level, 65535 = white level.
+        path: the file; it appears whole or not at all.
+        unprocessing: how the image was made, or None.
+
+    Raises:
+        OutputError: `array` has another shape or type, or the file cannot be written.
+
+    Source: W3C, PNG specification 3rd edition, 11.3.3.2 (tEXt).
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        raise need("imagecodecs") from None
+    if array.dtype != np.uint16 or array.ndim != 3 or array.shape[2] != 3:
+        raise OutputError(f"{path}: a 16-bit PNG needs (height, width, 3) uint16, not {array.shape} {array.dtype}")
+    content = bytes(imagecodecs.png_encode(np.ascontiguousarray(array)))
+    if unprocessing is not None:
+        text = MARKER.encode("latin-1") + b"\0" + note_from_unprocessing(unprocessing).encode("latin-1")
+        content = content[:_HEADER_END] + _chunk(b"tEXt", text) + content[_HEADER_END:]
+    write_bytes(path, content)
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    """One PNG chunk: length, kind, content, checksum of kind and content."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
+    """The pixels at their full depth, and the text kept under the key `adaptiveisp`.
+
+    Raises:
+        RawFileError: the file is damaged, or no 8- or 16-bit greyscale or colour PNG.
+    """
+    try:
+        import imagecodecs
+    except ImportError:
+        raise need("imagecodecs") from None
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise RawFileError(f"{path}: is not a PNG file; give it the extension of its real format")
+    if len(content) < _HEADER_END:
+        raise RawFileError(f"{path}: is truncated; copy it again from its source")
+    bits, colour_type = content[24], content[25]
+    if bits not in (8, 16) or colour_type == _PALETTE:
+        raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
+    try:
+        pixels: NDArray[Any] = imagecodecs.png_decode(content)
+    except (ValueError, RuntimeError, MemoryError) as error:
+        raise RawFileError(f"{path}: is damaged ({_first_line(error)}); copy it again from its source") from None
+    return pixels, _note_of(content)
+
+
+def _note_of(content: bytes) -> str | None:
+    for kind, body in _chunks(content):
+        keyword, _, rest = body.partition(b"\0")
+        if keyword != MARKER.encode("latin-1"):
+            continue
+        if kind == b"tEXt":
+            return rest.decode("latin-1")
+        if kind == b"iTXt" and len(rest) > 2:
+            compressed, text = rest[0] == 1, rest[2:].split(b"\0", 2)[-1]
+            try:
+                return (zlib.decompress(text) if compressed else text).decode("utf-8", errors="replace")
+            except zlib.error:
+                return None
+    return None
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        yield kind, content[at + 8 : at + 8 + length]
+        at += length + 12
+
+
+def read_tiff(path: Path) -> NDArray[Any]:
+    """The pixels of the first page.
+
+    Raises:
+        RawFileError: the file is damaged or no TIFF.
+    """
+    try:
+        import tifffile
+    except ImportError:
+        raise need("tifffile") from None
+    try:
+        with tifffile.TiffFile(path) as file:
+            pixels: NDArray[Any] = file.pages[0].asarray()
+    # tifffile and the decoders behind it raise many kinds of errors on damaged files, some without a common base.
+    except Exception as error:
+        raise RawFileError(f"{path}: is damaged or no TIFF ({_first_line(error)}); copy it again") from None
+    return pixels
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array in a .npy file; pickled objects are never loaded.
+
+    Raises:
+        RawFileError: the file is damaged, no .npy, or holds objects.
+    """
+    try:
+        with path.open("rb") as stream:
+            if stream.read(6) != b"\x93NUMPY":
+                raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
+        pixels: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, SyntaxError, UnicodeError) as error:
+        raise RawFileError(f"{path}: is damaged or holds no numbers ({_first_line(error)}); save it again") from None
+    return pixels
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,187 @@
+"""The nouns: every type that crosses a file boundary. Shapes are in the annotations, units in the docstrings."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+Image = Float[Tensor, "batch 3 height width"]
+"""RGB, linear light unless said otherwise, 0 = black level, 1 = white level, upright."""
+
+ParamTensor = Float[Tensor, "batch n_params"]
+"""One row of physical parameters (units as in the module's `Param`s) per image."""
+
+BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+
+
+@dataclass(frozen=True)
+class Unprocessing:
+    """How a synthetic raw was made from an sRGB photo, kept with it so that it can be undone.
+
+    Attributes:
+        light: brightness factor applied to the linear image, in (0, 1].
+        rgb_gain, red_gain, blue_gain: the inverted white-balance gains (Brooks et al. 2019); dimensionless.
+        ccm: RGB → camera matrix, row-major, rows sum to 1.
+        shot, read: noise variance = shot·x + read at x in [0, 1]; both 0 without noise.
+        noise: name of the noise model, `sensor`, `brooks` or `none`.
+        bits: depth of the quantisation after the noise, or 0 without one.
+    """
+
+    light: float
+    rgb_gain: float
+    red_gain: float
+    blue_gain: float
+    ccm: tuple[float, ...]
+    shot: float
+    read: float
+    noise: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """What a camera recorded, before any processing, in the orientation of the sensor.
+
+    Attributes:
+        data: (height, width) mosaic, or (height, width, 3) RGB, already demosaiced; unsigned integers or float32.
+        pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; None when `data` is RGB.
+        black_level: value of no light, per position of the 2x2 block row by row (all four equal for RGB).
+        white_level: value of saturation.
+        camera_gains: the camera's white balance as multipliers of (R, G, B) with G = 1, or None if unknown.
+        xyz_to_camera: 3x3 colour matrix as in DNG's ColorMatrix1, row-major, or None if unknown.
+        orientation: EXIF orientation, 1 to 8; 1 is upright.
+        iso, exposure_s: sensitivity and exposure time in seconds, or None if unknown.
+        noise_profile: (shot, read): variance = shot·x + read for x in [0, 1], or None if unknown.
+        unprocessing: how a synthetic raw was made, or None for a real one.
+        path: the file it was read from, or None.
+    """
+
+    data: NDArray[Any]
+    pattern: str | None
+    black_level: tuple[float, float, float, float]
+    white_level: float
+    camera_gains: tuple[float, float, float] | None = None
+    xyz_to_camera: tuple[float, ...] | None = None
+    orientation: int = 1
+    iso: float | None = None
+    exposure_s: float | None = None
+    noise_profile: tuple[float, float] | None = None
+    unprocessing: Unprocessing | None = None
+    path: Path | None = None
+
+
+class Letterbox(NamedTuple):
+    """Where a resized image lies inside a padded frame: x_frame = x_full · scale + left (pixels; likewise y, top)."""
+
+    scale: float
+    left: int
+    top: int
+    width: int
+    height: int
+    full_width: int
+    full_height: int
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Labelled objects of one image.
+
+    Attributes:
+        boxes: (n, 4) xyxy in pixels of the image they are given with.
+        labels: (n,) indices into the detector's `class_names`.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    labels: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects a detector found in one image, highest score first.
+
+    Attributes:
+        boxes: (n, 4) xyxy in pixels of the image they are given with.
+        scores: (n,) in [0, 1].
+        labels: (n,) indices into the detector's `class_names`.
+    """
+
+    boxes: Float[Tensor, "n 4"]
+    scores: Float[Tensor, " n"]
+    labels: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One labelled object as in COCO: box xywh in pixels of the upright full frame; crowds are ignored in scoring."""
+
+    category_id: int
+    bbox: tuple[float, float, float, float]
+    area: float
+    iscrowd: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image of a data set: its raw (read when asked, see `datasets`), labels, and what is known of its light.
+
+    Attributes:
+        image_id: id in the data set's COCO JSON; unique with `draw`.
+        draw: which random draw of light and noise, 0 for real raws.
+        name: file name to show.
+        width, height: pixels of the upright full frame.
+        annotations: labelled objects.
+        light: brightness factor in (0, 1], None if unknown.
+        source: opaque reference that the data set resolves to a raw.
+    """
+
+    image_id: int
+    draw: int
+    name: str
+    width: int
+    height: int
+    annotations: tuple[Annotation, ...]
+    light: float | None
+    source: Any = field(repr=False, compare=False, default=None)
+
+
+class LossTerms(NamedTuple):
+    """Detector loss per image, gains applied; `total` is their sum."""
+
+    box: Float[Tensor, " batch"]
+    objectness: Float[Tensor, " batch"]
+    classification: Float[Tensor, " batch"]
+
+    @property
+    def total(self) -> Float[Tensor, " batch"]:
+        """Sum of the three terms per image."""
+        return self.box + self.objectness + self.classification
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """A frozen object detector: differentiable in the image only.
+
+    Attributes:
+        name: short name for tables.
+        class_names: names of its labels, index = label.
+        stride: the input's height and width must be multiples of this.
+        weights_sha256: hash of the weights file, for provenance ("" if made in memory).
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    stride: int
+    weights_sha256: str
+
+    def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+        """Training loss of each image alone; `targets` in pixels of `image`."""
+        ...
+
+    def detect(
+        self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
+    ) -> list[Detections]:
+        """Detections of each image in pixels of `image`, at most `max_detections`, highest score first."""
+        ...

@@ -1,0 +1,45 @@
+"""Shared fixtures: where the optional golden values and photos are, and tests that need them skip with the reason."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def shared_folder() -> Path:
+    """The folder of golden values and data: ADAPTIVEISP_DATA, else `shared` beside the repository."""
+    return Path(os.environ.get("ADAPTIVEISP_DATA") or REPOSITORY.parent / "shared")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    folder = shared_folder()
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}; set ADAPTIVEISP_DATA to the folder of golden values and data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(shared: Path) -> dict[str, torch.Tensor]:
+    """Values of the original implementation by name; texts are left out."""
+    with np.load(shared / "golden" / "reference.npz") as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files if archive[name].dtype.kind in "fi"}
+
+
+@pytest.fixture(scope="session")
+def tiny_weights() -> Path:
+    """The cached YOLOv3-tiny weights."""
+    from adaptiveisp.weights import is_installed, weights_path
+
+    if not is_installed("yolov3-tiny"):
+        pytest.skip("yolov3-tiny is not installed; run `adaptiveisp weights get yolov3-tiny`")
+    return weights_path("yolov3-tiny")

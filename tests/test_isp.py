@@ -1,0 +1,299 @@
+"""Every module of every set keeps one contract; the ten of the paper also match the original's values."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from adaptiveisp.errors import PipelineError
+from adaptiveisp.isp import HELPERS, MODULE_SETS, PAPER, RELEASED, WIDE, IspModule, find_module, modules_of
+from adaptiveisp.isp.denoise import denoise, half_offsets
+from adaptiveisp.isp.sharpen import smooth
+
+# Sets share modules; each is tested once, under the first set that has it.
+ALL = list(
+    {
+        id(m): pytest.param(m, id=f"{name}-{m.name}")
+        for name, modules in reversed({**MODULE_SETS, "helper": HELPERS}.items())
+        for m in modules
+    }.values()
+)
+NEUTRAL_TOLERANCE = {"contrast": 2e-6, "white_balance": 1e-6, "ccm": 1e-6, "tone": 1e-6}
+
+
+def random_image(*size: int, dtype: torch.dtype = torch.float32, low: float = 0.001, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(*size, generator=generator, dtype=dtype) * (1 - low) + low
+
+
+def random_params(module: IspModule, batch: int, dtype: torch.dtype = torch.float32, seed: int = 1) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return module.params_from_logits(torch.randn(batch, len(module.params), generator=generator, dtype=dtype))
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_neutral_parameters_leave_the_image_unchanged(module: IspModule) -> None:
+    if not module.params:
+        pytest.skip(f"{module.name} has no parameters, so nothing makes it neutral")
+    image = random_image(2, 3, 17, 19)
+    params = torch.tensor([module.neutral] * 2)
+    torch.testing.assert_close(module(image, params), image, rtol=0, atol=NEUTRAL_TOLERANCE.get(module.name, 1e-7))
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_gradients_match_finite_differences(module: IspModule) -> None:
+    # Kept off 0, off the corners of piecewise curves and off grey, where one-sided slopes differ.
+    image = random_image(1, 3, 6, 7, dtype=torch.float64, low=0.1).requires_grad_()
+    params = random_params(module, 1, torch.float64).requires_grad_(bool(module.params))
+    assert torch.autograd.gradcheck(module.function, (image, params), eps=1e-7, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ALL)
+@pytest.mark.parametrize("value", [0.0, 0.5, 1.0], ids=["black", "grey", "white"])
+def test_extreme_images_and_parameters_stay_finite_and_in_range(module: IspModule, value: float) -> None:
+    for image, z in itertools.product((torch.full((1, 3, 8, 9), value), random_image(1, 3, 8, 9, low=0)), (-6.0, 6.0)):
+        image = image.clone().requires_grad_()
+        logits = torch.full((1, len(module.params)), z, requires_grad=True)
+        out = module(image, module.params_from_logits(logits))
+        assert out.isfinite().all() and out.min() >= 0 and out.max() <= 1
+        out.sum().backward()
+        assert image.grad is not None and image.grad.isfinite().all()
+        if module.params:
+            assert logits.grad is not None and logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_a_batch_of_two_is_two_batches_of_one(module: IspModule) -> None:
+    image, params = random_image(2, 3, 12, 13), random_params(module, 2)
+    together = module(image, params)
+    for i in range(2):
+        torch.testing.assert_close(together[i : i + 1], module(image[i : i + 1], params[i : i + 1]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_dtype_is_kept_and_the_input_is_not_changed(module: IspModule) -> None:
+    image = random_image(1, 3, 8, 8, dtype=torch.float64)
+    before = image.clone()
+    assert module(image, random_params(module, 1, torch.float64)).dtype == torch.float64
+    assert torch.equal(image, before)
+
+
+@pytest.mark.parametrize("module", ALL)
+@pytest.mark.parametrize("shape", [(3, 8, 8), (1, 1, 8, 8), (1, 4, 8, 8)])
+def test_wrong_shapes_raise(module: IspModule, shape: tuple[int, ...]) -> None:
+    with pytest.raises(Exception, match="image"):
+        module(torch.rand(shape), torch.zeros(1, len(module.params)))
+    with pytest.raises(ValueError, match="params"):
+        module(torch.rand(1, 3, 8, 8), torch.zeros(1, len(module.params) + 1))
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_the_head_stays_within_the_declared_range(module: IspModule) -> None:
+    for z in (-50.0, 0.0, 50.0):
+        row = module.params_from_logits(torch.full((1, len(module.params)), z))[0].tolist()
+        checked = module.check(dict(zip([p.name for p in module.params], row, strict=True)))
+        assert list(checked.values()) == pytest.approx(row, rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("module", PAPER, ids=lambda m: m.name)
+def test_golden_outputs_and_gradients(module: IspModule, golden: dict[str, torch.Tensor]) -> None:
+    expected = {
+        key: golden[f"modules/{module.name}/{key}"] for key in ("params", "output", "grad_logits", "grad_input")
+    }
+    image = golden["modules/input"].clone().requires_grad_()
+    logits = golden[f"modules/{module.name}/logits"].clone().requires_grad_()
+    params = module.params_from_logits(logits)
+    output = module.function(image, params)
+    torch.testing.assert_close(params, expected["params"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(output, expected["output"], rtol=0, atol=1e-5)
+    (output * torch.linspace(0, 1, 3 * 48 * 64).reshape(3, 48, 64)).mean().backward()
+    for grad, name in ((logits.grad, "grad_logits"), (image.grad, "grad_input")):
+        assert grad is not None
+        torch.testing.assert_close(grad, expected[name], rtol=0, atol=1e-4 * expected[name].abs().max().item())
+
+
+def test_golden_order_of_action_ids_and_costs(golden: dict[str, torch.Tensor], shared) -> None:
+    import numpy as np
+
+    with np.load(shared / "golden" / "reference.npz") as archive:
+        assert [m.name for m in PAPER] == archive["modules/order"].tolist()
+    assert [m.cost_ms for m in PAPER] == pytest.approx(golden["modules/runtime_ms"].tolist())
+
+
+def test_golden_saturation_edges(golden: dict[str, torch.Tensor]) -> None:
+    image, expected = golden["edge/saturation_input"], golden["edge/saturation_output"]
+    full = torch.ones(1, 1)
+    torch.testing.assert_close(RELEASED[7](image, full), expected, rtol=0, atol=1e-6)
+    ours = PAPER[7](image, full)
+    grey = image.amax(1, keepdim=True) == image.amin(1, keepdim=True)
+    assert grey.sum() == 4
+    torch.testing.assert_close(torch.where(grey, image, expected), ours, rtol=0, atol=1e-6)
+
+
+# Values by hand.
+
+
+def apply(name: str, pixel: tuple[float, float, float], *params: float, module_set: str = "paper") -> list[float]:
+    image = torch.tensor(pixel).reshape(1, 3, 1, 1)
+    return (
+        find_module(name, module_set)(image, torch.tensor(params, dtype=torch.float32).reshape(1, -1))
+        .flatten()
+        .tolist()
+    )
+
+
+def test_exposure_by_hand() -> None:
+    assert apply("exposure", (0.1, 0.2, 0.6), 1.0) == pytest.approx([0.2, 0.4, 1.0])
+
+
+def test_gamma_by_hand_and_its_floor() -> None:
+    assert apply("gamma", (0.25, 0.04, 0.0), 0.5) == pytest.approx([0.5, 0.2, 0.001**0.5])
+    assert apply("gamma", (0.25, 0.04, 0.0), 0.5, module_set="wide") == pytest.approx([0.5, 0.2, 0.00001**0.5])
+
+
+def test_ccm_by_hand() -> None:
+    swapped = (0.0, 2.0, 0.0, 0.5, 0.0, 0.0, 1.0, 0.0, 1.0)
+    assert apply("ccm", (0.2, 0.4, 0.8), *swapped) == pytest.approx([0.4, 0.2, 0.5])
+
+
+def test_tone_by_hand() -> None:
+    # Slopes 2 in the first eighth, 1 elsewhere: 9 in sum, so that 1/8 goes to 2/9 and 1 stays 1.
+    assert apply("tone", (0.125, 0.0625, 1.0), 2.0, *[1.0] * 7) == pytest.approx([2 / 9, 1 / 9, 1.0])
+
+
+def test_contrast_by_hand() -> None:
+    assert apply("contrast", (0.5, 0.5, 0.5), 1.0) == pytest.approx([0.5] * 3, abs=1e-5)
+    assert apply("contrast", (0.25, 0.25, 0.25), 1.0) == pytest.approx([0.146447] * 3, abs=1e-5)
+
+
+def test_saturation_keeps_hue_and_value_by_colorsys() -> None:
+    import colorsys
+
+    pixel = (0.7, 0.4, 0.3)
+    hue, s, v = colorsys.rgb_to_hsv(*pixel)
+    raised = s + (1 - s) * (0.5 - abs(0.5 - v)) * 0.8
+    assert apply("saturation", pixel, 1.0) == pytest.approx(colorsys.hsv_to_rgb(hue, raised, v), abs=1e-6)
+
+
+def test_desaturation_by_hand() -> None:
+    assert apply("desaturation", (1.0, 0.0, 0.0), 1.0) == pytest.approx([0.27] * 3)
+
+
+def test_white_balance_head_by_hand() -> None:
+    module = find_module("white_balance", "paper")
+    red, green, blue = module.params_from_logits(torch.tensor([[9.0, 0.0, 50.0]]))[0].tolist()
+    norm = 1e-5 + 0.27 + 0.67 + 0.06 * 2.718281828**0.5
+    assert (red, green, blue) == pytest.approx((1 / norm, 1 / norm, 2.718281828**0.5 / norm), rel=1e-5)
+
+
+def test_srgb_by_hand() -> None:
+    assert apply("srgb", (0.0, 0.002, 1.0)) == pytest.approx([0.0, 12.92 * 0.002, 1.0], abs=1e-6)
+
+
+def test_smooth_by_loop() -> None:
+    image = random_image(1, 3, 6, 5)
+    kernel = torch.ones(3, 3)
+    kernel[1, 1] = 5
+    expected = image.clone()
+    for y, x in itertools.product(range(1, 5), range(1, 4)):
+        expected[0, :, y, x] = (image[0, :, y - 1 : y + 2, x - 1 : x + 2] * kernel).sum(dim=(1, 2)) / 13
+    torch.testing.assert_close(smooth(image), expected)
+
+
+# Non-local means.
+
+
+def plain_nlm(image: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+    """All 121 shifts by rolling, differentiated by autograd."""
+    luma = (image * torch.tensor([0.299, 0.587, 0.114], dtype=image.dtype)[:, None, None]).sum(1, keepdim=True)
+    numerator, denominator = torch.zeros_like(image), torch.zeros_like(luma)
+    for dy, dx in itertools.product(range(-5, 6), repeat=2):
+        squared = (luma - luma.roll((dy, dx), (2, 3))).square()
+        distance2 = sum(squared.roll((a, b), (2, 3)) for a, b in itertools.product(range(-2, 3), repeat=2))
+        zero = distance2 == 0
+        distance = torch.where(zero, 0, torch.where(zero, 1, distance2).sqrt())
+        weight = torch.exp(-distance / (h[:, :, None, None] + 1e-8))
+        numerator = numerator + weight * image.roll((dy, dx), (2, 3))
+        denominator = denominator + weight
+    return numerator / denominator
+
+
+@pytest.mark.parametrize("size", [(13, 17), (24, 9), (3, 40)], ids=str)
+def test_denoise_equals_all_rolls_in_value_and_gradient(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("adaptiveisp.isp.denoise.STRIP_VALUES", 64)  # several strips even on a small image
+    image = random_image(2, 3, *size, dtype=torch.float64).requires_grad_()
+    h = torch.tensor([[0.2], [0.7]], dtype=torch.float64, requires_grad=True)
+    out, expected = denoise(image, h), plain_nlm(image, h)
+    torch.testing.assert_close(out, expected)
+    upstream = random_image(*out.shape, dtype=torch.float64, seed=3)
+    ours = torch.autograd.grad((out * upstream).sum(), (image, h))
+    plain = torch.autograd.grad((expected * upstream).sum(), (image, h))
+    for a, b in zip(ours, plain, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_denoise_strips_agree_with_one_strip(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, h = random_image(1, 3, 61, 20), torch.tensor([[0.3]])
+    whole = denoise(image, h)
+    monkeypatch.setattr("adaptiveisp.isp.denoise.STRIP_VALUES", 1)
+    torch.testing.assert_close(denoise(image, h), whole, rtol=0, atol=1e-6)
+
+
+def test_denoise_removes_noise_from_a_flat_image() -> None:
+    noisy = (0.5 + 0.05 * torch.randn(1, 3, 40, 40, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    assert denoise(noisy, torch.tensor([[0.5]])).std() < 0.4 * noisy.std()
+
+
+def test_denoise_keeps_no_graph_of_shifts() -> None:
+    """Only the input, h, the output and the sum of weights are kept for the backward pass."""
+    kept: list[int] = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        kept.append(tensor.numel())
+        return tensor
+
+    image = random_image(1, 3, 32, 32).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        denoise(image, torch.tensor([[0.3]], requires_grad=True))
+    pixels = 32 * 32
+    assert sum(kept) <= 8 * pixels
+
+
+def test_half_offsets_cover_the_window_once() -> None:
+    both = [o for dy, dx in half_offsets() for o in ((dy, dx), (-dy, -dx))]
+    assert sorted([*both, (0, 0)]) == sorted(itertools.product(range(-5, 6), repeat=2))
+
+
+# Sets.
+
+
+def test_wide_reaches_what_dark_raws_need() -> None:
+    ev = find_module("exposure", "wide").params[0]
+    assert ev.low <= -8 and ev.high >= 8
+    assert [m.name for m in WIDE] == [m.name for m in PAPER]
+
+
+def test_unknown_names_say_what_there_is() -> None:
+    with pytest.raises(PipelineError, match="exposure, gamma"):
+        find_module("sharpness", "paper")
+    with pytest.raises(PipelineError, match="paper, released, wide"):
+        modules_of("narrow")
+
+
+def test_names_are_unique_in_each_set() -> None:
+    for modules in MODULE_SETS.values():
+        names = [m.name for m in (*modules, *HELPERS)]
+        assert len(set(names)) == len(names)
+
+
+def test_clip_passes_the_gradient_on_the_closed_interval() -> None:
+    image = torch.tensor([0.0, 1.0, 0.5]).reshape(1, 3, 1, 1).requires_grad_()
+    find_module("exposure", "paper")(image, torch.zeros(1, 1)).sum().backward()
+    assert image.grad is not None and image.grad.flatten().tolist() == [1.0, 1.0, 1.0]
+
+
+def test_sharpen_extrapolates_away_from_its_blur() -> None:
+    image = random_image(1, 3, 7, 7)
+    expected = F.relu(2 * image - smooth(image)).clamp(max=1)
+    torch.testing.assert_close(find_module("sharpen", "paper")(image, torch.tensor([[2.0]])), expected)

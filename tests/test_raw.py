@@ -1,0 +1,510 @@
+"""Reading every kind of raw file, and the message for every kind of broken one."""
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from adaptiveisp import dng
+from adaptiveisp.dng import write_dng
+from adaptiveisp.errors import OutputError, RawFileError, UsageError
+from adaptiveisp.raw import (
+    KNOWN_EXTENSIONS,
+    BayerHeader,
+    camera_render,
+    find_raw_files,
+    is_libraw_file,
+    parse_size,
+    read_raw,
+    write_png16,
+)
+from adaptiveisp.types import RawImage, Unprocessing
+
+rawpy = pytest.importorskip("rawpy")
+imagecodecs = pytest.importorskip("imagecodecs")
+tifffile = pytest.importorskip("tifffile")
+
+CAMERA = (1.0234, -0.2969, -0.2266, -0.5625, 1.6328, -0.0469, -0.0703, 0.2188, 0.6406)
+RECIPE = Unprocessing(0.1, 1.25, 2.1, 1.7, (0.7, 0.2, 0.1, 0.1, 0.8, 0.1, 0.0, 0.3, 0.7), 1e-3, 2e-7, "brooks", 12)
+# The 6x6 pattern of Fujifilm's X-Trans, 0 red, 1 green, 2 blue.
+X_TRANS = [1,2,1,1,0,1, 0,1,0,2,1,2, 1,2,1,1,0,1, 1,0,1,1,2,1, 2,1,2,0,1,0, 1,0,1,1,2,1]  # fmt: skip
+
+
+def random_pixels(shape, high=4096, dtype=np.uint16, seed=0):
+    return np.random.default_rng(seed).integers(0, high, shape).astype(dtype)
+
+
+def mosaic_raw(size=(40, 44), pattern="GRBG", **changes):
+    return RawImage(random_pixels(size), pattern, (64.0,) * 4, 4000.0, (2.0, 1.0, 1.5), CAMERA, **changes)
+
+
+def write_dng_variant(path, raw, replacements, pixels=None):
+    """A DNG of our writer with some tags exchanged, for kinds of files that it does not write itself."""
+    pixels = raw.data.astype("<u2").tobytes() if pixels is None else pixels
+
+    def entries(pixels_at):
+        kept = [entry for entry in dng._main_entries(raw, None, pixels_at, None) if entry[0] not in replacements]
+        return kept + [entry for entry in replacements.values() if entry is not None]
+
+    at = 8 + len(dng._pack_ifd(entries(0), 8))
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + dng._pack_ifd(entries(at), 8) + pixels)
+
+
+# --- camera files through LibRaw ---------------------------------------------------------------------------------
+
+
+def test_active_area_moves_pattern_and_pixels_together(tmp_path):
+    raw = mosaic_raw((60, 64), "GRBG")
+    write_dng_variant(tmp_path / "x.dng", raw, {50829: dng._longs(50829, 4, 6, 60, 64)})
+    back = read_raw(tmp_path / "x.dng")
+    np.testing.assert_array_equal(back.data, raw.data[4:, 6:])
+    assert back.pattern == "GRBG"  # a DNG's pattern starts at the active area
+    write_dng_variant(tmp_path / "y.dng", raw, {50829: dng._longs(50829, 1, 0, 60, 64)})
+    odd = read_raw(tmp_path / "y.dng")
+    first_row = 60 - odd.data.shape[0]
+    np.testing.assert_array_equal(odd.data, raw.data[first_row:])
+    # Row 1 of the sensor starts the active area with GR, so row 2 starts with BG.
+    assert odd.pattern == {1: "GRBG", 2: "BGGR"}[first_row]
+
+
+def test_a_mosaic_that_is_not_bayer_comes_as_linear_rgb(tmp_path):
+    flat = RawImage(np.full((540, 546), 2064, np.uint16), "RGGB", (64.0,) * 4, 4064.0, (2.0, 1.0, 1.5), CAMERA)
+    tags = {
+        33421: dng._shorts(33421, 6, 6),
+        33422: dng._bytes(33422, *X_TRANS),
+        50713: dng._shorts(50713, 1, 1),
+        50714: dng._rationals(50714, [64.0]),
+    }
+    write_dng_variant(tmp_path / "x.dng", flat, tags)
+    back = read_raw(tmp_path / "x.dng")
+    assert back.pattern is None and back.data.shape == (540, 546, 3)
+    assert (back.black_level, back.white_level) == ((0.0,) * 4, 65535.0)
+    assert back.camera_gains == pytest.approx((2.0, 1.0, 1.5))
+    np.testing.assert_allclose(back.data / 65535, 0.5, atol=1e-3)  # (2064 - 64) / (4064 - 64), without white balance
+
+
+def test_linear_dng_keeps_values_and_sensor_orientation(tmp_path):
+    linear = np.minimum(random_pixels((40, 50, 3)), 3500)  # LibRaw would take 3500 for white if it was let
+    matrix = [part for entry in CAMERA for part in (int(entry * 10000), 10000)]
+    tags = [
+        (50706, 1, 4, bytes([1, 4, 0, 0]), True),
+        (50721, 10, 9, matrix, True),
+        (50717, 4, 1, 4095, True),
+        (274, 3, 1, 6, True),
+    ]
+    tifffile.imwrite(tmp_path / "x.dng", linear, photometric=34892, extratags=tags, metadata=None)
+    back = read_raw(tmp_path / "x.dng")
+    assert back.pattern is None and back.orientation == 6
+    np.testing.assert_allclose(back.data / 65535, linear / 4095, atol=2e-5)
+
+
+def test_camera_render_is_upright_8_bit_and_white_balanced(tmp_path):
+    grey = np.zeros((30, 44), np.uint16)
+    grey[0::2, 0::2], grey[0::2, 1::2], grey[1::2, 0::2], grey[1::2, 1::2] = 800, 1600, 1600, 1000
+    raw = RawImage(grey, "RGGB", (0.0,) * 4, 4000.0, (2.0, 1.0, 1.6), CAMERA, orientation=6)
+    write_dng(raw, tmp_path / "x.dng")
+    picture = camera_render(read_raw(tmp_path / "x.dng"))
+    assert picture.dtype == np.uint8 and picture.shape == (44, 30, 3)
+    inside = picture[4:-4, 4:-4].astype(int)
+    assert np.ptp(inside, axis=2).max() <= 2 and inside.mean() > 100  # neutral, and brighter than 0.4 linear
+
+
+def test_camera_render_of_a_headerless_mosaic_and_of_rgb(tmp_path):
+    (tmp_path / "x.raw").write_bytes(random_pixels((30, 40), 256, np.uint8).tobytes())
+    header = BayerHeader(40, 30, 8, "GRBG", 12.5)
+    assert camera_render(read_raw(tmp_path / "x.raw", header)).shape == (30, 40, 3)
+    write_png16(random_pixels((20, 20, 3)), tmp_path / "x.png")
+    with pytest.raises(RawFileError, match="RGB"):
+        camera_render(read_raw(tmp_path / "x.png"))
+
+
+def test_is_libraw_file():
+    own = {extension for extension in KNOWN_EXTENSIONS if not is_libraw_file(Path(f"x{extension}"))}
+    assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy"}
+    assert is_libraw_file(Path("X.DNG")) and not is_libraw_file(Path("dng"))
+
+
+def lossless_jpeg_dng(path):
+    raw = mosaic_raw((200, 200))
+    packed = imagecodecs.ljpeg_encode(raw.data, bitspersample=12)
+    write_dng_variant(path, raw, {259: dng._shorts(259, 7), 279: dng._longs(279, len(packed))}, packed)
+    return raw
+
+
+def test_damage_that_libraw_only_prints_is_an_error_and_not_printed(tmp_path, capfd):
+    path = tmp_path / "x.dng"
+    raw = lossless_jpeg_dng(path)
+    np.testing.assert_array_equal(read_raw(path).data, raw.data)
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 500] = random_pixels(500, 256, np.uint8).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(RawFileError, match=r"x\.dng: is damaged"):
+        read_raw(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_damage_that_is_printed_without_an_error_is_not_missed(tmp_path, capfd, monkeypatch):
+    write_dng(mosaic_raw(), tmp_path / "x.dng")
+    opened = rawpy.imread
+    complaint = b"x.dng: Unexpected end of file\n"
+    monkeypatch.setattr(rawpy, "imread", lambda name: (os.write(2, complaint), opened(name))[1])
+    with pytest.raises(RawFileError, match="is damaged"):
+        read_raw(tmp_path / "x.dng")
+    assert capfd.readouterr().err == ""
+
+
+def test_other_stderr_output_survives(tmp_path, capfd, monkeypatch):
+    write_dng(mosaic_raw(), tmp_path / "x.dng")
+    opened = rawpy.imread
+    monkeypatch.setattr(rawpy, "imread", lambda name: (os.write(2, b"hello\n"), opened(name))[1])
+    read_raw(tmp_path / "x.dng")
+    assert capfd.readouterr().err == "hello\n"
+
+
+# --- headerless Bayer --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(8, "u1"), (9, "<u2"), (10, "<u2"), (16, "<u2")])
+def test_headerless_depths(tmp_path, bits, dtype):
+    pixels = random_pixels((20, 26), 2**bits, np.uint16)
+    (tmp_path / "x.raw").write_bytes(pixels.astype(dtype).tobytes())
+    raw = read_raw(tmp_path / "x.raw", BayerHeader(26, 20, bits, "GBRG", 12.5))
+    np.testing.assert_array_equal(raw.data, pixels)
+    assert raw.data.dtype == (np.uint8 if bits == 8 else np.uint16)
+    assert (raw.pattern, raw.black_level, raw.white_level) == ("GBRG", (12.5,) * 4, 2**bits - 1)
+
+
+@pytest.mark.parametrize("name", ["x.raw.yaml", "x.yaml", "raw.yaml"])
+@pytest.mark.parametrize("joint", ["-", "_"])
+def test_sidecars(tmp_path, name, joint):
+    (tmp_path / "x.raw").write_bytes(random_pixels((20, 26), 1024).tobytes())
+    lines = ["raw-size: 26x20", "raw-bits: 10", "raw-pattern: GRBG", "raw-black: [1, 2, 3, 4]", "raw-white: 1000"]
+    (tmp_path / name).write_text("\n".join(lines).replace("raw-", f"raw{joint}"))
+    raw = read_raw(tmp_path / "x.raw")
+    assert (raw.data.shape, raw.pattern, raw.black_level, raw.white_level) == ((20, 26), "GRBG", (1, 2, 3, 4), 1000)
+    flags = BayerHeader(pattern="RGGB", black=0.0)  # what the caller says wins, the rest comes from the sidecar
+    assert (read_raw(tmp_path / "x.raw", flags).pattern, read_raw(tmp_path / "x.raw", flags).black_level[0]) == (
+        "RGGB",
+        0.0,
+    )
+
+
+def test_the_nearer_sidecar_wins_and_foreign_yaml_is_left_alone(tmp_path):
+    (tmp_path / "x.raw").write_bytes(random_pixels((20, 26), 256, np.uint8).tobytes())
+    (tmp_path / "raw.yaml").write_text("raw-size: 26x20\nraw-bits: 8\nraw-pattern: BGGR\n")
+    (tmp_path / "x.yaml").write_text("title: something else\n")
+    assert read_raw(tmp_path / "x.raw").pattern == "BGGR"
+    (tmp_path / "x.raw.yaml").write_text("raw-size: 20x26\nraw-bits: 8\nraw-pattern: RGGB\n")
+    assert read_raw(tmp_path / "x.raw").data.shape == (26, 20)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("raw-size: huge", "WIDTHxHEIGHT"),
+        ("raw-bits: 20", "8 to 16"),
+        ("raw-bits: ten", "wrong type"),
+        ("raw-pattern: RGBG", "RGGB"),
+        ("raw-depth: 8", "unknown key raw-depth"),
+        ("raw-black: [1, 2]", "four"),
+        ("raw-black: -1", "negative"),
+        ("a: [", "YAML"),
+    ],
+)
+def test_bad_sidecars(tmp_path, text, message):
+    (tmp_path / "x.raw").write_bytes(bytes(100))
+    (tmp_path / "x.raw.yaml").write_text(text)
+    with pytest.raises(RawFileError, match=message) as caught:
+        read_raw(tmp_path / "x.raw")
+    assert "x.raw.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_header_and_wrong_size_say_what_to_do(tmp_path):
+    (tmp_path / "x.bin").write_bytes(bytes(1000))
+    with pytest.raises(RawFileError, match=r"--raw-size, --raw-bits, --raw-pattern or a sidecar x\.bin\.yaml"):
+        read_raw(tmp_path / "x.bin")
+    with pytest.raises(RawFileError, match="give --raw-pattern or"):
+        read_raw(tmp_path / "x.bin", BayerHeader(20, 25, 16))
+    with pytest.raises(RawFileError, match=r"needs 1200 bytes, found 1000; correct --raw-size"):
+        read_raw(tmp_path / "x.bin", BayerHeader(20, 30, 10, "RGGB"))
+
+
+def test_parse_size():
+    assert parse_size(" 640X480 ") == (640, 480)
+    for text in ("640", "0x480", "640x", "-1x3", "axb", "640x480x3", "000x2"):
+        with pytest.raises(UsageError, match="2592x1536"):
+            parse_size(text)
+
+
+# --- PNG, TIFF, npy ----------------------------------------------------------------------------------------------
+
+
+def test_png16_round_trip_with_and_without_recipe(tmp_path):
+    pixels = random_pixels((20, 31, 3), 65536)
+    write_png16(pixels, tmp_path / "a.png", RECIPE)
+    write_png16(pixels, tmp_path / "b.png")
+    for name, recipe in (("a.png", RECIPE), ("b.png", None)):
+        raw = read_raw(tmp_path / name)
+        np.testing.assert_array_equal(raw.data, pixels)
+        assert (raw.pattern, raw.black_level, raw.white_level) == (None, (0.0,) * 4, 65535.0)
+        assert raw.unprocessing == recipe
+    cv2 = pytest.importorskip("cv2")
+    seen = cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(seen[..., ::-1], pixels)
+    image = pytest.importorskip("PIL.Image").open(tmp_path / "a.png")
+    assert json.loads(image.text["adaptiveisp"])["light"] == RECIPE.light
+
+
+def test_the_recipe_is_found_in_an_itxt_chunk_too(tmp_path):
+    write_png16(random_pixels((20, 20, 3)), tmp_path / "a.png", RECIPE)
+    content = (tmp_path / "a.png").read_bytes()
+    length = struct.unpack_from(">I", content, 33)[0]
+    text = content[41 : 41 + length].split(b"\0", 1)[1]
+    for flag, body in ((0, text), (1, zlib.compress(text))):
+        chunk = b"iTXt" + b"adaptiveisp\0" + bytes([flag, 0]) + b"\0\0" + body
+        framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+        (tmp_path / "b.png").write_bytes(content[:33] + framed + content[33 + 12 + length :])
+        assert read_raw(tmp_path / "b.png").unprocessing == RECIPE
+
+
+@pytest.mark.parametrize("note", ['{"adaptiveisp": 1}', '{"adaptiveisp": 1', '{"adaptiveisp": 9, "light": 1}'])
+def test_a_damaged_recipe_is_an_error(tmp_path, note):
+    write_png16(random_pixels((20, 20, 3)), tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    chunk = b"tEXtadaptiveisp\0" + note.encode()
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(content[:33] + framed + content[33:])
+    with pytest.raises(RawFileError, match=r"a\.png: its note"):
+        read_raw(tmp_path / "a.png")
+
+
+def test_write_png16_refuses_other_arrays(tmp_path):
+    for pixels in (random_pixels((20, 20, 3), 256, np.uint8), random_pixels((20, 20))):
+        with pytest.raises((OutputError, TypeError), match=r"uint16|check"):
+            write_png16(pixels, tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
+
+
+def save(path, pixels):
+    if path.suffix == ".png":
+        path.write_bytes(imagecodecs.png_encode(pixels))
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, pixels)
+    else:
+        np.save(path, pixels)
+
+
+@pytest.mark.parametrize("extension", ["png", "tif", "npy"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_arrays_rgb_and_mosaic(tmp_path, extension, dtype):
+    full = np.iinfo(dtype).max
+    path = tmp_path / f"x.{extension}"
+    pixels = random_pixels((20, 26, 3), full + 1, dtype)
+    save(path, pixels)
+    raw = read_raw(path)
+    np.testing.assert_array_equal(raw.data, pixels)
+    assert (raw.pattern, raw.white_level, raw.data.dtype) == (None, full, dtype)
+    narrow = read_raw(path, BayerHeader(bits=8, black=3.0, pattern="RGGB"))  # a pattern does not concern RGB
+    assert (narrow.pattern, narrow.white_level, narrow.black_level) == (None, 255.0, (3.0,) * 4)
+    save(path, pixels[..., 0].copy())
+    with pytest.raises(RawFileError, match="--raw-pattern"):
+        read_raw(path)
+    (tmp_path / "raw.yaml").write_text("raw-pattern: BGGR\nraw-bits: 12\n")
+    mosaic = read_raw(path)
+    np.testing.assert_array_equal(mosaic.data, pixels[..., 0])
+    assert (mosaic.pattern, mosaic.white_level) == ("BGGR", 4095.0)
+
+
+@pytest.mark.parametrize("extension", ["png", "npy"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_channel_counts_are_refused(tmp_path, extension, channels):
+    save(tmp_path / f"x.{extension}", random_pixels((20, 26, channels)))
+    with pytest.raises(RawFileError, match="one channel"):
+        read_raw(tmp_path / f"x.{extension}")
+
+
+def test_npy_planes_first_and_foreign_byte_order(tmp_path):
+    pixels = random_pixels((20, 26, 3), 65536)
+    np.save(tmp_path / "x.npy", pixels.transpose(2, 0, 1).astype(">u2"))
+    raw = read_raw(tmp_path / "x.npy")
+    np.testing.assert_array_equal(raw.data, pixels)
+    assert raw.data.dtype == np.dtype("=u2")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_npy_floats_up_to_one_are_kept_and_negatives_clipped(tmp_path, dtype):
+    pixels = np.random.default_rng(0).uniform(-0.2, 1.0, (20, 26, 3)).astype(dtype)
+    np.save(tmp_path / "x.npy", pixels)
+    raw = read_raw(tmp_path / "x.npy")
+    assert raw.white_level == 1.0 and raw.data.dtype == np.float32
+    np.testing.assert_allclose(raw.data, np.clip(pixels, 0, None), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.uint32])
+def test_npy_hdr_is_scaled_by_its_99th_percentile(tmp_path, dtype):
+    pixels = np.arange(3 * 20 * 20).reshape(20, 20, 3).astype(dtype) * 1000
+    np.save(tmp_path / "x.npy", pixels)
+    raw = read_raw(tmp_path / "x.npy")
+    # 1200 equally spaced values: the 99th percentile lies at 0.99 of the way from first to last.
+    assert raw.white_level == pytest.approx(0.99 * 1199 * 1000, rel=1e-6)
+    assert read_raw(tmp_path / "x.npy", BayerHeader(white=2.0**24)).white_level == 2.0**24
+
+
+def test_npy_hdr_with_few_lit_pixels_uses_its_maximum(tmp_path):
+    pixels = np.zeros((20, 20, 3), np.float32)
+    pixels[3, 3] = 500.0
+    np.save(tmp_path / "x.npy", pixels)
+    assert read_raw(tmp_path / "x.npy").white_level == 500.0
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((20, 20, 3), np.nan), "NaN"),
+        (np.full((20, 20, 3), np.inf, np.float32), "infinite"),
+        (np.array([{"a": 1}], dtype=object), "holds no numbers"),
+        (np.ones((20, 20, 3), bool), "bool"),
+        (np.ones((20, 20, 3), complex), "complex"),
+        (np.ones(50), "shape 50"),
+        (np.float64(3), "single number"),
+    ],
+)
+def test_bad_npy(tmp_path, pixels, message):
+    np.save(tmp_path / "x.npy", pixels)
+    with pytest.raises(RawFileError, match=message):
+        read_raw(tmp_path / "x.npy")
+
+
+# --- broken and odd files ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    """The bytes of one small good file of each kind."""
+    folder = tmp_path_factory.mktemp("good")
+    write_dng(mosaic_raw(), folder / "x.dng")
+    write_png16(random_pixels((20, 20, 3)), folder / "x.png")
+    np.save(folder / "x.npy", random_pixels((20, 20, 3)))
+    tifffile.imwrite(folder / "x.tif", random_pixels((20, 20, 3)))
+    return {path.suffix: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("extension", [".dng", ".png", ".npy", ".tif"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-1] if content[:4] != b"\x89PNG" else content[:-20],
+        lambda content: content[: len(content) // 2],
+        lambda content: content[:20],
+        lambda content: b"",
+        lambda content: b"just a text, renamed\n" * 50,
+        lambda content: bytes(len(content)),
+    ],
+    ids=["last byte", "half", "head only", "empty", "text", "zeros"],
+)
+def test_damaged_files_are_one_line_errors_that_name_the_file(tmp_path, capfd, good, extension, damage):
+    path = tmp_path / f"x{extension}"
+    path.write_bytes(damage(good[extension]))
+    with pytest.raises(RawFileError) as caught:
+        read_raw(path)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message and (";" in message or "?" in message)
+    assert capfd.readouterr().err == ""
+
+
+def test_missing_folder_and_unknown_extension(tmp_path):
+    (tmp_path / "x.txt").write_text("hello")
+    for path, message in (("y.dng", "no such file"), (".", "is a folder"), ("x.txt", r"unknown extension '\.txt'")):
+        with pytest.raises(RawFileError, match=message):
+            read_raw(tmp_path / path)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (15, 40, 3), (40, 15, 3)])
+def test_tiny_images_are_refused(tmp_path, shape):
+    save(tmp_path / "x.png", np.full(shape, 500, np.uint16))
+    with pytest.raises(RawFileError, match="too small"):
+        read_raw(tmp_path / "x.png")
+
+
+def test_black_frames_are_refused_and_almost_black_ones_are_not(tmp_path):
+    pixels = np.full((24, 24), 64, np.uint16)
+    black = RawImage(pixels, "RGGB", (64.0, 70.0, 64.0, 64.0), 4000.0)
+    write_dng(black, tmp_path / "x.dng")
+    with pytest.raises(RawFileError, match="all pixels are at or below the black level"):
+        read_raw(tmp_path / "x.dng")
+    pixels[2, 2] = 65  # above the level of its own position, though below that of another
+    write_dng(black, tmp_path / "x.dng")
+    assert read_raw(tmp_path / "x.dng").data[2, 2] == 65
+    save(tmp_path / "x.png", np.zeros((20, 20, 3), np.uint16))
+    with pytest.raises(RawFileError, match="black level"):
+        read_raw(tmp_path / "x.png")
+
+
+def test_white_below_black_is_refused(tmp_path):
+    save(tmp_path / "x.png", random_pixels((20, 20, 3)))
+    with pytest.raises(RawFileError, match="not above black"):
+        read_raw(tmp_path / "x.png", BayerHeader(black=100.0, white=90.0))
+
+
+# --- finding files -----------------------------------------------------------------------------------------------
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+
+def stems(result):
+    found, missing = result
+    assert missing == []
+    return [relative.as_posix() for _, relative in found]
+
+
+def test_folders_files_and_globs(tmp_path):
+    touch(tmp_path, "in/b.DNG", "in/a.png", "in/sub/c.nef", "in/notes.txt", "in/.hid.dng", "in/.cache/d.dng", "e.raw")
+    found = find_raw_files([str(tmp_path / "in"), str(tmp_path / "e.raw")])
+    assert stems(found) == ["a", "b", "sub/c", "e"]
+    assert [path.name for path, _ in found[0]] == ["a.png", "b.DNG", "c.nef", "e.raw"]
+    assert stems(find_raw_files([str(tmp_path / "in" / "*")])) == ["a", "b"]
+    assert stems(find_raw_files([str(tmp_path / "in" / "**" / "*.nef")])) == ["sub/c"]
+    assert stems(find_raw_files([str(tmp_path / "*" / "*.png")])) == ["in/a"]
+
+
+def test_colliding_outputs_are_told_apart(tmp_path):
+    touch(tmp_path, "in/x.dng", "in/x.png", "in/y.dng", "other/x.dng", "other/X.PNG")
+    assert stems(find_raw_files([str(tmp_path / "in")])) == ["x_dng", "x_png", "y"]
+    both = stems(find_raw_files([str(tmp_path / "in"), str(tmp_path / "other")]))
+    assert both == ["x_dng", "x_png", "y", "X_png_2", "x_dng_2"]
+    assert len({stem.lower() for stem in both}) == 5
+
+
+def test_a_file_named_twice_is_taken_once_and_a_bracketed_name_is_a_file(tmp_path):
+    touch(tmp_path, "x[1].dng")
+    name = str(tmp_path / "x[1].dng")
+    assert stems(find_raw_files([name, str(tmp_path), name])) == ["x[1]"]
+
+
+def test_a_missing_input_among_others_is_reported_and_the_rest_found(tmp_path):
+    touch(tmp_path, "x.dng")
+    found, missing = find_raw_files([str(tmp_path / "gone.dng"), str(tmp_path / "x.dng")])
+    assert [path.name for path, _ in found] == ["x.dng"]
+    assert [name for name, _ in missing] == [str(tmp_path / "gone.dng")] and "no such file" in missing[0][1]
+
+
+def test_nothing_found(tmp_path):
+    touch(tmp_path, "in/notes.txt")
+    for inputs, message in (
+        ([str(tmp_path / "missing")], "no such file or folder"),
+        ([str(tmp_path / "in")], "no raw files in"),
+        ([str(tmp_path / "in" / "*.dng")], "nothing matches"),
+        ([str(tmp_path / "in" / "*")], "no raw files in"),
+        ([], "no raw files"),
+    ):
+        with pytest.raises(RawFileError, match=message):
+            find_raw_files(inputs)

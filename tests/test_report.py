@@ -1,0 +1,219 @@
+"""The report: its JSON contract, its numbers against hand-made cases, and a page that needs nothing from outside."""
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_coco_map import CATEGORIES, random_images
+
+from adaptiveisp.coco_map import ScoredImage, coco_average_precision
+from adaptiveisp.drawing import Tile
+from adaptiveisp.paired import paired_difference
+from adaptiveisp.report import (
+    LIGHT_EDGES,
+    PolicyResult,
+    Report,
+    build_report,
+    figure_png,
+    light_bin,
+    number,
+    points,
+    render_html,
+    score_policy,
+    write_report,
+)
+from adaptiveisp.types import Annotation
+
+NAMES = {1: "person", 3: "car", 7: "sofa <b>"}
+NASTY = "run <script>alert(1)</script> $x_1^"
+
+
+def result(images: list[ScoredImage]) -> PolicyResult:
+    n = len(images)
+    return PolicyResult(images, ms=[float(i) for i in range(n)], modules=[2] * n, cost_ms=[3.4] * n)
+
+
+def blinded(images: list[ScoredImage]) -> list[ScoredImage]:
+    """The same images without detections."""
+    empty = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
+    return [replace(i, boxes=empty[0], scores=empty[1], category_ids=empty[2]) for i in images]
+
+
+@pytest.fixture(scope="module")
+def images() -> list[ScoredImage]:
+    return random_images(0, n_images=40, skill=0.95)
+
+
+@pytest.fixture(scope="module")
+def report(images: list[ScoredImage]) -> Report:
+    results = {
+        ("none", "tiny"): result(blinded(images)),
+        (NASTY, "tiny"): result(images),
+        ("none", "big"): result(blinded(images)),
+    }
+    return build_report(
+        results, NAMES, {"version": "1", "command": "eval <x>", "threads": 2}, ["one <note>"], resamples=200
+    )
+
+
+def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[ScoredImage], tmp_path: Path) -> None:
+    write_report(report, tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert set(written) == {"schema_version", "policies", "differences", "provenance", "notes"}
+    assert written["schema_version"] == 1
+    assert written["provenance"]["command"] == "eval <x>"
+    assert written["notes"][0] == "one <note>" and "20 photos" in written["notes"][1]
+    assert {policy: list(scores) for policy, scores in written["policies"].items()} == {
+        "none": ["tiny", "big"],
+        NASTY: ["tiny"],
+    }
+    score, expected = written["policies"][NASTY]["tiny"], coco_average_precision(images, CATEGORIES)
+    assert (score["ap"], score["ap50"], score["ap75"]) == (expected.ap, expected.ap50, expected.ap75)
+    assert score["per_class"] == {NAMES[c]: value for c, value in expected.per_class.items()}
+    assert (score["n_images"], score["n_photos"]) == (40, 20)
+    assert (score["ms_per_image"], score["modules_per_image"]) == (19.5, 2.0)
+    assert score["cost_ms"] == pytest.approx(3.4)
+    assert 0 < score["ap"] < score["ap50"] <= 1
+    nothing = written["policies"]["none"]["tiny"]
+    assert (nothing["ap"], nothing["ap50"], nothing["ap75"]) == (0.0, 0.0, 0.0)
+
+
+def test_light_bins_partition_the_images(report: Report, images: list[ScoredImage]) -> None:
+    bins = report.policies[NASTY]["tiny"].per_light
+    assert [(b.low, b.high) for b in bins] == list(pairwise(LIGHT_EDGES))
+    # The lights of `random_images`: 0.002 (below the first edge), 0.02, 0.2 and 1.0 (the closed end).
+    for part, light in zip(bins, (0.002, 0.02, None, 0.2, 1.0), strict=True):
+        own = [image for image in images if image.light == light]
+        assert part.n_images == len(own)
+        if light is None:
+            assert part.ap50 is None
+        else:
+            assert part.ap50 == pytest.approx(coco_average_precision(own, CATEGORIES).ap50, abs=1e-9)
+    unknown = [replace(image, light=None) for image in images]
+    assert score_policy(result(unknown), NAMES).per_light == ()
+    assert [light_bin(light) for light in (0.03, 0.0999, 0.1, 0.2999, 0.3)] == [2, 2, 3, 3, 4]
+
+
+def test_differences_are_later_minus_earlier_for_each_detector(report: Report, images: list[ScoredImage]) -> None:
+    (difference,) = report.differences
+    assert (difference.a, difference.b, difference.detector, difference.metric) == (NASTY, "none", "tiny", "ap50")
+    expected = paired_difference(images, blinded(images), CATEGORIES, resamples=200)
+    assert (difference.mean, difference.low, difference.high, difference.level, difference.resamples) == (
+        expected.mean,
+        expected.low,
+        expected.high,
+        0.95,
+        200,
+    )
+    assert difference.low > 0
+
+
+def test_policies_scored_on_different_images_are_compared_on_the_common_ones(images: list[ScoredImage]) -> None:
+    results = {("a", "d"): result(blinded(images[:30])), ("b", "d"): result(images)}
+    report = build_report(results, NAMES, {}, resamples=200)
+    common = coco_average_precision(images[:30], CATEGORIES)
+    assert report.differences[0].mean == pytest.approx(common.ap50, abs=1e-9)
+    assert any("10 images were not scored" in note for note in report.notes)
+    assert report.policies["b"]["d"].n_images == 40
+
+
+def test_nothing_to_score_is_null_not_nan(tmp_path: Path) -> None:
+    crowd = (Annotation(1, (0.0, 0.0, 5.0, 5.0), 25.0, iscrowd=1),)
+    image = ScoredImage(1, 0, 0.5, crowd, np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+    for scored in ([image], []):
+        results = {("none", "d"): PolicyResult(scored), ("other", "d"): PolicyResult(scored)}
+        report = build_report(results, NAMES, {}, resamples=200)
+        write_report(report, tmp_path)
+        score = json.loads((tmp_path / "report.json").read_text())["policies"]["none"]["d"]
+        assert score["ap"] is score["ap50"] is score["ms_per_image"] is None
+        assert score["n_images"] == len(scored) and report.differences == ()
+    with pytest.raises(ValueError, match="ms has 2 values for 1 images"):
+        PolicyResult([image], ms=[1.0, 2.0])
+
+
+class Page(HTMLParser):
+    """Collects the tags, the attributes that load something, and the text of a page."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "data")]
+        if tag not in ("meta", "img", "br", "link"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.handle_endtag(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_is_whole_safe_and_needs_nothing_from_outside(report: Report) -> None:
+    tile = Tile(np.full((40, 700, 3), 90, np.uint8), "photo <1>.dng", ["exposure ev 1.5", "a & b"])
+    html = render_html(report, {NASTY: [tile, tile], "none": []}, "Title & <more>")
+    page = Page(html)
+    assert page.open == [], "every tag is closed"
+    assert "script" not in page.tags and "link" not in page.tags
+    assert all(value.startswith(("data:image/jpeg;base64,", "#")) for value in page.loads)
+    assert not re.search(r"@import|url\(\s*['\"]?(?!#)", html)
+    assert page.tags.count("img") == 2
+    for text in ("Title & <more>", NASTY, "sofa <b>", "photo <1>.dng", "a & b", "one <note>", "eval <x>"):
+        assert text in page.text
+    assert "Detector tiny" in page.text and "Detector big" in page.text
+    # tiny: forest, light and class figures; big: light and classes, as one policy has no differences.
+    assert page.tags.count("svg") == 5
+
+
+def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
+    html = render_html(report, {}, "T")
+    ap50 = report.policies[NASTY]["tiny"].ap50
+    assert ap50 is not None
+    assert f'<td class="best">{100 * ap50:.1f}</td>' in html
+    assert '<td class="best">0.0</td>' not in html
+    lead = re.sub(r"<[^>]*>|\s+", " ", html)
+    assert re.search(rf"has the highest AP50,\s+{100 * ap50:.1f}\s+points:\s+\+{100 * ap50:.1f} over none", lead)
+
+
+def test_figures_take_the_colours_of_the_page(report: Report) -> None:
+    html = render_html(report, {}, "T")
+    figures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
+    assert figures
+    for figure in figures:
+        assert "currentColor" in figure and "var(--line)" in figure and "var(--font)" in figure
+        assert "#010203" not in figure and "#000000" not in figure and "<metadata>" not in figure
+        assert not re.search(r"<svg[^>]* (width|height)=", figure)
+    ids = [name for figure in figures for name in re.findall(r' id="([^"]*)"', figure)]
+    assert len(set(ids)) == len(ids)
+    assert render_html(report, {}, "T") == html, "the same report gives the same page"
+
+
+def test_numbers_for_readers() -> None:
+    assert (points(0.12345), points(0.12345, 2), points(None)) == ("12.3", "12.35", "\N{EN DASH}")
+    assert points(-0.004, sign=True) == "\N{MINUS SIGN}0.4"
+    assert points(-0.0001, sign=True) == "+0.0"
+    assert number(31.25, 0) == "31"
+
+
+def test_the_comparison_picture_is_a_png(tmp_path: Path) -> None:
+    tile = Tile(np.full((40, 60, 3), 90, np.uint8), "")
+    figure_png(tmp_path / "figure.png", [[tile, tile]], ["none", "learned"], ["dark"])
+    with Image.open(tmp_path / "figure.png") as picture:
+        assert picture.format == "PNG" and picture.width > 2 * 360
+    assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]

@@ -5,8 +5,6 @@ from adaptiveisp.extras import import_extra
 
 
 def test_a_missing_library_is_named_with_its_remedy() -> None:
-    with pytest.raises(
-        AdaptiveISPError, match=r"no_such_library is not installed.*pip install .adaptiveisp\[report\]"
-    ):
+    with pytest.raises(AdaptiveISPError, match=r"no_such_library is not installed.*pip install .adaptiveisp\[report\]"):
         import_extra("no_such_library", "report")
     assert import_extra("json", "report").loads("1") == 1

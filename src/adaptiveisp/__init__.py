@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adaptiveisp.datasets import open_dataset as open_dataset
     from adaptiveisp.detectors import load_detector as load_detector
-    from adaptiveisp.develop import develop as develop
     from adaptiveisp.dng import write_dng as write_dng
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
-    from adaptiveisp.evaluate import evaluate as evaluate
     from adaptiveisp.isp.module import IspModule as IspModule
     from adaptiveisp.isp.module import Param as Param
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
@@ -44,8 +42,6 @@ _HOMES = {
     "Sample": "types",
     "Stage": "isp.pipeline",
     "Targets": "types",
-    "develop": "develop",
-    "evaluate": "evaluate",
     "load_detector": "detectors",
     "load_policy": "policies",
     "open_dataset": "datasets",
@@ -60,7 +56,6 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'adaptiveisp' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"adaptiveisp.{_HOMES[name]}"), name)
-    # Importing a submodule of the same name (develop, evaluate) sets that module here; the public name is the function.
     globals()[name] = value
     return value
 

@@ -167,17 +167,12 @@ class CameraDevelopment:
         """The upright picture as sRGB code values in [0, 1], at full size.
 
         Raises:
-            PolicyError: the raw says too little of its camera.
+            RawFileError: LibRaw cannot develop it, or it is RGB that does not say how it was made.
         """
-        if raw.pattern is not None or raw.unprocessing is None:
-            return torch.from_numpy(camera_render(raw)).permute(2, 0, 1).float() / 255
-        if raw.pattern is None:
+        if raw.pattern is None and raw.unprocessing is not None:
             linear = torch.from_numpy(raw.data.astype("float32")).permute(2, 0, 1) / raw.white_level
             return upright(reprocess(linear, raw.unprocessing), raw.orientation)
-        raise PolicyError(
-            f"{raw.path or 'raw'}: the policy camera needs a camera's raw file (DNG, NEF, …) or a PNG made by synth; "
-            "choose another policy for this file"
-        )
+        return torch.from_numpy(camera_render(raw)).permute(2, 0, 1).float() / 255
 
 
 AnyPolicy = Policy | CameraDevelopment

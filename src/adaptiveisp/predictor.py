@@ -32,7 +32,7 @@ class Developed:
     """
 
     full: Picture
-    small: Image
+    small: Float[Tensor, "1 3 h w"]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,47 @@
+# `make demo` and `make test` do everything on a fresh machine; the others are for work on the code.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+# Each test worker computes on one thread; more only get in each other's way.
+TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term:skip-covered
+
+.PHONY: demo test test-all lint format bench weights env clean
+
+demo: weights
+	$(BIN)/adaptiveisp demo --out demo-out --overwrite
+
+test: env
+	-$(BIN)/adaptiveisp weights get yolov3-tiny
+	$(PYTEST) -m "not long"
+
+test-all: env
+	-$(BIN)/adaptiveisp weights get yolov3-tiny
+	$(PYTEST)
+
+lint: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: env
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: env
+	$(BIN)/python benchmarks/denoise.py
+
+weights: env
+	$(BIN)/adaptiveisp weights get yolov3-tiny
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adaptiveisp needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist demo-out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -1,0 +1,342 @@
+"""Every command end to end, in process, on small data; files, exit codes and messages."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from adaptiveisp.cli import main
+from adaptiveisp.dng import write_dng
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.types import RawImage
+from tests.data import labelled_photos
+
+RED = "tests.fake_detector:load"
+
+
+@pytest.fixture(autouse=True)
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
+    monkeypatch.chdir(tmp_path)
+
+
+def adaptiveisp(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def dng(path: Path, seed: int = 0, shape: tuple[int, int] = (48, 64)) -> Path:
+    codes = np.random.default_rng(seed).integers(300, 3000, shape, dtype=np.uint16)
+    codes[12:24, 16:32] = np.tile([[3900, 400], [400, 300]], (6, 8)).astype(np.uint16)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_dng(RawImage(codes, "RGGB", (256.0,) * 4, 4095.0, (2.0, 1.0, 1.6)), path)
+    return path
+
+
+def assert_one_line_error(text: str, *fragments: str) -> None:
+    lines = [line for line in text.splitlines() if line.startswith("adaptiveisp: ")]
+    assert lines and "Traceback" not in text, text
+    for fragment in fragments:
+        assert any(fragment in line for line in lines), (fragment, lines)
+
+
+# run
+
+
+def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "in" / "a.dng", 1)
+    dng(tmp_path / "in" / "deep" / "b.dng", 2)
+    assert (
+        adaptiveisp(
+            "run", "in", "--out", "out", "--detector", RED, "--size", 64, "--save-steps", "--save-params", "--full"
+        )
+        == 0
+    )
+    out = tmp_path / "out"
+    names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
+    each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step0-developed.png"]
+    each += [".step1-white_balance.png", ".step2-exposure.png", ".step3-srgb.png"]
+    assert names == sorted(
+        [*("a" + e for e in each), *("deep/b" + e for e in each), "overview.png", "params.csv", "summary.json"]
+    )
+    boxes = json.loads((out / "a.boxes.json").read_text())
+    assert (boxes["width"], boxes["height"], boxes["policy"]) == (64, 48, "auto-exposure")
+    assert boxes["boxes"][0]["class"] == "cup" and len(boxes["boxes"][0]["box"]) == 4
+    assert {"version", "commit", "cpu", "threads", "seed", "weights_sha256", "cost_table", "command"} <= set(
+        boxes["provenance"]
+    )
+    assert Pipeline.load(out / "a.pipeline.json").stages[2].module == "srgb"
+    with Image.open(out / "a.png") as picture, Image.open(out / "a.full.png") as full:
+        assert picture.size == (64, 48) and full.size == (64, 48) and picture.mode == "RGB"
+    assert (out / "params.csv").read_text().count("exposure,ev,") == 2
+    text = capsys.readouterr().out
+    assert "white_balance exposure srgb" in text and "cup" in text and "2 images" in text
+
+
+def test_run_of_a_headerless_raw_with_flags_or_a_sidecar(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(20, 200, (48, 64), dtype=np.uint8)
+    (tmp_path / "x.raw").write_bytes(pixels.tobytes())
+    flags = ("--raw-size", "64x48", "--raw-bits", 8, "--raw-pattern", "GRBG", "--raw-black", 12.5)
+    assert adaptiveisp("run", "x.raw", *flags, "--out", "flags", "--detector", RED, "--size", 64, "-q") == 0
+    (tmp_path / "x.yaml").write_text("raw-size: 64x48\nraw-bits: 8\nraw-pattern: GRBG\nraw-black: 12.5\n")
+    assert adaptiveisp("run", "x.raw", "--out", "sidecar", "--detector", RED, "--size", 64, "-q") == 0
+    assert (tmp_path / "flags" / "x.png").read_bytes() == (tmp_path / "sidecar" / "x.png").read_bytes()
+
+
+def test_run_with_a_pipeline_alone_or_with_a_policys_parameters(tmp_path: Path) -> None:
+    dng(tmp_path / "a.dng")
+    Pipeline((Stage("exposure", {"ev": 1.5}),)).save(tmp_path / "p.json")
+    common = ("--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "a.dng", "--pipeline", "p.json", "--out", "one", *common) == 0
+    assert Pipeline.load(tmp_path / "one" / "a.pipeline.json").stages == (Stage("exposure", {"ev": 1.5}),)
+    assert (
+        adaptiveisp("run", "a.dng", "--pipeline", "p.json", "--policy", "auto-exposure", "--out", "two", *common) == 0
+    )
+    (stage,) = Pipeline.load(tmp_path / "two" / "a.pipeline.json").stages
+    assert stage.module == "exposure" and stage.params["ev"] != 1.5
+
+
+def test_run_goes_on_after_bad_inputs_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "good.dng")
+    (tmp_path / "text.dng").write_text("this is no raw file\n")
+    (tmp_path / "empty.dng").touch()
+    code = adaptiveisp(
+        "run", "good.dng", "text.dng", "empty.dng", "gone.dng", "--out", "out", "--detector", RED, "--size", 64
+    )
+    assert code == 3
+    skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"]
+    assert sorted(Path(entry["input"]).name for entry in skipped) == ["empty.dng", "gone.dng", "text.dng"]
+    assert (tmp_path / "out" / "good.png").is_file()
+    assert_one_line_error(capsys.readouterr().err, "text.dng", "empty.dng", "gone.dng")
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
+    """Name → arguments of `run`, and what its message must say."""
+    good = dng(folder / "good.dng").read_bytes()
+    (folder / "truncated.dng").write_bytes(good[: len(good) // 2])
+    (folder / "empty.dng").touch()
+    (folder / "text.dng").write_text("not a raw\n" * 100)
+    (folder / "zeros.dng").write_bytes(bytes(4000))
+    (folder / "wrong.raw").write_bytes(bytes(range(256)) * 12 + b"x")
+    (folder / "headerless.raw").write_bytes(bytes(range(256)) * 12)
+    np.save(folder / "nan.npy", np.full((32, 32, 3), np.nan))
+    np.save(folder / "object.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(folder / "pixel.npy", np.ones((1, 1, 3), np.float32))
+    np.save(folder / "black.npy", np.zeros((32, 32, 3), np.uint16))
+    (folder / "notes.txt").write_text("hello")
+    header = ["--raw-size", "64x48", "--raw-bits", 8, "--raw-pattern", "GRBG"]
+    return {
+        "missing": (["gone.dng"], "gone.dng: no such file"),
+        "empty": (["empty.dng"], "empty.dng: is empty"),
+        "truncated": (["truncated.dng"], "truncated.dng"),
+        "text": (["text.dng"], "text.dng"),
+        "zeros": (["zeros.dng"], "zeros.dng"),
+        "wrong-size": (["wrong.raw", *header], "wrong.raw"),
+        "no-header": (["headerless.raw"], "--raw-size"),
+        "nan": (["nan.npy"], "nan.npy"),
+        "object": (["object.npy"], "object.npy"),
+        "one-pixel": (["pixel.npy"], "pixel.npy"),
+        "black": (["black.npy"], "black.npy"),
+        "unknown-kind": (["notes.txt"], "notes.txt"),
+    }
+
+
+BAD_INPUTS = [
+    "missing",
+    "empty",
+    "truncated",
+    "text",
+    "zeros",
+    "wrong-size",
+    "no-header",
+    "nan",
+    "object",
+    "one-pixel",
+    "black",
+    "unknown-kind",
+]
+
+
+@pytest.mark.parametrize("kind", BAD_INPUTS)
+def test_each_bad_input_fails_with_one_line(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments, message = bad_inputs(tmp_path)[kind]
+    assert adaptiveisp("run", *arguments, "--out", "out", "--detector", RED, "--size", 64) == 1
+    assert_one_line_error(capsys.readouterr().err, message)
+
+
+def test_wrong_use_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "precious.txt").write_text("keep me")
+    common = ("--detector", RED, "--size", 64)
+    assert adaptiveisp("run", "a.dng", "--out", "taken", *common) == 2
+    assert_one_line_error(capsys.readouterr().err, "taken: exists already", "--overwrite")
+    assert adaptiveisp("run", "a.dng", "--out", "taken", "--overwrite", *common) == 0
+    assert (tmp_path / "taken" / "precious.txt").read_text() == "keep me"
+    assert adaptiveisp("run", "a.dng", "--out", "a.dng", *common) == 2
+    assert adaptiveisp("run", "a.dng", "--out", "x", "--policy", "automatic", *common) == 2
+    assert adaptiveisp("run", "a.dng", "--out", "x", "--raw-size", "64by48", *common) == 2
+    assert adaptiveisp("run", "a.dng", "--out", "x", "--raw-pattern", "RGBG", *common) == 2
+    assert adaptiveisp("run", "a.dng", "--out", "x", "--size", "3") == 2
+    assert adaptiveisp("run", "a.dng") == 2
+    assert adaptiveisp("run", "a.dng", "--out", "x", "--device", "cuda", *common) in (0, 2)
+    assert adaptiveisp("nonsense") == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert adaptiveisp("run", "a.dng", "--out", "locked/out", "--detector", RED) == 1
+    assert_one_line_error(capsys.readouterr().err, "locked", "choose another --out")
+
+
+def test_an_output_folder_below_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    (tmp_path / "file").touch()
+    assert adaptiveisp("run", "a.dng", "--out", "file/out", "--detector", RED, "--size", 64) == 1
+    assert_one_line_error(capsys.readouterr().err, "file/out", "choose another --out")
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"module": "sharpness", "params": {}}, "sharpness"),
+        ({"module": "exposure", "params": {"ev": 99}}, "out of range"),
+    ],
+)
+def test_bad_pipelines(stage: object, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    (tmp_path / "p.json").write_text(json.dumps({"version": 1, "stages": [stage]}))
+    assert adaptiveisp("run", "a.dng", "--pipeline", "p.json", "--out", "out", "--detector", RED) == 1
+    assert_one_line_error(capsys.readouterr().err, "p.json", message)
+    assert not (tmp_path / "out").exists()
+
+
+# synth and eval
+
+
+def test_synth_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    made = adaptiveisp(
+        "synth", "--data", "labels.json", "--images", "images", "--light", "dark,normal", "--draws", 2, "--out", "raws"
+    )
+    assert made == 0
+    entry = json.loads((tmp_path / "raws" / "dark" / "labels.json").read_text())["images"][0]
+    assert 0.003 <= entry["light"] <= 0.05 and entry["unprocessing"]["noise"] == "sensor"
+    code = adaptiveisp("eval", "--data", "raws", "--policy", "none", "auto-exposure", "camera", "--detector", RED,
+                       "--size", 64, "--resamples", 200, "--out", "report")  # fmt: skip
+    assert code == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["schema_version"] == 1 and set(report["policies"]) == {"none", "auto-exposure", "camera"}
+    score = report["policies"]["auto-exposure"]["red"]
+    assert {"ap", "ap50", "ap75", "per_light", "n_images", "ms_per_image", "modules_per_image", "cost_ms"} <= set(score)
+    assert score["n_images"] == 12 and score["modules_per_image"] == 3
+    assert [(d["a"], d["b"]) for d in report["differences"]] == [
+        ("auto-exposure", "none"), ("camera", "none"), ("camera", "auto-exposure")
+    ]  # fmt: skip
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "auto-exposure" in page and not re.search(r"(src|href)=\"https?:", page)
+    assert "AP50" in capsys.readouterr().out
+
+
+def test_eval_on_the_fly_equals_eval_on_disk(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    data = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--draws", 2, "--seed", 3)
+    assert adaptiveisp("synth", *data, "--out", "raws", "-q") == 0
+    common = ("--policy", "none", "camera", "--detector", RED, "--size", 64, "--resamples", 200, "-q")
+    assert adaptiveisp("eval", *data, *common, "--out", "live") == 0
+    assert adaptiveisp("eval", "--data", "raws/mixed", *common, "--out", "disk") == 0
+    live, disk = (json.loads((tmp_path / name / "report.json").read_text()) for name in ("live", "disk"))
+    for policy in ("none", "camera"):
+        for key in ("ap", "ap50", "ap75", "per_light"):
+            assert live["policies"][policy]["red"][key] == disk["policies"][policy]["red"][key]
+
+
+def test_eval_reports_skips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    (tmp_path / "images" / "photo2.png").write_bytes(b"")
+    code = adaptiveisp("eval", "--data", "labels.json", "--images", "images", "--light", "dark", "--policy", "none",
+                       "--detector", RED, "--size", 64, "--resamples", 200, "--out", "out")  # fmt: skip
+    assert code == 3
+    assert "photo2.png" in json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"][0]["input"]
+    assert_one_line_error(capsys.readouterr().err, "photo2.png")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"categories": [{"id": 1, "name": "unicorn"}, {"id": 47, "name": "griffin"}]}, "unicorn"),
+        ({"categories": []}, "unknown class id"),
+        ({"annotations": [{"image_id": 10, "category_id": 47, "bbox": [50, 5, 100, 5]}]}, "does not lie inside"),
+        ({"images": []}, "labels.json"),
+    ],
+)
+def test_eval_of_bad_labels(
+    changes: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_photos(tmp_path, **changes)
+    data = ("--data", "labels.json", "--images", "images", "--light", "dark")
+    assert adaptiveisp("eval", *data, "--policy", "none", "--detector", RED, "--out", "out", "--size", 64) == 1
+    assert_one_line_error(capsys.readouterr().err, message)
+
+
+def test_wrong_data_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    common = ("--policy", "none", "--detector", RED, "--out", "out", "--size", 64)
+    assert adaptiveisp("eval", "--data", "labels.json", *common) == 2
+    assert adaptiveisp("eval", "--data", "labels.json", "--images", "images", "--light", "dusk", *common) == 2
+    assert adaptiveisp("eval", "--data", "gone", *common) == 1
+    assert adaptiveisp("synth", "--data", "labels.json", "--images", "images", "--light", "dusk", "--out", "out") == 2
+    assert adaptiveisp("synth", "--data", "labels.json", "--images", "images", "--light", ",", "--out", "out") == 2
+    assert adaptiveisp("synth", "--data", "labels.json", "--images", "gone", "--light", "dark", "--out", "out") == 1
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_two_pipelines_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    for folder in ("a", "b"):
+        Pipeline(()).save(tmp_path / folder / "p.json")
+    data = ("--data", "labels.json", "--images", "images", "--light", "dark", "--detector", RED, "--out", "out")
+    assert adaptiveisp("eval", *data, "--policy", "a/p.json", "b/p.json") == 2
+    assert_one_line_error(capsys.readouterr().err, "same name")
+
+
+# weights, demo, version
+
+
+def test_missing_and_wrong_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ADAPTIVEISP_CACHE", str(tmp_path / "cache"))
+    dng(tmp_path / "a.dng")
+    assert adaptiveisp("run", "a.dng", "--out", "out") == 1
+    assert_one_line_error(capsys.readouterr().err, "adaptiveisp weights get yolov3-tiny")
+    (tmp_path / "w.weights").write_bytes(b"wrong")
+    assert adaptiveisp("weights", "get", "yolov3-tiny", "--from", "w.weights") == 1
+    assert_one_line_error(capsys.readouterr().err, "w.weights")
+    assert adaptiveisp("weights", "get", "yolov9") != 0
+    assert adaptiveisp("weights", "list") == 0
+    assert "yolov3-tiny  no" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert adaptiveisp("--version") == 0
+    assert re.fullmatch(r"adaptiveisp \S+\n", capsys.readouterr().out)
+
+
+def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("skimage")
+    assert adaptiveisp("demo", "--out", "demo") == 0
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert {"none", "auto-exposure", "camera"} <= set(report["policies"])
+    ap = {name: score["yolov3-tiny"]["ap50"] for name, score in report["policies"].items()}
+    assert ap["auto-exposure"] > ap["none"]
+    assert len(list((tmp_path / "demo" / "raws").glob("*.dng"))) == 12
+    with Image.open(tmp_path / "demo" / "figure.png") as figure:
+        assert min(figure.size) > 500
+    assert "they measure nothing" in capsys.readouterr().out

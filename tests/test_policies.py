@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaptiveisp.errors import PipelineError, PolicyError, RawFileError, UsageError
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies import (
+    AutoExposure,
+    CameraDevelopment,
+    FixedPipeline,
+    ForcedModules,
+    exposure_to_mean,
+    grey_world_gains,
+    load_policy,
+)
+from adaptiveisp.types import RawImage
+from adaptiveisp.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
+from tests.test_unprocess import smooth_photo
+
+
+def test_grey_world_makes_means_grey_and_keeps_luminance() -> None:
+    view = torch.rand(3, 8, 8).double() * torch.tensor([0.2, 0.5, 0.3])[:, None, None]
+    gains = torch.tensor(grey_world_gains(view))
+    means = view.mean(dim=(1, 2))
+    torch.testing.assert_close(gains * means, (means * torch.tensor([0.27, 0.67, 0.06])).sum().expand(3))
+
+
+def test_clipped_pixels_do_not_count_as_illuminant() -> None:
+    view = torch.full((3, 4, 4), 0.2)
+    view[:, 0] = torch.tensor([1.0, 0.5, 0.1])[:, None]
+    assert grey_world_gains(view) == pytest.approx((1, 1, 1))
+    assert all(np.isfinite(grey_world_gains(torch.ones(3, 4, 4))))
+
+
+@pytest.mark.parametrize("light", [1.0, 0.1, 0.004])
+def test_auto_exposure_reaches_its_mean_at_any_light(light: float) -> None:
+    image = smooth_photo()[None] * light
+    pipeline = AutoExposure(target_mean=0.18).plan(image)[0]
+    assert [stage.module for stage in pipeline.stages] == ["white_balance", "exposure", "srgb"]
+    exposed = list(pipeline.steps(image))[1]
+    luminance = (exposed * torch.tensor([0.27, 0.67, 0.06])[:, None, None]).sum(dim=1)
+    assert luminance.mean().item() == pytest.approx(0.18, rel=0.03)
+
+
+def test_exposure_counts_what_it_clips() -> None:
+    view = torch.zeros(3, 2, 2)
+    view[:, 0, 0] = 0.5  # only a quarter of the frame is lit: a mean of 0.2 needs it at 0.8
+    assert exposure_to_mean(view, 0.2, -8, 8) == pytest.approx(np.log2(1.6), abs=1e-3)
+    assert exposure_to_mean(torch.zeros(3, 2, 2), 0.2, -8, 8) == pytest.approx(8, abs=1e-3)
+
+
+def test_plans_are_per_image() -> None:
+    image = torch.stack([smooth_photo(), smooth_photo() * 0.1])
+    bright, dark = (p.stages[1].params["ev"] for p in AutoExposure().plan(image))
+    assert dark == pytest.approx(bright + np.log2(10), abs=0.05)
+
+
+def test_camera_of_a_synthetic_png_is_the_photo() -> None:
+    photo = smooth_photo()
+    how = draw_unprocessing(seeded_generator(0, 1, 0, "parameters"), "mixed", "none")
+    raw = synthesise_rgb(photo, how, torch.Generator())
+    torch.testing.assert_close(CameraDevelopment().develop(raw), photo, rtol=0, atol=0.02)
+
+
+def test_camera_of_a_mosaic_is_libraws_upright_picture() -> None:
+    how = draw_unprocessing(seeded_generator(0, 1, 0, "parameters"), "normal", "none")
+    raw = synthesise_mosaic(smooth_photo(), how, torch.Generator())
+    picture = CameraDevelopment().develop(raw)
+    assert picture.shape == (3, 40, 56)
+    correlation = np.corrcoef(picture.flatten().numpy(), smooth_photo().flatten().numpy())[0, 1]
+    assert correlation > 0.9
+
+
+def test_camera_refuses_what_has_no_camera() -> None:
+    rgb = RawImage(np.ones((32, 32, 3), np.uint16), None, (0.0,) * 4, 65535.0, path=Path("x.png"))
+    with pytest.raises(RawFileError, match=r"x\.png.*use another policy"):
+        CameraDevelopment().develop(rgb)
+
+
+def test_forced_modules_take_the_policys_parameters() -> None:
+    image = smooth_photo()[None] * 0.1
+    wanted = Pipeline((Stage("exposure", {"ev": 0.0}),))
+    forced = ForcedModules(AutoExposure(), wanted).plan(image)[0]
+    assert [s.module for s in forced.stages] == ["exposure"]
+    assert forced.stages[0] == AutoExposure().plan(image)[0].stages[1]
+    with pytest.raises(PolicyError, match="no parameters for the module gamma"):
+        ForcedModules(AutoExposure(), Pipeline((Stage("gamma", {"gamma": 1.0}),))).plan(image)
+
+
+def test_names_and_files(tmp_path: Path) -> None:
+    Pipeline((Stage("exposure", {"ev": 1.0}),)).save(tmp_path / "mine.json")
+    assert load_policy("none") == FixedPipeline(Pipeline(()))
+    assert load_policy(str(tmp_path / "mine.json")).name == "mine"
+    with pytest.raises(UsageError, match="none, auto-exposure, camera"):
+        load_policy("automatic")
+    with pytest.raises(PipelineError, match="no such file"):
+        load_policy(str(tmp_path / "other.json"))

@@ -237,7 +237,17 @@ def _set_up_torch(options: argparse.Namespace) -> str:
 def _progress(options: argparse.Namespace, total: int, what: str) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit="image", disable=options.quiet, leave=False, dynamic_ncols=True)
+    # In a log file every update is a line of its own: one in half a minute is enough there.
+    interval = 0.1 if sys.stderr.isatty() else 30.0
+    return tqdm(
+        total=total,
+        desc=what,
+        unit="image",
+        disable=options.quiet,
+        leave=False,
+        dynamic_ncols=True,
+        mininterval=interval,
+    )
 
 
 def _report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str, Any]) -> int:

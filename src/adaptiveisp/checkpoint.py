@@ -1,0 +1,183 @@
+"""Policies on disk: safetensors whose header says what is needed to rebuild them; and released checkpoints, imported.
+
+A policy file stores modules and parameters by name, never by position alone.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from adaptiveisp.environment import HORIZON
+from adaptiveisp.errors import WeightsError
+from adaptiveisp.files import atomic_path
+from adaptiveisp.isp import modules_of
+from adaptiveisp.networks import Actor, Critic
+
+FORMAT = "adaptiveisp-policy"
+FORMAT_VERSION = 1
+KIND = "actor_critic"
+RELEASED_SET = "released"
+BATCH_COUNTER = "num_batches_tracked"
+
+
+@dataclass(frozen=True)
+class PolicyHeader:
+    """What a policy file says of itself.
+
+    Attributes:
+        kind: method of the policy.
+        module_set: named set whose ranges the parameters keep.
+        modules: names in the order of the action ids.
+        horizon: steps of an episode.
+        origin: where it came from, for people.
+    """
+
+    kind: str
+    module_set: str
+    modules: tuple[str, ...]
+    horizon: int = HORIZON
+    origin: str = ""
+
+
+def save_policy(path: Path, header: PolicyHeader, actor: Actor, critic: Critic | None = None) -> None:
+    """Writes a policy as safetensors, atomically.
+
+    Args:
+        path: file to write.
+        header: what is needed to rebuild the networks.
+        actor, critic: the networks; the critic is only needed to go on training.
+    """
+    tensors = {f"actor.{name}": value.contiguous() for name, value in actor.state_dict().items()}
+    if critic is not None:
+        tensors |= {f"critic.{name}": value.contiguous() for name, value in critic.state_dict().items()}
+    text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(header)})
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={FORMAT: text})
+
+
+def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
+    """The header and the networks of a policy file, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another kind, or does not fit its own header.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: Mapping[str, str] = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such policy file; check the path") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); save or import it again") from error
+    header = _header(path, metadata)
+    modules = {module.name: module for module in modules_of(header.module_set)}
+    if missing := [name for name in header.modules if name not in modules]:
+        raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
+    actor = Actor([modules[name] for name in header.modules])
+    _fill(actor, _below(tensors, "actor."), path)
+    critic = None
+    if values := _below(tensors, "critic."):
+        critic = Critic(len(header.modules))
+        _fill(critic, values, path)
+        critic.eval()
+    return header, actor.eval(), critic
+
+
+def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
+    try:
+        content = json.loads(metadata[FORMAT])
+        if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
+            raise ValueError("another format")
+        return PolicyHeader(**{**content, "modules": tuple(content["modules"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: is no policy of this package; import it with `adaptiveisp import`") from error
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        detail = str(error).splitlines()[-1].strip()
+        raise WeightsError(f"{path}: does not fit its network ({detail}); save or import it again") from error
+
+
+def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
+    """A checkpoint of the released AdaptiveISP code as our networks, by names; the unused mask heads are dropped.
+
+    Its modules keep their ranges and faults in the set `released`; our squashings equal the original's, so the same
+    weights give the same parameters.
+
+    Args:
+        path: a .pth with `agent_model` and `value_model`.
+
+    Raises:
+        WeightsError: the file is missing, is no such checkpoint, or its tensors have other shapes.
+    """
+    path = Path(path)
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        agent, value = dict(content["agent_model"]), dict(content["value_model"])
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such checkpoint; check the path") from None
+    except Exception as error:  # torch.load raises many kinds, pickle's among them
+        detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail})") from error
+    modules = modules_of(RELEASED_SET)
+    names = _encoder_names("feature_extractor", "parameter_encoder")
+    names |= _encoder_names("action_selection", "selection_encoder")
+    names |= _head_names("", "selection_head.", "fc2")
+    for module in modules:
+        names |= _head_names(f"{module.short}.", f"parameter_heads.{module.name}.", "fc_filter")
+    masks = {f"{m.short}.fc_mask.{kind}" for m in modules for kind in ("weight", "bias")}
+    actor, critic = Actor(modules), Critic(len(modules))
+    _fill(actor, _renamed(agent, names, masks, path), path)
+    critic_names = _encoder_names("feature_extractor", "encoder") | _head_names("", "head.", "fc2")
+    _fill(critic, _renamed(value, critic_names, set(), path), path)
+    origin = f"imported from {path.name}, iteration {content.get('iter', 'unknown')}"
+    header = PolicyHeader(KIND, RELEASED_SET, tuple(module.name for module in modules), origin=origin)
+    return header, actor.eval(), critic.eval()
+
+
+def _encoder_names(theirs: str, ours: str) -> dict[str, str]:
+    """Their key → ours for the convolutions (layers 0, 3, 6, 9) and batch norms (1, 4, 7, 10) of an encoder."""
+    names: dict[str, str] = {}
+    for block in range(4):
+        parts = [(3 * block, ("weight", "bias"))]
+        parts.append((3 * block + 1, ("weight", "bias", "running_mean", "running_var", BATCH_COUNTER)))
+        for layer, kinds in parts:
+            names |= {f"{theirs}.layers.{layer}.{kind}": f"{ours}.layers.{layer}.{kind}" for kind in kinds}
+    return names
+
+
+def _head_names(theirs: str, ours: str, last: str) -> dict[str, str]:
+    kinds = ("weight", "bias")
+    return {f"{theirs}fc1.{k}": f"{ours}fc1.{k}" for k in kinds} | {
+        f"{theirs}{last}.{k}": f"{ours}fc2.{k}" for k in kinds
+    }
+
+
+def _renamed(
+    tensors: Mapping[str, Tensor], names: Mapping[str, str], unused: set[str], path: Path
+) -> dict[str, Tensor]:
+    """The tensors under our names.
+
+    Raises:
+        WeightsError: a key is missing, or there is one that we do not know.
+    """
+    if missing := [key for key in names if key not in tensors]:
+        raise WeightsError(f"{path}: lacks {missing[0]!r}; give a checkpoint of the released AdaptiveISP code")
+    if unknown := [key for key in tensors if key not in names and key not in unused]:
+        raise WeightsError(f"{path}: has the unknown key {unknown[0]!r}; give a checkpoint of the released code")
+    return {ours: tensors[theirs] for theirs, ours in names.items()}

@@ -1,0 +1,92 @@
+"""The episode: a part-processed image, the modules used so far, and what one more module makes of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.types import Image, ParamTensor
+
+HORIZON = 5
+"""Steps of an episode in the paper."""
+
+Flags = Float[Tensor, "batch n_modules"]
+Scalars = Float[Tensor, " batch"]
+
+
+@dataclass(frozen=True)
+class State:
+    """Images in the middle of their pipelines, before the next step.
+
+    Attributes:
+        image: what the modules so far have made of the developed image.
+        used: 1 where a module ran before, in the order of action ids.
+        step: number of modules that ran, a raw count.
+        stopped: 1 where the episode is over.
+    """
+
+    image: Image
+    used: Flags
+    step: Scalars
+    stopped: Scalars
+
+    @property
+    def status(self) -> Float[Tensor, "batch n_status"]:
+        """The numbers a network sees beside the image: reward, stopped, step, used_0 … used_{n-1}.
+
+        The original's first number, called reward, is set to 1 together with `stopped`.
+
+        Source: Wang et al. 2024 (AdaptiveISP).
+        """
+        return torch.cat([self.stopped[:, None], self.stopped[:, None], self.step[:, None], self.used], dim=1)
+
+
+def start(image: Image, n_modules: int) -> State:
+    """The state before the first step: nothing used.
+
+    Args:
+        image: developed images, linear RGB in [0, 1].
+        n_modules: size of the module set.
+    """
+    zeros = image.new_zeros(image.shape[0])
+    return State(image, image.new_zeros(image.shape[0], n_modules), zeros, zeros)
+
+
+def advance(
+    state: State,
+    modules: Sequence[IspModule],
+    action: Int[Tensor, " batch"],
+    params: Mapping[str, ParamTensor],
+    horizon: int = HORIZON,
+) -> State:
+    """The state after each image went through its chosen module; no other module runs.
+
+    Args:
+        state: the state before.
+        modules: the module set, in the order of action ids.
+        action: action id for each image.
+        params: parameters of each module for every image, by module name; only the chosen rows are used.
+        horizon: the episode stops after so many steps.
+    """
+    used = state.used.scatter(1, action[:, None], 1.0)
+    step = state.step + 1
+    image = apply_chosen(state.image, modules, action, params)
+    return State(image, used, step, torch.maximum(state.stopped, (step >= horizon).to(step.dtype)))
+
+
+def apply_chosen(
+    image: Image, modules: Sequence[IspModule], action: Int[Tensor, " batch"], params: Mapping[str, ParamTensor]
+) -> Image:
+    """Each image through its own module, the images of one module together; differentiable in image and parameters."""
+    groups: list[Tensor] = []
+    parts: list[Tensor] = []
+    for index in sorted(set(action.tolist())):
+        rows = (action == index).nonzero(as_tuple=True)[0]
+        module = modules[index]
+        groups.append(rows)
+        parts.append(module(image[rows], params[module.name][rows]))
+    # Put the groups back into the order of the batch.
+    return torch.cat(parts)[torch.cat(groups).argsort()]

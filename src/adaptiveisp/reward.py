@@ -1,0 +1,74 @@
+"""The terms of the reward, by name; each a small function of tensors.
+
+Source: Wang et al. 2024 (AdaptiveISP), section 3.3 and its released code.
+"""
+
+import math
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+REUSE_PENALTY = 1.0
+ENTROPY_WEIGHT = 0.05
+DETECTION_SCALE = 100.0
+LOSS_LIMIT = 1.0
+"""The original clips the detector's loss here before it takes the difference."""
+
+Scalars = Float[Tensor, " batch"]
+
+
+def detection_reward(before: Scalars, after: Scalars, limit: float | None = LOSS_LIMIT) -> Scalars:
+    """100·(D(x_t) - D(x_{t+1})): how much the detector's loss fell.
+
+    Args:
+        before, after: detector loss per image.
+        limit: D is min(limit, loss); None leaves the loss as it is.
+
+    >>> detection_reward(torch.tensor([0.5]), torch.tensor([0.25])).tolist()
+    [25.0]
+    """
+    if limit is not None:
+        before, after = before.clamp(max=limit), after.clamp(max=limit)
+    return DETECTION_SCALE * (before - after)
+
+
+def reuse_penalty(used: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"]) -> Scalars:
+    """1 where the module had been used before this step.
+
+    >>> reuse_penalty(torch.tensor([[0.0, 1.0]]), torch.tensor([1])).tolist()
+    [1.0]
+    """
+    return REUSE_PENALTY * used.gather(1, action[:, None])[:, 0]
+
+
+def entropy(probs: Float[Tensor, "batch n_modules"]) -> Scalars:
+    """H = -Σ p ln p in nats.
+
+    >>> round(float(entropy(torch.full((1, 4), 0.25))), 4)
+    1.3863
+    """
+    return -(probs * probs.log()).sum(dim=1)
+
+
+def entropy_penalty(probs: Float[Tensor, "batch n_modules"], progress: float) -> Scalars:
+    """0.05·(1 - progress)·(ln n - H): a push towards exploring that fades out.
+
+    Args:
+        probs: probabilities of the modules, all positive.
+        progress: iteration over all iterations, in [0, 1].
+    """
+    return ENTROPY_WEIGHT * (1 - progress) * (math.log(probs.shape[1]) - entropy(probs))
+
+
+def runtime_penalty(costs_ms: Float[Tensor, " n_modules"], action: Int[Tensor, " batch"], weight: float) -> Scalars:
+    """λ times the cost of the chosen module.
+
+    Args:
+        costs_ms: cost of each module in milliseconds, in the order of action ids.
+        action: chosen module.
+        weight: λ, reward per millisecond.
+
+    >>> round(float(runtime_penalty(torch.tensor([1.7, 10.0]), torch.tensor([1]), 0.01)), 3)
+    0.1
+    """
+    return weight * costs_ms[action]

@@ -24,7 +24,7 @@ FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
 KIND = "actor_critic"
 RELEASED_SET = "released"
-BATCH_COUNTER = "num_batches_tracked"
+BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -154,18 +154,16 @@ def _encoder_names(theirs: str, ours: str) -> dict[str, str]:
     """Their key → ours for the convolutions (layers 0, 3, 6, 9) and batch norms (1, 4, 7, 10) of an encoder."""
     names: dict[str, str] = {}
     for block in range(4):
-        parts = [(3 * block, ("weight", "bias"))]
-        parts.append((3 * block + 1, ("weight", "bias", "running_mean", "running_var", BATCH_COUNTER)))
-        for layer, kinds in parts:
+        convolution, batch_norm = 3 * block, 3 * block + 1
+        kinds_of = {convolution: ("weight", "bias"), batch_norm: ("weight", "bias", *BATCH_STATISTICS)}
+        for layer, kinds in kinds_of.items():
             names |= {f"{theirs}.layers.{layer}.{kind}": f"{ours}.layers.{layer}.{kind}" for kind in kinds}
     return names
 
 
 def _head_names(theirs: str, ours: str, last: str) -> dict[str, str]:
-    kinds = ("weight", "bias")
-    return {f"{theirs}fc1.{k}": f"{ours}fc1.{k}" for k in kinds} | {
-        f"{theirs}{last}.{k}": f"{ours}fc2.{k}" for k in kinds
-    }
+    pairs = ((f"{theirs}fc1", f"{ours}fc1"), (f"{theirs}{last}", f"{ours}fc2"))
+    return {f"{a}.{kind}": f"{b}.{kind}" for a, b in pairs for kind in ("weight", "bias")}
 
 
 def _renamed(

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,13 +126,8 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
     """Built, installed into an empty folder without dependencies, and used from elsewhere."""
     source = tmp_path / "source"
-    ignored = {".git", ".venv", "build", "dist", "demo-out", "runs"}
-    subprocess.run(
-        ["cp", "-r", *(str(p) for p in REPOSITORY.iterdir() if p.name not in ignored), str(source)]
-        if source.mkdir() is None
-        else [],
-        check=True,
-    )
+    ignored = (".*", "build", "dist", "demo-out", "runs", "__pycache__", "*.egg-info")
+    shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(*ignored))
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     subprocess.run(
         [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "dist"), str(source)], check=True

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from darknet_cfg import MIXED, MIXED_CONVOLUTIONS, ONE_LAYER, header, mixed_weights, write_mixed
 from torch import Tensor, nn
 
 from adaptiveisp.classes import COCO_80
@@ -19,6 +18,7 @@ from adaptiveisp.detectors.darknet_layers import MaxPool, read_cfg
 from adaptiveisp.errors import DetectorError, WeightsError
 from adaptiveisp.types import Detector, Targets
 from adaptiveisp.weights import WEIGHTS, is_installed, weights_path
+from tests.darknet_cfg import MIXED, MIXED_CONVOLUTIONS, ONE_LAYER, header, mixed_weights, write_mixed
 
 SHARED = Path(os.environ.get("ADAPTIVEISP_DATA", Path(__file__).parents[2] / "shared"))
 PHOTOS = SHARED / "data" / "coco-mini" / "images" / "val"

@@ -21,7 +21,7 @@ def test_boxes_go_to_the_frame_and_back(height: int, width: int, size: int) -> N
 def test_the_image_lies_where_the_letterbox_says_and_the_rest_is_grey() -> None:
     image = torch.rand(1, 3, 20, 32)
     frame, box = pad_to_frame(image, 32, (200, 320))
-    assert (box.left, box.top, box.scale) == (0, 6, 0.1)
+    assert (box.left, box.top, box.width, box.height) == (0, 6, 32, 20)
     assert torch.equal(frame[:, :, 6:26], image)
     assert (frame[:, :, :6] == 0.5).all() and (frame[:, :, 26:] == 0.5).all()
 

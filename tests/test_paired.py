@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_coco_map import CATEGORIES, mean_of, oracle, random_images
 
 from adaptiveisp.coco_map import IOU_THRESHOLDS, ScoredImage, coco_average_precision
 from adaptiveisp.paired import (
@@ -14,6 +13,7 @@ from adaptiveisp.paired import (
     percentile_interval,
 )
 from adaptiveisp.types import Annotation
+from tests.test_coco_map import CATEGORIES, mean_of, oracle, random_images
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -55,6 +56,7 @@ def test_the_contract_of_the_file() -> None:
         ({"module": "exposure", "params": {"ev": 40}}, r"exposure.ev = 40 is out of range.*\[-10, 10\] stops"),
         ({"module": "exposure", "params": {"ev": "2"}}, "not a finite number"),
         ({"module": "exposure", "params": {"ev": True}}, "not a finite number"),
+        ({"module": "exposure", "params": {"ev": 10**400}}, "not a finite number"),
         ({"module": "exposure", "params": {"ev": float("nan")}}, "not a finite number"),
         ({"module": "exposure", "params": {}}, "lacks its parameter 'ev'"),
         ({"module": "exposure", "params": {"ev": 1, "iso": 2}}, "no parameter 'iso'"),
@@ -70,7 +72,9 @@ def test_bad_stages_are_named_with_their_file(stage: object, message: str, tmp_p
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2, "stages": []}', '{"version": 1}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version": 2, "stages": []}', '{"version": 1}', '{"version": true, "stages": []}']
+)
 def test_bad_files_are_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(text)
@@ -84,6 +88,15 @@ def test_ranges_belong_to_the_set() -> None:
     Pipeline((Stage("exposure", {"ev": 8.0}),), "wide")
     with pytest.raises(PipelineError, match="out of range"):
         Pipeline((Stage("exposure", {"ev": 8.0}),), "paper")
+
+
+def test_a_pipeline_cannot_be_changed_behind_its_checks() -> None:
+    pipeline = Pipeline((Stage("exposure", {"ev": np.float32(1.0)}),))
+    assert pipeline.stages[0].params == {"ev": 1.0}
+    with pytest.raises(TypeError):
+        pipeline.stages[0].params["ev"] = 99.0  # type: ignore[index]
+    with pytest.raises(PipelineError, match="narrow"):
+        Pipeline((), "narrow")
 
 
 def test_describe_is_for_people() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_coco_map import CATEGORIES, random_images
 
 from adaptiveisp.coco_map import ScoredImage, coco_average_precision
 from adaptiveisp.drawing import Tile
@@ -29,6 +28,7 @@ from adaptiveisp.report import (
     write_report,
 )
 from adaptiveisp.types import Annotation
+from tests.test_coco_map import CATEGORIES, random_images
 
 NAMES = {1: "person", 3: "car", 7: "sofa <b>"}
 NASTY = "run <script>alert(1)</script> $x_1^"

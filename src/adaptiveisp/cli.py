@@ -4,18 +4,22 @@ Heavy imports are inside the commands, so that help appears at once; argparse ne
 """
 
 import argparse
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptiveisp.errors import AdaptiveISPError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 
 if TYPE_CHECKING:
     from adaptiveisp.policies import AnyPolicy
     from adaptiveisp.raw import BayerHeader
 
 DONE, FAILED, WRONG_USE, DONE_WITH_SKIPS, INTERRUPTED = 0, 1, 2, 3, 130
+
+EVAL_SETTINGS = ("size", "light", "draws", "noise", "seed", "limit", "camera_white_balance", "resamples", "device")
+"""Options of `eval` that its report records."""
 
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = "none, auto-exposure, camera, or a pipeline JSON"
@@ -30,17 +34,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:  # argparse has printed help, version or its error
         return int(stop.code or 0)
     command: Callable[[argparse.Namespace], int] = options.function
+    if getattr(options, "verbose", False):
+        logging.basicConfig(format="%(name)s: %(message)s")
+        logger.setLevel(logging.DEBUG)
     try:
         return command(options)
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
     except UsageError as error:
         return _fail(error, WRONG_USE)
     except AdaptiveISPError as error:
         return _fail(error, FAILED)
+    except OSError as error:  # such as a path that is too long, wherever it is first looked at
+        return _fail(f"{error.filename or 'input'}: {error.strerror or error}; check the path", FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
-        return FAILED
 
 
 def _fail(error: object, code: int) -> int:
@@ -50,16 +59,23 @@ def _fail(error: object, code: int) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="adaptiveisp",
         description="Per-image pipelines of differentiable ISP modules that let a frozen object detector see better.",
         epilog="Exit codes: 0 done; 1 failed, nothing usable; 2 wrong use; 3 done, but inputs were skipped.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
     for add in (_add_demo, _add_run, _add_eval, _add_synth, _add_weights):
         add(commands)
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """Takes options by their full names only: scripts must not depend on abbreviations."""
+
+    def __init__(self, **keywords: Any):
+        super().__init__(**{**keywords, "allow_abbrev": False})
 
 
 class _Version(argparse.Action):
@@ -77,13 +93,21 @@ class _Version(argparse.Action):
 
 def _common(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("common options")
-    group.add_argument("--seed", type=int, default=0, metavar="N", help="fixes all randomness (default 0)")
+    group.add_argument("--seed", type=_natural, default=0, metavar="N", help="fixes all randomness (default 0)")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
     group.add_argument("--threads", type=_natural, default=0, metavar="N", help="threads of torch (default: all cores)")
-    group.add_argument("--workers", type=_natural, default=0, metavar="N", help="processes that read ahead (default 0)")
-    group.add_argument("--limit", type=_natural, default=0, metavar="N", help="use the first N images only")
+    group.add_argument(
+        "--workers", type=_natural, default=0, metavar="N", help="processes reading ahead, in eval (default 0)"
+    )
+    group.add_argument(
+        "--limit",
+        type=_natural,
+        default=0,
+        metavar="N",
+        help="use the first N photos only, with all their draws",
+    )
     group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of surprises")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
 
 
@@ -182,7 +206,7 @@ def _add_data(parser: argparse.ArgumentParser, images_required: bool = False) ->
 
 def _add_weights(commands: Any) -> None:
     parser = commands.add_parser("weights", help="list or fetch detector weights", description="Detector weights.")
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=_Parser)
     listing = actions.add_parser("list", help="what there is and what is installed")
     listing.set_defaults(function=_weights_list)
     get = actions.add_parser("get", help="fetch weights, check their hash, keep them in the cache folder")
@@ -208,14 +232,20 @@ def _resamples(text: str) -> int:
 
 
 def _integer(text: str, low: int, high: int) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"{value} is not in {low} to {high}")
     return value
 
 
 def _unit(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{value} is not in 0 to 1")
     return value
@@ -295,25 +325,25 @@ def _run_policy(options: argparse.Namespace) -> "AnyPolicy":
 
 def _run(options: argparse.Namespace) -> int:
     from adaptiveisp.errors import DataError
-    from adaptiveisp.files import prepare_output_folder, write_json
+    from adaptiveisp.files import prepare_output_folder
     from adaptiveisp.predictor import AdaptiveISP
     from adaptiveisp.provenance import provenance
     from adaptiveisp.raw import find_raw_files
-    from adaptiveisp.run import RunOptions, run_files
+    from adaptiveisp.run import RunOptions, check_outputs, remove_former_outputs, run_files
 
     device = _set_up_torch(options)
     policy, header = _run_policy(options), _header(options)
-    files, missing = find_raw_files(options.inputs)
+    files, missing = find_raw_files(options.inputs, exclude=options.out)
     files = files[: options.limit or None]
+    check_outputs(files, options.out)
     isp = AdaptiveISP(policy, options.detector, options.size, options.confidence, options.camera_white_balance, device)
     out = prepare_output_folder(options.out, options.overwrite)
+    remove_former_outputs(out)
     origin = provenance(options.seed, {isp.detector.name: isp.detector.weights_sha256})
     wanted = RunOptions(options.full, options.save_steps, options.save_params, header)
     with _progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped
-    rows = [vars(row) | {"modules": list(row.modules)} for row in summary.rows]
-    write_json(out / "summary.json", {"images": rows, "n_skipped": len(skipped), "provenance": origin})
     code = _report_skips(out, skipped, origin)
     if not summary.rows:
         raise DataError(f"{out}: no input could be used; see skipped.json there")
@@ -323,7 +353,7 @@ def _run(options: argparse.Namespace) -> int:
             for r in summary.rows
         ]
         print(_table(("file", "modules", "best boxes", "ms"), lines))
-        print(f"{len(rows)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
+        print(f"{len(lines)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
     return code
 
 
@@ -351,7 +381,13 @@ def _eval(options: argparse.Namespace) -> int:
         found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
     origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors})
     report = build_report(
-        found.results, found.categories, origin, notes_on(found, dataset), options.resamples, options.seed
+        found.results,
+        found.categories,
+        origin,
+        notes_on(found, dataset),
+        options.resamples,
+        options.seed,
+        settings={name: getattr(options, name) for name in EVAL_SETTINGS},
     )
     write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")
     code = _report_skips(out, found.skipped, origin)

@@ -81,7 +81,7 @@ def run_demo(
 def demo_policies() -> list[AnyPolicy]:
     """The heuristics, and one pipeline of our modules for the dark that ships with the package."""
     with resources.as_file(resources.files("adaptiveisp") / "pipelines" / "night.json") as path:
-        night = FixedPipeline(Pipeline.load(path), "night.json")
+        night = FixedPipeline(Pipeline.load(path), "night")
     return [*(load_policy(name) for name in ("none", "auto-exposure", "camera")), night]
 
 

@@ -35,7 +35,8 @@ def develop(
     """
     if raw.white_level <= max(raw.black_level):
         name = raw.path if raw.path is not None else "raw image"
-        raise RawFileError(f"{name}: white level {raw.white_level:g} is not above black {max(raw.black_level):g}")
+        levels = f"white level {raw.white_level:g} is not above black level {max(raw.black_level):g}"
+        raise RawFileError(f"{name}: {levels}; correct the levels")
     gains = (1.0, 1.0, 1.0)
     if camera_white_balance and raw.camera_gains is not None:
         red, green, blue = raw.camera_gains

@@ -81,7 +81,7 @@ def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height wi
     if min(raw.data.shape) < SMALLEST_SIDE:
         raise OutputError(f"{path}: {raw.data.shape[1]}x{raw.data.shape[0]} is too small; LibRaw needs 22x22 or more")
     black_fits = all(0 <= level < raw.white_level for level in raw.black_level)
-    if not (black_fits and 1 <= round(raw.white_level) <= _LARGEST_SHORT):
+    if not (black_fits and 0.5 < raw.white_level < _LARGEST_SHORT + 0.5):
         raise OutputError(f"{path}: black and white level must satisfy 0 <= black < white <= 65535")
     return np.ascontiguousarray(raw.data, dtype="<u2")
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from adaptiveisp.types import Detections
+
 Colour = tuple[int, int, int]
 Rgb8 = NDArray[np.uint8]
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
@@ -34,6 +36,10 @@ PAPER: Colour = (255, 255, 255)
 FRAME: Colour = (222, 226, 231)
 DARK_TEXT_ABOVE = 140
 """Label backgrounds with more luma than this (0..255) get dark text, others white."""
+
+
+DRAW_CONFIDENCE = 0.25
+"""Boxes below this score are in the files but not in the pictures."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +180,24 @@ def draw_detections(
         position = (place[0] + pad - left, place[1] + pad / 2 + rise)
         canvas.text(position, text, font=font, fill=text_colour(colours[i]), anchor="ls")
     return np.asarray(picture)
+
+
+def draw_found(
+    rgb: Rgb8, found: Detections, class_names: Sequence[str], full_width: int, confidence: float = DRAW_CONFIDENCE
+) -> Rgb8:
+    """A copy of a resized image with the detections of at least `confidence`.
+
+    Args:
+        rgb: (height, width, 3), what the detector saw.
+        found: detections in pixels of the full frame.
+        class_names: names of their labels.
+        full_width: width of the full frame in pixels.
+        confidence: least score to draw.
+    """
+    keep = found.scores >= confidence
+    boxes = (found.boxes[keep] * (rgb.shape[1] / full_width)).cpu().numpy()
+    labels = [class_names[label] for label in found.labels[keep].tolist()]
+    return draw_detections(rgb, boxes, labels, found.scores[keep].cpu().numpy())
 
 
 @lru_cache(maxsize=32)

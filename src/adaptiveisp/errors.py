@@ -1,5 +1,9 @@
 """Every error a user can meet, each a one-line message that names the input and the remedy."""
 
+import logging
+
+logger = logging.getLogger("adaptiveisp")
+
 
 class AdaptiveISPError(Exception):
     """Base of all errors this package raises on purpose; the command line prints it without a traceback."""
@@ -35,3 +39,12 @@ class OutputError(AdaptiveISPError):
 
 class UsageError(AdaptiveISPError):
     """The request contradicts itself or asks for something that does not exist (exit code 2)."""
+
+
+def skip_reason(name: str, error: Exception) -> str:
+    """Why an input of a batch is skipped, in one line; a surprise is marked as one and logged with its traceback."""
+    if isinstance(error, AdaptiveISPError):
+        return str(error)
+    logger.debug("%s: unexpected error", name, exc_info=error)
+    first = next(iter(str(error).splitlines()), "")
+    return f"{name}: unexpected {type(error).__name__}: {first}; replace the file, or report this with the output of -v"

@@ -11,8 +11,8 @@ from adaptiveisp.classes import ClassMap, map_classes
 from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
 from adaptiveisp.datasets import Dataset
-from adaptiveisp.drawing import Tile, draw_detections
-from adaptiveisp.errors import AdaptiveISPError, DataError
+from adaptiveisp.drawing import Tile, draw_found
+from adaptiveisp.errors import DataError, skip_reason
 from adaptiveisp.policies import AnyPolicy
 from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
 from adaptiveisp.report import PolicyResult
@@ -20,7 +20,6 @@ from adaptiveisp.types import Detections, Detector, RawImage, Sample
 
 EVALUATION_CONFIDENCE = 0.001
 """Least score that counts in average precision, as in Wang et al. 2024."""
-DRAW_CONFIDENCE = 0.25
 SHEET_TILES = 12
 """Pictures on a policy's contact sheet."""
 
@@ -102,8 +101,8 @@ def evaluate(
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
         try:
             rendered, found = _one(sample, raw, policies, detectors, options)
-        except AdaptiveISPError as error:
-            skipped.append((f"{sample.name} (draw {sample.draw})", str(error)))
+        except Exception as error:
+            skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
             for policy, picture in zip(policies, rendered, strict=True):
                 for detector, class_map in zip(detectors, maps, strict=True):
@@ -121,7 +120,7 @@ def evaluate(
     return Evaluation(results, sheets, categories, unmatched, skipped)
 
 
-class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | AdaptiveISPError]]):
+class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Exception]]):
     """A data set's raws by position; an unreadable one comes back as its error, so that the batch goes on."""
 
     def __init__(self, dataset: Dataset):
@@ -130,16 +129,16 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | AdaptiveISPError
     def __len__(self) -> int:
         return len(self.dataset.samples)
 
-    def __getitem__(self, index: int) -> tuple[Sample, RawImage | AdaptiveISPError]:
+    def __getitem__(self, index: int) -> tuple[Sample, RawImage | Exception]:
         sample = self.dataset.samples[index]
         try:
             raw = self.dataset.read(sample)
-        except AdaptiveISPError as error:
+        except Exception as error:  # whatever one file does to its reader, the others go on
             return sample, error
         return sample, raw
 
 
-def read_all(dataset: Dataset, workers: int = 0) -> Iterator[tuple[Sample, RawImage | AdaptiveISPError]]:
+def read_all(dataset: Dataset, workers: int = 0) -> Iterator[tuple[Sample, RawImage | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
     Args:
@@ -152,13 +151,13 @@ def read_all(dataset: Dataset, workers: int = 0) -> Iterator[tuple[Sample, RawIm
 
 def _one(
     sample: Sample,
-    raw: RawImage | AdaptiveISPError,
+    raw: RawImage | Exception,
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
     options: EvaluationOptions,
 ) -> tuple[list[Rendered], dict[tuple[str, str], Detections]]:
     """The renderings of one sample by each policy, and the detections in them by each detector."""
-    if isinstance(raw, AdaptiveISPError):
+    if isinstance(raw, Exception):
         raise raw
     developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
     height, width = developed.full.shape[1:]
@@ -191,18 +190,14 @@ def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImag
 def _collect(into: _Collected, scored: ScoredImage, picture: Rendered) -> None:
     into.scored.append(scored)
     into.ms.append(picture.milliseconds)
-    into.modules.append(len(picture.pipeline.stages) if picture.pipeline is not None else 0)
-    into.cost_ms.append(picture.pipeline.cost_ms if picture.pipeline is not None else 0.0)
+    if picture.pipeline is not None:
+        into.modules.append(len(picture.pipeline.stages))
+        into.cost_ms.append(picture.pipeline.cost_ms)
 
 
 def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
     """The picture with its boxes, modules and parameters for a contact sheet."""
-    keep = found.scores >= DRAW_CONFIDENCE
-    scale = picture.image.shape[3] / sample.width
-    labels = [class_names[label] for label in found.labels[keep].tolist()]
-    drawn = draw_detections(
-        to_uint8(picture.image[0]), (found.boxes[keep] * scale).cpu().numpy(), labels, found.scores[keep].cpu().numpy()
-    )
+    drawn = draw_found(to_uint8(picture.image[0]), found, class_names, sample.width)
     lines = picture.pipeline.describe() if picture.pipeline is not None else ["the camera's own development"]
     light = "" if sample.light is None else f", light {sample.light:.3g}"
     return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])

@@ -61,7 +61,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
-    """The parsed JSON file.
+    """The parsed JSON file; NaN and Infinity are refused.
 
     Args:
         path: the file.
@@ -69,14 +69,23 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
         remedy: what the user can do, appended to the message.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise error(f"{path}: no such file; {remedy}") from None
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror}); {remedy}") from cause
+    except RecursionError:
+        raise error(f"{path}: is nested too deeply; {remedy}") from None
+    except UnicodeDecodeError as cause:
+        raise error(f"{path}: is not UTF-8 text (byte {cause.start}); {remedy}") from cause
     except ValueError as cause:
         detail = str(cause).splitlines()[0]
         raise error(f"{path}: is not valid JSON ({detail}); {remedy}") from cause
+
+
+def _refuse_constant(name: str) -> Any:
+    """Python's reader takes NaN and infinity, which JSON does not have and no reader of ours expects."""
+    raise ValueError(f"holds {name}, which is no JSON number")
 
 
 def prepare_output_folder(folder: Path, overwrite: bool) -> Path:

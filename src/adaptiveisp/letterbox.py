@@ -50,7 +50,7 @@ def pad_to_frame(
     height, width = image.shape[2:]
     top, left = (frame - height) // 2, (frame - width) // 2
     padded = F.pad(image, (left, frame - width - left, top, frame - height - top), value=value)
-    box = Letterbox(max(height, width) / max(full_size), left, top, width, height, full_size[1], full_size[0])
+    box = Letterbox(left, top, width, height, full_size[1], full_size[0])
     return padded, box
 
 

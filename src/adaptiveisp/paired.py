@@ -253,11 +253,13 @@ def bootstrap_weights(keys: Sequence[tuple[int, int]], resamples: int = 1000, se
     Args:
         keys: (image_id, draw) of each image.
         resamples: how many.
-        seed: of NumPy's default generator.
+        seed: of NumPy's default generator; any whole number.
     """
     photos, member = np.unique([image_id for image_id, _ in keys], return_inverse=True)
     n = len(photos)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    # NumPy takes no negative seeds: those get a sign of their own, so that 3 and -3 differ.
+    entropy = seed if seed >= 0 else [1, -seed]
+    drawn = np.random.default_rng(np.random.SeedSequence(entropy)).multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.asarray(drawn[:, member], np.int64)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.develop import develop
+from adaptiveisp.errors import DetectorError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment, load_policy
@@ -42,7 +43,7 @@ class Rendered:
     Attributes:
         image: (1, 3, h, w) what the detector sees, before padding.
         pipeline: the pipeline that made it; None where it was no pipeline of ours (`camera`).
-        milliseconds: time of policy and modules, decoding and resizing not counted.
+        milliseconds: time of policy and modules, without decoding and resizing; for `camera` all its development.
     """
 
     image: Image
@@ -100,14 +101,21 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
         developed: the same raw from `develop_at_size`.
         size: longer side in pixels.
     """
-    start = time.perf_counter()
+    start = _now(developed.small)
     if isinstance(policy, CameraDevelopment):
         picture = policy.develop(raw)
-        elapsed = time.perf_counter() - start
+        elapsed = _now(developed.small) - start
         return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
     pipeline = policy.plan(developed.small)[0]
     image = pipeline.render(developed.small)
-    return Rendered(image, pipeline, (time.perf_counter() - start) * 1e3)
+    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
+
+
+def _now(tensor: Tensor) -> float:
+    """Seconds of a clock, after all work on the tensor's device is done."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
 
 
 @torch.inference_mode()
@@ -122,11 +130,25 @@ def detect(
         full_size: (height, width) of the full frame.
         size: longer side in pixels.
         confidence: least score to report.
+
+    Raises:
+        DetectorError: the detector's answer makes no sense.
     """
     frame = frame_size(size, detector.stride)
     padded = [pad_to_frame(image, frame, full_size) for image in images]
     found = detector.detect(torch.cat([image for image, _ in padded]), confidence=confidence)
+    if len(found) != len(images):
+        raise DetectorError(f"detector {detector.name} answered {len(found)} times for {len(images)} images")
+    for detections in found:
+        _check(detector, detections)
     return [_to_full(detections, box) for detections, (_, box) in zip(found, padded, strict=True)]
+
+
+def _check(detector: Detector, found: Detections) -> None:
+    """Raises DetectorError where a detector's answer makes no sense, which files of results could not express."""
+    known = ((found.labels >= 0) & (found.labels < len(detector.class_names))).all()
+    if not (known and found.boxes.isfinite().all() and found.scores.isfinite().all()):
+        raise DetectorError(f"detector {detector.name} gave a box or score that is not finite, or an unknown label")
 
 
 def _to_full(found: Detections, letterbox: Letterbox) -> Detections:

@@ -2,7 +2,9 @@
 
 import glob
 import os
+import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import OutputError, RawFileError, UsageError
 from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
 from adaptiveisp.rawlib import libraw_render, read_libraw
 from adaptiveisp.rawnote import unprocessing_from_note
@@ -43,6 +45,12 @@ SMALLEST_SIDE = 16
 HDR_PERCENTILE = 99.0
 """Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
 
+RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
+"""Files that a run writes beside the outputs of its inputs, without their extensions."""
+
+_DERIVED_ENDING = re.compile(r"\.(?=(?:boxes|full|pipeline|step\d+-[^.]*)$)", re.IGNORECASE)
+"""The dot of a stem that ends as the outputs of another stem do: x.boxes.png belongs to x as well as to x.boxes."""
+
 
 def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
     """What `path` recorded, unprocessed, with the metadata the file or its sidecar carries.
@@ -56,10 +64,11 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
 
     Raises:
         RawFileError: the file is missing, damaged, of unknown type, too small, black, or lacks facts.
+        AdaptiveISPError: the library that reads this kind of file is not installed.
     """
     path = Path(path)
-    extension = _checked_extension(path)
     try:
+        extension = _checked_extension(path)
         if extension in CAMERA_EXTENSIONS:
             raw = read_libraw(path)
         elif extension in HEADERLESS_EXTENSIONS:
@@ -67,7 +76,9 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
         else:
             raw = _read_array(path, extension, find_header(path, header))
     except OSError as error:
-        raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its permissions") from None
+        raise RawFileError(
+            f"{path}: cannot be read ({error.strerror or error}); check its name and permissions"
+        ) from None
     _check_usable(raw, path)
     return raw
 
@@ -88,17 +99,30 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
         raw: read from a camera file or DNG, or any Bayer mosaic (which goes through a temporary DNG).
 
     Raises:
-        RawFileError: LibRaw cannot read the file, or the raw is RGB already.
+        RawFileError: LibRaw cannot develop the raw: RGB already, no 8- or 16-bit integers, too small, damaged; or
+            there is no room for the temporary DNG.
     """
     if raw.path is not None and is_libraw_file(raw.path):
         return libraw_render(raw.path)
+    name = raw.path or "raw image"
     if raw.pattern is None:
+        raise RawFileError(f"{name}: LibRaw develops mosaics only, and this is RGB; use another policy than camera")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            mosaic = Path(folder) / "mosaic.dng"
+            try:
+                write_dng(raw, mosaic)
+                return libraw_render(mosaic)
+            except (OutputError, RawFileError) as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                # The caller knows nothing of the temporary file that these messages name.
+                reason = str(error).removeprefix(f"{mosaic}: ")
+                raise RawFileError(f"{name}: {reason}") from None
+    except OSError as error:
         raise RawFileError(
-            f"{raw.path or 'raw'}: LibRaw develops mosaics only, and this is RGB; use another policy than camera"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        write_dng(raw, Path(folder) / "mosaic.dng")
-        return libraw_render(Path(folder) / "mosaic.dng")
+            f"{name}: no temporary DNG could be written ({error.strerror or error}); free space or set TMPDIR"
+        ) from None
 
 
 def _checked_extension(path: Path) -> str:
@@ -170,9 +194,11 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[ND
     if pixels.dtype in (np.uint8, np.uint16):
         full = 2**header.bits - 1 if header.bits is not None else np.iinfo(pixels.dtype).max
         return pixels, header.white if header.white is not None else float(full)
-    values = pixels.astype(np.float32)
+    # What float32 cannot hold becomes infinite, which the next line reports better than a warning.
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
-        raise RawFileError(f"{path}: holds NaN or infinite values; save finite numbers")
+        raise RawFileError(f"{path}: holds NaN, infinite or too large values; save finite numbers below 1e38")
     values = np.maximum(values, 0.0)
     if header.white is not None:
         return values, header.white
@@ -180,54 +206,80 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[ND
     if peak <= 1 and pixels.dtype.kind == "f":
         return values, 1.0
     percentile = float(np.percentile(values, HDR_PERCENTILE))
-    # A picture with less than 1 % of lit pixels has no useful percentile.
-    return values, percentile if percentile > max(header.black_levels) else peak
+    black = max(header.black_levels)
+    # A picture with less than 1 % of lit pixels has no useful percentile, and one without any has no peak either.
+    return values, percentile if percentile > black else peak if peak > black else black + 1
 
 
 def _check_usable(raw: RawImage, path: Path) -> None:
     height, width = raw.data.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
         raise RawFileError(f"{path}: {width}x{height} is too small; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} is needed")
+    if raw.white_level <= max(raw.black_level):
+        levels = f"white level {raw.white_level:g} is not above black level {max(raw.black_level):g}"
+        raise RawFileError(f"{path}: {levels}; correct the levels")
     tiles = [raw.data[row::2, column::2] for row in (0, 1) for column in (0, 1)]
     if raw.data.max() <= max(raw.black_level) and all(
         tile.max() <= black for tile, black in zip(tiles, raw.black_level, strict=True)
     ):
         raise RawFileError(f"{path}: all pixels are at or below the black level; check the lens cap or the black level")
-    if raw.white_level <= max(raw.black_level):
-        raise RawFileError(f"{path}: white level {raw.white_level:g} is not above black {max(raw.black_level):g}")
 
 
-def find_raw_files(inputs: list[str]) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+def find_raw_files(
+    inputs: list[str], exclude: Path | None = None
+) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
     """Every raw file that `inputs` name, each with the relative path, without extension, that its outputs get.
 
     A folder is searched with its subfolders for known extensions, sorted, hidden files left out; its outputs mirror
     it. A glob pattern (`**` included) mirrors from the part before the first wildcard. A single file keeps its name.
-    A file named twice is taken once. Where two would share an output, the extension joins the name (`x_dng`), and if
-    that does not tell them apart, a number (`x_dng_2`).
+    A file named twice is taken once. Where two would share an output, or one is called like a file that a run writes
+    (`RESERVED_STEMS`), the extension joins the name (`x_dng`), and if that does not tell them apart, a number
+    (`x_dng_2`). A name that ends like the outputs of another input (`x.boxes`, `x.full`, `x.pipeline`,
+    `x.step1-exposure`) gets an underscore for that dot (`x_boxes`).
 
     Args:
         inputs: files, folders, glob patterns.
+        exclude: the output folder; what lies in it is no input unless a file is named by itself.
 
     Returns:
         The files, and the inputs that do not exist, each with its message, so that a batch can go on without them.
 
     Raises:
         RawFileError: nothing was found.
+        UsageError: an input is an empty text.
     """
-    found: dict[Path, tuple[Path, Path]] = {}
+    if not all(inputs):
+        raise UsageError("an input is empty; check the shell variable")
+    excluded = exclude.resolve() if exclude is not None else None
+    found: dict[str, tuple[Path, Path]] = {}
     missing: list[tuple[str, str]] = []
+    n_excluded = 0
     for text in inputs:
         try:
             for path, relative in _expand(text):
-                found.setdefault(path.resolve(), (path, relative))
+                if excluded is not None and str(path) != str(Path(text)) and _lies_in(path, excluded):
+                    n_excluded += 1
+                else:
+                    found.setdefault(os.path.realpath(path), (path, relative))
         except RawFileError as error:
             missing.append((text, str(error)))
+        except OSError as error:
+            missing.append(
+                (text, f"{text}: cannot be read ({error.strerror or error}); check its name and permissions")
+            )
     if not found and missing:
         raise RawFileError(missing[0][1])
+    if not found and n_excluded:
+        raise RawFileError(f"all {n_excluded} raw files lie in the output folder {exclude}; choose another --out")
     if not found:
         known = " ".join(sorted(KNOWN_EXTENSIONS))
         raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; known are {known}")
     return _with_unique_stems(list(found.values())), missing
+
+
+def _lies_in(path: Path, folder: Path) -> bool:
+    """Whether the directory entry `path` is somewhere below `folder`, a resolved path; a link counts where it lies."""
+    return Path(os.path.realpath(path.parent)).is_relative_to(folder)
 
 
 def _expand(text: str) -> Iterator[tuple[Path, Path]]:
@@ -261,16 +313,14 @@ def _walk(folder: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    stems = [_own_stem(relative) for _, relative in files]
     # Compared in lower case: two outputs must not be one file where the file system ignores case.
-    counts: dict[str, int] = {}
-    for _, relative in files:
-        key = str(relative.with_suffix("")).lower()
-        counts[key] = counts.get(key, 0) + 1
+    counts = Counter(str(stem).lower() for stem in stems)
+    taken = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
     result: list[tuple[Path, Path]] = []
-    taken = {key for key, count in counts.items() if count == 1}
-    for path, relative in files:
-        stem = relative.with_suffix("")
-        if counts[str(stem).lower()] > 1:
+    for (path, relative), stem in zip(files, stems, strict=True):
+        key = str(stem).lower()
+        if counts[key] > 1 or key in RESERVED_STEMS:
             base = stem.with_name(f"{stem.name}_{relative.suffix[1:].lower()}")
             stem, number = base, 2
             while str(stem).lower() in taken:
@@ -278,3 +328,11 @@ def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]
             taken.add(str(stem).lower())
         result.append((path, stem))
     return result
+
+
+def _own_stem(relative: Path) -> Path:
+    """The path without extension, and without an ending that marks the outputs of another stem."""
+    name = relative.stem
+    while _DERIVED_ENDING.search(name):
+        name = _DERIVED_ENDING.sub("_", name)
+    return relative.with_name(name)

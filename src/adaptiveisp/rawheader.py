@@ -1,6 +1,7 @@
 """What a headerless raw does not say of itself: its size, depth, pattern and levels, from flags or a sidecar."""
 
 import math
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ class BayerHeader:
     Attributes:
         width, height: pixels of the stored frame (headerless files only; PNG, TIFF and npy know their size).
         bits: depth of a sample, 8 to 16; 8 means one byte a sample, more means two bytes, low byte first.
-        pattern: one of `BAYER_PATTERNS`.
+        pattern: one of `BAYER_PATTERNS`; given in any case, kept in upper case.
         black: value of no light, one for all or four for the 2x2 block row by row; None stands for 0.
         white: value of saturation; None stands for the largest value of `bits`.
 
@@ -37,7 +38,9 @@ class BayerHeader:
     white: float | None = None
 
     def __post_init__(self) -> None:
-        """Checks ranges."""
+        """Brings the pattern to upper case and checks ranges."""
+        if self.pattern is not None:
+            object.__setattr__(self, "pattern", self.pattern.upper())
         if self.pattern is not None and self.pattern not in BAYER_PATTERNS:
             raise UsageError(f"raw pattern {self.pattern!r} is unknown; choose one of {', '.join(BAYER_PATTERNS)}")
         if self.bits is not None and not SMALLEST_BITS <= self.bits <= LARGEST_BITS:
@@ -92,7 +95,8 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
     """
     given = header if header is not None else BayerHeader()
     for candidate in (path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"), path.with_name("raw.yaml")):
-        if candidate.is_file():
+        # Path.is_file would raise where ".yaml" makes a name too long for the file system.
+        if os.path.isfile(candidate):
             facts = _read_sidecar(candidate)
             if facts is not None:
                 return given.filled_from(facts)
@@ -105,8 +109,10 @@ def _read_sidecar(path: Path) -> BayerHeader | None:
 
     try:
         content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise RawFileError(f"{path}: cannot be read as YAML ({str(error).splitlines()[0]}); correct it") from None
+    # Beside its own errors, PyYAML lets through those of Python's conversions, and of the stack on deep nesting.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise RawFileError(f"{path}: cannot be read as YAML ({reason}); correct it") from None
     if not isinstance(content, dict):
         return None
     values = {str(key).replace("_", "-"): value for key, value in content.items() if str(key).startswith("raw")}
@@ -119,8 +125,10 @@ def _read_sidecar(path: Path) -> BayerHeader | None:
         return _header_from_values(values)
     except UsageError as error:
         raise RawFileError(f"{path}: {error}") from None
-    except (TypeError, ValueError):
-        raise RawFileError(f"{path}: a value has the wrong type; write e.g. 'raw-bits: 10', 'raw-black: 64'") from None
+    except (TypeError, ValueError, OverflowError):
+        raise RawFileError(
+            f"{path}: a value has the wrong type or is too large; write e.g. 'raw-bits: 10', 'raw-black: 64'"
+        ) from None
 
 
 def _header_from_values(values: dict[str, Any]) -> BayerHeader:
@@ -136,7 +144,7 @@ def _header_from_values(values: dict[str, Any]) -> BayerHeader:
         width=width,
         height=height,
         bits=int(values["raw-bits"]) if "raw-bits" in values else None,
-        pattern=str(values["raw-pattern"]).upper() if "raw-pattern" in values else None,
+        pattern=str(values["raw-pattern"]) if "raw-pattern" in values else None,
         black=black,
         white=float(values["raw-white"]) if "raw-white" in values else None,
     )

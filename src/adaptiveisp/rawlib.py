@@ -14,8 +14,8 @@ from jaxtyping import UInt8
 
 from adaptiveisp.dng import DngTags, read_dng_tags
 from adaptiveisp.errors import RawFileError
+from adaptiveisp.extras import import_extra
 from adaptiveisp.rawnote import unprocessing_from_note
-from adaptiveisp.rawpng import need
 from adaptiveisp.types import BAYER_PATTERNS, RawImage
 
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
@@ -30,6 +30,7 @@ def read_libraw(path: Path) -> RawImage:
 
     Raises:
         RawFileError: LibRaw cannot read the file, or it is damaged.
+        AdaptiveISPError: rawpy is not installed.
     """
     tags = read_dng_tags(path)
     if tags.missing_bytes:
@@ -55,9 +56,9 @@ def libraw_render(path: Path) -> UInt8[np.ndarray, "height width 3"]:
 
     Raises:
         RawFileError: LibRaw cannot read the file.
+        AdaptiveISPError: rawpy is not installed.
     """
-    import rawpy
-
+    rawpy = import_extra("rawpy", "raw")
     with _opened(path) as file:
         known = all(gain > 0 for gain in file.camera_whitebalance[:3])
         rendered: UInt8[np.ndarray, "height width 3"] = file.postprocess(
@@ -69,10 +70,7 @@ def libraw_render(path: Path) -> UInt8[np.ndarray, "height width 3"]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """The file opened by LibRaw; its errors, and the damage it only reports on stderr, become RawFileError."""
-    try:
-        import rawpy
-    except ImportError:
-        raise need("rawpy") from None
+    rawpy = import_extra("rawpy", "raw")
     file = None
     try:
         with _captured_stderr() as said:
@@ -85,7 +83,8 @@ def _opened(path: Path) -> Iterator[Any]:
         raise RawFileError(f"{path}: is not a raw file that LibRaw knows; is the extension right?") from None
     except (rawpy.LibRawIOError, rawpy.LibRawDataError):
         raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source") from None
-    except (rawpy.LibRawError, rawpy.NotSupportedError) as error:
+    # NotImplementedError: rawpy on a colour filter array that is neither Bayer nor X-Trans.
+    except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError) as error:
         raise RawFileError(f"{path}: LibRaw cannot develop it ({_reason(error)}); convert it to DNG") from None
     finally:
         if file is not None:
@@ -174,8 +173,7 @@ def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]
 
 def _linear_rgb(file: Any, path: Path) -> Any:
     """LibRaw's linear 16-bit RGB in camera colours, sensor orientation, black subtracted, white at 65535."""
-    import rawpy
-
+    rawpy = import_extra("rawpy", "raw")
     data = file.postprocess(
         gamma=(1, 1),
         no_auto_bright=True,

@@ -2,8 +2,10 @@
 
 import json
 import math
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
+
+import numpy as np
 
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.types import Unprocessing
@@ -12,12 +14,14 @@ MARKER = "adaptiveisp"
 """Key of the version number in the note; any other text in the same place is not ours and is left alone."""
 
 NOTE_VERSION = 1
+MOST_BITS = 16
+_REMEDY = "make it again with adaptiveisp synth"
 
 
 def note_from_unprocessing(unprocessing: Unprocessing) -> str:
     """One line of ASCII JSON from which `unprocessing_from_note` gets the same values back, bit for bit.
 
-    >>> plain = Unprocessing(0.5, 1.0, 2.0, 1.5, (1.0,) * 9, 0.0, 0.0, "none", 0)
+    >>> plain = Unprocessing(0.5, 1.0, 2.0, 1.5, (1.0, 0, 0, 0, 1, 0, 0, 0, 1), 0.0, 0.0, "none", 0)
     >>> unprocessing_from_note(note_from_unprocessing(plain)) == plain
     True
     """
@@ -34,24 +38,75 @@ def unprocessing_from_note(text: str | None) -> Unprocessing | None:
         return None
     try:
         note: Any = json.loads(text)
-    except ValueError:
-        raise RawFileError("its note on how it was made is not valid JSON; make the file again") from None
+    except (ValueError, RecursionError):
+        raise RawFileError(f"its note on how it was made is not valid JSON; {_REMEDY}") from None
     if not isinstance(note, dict) or MARKER not in note:
         return None
     if note[MARKER] != NOTE_VERSION:
         raise RawFileError(
-            f"its note on how it was made has version {note[MARKER]!r}, expected {NOTE_VERSION}; make the file again"
+            f"its note on how it was made has version {note[MARKER]!r:.20}, expected {NOTE_VERSION}; {_REMEDY}"
         )
+    return Unprocessing(
+        light=_number(note, "light", above=0.0, most=1.0),
+        rgb_gain=_number(note, "rgb_gain", above=0.0),
+        red_gain=_number(note, "red_gain", above=0.0),
+        blue_gain=_number(note, "blue_gain", above=0.0),
+        ccm=_ccm(note),
+        shot=_number(note, "shot"),
+        read=_number(note, "read"),
+        noise=_noise(note),
+        bits=_bits(note),
+    )
+
+
+def _entry(note: dict[str, Any], name: str) -> Any:
+    if name not in note:
+        raise RawFileError(f"its note on how it was made is incomplete ({name} is missing); {_REMEDY}")
+    return note[name]
+
+
+def _bad(name: str, wanted: str) -> RawFileError:
+    return RawFileError(f"its note on how it was made makes no sense ({name} must be {wanted}); {_REMEDY}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a float can hold; JSON's true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
     try:
-        values: dict[str, Any] = {field.name: note[field.name] for field in fields(Unprocessing)}
-        values["ccm"] = tuple(float(entry) for entry in values["ccm"])
-        for name in ("light", "rgb_gain", "red_gain", "blue_gain", "shot", "read"):
-            values[name] = float(values[name])
-        values["bits"] = int(values["bits"])
-        values["noise"] = str(values["noise"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RawFileError(f"its note on how it was made is incomplete ({error}); make the file again") from None
-    numbers = [value for value in values.values() if isinstance(value, float)] + list(values["ccm"])
-    if len(values["ccm"]) != 9 or not all(math.isfinite(number) for number in numbers):
-        raise RawFileError("its note on how it was made has values that make no sense; make the file again")
-    return Unprocessing(**values)
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _number(note: dict[str, Any], name: str, above: float | None = None, most: float = math.inf) -> float:
+    """The entry as a float that is at most `most`, and above `above`, or not negative without one."""
+    value = _entry(note, name)
+    if not _is_number(value) or value > most or (value < 0 if above is None else value <= above):
+        low = "at least 0" if above is None else f"above {above:g}"
+        raise _bad(name, f"a finite number {low}" + (f" and at most {most:g}" if math.isfinite(most) else ""))
+    return float(value)
+
+
+def _ccm(note: dict[str, Any]) -> tuple[float, ...]:
+    entries = _entry(note, "ccm")
+    if not isinstance(entries, list) or len(entries) != 9 or not all(_is_number(entry) for entry in entries):
+        raise _bad("ccm", "nine finite numbers")
+    ccm = tuple(float(entry) for entry in entries)
+    if np.linalg.matrix_rank(np.reshape(ccm, (3, 3))) < 3:
+        raise _bad("ccm", "an invertible matrix")
+    return ccm
+
+
+def _noise(note: dict[str, Any]) -> str:
+    noise = _entry(note, "noise")
+    if not isinstance(noise, str):
+        raise _bad("noise", "the name of a noise model")
+    return noise
+
+
+def _bits(note: dict[str, Any]) -> int:
+    bits = _entry(note, "bits")
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 0 <= bits <= MOST_BITS:
+        raise _bad("bits", f"a whole number from 0 to {MOST_BITS}")
+    return bits

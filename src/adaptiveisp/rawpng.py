@@ -1,8 +1,11 @@
 """Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), TIFF and npy."""
 
+import logging
 import struct
+import threading
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,8 @@ import numpy as np
 from jaxtyping import UInt16
 from numpy.typing import NDArray
 
-from adaptiveisp.errors import AdaptiveISPError, OutputError, RawFileError
+from adaptiveisp.errors import OutputError, RawFileError
+from adaptiveisp.extras import import_extra
 from adaptiveisp.files import write_bytes
 from adaptiveisp.rawnote import MARKER, note_from_unprocessing
 from adaptiveisp.types import Unprocessing
@@ -20,11 +24,6 @@ _HEADER_END = 33  # signature and IHDR, which has a fixed length
 _PALETTE = 3  # PNG colour type
 PNG_LEVEL = 1
 """Of zlib. Noise hardly compresses: level 6 takes five times as long for files 2 % smaller."""
-
-
-def need(module: str) -> AdaptiveISPError:
-    """The error for a missing reader library, with the remedy."""
-    return RawFileError(f"the library {module} is missing; run: pip install adaptiveisp[raw]")
 
 
 def write_png16(
@@ -39,13 +38,11 @@ def write_png16(
 
     Raises:
         OutputError: `array` has another shape or type, or the file cannot be written.
+        AdaptiveISPError: imagecodecs is not installed.
 
     Source: W3C, PNG specification 3rd edition, 11.3.3.2 (tEXt).
     """
-    try:
-        import imagecodecs
-    except ImportError:
-        raise need("imagecodecs") from None
+    imagecodecs = import_extra("imagecodecs", "raw")
     if array.dtype != np.uint16 or array.ndim != 3 or array.shape[2] != 3:
         raise OutputError(f"{path}: a 16-bit PNG needs (height, width, 3) uint16, not {array.shape} {array.dtype}")
     content = bytes(imagecodecs.png_encode(np.ascontiguousarray(array), level=PNG_LEVEL))
@@ -65,11 +62,9 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
 
     Raises:
         RawFileError: the file is damaged, or no 8- or 16-bit greyscale or colour PNG.
+        AdaptiveISPError: imagecodecs is not installed.
     """
-    try:
-        import imagecodecs
-    except ImportError:
-        raise need("imagecodecs") from None
+    imagecodecs = import_extra("imagecodecs", "raw")
     content = path.read_bytes()
     if not content.startswith(PNG_SIGNATURE):
         raise RawFileError(f"{path}: is not a PNG file; give it the extension of its real format")
@@ -114,18 +109,31 @@ def read_tiff(path: Path) -> NDArray[Any]:
 
     Raises:
         RawFileError: the file is damaged or no TIFF.
+        AdaptiveISPError: tifffile is not installed.
     """
+    tifffile = import_extra("tifffile", "raw")
     try:
-        import tifffile
-    except ImportError:
-        raise need("tifffile") from None
-    try:
-        with tifffile.TiffFile(path) as file:
+        with _silenced("tifffile"), tifffile.TiffFile(path) as file:
             pixels: NDArray[Any] = file.pages[0].asarray()
     # tifffile and the decoders behind it raise many kinds of errors on damaged files, some without a common base.
     except Exception as error:
         raise RawFileError(f"{path}: is damaged or no TIFF ({_first_line(error)}); copy it again") from None
     return pixels
+
+
+@contextmanager
+def _silenced(logger: str) -> Iterator[None]:
+    """Drops what this thread logs under `logger` meanwhile: it speaks of damage that our own message reports."""
+    thread = threading.get_ident()
+
+    def of_another_thread(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logging.getLogger(logger).addFilter(of_another_thread)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeFilter(of_another_thread)
 
 
 def read_npy(path: Path) -> NDArray[Any]:
@@ -139,7 +147,10 @@ def read_npy(path: Path) -> NDArray[Any]:
             if stream.read(6) != b"\x93NUMPY":
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
         pixels: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, SyntaxError, UnicodeError) as error:
+    except (OSError, RawFileError):
+        raise
+    # The header is a Python literal, so a damaged one raises whatever Python's tokenizer, parser and integers do.
+    except Exception as error:
         raise RawFileError(f"{path}: is damaged or holds no numbers ({_first_line(error)}); save it again") from None
     return pixels
 

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
 from itertools import combinations, pairwise
@@ -116,13 +116,17 @@ class Difference:
 
 @dataclass(frozen=True)
 class Report:
-    """All that report.json holds, and the number of labels per class name, which orders the page's figure."""
+    """All that report.json holds, and the number of labels per class name, which orders the page's figure.
+
+    `settings` are those of the evaluation, such as size, light and draws.
+    """
 
     policies: dict[str, dict[str, PolicyScore]]
     differences: tuple[Difference, ...]
     provenance: Mapping[str, Any]
     notes: tuple[str, ...]
     label_counts: dict[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def detectors(self) -> list[str]:
@@ -139,6 +143,7 @@ class Report:
             },
             "differences": [asdict(difference) for difference in self.differences],
             "notes": list(self.notes),
+            "settings": dict(self.settings),
             "provenance": dict(self.provenance),
         }
 
@@ -199,6 +204,7 @@ def build_report(
     resamples: int = 1000,
     seed: int = 0,
     level: float = 0.95,
+    settings: Mapping[str, Any] | None = None,
 ) -> Report:
     """The report: every policy with every detector, and for each detector the difference of every two policies.
 
@@ -211,6 +217,7 @@ def build_report(
         provenance: goes into report.json as it is.
         notes: sentences for the reader, e.g. how many inputs were skipped.
         resamples, seed, level: of the paired bootstrap, see `paired_difference`.
+        settings: of the evaluation; they go into report.json as they are.
     """
     scores: dict[str, dict[str, PolicyScore]] = {}
     differences: list[Difference] = []
@@ -239,7 +246,7 @@ def build_report(
         for annotation in image.annotations
         if not annotation.iscrowd and annotation.category_id in categories
     )
-    return Report(scores, tuple(differences), provenance, tuple(remarks), dict(counts))
+    return Report(scores, tuple(differences), provenance, tuple(remarks), dict(counts), settings or {})
 
 
 def _differences(
@@ -354,13 +361,16 @@ def _tile_view(tile: Tile) -> dict[str, Any]:
     }
 
 
+def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:
+    """The values of a metric where it is defined."""
+    return [value for score in scores if (value := getattr(score, metric)) is not None]
+
+
 def _detector_view(report: Report, detector: str) -> dict[str, Any]:
     """What the template shows of one detector."""
     scores = {policy: by[detector] for policy, by in report.policies.items() if detector in by}
     best = {
-        metric: max(
-            (points(v) for s in scores.values() if (v := getattr(s, metric)) is not None), key=float, default=""
-        )
+        metric: points(max(values)) if (values := _known(scores.values(), metric)) else ""
         for metric in ("ap", "ap50", "ap75")
     }
     differences = [difference for difference in report.differences if difference.detector == detector]

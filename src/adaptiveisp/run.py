@@ -2,8 +2,9 @@
 
 import csv
 import io
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,15 @@ import torch
 from PIL import Image as PilImage
 
 from adaptiveisp.color import to_uint8
-from adaptiveisp.drawing import Tile, contact_sheet, draw_detections
-from adaptiveisp.errors import AdaptiveISPError, OutputError
+from adaptiveisp.drawing import Tile, contact_sheet, draw_found
+from adaptiveisp.errors import OutputError, UsageError, skip_reason
 from adaptiveisp.files import atomic_path, write_json, write_text
+from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.predictor import AdaptiveISP, Result
 from adaptiveisp.raw import BayerHeader
-from adaptiveisp.types import Detections
+from adaptiveisp.types import Detections, Image
 
-DRAW_CONFIDENCE = 0.25
-"""Boxes below this score are in the files but not in the pictures."""
+SUMMARY_FILE = "summary.json"
 OVERVIEW_TILES = 60
 """More pictures than this do not fit a sheet that a person looks at."""
 
@@ -59,6 +60,51 @@ class RunSummary:
     skipped: list[tuple[str, str]]
 
 
+def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
+    """Refuses an output folder that holds one of the inputs, since outputs could replace them.
+
+    Raises:
+        UsageError: an input lies in `out`.
+    """
+    place = Path(out).resolve()
+    for path, _ in files:
+        if path.resolve().is_relative_to(place):
+            raise UsageError(f"{path}: lies in the output folder {out}; choose another --out")
+
+
+def remove_former_outputs(out: Path) -> None:
+    """Deletes what the summary of an earlier run in `out` lists, so that nothing stale stays beside new results."""
+    summary = Path(out) / SUMMARY_FILE
+    try:
+        listed = json.loads(summary.read_text(encoding="utf-8"))["files"]
+        names = [Path(name) for name in listed]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for name in names:
+        if not name.is_absolute() and ".." not in name.parts:
+            (Path(out) / name).unlink(missing_ok=True)
+    summary.unlink(missing_ok=True)
+
+
+class Outputs:
+    """Writes the files of a run below one folder, atomically, and remembers their names for the summary."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self.names: list[str] = []
+
+    def place(self, name: str) -> Path:
+        """The path of an output, noted down."""
+        self.names.append(name)
+        return self.folder / name
+
+    def picture(self, name: str, picture: Any) -> None:
+        """Writes an 8-bit array or a PIL picture as PNG."""
+        image = picture if isinstance(picture, PilImage.Image) else PilImage.fromarray(picture)
+        with atomic_path(self.place(name)) as temporary:
+            image.save(temporary, format="PNG")
+
+
 def run_files(
     isp: AdaptiveISP,
     files: list[tuple[Path, Path]],
@@ -84,14 +130,15 @@ def run_files(
     skipped: list[tuple[str, str]] = []
     tiles: list[Tile] = []
     params: list[tuple[str, int, str, str, float]] = []
+    outputs = Outputs(out)
     for path, stem in files:
         try:
             result = isp(path, options.header)
-            tile = write_result(isp, result, path, out / stem, options, provenance)
+            tile = write_result(isp, result, path, outputs, stem.as_posix(), options, provenance)
         except OutputError:
             raise
-        except AdaptiveISPError as error:
-            skipped.append((str(path), str(error)))
+        except Exception as error:  # whatever one file does, the others go on
+            skipped.append((str(path), skip_reason(str(path), error)))
         else:
             rows.append(_row(path, result))
             if len(tiles) < OVERVIEW_TILES:
@@ -99,20 +146,28 @@ def run_files(
             params += _parameter_rows(path, result)
         on_image(path.name)
     if tiles:
-        _save_picture(contact_sheet(tiles, columns=min(3, len(tiles))), out / "overview.png")
+        outputs.picture("overview.png", contact_sheet(tiles, columns=min(3, len(tiles))))
     if options.save_params:
-        _write_csv(out / "params.csv", ("file", "stage", "module", "param", "value"), params)
+        _write_csv(outputs.place("params.csv"), ("file", "stage", "module", "param", "value"), params)
+    images = [asdict(row) for row in rows]
+    summary = {"images": images, "n_skipped": len(skipped), "files": outputs.names, "provenance": provenance}
+    write_json(Path(out) / SUMMARY_FILE, summary)
     return RunSummary(rows, skipped)
 
 
 def write_result(
-    isp: AdaptiveISP, result: Result, path: Path, stem: Path, options: RunOptions, provenance: dict[str, Any]
+    isp: AdaptiveISP,
+    result: Result,
+    path: Path,
+    outputs: Outputs,
+    stem: str,
+    options: RunOptions,
+    provenance: dict[str, Any],
 ) -> Tile:
     """Writes STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
-    picture = to_uint8(result.image)
     drawn = draw_result(result)
-    _save_picture(PilImage.fromarray(picture), stem.with_name(stem.name + ".png"))
-    _save_picture(PilImage.fromarray(drawn), stem.with_name(stem.name + ".boxes.png"))
+    outputs.picture(f"{stem}.png", to_uint8(result.image))
+    outputs.picture(f"{stem}.boxes.png", drawn)
     height, width = result.full_size
     boxes = {
         "file": str(path),
@@ -125,16 +180,15 @@ def write_result(
         "boxes": named_boxes(result.detections, result.class_names),
         "provenance": provenance,
     }
-    write_json(stem.with_name(stem.name + ".boxes.json"), boxes)
-    if result.pipeline is not None:
-        result.pipeline.save(stem.with_name(stem.name + ".pipeline.json"), provenance=provenance)
-    if options.save_steps and result.pipeline is not None:
-        _save_steps(result, stem)
+    write_json(outputs.place(f"{stem}.boxes.json"), boxes)
     if options.full:
-        full = PilImage.fromarray(to_uint8(isp.render_full(result)))
-        _save_picture(full, stem.with_name(stem.name + ".full.png"))
-    lines = result.pipeline.describe() if result.pipeline is not None else ["the camera's own development"]
-    return Tile(drawn, path.name, lines or ["no module"])
+        outputs.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
+    if result.pipeline is None:
+        return Tile(drawn, path.name, ["the camera's own development"])
+    result.pipeline.save(outputs.place(f"{stem}.pipeline.json"), provenance=provenance)
+    if options.save_steps:
+        _save_steps(result.developed.small, result.pipeline, outputs, stem)
+    return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
 
 
 def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -146,12 +200,8 @@ def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[st
 
 
 def draw_result(result: Result) -> Any:
-    """The rendered image with the boxes of at least `DRAW_CONFIDENCE`."""
-    keep = result.detections.scores >= DRAW_CONFIDENCE
-    scale = result.image.shape[2] / result.full_size[1]
-    labels = [result.class_names[label] for label in result.detections.labels[keep].tolist()]
-    boxes = (result.detections.boxes[keep] * scale).cpu().numpy()
-    return draw_detections(to_uint8(result.image), boxes, labels, result.detections.scores[keep].cpu().numpy())
+    """The rendered image with its boxes."""
+    return draw_found(to_uint8(result.image), result.detections, result.class_names, result.full_size[1])
 
 
 def _row(path: Path, result: Result) -> RunRow:
@@ -174,18 +224,11 @@ def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str
 
 
 @torch.inference_mode()
-def _save_steps(result: Result, stem: Path) -> None:
-    assert result.pipeline is not None
-    start = result.developed.small
-    _save_picture(PilImage.fromarray(to_uint8(start[0])), stem.with_name(f"{stem.name}.step0-developed.png"))
-    names = [module.name for module in result.pipeline.modules]
-    for number, (name, image) in enumerate(zip(names, result.pipeline.steps(start), strict=True), 1):
-        _save_picture(PilImage.fromarray(to_uint8(image[0])), stem.with_name(f"{stem.name}.step{number}-{name}.png"))
-
-
-def _save_picture(picture: PilImage.Image, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        picture.save(temporary, format="PNG")
+def _save_steps(developed: Image, pipeline: Pipeline, outputs: Outputs, stem: str) -> None:
+    """Writes the developed image as step 0, and the image after each module."""
+    outputs.picture(f"{stem}.step0-developed.png", to_uint8(developed[0]))
+    for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
+        outputs.picture(f"{stem}.step{number}-{stage.module}.png", to_uint8(image[0]))
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:

@@ -74,9 +74,11 @@ class RawImage:
 
 
 class Letterbox(NamedTuple):
-    """Where a resized image lies inside a padded frame: x_frame = x_full · scale + left (pixels; likewise y, top)."""
+    """Where a resized image lies inside a padded frame: x_frame = x_full · width / full_width + left, in pixels.
 
-    scale: float
+    The two axes differ slightly in scale, since the resized sides are whole pixels; y goes with height and top.
+    """
+
     left: int
     top: int
     width: int

@@ -10,11 +10,13 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-from adaptiveisp.errors import OutputError, WeightsError
+from adaptiveisp.errors import OutputError, UsageError, WeightsError
 from adaptiveisp.files import write_bytes
 
 FETCH_TIMEOUT_S = 900
 """Seconds that a download may take before it is given up; 66 MB then still arrive at 0.6 Mbit/s."""
+
+CACHE_REMEDY = "set ADAPTIVEISP_CACHE to a folder that can be written"
 
 
 class WeightsEntry(NamedTuple):
@@ -71,12 +73,19 @@ WEIGHTS: dict[str, WeightsEntry] = {
 
 
 def cache_folder() -> Path:
-    """Where weights are kept: `$ADAPTIVEISP_CACHE`, else `$XDG_CACHE_HOME/adaptiveisp`, else `~/.cache/adaptiveisp`."""
+    """Where weights are kept: `$ADAPTIVEISP_CACHE`, else `$XDG_CACHE_HOME/adaptiveisp`, else `~/.cache/adaptiveisp`.
+
+    Raises:
+        WeightsError: that lies in a home folder which nobody knows.
+    """
     chosen = os.environ.get("ADAPTIVEISP_CACHE")
-    if chosen:
-        return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "adaptiveisp"
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return (Path(base) if base else Path.home() / ".cache") / "adaptiveisp"
+    except RuntimeError as error:
+        raise WeightsError(f"{chosen or '~'}: has no home folder; {CACHE_REMEDY}") from error
 
 
 def sha256_of(path: Path) -> str:
@@ -89,7 +98,7 @@ def weights_path(name: str) -> Path:
     """Where the weights `name` lie in the cache, present or not.
 
     Raises:
-        WeightsError: no such name.
+        UsageError: no such name.
     """
     return cache_folder() / _entry(name).file
 
@@ -103,10 +112,15 @@ def require_weights(name: str) -> Path:
     """The cached file of the weights `name`, its hash checked.
 
     Raises:
-        WeightsError: no such name, not cached yet, or the cached file is damaged.
+        UsageError: no such name.
+        WeightsError: not cached yet, or the cached file is damaged or cannot be reached.
     """
     entry, path = _entry(name), weights_path(name)
-    if not path.is_file():
+    try:
+        installed = path.is_file()
+    except OSError as error:
+        raise WeightsError(f"{path}: {error.strerror}; {CACHE_REMEDY}") from error
+    if not installed:
         raise WeightsError(f"{path}: weights {name} are not installed; run: adaptiveisp weights get {name}")
     if not _matches(entry, path):
         raise WeightsError(
@@ -125,7 +139,8 @@ def get_weights(name: str, source: Path | None = None) -> Path:
             A given file is checked even if the weights are cached already.
 
     Raises:
-        WeightsError: no such name, the fetch fails, or what was found has another hash; the cache is then unchanged.
+        UsageError: no such name.
+        WeightsError: the fetch fails, or what was found has another hash; the cache is then unchanged.
     """
     entry, path = _entry(name), weights_path(name)
     if source is None:
@@ -146,7 +161,7 @@ def get_weights(name: str, source: Path | None = None) -> Path:
     except OutputError as error:
         cause = error.__cause__
         detail = cause.strerror if isinstance(cause, OSError) and cause.strerror else "cannot be written"
-        raise WeightsError(f"{path}: {detail}; set ADAPTIVEISP_CACHE to a folder that can be written") from error
+        raise WeightsError(f"{path}: {detail}; {CACHE_REMEDY}") from error
     return path
 
 
@@ -167,7 +182,7 @@ def list_weights() -> list[WeightsRow]:
 
 def _entry(name: str) -> WeightsEntry:
     if name not in WEIGHTS:
-        raise WeightsError(f"{name}: no such weights; known: {', '.join(WEIGHTS)}")
+        raise UsageError(f"{name}: no such weights; known: {', '.join(WEIGHTS)}")
     return WEIGHTS[name]
 
 

@@ -2,16 +2,18 @@
 
 import importlib
 import inspect
+import os
+import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaptiveisp.classes import COCO_80
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import DetectorError, UsageError
 from adaptiveisp.types import Detector
 from adaptiveisp.weights import require_weights
 
@@ -26,6 +28,8 @@ def _yolov3_tiny() -> Detector:
 DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
+REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file or my_pkg.my_file:load"
+
 
 def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detector:
     """The frozen detector that `spec` stands for.
@@ -38,7 +42,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         device: where it runs.
 
     Raises:
-        DetectorError: unknown, or it cannot be built.
+        UsageError: it is no file or callable, and no detector has this name.
+        DetectorError: it cannot be built, or lacks what the protocol `Detector` asks for.
         WeightsError: its weights are missing or do not fit.
     """
     text = str(spec)
@@ -46,13 +51,16 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         detector = DETECTORS[text]()
     elif text.endswith(".weights"):
         detector = _from_weights_file(Path(text))
-    elif ":" in text and not Path(text).exists():
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)
+    elif os.path.exists(text):
+        raise DetectorError(f"{text}: is no detector; {REMEDY}")
+    elif _looks_like_a_file(text):
+        raise DetectorError(f"{text}: no such file; {REMEDY}")
     else:
-        raise DetectorError(
-            f"{text}: no such detector; known: {', '.join(DETECTORS)}; or give a Darknet .weights file "
-            "or my_pkg.my_file:load"
-        )
+        raise UsageError(f"{text}: no such detector; {REMEDY}")
+    _check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
     return detector
@@ -61,10 +69,10 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
 def _from_weights_file(weights: Path) -> Detector:
     from adaptiveisp.detectors.darknet import CFG_FOLDER, load_darknet
 
-    if not weights.is_file():
+    if not os.path.isfile(weights):
         raise DetectorError(f"{weights}: no such file; known names: {', '.join(DETECTORS)}")
     candidates = [weights.with_suffix(".cfg"), CFG_FOLDER / f"{weights.stem}.cfg"]
-    cfg = next((path for path in candidates if path.is_file()), None)
+    cfg = next((path for path in candidates if os.path.isfile(path)), None)
     if cfg is None:
         shipped = ", ".join(sorted(path.stem for path in CFG_FOLDER.glob("*.cfg")))
         raise DetectorError(
@@ -76,7 +84,7 @@ def _from_weights_file(weights: Path) -> Detector:
 
 def _class_names(path: Path) -> tuple[str, ...]:
     """The lines of a `.names` file, or COCO's 80 without one."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         return COCO_80
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -95,15 +103,52 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
                 function = getattr(function, part)
             takes_device = "device" in inspect.signature(function).parameters
             detector = function(device=device) if takes_device else function()
-        # The code is the user's own, so anything may come; all of it means that the detector cannot be built.
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else "no message"
+            if isinstance(detector, Detector):
+                return detector
+            wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
+            missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
+        # The code is the user's own, so anything may come, even an exit; all of it means that the detector cannot be
+        # built. Only the user's own interrupt passes.
+        except (Exception, SystemExit) as error:
+            reason = next(iter(str(error).splitlines()), "") or "no message"
             raise DetectorError(f"{text}: {type(error).__name__}: {reason}") from error
-    if not isinstance(detector, Detector):
-        wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
-        missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
-        raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}")
-    return detector
+    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}")
+
+
+def _looks_like_a_file(text: str) -> bool:
+    """Whether a detector of this name must have been meant as a path: it has a folder, or ends like `.onnx`."""
+    return os.sep in text or "/" in text or re.search(r"\.[A-Za-z]\w*$", text) is not None
+
+
+def _check_facts(detector: Detector, text: str) -> None:
+    """Refuses a detector whose attributes are of another kind than the protocol says.
+
+    Raises:
+        DetectorError: names the attribute.
+    """
+    # A protocol holds names only; what an own detector puts there must be looked at, or it fails deep inside a run.
+    stride: Any = detector.stride
+    names: Any = detector.class_names
+    faults = {
+        "name": not isinstance(detector.name, str) or not detector.name,
+        "class_names": not isinstance(names, Sequence)
+        or isinstance(names, str)
+        or not names
+        or not all(isinstance(name, str) for name in names),
+        "stride": not isinstance(stride, int) or isinstance(stride, bool) or stride < 1,
+        "weights_sha256": not isinstance(detector.weights_sha256, str),
+    }
+    expected = {
+        "name": "text",
+        "class_names": "the names of at least one class",
+        "stride": "a whole number of pixels, at least 1",
+        "weights_sha256": 'text ("" if there are no weights)',
+    }
+    for attribute, wrong in faults.items():
+        if wrong:
+            found = repr(getattr(detector, attribute)).replace("\n", " ")
+            shown = found if len(found) <= 60 else f"{found[:57]}..."
+            raise DetectorError(f"{text}: its {attribute} is {shown}, expected {expected[attribute]}")
 
 
 @contextmanager
@@ -113,4 +158,6 @@ def _current_folder_importable() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.path.remove(folder)
+        # The imported code may have changed the list itself.
+        with suppress(ValueError):
+            sys.path.remove(folder)

@@ -220,5 +220,13 @@ def _fill(model: Darknet, content: bytes, weights: Path, cfg: Path) -> None:
             "get the weights again or give the .cfg that belongs to them"
         )
     values = np.frombuffer(content, "<f4", offset=header).astype(np.float32, copy=False)
+    finite = np.isfinite(values)
+    if not finite.all():
+        raise WeightsError(
+            f"{weights}: {len(values) - np.count_nonzero(finite)} of {len(values)} values are not finite; "
+            "get the weights again"
+        )
     for layer in convolutions:
         values = layer.fill(values)
+        if layer.norm is not None and layer.norm.running_var is not None and (layer.norm.running_var < 0).any():
+            raise WeightsError(f"{weights}: holds negative variances; get the weights again")

@@ -27,6 +27,18 @@ ACTIVATIONS = ("linear", "leaky", "relu")
 VARIANTS = (("scale_x_y", 1.0), ("new_coords", 0.0))
 """Options of later detection layers with the value at which they change nothing."""
 
+MAX_NUMBER = 65536
+"""Greatest whole number an option may have. It and the limits below only keep slips of the pen from eating all memory:
+published networks stay below 10000 filters, windows of 13, strides of 2 and 64 in all, 5 million weights a layer."""
+MAX_WINDOW = 31
+"""Greatest window, padding and step of one layer in pixels."""
+MAX_STRIDE = 1024
+"""Greatest span of one pixel of a layer's output, in image pixels."""
+MAX_LAYER_WEIGHTS = 2**27
+"""Greatest number of weights of one layer; they take half a GiB."""
+ANCHOR_SIDES = (1e-3, 65536.0)
+"""Range of an anchor's sides in pixels, so that their ratios and logarithms are finite in float32."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -57,11 +69,13 @@ class Section:
         except ValueError:
             raise self.error(f"{key}={text}: expected whole numbers") from None
 
-    def integer(self, key: str, default: int | None = None, low: int = 0) -> int:
-        """The one whole number of an option, at least `low`."""
+    def integer(self, key: str, default: int | None = None, low: int = 0, high: int = MAX_NUMBER) -> int:
+        """The one whole number of an option, from `low` to `high`."""
         values = self.integers(key, None if default is None else (default,))
-        if len(values) != 1 or values[0] < low:
-            raise self.error(f"{key}={self.options.get(key)}: expected one whole number, at least {low}")
+        if len(values) != 1 or not low <= values[0] <= high:
+            raise self.error(
+                f"{key}={self.options.get(key)}: expected one whole number, at least {low} and at most {high}"
+            )
         return values[0]
 
     def numbers(self, key: str) -> tuple[float, ...]:
@@ -115,16 +129,18 @@ class Convolution(nn.Module):
     def __init__(self, section: Section, in_channels: int) -> None:
         """Builds the layer a `[convolutional]` section describes, for `in_channels`."""
         super().__init__()
-        filters, size = section.integer("filters", low=1), section.integer("size", 1, low=1)
+        filters, size = section.integer("filters", low=1), section.integer("size", 1, 1, MAX_WINDOW)
         groups = section.integer("groups", 1, low=1)
         if in_channels % groups or filters % groups:
             raise section.error(f"groups={groups} divides neither {in_channels} channels nor filters={filters}")
-        padding = size // 2 if section.integer("pad", 0) else section.integer("padding", 0)
+        if filters * (in_channels // groups) * size**2 > MAX_LAYER_WEIGHTS:
+            raise section.error(f"filters={filters}, size={size} on {in_channels} channels are too many weights")
+        padding = size // 2 if section.integer("pad", 0) else section.integer("padding", 0, high=MAX_WINDOW)
         normalised = section.integer("batch_normalize", 0) != 0
         self.activation = section.options.get("activation", "linear")
         if self.activation not in ACTIVATIONS:
             raise section.error(f"activation={self.activation} is not supported; known: {', '.join(ACTIVATIONS)}")
-        stride = section.integer("stride", 1, low=1)
+        stride = section.integer("stride", 1, 1, MAX_WINDOW)
         self.conv = nn.Conv2d(in_channels, filters, size, stride, padding, groups=groups, bias=not normalised)
         self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS) if normalised else None
 
@@ -253,6 +269,8 @@ def build_layers(sections: list[Section]) -> list[nn.Module]:
     for section in sections[1:]:
         before = shapes[-1] if shapes else Shape(channels, 1)
         layer, shape = _build_layer(section, before, shapes)
+        if shape.stride > MAX_STRIDE:
+            raise section.error(f"brings the stride to {shape.stride}; at most {MAX_STRIDE} is supported")
         layers.append(layer)
         shapes.append(shape)
     return layers
@@ -265,13 +283,13 @@ def _build_layer(section: Section, before: Shape, shapes: list[Shape]) -> tuple[
             conv = Convolution(section, before.channels)
             return conv, Shape(conv.conv.out_channels, before.stride * conv.conv.stride[0])
         case "maxpool":
-            stride = section.integer("stride", 1, low=1)
-            size = section.integer("size", stride, low=1)
+            stride = section.integer("stride", 1, 1, MAX_WINDOW)
+            size = section.integer("size", stride, 1, MAX_WINDOW)
             if section.integer("padding", size - 1) != size - 1:
                 raise section.error("padding= other than size - 1 is not supported")
             return MaxPool(size, stride), Shape(before.channels, before.stride * stride)
         case "upsample":
-            factor = section.integer("stride", 2, low=1)
+            factor = section.integer("stride", 2, 1, MAX_WINDOW)
             if before.stride % factor:
                 raise section.error(f"stride={factor} would exceed the input's resolution")
             return Upsample(factor), Shape(before.channels, before.stride // factor)
@@ -315,6 +333,9 @@ def _build_yolo(section: Section, before: Shape) -> Yolo:
     mask = section.integers("mask", tuple(range(len(pairs))))
     if len(numbers) % 2 or not mask or not all(0 <= number < len(pairs) for number in mask):
         raise section.error("mask= must name pairs of anchors=")
+    if not all(ANCHOR_SIDES[0] <= number <= ANCHOR_SIDES[1] for number in numbers):
+        low, high = ANCHOR_SIDES
+        raise section.error(f"anchors={section.options['anchors']}: expected sides from {low:g} to {high:g} pixels")
     if any(option in section.options and section.numbers(option) != (neutral,) for option, neutral in VARIANTS):
         raise section.error(f"is of a later YOLO; {', '.join(option for option, _ in VARIANTS)} are not supported")
     if before.channels != len(mask) * (5 + classes):

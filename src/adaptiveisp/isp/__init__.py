@@ -1,59 +1,60 @@
-"""The ISP modules and the named sets of them. To add one: a file here and a line in a set below."""
+"""The ISP modules and the named sets of them.
 
+To add one: a file here that declares it, and its name in one of the lists below. A file declares `PAPER`, or its own
+variant for a set: `make` takes the first of the names it is given that the file has.
+"""
+
+import importlib
 from collections.abc import Sequence
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.isp import (
-    ccm,
-    contrast,
-    denoise,
-    desaturation,
-    exposure,
-    gamma,
-    saturation,
-    sharpen,
-    srgb,
-    tone,
-    white_balance,
-)
 from adaptiveisp.isp.module import IspModule, Param
 
-PAPER = (
-    exposure.PAPER,
-    gamma.PAPER,
-    ccm.PAPER,
-    sharpen.PAPER,
-    denoise.PAPER,
-    tone.PAPER,
-    contrast.PAPER,
-    saturation.PAPER,
-    desaturation.PAPER,
-    white_balance.PAPER,
+PAPER_FILES = (
+    "exposure",
+    "gamma",
+    "ccm",
+    "sharpen",
+    "denoise",
+    "tone",
+    "contrast",
+    "saturation",
+    "desaturation",
+    "white_balance",
 )
-"""The ten modules of AdaptiveISP with the paper's ranges, in the order of the action ids of released checkpoints."""
+"""The files of AdaptiveISP's ten modules, in the order of the action ids of released checkpoints."""
 
-RELEASED = tuple(saturation.RELEASED if module.name == "saturation" else module for module in PAPER)
+WIDE_FILES = (*PAPER_FILES,)
+"""The files of the set `wide`; a new module of ours goes here, at the end."""
+
+HELPER_FILES = ("srgb",)
+"""Files of modules that a pipeline of any set may name but no policy chooses."""
+
+
+def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
+    """The module of each file, under the first of the names `variants` that it declares."""
+    modules = []
+    for file in files:
+        content = vars(importlib.import_module(f"adaptiveisp.isp.{file}"))
+        declared: IspModule = next(content[variant] for variant in variants if variant in content)
+        modules.append(declared)
+    return tuple(modules)
+
+
+PAPER = make(PAPER_FILES, "PAPER")
+"""The ten modules with the paper's ranges."""
+
+RELEASED = make(PAPER_FILES, "RELEASED", "PAPER")
 """`PAPER` with the faults of the released code that change pictures: grey turns red under saturation."""
 
-WIDE = (
-    exposure.WIDE,
-    gamma.WIDE,
-    ccm.PAPER,
-    sharpen.PAPER,
-    denoise.PAPER,
-    tone.PAPER,
-    contrast.PAPER,
-    saturation.PAPER,
-    desaturation.PAPER,
-    white_balance.WIDE,
-)
-"""The ten modules with the ranges that real dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains to 3.3."""
+WIDE = make(WIDE_FILES, "WIDE", "PAPER")
+"""The ranges that real dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains to 3.3."""
+
+HELPERS = make(HELPER_FILES, "PAPER")
+"""Helpers of every set."""
 
 MODULE_SETS: dict[str, tuple[IspModule, ...]] = {"paper": PAPER, "released": RELEASED, "wide": WIDE}
 """What a policy may choose from, by name. A pipeline file names the set whose ranges its parameters keep."""
-
-HELPERS = (srgb.PLAIN,)
-"""Modules that a pipeline of any set may name but no policy chooses."""
 
 
 def modules_of(module_set: str) -> tuple[IspModule, ...]:

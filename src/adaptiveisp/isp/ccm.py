@@ -1,5 +1,7 @@
 """Colour correction: a 3x3 matrix whose rows are divided by their sums."""
 
+from collections.abc import Mapping
+
 import torch
 
 from adaptiveisp.isp.module import IspModule, Param
@@ -7,6 +9,8 @@ from adaptiveisp.types import Image, ParamTensor
 
 ENTRIES = ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb")
 """Entry "rg" says how much of the input's green goes into the output's red."""
+LEAST_ROW_SUM = 1e-6
+"""A pipeline file may not name a matrix whose row sums to less: the division has no meaning there."""
 
 
 def ccm(image: Image, params: ParamTensor) -> Image:
@@ -24,11 +28,21 @@ def ccm(image: Image, params: ParamTensor) -> Image:
     return torch.einsum("bij,bjhw->bihw", matrix, image)
 
 
+def zero_row(params: Mapping[str, float]) -> str | None:
+    """What is wrong with a matrix that has a row whose sum is (nearly) 0; None where all rows are fine."""
+    for row in ("r", "g", "b"):
+        total = sum(params[row + column] for column in "rgb")
+        if abs(total) < LEAST_ROW_SUM:
+            return f"the row {row}r, {row}g, {row}b sums to {total:g} and cannot be divided by it; change an entry"
+    return None
+
+
 PAPER = IspModule(
     "ccm",
     "CCM",
     tuple(Param(name, -2.0, 2.0, "", 1.0 if name[0] == name[1] else 0.0) for name in ENTRIES),
     ccm,
     1.9,
+    forbidden=zero_row,
     source="Wang et al. 2024 (AdaptiveISP)",
 )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal
 
 import torch
@@ -59,19 +60,32 @@ class Param:
         Raises:
             PipelineError: it is no finite number or lies outside [low, high].
         """
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise PipelineError(
-                f"{module}.{self.name} = {value!r} is not a finite number; give one in {self.range_text}"
-            )
+        number = _as_float(value)
+        if number is None:
+            shown = repr(value)[:40]
+            raise PipelineError(f"{module}.{self.name} = {shown} is not a finite number; give one in {self.range_text}")
         slack = BOUND_TOLERANCE * (self.high - self.low)
-        if not self.low - slack <= value <= self.high + slack:
-            raise PipelineError(f"{module}.{self.name} = {value:g} is out of range; give a number in {self.range_text}")
-        return min(max(float(value), self.low), self.high)
+        if not self.low - slack <= number <= self.high + slack:
+            raise PipelineError(
+                f"{module}.{self.name} = {number:g} is out of range; give a number in {self.range_text}"
+            )
+        return min(max(number, self.low), self.high)
 
     @property
     def range_text(self) -> str:
         """The range for people, for instance "[-3.5, 3.5] stops"."""
         return f"[{self.low:.4g}, {self.high:.4g}] {self.unit}".rstrip()
+
+
+def _as_float(value: object) -> float | None:
+    """The value as a float, None where it is no finite real number (True and False are none)."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 @dataclass(frozen=True)
@@ -85,6 +99,7 @@ class IspModule:
         function: (image in [0, 1], parameters) → image before the clip to [0, 1].
         cost_ms: run time in milliseconds from the paper's table.
         head: unbounded network outputs → parameters, where that is not each parameter's own `squash`.
+        forbidden: says why parameters that are each in range make no sense together, None where they do.
         source: where the operation comes from.
     """
 
@@ -94,6 +109,7 @@ class IspModule:
     function: Callable[[Image, ParamTensor], Image]
     cost_ms: float
     head: Callable[[Logits], ParamTensor] | None = None
+    forbidden: Callable[[Mapping[str, float]], str | None] | None = None
     source: str = ""
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
@@ -126,14 +142,17 @@ class IspModule:
         """The parameters by name, in declared order, each checked against its range.
 
         Raises:
-            PipelineError: one is missing, unknown, not finite or out of range.
+            PipelineError: one is missing, unknown, not finite or out of range, or they make no sense together.
         """
         names = [p.name for p in self.params]
         if unknown := [name for name in params if name not in names]:
             raise PipelineError(f"{self.name} has no parameter {unknown[0]!r}; it has {', '.join(names) or 'none'}")
         if missing := [name for name in names if name not in params]:
             raise PipelineError(f"{self.name} lacks its parameter {missing[0]!r}; give {', '.join(names)}")
-        return {p.name: p.check(self.name, params[p.name]) for p in self.params}
+        checked = {p.name: p.check(self.name, params[p.name]) for p in self.params}
+        if self.forbidden is not None and (reason := self.forbidden(checked)):
+            raise PipelineError(f"{self.name}: {reason}")
+        return checked
 
     @property
     def neutral(self) -> tuple[float, ...]:

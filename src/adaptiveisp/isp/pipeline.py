@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
 from adaptiveisp.errors import PipelineError
 from adaptiveisp.files import read_json, write_json
-from adaptiveisp.isp import IspModule, find_module
+from adaptiveisp.isp import IspModule, find_module, modules_of
 from adaptiveisp.types import Image
 
 VERSION = 1
@@ -46,8 +47,10 @@ class Pipeline:
     module_set: str = DEFAULT_SET
 
     def __post_init__(self) -> None:
+        modules_of(self.module_set)
         checked = tuple(
-            Stage(stage.module, find_module(stage.module, self.module_set).check(stage.params)) for stage in self.stages
+            Stage(stage.module, MappingProxyType(find_module(stage.module, self.module_set).check(stage.params)))
+            for stage in self.stages
         )
         object.__setattr__(self, "stages", checked)
 
@@ -94,7 +97,7 @@ class Pipeline:
         Raises:
             PipelineError: the structure, a module or a parameter is wrong.
         """
-        if not isinstance(value, dict) or value.get("version") != VERSION or not isinstance(value.get("stages"), list):
+        if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not _is_current(value):
             raise PipelineError(f"{origin}: is no pipeline of version {VERSION}; {FILE_REMEDY}")
         module_set = str(value.get("module_set", DEFAULT_SET))
         stages = []
@@ -106,7 +109,10 @@ class Pipeline:
                 stages.append(Stage(stage["module"], find_module(stage["module"], module_set).check(params)))
             except PipelineError as error:
                 raise PipelineError(f"{origin}: stage {number}: {error}") from None
-        return cls(tuple(stages), module_set)
+        try:
+            return cls(tuple(stages), module_set)
+        except PipelineError as error:
+            raise PipelineError(f"{origin}: {error}") from None
 
     def save(self, path: Path, **extra: Any) -> None:
         """Writes the pipeline as JSON, atomically; `extra` keys (such as provenance) go beside it."""
@@ -127,3 +133,9 @@ class Pipeline:
             " ".join([stage.module, *(f"{name}={value:.3g}" for name, value in stage.params.items())])
             for stage in self.stages
         ]
+
+
+def _is_current(value: Mapping[str, Any]) -> bool:
+    """Whether a pipeline file is of this version; JSON's true is no 1."""
+    version = value.get("version")
+    return version == VERSION and not isinstance(version, bool)

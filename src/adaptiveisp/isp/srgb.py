@@ -18,4 +18,4 @@ def srgb(image: Image, params: ParamTensor) -> Image:
 
 
 # Not one of the paper's ten: the heuristic baseline ends with it. Its cost is set to gamma's, the same kind of power.
-PLAIN = IspModule("srgb", "sRGB", (), srgb, 2.0, source="IEC 61966-2-1")
+PAPER = IspModule("srgb", "sRGB", (), srgb, 2.0, source="IEC 61966-2-1")

@@ -65,7 +65,7 @@ def report(images: list[ScoredImage]) -> Report:
 def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[ScoredImage], tmp_path: Path) -> None:
     write_report(report, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert set(written) == {"schema_version", "policies", "differences", "provenance", "notes"}
+    assert set(written) == {"schema_version", "policies", "differences", "provenance", "notes", "settings"}
     assert written["schema_version"] == 1
     assert written["provenance"]["command"] == "eval <x>"
     assert written["notes"][0] == "one <note>" and "20 photos" in written["notes"][1]

@@ -76,9 +76,7 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
         else:
             raw = _read_array(path, extension, find_header(path, header))
     except OSError as error:
-        raise RawFileError(
-            f"{path}: cannot be read ({error.strerror or error}); check its name and permissions"
-        ) from None
+        raise RawFileError(_unreadable(path, error)) from None
     _check_usable(raw, path)
     return raw
 
@@ -123,6 +121,10 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
         raise RawFileError(
             f"{name}: no temporary DNG could be written ({error.strerror or error}); free space or set TMPDIR"
         ) from None
+
+
+def _unreadable(name: Path | str, error: OSError) -> str:
+    return f"{name}: cannot be read ({error.strerror or error}); check its name and permissions"
 
 
 def _checked_extension(path: Path) -> str:
@@ -250,23 +252,21 @@ def find_raw_files(
     """
     if not all(inputs):
         raise UsageError("an input is empty; check the shell variable")
-    excluded = exclude.resolve() if exclude is not None else None
+    excluded = os.path.realpath(exclude) if exclude is not None else None
     found: dict[str, tuple[Path, Path]] = {}
     missing: list[tuple[str, str]] = []
     n_excluded = 0
     for text in inputs:
         try:
             for path, relative in _expand(text):
-                if excluded is not None and str(path) != str(Path(text)) and _lies_in(path, excluded):
+                if excluded is not None and path != Path(text) and _lies_in(path, excluded):
                     n_excluded += 1
                 else:
                     found.setdefault(os.path.realpath(path), (path, relative))
         except RawFileError as error:
             missing.append((text, str(error)))
         except OSError as error:
-            missing.append(
-                (text, f"{text}: cannot be read ({error.strerror or error}); check its name and permissions")
-            )
+            missing.append((text, _unreadable(text, error)))
     if not found and missing:
         raise RawFileError(missing[0][1])
     if not found and n_excluded:
@@ -277,8 +277,8 @@ def find_raw_files(
     return _with_unique_stems(list(found.values())), missing
 
 
-def _lies_in(path: Path, folder: Path) -> bool:
-    """Whether the directory entry `path` is somewhere below `folder`, a resolved path; a link counts where it lies."""
+def _lies_in(path: Path, folder: str) -> bool:
+    """Whether the directory entry `path` is somewhere below `folder`, a real path; a link counts where it lies."""
     return Path(os.path.realpath(path.parent)).is_relative_to(folder)
 
 

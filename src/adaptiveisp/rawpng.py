@@ -73,6 +73,9 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     bits, colour_type = content[24], content[25]
     if bits not in (8, 16) or colour_type == _PALETTE:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
+    # libpng passes over wrong checksums of lesser chunks with a line on stderr.
+    if not all(intact for _, _, intact in _chunks(content)):
+        raise RawFileError(f"{path}: is damaged (wrong checksum); copy it again from its source")
     try:
         pixels: NDArray[Any] = imagecodecs.png_decode(content)
     except (ValueError, RuntimeError, MemoryError) as error:
@@ -81,7 +84,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
 
 
 def _note_of(content: bytes) -> str | None:
-    for kind, body in _chunks(content):
+    for kind, body, _ in _chunks(content):
         keyword, _, rest = body.partition(b"\0")
         if keyword != MARKER.encode("latin-1"):
             continue
@@ -96,11 +99,13 @@ def _note_of(content: bytes) -> str | None:
     return None
 
 
-def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Kind and content of each chunk, and whether its checksum is right."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
-        yield kind, content[at + 8 : at + 8 + length]
+        body, checksum = content[at + 8 : at + 8 + length], content[at + 8 + length : at + 12 + length]
+        yield kind, body, checksum == struct.pack(">I", zlib.crc32(kind + body))
         at += length + 12
 
 

@@ -1,7 +1,6 @@
 import hashlib
 import inspect
 import math
-import os
 from pathlib import Path
 
 import cv2
@@ -15,13 +14,11 @@ from adaptiveisp.classes import COCO_80
 from adaptiveisp.detectors import DETECTORS, load_detector
 from adaptiveisp.detectors.darknet import CFG_FOLDER, Darknet, load_darknet
 from adaptiveisp.detectors.darknet_layers import MaxPool, read_cfg
-from adaptiveisp.errors import DetectorError, WeightsError
+from adaptiveisp.errors import DetectorError, UsageError, WeightsError
 from adaptiveisp.types import Detector, Targets
-from adaptiveisp.weights import WEIGHTS, is_installed, weights_path
+from adaptiveisp.weights import WEIGHTS, weights_path
 from tests.darknet_cfg import MIXED, MIXED_CONVOLUTIONS, ONE_LAYER, header, mixed_weights, write_mixed
 
-SHARED = Path(os.environ.get("ADAPTIVEISP_DATA", Path(__file__).parents[2] / "shared"))
-PHOTOS = SHARED / "data" / "coco-mini" / "images" / "val"
 NAMES = ("cat", "dog")
 
 
@@ -36,9 +33,7 @@ def mixed(mixed_files: tuple[Path, Path]) -> Darknet:
 
 
 @pytest.fixture(scope="module")
-def tiny() -> Detector:
-    if not is_installed("yolov3-tiny"):
-        pytest.skip("weights yolov3-tiny are not installed; run: adaptiveisp weights get yolov3-tiny")
+def tiny(tiny_weights: Path) -> Detector:
     return load_detector("yolov3-tiny")
 
 
@@ -286,6 +281,24 @@ def test_weights_without_a_header_are_refused(tmp_path: Path) -> None:
         load_darknet(tmp_path / "m.cfg", tmp_path / "m.weights", NAMES, "m")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, value: float) -> None:
+    cfg, weights = write_mixed(tmp_path)
+    content = mixed_weights()
+    weights.write_bytes(content[:400] + np.array([value], "<f4").tobytes() + content[404:])
+    with pytest.raises(WeightsError, match=r"mixed\.weights: 1 of \d+ values are not finite"):
+        load_darknet(cfg, weights, NAMES, "m")
+
+
+def test_weights_with_a_negative_variance_are_refused(tmp_path: Path) -> None:
+    cfg = "[net]\n[convolutional]\nbatch_normalize=1\nfilters=7\nsize=1\n[yolo]\nmask=0\nanchors=1,1\nclasses=2\n"
+    (tmp_path / "a.cfg").write_text(cfg)
+    values = np.concatenate((np.ones(21), [-1.0] * 7, np.ones(21))).astype("<f4")
+    (tmp_path / "a.weights").write_bytes(header() + values.tobytes())
+    with pytest.raises(WeightsError, match=r"a\.weights: holds negative variances"):
+        load_darknet(tmp_path / "a.cfg", tmp_path / "a.weights", NAMES, "a")
+
+
 def test_weights_hash_is_kept(mixed: Darknet) -> None:
     assert mixed.weights_sha256 == hashlib.sha256(mixed_weights()).hexdigest()
     floats = sum(f * c * s * s + f * (4 if norm else 1) for c, f, s, norm in MIXED_CONVOLUTIONS)
@@ -313,6 +326,19 @@ def test_weights_hash_is_kept(mixed: Darknet) -> None:
         ("[net]\n[yolo]\nmask=0\nanchors=1,2\nclasses=2\n", r"bad\.cfg:2: .*= 7 channels, the layer before has 3"),
         ("[net]\n[yolo]\nmask=1\nanchors=1,2\nclasses=2\n", r"bad\.cfg:2: .*mask="),
         ("[net]\n[yolo]\nmask=0\nanchors=1,2\nclasses=2\nscale_x_y=1.05\n", r"bad\.cfg:2: .*scale_x_y"),
+        ("[net]\n[yolo]\nmask=0\nanchors=1,nan\nclasses=2\n", r"bad\.cfg:2: .*anchors=1,nan: expected sides"),
+        ("[net]\n[yolo]\nmask=0\nanchors=1,1e999\nclasses=2\n", r"bad\.cfg:2: .*anchors=1,1e999: expected sides"),
+        ("[net]\n[yolo]\nmask=0\nanchors=0,5\nclasses=2\n", r"bad\.cfg:2: .*anchors=0,5: expected sides"),
+        ("[net]\n[yolo]\nmask=0\nanchors=-1,5\nclasses=2\n", r"bad\.cfg:2: .*anchors=-1,5: expected sides"),
+        ("[net]\n[convolutional]\nfilters=99999999999\n", r"bad\.cfg:2: .*filters=99999999999: .*at most 65536"),
+        ("[net]\n[convolutional]\nfilters=4\nsize=100000\n", r"bad\.cfg:2: .*size=100000: .*at most 31"),
+        ("[net]\n[convolutional]\nfilters=4\npadding=100000\n", r"bad\.cfg:2: .*padding=100000: .*at most 31"),
+        ("[net]\n[convolutional]\nfilters=4\nstride=100000\n", r"bad\.cfg:2: .*stride=100000: .*at most 31"),
+        ("[net]\n[convolutional]\nfilters=65536\nsize=31\n", r"bad\.cfg:2: .*too many weights"),
+        ("[net]\n[maxpool]\nstride=100000\n", r"bad\.cfg:2: .*stride=100000: .*at most 31"),
+        ("[net]\n[maxpool]\nsize=100000\n", r"bad\.cfg:2: .*size=100000: .*at most 31"),
+        ("[net]\n[upsample]\nstride=100000\n", r"bad\.cfg:2: .*stride=100000: .*at most 31"),
+        ("[net]\n" + "[maxpool]\nstride=31\n" * 3, r"bad\.cfg:6: .*brings the stride to 29791"),
         ("[net]\nchannels=1\n", r"bad\.cfg:1: .*only RGB"),
         ("[net]\n[maxpool]\nsize=1\n", r"has no \[yolo\]"),
     ],
@@ -341,7 +367,7 @@ def test_names_of_detectors_and_weights_agree() -> None:
 
 
 def test_unknown_detectors_are_refused_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(DetectorError, match=r"yolo99: no such detector; known: yolov3-tiny"):
+    with pytest.raises(UsageError, match=r"yolo99: no such detector; known: yolov3-tiny"):
         load_detector("yolo99")
     with pytest.raises(DetectorError, match=r"gone\.weights: no such file"):
         load_detector(tmp_path / "gone.weights")
@@ -410,10 +436,11 @@ def test_an_own_detector_is_imported_from_the_current_folder(tmp_path: Path, mon
 # ---------------------------------------------------------------- the real weights
 
 
-def test_tiny_equals_opencv_on_photos(tiny: Darknet) -> None:
-    photos = sorted(PHOTOS.glob("*.jpg"))[:4]
+def test_tiny_equals_opencv_on_photos(tiny: Darknet, shared: Path) -> None:
+    folder = shared / "data" / "coco-mini" / "images" / "val"
+    photos = sorted(folder.glob("*.jpg"))[:4]
     if not photos:
-        pytest.skip(f"photos are not there ({PHOTOS}); set ADAPTIVEISP_DATA")
+        pytest.skip(f"photos are not there ({folder}); set ADAPTIVEISP_DATA")
     theirs = cv2.dnn.readNetFromDarknet(str(CFG_FOLDER / "yolov3-tiny.cfg"), str(weights_path("yolov3-tiny")))
     for photo in photos:
         blob = cv2.dnn.blobFromImage(cv2.imread(str(photo)), 1 / 255, (416, 416), swapRB=True)

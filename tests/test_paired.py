@@ -195,3 +195,14 @@ def test_only_the_same_labelled_images_can_be_paired() -> None:
 def test_percentiles_by_hand() -> None:
     interval = percentile_interval(0.5, np.append(np.arange(101) / 100, np.nan), level=0.9)
     assert (interval.low, interval.high, interval.resamples) == pytest.approx((0.05, 0.95, 101))
+
+
+def test_any_whole_number_is_a_seed() -> None:
+    keys = [(photo, 0) for photo in range(20)]
+    plus, minus, huge = (bootstrap_weights(keys, 50, seed) for seed in (3, -3, -(10**30)))
+    np.testing.assert_array_equal(minus, bootstrap_weights(keys, 50, -3))
+    assert (minus.sum(axis=1) == 20).all() and (huge.sum(axis=1) == 20).all()
+    assert (plus != minus).any()
+    # Seeds from 0 are NumPy's own.
+    drawn = np.random.default_rng(3).multinomial(20, np.full(20, 1 / 20), size=50)
+    np.testing.assert_array_equal(plus, drawn)

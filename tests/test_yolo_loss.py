@@ -1,5 +1,4 @@
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,6 @@ from torch import Tensor
 from adaptiveisp.detectors.yolo_loss import Decode, decode_boxes, yolo_loss
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import LossTerms, Targets
-
-SHARED = Path(os.environ.get("ADAPTIVEISP_DATA", Path(__file__).parents[2] / "shared"))
-GOLDEN = SHARED / "golden" / "reference.npz"
 
 ANCHORS = [
     torch.tensor([[6.0, 8.0], [14.0, 10.0]]),
@@ -239,10 +235,11 @@ def test_disagreeing_numbers_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def golden() -> dict[str, Tensor]:
-    if not GOLDEN.is_file():
-        pytest.skip(f"golden values are not there ({GOLDEN}); set ADAPTIVEISP_DATA")
-    with np.load(GOLDEN) as archive:
+def golden(shared: Path) -> dict[str, Tensor]:
+    path = shared / "golden" / "reference.npz"
+    if not path.is_file():
+        pytest.skip(f"golden values are not there ({path}); set ADAPTIVEISP_DATA")
+    with np.load(path) as archive:
         names = [name for name in archive.files if name.startswith("yolo_loss/")]
         return {name.partition("/")[2]: torch.from_numpy(np.asarray(archive[name])) for name in names}
 

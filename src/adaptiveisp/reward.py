@@ -24,6 +24,7 @@ def detection_reward(before: Scalars, after: Scalars, limit: float | None = LOSS
         before, after: detector loss per image.
         limit: D is min(limit, loss); None leaves the loss as it is.
 
+    >>> import torch
     >>> detection_reward(torch.tensor([0.5]), torch.tensor([0.25])).tolist()
     [25.0]
     """
@@ -35,6 +36,7 @@ def detection_reward(before: Scalars, after: Scalars, limit: float | None = LOSS
 def reuse_penalty(used: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"]) -> Scalars:
     """1 where the module had been used before this step.
 
+    >>> import torch
     >>> reuse_penalty(torch.tensor([[0.0, 1.0]]), torch.tensor([1])).tolist()
     [1.0]
     """
@@ -44,6 +46,7 @@ def reuse_penalty(used: Float[Tensor, "batch n_modules"], action: Int[Tensor, " 
 def entropy(probs: Float[Tensor, "batch n_modules"]) -> Scalars:
     """H = -Σ p ln p in nats.
 
+    >>> import torch
     >>> round(float(entropy(torch.full((1, 4), 0.25))), 4)
     1.3863
     """
@@ -68,6 +71,7 @@ def runtime_penalty(costs_ms: Float[Tensor, " n_modules"], action: Int[Tensor, "
         action: chosen module.
         weight: λ, reward per millisecond.
 
+    >>> import torch
     >>> round(float(runtime_penalty(torch.tensor([1.7, 10.0]), torch.tensor([1]), 0.01)), 3)
     0.1
     """

@@ -1,15 +1,18 @@
 """`synth`: a labelled synthetic raw set on disk, made from labelled photos."""
 
-from collections.abc import Callable
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.datasets import LABELS_FILE
+from adaptiveisp.datasets import LABELS_FILE, SET_FILE
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError
-from adaptiveisp.files import write_json
+from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError
+from adaptiveisp.files import read_json, write_json
 from adaptiveisp.raw import write_png16
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.unprocess import NoiseName
@@ -55,7 +58,11 @@ def synthesise_set(
     provenance: dict[str, Any],
     on_image: Callable[[str], None] = lambda name: None,
 ) -> SynthSummary:
-    """Writes OUT/<light>/images/…, and OUT/<light>/labels.json last, so that labels never promise a missing file.
+    """Writes OUT/<light>/images/…, then OUT/<light>/labels.json, and the light's name into OUT/set.json.
+
+    Labels never promise a missing file, also not after an interrupt: those of an earlier run are removed before the
+    first image of their light is written, and afterwards the images that only they listed. A run that can use no photo
+    leaves everything as it was.
 
     Args:
         labels: COCO JSON of the photos.
@@ -68,21 +75,33 @@ def synthesise_set(
     Raises:
         DataError: no photo could be used.
         OutputError: the folder cannot be written or the disk is full.
+        UsageError: the labels are a file that the run would replace.
     """
     written: dict[str, int] = {}
     skipped: list[tuple[str, str]] = []
+    finished: list[str] = []
+    started = False
+    for light in options.lights:
+        if (out / light / LABELS_FILE).resolve() == Path(labels).resolve():
+            raise UsageError(f"{labels}: would be replaced by this run; choose another --out")
     for light in options.lights:
         dataset = SyntheticRaws(
             labels, images, light, options.draws, options.noise, options.seed, options.limit, options.format == "dng"
         )
+        stems = output_stems(dataset.file_names)
         entries: list[tuple[Sample, str]] = []
+        stale: set[str] | None = None
         for sample in dataset.samples:
-            name = f"images/{Path(sample.name).with_suffix('')}_{sample.draw}{EXTENSIONS[options.format]}"
+            name = f"images/{stems[sample.image_id]}_{sample.draw}{EXTENSIONS[options.format]}"
             try:
-                raw = dataset.read(sample)
-                if raw.data.shape[:2] != (sample.height, sample.width):
-                    found = f"{raw.data.shape[1]}x{raw.data.shape[0]}"
-                    raise DataError(f"{sample.source}: is {found}, its labels say {sample.width}x{sample.height}")
+                raw = _read(dataset, sample)
+                if not _is_below(out / light / name, out / light / "images"):
+                    raise DataError(f"{sample.source}: its raw would not lie in {out / light / 'images'}; rename it")
+                if not started:
+                    _write_set(out, [], provenance)
+                    started = True
+                if stale is None:
+                    stale = _withdraw_labels(out / light)
                 _write(raw, out / light / name)
                 entries.append((sample, name))
             except OutputError:
@@ -92,10 +111,104 @@ def synthesise_set(
             on_image(name)
         if entries:
             write_json(out / light / LABELS_FILE, _labels(dataset, entries, light, options, provenance))
+            finished.append(light)
+            _write_set(out, finished, provenance)
+            _remove_stale(out / light, stale or set(), {name for _, name in entries})
         written[light] = len(entries)
-    if not any(written.values()):
+    if not finished:
         raise DataError(skipped[0][1] if skipped else f"{labels}: lists no images")
     return SynthSummary(written, skipped)
+
+
+def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
+    """Image id → path of its raws below `images` without draw and extension, different for each image.
+
+    The photo's own path without its extension; photos that differ in the extension only keep it, and entries of one
+    photo get their id too. Names that differ in upper and lower case only count as the same, as on some disks they are.
+
+    >>> output_stems({1: "a.jpg", 2: "a.png", 3: "b/c.jpg", 4: "d.jpg", 5: "d.jpg"})
+    {3: 'b/c', 1: 'a.jpg', 2: 'a.png', 4: 'd.jpg-4', 5: 'd.jpg-5'}
+    """
+    full = {key: Path(name).as_posix() for key, name in file_names.items()}
+    short = {key: name.removesuffix(Path(name).suffix) for key, name in full.items()}
+    counts = Counter(name.casefold() for name in short.values())
+    full_counts = Counter(name.casefold() for name in full.values())
+    stems = {key: name for key, name in short.items() if counts[name.casefold()] == 1}
+    taken = {name.casefold() for name in stems.values()}
+    for key, name in full.items():
+        if key in stems:
+            continue
+        stem = name if full_counts[name.casefold()] == 1 and name.casefold() not in taken else f"{name}-{key}"
+        while stem.casefold() in taken:
+            stem += "-"
+        stems[key] = stem
+        taken.add(stem.casefold())
+    return stems
+
+
+def _is_below(path: Path, folder: Path) -> bool:
+    """Whether `path` lies in `folder`, links followed."""
+    return path.resolve().is_relative_to(folder.resolve())
+
+
+def _write_set(out: Path, lights: list[str], provenance: dict[str, Any]) -> None:
+    """Writes which lights are finished: none while the first is being made, so that no older one is taken for it."""
+    write_json(out / SET_FILE, {"version": 1, "lights": lights, "provenance": provenance})
+
+
+def _withdraw_labels(folder: Path) -> set[str]:
+    """Removes the label file of an earlier run, and returns the images it listed that `synth` made.
+
+    Raises:
+        OutputError: it cannot be removed.
+    """
+    path = folder / LABELS_FILE
+    try:
+        content = read_json(path, DataError, "")
+    except DataError:
+        content = None
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be replaced ({error.strerror}); choose another --out") from error
+    entries = content.get("images") if isinstance(content, dict) else None
+    found: set[str] = set()
+    for entry in entries if isinstance(entries, list) else []:
+        name = entry.get("file_name") if isinstance(entry, dict) and "photo_id" in entry else None
+        if (
+            isinstance(name, str)
+            and re.fullmatch(r"images/[^\0]+_[0-9]+\.(png|dng)", name)
+            and ".." not in name.split("/")
+        ):
+            found.add(name)
+    return found
+
+
+def _remove_stale(folder: Path, listed_before: set[str], listed_now: set[str]) -> None:
+    """Removes the images that an earlier run listed and this one does not.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    # Upper and lower case may be the same file.
+    kept = {name.casefold() for name in listed_now}
+    for name in sorted(listed_before):
+        path = folder / name
+        if name.casefold() in kept or not _is_below(path, folder / "images") or not os.path.isfile(path):
+            continue
+        try:
+            path.unlink()
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be removed ({error.strerror}); choose another --out") from error
+
+
+def _read(dataset: SyntheticRaws, sample: Sample) -> RawImage:
+    """The raw of a sample, its size checked."""
+    raw = dataset.read(sample)
+    if raw.data.shape[:2] != (sample.height, sample.width):
+        found = f"{raw.data.shape[1]}x{raw.data.shape[0]}"
+        raise DataError(f"{sample.source}: is {found}, its labels say {sample.width}x{sample.height}")
+    return raw
 
 
 def _write(raw: RawImage, path: Path) -> None:

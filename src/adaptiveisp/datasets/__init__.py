@@ -1,24 +1,32 @@
 """Data sets, opened by what the command line was given."""
 
+import os
 from pathlib import Path
 
 from adaptiveisp.datasets.coco import CocoRaws, limit_photos
 from adaptiveisp.datasets.dataset import Dataset
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.files import read_json
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.unprocess import NoiseName
 
 LABELS_FILE = "labels.json"
 """Name of the COCO JSON in a folder made by `synth`."""
+SET_FILE = "set.json"
+"""Name of the list of lights in the folder above: `{"lights": [...]}`, those that the last run of `synth` finished."""
 
 
 class JoinedRaws:
-    """Several data sets as one, for instance the lights of a folder made by `synth`."""
+    """Several data sets as one, for instance the lights of a folder made by `synth`.
+
+    Raises:
+        DataError: two of them give one class id different names.
+    """
 
     def __init__(self, name: str, parts: list[CocoRaws]):
         self.name = name
-        self.categories = {key: value for part in parts for key, value in part.categories.items()}
+        self.categories = _joined_categories(parts)
         self.samples = [sample for part in parts for sample in part.samples]
         self._reader = parts[0]
 
@@ -27,17 +35,55 @@ class JoinedRaws:
         return self._reader.read(sample)
 
 
+def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
+    """Class id → name of all the parts."""
+    joined: dict[int, tuple[str, str]] = {}
+    for part in parts:
+        for key, name in part.categories.items():
+            known, source = joined.setdefault(key, (name, part.name))
+            if known != name:
+                raise DataError(
+                    f"{part.name}: class id {key} is {name!r}, but {known!r} in {source}; "
+                    "give both the same classes, or open them one by one"
+                )
+    return {key: name for key, (name, _) in joined.items()}
+
+
+def _label_files(folder: Path) -> list[Path]:
+    """The label files of the lights in a folder: those its `SET_FILE` lists, without one all there are."""
+    listing = folder / SET_FILE
+    if not os.path.isfile(listing):
+        return sorted(folder.glob(f"*/{LABELS_FILE}"))
+    remedy = "make the set again with `adaptiveisp synth --overwrite`, or open the folder of one light"
+    content = read_json(listing, DataError, remedy)
+    lights = content.get("lights") if isinstance(content, dict) else None
+    if not isinstance(lights, list) or not all(isinstance(light, str) and _is_plain(light) for light in lights):
+        raise DataError(f"{listing}: must hold the names of the lights; {remedy}")
+    if not lights:
+        raise DataError(f"{listing}: lists no light, the run that made it did not finish one; {remedy}")
+    files = [folder / light / LABELS_FILE for light in sorted(set(lights))]
+    for path in files:
+        if not os.path.isfile(path):
+            raise DataError(f"{path}: no such file, but {listing.name} lists its light; {remedy}")
+    return files
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is the name of a folder, not a path that leads elsewhere."""
+    return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
+
+
 def open_folder(folder: Path, limit: int = 0) -> Dataset:
-    """The raws of a folder made by `synth`: one light, or the folder above with all of them.
+    """The raws of a folder made by `synth`: one light, or the folder above with all that the last run made.
 
     Raises:
-        DataError: it holds no label file.
+        DataError: it holds no label file, a listed light has none, or the lights disagree about a class.
     """
     if (folder / LABELS_FILE).is_file():
         return CocoRaws(folder / LABELS_FILE, folder, limit)
     parts: list[CocoRaws] = []
     offset = 0
-    for labels in sorted(folder.glob(f"*/{LABELS_FILE}")):
+    for labels in _label_files(folder):
         part = CocoRaws(labels, labels.parent, draw_offset=offset)
         offset = 1 + max(sample.draw for sample in part.samples)
         parts.append(part)
@@ -73,7 +119,8 @@ def open_dataset(
         UsageError: the arguments contradict each other.
     """
     data = Path(data)
-    if not data.exists():
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    if not os.path.exists(data):
         raise DataError(f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, or a COCO JSON")
     if data.is_dir():
         if light is not None:
@@ -86,4 +133,4 @@ def open_dataset(
     return SyntheticRaws(data, images, light, draws, noise, seed, limit)
 
 
-__all__ = ["LABELS_FILE", "CocoRaws", "Dataset", "SyntheticRaws", "open_dataset", "open_folder"]
+__all__ = ["LABELS_FILE", "SET_FILE", "CocoRaws", "Dataset", "SyntheticRaws", "open_dataset", "open_folder"]

@@ -4,8 +4,10 @@ Source: the COCO data format (Lin et al. 2014), cocodataset.org/#format-data.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,38 @@ from adaptiveisp.types import Annotation, RawImage, Sample
 BOX_SLACK = 1.0
 """Pixels a box may stick out of its image: COCO's own boxes are rounded."""
 
+MAX_AREA = 1e10
+"""Greatest area of an object in square pixels; COCO's evaluation ignores larger ones."""
+MAX_COUNT = 2**31 - 1
+"""Greatest side of an image and number of a draw; greater ones are no counts but damage."""
+MAX_ID = 2**63 - 1
+"""Greatest id; ids are kept in arrays of 64 bits."""
+
 REMEDY = "give a COCO JSON with images, annotations and categories"
 
 
 @dataclass(frozen=True)
 class CocoImage:
-    """One entry of `images` with its annotations."""
+    """One entry of `images` with its annotations.
+
+    Attributes:
+        id: its id.
+        file_name: path of the file, relative and without `..`.
+        width, height: size in pixels, upright.
+        annotations: its labelled objects.
+        photo_id: the photo that a draw was made from; the image's own id if the file does not say.
+        draw: which random draw of the photo, 0 if the file does not say.
+        light: brightness factor in (0, 1], None if unknown.
+    """
 
     id: int
     file_name: str
     width: int
     height: int
     annotations: tuple[Annotation, ...]
-    extra: dict[str, Any]
+    photo_id: int
+    draw: int
+    light: float | None
 
 
 @dataclass(frozen=True)
@@ -45,38 +66,129 @@ def load_coco(path: Path) -> CocoLabels:
     """Labels of a COCO JSON file; boxes may stick out of their image by a pixel.
 
     Raises:
-        DataError: the file is missing, malformed or empty, or an annotation has an unknown image or class or lies
-            outside its image.
+        DataError: the file is missing, malformed or empty; an id, or a draw of a photo, is listed twice; a value is of
+            the wrong kind or out of range; a file name leads out of its folder; an annotation has an unknown image or
+            class or lies outside its image.
     """
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; {REMEDY}")
     content = read_json(path, DataError, REMEDY)
+    where = str(path)
     try:
-        categories = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        entries = {int(i["id"]): i for i in content["images"]}
-        by_image: dict[int, list[Annotation]] = {key: [] for key in entries}
-        for number, annotation in enumerate(content["annotations"], 1):
-            image_id, checked = _annotation(
-                annotation, entries, categories, f"{path}: annotation {annotation.get('id', number)}"
-            )
+        categories: dict[int, str] = {}
+        for number, entry in enumerate(content["categories"], 1):
+            where = f"{path}: category {number}"
+            key = _whole(entry["id"], where, "id", -MAX_ID, MAX_ID)
+            if key in categories:
+                raise DataError(f"{path}: category id {key} is listed twice; give each class its own id")
+            categories[key] = _text(str(entry["name"]), where, "name")
+        images: dict[int, CocoImage] = {}
+        for number, entry in enumerate(content["images"], 1):
+            where = f"{path}: image {number}"
+            image = _image(entry, path, where)
+            if image.id in images:
+                raise DataError(f"{path}: image id {image.id} is listed twice; give each image its own id")
+            images[image.id] = image
+        by_image: dict[int, list[Annotation]] = {key: [] for key in images}
+        for number, entry in enumerate(content["annotations"], 1):
+            where = f"{path}: annotation {number}"
+            where = f"{path}: annotation {_shown(entry.get('id', number))}"  # by its own id, once it surely is a dict
+            image_id, checked = _annotation(entry, images, categories, where)
             by_image[image_id].append(checked)
-        images = tuple(
-            CocoImage(key, str(i["file_name"]), int(i["width"]), int(i["height"]), tuple(by_image[key]), dict(i))
-            for key, i in entries.items()
-        )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(f"{path}: malformed ({type(error).__name__}: {error}); {REMEDY}") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        detail = next(iter(str(error).splitlines()), "")
+        raise DataError(f"{where}: malformed ({type(error).__name__}: {detail}); {REMEDY}") from error
     if not images:
         raise DataError(f"{path}: lists no images; {REMEDY}")
-    return CocoLabels(path, images, categories)
+    _check_draws(images.values(), path)
+    complete = tuple(replace(image, annotations=tuple(by_image[key])) for key, image in images.items())
+    return CocoLabels(path, complete, categories)
+
+
+def _image(entry: dict[str, Any], path: Path, where: str) -> CocoImage:
+    """The checked entry, its annotations still missing."""
+    key = _whole(entry["id"], where, "id", -MAX_ID, MAX_ID)
+    where = f"{path}: image {key}"
+    light, photo_id, draw = (entry.get(name) for name in ("light", "photo_id", "draw"))
+    return CocoImage(
+        id=key,
+        file_name=_file_name(entry["file_name"], where),
+        width=_whole(entry["width"], where, "width", 1, MAX_COUNT),
+        height=_whole(entry["height"], where, "height", 1, MAX_COUNT),
+        annotations=(),
+        photo_id=key if photo_id is None else _whole(photo_id, where, "photo_id", 0, MAX_ID),
+        draw=0 if draw is None else _whole(draw, where, "draw", 0, MAX_COUNT),
+        light=None if light is None else _light(light, where),
+    )
+
+
+def _whole(value: Any, where: str, key: str, low: int, high: int) -> int:
+    """A whole number in [low, high]; some tools write it as 12.0 or "12"."""
+    is_text = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value)
+    if is_text or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        wanted = f"a whole number from {low}" if low >= 0 else "a whole number"
+        raise DataError(f"{where}: {key} {_shown(value)} must be {wanted} to {high}; correct it")
+    return value
+
+
+def _light(value: Any, where: str) -> float:
+    """A brightness factor in (0, 1]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise DataError(
+            f"{where}: light {_shown(value)} must be a number above 0, at most 1; correct it or leave it out"
+        )
+    return float(value)
+
+
+def _text(value: Any, where: str, key: str) -> str:
+    """Text that can be written to a file: JSON can hold halves of characters."""
+    if not isinstance(value, str) or re.search(r"[\ud800-\udfff]", value):
+        raise DataError(f"{where}: {key} {_shown(value)} must be text; correct it")
+    return value
+
+
+def _file_name(value: Any, where: str) -> str:
+    """A path that stays below the folder it is relative to, in one line."""
+    name = _text(value, where, "file_name")
+    path = Path(name)
+    # Both kinds of separators, so that a label file means the same on every system.
+    leads_out = bool(path.anchor) or ".." in re.split(r"[/\\]", name)
+    if leads_out or not path.name or "\0" in name or name.splitlines() != [name]:
+        raise DataError(f"{where}: file_name {_shown(name)} must be a path below the folder of the images; correct it")
+    return name
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: one line, not too long, printable."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
+    """Refuses two images that would be the same draw of the same photo: results could not be told apart.
+
+    Raises:
+        DataError: names both images.
+    """
+    seen: dict[tuple[int, int], int] = {}
+    for image in images:
+        first = seen.setdefault((image.photo_id, image.draw), image.id)
+        if first != image.id:
+            raise DataError(
+                f"{path}: images {first} and {image.id} are both draw {image.draw} of photo {image.photo_id}; "
+                "number the draws of a photo"
+            )
 
 
 def _annotation(
-    entry: dict[str, Any], images: dict[int, dict[str, Any]], categories: dict[int, str], where: str
+    entry: dict[str, Any], images: dict[int, CocoImage], categories: dict[int, str], where: str
 ) -> tuple[int, Annotation]:
     """The image id and the checked annotation."""
-    image_id, category = int(entry["image_id"]), int(entry["category_id"])
+    image_id = _whole(entry["image_id"], where, "image_id", -MAX_ID, MAX_ID)
+    category = _whole(entry["category_id"], where, "category_id", -MAX_ID, MAX_ID)
     if image_id not in images:
         raise DataError(f"{where} belongs to image {image_id}, which is not listed; remove it or list its image")
     if category not in categories:
@@ -87,16 +199,20 @@ def _annotation(
         all(math.isfinite(v) for v in (x, y, width, height))
         and min(width, height) >= 0
         and min(x, y) >= -BOX_SLACK
-        and x + width <= int(image["width"]) + BOX_SLACK
-        and y + height <= int(image["height"]) + BOX_SLACK
+        and x + width <= image.width + BOX_SLACK
+        and y + height <= image.height + BOX_SLACK
     )
     if not inside:
         raise DataError(
-            f"{where}: box {entry['bbox']} (x, y, width, height) does not lie inside its image "
-            f"{image['file_name']} of {image['width']}x{image['height']} pixels; correct or remove it"
+            f"{where}: box {_shown(entry['bbox'])} (x, y, width, height) does not lie inside its image "
+            f"{image.file_name} of {image.width}x{image.height} pixels; correct or remove it"
         )
-    area = float(entry.get("area", width * height))
-    return image_id, Annotation(category, (x, y, width, height), area, int(entry.get("iscrowd", 0)))
+    given, crowd = entry.get("area"), entry.get("iscrowd", 0)
+    area = width * height if given is None else float(given)
+    if not 0 <= area <= MAX_AREA:
+        raise DataError(f"{where}: area {area:g} must be from 0 to {MAX_AREA:g} square pixels; correct it")
+    iscrowd = _whole(int(crowd) if isinstance(crowd, bool) else crowd, where, "iscrowd", 0, 1)
+    return image_id, Annotation(category, (x, y, width, height), area, iscrowd)
 
 
 class CocoRaws:
@@ -121,15 +237,14 @@ class CocoRaws:
 
     @staticmethod
     def _sample(image: CocoImage, folder: Path, draw_offset: int) -> Sample:
-        light = image.extra.get("light")
         return Sample(
-            image_id=int(image.extra.get("photo_id", image.id)),
-            draw=int(image.extra.get("draw", 0)) + draw_offset,
+            image_id=image.photo_id,
+            draw=image.draw + draw_offset,
             name=image.file_name,
             width=image.width,
             height=image.height,
             annotations=image.annotations,
-            light=None if light is None else float(light),
+            light=image.light,
             source=folder / image.file_name,
         )
 

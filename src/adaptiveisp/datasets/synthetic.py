@@ -34,7 +34,7 @@ def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, PilImage.DecompressionBombError, OSError, SyntaxError) as error:
         raise DataError(f"{path}: cannot be read as a photo ({error}); replace or remove it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
@@ -68,6 +68,8 @@ class SyntheticRaws:
         checked = load_coco(labels)
         self.name = f"{labels} ({light}, {draws} draws, noise {noise}, seed {seed})"
         self.categories = checked.categories
+        self.file_names = {image.id: image.file_name for image in checked.images}
+        """Image id → file name of every photo, also of those beyond `limit`."""
         self.light, self.noise, self.seed, self.as_mosaic = light, noise, seed, as_mosaic
         samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)

@@ -126,29 +126,19 @@ def _check_facts(detector: Detector, text: str) -> None:
     Raises:
         DetectorError: names the attribute.
     """
-    # A protocol holds names only; what an own detector puts there must be looked at, or it fails deep inside a run.
-    stride: Any = detector.stride
-    names: Any = detector.class_names
-    faults = {
-        "name": not isinstance(detector.name, str) or not detector.name,
-        "class_names": not isinstance(names, Sequence)
-        or isinstance(names, str)
-        or not names
-        or not all(isinstance(name, str) for name in names),
-        "stride": not isinstance(stride, int) or isinstance(stride, bool) or stride < 1,
-        "weights_sha256": not isinstance(detector.weights_sha256, str),
-    }
-    expected = {
-        "name": "text",
-        "class_names": "the names of at least one class",
-        "stride": "a whole number of pixels, at least 1",
-        "weights_sha256": 'text ("" if there are no weights)',
-    }
-    for attribute, wrong in faults.items():
-        if wrong:
-            found = repr(getattr(detector, attribute)).replace("\n", " ")
-            shown = found if len(found) <= 60 else f"{found[:57]}..."
-            raise DetectorError(f"{text}: its {attribute} is {shown}, expected {expected[attribute]}")
+    # A protocol asks for names only; what an own detector puts there must be looked at, or it fails deep inside a run.
+    name, names, stride = detector.name, detector.class_names, detector.stride
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    facts = (
+        ("name", isinstance(name, str) and name != "", "text"),
+        ("class_names", is_list and len(names) > 0 and all(isinstance(n, str) for n in names), "a list of class names"),
+        ("stride", isinstance(stride, int) and not isinstance(stride, bool) and stride >= 1, "a whole number from 1"),
+        ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
+    )
+    for attribute, is_right, expected in facts:
+        if not is_right:
+            found = " ".join(repr(getattr(detector, attribute)).split())
+            raise DetectorError(f"{text}: its {attribute} is {found[:60]}, expected {expected}")
 
 
 @contextmanager

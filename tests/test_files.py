@@ -1,0 +1,78 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from adaptiveisp.errors import DataError, OutputError
+from adaptiveisp.files import atomic_path, read_json, write_json
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"a": NaN}', "holds NaN, which is no JSON number"),
+        (b'{"a": -Infinity}', "holds -Infinity, which is no JSON number"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"a": "\xff"}', "is not UTF-8 text"),
+        (b"{", "is not valid JSON"),
+        (b"9" * 10_000, "is not valid JSON"),
+    ],
+)
+def test_what_is_no_json_is_refused_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_json(path, DataError, "write it again")
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ") and text.endswith("; write it again") and "\n" not in text
+
+
+def test_json_comes_back(tmp_path: Path) -> None:
+    value = {"text": "γ", "numbers": [1, 0.1, 1e300, None, True]}
+    write_json(tmp_path / "deep" / "a.json", value)
+    assert read_json(tmp_path / "deep" / "a.json", DataError, "") == value
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert os.listdir(tmp_path) == ["deep"]
+
+
+class OwnError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("error", [OwnError("mine"), ValueError("no"), KeyboardInterrupt(), SystemExit(3)])
+def test_a_failure_leaves_nothing_behind(error: BaseException, tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text("old")
+    for name in ("old.json", "new.json"):
+        with pytest.raises(type(error)), atomic_path(tmp_path / name) as temporary:
+            temporary.write_text("half")
+            raise error
+    assert os.listdir(tmp_path) == ["old.json"]
+    assert (tmp_path / "old.json").read_text() == "old"
+
+
+def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"a\.json: cannot be written \(No space left on device\)"),
+        atomic_path(tmp_path / "a.json"),
+    ):
+        raise OSError(28, os.strerror(28))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    for path in (tmp_path / ("x" * 300), tmp_path / ("y" * 300) / "a.json"):
+        with pytest.raises(OutputError, match="File name too long") as caught, atomic_path(path):
+            raise AssertionError("the block must not run")
+        assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps([1]))
+        assert not path.exists()
+    assert path.read_text() == "[1]"
+    assert os.listdir(tmp_path) == ["a.json"]

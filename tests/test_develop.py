@@ -1,8 +1,5 @@
 """Developing: values by hand, Pillow's idea of orientation, LibRaw's linear output, and real sensor frames."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +9,6 @@ from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw import BayerHeader, read_raw
 from adaptiveisp.types import BAYER_PATTERNS, RawImage
-
-DATA = Path(os.environ.get("ADAPTIVEISP_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -159,10 +154,10 @@ SENSOR_FRAMES = [
 
 
 @pytest.mark.parametrize(("name", "header"), SENSOR_FRAMES)
-def test_real_sensor_frames_load_and_develop(name, header):
-    path = DATA / "bayer" / name
+def test_real_sensor_frames_load_and_develop(shared, name, header):
+    path = shared / "data" / "bayer" / name
     if not path.exists():
-        pytest.skip(f"{path} is absent; set ADAPTIVEISP_DATA to the folder that holds bayer/")
+        pytest.skip(f"no {path}")
     raw = read_raw(path, header)
     rgb = develop(raw)
     assert rgb.shape == (3, header.height, header.width)

@@ -1,5 +1,6 @@
 """The DNG writer, read back by LibRaw, ExifRead and our own tag reader."""
 
+import math
 import struct
 
 import numpy as np
@@ -152,6 +153,17 @@ def test_damaged_directories_give_no_tags_and_no_crash(tmp_path):
     assert read_dng_tags(tmp_path / "missing.dng") == read_dng_tags(tmp_path) == type(read_dng_tags(path))()
 
 
+@pytest.mark.parametrize("tag", [330, 34665, 273, 279, 324, 325, 50714, 34855])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -5.0, 1e300])
+def test_doubles_where_offsets_belong_are_passed_over(tmp_path, tag, value):
+    entries = [(262, 3, 1, struct.pack("<HH", 32803, 0)), (50706, 1, 4, bytes([1, 4, 0, 0]))]
+    entries.append((tag, 12, 1, struct.pack("<I", 100)))
+    directory = struct.pack("<H", 3) + b"".join(struct.pack("<HHI4s", *entry) for entry in sorted(entries)) + bytes(4)
+    content = (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(100, b"\0") + struct.pack("<d", value)
+    (tmp_path / "x.dng").write_bytes(content)
+    assert read_dng_tags(tmp_path / "x.dng").missing_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -159,6 +171,8 @@ def test_damaged_directories_give_no_tags_and_no_crash(tmp_path):
         ({"data": np.zeros((24, 24), np.float32)}, "float32"),
         ({"data": np.zeros((21, 24), np.uint16)}, "too small"),
         ({"white_level": 70000.0}, "65535"),
+        ({"white_level": math.inf}, "65535"),
+        ({"white_level": math.nan}, "65535"),
         ({"black_level": (5000.0,) * 4}, "black"),
     ],
 )

@@ -1,9 +1,16 @@
 """Reading every kind of raw file, and the message for every kind of broken one."""
 
+import errno
 import json
+import logging
 import os
 import struct
+import sys
+import tempfile
+import threading
+import warnings
 import zlib
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +18,7 @@ import pytest
 
 from adaptiveisp import dng
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import OutputError, RawFileError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, OutputError, RawFileError, UsageError
 from adaptiveisp.raw import (
     KNOWN_EXTENSIONS,
     BayerHeader,
@@ -122,6 +129,54 @@ def test_camera_render_of_a_headerless_mosaic_and_of_rgb(tmp_path):
         camera_render(read_raw(tmp_path / "x.png"))
 
 
+@pytest.mark.parametrize(
+    ("pixels", "header", "message"),
+    [
+        (random_pixels((18, 18)), None, "18x18 is too small"),
+        (np.random.default_rng(0).random((30, 30), np.float32), None, "integers, not float32"),
+        (random_pixels((30, 30)), BayerHeader(black=1.0, white=70000.0), "65535"),
+    ],
+)
+def test_camera_render_names_the_raw_that_no_dng_can_hold(tmp_path, pixels, header, message):
+    np.save(tmp_path / "x.npy", pixels)
+    (tmp_path / "x.yaml").write_text("raw-pattern: RGGB\n")
+    raw = read_raw(tmp_path / "x.npy", header)
+    with pytest.raises(RawFileError, match=message) as caught:
+        camera_render(raw)
+    assert str(caught.value).startswith(f"{tmp_path / 'x.npy'}: ") and "mosaic.dng" not in str(caught.value)
+
+
+def test_camera_render_names_the_raw_when_there_is_no_room_or_libraw_fails(monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    raw = mosaic_raw(path=Path("x.npy"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(RawFileError, match=r"^x\.npy: no temporary DNG .*No space left.*TMPDIR"):
+            camera_render(raw)
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "mkdtemp", full)
+        with pytest.raises(RawFileError, match=r"^x\.npy: no temporary DNG .*No space left.*TMPDIR"):
+            camera_render(raw)
+
+    def failing(name):
+        raise rawpy.LibRawDataError(b"data error")
+
+    monkeypatch.setattr(rawpy, "imread", failing)
+    with pytest.raises(RawFileError, match=r"^x\.npy: is damaged"):
+        camera_render(raw)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (2, 8)])
+def test_filters_that_are_neither_bayer_nor_x_trans_are_an_error(tmp_path, size):
+    cells = [0, 1, 1, 2] + [0] * 12
+    tags = {33421: dng._shorts(33421, *size), 33422: dng._bytes(33422, *cells)}
+    write_dng_variant(tmp_path / "x.dng", mosaic_raw(), tags)
+    with pytest.raises(RawFileError, match=r"x\.dng: its colour filters are neither"):
+        read_raw(tmp_path / "x.dng")
+
+
 def test_is_libraw_file():
     own = {extension for extension in KNOWN_EXTENSIONS if not is_libraw_file(Path(f"x{extension}"))}
     assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy"}
@@ -209,11 +264,21 @@ def test_the_nearer_sidecar_wins_and_foreign_yaml_is_left_alone(tmp_path):
         ("raw-size: huge", "WIDTHxHEIGHT"),
         ("raw-bits: 20", "8 to 16"),
         ("raw-bits: ten", "wrong type"),
+        ("raw-bits: .inf", "too large"),
+        ("raw-bits: .nan", "wrong type"),
+        ("raw-white: " + 400 * "9", "too large"),
+        ("raw-black: " + 400 * "9", "too large"),
+        ("raw-white: .inf", "finite"),
         ("raw-pattern: RGBG", "RGGB"),
         ("raw-depth: 8", "unknown key raw-depth"),
         ("raw-black: [1, 2]", "four"),
         ("raw-black: -1", "negative"),
         ("a: [", "YAML"),
+        (5000 * "[", "YAML"),
+        ("raw-bits: !!int ''", "YAML"),
+        ("raw-bits: !!bool maybe", "YAML"),
+        ("raw-bits: !!timestamp soon", "YAML"),
+        ("raw-bits: " + 5000 * "9", "YAML"),
     ],
 )
 def test_bad_sidecars(tmp_path, text, message):
@@ -222,6 +287,22 @@ def test_bad_sidecars(tmp_path, text, message):
     with pytest.raises(RawFileError, match=message) as caught:
         read_raw(tmp_path / "x.raw")
     assert "x.raw.yaml" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_pattern_may_be_written_in_lower_case(tmp_path):
+    (tmp_path / "x.raw").write_bytes(random_pixels((20, 26), 256, np.uint8).tobytes())
+    assert read_raw(tmp_path / "x.raw", BayerHeader(26, 20, 8, "grbg")).pattern == "GRBG"
+    (tmp_path / "x.yaml").write_text("raw-size: 26x20\nraw-bits: 8\nraw-pattern: Bggr\n")
+    assert read_raw(tmp_path / "x.raw").pattern == "BGGR"
+    assert BayerHeader(pattern="rggb") == BayerHeader(pattern="RGGB")
+    with pytest.raises(UsageError, match="choose one of RGGB"):
+        BayerHeader(pattern="rgbg")
+
+
+def test_a_name_that_leaves_no_room_for_a_sidecar(tmp_path):
+    path = tmp_path / ("x" * 247 + ".npy")
+    np.save(path, random_pixels((20, 20, 3)))
+    assert read_raw(path).data.shape == (20, 20, 3)
 
 
 def test_missing_header_and_wrong_size_say_what_to_do(tmp_path):
@@ -272,15 +353,96 @@ def test_the_recipe_is_found_in_an_itxt_chunk_too(tmp_path):
         assert read_raw(tmp_path / "b.png").unprocessing == RECIPE
 
 
-@pytest.mark.parametrize("note", ['{"adaptiveisp": 1}', '{"adaptiveisp": 1', '{"adaptiveisp": 9, "light": 1}'])
-def test_a_damaged_recipe_is_an_error(tmp_path, note):
-    write_png16(random_pixels((20, 20, 3)), tmp_path / "a.png")
-    content = (tmp_path / "a.png").read_bytes()
+def write_png_with_note(path, note):
+    write_png16(random_pixels((20, 20, 3)), path)
+    content = path.read_bytes()
     chunk = b"tEXtadaptiveisp\0" + note.encode()
     framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    (tmp_path / "a.png").write_bytes(content[:33] + framed + content[33:])
-    with pytest.raises(RawFileError, match=r"a\.png: its note"):
+    path.write_bytes(content[:33] + framed + content[33:])
+
+
+def assert_note_refused(path, name=""):
+    with pytest.raises(RawFileError, match=rf"{path.name}: its note .*{name}.*; make it again with adaptiveisp synth$"):
+        read_raw(path)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        '{"adaptiveisp": 1}',
+        '{"adaptiveisp": 1',
+        '{"adaptiveisp": 9, "light": 1}',
+        '{"adaptiveisp": ' + 5000 * "[",
+        '{"adaptiveisp": 1, "light": ' + 5000 * "9" + "}",
+    ],
+)
+def test_a_damaged_recipe_is_an_error(tmp_path, note):
+    write_png_with_note(tmp_path / "a.png", note)
+    assert_note_refused(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("light", (0, -0.1, 1.01, float("nan"), float("inf"), "0.5", None, True)),
+        ("rgb_gain", (0, -1.0, float("inf"), 10**400)),
+        ("red_gain", (0, -1.0, float("nan"))),
+        ("blue_gain", (0, -1.0, [1.0])),
+        (
+            "ccm",
+            ([1.0] * 9, [0.0] * 9, [1.0] * 8, list(range(9)), [1, 0, 0, 0, float("inf"), 0, 0, 0, 1], "100010001", 3),
+        ),
+        ("shot", (-1e-9, float("inf"), "0")),
+        ("read", (-1e-9, float("nan"), {})),
+        ("noise", (None, 3, ["sensor"])),
+        ("bits", (-1, 17, float("inf"), 12.0, "12", True)),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_an_error(tmp_path, name, values):
+    for value in values:
+        write_png_with_note(tmp_path / "a.png", json.dumps({"adaptiveisp": 1, **asdict(RECIPE), name: value}))
+        assert_note_refused(tmp_path / "a.png", name)
+
+
+def test_a_recipe_at_its_limits_is_taken(tmp_path):
+    entries = {**asdict(RECIPE), "light": 1, "shot": 0, "read": 0, "bits": 16}
+    write_png_with_note(tmp_path / "a.png", json.dumps({"adaptiveisp": 1, **entries}))
+    found = read_raw(tmp_path / "a.png").unprocessing
+    assert found == Unprocessing(**entries) and type(found.light) is float and type(found.bits) is int
+
+
+def test_a_dng_with_a_bad_recipe_is_an_error(tmp_path):
+    note = json.dumps({"adaptiveisp": 1, **asdict(RECIPE), "bits": float("inf")})
+    write_dng_variant(tmp_path / "x.dng", mosaic_raw(), {270: dng._text(270, note)})
+    assert_note_refused(tmp_path / "x.dng", "bits")
+
+
+def test_a_wrong_checksum_is_damage_and_prints_nothing(tmp_path, capfd):
+    write_png16(random_pixels((20, 20, 3)), tmp_path / "a.png", RECIPE)
+    content = bytearray((tmp_path / "a.png").read_bytes())
+    content[60] ^= 1  # inside the text
+    (tmp_path / "a.png").write_bytes(content)
+    with pytest.raises(RawFileError, match="wrong checksum"):
         read_raw(tmp_path / "a.png")
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "read"),
+    [
+        ("imagecodecs", lambda folder: write_png16(random_pixels((20, 20, 3)), folder / "x.png")),
+        ("imagecodecs", lambda folder: read_raw(folder / "a.png")),
+        ("tifffile", lambda folder: read_raw(folder / "a.tif")),
+        ("rawpy", lambda folder: read_raw(folder / "a.dng")),
+        ("rawpy", lambda folder: camera_render(mosaic_raw())),
+    ],
+)
+def test_a_missing_library_says_what_to_install(tmp_path, monkeypatch, module, read):
+    for name in ("a.png", "a.tif", "a.dng"):
+        (tmp_path / name).write_bytes(b"anything")
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(AdaptiveISPError, match=rf"{module} is not installed; run: pip install 'adaptiveisp\[raw\]'"):
+        read(tmp_path)
 
 
 def test_write_png16_refuses_other_arrays(tmp_path):
@@ -367,17 +529,42 @@ def test_npy_hdr_with_few_lit_pixels_uses_its_maximum(tmp_path):
     [
         (np.full((20, 20, 3), np.nan), "NaN"),
         (np.full((20, 20, 3), np.inf, np.float32), "infinite"),
+        (np.full((20, 20, 3), 1e300), "too large"),
         (np.array([{"a": 1}], dtype=object), "holds no numbers"),
         (np.ones((20, 20, 3), bool), "bool"),
         (np.ones((20, 20, 3), complex), "complex"),
         (np.ones(50), "shape 50"),
+        (np.zeros((0, 20, 3), np.int32), "no pixels"),
+        (np.zeros((20, 0), np.float32), "no pixels"),
         (np.float64(3), "single number"),
     ],
 )
 def test_bad_npy(tmp_path, pixels, message):
     np.save(tmp_path / "x.npy", pixels)
-    with pytest.raises(RawFileError, match=message):
+    with warnings.catch_warnings(), pytest.raises(RawFileError, match=message):
+        warnings.simplefilter("error")
         read_raw(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "((((",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (1" + 40 * "0" + ", 2, 3)}",
+        "{'descr': '<u2', 'fortran_order': False, 'shape': (-1, 2, 3)}",
+        "{'descr': 'nothing', 'fortran_order': False, 'shape': (1, 2, 3)}",
+        "{'descr': " + 2000 * "[" + "}",
+        "",
+    ],
+    ids=["tokens", "huge", "negative", "type", "deep", "empty"],
+)
+def test_npy_with_a_damaged_header(tmp_path, header):
+    text = header.encode() + b"\n"
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(100))
+    with pytest.raises(RawFileError, match=r"x\.npy: is damaged or holds no numbers") as caught:
+        read_raw(path)
+    assert "\n" not in str(caught.value)
 
 
 # --- broken and odd files ----------------------------------------------------------------------------------------
@@ -417,6 +604,47 @@ def test_damaged_files_are_one_line_errors_that_name_the_file(tmp_path, capfd, g
     assert capfd.readouterr().err == ""
 
 
+def test_damaged_tiffs_leave_no_log_lines_and_other_threads_keep_theirs(tmp_path, caplog, good, monkeypatch):
+    path = tmp_path / "x.tif"
+    path.write_bytes(struct.pack("<2sHI", b"II", 42, 8) + bytes(20))
+    with pytest.raises(RawFileError):
+        read_raw(path)
+    content = bytearray(good[".tif"])
+    struct.pack_into("<I", content, 4, 2**31)  # the first directory lies beyond the end
+    path.write_bytes(content)
+    with pytest.raises(RawFileError, match="is damaged or no TIFF"):
+        read_raw(path)
+    assert caplog.records == []
+
+    logger = logging.getLogger("tifffile")
+    opened = tifffile.TiffFile
+
+    def opening(name):
+        other = threading.Thread(target=logger.error, args=("of another thread",))
+        other.start()
+        other.join()
+        logger.error("of this thread")
+        return opened(name)
+
+    path.write_bytes(good[".tif"])
+    monkeypatch.setattr(tifffile, "TiffFile", opening)
+    read_raw(path)
+    logger.error("afterwards")
+    assert caplog.messages == ["of another thread", "afterwards"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300 + ".dng", "x" * 300, "a\0b.dng"])
+def test_impossible_file_names_are_one_line_errors(tmp_path, name):
+    with pytest.raises(RawFileError, match=r": (cannot be read|no such file)") as caught:
+        read_raw(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    touch(tmp_path, "good.dng")
+    found, missing = find_raw_files([str(tmp_path / name), str(tmp_path / "good.dng")])
+    assert [path.name for path, _ in found] == ["good.dng"] and [text for text, _ in missing] == [str(tmp_path / name)]
+    with pytest.raises(RawFileError):
+        find_raw_files([str(tmp_path / name)])
+
+
 def test_missing_folder_and_unknown_extension(tmp_path):
     (tmp_path / "x.txt").write_text("hello")
     for path, message in (("y.dng", "no such file"), (".", "is a folder"), ("x.txt", r"unknown extension '\.txt'")):
@@ -447,8 +675,16 @@ def test_black_frames_are_refused_and_almost_black_ones_are_not(tmp_path):
 
 def test_white_below_black_is_refused(tmp_path):
     save(tmp_path / "x.png", random_pixels((20, 20, 3)))
-    with pytest.raises(RawFileError, match="not above black"):
-        read_raw(tmp_path / "x.png", BayerHeader(black=100.0, white=90.0))
+    for black, white in ((100.0, 90.0), (5000.0, 5000.0), (5000.0, 100.0)):  # the last two leave no pixel above black
+        with pytest.raises(RawFileError, match="not above black level"):
+            read_raw(tmp_path / "x.png", BayerHeader(black=black, white=white))
+
+
+def test_a_black_hdr_frame_is_dark_and_has_no_wrong_levels(tmp_path):
+    save(tmp_path / "x.npy", np.zeros((20, 20, 3), np.int32))
+    for header in (None, BayerHeader(black=64.0)):
+        with pytest.raises(RawFileError, match="lens cap"):
+            read_raw(tmp_path / "x.npy", header)
 
 
 # --- finding files -----------------------------------------------------------------------------------------------
@@ -495,6 +731,67 @@ def test_a_missing_input_among_others_is_reported_and_the_rest_found(tmp_path):
     found, missing = find_raw_files([str(tmp_path / "gone.dng"), str(tmp_path / "x.dng")])
     assert [path.name for path, _ in found] == ["x.dng"]
     assert [name for name, _ in missing] == [str(tmp_path / "gone.dng")] and "no such file" in missing[0][1]
+
+
+def test_an_empty_input_is_not_the_current_folder(tmp_path, monkeypatch):
+    touch(tmp_path, "x.dng")
+    monkeypatch.chdir(tmp_path)
+    for inputs in ([""], ["x.dng", ""]):
+        with pytest.raises(UsageError, match="an input is empty; check the shell variable"):
+            find_raw_files(inputs)
+
+
+def test_what_lies_in_the_output_folder_is_no_input(tmp_path, monkeypatch):
+    touch(tmp_path, "a.dng", "out/a.png", "out/sub/b.png", "output.png", "outer/c.png")
+    monkeypatch.chdir(tmp_path)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "out")
+    for out in (Path("out"), tmp_path / "out", link, Path("outer/../out")):
+        assert stems(find_raw_files(["."], out)) == ["a", "output", "outer/c"]
+        assert stems(find_raw_files([str(tmp_path)], out)) == ["a", "output", "outer/c"]
+        assert stems(find_raw_files(["*.dng", "**/*.png"], out)) == ["a", "outer/c", "output"]
+        assert stems(find_raw_files(["*/*.png"], out)) == ["outer/c"]
+        assert stems(find_raw_files(["a.dng", "out/sub/b.png"], out)) == ["a", "b"]  # named by itself
+        with pytest.raises(RawFileError, match="all 2 raw files lie in the output folder"):
+            find_raw_files(["out"], out)
+    assert stems(find_raw_files(["."], tmp_path / "not-yet-there")) == stems(find_raw_files(["."]))
+
+
+def test_names_of_a_runs_own_files_are_not_given_away(tmp_path):
+    touch(tmp_path, "Overview.png", "summary.dng", "skipped.nef", "params.npy", "sub/overview.png", "overviews.png")
+    expected = ["Overview_png", "overviews", "params_npy", "skipped_nef", "summary_dng", "sub/overview"]
+    assert stems(find_raw_files([str(tmp_path)])) == expected
+    touch(tmp_path, "overview_png.dng")
+    assert "Overview_png_2" in stems(find_raw_files([str(tmp_path)]))
+
+
+def outputs_of(stem):
+    endings = ("", ".boxes", ".full", ".step0-developed", ".step1-exposure", ".STEP12-white_balance")
+    return {f"{stem}{end}.png".lower() for end in endings} | {
+        f"{stem}{e}.json".lower() for e in (".boxes", ".pipeline")
+    }
+
+
+def test_outputs_of_one_input_are_never_those_of_another(tmp_path):
+    names = ["x.png", "x.boxes.png", "x.full.tif", "x.pipeline.npy", "x.step0-developed.png", "X.Step1-Exposure.dng"]
+    names += ["x.boxes.boxes.png", "x.step1-a.boxes.png", "x_boxes.png", "x.v2.png", "x.step1.png", "boxes.png"]
+    touch(tmp_path, *names)
+    found = stems(find_raw_files([str(tmp_path)]))
+    assert len(found) == len(names)
+    claimed = [output for stem in found for output in outputs_of(stem)]
+    assert len(claimed) == len(set(claimed))
+    assert {"x", "x.v2", "x.step1", "boxes", "x_full", "x_pipeline", "x_step0-developed"} <= set(found)
+
+
+def test_links_that_lead_nowhere_are_found_and_fail_alone(tmp_path):
+    touch(tmp_path, "a.dng")
+    (tmp_path / "loop.dng").symlink_to(tmp_path / "loop.dng")
+    (tmp_path / "gone.dng").symlink_to(tmp_path / "nothing.dng")
+    found, _ = find_raw_files([str(tmp_path)])
+    assert [path.name for path, _ in found] == ["a.dng", "gone.dng", "loop.dng"]
+    for name in ("gone.dng", "loop.dng"):
+        with pytest.raises(RawFileError, match=name):
+            read_raw(tmp_path / name)
 
 
 def test_nothing_found(tmp_path):

@@ -269,9 +269,7 @@ def _read_directories(stream: BinaryIO) -> list[_Directory]:
         directory = _read_directory(stream, waiting.pop(0), order)
         directories.append(directory)
         for pointer in (330, 34665):  # SubIFDs, EXIF
-            offsets = directory.get(pointer, ())
-            if not isinstance(offsets, str):
-                waiting += [int(offset) for offset in offsets]
+            waiting += _offsets(directory, pointer)
     return directories
 
 
@@ -312,6 +310,11 @@ def _decode(content: bytes, code: str, order: str) -> str | tuple[float, ...]:
 def _numbers(directory: _Directory, tag: int) -> tuple[float, ...]:
     value = directory.get(tag, ())
     return () if isinstance(value, str) else value
+
+
+def _offsets(directory: _Directory, tag: int) -> list[int]:
+    """The values that can be offsets or lengths; damaged files have fractions, NaN and negative ones there too."""
+    return [value for value in _numbers(directory, tag) if isinstance(value, int) and value >= 0]
 
 
 def _number(directory: _Directory, tag: int) -> float | None:
@@ -368,8 +371,8 @@ def _noise_of(directories: list[_Directory]) -> tuple[float, float] | None:
 
 def _missing_bytes(directory: _Directory, size: int) -> int:
     """How far strips or tiles reach beyond the end of a file of `size` bytes."""
-    ends = [0.0]
+    ends = [0]
     for offset_tag, count_tag in ((273, 279), (324, 325)):
-        offsets, counts = _numbers(directory, offset_tag), _numbers(directory, count_tag)
+        offsets, counts = _offsets(directory, offset_tag), _offsets(directory, count_tag)
         ends += [offset + count for offset, count in zip(offsets, counts, strict=False)]
-    return max(0, int(max(ends)) - size)
+    return max(0, max(ends) - size)

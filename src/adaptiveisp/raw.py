@@ -180,6 +180,8 @@ def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
 
 def _arranged(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     """(height, width) or (height, width, 3), whatever the order was."""
+    if pixels.size == 0:
+        raise RawFileError(f"{path}: holds no pixels; save it again")
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3):
         return pixels
     if pixels.ndim == 3 and pixels.shape[0] == 3:

@@ -83,8 +83,11 @@ def _opened(path: Path) -> Iterator[Any]:
         raise RawFileError(f"{path}: is not a raw file that LibRaw knows; is the extension right?") from None
     except (rawpy.LibRawIOError, rawpy.LibRawDataError):
         raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source") from None
-    # NotImplementedError: rawpy on a colour filter array that is neither Bayer nor X-Trans.
-    except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError) as error:
+    except NotImplementedError:  # rawpy, asked for the pattern of such a file
+        raise RawFileError(
+            f"{path}: its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
+        ) from None
+    except (rawpy.LibRawError, rawpy.NotSupportedError) as error:
         raise RawFileError(f"{path}: LibRaw cannot develop it ({_reason(error)}); convert it to DNG") from None
     finally:
         if file is not None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,9 @@ from adaptiveisp.environment import HORIZON
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.files import atomic_path
 from adaptiveisp.isp import modules_of
-from adaptiveisp.networks import Actor, Critic
+from adaptiveisp.networks import Actor, Critic, ViewKind
+
+Start = Literal["raw", "auto-exposure"]
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
@@ -36,6 +38,8 @@ class PolicyHeader:
         module_set: named set whose ranges the parameters keep.
         modules: names in the order of the action ids.
         horizon: steps of an episode.
+        view: what the networks see, see `networks.observe`.
+        start: heuristic whose stages come first: "auto-exposure", or "raw" for none.
         origin: where it came from, for people.
     """
 
@@ -43,6 +47,8 @@ class PolicyHeader:
     module_set: str
     modules: tuple[str, ...]
     horizon: int = HORIZON
+    view: ViewKind = "linear"
+    start: Start = "raw"
     origin: str = ""
 
 
@@ -81,11 +87,11 @@ def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
     modules = {module.name: module for module in modules_of(header.module_set)}
     if missing := [name for name in header.modules if name not in modules]:
         raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
-    actor = Actor([modules[name] for name in header.modules])
+    actor = Actor([modules[name] for name in header.modules], view=header.view)
     _fill(actor, _below(tensors, "actor."), path)
     critic = None
     if values := _below(tensors, "critic."):
-        critic = Critic(len(header.modules))
+        critic = Critic(len(header.modules), header.view)
         _fill(critic, values, path)
         critic.eval()
     return header, actor.eval(), critic
@@ -96,7 +102,10 @@ def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
         content = json.loads(metadata[FORMAT])
         if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format")
-        return PolicyHeader(**{**content, "modules": tuple(content["modules"])})
+        header = PolicyHeader(**{**content, "modules": tuple(content["modules"])})
+        if header.view not in ("linear", "log") or header.start not in ("raw", "auto-exposure"):
+            raise ValueError("an unknown view or start")
+        return header
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: is no policy of this package; import it with `adaptiveisp import`") from error
 

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.types import Image, ParamTensor
+from adaptiveisp.types import Image
 
 HORIZON = 5
 """Steps of an episode in the paper."""
@@ -59,7 +59,7 @@ def advance(
     state: State,
     modules: Sequence[IspModule],
     action: Int[Tensor, " batch"],
-    params: Mapping[str, ParamTensor],
+    params: Mapping[str, Float[Tensor, "batch _"]],
     horizon: int = HORIZON,
 ) -> State:
     """The state after each image went through its chosen module; no other module runs.
@@ -78,7 +78,10 @@ def advance(
 
 
 def apply_chosen(
-    image: Image, modules: Sequence[IspModule], action: Int[Tensor, " batch"], params: Mapping[str, ParamTensor]
+    image: Image,
+    modules: Sequence[IspModule],
+    action: Int[Tensor, " batch"],
+    params: Mapping[str, Float[Tensor, "batch _"]],
 ) -> Image:
     """Each image through its own module, the images of one module together; differentiable in image and parameters."""
     groups: list[Tensor] = []

@@ -3,8 +3,9 @@
 Source: Wang et al. 2024 (AdaptiveISP), section 3 and its released code; Hu et al. 2018 (Exposure) for the encoder.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.environment import State
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.types import ParamTensor
+from adaptiveisp.types import Image
 
 VIEW = 64
 """Side of the pooled view in pixels."""
@@ -29,13 +30,47 @@ N_COUNTERS = 3
 """Numbers of a status before the used flags: reward, stopped, step."""
 N_STATISTICS = 3
 
+LEAST_LIGHT = 2.0**-12
+N_LOG_PLANES = 6
+"""Planes that the view "log" has more than "linear"."""
+
 View = Float[Tensor, "batch channels 64 64"]
+ViewKind = Literal["linear", "log"]
 
 
-def observe(state: State) -> View:
-    """What the actor sees: the image pooled to 64x64, then the status numbers as constant planes."""
+def observe(state: State, kind: ViewKind = "linear") -> View:
+    """What the actor sees: the image pooled to 64x64, then the status numbers as constant planes.
+
+    Args:
+        state: images and their status.
+        kind: "linear" as in the paper. "log" adds, between the two, the logarithm of the pooled image and three
+            constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
+            noise away, so that without the last a network cannot tell a noisy image from a clean one.
+    """
     pooled = F.adaptive_avg_pool2d(state.image, VIEW)
-    return torch.cat([pooled, _planes(state.status)], dim=1)
+    parts = [pooled, _planes(state.status)]
+    if kind == "log":
+        logarithm = _log(pooled)
+        luminance = weighted_channel(logarithm, LUMA)
+        numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), _log(noise_level(state.image))]
+        parts[1:1] = [logarithm, _planes(torch.stack(numbers, dim=1))]
+    return torch.cat(parts, dim=1)
+
+
+def noise_level(image: Image) -> Float[Tensor, " batch"]:
+    """Mean absolute response of luminance to a Laplacian difference, scaled to the deviation of Gaussian noise.
+
+    Source: Immerkær 1996, "Fast Noise Variance Estimation".
+    """
+    luminance = weighted_channel(image, LUMA)
+    kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
+    response: Tensor = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
+    return response * (math.sqrt(math.pi / 2) / 6)
+
+
+def _log(values: Tensor) -> Tensor:
+    """Logarithm to base 2 mapped so that 2^-12, the least step of a 12-bit sensor, is -1 and 1 is 1."""
+    return (values.clamp(min=0) + LEAST_LIGHT).log2() / 6 + 1
 
 
 def observe_for_critic(view: View) -> Float[Tensor, "batch more 64 64"]:
@@ -57,6 +92,15 @@ def observe_for_critic(view: View) -> Float[Tensor, "batch more 64 64"]:
 
 def _planes(numbers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n 64 64"]:
     return numbers[:, :, None, None].expand(-1, -1, VIEW, VIEW)
+
+
+def n_channels(n_modules: int, view: ViewKind) -> int:
+    """Channels of the actor's view.
+
+    >>> n_channels(10, "linear"), n_channels(10, "log")
+    (16, 22)
+    """
+    return 3 + N_COUNTERS + n_modules + (N_LOG_PLANES if view == "log" else 0)
 
 
 class Encoder(nn.Module):
@@ -99,7 +143,7 @@ class Choice(NamedTuple):
     """
 
     probs: Float[Tensor, "batch n_modules"]
-    params: Mapping[str, ParamTensor]
+    params: Mapping[str, Float[Tensor, "batch _"]]
 
 
 class Actor(nn.Module):
@@ -108,12 +152,13 @@ class Actor(nn.Module):
     Args:
         modules: the module set, in the order of action ids.
         dropout: of both encoders, while training.
+        view: what it sees, see `observe`.
     """
 
-    def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT):
+    def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT, view: ViewKind = "linear"):
         super().__init__()
         self.modules_in_order = tuple(modules)
-        channels = 3 + N_COUNTERS + len(modules)
+        channels = n_channels(len(modules), view)
         self.parameter_encoder = Encoder(channels, dropout)
         self.selection_encoder = Encoder(channels, dropout)
         self.parameter_heads = nn.ModuleDict({m.name: Head(len(m.params)) for m in modules if m.params})
@@ -138,14 +183,30 @@ class Critic(nn.Module):
 
     Args:
         n_modules: size of the module set.
+        view: what it sees, see `observe`.
     """
 
-    def __init__(self, n_modules: int):
+    def __init__(self, n_modules: int, view: ViewKind = "linear"):
         super().__init__()
-        self.encoder = Encoder(3 + N_COUNTERS + n_modules + N_STATISTICS)
+        self.encoder = Encoder(n_channels(n_modules, view) + N_STATISTICS)
         self.head = Head(1)
 
     def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Float[Tensor, " batch"]:
         """Value from the actor's view; the statistics are added here."""
         value: Tensor = self.head(self.encoder(observe_for_critic(view)))[:, 0]
         return value
+
+
+@torch.no_grad()
+def start_neutral(actor: Actor, shrink: float = 0.1) -> None:
+    """Sets the parameter heads so that every module begins close to doing nothing, whatever the image.
+
+    A head's last weights are scaled by `shrink`, and its biases give each parameter's neutral value, kept 2 % of the
+    range off its ends, where squashings have no slope.
+    """
+    for module in actor.modules_in_order:
+        if module.params:
+            last = actor.parameter_heads[module.name].fc2
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(shrink)
+            last.bias.copy_(torch.tensor([param.unsquash(param.neutral) for param in module.params]))

@@ -54,6 +54,17 @@ class Param:
             return torch.exp(low + (high - low) * unit_value)
         return self.low + (self.high - self.low) * unit_value
 
+    def unsquash(self, value: float) -> float:
+        """The z whose `squash` is `value`, which is first moved 2 % of the range off the ends (z is infinite there).
+
+        >>> round(Param("gamma", 1 / 3, 3.0, "", 1.0, "log").unsquash(1.0), 6)
+        0.0
+        """
+        low, high = (math.log(self.low), math.log(self.high)) if self.scale == "log" else (self.low, self.high)
+        place = ((math.log(value) if self.scale == "log" else value) - low) / (high - low)
+        place = min(max(place, 0.02), 0.98)
+        return math.log(place / (1 - place)) if self.scale == "sigmoid" else math.atanh(2 * place - 1)
+
     def check(self, module: str, value: object) -> float:
         """The value as a float, clipped to the range by at most `BOUND_TOLERANCE`.
 

@@ -1,0 +1,324 @@
+"""AdaptiveISP: a step-wise actor-critic that learns which module to run next, and with which parameters.
+
+One iteration takes a batch of part-processed images out of a pool, advances each by one module that the actor samples,
+and learns from how much the frozen detector's loss fell:
+
+    reward r   = 100·(D(x_t) - D(x_{t+1})) - reuse - entropy - runtime             reward.py
+    target q   = r + γ·V(x_{t+1}) while the episode goes on ("td"), or r ("greedy")  rl.py
+    critic     : (q - V(x_t))²
+    selection  : -(q - V(x_t))·ln π(module)      the advantage is a constant
+    parameters : -q, differentiated straight through detector and module
+
+Source: Wang et al. 2024 (AdaptiveISP); what differs from the released code stands in docs/differences.md.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptiveisp import reward as terms
+from adaptiveisp.checkpoint import KIND, PolicyHeader
+from adaptiveisp.environment import advance
+from adaptiveisp.errors import AdaptiveISPError
+from adaptiveisp.isp import modules_of
+from adaptiveisp.networks import Actor, Critic, observe, start_neutral
+from adaptiveisp.presets import ActorCriticConfig
+from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
+from adaptiveisp.rl import discounts, normalised, parameter_loss, sample_actions, selection_loss, td_target, value_loss
+from adaptiveisp.stepwise import StepwisePolicy, first_image
+from adaptiveisp.stream import Stream, TrainingImage
+from adaptiveisp.types import Detector
+
+Metrics = dict[str, Any]
+
+
+class NonFiniteLossError(AdaptiveISPError):
+    """A loss became NaN or infinite; `batch` holds what led to it."""
+
+    def __init__(self, message: str, batch: dict[str, Any]):
+        super().__init__(message)
+        self.batch = batch
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each part of an iteration, for the profile; never part of the metrics, which repeat exactly."""
+
+    seconds: dict[str, float]
+    last: float
+
+    @classmethod
+    def started(cls) -> "Clock":
+        """A clock that starts now."""
+        return cls({}, time.perf_counter())
+
+    def lap(self, part: str) -> None:
+        """Books the time since the last lap on a part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+class ActorCritic:
+    """The learner: networks, optimisers, pool, and one `iterate` that advances all of them.
+
+    Args:
+        config: settings.
+        stream: training images by number.
+        detector: the frozen detector.
+        budget: image passes through the detector after which the run is done.
+        seed: fixes networks, sampling and dropout.
+    """
+
+    def __init__(self, config: ActorCriticConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+        self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        self.modules = modules_of(config.module_set)
+        self.costs = torch.tensor([module.cost_ms for module in self.modules])
+        torch.manual_seed(seed)  # networks' first weights, and dropout later
+        self.generator = torch.Generator().manual_seed(seed)
+        self.actor = Actor(self.modules, view=config.view)
+        if config.neutral_start:
+            start_neutral(self.actor)
+        self.critic = Critic(len(self.modules), config.view)
+        chooses = [p for name, p in self.actor.named_parameters() if name.startswith("selection")]
+        sets = [p for name, p in self.actor.named_parameters() if not name.startswith("selection")]
+        self.actor_optimiser = torch.optim.Adam(
+            [{"params": sets, "start": config.actor_rate}, {"params": chooses, "start": config.selection_rate}]
+        )
+        self.critic_optimiser = torch.optim.Adam([{"params": self.critic.parameters(), "start": config.critic_rate}])
+        self.pool = ReplayPool(config.pool)
+        self.iteration = 0
+        self.passes = 0
+        self.next_number = 0
+        self.dropped = 0
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        return min(1.0, self.passes / self.budget)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.passes >= self.budget
+
+    @property
+    def header(self) -> PolicyHeader:
+        """What a policy file of this run says of itself."""
+        config = self.config
+        names = tuple(module.name for module in self.modules)
+        origin = f"actor_critic, iteration {self.iteration}, {self.passes} detector passes"
+        return PolicyHeader(KIND, config.module_set, names, config.horizon, config.view, config.start, origin)
+
+    def policy(self, name: str = "actor_critic") -> StepwisePolicy:
+        """The policy as it stands, sharing this learner's networks; they are put into evaluation mode."""
+        return StepwisePolicy(self.header, self.actor.eval(), name)
+
+    def iterate(self) -> tuple[Metrics, dict[str, float]]:
+        """One iteration: its metrics, and the seconds of its parts.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite; nothing was changed by it.
+        """
+        clock = Clock.started()
+        self.actor.train()
+        self.critic.train()
+        self._fill(clock)
+        entries = self.pool.take(self.config.batch, self.generator)
+        entries, state, view, choice, action, following = self._advance(entries, clock)
+
+        targets = [entry.targets for entry in entries]
+        after = self.detector.loss(following.image, targets)
+        self.passes += len(entries)
+        clock.lap("detector forward")
+
+        before = torch.tensor([entry.loss for entry in entries])
+        parts = {
+            "detection": terms.detection_reward(before, after, self.config.loss_limit),
+            "reuse": -terms.reuse_penalty(state.used, action),
+            "entropy": -terms.entropy_penalty(choice.probs, self.progress),
+            "runtime": -terms.runtime_penalty(self.costs, action, self.config.runtime_weight),
+        }
+        reward = torch.stack(list(parts.values())).sum(dim=0)
+        discount = discounts(following.stopped, self.config.discount, self.config.bootstrap)
+        next_value = torch.zeros_like(reward)
+        if discount.any():
+            next_value = self.critic(observe(following, self.config.view))
+        target = td_target(reward, discount, next_value)
+        value = self.critic(view)
+        advantage = target.detach() - value.detach()
+        if self.config.normalise_advantage:
+            advantage = normalised(advantage)
+        bonus = self.config.entropy_bonus * terms.entropy(choice.probs).mean()
+        losses = {
+            "selection": selection_loss(choice.probs, action, advantage) - bonus,
+            "parameters": parameter_loss(target),
+            "value": value_loss(target, value),
+        }
+        self._check(losses, entries, action)
+        clock.lap("policy")
+
+        norms = self._learn(losses, clock)
+        rows = [choice.params[self.modules[index].name][i] for i, index in enumerate(action.tolist())]
+        self._keep(unstack(entries, following, after.detach(), action, rows))
+        self.iteration += 1
+        metrics = self._metrics(parts, losses, norms, value, choice.probs, action, before)
+        clock.lap("bookkeeping")
+        return metrics, clock.seconds
+
+    def fresh(self, number: int) -> TrainingImage:
+        """The image of that number as it enters the pool, after the start's stages."""
+        source = self.stream[number]
+        image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
+        return TrainingImage(number, image, source.targets, source.light)
+
+    def _fill(self, clock: Clock) -> None:
+        """Fills the pool with fresh images; their first loss costs one detector pass each."""
+        images = [self.fresh(self.next_number + i) for i in range(self.pool.missing())]
+        self.next_number += len(images)
+        clock.lap("data")
+        for first in range(0, len(images), self.config.batch):
+            group = images[first : first + self.config.batch]
+            batch = torch.stack([image.image for image in group])
+            with torch.no_grad():
+                losses = self.detector.loss(batch, [image.targets for image in group])
+            self.passes += len(group)
+            used = torch.zeros(len(self.modules))
+            self.pool.put(
+                Entry(image.number, image.image, image.targets, used, 0.0, 0.0, loss.item())
+                for image, loss in zip(group, losses, strict=True)
+            )
+        clock.lap("detector forward")
+
+    def _advance(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Any, Tensor, Any, Tensor, Any]:
+        """One sampled step for every entry; one that its module makes invalid is dropped, the others start anew."""
+        while True:
+            state = stack(entries)
+            view = observe(state, self.config.view)
+            choice = self.actor(view)
+            action = sample_actions(choice.probs, self.generator)
+            clock.lap("policy")
+            following = advance(state, self.modules, action, choice.params, self.config.horizon)
+            clock.lap("modules")
+            valid = following.image.detach().flatten(1).isfinite().all(dim=1).tolist()
+            if all(valid):
+                return entries, state, view, choice, action, following
+            self.dropped += valid.count(False)
+            entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
+            if len(entries) < 2:  # batch norm needs two
+                self._fill(clock)
+                entries += self.pool.take(self.config.batch - len(entries), self.generator)
+
+    def _learn(self, losses: dict[str, Tensor], clock: Clock) -> dict[str, float]:
+        """One step of both optimisers; each loss moves its own network only."""
+        scale = 0.1 ** (self.config.rate_decay * self.progress)
+        limit = self.config.gradient_norm
+        actor_loss = losses["selection"] + losses["parameters"]
+        norms = {"actor": _step(self.actor, self.actor_optimiser, actor_loss, scale, limit)}
+        clock.lap("backward")
+        norms["critic"] = _step(self.critic, self.critic_optimiser, losses["value"], scale, limit)
+        clock.lap("critic backward")
+        return norms
+
+    def _keep(self, entries: Sequence[Entry]) -> None:
+        """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
+        for entry in entries:
+            stays = not entry.stopped
+            if entry.stopped and self.config.keep_stopped:
+                stays = bool(torch.rand(1, generator=self.generator) < self.config.keep_stopped)
+            if stays:
+                self.pool.put([entry])
+
+    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], action: Tensor) -> None:
+        bad = [name for name, loss in losses.items() if not loss.isfinite()]
+        if bad:
+            batch = {
+                "iteration": self.iteration,
+                "numbers": [entry.number for entry in entries],
+                "images": torch.stack([entry.image for entry in entries]),
+                "action": action,
+            }
+            raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
+
+    def _metrics(
+        self,
+        parts: dict[str, Tensor],
+        losses: dict[str, Tensor],
+        norms: dict[str, float],
+        value: Tensor,
+        probs: Tensor,
+        action: Tensor,
+        before: Tensor,
+    ) -> Metrics:
+        """What the run log keeps of an iteration; docs/methods/actor_critic.md explains each."""
+        limit = self.config.loss_limit
+        counts = Counter(self.modules[index].name for index in action.tolist())
+        return {
+            "iteration": self.iteration,
+            "passes": self.passes,
+            "reward": {name: _mean(part) for name, part in parts.items()},
+            "loss": {name: loss.item() for name, loss in losses.items()},
+            "gradient_norm": norms,
+            "value": _mean(value),
+            "entropy": _mean(terms.entropy(probs)),
+            "detector_loss": _mean(before),
+            "clipped": _mean((before > limit).float()) if limit is not None else 0.0,
+            "modules": {module.name: counts[module.name] for module in self.modules},
+            "dropped": self.dropped,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        return {
+            "actor": self.actor.state_dict(),
+            "critic": self.critic.state_dict(),
+            "actor_optimiser": self.actor_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+            "pool": self.pool.state_dict(),
+            "generator": self.generator.get_state(),
+            "dropout": torch.get_rng_state(),
+            "counters": [self.iteration, self.passes, self.next_number, self.dropped],
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; the next iteration is then the same, bit by bit, for the same threads."""
+        self.actor.load_state_dict(content["actor"])
+        self.critic.load_state_dict(content["critic"])
+        self.actor_optimiser.load_state_dict(content["actor_optimiser"])
+        self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        self.pool.load_state_dict(content["pool"], self.fresh, self.modules)
+        self.generator.set_state(content["generator"])
+        torch.set_rng_state(content["dropout"])
+        self.iteration, self.passes, self.next_number, self.dropped = content["counters"]
+
+
+def _step(
+    network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, scale: float, limit: float | None
+) -> float:
+    """One optimiser step on the gradient of this network alone; returns the gradient's norm before it is limited.
+
+    Args:
+        network: whose parameters are moved.
+        optimiser: of these parameters; each of its groups has a rate "start".
+        loss: what is differentiated.
+        scale: the groups' rates are `start` times this.
+        limit: largest norm of the gradient, None for any.
+    """
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+    for group in optimiser.param_groups:
+        group["lr"] = group["start"] * scale
+    optimiser.step()
+    return float(norm)
+
+
+def _mean(values: Tensor) -> float:
+    return float(values.detach().mean())

@@ -1,0 +1,86 @@
+"""Losses of the step-wise actor-critic: small pure functions, each named for what it is.
+
+Source: Wang et al. 2024 (AdaptiveISP), section 3.4; Sutton & Barto 2018, sections 6.1 and 13.5.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Scalars = Float[Tensor, " batch"]
+Bootstrap = Literal["greedy", "td"]
+
+
+def discounts(stopped: Scalars, gamma: float, bootstrap: Bootstrap) -> Scalars:
+    """The factor on the next state's value: γ while the episode goes on, 0 at its end; always 0 for `greedy`.
+
+    Differs: the released code multiplies the bootstrap by zero for every normally exposed image; `greedy` is that.
+
+    Args:
+        stopped: 1 where the episode is over after the step.
+        gamma: discount in [0, 1].
+        bootstrap: "td" or "greedy".
+
+    >>> discounts(torch.tensor([0.0, 1.0]), 0.5, "td").tolist(), discounts(torch.zeros(1), 0.5, "greedy").tolist()
+    ([0.5, 0.0], [0.0])
+    """
+    return (1 - stopped) * gamma if bootstrap == "td" else torch.zeros_like(stopped)
+
+
+def td_target(reward: Scalars, discount: Scalars, next_value: Scalars) -> Scalars:
+    """q = r + discount·V(next).
+
+    >>> td_target(torch.tensor([1.0]), torch.tensor([0.5]), torch.tensor([4.0])).tolist()
+    [3.0]
+    """
+    return reward + discount * next_value
+
+
+def value_loss(target: Scalars, value: Scalars) -> Float[Tensor, ""]:
+    """Mean of (q - V)²; moves the critic only, the target is a constant.
+
+    >>> float(value_loss(torch.tensor([3.0]), torch.tensor([1.0])))
+    4.0
+    """
+    return (target.detach() - value).square().mean()
+
+
+def selection_loss(
+    probs: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], advantage: Scalars
+) -> Float[Tensor, ""]:
+    """-mean of advantage·ln π(action), the policy gradient; the advantage is a constant.
+
+    >>> round(float(selection_loss(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), torch.tensor([2.0]))), 4)
+    1.3863
+    """
+    chosen = probs.gather(1, action[:, None])[:, 0]
+    return -(advantage.detach() * chosen.log()).mean()
+
+
+def normalised(advantage: Scalars) -> Scalars:
+    """The advantage with its batch's mean taken off, over its deviation.
+
+    A critic that still knows nothing leaves every reward of one sign, and then whatever was sampled first is
+    strengthened; against the batch's mean only the better half is.
+
+    >>> normalised(torch.tensor([1.0, 3.0])).tolist()
+    [-1.0, 1.0]
+    """
+    centred = advantage - advantage.mean()
+    return centred / (centred.square().mean().sqrt() + 1e-6)
+
+
+def parameter_loss(target: Scalars) -> Float[Tensor, ""]:
+    """-mean of q, differentiated straight through detector and module into the parameters.
+
+    >>> float(parameter_loss(torch.tensor([3.0, 1.0])))
+    -2.0
+    """
+    return -target.mean()
+
+
+def sample_actions(probs: Float[Tensor, "batch n_modules"], generator: torch.Generator) -> Int[Tensor, " batch"]:
+    """One action id for each row, drawn by its probabilities."""
+    return torch.multinomial(probs.detach().cpu(), 1, generator=generator)[:, 0].to(probs.device)

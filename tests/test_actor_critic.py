@@ -1,0 +1,190 @@
+"""The actor-critic on a bandit whose best module is known, its losses one by one, and its exact resumption."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.environment import start
+from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
+from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
+from adaptiveisp.networks import Actor, Critic, noise_level, observe, start_neutral
+from adaptiveisp.presets import CPU, PRESETS, ActorCriticConfig
+from adaptiveisp.replay import replayed
+from adaptiveisp.rl import discounts, selection_loss, td_target, value_loss
+from adaptiveisp.stream import TrainingImage
+from adaptiveisp.types import Detections, Image, Targets
+
+SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear")
+
+
+class GreyStream:
+    """Dark coloured squares, different for each number."""
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        generator = torch.Generator().manual_seed(number)
+        image = 0.05 + 0.1 * torch.rand(3, 8, 8, generator=generator)
+        image = torch.nn.functional.interpolate(image[None], size=64, mode="bilinear")[0]
+        return TrainingImage(number, image, Targets(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)), 0.1)
+
+
+class WantsLight:
+    """A detector whose loss is the distance of the mean from 0.4: among the bandit's modules only exposure helps."""
+
+    name = "wants-light"
+    class_names = ("thing",)
+    stride = 32
+    weights_sha256 = ""
+    passes = 0
+
+    def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+        self.passes += len(targets)
+        return (image.mean(dim=(1, 2, 3)) - 0.4).abs()
+
+    def detect(
+        self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
+    ) -> list[Detections]:
+        raise AssertionError("training does not detect")
+
+
+def learner(config: ActorCriticConfig = SMALL, seed: int = 0, budget: int = 10**6) -> ActorCritic:
+    return ActorCritic(config, GreyStream(), WantsLight(), budget, seed)
+
+
+@pytest.mark.parametrize("bootstrap", ["greedy", "td"])
+def test_the_bandits_best_module_is_found(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bandit = tuple(
+        find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation", "denoise")
+    )
+    monkeypatch.setitem(MODULE_SETS, "bandit", bandit)
+    subject = learner(replace(SMALL, bootstrap=bootstrap, module_set="bandit"))
+    for _ in range(80):
+        subject.iterate()
+    images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
+    plans = subject.policy().plan(images)
+    stops = [plan.stages[0].params["ev"] for plan in plans if plan.stages[0].module == "exposure"]
+    assert len(stops) > 0.9 * len(plans)
+    assert 1.0 < sum(stops) / len(stops) < 3.0  # from 0.1 to 0.4 are two stops, from a neutral start of none
+
+
+def test_each_loss_moves_its_own_network_only() -> None:
+    subject = learner(replace(SMALL, horizon=5))
+    networks = {"actor": subject.actor, "critic": subject.critic}
+    for moved, still in (("actor", "critic"), ("critic", "actor")):
+        for group in (*subject.actor_optimiser.param_groups, *subject.critic_optimiser.param_groups):
+            group["start"] = 0.0
+        optimiser = subject.actor_optimiser if moved == "actor" else subject.critic_optimiser
+        for group in optimiser.param_groups:
+            group["start"] = 1e-3
+        before = {name: copy.deepcopy(dict(network.named_parameters())) for name, network in networks.items()}
+        subject.iterate()
+        after = {name: dict(network.named_parameters()) for name, network in networks.items()}
+        assert any(not torch.equal(after[moved][key], value) for key, value in before[moved].items())
+        assert all(torch.equal(after[still][key], value) for key, value in before[still].items())
+
+
+def test_the_discount_changes_targets_in_td_and_not_in_greedy() -> None:
+    stopped, value, reward = torch.tensor([0.0, 1.0]), torch.tensor([3.0, 3.0]), torch.tensor([1.0, 1.0])
+    targets = {
+        (bootstrap, gamma): td_target(reward, discounts(stopped, gamma, bootstrap), value).tolist()
+        for bootstrap in ("greedy", "td")
+        for gamma in (0.5, 1.0)
+    }
+    assert targets["greedy", 0.5] == targets["greedy", 1.0] == [1.0, 1.0]
+    assert targets["td", 0.5] == [2.5, 1.0] and targets["td", 1.0] == [4.0, 1.0]
+
+
+def test_losses_by_hand_and_what_they_hold_constant() -> None:
+    target = torch.tensor([2.0], requires_grad=True)
+    value = torch.tensor([0.5], requires_grad=True)
+    value_loss(target, value).backward()
+    assert target.grad is None and value.grad is not None and value.grad.item() == -3.0
+    probs = torch.tensor([[0.25, 0.75]], requires_grad=True)
+    advantage = torch.tensor([2.0], requires_grad=True)
+    selection_loss(probs, torch.tensor([1]), advantage).backward()
+    assert advantage.grad is None and probs.grad is not None
+    torch.testing.assert_close(probs.grad, torch.tensor([[0.0, -2 / 0.75]]))
+
+
+def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
+    subject = learner(replace(SMALL, horizon=3))
+    for _ in range(6):
+        subject.iterate()
+    assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes > 6 * 8
+
+
+def test_a_run_resumes_bit_by_bit() -> None:
+    config = replace(SMALL, horizon=3, view="log", start="auto-exposure")
+    through = learner(config)
+    for _ in range(4):
+        through.iterate()
+    saved = copy.deepcopy(through.state_dict())
+    expected = [through.iterate()[0] for _ in range(4)]
+    resumed = learner(config, seed=99)
+    resumed.load_state_dict(saved)
+    assert [resumed.iterate()[0] for _ in range(4)] == expected
+
+
+def test_the_pool_holds_what_its_histories_say() -> None:
+    config = replace(SMALL, horizon=4)
+    subject = learner(config)
+    for _ in range(5):
+        subject.iterate()
+    assert any(len(entry.history) >= 2 for entry in subject.pool.entries)
+    for entry in subject.pool.entries:
+        assert len(entry.history) == entry.step
+        image = replayed(subject.fresh(entry.number).image, entry.history, subject.modules)
+        assert torch.equal(image, entry.image)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:
+    class Broken(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            return super().loss(image, targets) * float("nan")
+
+    subject = ActorCritic(SMALL, GreyStream(), Broken(), 1000, 0)
+    with pytest.raises(NonFiniteLossError, match="iteration 0") as caught:
+        subject.iterate()
+    assert caught.value.batch["images"].shape == (8, 3, 64, 64)
+
+
+def test_an_image_that_a_module_makes_invalid_is_dropped() -> None:
+    subject = learner(replace(SMALL, horizon=3))
+    head = subject.actor.parameter_heads["ccm"].fc2
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()  # every row of the matrix sums to 0
+    for _ in range(4):
+        subject.iterate()
+    assert subject.dropped > 0
+    assert all(entry.image.isfinite().all() for entry in subject.pool.entries)
+
+
+def test_neutral_start_changes_hardly_anything() -> None:
+    torch.manual_seed(0)
+    actor = Actor(PAPER).eval()
+    start_neutral(actor, shrink=0.0)
+    image = torch.rand(1, 3, 64, 64) * 0.5 + 0.2
+    params = actor(observe(start(image, 10))).params
+    changes = {m.name: (m(image, params[m.name]) - image).abs().mean().item() for m in PAPER}
+    assert changes.pop("sharpen") < 0.1  # 2 % of its range of 10 off its neutral 1 is out of reach, 0.02·10 is not
+    assert max(changes.values()) < 0.05, changes
+
+
+def test_views_have_the_channels_the_networks_expect() -> None:
+    for preset in PRESETS.values():
+        state = start(torch.rand(2, 3, 96, 96), len(modules_of(preset.module_set)))
+        view = observe(state, preset.view)
+        Actor(modules_of(preset.module_set), view=preset.view).eval()(view)
+        Critic(len(modules_of(preset.module_set)), preset.view).eval()(view)
+
+
+def test_the_noise_level_is_the_deviation_of_the_noise() -> None:
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, 1, 256, 256, generator=generator) * 0.03
+    grey = 0.5 + noise.expand(1, 3, 256, 256)
+    assert noise_level(grey).item() == pytest.approx(0.03, rel=0.03)
+    assert noise_level(torch.full((1, 3, 64, 64), 0.5)).item() == pytest.approx(0, abs=1e-6)

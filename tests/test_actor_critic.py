@@ -157,6 +157,7 @@ def test_an_image_that_a_module_makes_invalid_is_dropped() -> None:
     with torch.no_grad():
         head.weight.zero_()
         head.bias.zero_()  # every row of the matrix sums to 0
+        subject.actor.selection_head.fc2.bias[2] += 3  # and it is chosen often
     for _ in range(4):
         subject.iterate()
     assert subject.dropped > 0

@@ -5,8 +5,8 @@ import pytest
 from adaptiveisp.datasets import open_dataset
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
-from adaptiveisp.policies import load_policy
 from adaptiveisp.report import build_report
+from adaptiveisp.zoo import load_policy
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector
 

@@ -13,10 +13,10 @@ from adaptiveisp.policies import (
     ForcedModules,
     exposure_to_mean,
     grey_world_gains,
-    load_policy,
 )
 from adaptiveisp.types import RawImage
 from adaptiveisp.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
+from adaptiveisp.zoo import load_policy
 from tests.test_unprocess import smooth_photo
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from adaptiveisp.isp.module import Param as Param
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
     from adaptiveisp.isp.pipeline import Stage as Stage
-    from adaptiveisp.policies import load_policy as load_policy
     from adaptiveisp.predictor import AdaptiveISP as AdaptiveISP
     from adaptiveisp.predictor import Result as Result
     from adaptiveisp.raw import BayerHeader as BayerHeader
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from adaptiveisp.types import RawImage as RawImage
     from adaptiveisp.types import Sample as Sample
     from adaptiveisp.types import Targets as Targets
+    from adaptiveisp.zoo import load_policy as load_policy
 
 _HOMES = {
     "AdaptiveISP": "predictor",
@@ -43,7 +43,7 @@ _HOMES = {
     "Stage": "isp.pipeline",
     "Targets": "types",
     "load_detector": "detectors",
-    "load_policy": "policies",
+    "load_policy": "zoo",
     "open_dataset": "datasets",
     "read_raw": "raw",
     "write_dng": "dng",

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from adaptiveisp.environment import HORIZON
 from adaptiveisp.errors import WeightsError
-from adaptiveisp.files import atomic_path
+from adaptiveisp.files import write_bytes
 from adaptiveisp.isp import modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
 
@@ -64,8 +64,7 @@ def save_policy(path: Path, header: PolicyHeader, actor: Actor, critic: Critic |
     if critic is not None:
         tensors |= {f"critic.{name}": value.contiguous() for name, value in critic.state_dict().items()}
     text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(header)})
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={FORMAT: text})
+    write_bytes(path, save(tensors, metadata={FORMAT: text}))
 
 
 def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:

@@ -14,15 +14,28 @@ from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 
 if TYPE_CHECKING:
     from adaptiveisp.policies import AnyPolicy
+    from adaptiveisp.presets import ActorCriticConfig
     from adaptiveisp.raw import BayerHeader
+    from adaptiveisp.training import TrainOptions
 
 DONE, FAILED, WRONG_USE, DONE_WITH_SKIPS, INTERRUPTED = 0, 1, 2, 3, 130
 
-EVAL_SETTINGS = ("size", "light", "draws", "noise", "seed", "limit", "camera_white_balance", "resamples", "device")
+EVAL_SETTINGS = (
+    "size",
+    "steps",
+    "light",
+    "draws",
+    "noise",
+    "seed",
+    "limit",
+    "camera_white_balance",
+    "resamples",
+    "device",
+)
 """Options of `eval` that its report records."""
 
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
-POLICY_HELP = "none, auto-exposure, camera, or a pipeline JSON"
+POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
 DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
 
 
@@ -66,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_demo, _add_run, _add_eval, _add_synth, _add_weights):
+    for add in (_add_demo, _add_run, _add_train, _add_eval, _add_synth, _add_import, _add_weights):
         add(commands)
     return parser
 
@@ -133,7 +146,10 @@ def _add_run(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default auto-exposure)")
     parser.add_argument(
-        "--pipeline", type=Path, metavar="FILE.json", help="run these modules; with --policy, with its parameters"
+        "--pipeline",
+        type=Path,
+        metavar="FILE.json",
+        help="run this file's modules; with --policy P their parameters are P's",
     )
     parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
     parser.add_argument("--size", type=_size, default=416, metavar="N", help="longer side in pixels (default 416)")
@@ -170,6 +186,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--draws", type=_positive, default=1, metavar="N", help="lights and noises a photo (default 1)")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
     parser.add_argument("--size", type=_size, default=416, metavar="N", help="longer side in pixels (default 416)")
+    parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="steps of step-wise policies")
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
     parser.add_argument(
         "--resamples",
@@ -202,6 +219,43 @@ def _add_data(parser: argparse.ArgumentParser, images_required: bool = False) ->
     text = "COCO JSON of the photos" if images_required else "a folder made by synth, or a COCO JSON with --images"
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
     parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
+
+
+def _add_train(commands: Any) -> None:
+    parser = commands.add_parser(
+        "train",
+        help="learn a policy",
+        description="Learns a policy for a frozen detector. A run goes on exactly where it was with --resume RUN.",
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--method", choices=("actor_critic",), default="actor_critic", help="default actor_critic")
+    parser.add_argument("--preset", default="cpu", metavar="NAME", help="paper, released or cpu (default cpu)")
+    parser.add_argument("--data", metavar="DATA", help="COCO JSON of the training photos")
+    parser.add_argument("--images", metavar="DIR", help="folder of the photos")
+    parser.add_argument("--dev", default="", metavar="DATA", help="COCO JSON of the photos that choose the best policy")
+    parser.add_argument("--light", default="mixed", metavar="L", help=f"{LIGHTS_HELP} (default mixed)")
+    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
+    parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=DETECTOR_HELP)
+    parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--budget", type=_positive, default=12_000, metavar="PASSES", help="detector passes (12000)")
+    parser.add_argument("--size", type=_size, metavar="N", help="side of the training images (default: the preset's)")
+    parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
+    parser.add_argument("--discount", type=_unit, metavar="G", help="of the next value (default: the preset's)")
+    parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
+    _common(parser)
+    parser.set_defaults(function=_train)
+
+
+def _add_import(commands: Any) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="released checkpoint → policy file",
+        description="Turns a checkpoint of the released AdaptiveISP code into a policy file for run and eval.",
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="a .pth with agent_model and value_model")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="policy file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(function=_import)
 
 
 def _add_weights(commands: Any) -> None:
@@ -264,7 +318,7 @@ def _set_up_torch(options: argparse.Namespace) -> str:
     return str(options.device)
 
 
-def _progress(options: argparse.Namespace, total: int, what: str) -> Any:
+def _progress(options: argparse.Namespace, total: int, what: str, unit: str = "image") -> Any:
     from tqdm import tqdm
 
     # In a log file every update is a line of its own: one in half a minute is enough there.
@@ -272,7 +326,7 @@ def _progress(options: argparse.Namespace, total: int, what: str) -> Any:
     return tqdm(
         total=total,
         desc=what,
-        unit="image",
+        unit=unit,
         disable=options.quiet,
         leave=False,
         dynamic_ncols=True,
@@ -310,7 +364,8 @@ def _header(options: argparse.Namespace) -> "BayerHeader | None":
 def _run_policy(options: argparse.Namespace) -> "AnyPolicy":
     """What --policy and --pipeline ask for together."""
     from adaptiveisp.isp.pipeline import Pipeline
-    from adaptiveisp.policies import CameraDevelopment, FixedPipeline, ForcedModules, load_policy
+    from adaptiveisp.policies import CameraDevelopment, FixedPipeline, ForcedModules
+    from adaptiveisp.zoo import load_policy
 
     if options.pipeline is None:
         return load_policy(options.policy or "auto-exposure")
@@ -362,12 +417,12 @@ def _eval(options: argparse.Namespace) -> int:
     from adaptiveisp.detectors import load_detector
     from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
     from adaptiveisp.files import prepare_output_folder
-    from adaptiveisp.policies import load_policy
     from adaptiveisp.provenance import provenance
     from adaptiveisp.report import build_report, write_report
+    from adaptiveisp.zoo import load_policy
 
     device = _set_up_torch(options)
-    policies = [load_policy(spec) for spec in dict.fromkeys(options.policy)]
+    policies = [load_policy(spec, device, options.steps) for spec in dict.fromkeys(options.policy)]
     dataset = open_dataset(
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
@@ -443,6 +498,62 @@ def _demo(options: argparse.Namespace) -> int:
             "they measure nothing; docs/results.md does."
         )
         print(f"report: {out / 'report.html'}   figure: {out / 'figure.png'}   raws: {out / 'raws'}")
+    return DONE
+
+
+def _train(options: argparse.Namespace) -> int:
+    from adaptiveisp.detectors import load_detector
+    from adaptiveisp.provenance import provenance
+    from adaptiveisp.training import Run, new_run, read_config
+
+    device = _set_up_torch(options)
+    if options.resume is not None:
+        folder = options.resume
+        wanted, config = read_config(folder)
+        run = Run(folder, wanted, config, load_detector(wanted.detector, device), resume=True)
+    else:
+        wanted, config = _train_settings(options)
+        detector = load_detector(wanted.detector, device)
+        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256})
+        folder = options.out
+        run = new_run(folder, wanted, config, detector, origin, options.overwrite)
+    with _progress(options, wanted.budget, "train", unit="pass") as bar:
+
+        def show(metrics: dict[str, Any]) -> None:
+            reward, entropy = metrics["reward"]["detection"], metrics["entropy"]
+            bar.set_postfix(reward=f"{reward:.2f}", entropy=f"{entropy:.2f}", refresh=False)
+            bar.update(metrics["passes"] - bar.n)
+
+        finished = run.train(show)
+    if not options.quiet:
+        best = f", best AP50 on dev {100 * run.best:.1f}" if run.best >= 0 else ""
+        state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
+        print(f"{run.learner.iteration} iterations, {run.learner.passes} detector passes{best}: {state}")
+    return DONE if finished else INTERRUPTED
+
+
+def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, ActorCriticConfig]":
+    """What the flags of a new run ask for."""
+    from adaptiveisp.training import TrainOptions, make_config
+
+    if not (options.data and options.images and options.out):
+        raise UsageError("train needs --data, --images and --out, or --resume RUN")
+    names = ("size", "bootstrap", "discount", "runtime_weight")
+    config = make_config(options.preset, {n: v for n in names if (v := getattr(options, n)) is not None})
+    same = ("data", "images", "detector", "light", "noise", "budget", "seed", "dev", "preset")
+    wanted = {name: getattr(options, name) for name in same}
+    return TrainOptions(**wanted, dev_images=options.images if options.dev else ""), config
+
+
+def _import(options: argparse.Namespace) -> int:
+    from adaptiveisp.checkpoint import import_released, save_policy
+
+    header, actor, critic = import_released(options.file)
+    if options.out.exists() and not options.overwrite:
+        raise UsageError(f"{options.out}: exists already; choose another --out or add --overwrite")
+    save_policy(options.out, header, actor, critic)
+    numbers = sum(parameter.numel() for parameter in actor.parameters())
+    print(f"{options.out}: {numbers:,} actor parameters, modules {', '.join(header.modules)}")
     return DONE
 
 

@@ -1,8 +1,7 @@
-"""Policies that need no learning, and how a policy is found by what the command line names."""
+"""What a policy is, and the policies that need no learning."""
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from adaptiveisp.color import LUMA
 from adaptiveisp.develop import upright
-from adaptiveisp.errors import PolicyError, UsageError
+from adaptiveisp.errors import PolicyError
 from adaptiveisp.isp import find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.raw import camera_render
@@ -176,24 +175,3 @@ class CameraDevelopment:
 
 
 AnyPolicy = Policy | CameraDevelopment
-
-NAMED_POLICIES: dict[str, AnyPolicy] = {
-    "none": FixedPipeline(Pipeline(())),
-    "auto-exposure": AutoExposure(),
-    "camera": CameraDevelopment(),
-}
-"""Policies that the command line knows by name."""
-
-
-def load_policy(spec: str) -> AnyPolicy:
-    """The policy that P of the command line names: one of `NAMED_POLICIES` or a pipeline JSON.
-
-    Raises:
-        UsageError: there is no such policy.
-        PipelineError: the pipeline file is wrong.
-    """
-    if spec in NAMED_POLICIES:
-        return NAMED_POLICIES[spec]
-    if spec.endswith(".json"):
-        return FixedPipeline(Pipeline.load(Path(spec)), name=Path(spec).stem)
-    raise UsageError(f"policy {spec!r} does not exist; choose one of {', '.join(NAMED_POLICIES)} or a pipeline .json")

@@ -13,9 +13,10 @@ from adaptiveisp.develop import develop
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
-from adaptiveisp.policies import AnyPolicy, CameraDevelopment, load_policy
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment
 from adaptiveisp.raw import BayerHeader, read_raw
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
+from adaptiveisp.zoo import load_policy
 
 DEFAULT_SIZE = 416
 """Longer side in pixels at which policy, modules and detector work."""

@@ -66,16 +66,17 @@ class StepwisePolicy:
         return [Pipeline(tuple(plan), self.header.module_set) for plan in stages]
 
 
-def load_stepwise(path: Path, name: str = "", device: str = "cpu") -> StepwisePolicy:
+def load_stepwise(path: Path, name: str = "", device: str = "cpu", steps: int = 0) -> StepwisePolicy:
     """The policy in a file made by training or `import`.
 
     Args:
         path: a .safetensors policy file.
         name: for tables; "" takes the file's stem.
         device: where the networks run.
+        steps: so many steps instead of the file's horizon; 0 keeps that.
 
     Raises:
         WeightsError: the file is missing, damaged or no policy.
     """
     header, actor, _ = load_policy_file(path)
-    return StepwisePolicy(header, actor.to(device), name or Path(path).stem)
+    return StepwisePolicy(header, actor.to(device), name or Path(path).stem, steps)

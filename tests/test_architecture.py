@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
-    ("errors",),
+    ("errors", "exitcodes"),
     ("extras", "files", "types"),
     ("boxes", "classes", "color", "rawnote", "weights"),
     ("letterbox", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
@@ -36,6 +36,7 @@ LAYERS = (
     ("evaluate", "run"),
     ("training",),
     ("demo",),
+    ("commands",),
     ("cli",),
     ("__init__", "__main__"),
 )

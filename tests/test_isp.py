@@ -306,3 +306,10 @@ def test_sharpen_extrapolates_away_from_its_blur() -> None:
     image = random_image(1, 3, 7, 7)
     expected = F.relu(2 * image - smooth(image)).clamp(max=1)
     torch.testing.assert_close(find_module("sharpen", "paper")(image, torch.tensor([[2.0]])), expected)
+
+
+def test_the_documented_table_is_up_to_date() -> None:
+    from adaptiveisp.isp.docs import module_table
+    from tests.conftest import REPOSITORY
+
+    assert (REPOSITORY / "docs" / "modules.md").read_text() == module_table(), "run python -m adaptiveisp.isp.docs"

@@ -14,13 +14,12 @@ from adaptiveisp.color import to_uint8
 from adaptiveisp.datasets import LABELS_FILE, open_folder
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.dng import write_dng
-from adaptiveisp.drawing import Tile, draw_detections
+from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
 from adaptiveisp.extras import import_extra
 from adaptiveisp.files import write_json
 from adaptiveisp.letterbox import resize_longer_side
-from adaptiveisp.policies import AnyPolicy
 from adaptiveisp.predictor import AdaptiveISP, detect
 from adaptiveisp.provenance import provenance
 from adaptiveisp.report import Report, build_report, figure_png, write_report
@@ -37,14 +36,17 @@ REFERENCE_CONFIDENCE = 0.5
 """Boxes on the clean photo that count as reference."""
 POLICIES = ("none", "auto-exposure", "camera", "night")
 FIGURE_LIGHT = "dark"
-DEMO_SIZE = 224
-"""Longer side in pixels. The photos are close-ups: at the usual 416 YOLOv3-tiny finds neither astronaut nor cat."""
 
 Picture = Float[Tensor, "3 height width"]
 
 
 def run_demo(
-    out: Path, detector_spec: str, seed: int, device: str, on_image: Callable[[str], None] = lambda name: None
+    out: Path,
+    detector_spec: str,
+    seed: int,
+    device: str,
+    size: int,
+    on_image: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """Writes DNGs, labels, report.json, report.html and figure.png into `out` and returns the report.
 
@@ -53,6 +55,8 @@ def run_demo(
         detector_spec: see `load_detector`.
         seed: fixes cameras and noise.
         device: where modules and detector run.
+        size: longer side in pixels. The photos are close-ups: at the usual 416 YOLOv3-tiny finds neither astronaut
+            nor cat, at 224 it does.
         on_image: called after each image, for progress.
 
     Raises:
@@ -61,22 +65,22 @@ def run_demo(
     """
     detector = load_detector(detector_spec, device)
     photos = {name: load_photo(name) for name in PHOTOS}
-    references = {name: reference_boxes(detector, photo.to(device)) for name, photo in photos.items()}
+    references = {name: reference_boxes(detector, photo.to(device), size) for name, photo in photos.items()}
     origin = provenance(seed, {detector.name: detector.weights_sha256})
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]
-    found = evaluate(dataset, policies, [detector], EvaluationOptions(DEMO_SIZE, device=device), on_image)
+    found = evaluate(dataset, policies, [detector], EvaluationOptions(size, device=device), on_image)
     notes = [
         f"Reference: the boxes (score {REFERENCE_CONFIDENCE} or more) that {detector.name} itself finds on the clean "
-        f"photos. Four photos show how it works; they measure nothing. Everything ran at --size {DEMO_SIZE}, since the "
+        f"photos. Four photos show how it works; they measure nothing. Everything ran at --size {size}, since the "
         "photos are close-ups; boxes are drawn from a score of 25, average precision counts all.",
         *notes_on(found, dataset),
     ]
-    settings = {"size": DEMO_SIZE, "lights": LIGHTS, "reference_confidence": REFERENCE_CONFIDENCE}
+    settings = {"size": size, "lights": LIGHTS, "reference_confidence": REFERENCE_CONFIDENCE}
     report = build_report(found.results, found.categories, origin, notes, 200, seed, settings=settings)
     write_report(report, out, found.sheets, title="adaptiveisp demo")
-    draw_figure(out, photos, references, detector, policies, device)
+    draw_figure(out, photos, references, [AdaptiveISP(p, detector, size, device=device) for p in policies])
     return report
 
 
@@ -92,10 +96,10 @@ def import_extra_photos() -> Any:
     return import_extra("skimage.data", "demo")
 
 
-def reference_boxes(detector: Detector, photo: Picture) -> Detections:
+def reference_boxes(detector: Detector, photo: Picture, size: int) -> Detections:
     """What the detector finds on the clean photo with a score of at least `REFERENCE_CONFIDENCE`, in its pixels."""
-    small = resize_longer_side(photo, DEMO_SIZE)[None]
-    return detect(detector, [small], (photo.shape[1], photo.shape[2]), DEMO_SIZE, REFERENCE_CONFIDENCE)[0]
+    small = resize_longer_side(photo, size)[None]
+    return detect(detector, [small], (photo.shape[1], photo.shape[2]), size, REFERENCE_CONFIDENCE)[0]
 
 
 def write_raws(
@@ -149,25 +153,17 @@ def as_annotations(found: Detections) -> list[Annotation]:
 
 
 def draw_figure(
-    out: Path,
-    photos: dict[str, Picture],
-    references: dict[str, Detections],
-    detector: Detector,
-    policies: list[AnyPolicy],
-    device: str,
+    out: Path, photos: dict[str, Picture], references: dict[str, Detections], predictors: list[AdaptiveISP]
 ) -> None:
     """Writes figure.png: a row for each photo; columns are the clean photo and each policy on its dark DNG."""
     rows: list[list[Tile]] = []
+    names = predictors[0].detector.class_names
     for name, photo in photos.items():
-        clean, small = references[name], resize_longer_side(photo, DEMO_SIZE)
-        labels = [detector.class_names[label] for label in clean.labels.tolist()]
-        boxes = (clean.boxes * (small.shape[2] / photo.shape[2])).cpu().numpy()
-        tiles = [Tile(draw_detections(to_uint8(small), boxes, labels, clean.scores.cpu().numpy()), "")]
-        for policy in policies:
-            result = AdaptiveISP(policy, detector, DEMO_SIZE, device=device)(
-                out / "raws" / f"{name}-{FIGURE_LIGHT}.dng"
-            )
+        small = to_uint8(resize_longer_side(photo, predictors[0].size))
+        tiles = [Tile(draw_found(small, references[name], names, photo.shape[2]), "")]
+        for predictor in predictors:
+            result = predictor(out / "raws" / f"{name}-{FIGURE_LIGHT}.dng")
             tiles.append(Tile(draw_result(result), ""))
         rows.append(tiles)
-    titles = ["clean photo (reference)", *(policy.name for policy in policies)]
+    titles = ["clean photo (reference)", *(predictor.policy.name for predictor in predictors)]
     figure_png(out / "figure.png", rows, titles, [f"{name}, light {LIGHTS[FIGURE_LIGHT]}" for name in photos])

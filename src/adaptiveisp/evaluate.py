@@ -12,8 +12,8 @@ from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.drawing import Tile, draw_found
-from adaptiveisp.errors import DataError, skip_reason
-from adaptiveisp.policies import AnyPolicy
+from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment
 from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
 from adaptiveisp.report import PolicyResult
 from adaptiveisp.types import Detections, Detector, RawImage, Sample
@@ -89,6 +89,7 @@ def evaluate(
 
     Raises:
         DataError: a detector knows none of the data set's classes, or no sample could be used.
+        DetectorError: a detector's answers make no sense.
     """
     maps = [map_classes(detector.class_names, dataset.categories) for detector in detectors]
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
@@ -97,10 +98,13 @@ def evaluate(
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
+    _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
         try:
             rendered, found = _one(sample, raw, policies, detectors, options)
+        except DetectorError:
+            raise
         except Exception as error:
             skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
@@ -118,6 +122,15 @@ def evaluate(
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
     return Evaluation(results, sheets, categories, unmatched, skipped)
+
+
+@torch.inference_mode()
+def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
+    """Lets every policy work once, so that what only the first call costs is in no image's time."""
+    image = torch.full((1, 3, 64, 64), 0.1, device=device)
+    for policy in policies:
+        if not isinstance(policy, CameraDevelopment):
+            policy.plan(image)[0].render(image)
 
 
 class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Exception]]):

@@ -138,8 +138,8 @@ def detect(
     frame = frame_size(size, detector.stride)
     padded = [pad_to_frame(image, frame, full_size) for image in images]
     found = detector.detect(torch.cat([image for image, _ in padded]), confidence=confidence)
-    if len(found) != len(images):
-        raise DetectorError(f"detector {detector.name} answered {len(found)} times for {len(images)} images")
+    if not isinstance(found, list) or len(found) != len(images):
+        raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")
     for detections in found:
         _check(detector, detections)
     return [_to_full(detections, box) for detections, (_, box) in zip(found, padded, strict=True)]
@@ -147,6 +147,8 @@ def detect(
 
 def _check(detector: Detector, found: Detections) -> None:
     """Raises DetectorError where a detector's answer makes no sense, which files of results could not express."""
+    if not isinstance(found, Detections):
+        raise DetectorError(f"detector {detector.name}: detect returned a {type(found).__name__}, not Detections")
     known = ((found.labels >= 0) & (found.labels < len(detector.class_names))).all()
     if not (known and found.boxes.isfinite().all() and found.scores.isfinite().all()):
         raise DetectorError(f"detector {detector.name} gave a box or score that is not finite, or an unknown label")

@@ -13,7 +13,7 @@ from PIL import Image as PilImage
 
 from adaptiveisp.color import to_uint8
 from adaptiveisp.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.errors import OutputError, UsageError, skip_reason
+from adaptiveisp.errors import DetectorError, OutputError, UsageError, skip_reason
 from adaptiveisp.files import atomic_path, write_json, write_text
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.predictor import AdaptiveISP, Result
@@ -125,6 +125,7 @@ def run_files(
 
     Raises:
         OutputError: the output folder cannot be written or the disk is full.
+        DetectorError: the detector's answers make no sense.
     """
     rows: list[RunRow] = []
     skipped: list[tuple[str, str]] = []
@@ -135,7 +136,7 @@ def run_files(
         try:
             result = isp(path, options.header)
             tile = write_result(isp, result, path, outputs, stem.as_posix(), options, provenance)
-        except OutputError:
+        except (OutputError, DetectorError):
             raise
         except Exception as error:  # whatever one file does, the others go on
             skipped.append((str(path), skip_reason(str(path), error)))

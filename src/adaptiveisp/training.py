@@ -258,7 +258,7 @@ class Run:
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the iteration and writes a checkpoint; a second SIGINT interrupts at once."""
+        """The first SIGINT or SIGTERM ends the iteration and writes a checkpoint; a second SIGINT interrupts."""
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.stopping and number == signal.SIGINT:

@@ -1,0 +1,9 @@
+"""Exit codes of the command line, a contract that scripts rely on."""
+
+DONE = 0
+FAILED = 1
+"""Nothing usable came out."""
+WRONG_USE = 2
+DONE_WITH_SKIPS = 3
+"""Done, but inputs were skipped."""
+INTERRUPTED = 130

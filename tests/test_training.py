@@ -1,0 +1,154 @@
+"""A training run from the command line: its folder, its resumption after any kind of stop, and its errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from adaptiveisp.cli import main
+from tests.conftest import REPOSITORY
+from tests.data import labelled_photos
+
+RED = "tests.fake_detector:load"
+
+
+@pytest.fixture(autouse=True)
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+
+
+def adaptiveisp(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+def train_arguments(out: str, budget: int = 120) -> list[str]:
+    data = ["--data", "labels.json", "--images", "images", "--detector", RED, "--threads", "1"]
+    return ["train", *data, "--out", out, "--budget", str(budget), "--size", "64", "-q"]
+
+
+def metrics(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("run"), "--dev", "labels.json", "--bootstrap", "greedy") == 0
+    run = tmp_path / "run"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["actor_critic"]["bootstrap"] == "greedy" and config["train"]["budget"] == 120
+    assert config["provenance"]["seed"] == 0
+    lines = metrics(run)
+    assert lines[-1]["passes"] >= 120 and [line["iteration"] for line in lines] == list(range(1, len(lines) + 1))
+    assert set(lines[0]["reward"]) == {"detection", "reuse", "entropy", "runtime"}
+    assert 0 <= json.loads((run / "dev.jsonl").read_text().splitlines()[-1])["ap50"] <= 1
+    photos = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--detector", RED, "--size", 64)
+    code = adaptiveisp("eval", *photos, "--policy", "none", "run", "run/latest.safetensors", "--steps", 2,
+                       "--resamples", 200, "--out", "report", "-q")  # fmt: skip
+    assert code == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(report["policies"]) == {"none", "run", "latest"}
+    assert report["policies"]["run"]["red"]["modules_per_image"] == 5  # auto-exposure's three, then two steps
+
+
+def test_killed_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    """kill -9 in the middle; the log of the resumed run is that of a run that nothing disturbed."""
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("whole", 700), "--seed", 5) == 0
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
+    command = [
+        sys.executable,
+        "-m",
+        "adaptiveisp",
+        *train_arguments("cut", 700),
+        "--seed",
+        "5",
+        "--checkpoint-every",
+        "10",
+    ]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "cut" / "latest.pt").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)  # some iterations past the checkpoint, which are lost and done again
+        process.send_signal(signal.SIGKILL)
+    killed_at = len(metrics(tmp_path / "cut"))
+    assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    whole, cut = metrics(tmp_path / "whole"), metrics(tmp_path / "cut")
+    assert 10 <= killed_at < len(whole)
+    assert cut == whole
+    assert (tmp_path / "cut" / "latest.safetensors").read_bytes() == (
+        tmp_path / "whole" / "latest.safetensors"
+    ).read_bytes()
+
+
+def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
+    command = [sys.executable, "-m", "adaptiveisp", *train_arguments("run", 10**6)]
+    with subprocess.Popen(command, env=environment, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 120
+        log = tmp_path / "run" / "metrics.jsonl"
+        while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 130
+    assert (tmp_path / "run" / "latest.pt").exists() and (tmp_path / "run" / "latest.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": [], "annotations": []}, "lists no images"),
+        ({"annotations": []}, "no labelled object"),
+        ({"categories": [{"id": 1, "name": "unicorn"}, {"id": 47, "name": "griffin"}]}, "unicorn"),
+    ],
+)
+def test_unusable_training_data(
+    changes: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_photos(tmp_path, **changes)
+    assert adaptiveisp(*train_arguments("run")) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_one_photo_is_enough(tmp_path: Path) -> None:
+    labelled_photos(tmp_path, n=1)
+    assert adaptiveisp(*train_arguments("run", 90)) == 0
+
+
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert adaptiveisp("train", "--data", "labels.json") == 2
+    assert adaptiveisp(*train_arguments("run"), "--preset", "gpu") == 2
+    assert adaptiveisp(*train_arguments("run"), "--light", "dusk") == 2
+    assert adaptiveisp("train", "--resume", "empty") == 1
+    assert adaptiveisp("train", "--resume", "nowhere") == 1
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").touch()
+    assert adaptiveisp(*train_arguments("taken")) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "cpu" in error and "config.yaml" in error
+
+
+def test_import_of_a_released_checkpoint(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = shared / "golden" / "reference-random.pth"
+    assert adaptiveisp("import", checkpoint, "--out", "policy.safetensors") == 0
+    assert "7,168,869 actor parameters" in capsys.readouterr().out
+    assert adaptiveisp("import", checkpoint, "--out", "policy.safetensors") == 2
+    assert adaptiveisp("import", "gone.pth", "--out", "other.safetensors") == 1
+    labelled_photos(tmp_path)
+    code = adaptiveisp("eval", "--data", "labels.json", "--images", "images", "--light", "normal", "--policy",
+                       "policy.safetensors", "--detector", RED, "--size", 64, "--out", "out", "-q")  # fmt: skip
+    assert code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["policies"]["policy"]["red"]["modules_per_image"] == 5

@@ -189,3 +189,15 @@ def test_the_noise_level_is_the_deviation_of_the_noise() -> None:
     grey = 0.5 + noise.expand(1, 3, 256, 256)
     assert noise_level(grey).item() == pytest.approx(0.03, rel=0.03)
     assert noise_level(torch.full((1, 3, 64, 64), 0.5)).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("begin", ["raw", "auto-exposure"])
+def test_a_plan_makes_the_image_that_the_policy_saw(begin: str) -> None:
+    """The pipeline alone, as a file would hold it, renders what the step-wise policy left."""
+    subject = learner(replace(SMALL, horizon=4, start=begin, view="log"))
+    subject.iterate()
+    images = torch.stack([GreyStream()[number].image for number in range(50, 53)])
+    plans, made = subject.policy().process(images)
+    for i, plan in enumerate(plans):
+        assert len(plan.stages) == 4 + 3 * (begin == "auto-exposure")
+        torch.testing.assert_close(plan.render(images[i : i + 1])[0], made[i], rtol=0, atol=1e-6)

@@ -276,8 +276,10 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, ActorCr
         raise UsageError("train needs --data, --images and --out, or --resume RUN")
     names = ("size", "bootstrap", "discount", "runtime_weight")
     config = make_config(options.preset, {n: v for n in names if (v := getattr(options, n)) is not None})
-    same = ("data", "images", "detector", "light", "noise", "budget", "seed", "dev", "preset")
-    same += ("checkpoint_every", "dev_every")
+    same = (
+        *("data", "images", "detector", "light", "noise", "budget", "seed"),
+        *("dev", "preset", "checkpoint_every", "dev_every"),
+    )
     wanted = {name: getattr(options, name) for name in same}
     return TrainOptions(**wanted, dev_images=options.images if options.dev else ""), config
 

@@ -15,6 +15,7 @@ from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment
 from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
 from adaptiveisp.zoo import load_policy
 
@@ -107,8 +108,12 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
         picture = policy.develop(raw)
         elapsed = _now(developed.small) - start
         return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
-    pipeline = policy.plan(developed.small)[0]
-    image = pipeline.render(developed.small)
+    if isinstance(policy, StepwisePolicy):
+        pipelines, image = policy.process(developed.small)
+        pipeline = pipelines[0]
+    else:
+        pipeline = policy.plan(developed.small)[0]
+        image = pipeline.render(developed.small)
     return Rendered(image, pipeline, (_now(image) - start) * 1e3)
 
 

@@ -50,9 +50,13 @@ class StepwisePolicy:
         """The modules in the order of the action ids."""
         return tuple(find_module(name, self.header.module_set) for name in self.header.modules)
 
-    @torch.inference_mode()
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipeline of each image: the start's stages, then one module a step with the networks' parameters."""
+        return self.process(image)[0]
+
+    @torch.inference_mode()
+    def process(self, image: Image) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images they make; to choose the next module the image is needed anyway."""
         stages = [list(plan) for plan in first_stages(image, self.header.start)]
         state: State = start(first_image(image, self.header.start, self.header.module_set), len(self.header.modules))
         for _ in range(self.steps or self.header.horizon):
@@ -63,7 +67,7 @@ class StepwisePolicy:
                 row = choice.params[module.name][i].tolist()
                 stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
             state = advance(state, self.modules, action, choice.params, self.header.horizon)
-        return [Pipeline(tuple(plan), self.header.module_set) for plan in stages]
+        return [Pipeline(tuple(plan), self.header.module_set) for plan in stages], state.image
 
 
 def load_stepwise(path: Path, name: str = "", device: str = "cpu", steps: int = 0) -> StepwisePolicy:

@@ -11,7 +11,7 @@ from typing import Any
 from adaptiveisp.datasets import LABELS_FILE, SET_FILE
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError
+from adaptiveisp.errors import DataError, OutputError, UsageError, skip_reason
 from adaptiveisp.files import read_json, write_json
 from adaptiveisp.raw import write_png16
 from adaptiveisp.types import RawImage, Sample
@@ -106,8 +106,8 @@ def synthesise_set(
                 entries.append((sample, name))
             except OutputError:
                 raise
-            except AdaptiveISPError as error:
-                skipped.append((str(sample.source), str(error)))
+            except Exception as error:  # whatever one photo does, the others go on
+                skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
             on_image(name)
         if entries:
             write_json(out / light / LABELS_FILE, _labels(dataset, entries, light, options, provenance))

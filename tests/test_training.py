@@ -125,6 +125,19 @@ def test_one_photo_is_enough(tmp_path: Path) -> None:
     assert adaptiveisp(*train_arguments("run", 90)) == 0
 
 
+def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("run", 90)) == 0
+    log = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    checkpoint = tmp_path / "run" / "latest.pt"
+    for content in (checkpoint.read_bytes()[:1000], b"", b"text"):
+        checkpoint.write_bytes(content)
+        assert adaptiveisp("train", "--resume", "run", "-q") == 1
+        error = capsys.readouterr().err
+        assert "latest.pt: is damaged" in error and "Traceback" not in error
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
+
+
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled_photos(tmp_path)
     (tmp_path / "empty").mkdir()

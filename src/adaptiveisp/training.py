@@ -26,7 +26,7 @@ from adaptiveisp.checkpoint import save_policy
 from adaptiveisp.classes import map_classes
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.datasets import Dataset, open_dataset
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.errors import DataError, UsageError, WeightsError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
 from adaptiveisp.files import atomic_path, prepare_output_folder, write_text
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
@@ -165,6 +165,10 @@ class Run:
         options, config: its settings.
         detector: the frozen detector.
         resume: go on from latest.pt.
+
+    Raises:
+        DataError: the photos or their labels cannot be used.
+        WeightsError: latest.pt is damaged.
     """
 
     def __init__(
@@ -241,7 +245,10 @@ class Run:
             for name in (METRICS, TIMING, DEV):
                 (self.folder / name).unlink(missing_ok=True)
             return
-        content = torch.load(path, weights_only=True)
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:  # torch and pickle raise many kinds on a damaged file
+            raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
         for name, lines in content["lines"].items():
             _cut_lines(self.folder / name, lines)
         self.best = content["best"]

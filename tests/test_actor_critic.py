@@ -11,8 +11,8 @@ from torch import Tensor
 from adaptiveisp.environment import start
 from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
+from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.networks import Actor, Critic, noise_level, observe, start_neutral
-from adaptiveisp.presets import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.replay import replayed
 from adaptiveisp.rl import discounts, selection_loss, td_target, value_loss
 from adaptiveisp.stream import TrainingImage

@@ -29,7 +29,7 @@ def adaptiveisp(*arguments: object) -> int:
 
 
 def train_arguments(out: str, budget: int = 120) -> list[str]:
-    data = ["--data", "labels.json", "--images", "images", "--detector", RED, "--threads", "1"]
+    data = ["--data", "labels.json", "--images", "images", "--light", "mixed", "--detector", RED, "--threads", "1"]
     return ["train", *data, "--out", out, "--budget", str(budget), "--size", "64", "-q"]
 
 
@@ -42,7 +42,7 @@ def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
     assert adaptiveisp(*train_arguments("run"), "--dev", "labels.json", "--bootstrap", "greedy") == 0
     run = tmp_path / "run"
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["actor_critic"]["bootstrap"] == "greedy" and config["train"]["budget"] == 120
+    assert config["settings"]["bootstrap"] == "greedy" and config["train"]["budget"] == 120
     assert config["provenance"]["seed"] == 0
     lines = metrics(run)
     assert lines[-1]["passes"] >= 120 and [line["iteration"] for line in lines] == list(range(1, len(lines) + 1))

@@ -7,20 +7,19 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from adaptiveisp.environment import HORIZON
+from adaptiveisp.environment import HORIZON, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.files import write_bytes
 from adaptiveisp.isp import modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
-
-Start = Literal["raw", "auto-exposure"]
+from adaptiveisp.policies import STARTS, Start
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
@@ -36,7 +35,7 @@ class PolicyHeader:
     Attributes:
         kind: method of the policy.
         module_set: named set whose ranges the parameters keep.
-        modules: names in the order of the action ids.
+        modules: names in the order of the action ids; "stop" may be the last.
         horizon: steps of an episode.
         view: what the networks see, see `networks.observe`.
         start: heuristic whose stages come first: "auto-exposure", or "raw" for none.
@@ -83,7 +82,7 @@ def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({error}); save or import it again") from error
     header = _header(path, metadata)
-    modules = {module.name: module for module in modules_of(header.module_set)}
+    modules = {module.name: module for module in actions_of(header.module_set, stop=True)}
     if missing := [name for name in header.modules if name not in modules]:
         raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
     actor = Actor([modules[name] for name in header.modules], view=header.view)
@@ -102,7 +101,7 @@ def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
         if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format")
         header = PolicyHeader(**{**content, "modules": tuple(content["modules"])})
-        if header.view not in ("linear", "log") or header.start not in ("raw", "auto-exposure"):
+        if header.view not in ("linear", "log") or header.start not in STARTS:
             raise ValueError("an unknown view or start")
         return header
     except (KeyError, TypeError, ValueError) as error:

@@ -214,24 +214,35 @@ def _add_train(commands: Any) -> None:
         description="Learns a policy for a frozen detector. A run goes on exactly where it was with --resume RUN.",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    parser.add_argument("--method", choices=("actor_critic",), default="actor_critic", help="default actor_critic")
-    parser.add_argument("--preset", default="cpu", metavar="NAME", help="paper, released or cpu (default cpu)")
-    parser.add_argument("--data", metavar="DATA", help="COCO JSON of the training photos")
-    parser.add_argument("--images", metavar="DIR", help="folder of the photos")
-    parser.add_argument("--dev", default="", metavar="DATA", help="COCO JSON of the photos that choose the best policy")
-    parser.add_argument("--light", default="mixed", metavar="L", help=f"{LIGHTS_HELP} (default mixed)")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
-    parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=DETECTOR_HELP)
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
+    parser.add_argument("--method", metavar="M", help="actor_critic or fixed (default actor_critic)")
+    parser.add_argument("--preset", metavar="NAME", help="cpu, paper or released; for fixed: raw or auto-exposure")
+    parser.add_argument("--data", metavar="DATA", help="a folder made by synth, or a COCO JSON with --images")
+    parser.add_argument("--images", metavar="DIR", help="folder of its images")
+    parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
+    parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
+    parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
+    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
+    parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--budget", type=_positive, default=12_000, metavar="PASSES", help="detector passes (12000)")
-    parser.add_argument("--checkpoint-every", type=_positive, default=200, metavar="N", help="iterations (200)")
-    parser.add_argument("--dev-every", type=_positive, default=500, metavar="N", help="iterations (500)")
+    parser.add_argument("--warm-start", metavar="P", help="start from the weights of this policy file or run folder")
+    parser.add_argument("--budget", type=_positive, metavar="PASSES", help="detector passes (default 12000)")
+    parser.add_argument("--checkpoint-every", type=_positive, metavar="N", help="iterations (default 200)")
+    parser.add_argument("--dev-every", type=_positive, metavar="N", help="iterations (default 500)")
     parser.add_argument("--size", type=_size, metavar="N", help="side of the training images (default: the preset's)")
     parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
     parser.add_argument("--discount", type=_unit, metavar="G", help="of the next value (default: the preset's)")
     parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting of the method (docs/methods); may be given again",
+    )
     _common(parser)
-    parser.set_defaults(command="train")
+    parser.set_defaults(command="train", seed=None)
 
 
 def _add_import(commands: Any) -> None:

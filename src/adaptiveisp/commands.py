@@ -14,7 +14,6 @@ from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, INTERRUPTED
 
 if TYPE_CHECKING:
     from adaptiveisp.policies import AnyPolicy
-    from adaptiveisp.presets import ActorCriticConfig
     from adaptiveisp.raw import BayerHeader
     from adaptiveisp.training import TrainOptions
 
@@ -31,6 +30,15 @@ EVAL_SETTINGS = (
     "device",
 )
 """Options of `eval` that its report records."""
+
+
+TRAIN_OPTIONS = (
+    *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
+    *("warm_start", "checkpoint_every", "dev_every"),
+)
+"""Options of `train` that its run keeps."""
+TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
+"""Options of `train` that are settings of the method."""
 
 
 def _set_up_torch(options: argparse.Namespace) -> str:
@@ -86,21 +94,20 @@ def _header(options: argparse.Namespace) -> "BayerHeader | None":
     return BayerHeader(width, height, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
 
 
-def _run_policy(options: argparse.Namespace) -> "AnyPolicy":
+def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
     """What --policy and --pipeline ask for together."""
-    from adaptiveisp.isp.pipeline import Pipeline
-    from adaptiveisp.policies import CameraDevelopment, FixedPipeline, ForcedModules
+    from adaptiveisp.policies import ForcedModules, SetsParameters, load_fixed
     from adaptiveisp.zoo import load_policy
 
     if options.pipeline is None:
-        return load_policy(options.policy or "auto-exposure")
-    pipeline = Pipeline.load(options.pipeline)
+        return load_policy(options.policy or "auto-exposure", device)
+    fixed = load_fixed(options.pipeline)
     if options.policy is None:
-        return FixedPipeline(pipeline, options.pipeline.stem)
-    policy = load_policy(options.policy)
-    if isinstance(policy, CameraDevelopment):
-        raise UsageError("--policy camera is no pipeline of modules; leave out --pipeline")
-    return ForcedModules(policy, pipeline)
+        return fixed
+    policy = load_policy(options.policy, device)
+    if not isinstance(policy, SetsParameters):
+        raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
+    return ForcedModules(policy, fixed.pipeline)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -113,7 +120,7 @@ def run(options: argparse.Namespace) -> int:
     from adaptiveisp.run import RunOptions, check_outputs, remove_former_outputs, run_files
 
     device = _set_up_torch(options)
-    policy, header = _run_policy(options), _header(options)
+    policy, header = _run_policy(options, device), _header(options)
     files, missing = find_raw_files(options.inputs, exclude=options.out)
     files = files[: options.limit or None]
     check_outputs(files, options.out)
@@ -238,50 +245,52 @@ def train(options: argparse.Namespace) -> int:
     """Starts or resumes a training run."""
     from adaptiveisp.detectors import load_detector
     from adaptiveisp.provenance import provenance
-    from adaptiveisp.training import Run, new_run, read_config
+    from adaptiveisp.training import new_run, peak_memory_mb, resumed_run
 
     device = _set_up_torch(options)
     if options.resume is not None:
         folder = options.resume
-        wanted, config = read_config(folder)
-        run = Run(folder, wanted, config, load_detector(wanted.detector, device), resume=True)
+        run = resumed_run(folder, lambda spec: load_detector(spec, device))
     else:
-        wanted, config = _train_settings(options)
+        wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device)
         origin = provenance(wanted.seed, {detector.name: detector.weights_sha256})
         folder = options.out
-        run = new_run(folder, wanted, config, detector, origin, options.overwrite)
-    with _progress(options, wanted.budget, "train", unit="pass") as bar:
+        run = new_run(folder, wanted, settings, detector, origin, options.overwrite)
+    with _progress(options, run.options.budget, "train", unit="pass") as bar:
 
         def show(metrics: dict[str, Any]) -> None:
-            reward, entropy = metrics["reward"]["detection"], metrics["entropy"]
-            bar.set_postfix(reward=f"{reward:.2f}", entropy=f"{entropy:.2f}", refresh=False)
+            loss = metrics["detector_loss"]
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update(metrics["passes"] - bar.n)
             if bar.disable and not options.quiet and metrics["iteration"] % 100 == 0:
-                print(f"iteration {metrics['iteration']}, {metrics['passes']} passes", file=sys.stderr, flush=True)
+                progress = f"iteration {metrics['iteration']}, {metrics['passes']} passes, detector loss {loss:.3f}"
+                print(progress, file=sys.stderr, flush=True)
 
         finished = run.train(show)
     if not options.quiet:
         best = f", best AP50 on dev {100 * run.best:.1f}" if run.best >= 0 else ""
         state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
-        print(f"{run.learner.iteration} iterations, {run.learner.passes} detector passes{best}: {state}")
+        used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
+        print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
     return DONE if finished else INTERRUPTED
 
 
-def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, ActorCriticConfig]":
-    """What the flags of a new run ask for."""
-    from adaptiveisp.training import TrainOptions, make_config
+def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
+    """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
+    from adaptiveisp.settings import parse_changes
+    from adaptiveisp.training import read_config, resolve
 
-    if not (options.data and options.images and options.out):
-        raise UsageError("train needs --data, --images and --out, or --resume RUN")
-    names = ("size", "bootstrap", "discount", "runtime_weight")
-    config = make_config(options.preset, {n: v for n in names if (v := getattr(options, n)) is not None})
-    same = (
-        *("data", "images", "detector", "light", "noise", "budget", "seed"),
-        *("dev", "preset", "checkpoint_every", "dev_every"),
-    )
-    wanted = {name: getattr(options, name) for name in same}
-    return TrainOptions(**wanted, dev_images=options.images if options.dev else ""), config
+    train, settings = read_config(options.config) if options.config else ({}, {})
+    train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
+    settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
+    settings |= parse_changes(options.changes)
+    if train.get("dev"):
+        train.setdefault("dev_images", train.get("images", ""))
+    wanted, resolved = resolve(train, settings, str(options.config or "train"))
+    if not (wanted.data and options.out):
+        raise UsageError("train needs --data and --out, or --resume RUN")
+    return wanted, resolved
 
 
 def import_checkpoint(options: argparse.Namespace) -> int:

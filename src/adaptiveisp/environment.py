@@ -4,14 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from adaptiveisp.isp import modules_of
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.types import Image
 
 HORIZON = 5
 """Steps of an episode in the paper."""
+
+STOP = IspModule("stop", "stop", (), lambda image, params: image, 0.0, source="Won et al. 2026 (POS-ISP)")
+"""The action that ends an episode: it costs nothing and changes nothing. Optional, always the last action."""
 
 Flags = Float[Tensor, "batch n_modules"]
 Scalars = Float[Tensor, " batch"]
@@ -44,6 +48,11 @@ class State:
         return torch.cat([self.stopped[:, None], self.stopped[:, None], self.step[:, None], self.used], dim=1)
 
 
+def actions_of(module_set: str, stop: bool = False) -> tuple[IspModule, ...]:
+    """The modules of a named set in the order of their action ids, and at the end `STOP` if it is wanted."""
+    return (*modules_of(module_set), STOP) if stop else modules_of(module_set)
+
+
 def start(image: Image, n_modules: int) -> State:
     """The state before the first step: nothing used.
 
@@ -69,12 +78,18 @@ def advance(
         modules: the module set, in the order of action ids.
         action: action id for each image.
         params: parameters of each module for every image, by module name; only the chosen rows are used.
-        horizon: the episode stops after so many steps.
+        horizon: the episode stops after so many steps, or with the action `STOP`.
     """
     used = state.used.scatter(1, action[:, None], 1.0)
     step = state.step + 1
     image = apply_chosen(state.image, modules, action, params)
-    return State(image, used, step, torch.maximum(state.stopped, (step >= horizon).to(step.dtype)))
+    ends = (step >= horizon) | stops(action, modules)
+    return State(image, used, step, torch.maximum(state.stopped, ends.to(step.dtype)))
+
+
+def stops(action: Int[Tensor, " batch"], modules: Sequence[IspModule]) -> Bool[Tensor, " batch"]:
+    """Where the action is `STOP`."""
+    return action == (modules.index(STOP) if STOP in modules else -1)
 
 
 def apply_chosen(

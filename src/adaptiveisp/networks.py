@@ -209,4 +209,4 @@ def start_neutral(actor: Actor, shrink: float = 0.1) -> None:
             last = actor.parameter_heads[module.name].fc2
             assert isinstance(last, nn.Linear)
             last.weight.mul_(shrink)
-            last.bias.copy_(torch.tensor([param.unsquash(param.neutral) for param in module.params]))
+            last.bias.copy_(torch.tensor(module.logits_from_params(module.neutral_params)))

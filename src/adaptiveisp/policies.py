@@ -1,8 +1,10 @@
 """What a policy is, and the policies that need no learning."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +13,10 @@ from torch import Tensor
 
 from adaptiveisp.color import LUMA
 from adaptiveisp.develop import upright
-from adaptiveisp.errors import PolicyError
+from adaptiveisp.errors import PipelineError, PolicyError
+from adaptiveisp.files import read_json
 from adaptiveisp.isp import find_module
-from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.isp.pipeline import FILE_REMEDY, START_KEY, Pipeline, Stage
 from adaptiveisp.raw import camera_render
 from adaptiveisp.types import Image, RawImage
 from adaptiveisp.unprocess import reprocess
@@ -25,6 +28,10 @@ TARGET_MEAN = 0.18
 CLIPPED = 0.98
 """A pixel with a channel above this tells nothing about the illuminant."""
 BISECTION_STEPS = 30
+
+Start = Literal["raw", "auto-exposure"]
+STARTS: tuple[Start, ...] = ("raw", "auto-exposure")
+"""What may come before a policy's own stages: nothing, or the stages of auto-exposure."""
 
 
 @runtime_checkable
@@ -43,14 +50,34 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class FixedPipeline:
-    """The same pipeline for every image; the empty one is `none`."""
+    """The same pipeline for every image; the empty one is `none`.
+
+    Attributes:
+        pipeline: its stages.
+        name: short name for tables.
+        start: heuristic whose stages come first, fitted to each image, or "raw" for none.
+    """
 
     pipeline: Pipeline
     name: str = "none"
+    start: Start = "raw"
 
     def plan(self, image: Image) -> list[Pipeline]:
-        """The pipeline, once per image."""
-        return [self.pipeline] * image.shape[0]
+        """The start's stages for each image, then the pipeline's."""
+        return [
+            Pipeline(first + self.pipeline.stages, self.pipeline.module_set)
+            for first in first_stages(image, self.start)
+        ]
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """Its modules."""
+        return tuple(stage.module for stage in self.pipeline.stages)
+
+    def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
+        """The start's stages, then these modules with the pipeline's parameters for them."""
+        chosen = _picked(self.pipeline.stages, modules)
+        return [Pipeline(first + chosen, self.pipeline.module_set) for first in first_stages(image, self.start)]
 
 
 @dataclass(frozen=True)
@@ -72,6 +99,15 @@ class AutoExposure:
         small = F.adaptive_avg_pool2d(image, OBSERVATION_SIZE).double()
         return [self._plan_one(view) for view in small]
 
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """White balance, exposure and the sRGB curve."""
+        return ("white_balance", "exposure", "srgb")
+
+    def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
+        """These of its modules, in this order."""
+        return [Pipeline(_picked(plan.stages, modules)) for plan in self.plan(image)]
+
     def _plan_one(self, view: Float[Tensor, "3 height width"]) -> Pipeline:
         gains = grey_world_gains(view)
         balanced = view * view.new_tensor(gains)[:, None, None]
@@ -87,6 +123,59 @@ class AutoExposure:
         )
 
 
+def _picked(stages: Sequence[Stage], modules: Sequence[str]) -> tuple[Stage, ...]:
+    """The stage of each of these modules, in their order; the last one where a module occurs twice."""
+    available = {stage.module: stage for stage in stages}
+    return tuple(available[name] for name in modules)
+
+
+def load_fixed(path: Path) -> FixedPipeline:
+    """The policy in a pipeline file; its optional key "start" names the heuristic whose stages come first.
+
+    Raises:
+        PipelineError: the file is missing, no JSON, or its contents are wrong.
+    """
+    path = Path(path)
+    content = read_json(path, PipelineError, FILE_REMEDY)
+    begin = content.pop(START_KEY, "raw") if isinstance(content, dict) else "raw"
+    if begin not in STARTS:
+        raise PipelineError(f"{path}: {START_KEY} {begin!r} does not exist; choose one of {', '.join(STARTS)}")
+    return FixedPipeline(Pipeline.from_json(content, str(path)), path.stem, begin)
+
+
+def save_fixed(path: Path, policy: FixedPipeline) -> None:
+    """Writes what `load_fixed` reads, atomically."""
+    policy.pipeline.save(path, **({} if policy.start == "raw" else {START_KEY: policy.start}))
+
+
+def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
+    """The stages that come before a policy's own, for each image: none for "raw", else auto-exposure's."""
+    if kind == "raw":
+        return [()] * image.shape[0]
+    return [pipeline.stages for pipeline in AutoExposure().plan(image)]
+
+
+def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:
+    """The images after their `first_stages`."""
+    plans = first_stages(image, kind)
+    rendered = [Pipeline(plan, module_set).render(image[i : i + 1]) for i, plan in enumerate(plans)]
+    return torch.cat(rendered)
+
+
+@runtime_checkable
+class SetsParameters(Policy, Protocol):
+    """A policy that can be told which modules to run: it then chooses their parameters only."""
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """Names of the modules it has parameters for."""
+        ...
+
+    def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
+        """One pipeline for each developed image: after the policy's own start these modules, in this order."""
+        ...
+
+
 @dataclass(frozen=True)
 class ForcedModules:
     """The modules of a pipeline file with the parameters that a policy chooses for them.
@@ -94,10 +183,22 @@ class ForcedModules:
     Attributes:
         policy: gives the parameters.
         pipeline: gives the modules and their order; its own parameters are not used.
+
+    Raises:
+        PolicyError: the policy sets no parameters for one of the modules.
     """
 
-    policy: Policy
+    policy: SetsParameters
     pipeline: Pipeline
+
+    def __post_init__(self) -> None:
+        known = self.policy.settable
+        for stage in self.pipeline.stages:
+            if stage.module not in known:
+                raise PolicyError(
+                    f"policy {self.policy.name} sets no parameters for the module {stage.module}; "
+                    f"it sets {', '.join(known) or 'none'}; use --pipeline without --policy"
+                )
 
     @property
     def name(self) -> str:
@@ -105,22 +206,8 @@ class ForcedModules:
         return f"{self.policy.name} (forced)"
 
     def plan(self, image: Image) -> list[Pipeline]:
-        """The forced modules with the policy's parameters.
-
-        Raises:
-            PolicyError: the policy sets no parameters for one of the modules.
-        """
-        return [self._forced(chosen) for chosen in self.policy.plan(image)]
-
-    def _forced(self, chosen: Pipeline) -> Pipeline:
-        available = {stage.module: stage for stage in chosen.stages}
-        for stage in self.pipeline.stages:
-            if stage.module not in available:
-                raise PolicyError(
-                    f"policy {self.policy.name} sets no parameters for the module {stage.module}; "
-                    f"it sets {', '.join(available) or 'none'}; use --pipeline without --policy"
-                )
-        return Pipeline(tuple(available[stage.module] for stage in self.pipeline.stages), chosen.module_set)
+        """The forced modules with the policy's parameters, for each developed image."""
+        return self.policy.plan_with(image, [stage.module for stage in self.pipeline.stages])
 
 
 def grey_world_gains(view: Float[Tensor, "3 height width"]) -> tuple[float, float, float]:

@@ -1,32 +1,18 @@
 """The step-wise policy at work: the networks choose one module after the other, argmax, until the episode ends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from adaptiveisp.checkpoint import PolicyHeader, Start, load_policy_file
-from adaptiveisp.environment import State, advance, start
-from adaptiveisp.isp import find_module
+from adaptiveisp.checkpoint import PolicyHeader, load_policy_file
+from adaptiveisp.environment import STOP, actions_of, advance, start
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import Actor, observe
-from adaptiveisp.policies import AutoExposure
+from adaptiveisp.policies import first_image, first_stages
 from adaptiveisp.types import Image
-
-
-def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
-    """The stages that come before a policy's own, for each image: none for "raw", else auto-exposure's."""
-    if kind == "raw":
-        return [()] * image.shape[0]
-    return [pipeline.stages for pipeline in AutoExposure().plan(image)]
-
-
-def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:
-    """The images after their `first_stages`."""
-    plans = first_stages(image, kind)
-    rendered = [Pipeline(plan, module_set).render(image[i : i + 1]) for i, plan in enumerate(plans)]
-    return torch.cat(rendered)
 
 
 @dataclass(frozen=True)
@@ -48,25 +34,49 @@ class StepwisePolicy:
     @property
     def modules(self) -> tuple[IspModule, ...]:
         """The modules in the order of the action ids."""
-        return tuple(find_module(name, self.header.module_set) for name in self.header.modules)
+        known = {module.name: module for module in actions_of(self.header.module_set, stop=True)}
+        return tuple(known[name] for name in self.header.modules)
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """Names of the modules it may choose."""
+        return tuple(name for name in self.header.modules if name != STOP.name)
 
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipeline of each image: the start's stages, then one module a step with the networks' parameters."""
         return self.process(image)[0]
 
+    def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
+        """The start's stages, then these modules, each with the parameters that the networks give it at its step."""
+        return self.process(image, [self.header.modules.index(name) for name in modules])[0]
+
     @torch.inference_mode()
-    def process(self, image: Image) -> tuple[list[Pipeline], Image]:
-        """The pipelines and the images they make; to choose the next module the image is needed anyway."""
+    def process(self, image: Image, forced: Sequence[int] | None = None) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images they make; to choose the next module the image is needed anyway.
+
+        Args:
+            image: developed images, linear RGB in [0, 1].
+            forced: action ids to take instead of the likeliest ones.
+        """
+        modules = self.modules
         stages = [list(plan) for plan in first_stages(image, self.header.start)]
-        state: State = start(first_image(image, self.header.start, self.header.module_set), len(self.header.modules))
-        for _ in range(self.steps or self.header.horizon):
+        state = start(first_image(image, self.header.start, self.header.module_set), len(modules))
+        n_steps = (self.steps or self.header.horizon) if forced is None else len(forced)
+        running = [True] * len(stages)
+        for step in range(n_steps):
+            if not any(running):
+                break
             choice = self.actor(observe(state, self.header.view))
-            action = choice.probs.argmax(dim=1)
+            action = choice.probs.argmax(dim=1) if forced is None else torch.full_like(state.step.long(), forced[step])
             for i, index in enumerate(action.tolist()):
-                module = self.modules[index]
-                row = choice.params[module.name][i].tolist()
-                stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
-            state = advance(state, self.modules, action, choice.params, self.header.horizon)
+                module = modules[index]
+                running[i] = running[i] and module is not STOP
+                if running[i]:
+                    row = choice.params[module.name][i].tolist()
+                    stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
+                else:
+                    action[i] = modules.index(STOP)  # an image that has stopped stays as it is
+            state = advance(state, modules, action, choice.params, self.header.horizon)
         return [Pipeline(tuple(plan), self.header.module_set) for plan in stages], state.image
 
 

@@ -1,31 +1,36 @@
-"""Endless augmented training images: random square crops of labelled photos as raws under random light and noise.
+"""Endless augmented training images: random square crops of labelled raws, or of photos made raws on the fly.
 
 Image number k depends only on (seed, k), so a run resumes its data order from one counter.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt16
 from torch import Tensor
 
+from adaptiveisp.datasets import Dataset
 from adaptiveisp.datasets.coco import CocoImage, load_coco
 from adaptiveisp.datasets.synthetic import read_photo
-from adaptiveisp.errors import DataError
-from adaptiveisp.types import Targets
+from adaptiveisp.develop import develop
+from adaptiveisp.errors import DataError, skip_reason
+from adaptiveisp.types import Annotation, Sample, Targets
 from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
 
 SMALLEST_CROP = 0.75
-"""Side of a crop relative to the photo's shorter side, at least."""
+"""Side of a crop relative to the picture's shorter side, at least."""
 LEAST_VISIBLE = 0.3
 """A box keeps its label while this share of its area is inside the crop."""
 LEAST_SIDE = 2.0
 """Pixels of the resized crop below which a box is nothing a detector could find."""
-CACHED_PHOTOS = 1000
-"""Decoded photos kept in memory as bytes, about 1 MB each."""
+CACHED = 1000
+"""Decoded photos or developed raws that a stream keeps in memory."""
+FULL_SCALE = 65535
+"""1.0 of a developed raw in memory, 16 bits: steps far below those of a 12-bit sensor, also in the dark."""
 
 Picture = Float[Tensor, "3 height width"]
 
@@ -38,13 +43,13 @@ class TrainingImage:
         number: its place in the stream; with the stream's seed it says all.
         image: (3, size, size) developed, linear RGB in [0, 1].
         targets: labels in pixels of `image`.
-        light: brightness factor.
+        light: brightness factor in (0, 1], None if unknown.
     """
 
     number: int
     image: Picture
     targets: Targets
-    light: float
+    light: float | None
 
 
 @runtime_checkable
@@ -58,6 +63,8 @@ class Stream(Protocol):
 
 class PhotoStream:
     """Raws made on the fly from labelled photos: crop, flip, camera, light, noise.
+
+    Decoded photos stay in memory as bytes, about 1 MB each for those of COCO.
 
     Args:
         labels: COCO JSON of the photos.
@@ -85,58 +92,222 @@ class PhotoStream:
         checked = load_coco(labels)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images
-        if not any(a.category_id in self.to_label for photo in self.photos for a in photo.annotations if not a.iscrowd):
-            raise DataError(f"{labels}: has no labelled object that the detector knows; give labelled photos")
+        _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
         self._cache: dict[int, Tensor] = {}
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of that number: photos come in a new random order in each epoch."""
-        epoch, place = divmod(number, len(self.photos))
-        order = torch.randperm(len(self.photos), generator=seeded_generator(self.seed, epoch, 0, "order"))
-        photo = self.photos[int(order[place])]
+        photo = self.photos[next(_epoch_order(len(self.photos), number, self.seed))]
         generator = seeded_generator(self.seed, number, 0, "training")
         pixels = self._pixels(photo)
-        top, left, side = _square_crop(pixels.shape[1], pixels.shape[2], generator)
-        crop = pixels[:, top : top + side, left : left + side].float() / 255
-        flipped = bool(torch.rand(1, generator=generator) < 0.5)
+        view = _draw_view(pixels.shape[1], pixels.shape[2], generator)
         how = draw_unprocessing(generator, self.light, self.noise)
-        raw = add_noise(unprocess(crop.flip(2) if flipped else crop, how), how, generator)
-        image = torch.nn.functional.interpolate(
-            raw[None], size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False
-        )[0].clamp(0, 1)
-        return TrainingImage(number, image, self._targets(photo, top, left, side, flipped), how.light)
+        raw = add_noise(unprocess(_cut(pixels, view) / 255, how), how, generator)
+        targets = _targets(photo.annotations, self.to_label, view, self.size)
+        return TrainingImage(number, _resized(raw, self.size, self.size), targets, how.light)
 
     def _pixels(self, photo: CocoImage) -> Tensor:
-        if photo.id not in self._cache:
-            if len(self._cache) >= CACHED_PHOTOS:
-                self._cache.pop(next(iter(self._cache)))
-            self._cache[photo.id] = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
-        return self._cache[photo.id]
+        """sRGB code values of a photo, 0 to 255."""
+        pixels = self._cache.get(photo.id)
+        if pixels is None:
+            pixels = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
+            _keep(self._cache, photo.id, pixels)
+        return pixels
 
-    def _targets(self, photo: CocoImage, top: int, left: int, side: int, flipped: bool) -> Targets:
-        """Labels of the crop in pixels of the resized square."""
-        boxes: list[list[float]] = []
-        labels: list[int] = []
-        for annotation in photo.annotations:
-            if annotation.iscrowd or annotation.category_id not in self.to_label:
-                continue
-            x, y, width, height = annotation.bbox
-            x0, x1 = max(x - left, 0.0), min(x + width - left, float(side))
-            y0, y1 = max(y - top, 0.0), min(y + height - top, float(side))
-            if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < LEAST_VISIBLE * width * height:
-                continue
-            if flipped:
-                x0, x1 = side - x1, side - x0
-            box = [value * self.size / side for value in (x0, y0, x1, y1)]
-            if min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE:
-                boxes.append(box)
-                labels.append(self.to_label[annotation.category_id])
-        return Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels, dtype=torch.long))
+
+class RawStream:
+    """Labelled raws: developed, cropped, flipped, with their own light and noise.
+
+    Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
+    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320.
+
+    A raw that cannot be used is left out: the next of its epoch's order that can be used stands in for it, and
+    `skipped` tells why. It is not read again.
+
+    Args:
+        dataset: labelled raws.
+        to_label: category id → detector label; annotations of other categories are left out.
+        size: side of the square images in pixels.
+        seed: fixes everything.
+        camera_white_balance: apply the camera's own gains, see `develop`.
+
+    Attributes:
+        skipped: name and draw of each raw that was asked for and cannot be used → the reason, in one line.
+
+    Raises:
+        DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
+            be used.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        to_label: Callable[[dict[int, str]], dict[int, int]],
+        size: int,
+        seed: int = 0,
+        camera_white_balance: bool = False,
+    ):
+        self.dataset, self.samples = dataset, dataset.samples
+        if not self.samples:
+            raise DataError(f"{dataset.name}: has no images; give labelled raws")
+        self.to_label = to_label(dataset.categories)
+        _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
+        self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
+        self.skipped: dict[str, str] = {}
+        self._unusable: set[int] = set()
+        self._cache: dict[int, Tensor] = {}
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        """The image of that number: raws come in a new random order in each epoch."""
+        sample, frame = self._sample(number)
+        height, width = frame.shape[1:]
+        view = _draw_view(height, width, seeded_generator(self.seed, number, 0, "training"))
+        image = _resized(_cut(frame, view) / FULL_SCALE, self.size, self.size)
+        # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
+        scale = (width / sample.width, height / sample.height)
+        targets = _targets(sample.annotations, self.to_label, view, self.size, scale)
+        return TrainingImage(number, image, targets, sample.light)
+
+    def _sample(self, number: int) -> tuple[Sample, UInt16[Tensor, "3 height width"]]:
+        """The sample that a number shows, and its frame."""
+        for index in _epoch_order(len(self.samples), number, self.seed):
+            frame = self._frame(index)
+            if frame is not None:
+                return self.samples[index], frame
+        first = next(iter(self.skipped.values()))
+        raise DataError(f"{self.dataset.name}: no image could be used; the first: {first}")
+
+    def _frame(self, index: int) -> UInt16[Tensor, "3 height width"] | None:
+        """The developed frame of a sample, in steps of 1 / FULL_SCALE; None if it cannot be used."""
+        if index in self._cache or index in self._unusable:
+            return self._cache.get(index)
+        sample = self.samples[index]
+        try:
+            frame = self._developed(sample)
+        except Exception as error:  # whatever one file does to its reader, a run of hours goes on
+            self.skipped[f"{sample.name} (draw {sample.draw})"] = skip_reason(sample.name, error)
+            self._unusable.add(index)
+            return None
+        _keep(self._cache, index, frame)
+        return frame
+
+    def _developed(self, sample: Sample) -> UInt16[Tensor, "3 height width"]:
+        """The frame of a sample, read anew."""
+        full = develop(self.dataset.read(sample), self.camera_white_balance)
+        height, width = full.shape[1:]
+        if (width, height) != (sample.width, sample.height):
+            found = f"{width}x{height} upright"
+            raise DataError(f"{sample.name}: is {found}, its labels say {sample.width}x{sample.height}; correct them")
+        frame = _reduced(full, math.ceil(self.size / SMALLEST_CROP))
+        return (frame * FULL_SCALE).round().to(torch.uint16)
+
+
+class _View(NamedTuple):
+    """A square part of a picture, in its pixels; `flipped` mirrors it left to right."""
+
+    top: int
+    left: int
+    side: int
+    flipped: bool
+
+
+def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_label: dict[int, int]) -> None:
+    """Refuses pictures that have nothing to learn from.
+
+    Raises:
+        DataError: names the data.
+    """
+    if not any(a.category_id in to_label for one in annotations for a in one if not a.iscrowd):
+        raise DataError(f"{name}: has no labelled object that the detector knows; give labelled images")
+
+
+def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
+    """The place of the number in a data set of `n`, then all the others as they follow in its epoch, the first last.
+
+    Every `n` numbers are an epoch, with a random order of its own.
+    """
+    epoch, place = divmod(number, n)
+    order = torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))
+    return (int(order[(place + step) % n]) for step in range(n))
+
+
+def _draw_view(height: int, width: int, generator: torch.Generator) -> _View:
+    """A random square of a picture, mirrored or not."""
+    top, left, side = _square_crop(height, width, generator)
+    return _View(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
 
 
 def _square_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int]:
-    """(top, left, side) of a random square inside a photo."""
+    """(top, left, side) of a random square inside a picture."""
     u, v, w = torch.rand(3, generator=generator).tolist()
     side = max(1, round(min(height, width) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * u)))
     return int(v * (height - side + 1)), int(w * (width - side + 1)), side
+
+
+def _cut(pixels: Tensor, view: _View) -> Picture:
+    """The part of a stored picture, its whole numbers as floats."""
+    crop = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side].float()
+    return crop.flip(2) if view.flipped else crop
+
+
+def _resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
+    """The picture at another size, antialiased bilinear, in [0, 1]."""
+    return torch.nn.functional.interpolate(
+        picture[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
+    )[0].clamp(0, 1)
+
+
+def _reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
+    """The picture scaled down until its shorter side is at most that many pixels; a smaller one as it is."""
+    height, width = picture.shape[1:]
+    if min(height, width) <= shorter_side:
+        return picture
+    factor = shorter_side / min(height, width)
+    return _resized(picture, round(height * factor), round(width * factor))
+
+
+def _targets(
+    annotations: Sequence[Annotation],
+    to_label: dict[int, int],
+    view: _View,
+    size: int,
+    scale: tuple[float, float] = (1.0, 1.0),
+) -> Targets:
+    """Labels of a view in pixels of the square it is resized to.
+
+    Args:
+        annotations: objects of the whole picture.
+        to_label: category id → detector label.
+        view: the part of the picture that is shown.
+        size: side of the square in pixels.
+        scale: (x, y), pixels of the picture that `view` cuts per pixel of the annotations.
+    """
+    boxes: list[list[float]] = []
+    labels: list[int] = []
+    for annotation in annotations:
+        if annotation.iscrowd or annotation.category_id not in to_label:
+            continue
+        x, width = (value * scale[0] for value in annotation.bbox[::2])
+        y, height = (value * scale[1] for value in annotation.bbox[1::2])
+        x0, x1 = max(x - view.left, 0.0), min(x + width - view.left, float(view.side))
+        y0, y1 = max(y - view.top, 0.0), min(y + height - view.top, float(view.side))
+        if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < LEAST_VISIBLE * width * height:
+            continue
+        if view.flipped:
+            x0, x1 = view.side - x1, view.side - x0
+        box = [value * size / view.side for value in (x0, y0, x1, y1)]
+        if min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE:
+            boxes.append(box)
+            labels.append(to_label[annotation.category_id])
+    return Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels, dtype=torch.long))
+
+
+def _keep(cache: dict[int, Tensor], key: int, picture: Tensor) -> None:
+    """Adds a picture while there is room.
+
+    Nothing gives way to it: in a random order the next to be shown is any of them, and what came last would often be
+    thrown out before it comes again.
+    """
+    if len(cache) < CACHED:
+        cache[key] = picture

@@ -1,43 +1,55 @@
-"""A training run: its folder, log, checkpoints, and how it stops and goes on.
+"""A training run in its folder: settings, log, checkpoints, scores on dev, and exact resumption.
 
 RUN/
-  config.yaml            every setting of the run
-  metrics.jsonl          one line an iteration; repeats exactly for the same seed and threads
-  timing.jsonl           seconds of the parts of each logged iteration; repeats never
+  config.yaml            every setting, and where the run came from
+  metrics.jsonl          one line an iteration; repeats bit by bit for the same seed and threads
+  timing.jsonl           seconds of the parts of each iteration; repeats never
   dev.jsonl              scores on the dev set
+  tensorboard/           the same as curves, with the module shares and trajectories as pictures
+  trajectories.png       some dev images after each of their stages, at the last score
   latest.pt              all that the next iteration depends on
-  latest.safetensors     the policy as it stands
-  best.safetensors       the policy with the best AP50 on dev
+  latest.*, best.*       the policy as it stands, and with the best AP50 on dev (.safetensors or .json)
+  summary.json           what the finished run was: budget, time, peak memory, best score
 """
 
 import json
+import resource
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 import yaml
+from PIL import Image as PilImage
 
-from adaptiveisp.checkpoint import save_policy
+from adaptiveisp import runlog
 from adaptiveisp.classes import map_classes
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.datasets import Dataset, open_dataset
-from adaptiveisp.errors import DataError, UsageError, WeightsError
+from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError, WeightsError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
-from adaptiveisp.files import atomic_path, prepare_output_folder, write_text
-from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
-from adaptiveisp.presets import PRESETS, ActorCriticConfig
-from adaptiveisp.stream import PhotoStream
+from adaptiveisp.files import atomic_path, prepare_output_folder, write_json, write_text
+from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
+from adaptiveisp.predictor import develop_at_size
+from adaptiveisp.runlog import RunLog
+from adaptiveisp.settings import as_yaml, changed
+from adaptiveisp.stream import PhotoStream, RawStream, Stream
+from adaptiveisp.trajectories import trajectory_sheet
 from adaptiveisp.types import Detector
+from adaptiveisp.unprocess import NoiseName
+from adaptiveisp.zoo import RUN_POLICIES
 
-CONFIG, METRICS, TIMING, DEV, LATEST = "config.yaml", "metrics.jsonl", "timing.jsonl", "dev.jsonl", "latest.pt"
-LATEST_POLICY, BEST_POLICY = "latest.safetensors", "best.safetensors"
+CONFIG, LATEST, LATEST_POLICY, BEST_POLICY = "config.yaml", "latest.pt", "latest", "best"
+SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
 DEV_SIZE = 416
 """Longer side in pixels at which dev is scored, as `eval` does."""
+SHOWN = 6
+"""Dev images whose trajectories are drawn."""
 
 
 @dataclass(frozen=True)
@@ -45,115 +57,149 @@ class TrainOptions:
     """What a run is made of; kept in its folder, so that `--resume` needs nothing else.
 
     Attributes:
-        data, images: COCO JSON and folder of the training photos.
-        dev, dev_images: the same of the photos that choose the best policy; "" trains without.
+        data: COCO JSON of the training images, or a folder made by `synth`.
+        images: folder of the images of a COCO JSON.
+        method, preset: the way to learn, and the name of the settings that the run's own started from.
+        dev, dev_images: the same as data and images for what chooses the best policy; "" trains without.
         detector: as for `load_detector`.
-        light, noise: names of the brightness range and noise model.
+        light: brightness range in which raws are made of sRGB photos; None where the images are raws.
+        noise: noise model of such raws.
         budget: image passes through the detector.
         seed: fixes everything.
+        warm_start: policy whose weights the run starts from; "" starts anew.
         checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
         dev_draws: draws a photo of dev.
-        preset: name of the settings that `changes` started from.
     """
 
-    data: str
-    images: str
-    detector: str
-    light: str = "mixed"
-    noise: str = "sensor"
-    budget: int = 12_000
-    seed: int = 0
+    data: str = ""
+    images: str = ""
+    method: str = "actor_critic"
+    preset: str = ""
     dev: str = ""
     dev_images: str = ""
+    detector: str = "yolov3-tiny"
+    light: str | None = None
+    noise: NoiseName = "sensor"
+    budget: int = 12_000
+    seed: int = 0
+    warm_start: str = ""
     checkpoint_every: int = 200
     dev_every: int = 500
     dev_draws: int = 2
-    preset: str = "cpu"
 
 
-def write_config(folder: Path, options: TrainOptions, config: ActorCriticConfig, provenance: dict[str, Any]) -> None:
-    """Writes config.yaml."""
-    content = {"train": asdict(options), "actor_critic": asdict(config), "provenance": provenance}
+def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
+    """Writes config.yaml, which `read_config` and `train --config` read."""
+    content = {"train": as_yaml(options), "settings": as_yaml(settings), "provenance": provenance}
     write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
 
 
-def read_config(folder: Path) -> tuple[TrainOptions, ActorCriticConfig]:
-    """The settings of a run folder.
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts `train` and `settings` of a configuration file, unchecked; a missing part is empty.
 
     Raises:
-        DataError: it has no readable config.yaml.
+        DataError: it is missing, no YAML, or of another structure.
     """
+    remedy = "give a YAML file with the parts train: and settings:, such as the config.yaml of a run"
     try:
-        content = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        return TrainOptions(**content["train"]), ActorCriticConfig(**content["actor_critic"])
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / CONFIG}: cannot be read ({error}); give the folder of a run to --resume") from error
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        train, settings = (content.get(part) or {} for part in ("train", "settings"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        detail = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({detail}); {remedy}") from error
+    if not isinstance(train, dict) or not isinstance(settings, dict) or not (train or settings):
+        raise DataError(f"{path}: holds no settings; {remedy}")
+    return train, settings
 
 
-def make_config(preset: str, changes: dict[str, Any]) -> ActorCriticConfig:
-    """A preset with some settings changed.
+def make_settings(method: str, preset: str, changes: dict[str, Any], origin: str) -> Any:
+    """A preset of a method with some settings changed.
+
+    Args:
+        method: its name.
+        preset: name of a preset; "" takes the method's first.
+        changes: setting → value.
+        origin: where the changes come from, to put into errors.
 
     Raises:
-        UsageError: there is no such preset or setting.
+        UsageError: there is no such method, preset or setting, or a value does not fit.
     """
-    if preset not in PRESETS:
-        raise UsageError(f"preset {preset!r} does not exist; choose one of {', '.join(PRESETS)}")
-    known = {field.name for field in fields(ActorCriticConfig)}
-    if unknown := [name for name in changes if name not in known]:
-        raise UsageError(f"setting {unknown[0]!r} does not exist; there are {', '.join(sorted(known))}")
-    return ActorCriticConfig(**{**asdict(PRESETS[preset]), **changes})
+    presets = find_method(method).presets
+    if preset and preset not in presets:
+        raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
+    return changed(presets[preset or next(iter(presets))], changes, origin)
 
 
-def build_learner(options: TrainOptions, config: ActorCriticConfig, detector: Detector) -> ActorCritic:
-    """The learner of a run, at its start."""
+def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainOptions, Any]:
+    """Options and settings from their plain values.
+
+    Raises:
+        UsageError: one does not exist or does not fit.
+    """
+    options = changed(TrainOptions(), train, origin)
+    return options, make_settings(options.method, options.preset, settings, origin)
+
+
+def open_stream(options: TrainOptions, settings: Any, detector: Detector) -> Stream:
+    """The training images.
+
+    Raises:
+        DataError: they or their labels cannot be used.
+    """
 
     def to_label(categories: dict[int, str]) -> dict[int, int]:
         return map_classes(detector.class_names, categories).category_to_label
 
-    stream = PhotoStream(
-        Path(options.data),
-        Path(options.images),
-        to_label,
-        config.size,
-        options.light,
-        options.noise,  # type: ignore[arg-type]
-        options.seed,
-    )
-    return ActorCritic(config, stream, detector, options.budget, options.seed)
+    images = Path(options.images) if options.images else None
+    if options.light is None:
+        return RawStream(open_dataset(Path(options.data), images), to_label, settings.size, options.seed)
+    if images is None:
+        raise UsageError(f"{options.data}: --light needs a COCO JSON of photos and their folder: add --images")
+    labels = Path(options.data)
+    return PhotoStream(labels, images, to_label, settings.size, options.light, options.noise, options.seed)
 
 
 def open_dev(options: TrainOptions) -> Dataset | None:
     """The data set that chooses the best policy, None where there is none."""
     if not options.dev:
         return None
-    return open_dataset(
-        Path(options.dev),
-        Path(options.dev_images),
-        options.light,
-        options.dev_draws,
-        options.noise,  # type: ignore[arg-type]
-    )
+    images = Path(options.dev_images) if options.dev_images else None
+    return open_dataset(Path(options.dev), images, options.light, options.dev_draws, options.noise)
 
 
 def new_run(
-    folder: Path,
-    options: TrainOptions,
-    config: ActorCriticConfig,
-    detector: Detector,
-    provenance: dict[str, Any],
-    overwrite: bool,
+    folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: dict[str, Any], overwrite: bool
 ) -> "Run":
     """A run at its start, its folder made and its config.yaml written; all inputs are checked before.
 
     Raises:
         UsageError: the folder holds something and `overwrite` is off.
-        DataError: the photos or their labels cannot be used.
+        DataError: the images or their labels cannot be used.
     """
-    run = Run(folder, options, config, detector)
+    run = Run(folder, options, settings, detector)
+    if options.warm_start:
+        run.learner.warm_start(options.warm_start)
     prepare_output_folder(folder, overwrite)
-    for name in (METRICS, TIMING, DEV, LATEST, LATEST_POLICY, BEST_POLICY):
+    for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
         (folder / name).unlink(missing_ok=True)
-    write_config(folder, options, config, provenance)
+    runlog.remove(folder)
+    write_config(folder, options, settings, provenance)
+    return run
+
+
+def resumed_run(folder: Path, load_detector: Callable[[str], Detector]) -> "Run":
+    """The run of a folder, where its last checkpoint left it.
+
+    Raises:
+        DataError: config.yaml or the training images cannot be used.
+        WeightsError: latest.pt is damaged.
+    """
+    try:
+        options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
+    except (DataError, UsageError) as error:
+        raise DataError(f"{error}; --resume needs the folder of a run") from error
+    run = Run(folder, options, settings, load_detector(options.detector))
+    run.restore()
     return run
 
 
@@ -161,107 +207,137 @@ class Run:
     """Trains in a folder until the budget is spent, or a signal asks to stop.
 
     Args:
-        folder: the run folder, which exists and has its config.yaml.
-        options, config: its settings.
+        folder: the run folder, which exists and has its config.yaml when training begins.
+        options, settings: of the run and of its method.
         detector: the frozen detector.
-        resume: go on from latest.pt.
 
     Raises:
-        DataError: the photos or their labels cannot be used.
-        WeightsError: latest.pt is damaged.
+        DataError: the images or their labels cannot be used.
     """
 
-    def __init__(
-        self, folder: Path, options: TrainOptions, config: ActorCriticConfig, detector: Detector, resume: bool = False
-    ):
+    def __init__(self, folder: Path, options: TrainOptions, settings: Any, detector: Detector):
         self.folder, self.options, self.detector = folder, options, detector
-        self.learner = build_learner(options, config, detector)
+        self.stream = open_stream(options, settings, detector)
+        method = find_method(options.method)
+        self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
         self.dev = open_dev(options)
         self.best = -1.0
         self.stopping = False
-        if resume:
-            self._restore()
 
     def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
 
         Raises:
             NonFiniteLossError: a loss is not finite; its batch is saved beside the log.
+            OutputError: the folder cannot be written; the last checkpoint stands.
         """
-        with self._stop_on_signals(), self._log(METRICS) as metrics_log, self._log(TIMING) as timing_log:
-            while not self.learner.done and not self.stopping:
+        learner = self.learner
+        with self._stop_on_signals(), RunLog(self.folder, learner.iteration) as log:
+            while not learner.done and not self.stopping:
                 try:
-                    metrics, seconds = self.learner.iterate()
+                    metrics, seconds = learner.iterate()
                 except NonFiniteLossError as error:
                     self._save_batch(error)
                     raise
-                _write_line(metrics_log, metrics)
-                _write_line(timing_log, {"iteration": metrics["iteration"], **seconds})
+                log.metrics(metrics)
+                log.timing({"iteration": metrics["iteration"], **seconds})
                 on_iteration(metrics)
-                iteration = self.learner.iteration
-                if self.dev is not None and iteration % self.options.dev_every == 0:
-                    self._score_dev()
-                if iteration % self.options.checkpoint_every == 0:
-                    self._checkpoint()
-            if self.learner.done and self.dev is not None and self.learner.iteration % self.options.dev_every:
-                self._score_dev()
-            self._checkpoint()
-        return self.learner.done
+                if self.dev is not None and (learner.iteration % self.options.dev_every == 0 or learner.done):
+                    self._score_dev(self.dev, log)
+                if learner.iteration % self.options.checkpoint_every == 0:
+                    self._checkpoint(log)
+            self._checkpoint(log)
+        if learner.done:
+            self._write_summary()
+        return learner.done
 
-    def _score_dev(self) -> None:
+    def _score_dev(self, dev: Dataset, log: RunLog) -> None:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
-        assert self.dev is not None
-        found = evaluate(self.dev, [self.learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE))
+        learner = self.learner
+        found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE))
         (result,) = found.results.values()
         score = coco_average_precision(result.scored, found.categories)
         line = {
-            "iteration": self.learner.iteration,
-            "passes": self.learner.passes,
+            "iteration": learner.iteration,
+            "passes": learner.passes,
             "ap50": score.ap50,
             "ap": score.ap,
             "modules_per_image": sum(result.modules) / max(1, len(result.modules)),
             "cost_ms": sum(result.cost_ms) / max(1, len(result.cost_ms)),
         }
-        with self._log(DEV) as log:
-            _write_line(log, line)
+        log.dev(line)
+        self._draw_trajectories(dev, log)
         if score.ap50 is not None and score.ap50 > self.best:
             self.best = score.ap50
-            save_policy(self.folder / BEST_POLICY, self.learner.header, self.learner.actor, self.learner.critic)
+            with writing(self.folder):
+                learner.save_policy(self.folder, BEST_POLICY)
 
-    def _checkpoint(self) -> None:
-        content = {
-            "learner": self.learner.state_dict(),
-            "best": self.best,
-            "lines": {name: _count_lines(self.folder / name) for name in (METRICS, TIMING, DEV)},
-        }
-        with atomic_path(self.folder / LATEST) as temporary:
-            torch.save(content, temporary)
-        save_policy(self.folder / LATEST_POLICY, self.learner.header, self.learner.actor, self.learner.critic)
+    def _draw_trajectories(self, dev: Dataset, log: RunLog) -> None:
+        """Draws what the policy does to some dev images, spread over the light where it is known."""
+        samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
+        images, names, lights = [], [], []
+        for sample in samples[:: max(1, len(samples) // SHOWN)][:SHOWN]:
+            try:
+                images.append(develop_at_size(dev.read(sample), DEV_SIZE).small)
+            except AdaptiveISPError:
+                continue  # the evaluation has reported it
+            names.append(sample.name)
+            lights.append(sample.light)
+        if images:
+            sheet = trajectory_sheet(self.learner.policy(), images, names, lights)
+            log.picture("trajectories", sheet, self.learner.iteration)
+            with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
+                PilImage.fromarray(sheet).save(temporary, format="PNG")
 
-    def _restore(self) -> None:
-        """Goes back to latest.pt: the learner, and the logs cut to where they were then."""
+    def _checkpoint(self, log: RunLog) -> None:
+        content = {"learner": self.learner.state_dict(), "best": self.best, "lines": log.line_counts()}
+        with writing(self.folder):
+            with atomic_path(self.folder / LATEST) as temporary:
+                torch.save(content, temporary)
+            self.learner.save_policy(self.folder, LATEST_POLICY)
+
+    def restore(self) -> None:
+        """Goes back to latest.pt: the learner, and the logs cut to where they were then.
+
+        Raises:
+            WeightsError: latest.pt is damaged.
+        """
         path = self.folder / LATEST
         if not path.exists():  # stopped before the first checkpoint: the run starts again
-            for name in (METRICS, TIMING, DEV):
-                (self.folder / name).unlink(missing_ok=True)
+            runlog.remove(self.folder)
+            if self.options.warm_start:
+                self.learner.warm_start(self.options.warm_start)
             return
         try:
             content = torch.load(path, weights_only=True)
         except Exception as error:  # torch and pickle raise many kinds on a damaged file
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
-        for name, lines in content["lines"].items():
-            _cut_lines(self.folder / name, lines)
+        runlog.cut(self.folder, content["lines"])
         self.best = content["best"]
         self.learner.load_state_dict(content["learner"])
 
     def _save_batch(self, error: NonFiniteLossError) -> None:
-        with atomic_path(self.folder / "not-finite.pt") as temporary:
+        with atomic_path(self.folder / NOT_FINITE) as temporary:
             torch.save(error.batch, temporary)
 
-    @contextmanager
-    def _log(self, name: str) -> Iterator[Any]:
-        with open(self.folder / name, "a", encoding="utf-8") as file:
-            yield file
+    def _write_summary(self) -> None:
+        lines = (self.folder / runlog.TIMING).read_text(encoding="utf-8").splitlines()
+        seconds: dict[str, float] = {}
+        for line in lines:
+            for part, value in json.loads(line).items():
+                if part != "iteration":
+                    seconds[part] = seconds.get(part, 0.0) + value
+        summary = {
+            "iterations": self.learner.iteration,
+            "passes": self.learner.passes,
+            "best_ap50_on_dev": self.best if self.best >= 0 else None,
+            "learning_seconds": sum(seconds.values()),
+            "seconds_of_parts": seconds,
+            "peak_memory_mb": peak_memory_mb(),
+            "threads": torch.get_num_threads(),
+            "skipped": getattr(self.stream, "skipped", {}),
+        }
+        write_json(self.folder / SUMMARY, summary)
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
@@ -280,17 +356,23 @@ class Run:
                 signal.signal(number, handler)
 
 
-def _write_line(file: Any, value: dict[str, Any]) -> None:
-    file.write(json.dumps(value) + "\n")
-    file.flush()
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what goes wrong while a run writes into one line; files appear whole or not at all, so nothing is lost.
+
+    Raises:
+        OutputError: the disk is full or the folder is gone.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, OutputError) as error:  # torch.save raises RuntimeError on a full disk
+        detail = str(error).splitlines()[0]
+        raise OutputError(
+            f"{folder}: cannot be written ({detail}); free space, then go on with `adaptiveisp train --resume {folder}`"
+        ) from error
 
 
-def _count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
-
-
-def _cut_lines(path: Path, lines: int) -> None:
-    """Drops what was logged after the checkpoint, an unfinished last line included."""
-    if path.exists():
-        kept = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[:lines]
-        write_text(path, "".join(kept))
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in megabytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,14 +1,15 @@
 """Policies by what the command line names: built-in ones, pipeline files, policy files, run folders."""
 
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline
+from adaptiveisp.policies import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline, load_fixed
 from adaptiveisp.stepwise import load_stepwise
 
-RUN_POLICIES = ("best.safetensors", "latest.safetensors")
+RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
 """Policy files of a run folder, the first that exists is taken."""
 
 
@@ -27,6 +28,23 @@ NAMED_POLICIES: dict[str, AnyPolicy] = {
 """Policies that the command line knows by name."""
 
 
+def policy_file(spec: str) -> Path:
+    """The file of a learned policy: the path itself, or the best one of a run folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    path = Path(spec)
+    files = [path, *(path / name for name in RUN_POLICIES)]
+    for file in files:
+        if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
+            return file
+    raise UsageError(
+        f"policy {spec!r} does not exist; choose one of {', '.join(NAMED_POLICIES)}, a pipeline .json, "
+        "a policy .safetensors or the folder of a training run"
+    )
+
+
 def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     """The policy that P of the command line names.
 
@@ -41,15 +59,8 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     """
     if spec in NAMED_POLICIES:
         return NAMED_POLICIES[spec]
-    path = Path(spec)
-    if path.suffix == ".json":
-        return FixedPipeline(Pipeline.load(path), path.stem)
-    if path.suffix == ".safetensors":
-        return load_stepwise(path, device=device, steps=steps)
-    for name in RUN_POLICIES:
-        if (path / name).is_file():
-            return load_stepwise(path / name, path.name, device, steps)
-    raise UsageError(
-        f"policy {spec!r} does not exist; choose one of {', '.join(NAMED_POLICIES)}, a pipeline .json, "
-        "a policy .safetensors or the folder of a training run"
-    )
+    file = policy_file(spec)
+    name = file.stem if file == Path(spec) else Path(spec).name
+    if file.suffix == ".json":
+        return replace(load_fixed(file), name=name)
+    return load_stepwise(file, name, device, steps)

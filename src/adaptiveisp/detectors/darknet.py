@@ -19,6 +19,7 @@ from adaptiveisp.types import Detections, Image, LossTerms, Targets
 
 CFG_FOLDER = Path(__file__).parent / "cfg"
 """The network descriptions that come with the package."""
+HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 
 class Darknet(nn.Module):
@@ -130,7 +131,9 @@ class Darknet(nn.Module):
         """
         anchors = [layer.anchors for layer in self.detection_layers]
         height, width = image.shape[-2:]
-        return yolo_loss(self.heads(image), targets, anchors, height, width, self.decode)
+        # Under autocast the network works in half precision; the loss, a difference of close numbers, must not.
+        heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in self.heads(image)]
+        return yolo_loss(heads, targets, anchors, height, width, self.decode)
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
         """The sum of `loss_terms` of each image."""

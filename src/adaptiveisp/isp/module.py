@@ -1,7 +1,7 @@
 """What an ISP module is: data. A function, its parameters, its cost; one declaration feeds heads, search and docs."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Literal
@@ -110,6 +110,7 @@ class IspModule:
         function: (image in [0, 1], parameters) → image before the clip to [0, 1].
         cost_ms: run time in milliseconds from the paper's table.
         head: unbounded network outputs → parameters, where that is not each parameter's own `squash`.
+        inverse: physical values by name → the outputs for which `head` gives them; needed beside a `head`.
         forbidden: says why parameters that are each in range make no sense together, None where they do.
         source: where the operation comes from.
     """
@@ -120,6 +121,7 @@ class IspModule:
     function: Callable[[Image, ParamTensor], Image]
     cost_ms: float
     head: Callable[[Logits], ParamTensor] | None = None
+    inverse: Callable[[Mapping[str, float]], Sequence[float]] | None = None
     forbidden: Callable[[Mapping[str, float]], str | None] | None = None
     source: str = ""
 
@@ -149,6 +151,18 @@ class IspModule:
             return logits
         return torch.stack([p.squash(logits[:, i]) for i, p in enumerate(self.params)], dim=1)
 
+    def logits_from_params(self, params: Mapping[str, float]) -> list[float]:
+        """The unbounded outputs for which `params_from_logits` gives these values.
+
+        Values near the ends of their range are first moved off them, see `Param.unsquash`.
+
+        Args:
+            params: every parameter by name, in physical units.
+        """
+        if self.inverse is not None:
+            return list(self.inverse(params))
+        return [param.unsquash(params[param.name]) for param in self.params]
+
     def check(self, params: Mapping[str, object]) -> dict[str, float]:
         """The parameters by name, in declared order, each checked against its range.
 
@@ -164,6 +178,11 @@ class IspModule:
         if self.forbidden is not None and (reason := self.forbidden(checked)):
             raise PipelineError(f"{self.name}: {reason}")
         return checked
+
+    @property
+    def neutral_params(self) -> dict[str, float]:
+        """The parameters that leave an image unchanged, by name."""
+        return {param.name: param.neutral for param in self.params}
 
     @property
     def neutral(self) -> tuple[float, ...]:

@@ -17,6 +17,9 @@ VERSION = 1
 DEFAULT_SET = "wide"
 """Ranges that a pipeline file without "module_set" is held to: the widest."""
 
+START_KEY = "start"
+"""Key of a pipeline file that names a heuristic fitted to each image: such a file is a policy, no pipeline alone."""
+
 FILE_REMEDY = 'give {"version": 1, "stages": [{"module": "exposure", "params": {"ev": 2.5}}]}'
 
 
@@ -99,6 +102,10 @@ class Pipeline:
         """
         if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not _is_current(value):
             raise PipelineError(f"{origin}: is no pipeline of version {VERSION}; {FILE_REMEDY}")
+        if value.get(START_KEY, "raw") != "raw":
+            raise PipelineError(
+                f"{origin}: starts from {value[START_KEY]}, which is fitted to each image; load it as a policy"
+            )
         module_set = str(value.get("module_set", DEFAULT_SET))
         stages = []
         for number, stage in enumerate(value["stages"], 1):

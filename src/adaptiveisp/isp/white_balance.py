@@ -1,6 +1,7 @@
 """White balance: one gain a channel, luminance kept."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -10,6 +11,8 @@ from adaptiveisp.isp.module import IspModule, Logits, Param
 from adaptiveisp.types import Image, ParamTensor
 
 EPSILON = 1e-5
+MOST = 0.96
+"""Share of the limit that `balance_inverse` goes to at most: beyond, tanh has no slope to learn by."""
 
 
 def white_balance(image: Image, params: ParamTensor) -> Image:
@@ -39,6 +42,12 @@ def balance_head(logits: Logits, limit: float) -> ParamTensor:
     return gains / (EPSILON + luminance)[:, None]
 
 
+def balance_inverse(params: Mapping[str, float], limit: float) -> list[float]:
+    """The outputs for which `balance_head` gives these gains, as near as `limit` lets it; red's is 0."""
+    reach = [math.log(params[name] / params["red"]) / limit for name in ("red", "green", "blue")]
+    return [math.atanh(min(max(value, -MOST), MOST)) for value in reach]
+
+
 def make_white_balance(limit: float) -> IspModule:
     """White balance whose gains relative to red lie in exp(±limit).
 
@@ -54,6 +63,7 @@ def make_white_balance(limit: float) -> IspModule:
         white_balance,
         1.7,
         head=partial(balance_head, limit=limit),
+        inverse=partial(balance_inverse, limit=limit),
         source="Hu et al. 2018",
     )
 

@@ -1,4 +1,26 @@
-"""Ways to learn a policy, by name."""
+"""The ways to learn a policy: one file each, by the names of the command line."""
 
-METHODS = ("actor_critic",)
-"""Names for `train --method`; each is a file here."""
+from adaptiveisp.errors import UsageError
+from adaptiveisp.methods import actor_critic_settings, fixed
+from adaptiveisp.methods.actor_critic import ActorCritic
+from adaptiveisp.methods.learner import Learner, Method, NonFiniteLossError
+
+METHODS: dict[str, Method] = {
+    "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
+    "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
+}
+"""Every method by its name."""
+
+
+def find_method(name: str) -> Method:
+    """The method of that name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in METHODS:
+        raise UsageError(f"method {name!r} does not exist; choose one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+__all__ = ["METHODS", "Learner", "Method", "NonFiniteLossError", "find_method"]

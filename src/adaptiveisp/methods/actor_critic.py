@@ -12,56 +12,33 @@ and learns from how much the frozen detector's loss fell:
 Source: Wang et al. 2024 (AdaptiveISP); what differs from the released code stands in docs/differences.md.
 """
 
-import time
+import copy
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from jaxtyping import Float
+from torch import Tensor
 
 from adaptiveisp import reward as terms
-from adaptiveisp.checkpoint import KIND, PolicyHeader
-from adaptiveisp.environment import advance
-from adaptiveisp.errors import AdaptiveISPError
-from adaptiveisp.isp import modules_of
+from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_policy
+from adaptiveisp.environment import State, actions_of, advance, stops
+from adaptiveisp.errors import WeightsError
+from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
+from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_precision, optimiser_step
 from adaptiveisp.networks import Actor, Critic, observe, start_neutral
-from adaptiveisp.presets import ActorCriticConfig
+from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
 from adaptiveisp.rl import discounts, normalised, parameter_loss, sample_actions, selection_loss, td_target, value_loss
-from adaptiveisp.stepwise import StepwisePolicy, first_image
+from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.stream import Stream, TrainingImage
-from adaptiveisp.types import Detector
+from adaptiveisp.types import Detector, Image
+from adaptiveisp.zoo import policy_file
 
-Metrics = dict[str, Any]
-
-
-class NonFiniteLossError(AdaptiveISPError):
-    """A loss became NaN or infinite; `batch` holds what led to it."""
-
-    def __init__(self, message: str, batch: dict[str, Any]):
-        super().__init__(message)
-        self.batch = batch
-
-
-@dataclass
-class Clock:
-    """Seconds spent in each part of an iteration, for the profile; never part of the metrics, which repeat exactly."""
-
-    seconds: dict[str, float]
-    last: float
-
-    @classmethod
-    def started(cls) -> "Clock":
-        """A clock that starts now."""
-        return cls({}, time.perf_counter())
-
-    def lap(self, part: str) -> None:
-        """Books the time since the last lap on a part."""
-        now = time.perf_counter()
-        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
-        self.last = now
+DARKEST, BRIGHTEST = 0.01, 0.9
+"""Means between which the released code lets an image go on."""
 
 
 class ActorCritic:
@@ -77,13 +54,14 @@ class ActorCritic:
 
     def __init__(self, config: ActorCriticConfig, stream: Stream, detector: Detector, budget: int, seed: int):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
-        self.modules = modules_of(config.module_set)
+        self.modules = actions_of(config.module_set, config.stop)
         self.costs = torch.tensor([module.cost_ms for module in self.modules])
         torch.manual_seed(seed)  # networks' first weights, and dropout later
         self.generator = torch.Generator().manual_seed(seed)
         self.actor = Actor(self.modules, view=config.view)
         if config.neutral_start:
             start_neutral(self.actor)
+        self.averaged = copy.deepcopy(self.actor) if config.averaging else self.actor
         self.critic = Critic(len(self.modules), config.view)
         chooses = [p for name, p in self.actor.named_parameters() if name.startswith("selection")]
         sets = [p for name, p in self.actor.named_parameters() if not name.startswith("selection")]
@@ -115,9 +93,28 @@ class ActorCritic:
         origin = f"actor_critic, iteration {self.iteration}, {self.passes} detector passes"
         return PolicyHeader(KIND, config.module_set, names, config.horizon, config.view, config.start, origin)
 
-    def policy(self, name: str = "actor_critic") -> StepwisePolicy:
+    def policy(self) -> StepwisePolicy:
         """The policy as it stands, sharing this learner's networks; they are put into evaluation mode."""
-        return StepwisePolicy(self.header, self.actor.eval(), name)
+        return StepwisePolicy(self.header, self.averaged.eval(), "actor_critic")
+
+    def save_policy(self, folder: Path, stem: str) -> None:
+        """Writes STEM.safetensors, the critic with it."""
+        save_policy(folder / f"{stem}.safetensors", self.header, self.averaged, self.critic)
+
+    def warm_start(self, policy: str) -> None:
+        """Takes the networks of a policy file or a run folder; optimisers, pool and budget start anew.
+
+        Raises:
+            WeightsError: there is no such policy file, or its modules, view or start are others than this run's.
+        """
+        header, actor, critic = load_policy_file(policy_file(policy))
+        ours = self.header
+        for name in ("module_set", "modules", "view", "start"):
+            if getattr(header, name) != getattr(ours, name):
+                raise WeightsError(f"{policy}: has another {name} than this run; give both the same settings")
+        for network, given in ((self.actor, actor), (self.averaged, actor), (self.critic, critic)):
+            if given is not None:
+                network.load_state_dict(given.state_dict())
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
         """One iteration: its metrics, and the seconds of its parts.
@@ -132,12 +129,10 @@ class ActorCritic:
         entries = self.pool.take(self.config.batch, self.generator)
         entries, state, view, choice, action, following = self._advance(entries, clock)
 
-        targets = [entry.targets for entry in entries]
-        after = self.detector.loss(following.image, targets)
-        self.passes += len(entries)
+        before = torch.tensor([entry.loss for entry in entries])
+        after = self._losses_after(before, following, action, entries)
         clock.lap("detector forward")
 
-        before = torch.tensor([entry.loss for entry in entries])
         parts = {
             "detection": terms.detection_reward(before, after, self.config.loss_limit),
             "reuse": -terms.reuse_penalty(state.used, action),
@@ -165,9 +160,11 @@ class ActorCritic:
 
         norms = self._learn(losses, clock)
         rows = [choice.params[self.modules[index].name][i] for i, index in enumerate(action.tolist())]
-        self._keep(unstack(entries, following, after.detach(), action, rows))
+        if not (self.config.reset_batch and _left_range(following.image)):
+            self._keep(unstack(entries, following, after.detach(), action, rows))
         self.iteration += 1
-        metrics = self._metrics(parts, losses, norms, value, choice.probs, action, before)
+        self._average()
+        metrics = self._metrics(parts, losses, norms, value, choice.probs, action, before, after.detach())
         clock.lap("bookkeeping")
         return metrics, clock.seconds
 
@@ -177,6 +174,30 @@ class ActorCritic:
         image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
         return TrainingImage(number, image, source.targets, source.light)
 
+    def _losses_after(
+        self, before: Tensor, following: State, action: Tensor, entries: Sequence[Entry]
+    ) -> Float[Tensor, " batch"]:
+        """The detector's loss of each image after the step; those that stopped keep theirs, without a pass."""
+        moved = (~stops(action, self.modules)).nonzero(as_tuple=True)[0]
+        if not len(moved):
+            return before
+        with detector_precision(self.config.precision, following.image.device.type):
+            losses = self.detector.loss(following.image[moved], [entries[i].targets for i in moved.tolist()])
+        self.passes += len(moved)
+        return before.index_copy(0, moved, losses)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the averaged weights (batch norm's statistics too) a little towards the present ones."""
+        if not self.config.averaging:
+            return
+        weight = max(1 - self.config.averaging, 1 / (1 + self.iteration))  # a plain mean at first
+        for ours, theirs in zip(self.averaged.state_dict().values(), self.actor.state_dict().values(), strict=True):
+            if ours.is_floating_point():
+                ours.lerp_(theirs, weight)
+            else:
+                ours.copy_(theirs)
+
     def _fill(self, clock: Clock) -> None:
         """Fills the pool with fresh images; their first loss costs one detector pass each."""
         images = [self.fresh(self.next_number + i) for i in range(self.pool.missing())]
@@ -185,7 +206,7 @@ class ActorCritic:
         for first in range(0, len(images), self.config.batch):
             group = images[first : first + self.config.batch]
             batch = torch.stack([image.image for image in group])
-            with torch.no_grad():
+            with torch.no_grad(), detector_precision(self.config.precision, batch.device.type):
                 losses = self.detector.loss(batch, [image.targets for image in group])
             self.passes += len(group)
             used = torch.zeros(len(self.modules))
@@ -208,6 +229,8 @@ class ActorCritic:
             valid = following.image.detach().flatten(1).isfinite().all(dim=1).tolist()
             if all(valid):
                 return entries, state, view, choice, action, following
+            if self.config.reset_batch:
+                valid = [False] * len(valid)
             self.dropped += valid.count(False)
             entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
             if len(entries) < 2:  # batch norm needs two
@@ -219,17 +242,18 @@ class ActorCritic:
         scale = 0.1 ** (self.config.rate_decay * self.progress)
         limit = self.config.gradient_norm
         actor_loss = losses["selection"] + losses["parameters"]
-        norms = {"actor": _step(self.actor, self.actor_optimiser, actor_loss, scale, limit)}
+        actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
+        norms = {"actor": optimiser_step(actor, self.actor_optimiser, actor_loss, scale, limit)}
         clock.lap("backward")
-        norms["critic"] = _step(self.critic, self.critic_optimiser, losses["value"], scale, limit)
+        norms["critic"] = optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
         clock.lap("critic backward")
         return norms
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
         for entry in entries:
-            stays = not entry.stopped
-            if entry.stopped and self.config.keep_stopped:
+            stays = not entry.stopped or entry.step < self.config.horizon + self.config.overtime
+            if not stays and self.config.keep_stopped:
                 stays = bool(torch.rand(1, generator=self.generator) < self.config.keep_stopped)
             if stays:
                 self.pool.put([entry])
@@ -254,9 +278,10 @@ class ActorCritic:
         probs: Tensor,
         action: Tensor,
         before: Tensor,
+        after: Tensor,
     ) -> Metrics:
         """What the run log keeps of an iteration; docs/methods/actor_critic.md explains each."""
-        limit = self.config.loss_limit
+        hidden = (terms.detection_reward(before, after) - terms.detection_reward(before, after, None)).abs() > 1e-6
         counts = Counter(self.modules[index].name for index in action.tolist())
         return {
             "iteration": self.iteration,
@@ -267,7 +292,7 @@ class ActorCritic:
             "value": _mean(value),
             "entropy": _mean(terms.entropy(probs)),
             "detector_loss": _mean(before),
-            "clipped": _mean((before > limit).float()) if limit is not None else 0.0,
+            "clip_hides": _mean(hidden.float()),
             "modules": {module.name: counts[module.name] for module in self.modules},
             "dropped": self.dropped,
         }
@@ -276,6 +301,7 @@ class ActorCritic:
         """All that the next iteration depends on."""
         return {
             "actor": self.actor.state_dict(),
+            "averaged": self.averaged.state_dict() if self.config.averaging else {},
             "critic": self.critic.state_dict(),
             "actor_optimiser": self.actor_optimiser.state_dict(),
             "critic_optimiser": self.critic_optimiser.state_dict(),
@@ -288,6 +314,8 @@ class ActorCritic:
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores what `state_dict` gave; the next iteration is then the same, bit by bit, for the same threads."""
         self.actor.load_state_dict(content["actor"])
+        if self.config.averaging:
+            self.averaged.load_state_dict(content["averaged"])
         self.critic.load_state_dict(content["critic"])
         self.actor_optimiser.load_state_dict(content["actor_optimiser"])
         self.critic_optimiser.load_state_dict(content["critic_optimiser"])
@@ -297,27 +325,10 @@ class ActorCritic:
         self.iteration, self.passes, self.next_number, self.dropped = content["counters"]
 
 
-def _step(
-    network: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor, scale: float, limit: float | None
-) -> float:
-    """One optimiser step on the gradient of this network alone; returns the gradient's norm before it is limited.
-
-    Args:
-        network: whose parameters are moved.
-        optimiser: of these parameters; each of its groups has a rate "start".
-        loss: what is differentiated.
-        scale: the groups' rates are `start` times this.
-        limit: largest norm of the gradient, None for any.
-    """
-    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
-    for group in optimiser.param_groups:
-        group["lr"] = group["start"] * scale
-    optimiser.step()
-    return float(norm)
+def _left_range(image: Image) -> bool:
+    """Whether an image became too dark or too bright on average."""
+    means = image.detach().mean(dim=(1, 2, 3))
+    return bool(((means < DARKEST) | (means > BRIGHTEST)).any())
 
 
 def _mean(values: Tensor) -> float:

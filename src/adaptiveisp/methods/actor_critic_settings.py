@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, replace
 
-from adaptiveisp.checkpoint import Start
 from adaptiveisp.environment import HORIZON
+from adaptiveisp.methods.learner import Precision
 from adaptiveisp.networks import ViewKind
+from adaptiveisp.policies import Start
 from adaptiveisp.rl import Bootstrap
 
 
@@ -31,7 +32,15 @@ class ActorCriticConfig:
         view: "linear" as in the paper, or "log": what the networks see, see `networks.observe`.
         start: "raw", or "auto-exposure": its stages come first and the policy goes on from there.
         neutral_start: heads begin at parameters near each module's neutral ones.
-        keep_stopped: images go on after the episode's end with this probability, as in the released code.
+        precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
+            takes half the time on processors that have it.
+        stop: the policy may also choose to end the episode, which costs nothing.
+        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
+            weight 1 - averaging; 0 takes the weights as they are.
+        overtime: steps that an image stays in the pool after its episode's end; the released code drops images past 7.
+        keep_stopped: after that it still stays with this probability, as in the released code.
+        reset_batch: a step that makes one image's mean darker than 0.01 or brighter than 0.9 (or NaN) replaces the
+            whole batch by fresh images, as in the released code; without it only invalid images are dropped.
     """
 
     module_set: str = "paper"
@@ -51,7 +60,12 @@ class ActorCriticConfig:
     view: ViewKind = "linear"
     start: Start = "raw"
     neutral_start: bool = False
+    stop: bool = False
+    averaging: float = 0.0
+    overtime: int = 0
     keep_stopped: float = 0.0
+    reset_batch: bool = False
+    precision: Precision = "float32"
     normalise_advantage: bool = False
     entropy_bonus: float = 0.0
 
@@ -59,7 +73,16 @@ class ActorCriticConfig:
 PAPER = ActorCriticConfig()
 """The paper's method with the mended bootstrap; 100,000 iterations in the paper."""
 
-RELEASED = replace(PAPER, module_set="released", bootstrap="greedy", discount=1.0, gradient_norm=1e-5, keep_stopped=0.5)
+RELEASED = replace(
+    PAPER,
+    module_set="released",
+    bootstrap="greedy",
+    discount=1.0,
+    gradient_norm=1e-5,
+    overtime=3,
+    keep_stopped=0.5,
+    reset_batch=True,
+)
 """What the released code does with its default flags."""
 
 CPU = replace(
@@ -78,7 +101,8 @@ CPU = replace(
     neutral_start=True,
     normalise_advantage=True,
     entropy_bonus=0.02,
+    precision="bfloat16",
 )
 """A few thousand iterations instead of 100,000: larger steps, a start that is bright already, a view of the noise."""
 
-PRESETS = {"paper": PAPER, "released": RELEASED, "cpu": CPU}
+PRESETS = {"cpu": CPU, "paper": PAPER, "released": RELEASED}

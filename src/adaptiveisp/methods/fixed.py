@@ -1,0 +1,206 @@
+"""One pipeline for all images, its parameters learned by gradient: the honest opponent of every adaptive policy.
+
+The modules and their order are given; each parameter is one number z that a module squashes into its range, as it
+does with a network's output. An iteration takes a batch of fresh images and moves all z down the gradient of the
+frozen detector's mean loss. With `start: auto-exposure` each image goes through its own heuristic stages first.
+
+Source: the fixed pipelines with optimised parameters that Wang et al. 2024 (AdaptiveISP) compare with, for instance
+Mosleh et al. 2020 (Hardware-in-the-loop end-to-end optimization); straight gradients as the modules are differentiable.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from adaptiveisp.errors import PolicyError
+from adaptiveisp.isp import find_module
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.methods.learner import (
+    Clock,
+    Metrics,
+    NonFiniteLossError,
+    Precision,
+    detector_precision,
+    optimiser_step,
+)
+from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
+from adaptiveisp.stream import Stream
+from adaptiveisp.types import Detector, Image
+
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class FixedConfig:
+    """Settings of a run; every one is kept in the run folder.
+
+    Attributes:
+        module_set: named set whose ranges the parameters keep.
+        modules: names in the order they run.
+        initial: module → parameter → value at the start; the others begin at their neutral values.
+        start: "raw", or "auto-exposure": its stages come first.
+        batch: images an iteration.
+        size: side of the square training images in pixels.
+        rate: learning rate of Adam at the start, in units of z.
+        rate_decay: powers of ten that it falls over the run.
+        precision: of the detector's network while training.
+    """
+
+    module_set: str = "wide"
+    modules: tuple[str, ...] = ()
+    initial: Values = field(default_factory=dict)
+    start: Start = "raw"
+    batch: int = 8
+    size: int = 320
+    rate: float = 0.05
+    rate_decay: float = 1.5
+    precision: Precision = "bfloat16"
+
+
+RAW = FixedConfig(
+    modules=(
+        "white_balance",
+        "exposure",
+        "denoise",
+        "ccm",
+        "gamma",
+        "tone",
+        "contrast",
+        "saturation",
+        "desaturation",
+        "sharpen",
+    ),
+    initial={"exposure": {"ev": 4.0}, "gamma": {"gamma": 0.45}},
+)
+"""All ten modules in the order of a camera, from a gain of 16 and about the sRGB curve: a start that can be seen."""
+
+AFTER_AUTO_EXPOSURE = replace(RAW, start="auto-exposure", initial={})
+"""The same modules after auto-exposure's three stages, from their neutral values."""
+
+PRESETS = {"raw": RAW, "auto-exposure": AFTER_AUTO_EXPOSURE}
+
+
+class Fixed:
+    """The learner: one z a parameter, an optimiser, and one `iterate` that moves both.
+
+    Args:
+        config: settings.
+        stream: training images by number.
+        detector: the frozen detector.
+        budget: image passes through the detector after which the run is done.
+        seed: of the run; the stream's order depends on it, nothing is sampled here.
+    """
+
+    def __init__(self, config: FixedConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+        self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
+        self.rows = [nn.Parameter(_logits(m, config.initial.get(m.name, {}))) for m in self.modules if m.params]
+        self.optimiser = torch.optim.Adam([{"params": self.rows, "start": config.rate}])
+        self.iteration = 0
+        self.passes = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.passes >= self.budget
+
+    def iterate(self) -> tuple[Metrics, dict[str, float]]:
+        """One iteration: its metrics, and the seconds of its parts.
+
+        Raises:
+            NonFiniteLossError: the loss is NaN or infinite; nothing was changed by it.
+        """
+        clock = Clock.started()
+        config = self.config
+        sources = [self.stream[self.iteration * config.batch + i] for i in range(config.batch)]
+        image = first_image(torch.stack([source.image for source in sources]), config.start, config.module_set)
+        clock.lap("data")
+        rendered = self._render(image)
+        clock.lap("modules")
+        with detector_precision(config.precision, image.device.type):
+            loss = self.detector.loss(rendered, [source.targets for source in sources]).mean()
+        clock.lap("detector forward")
+        if not loss.isfinite():
+            numbers = [source.number for source in sources]
+            batch = {"iteration": self.iteration, "numbers": numbers, "images": image, "rows": list(self.rows)}
+            raise NonFiniteLossError(f"the loss is not finite at iteration {self.iteration}", batch)
+        scale = 0.1 ** (config.rate_decay * min(1.0, self.passes / self.budget))
+        norm = optimiser_step(self.rows, self.optimiser, loss, scale, None)
+        clock.lap("backward")
+        self.iteration += 1
+        self.passes += config.batch
+        metrics = {
+            "iteration": self.iteration,
+            "passes": self.passes,
+            "detector_loss": loss.item(),
+            "gradient_norm": {"parameters": norm},
+            "parameters": {stage.module: dict(stage.params) for stage in self.pipeline.stages},
+        }
+        return metrics, clock.seconds
+
+    def _render(self, image: Image) -> Image:
+        rows = iter(self.rows)
+        for module in self.modules:
+            logits = next(rows) if module.params else image.new_zeros(0)
+            image = module(image, module.params_from_logits(logits[None]).expand(len(image), -1))
+        return image
+
+    @property
+    @torch.no_grad()
+    def pipeline(self) -> Pipeline:
+        """The pipeline as it stands."""
+        rows = iter(self.rows)
+        stages = []
+        for module in self.modules:
+            values = module.params_from_logits(next(rows)[None])[0].tolist() if module.params else []
+            stages.append(Stage(module.name, dict(zip((p.name for p in module.params), values, strict=True))))
+        return Pipeline(tuple(stages), self.config.module_set)
+
+    def policy(self) -> FixedPipeline:
+        """The policy as it stands."""
+        return FixedPipeline(self.pipeline, "fixed", self.config.start)
+
+    def save_policy(self, folder: Path, stem: str) -> None:
+        """Writes STEM.json: a pipeline file, with the start it needs."""
+        save_fixed(folder / f"{stem}.json", self.policy())
+
+    def warm_start(self, policy: str) -> None:
+        """Begins at the parameters of a pipeline file with the same modules.
+
+        Raises:
+            PolicyError: its modules, their order or its start are others.
+        """
+        given = load_fixed(Path(policy))
+        names = tuple(stage.module for stage in given.pipeline.stages)
+        if names != self.config.modules or given.start != self.config.start:
+            raise PolicyError(
+                f"{policy}: has other modules or another start than this run; set modules and start as it has them"
+            )
+        values = [_logits(m, s.params) for m, s in zip(self.modules, given.pipeline.stages, strict=True) if m.params]
+        for row, value in zip(self.rows, values, strict=True):
+            row.data.copy_(value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        return {
+            "rows": [row.detach().clone() for row in self.rows],
+            "optimiser": self.optimiser.state_dict(),
+            "counters": [self.iteration, self.passes],
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave."""
+        for row, value in zip(self.rows, content["rows"], strict=True):
+            row.data.copy_(value)
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.iteration, self.passes = content["counters"]
+
+
+def _logits(module: IspModule, values: Mapping[str, float]) -> Tensor:
+    """The z of each parameter's value, of the neutral one where none is given."""
+    return torch.tensor(module.logits_from_params({**module.neutral_params, **values}))

@@ -1,0 +1,144 @@
+"""What a learning method is to a training run, and what the methods share."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+from adaptiveisp.errors import AdaptiveISPError
+from adaptiveisp.policies import Policy
+from adaptiveisp.stream import Stream
+from adaptiveisp.types import Detector
+
+Metrics = dict[str, Any]
+Precision = Literal["float32", "bfloat16"]
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """Learns a policy, one iteration after the other, until its budget of detector passes is spent."""
+
+    iteration: int
+    passes: int
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        ...
+
+    def iterate(self) -> tuple[Metrics, dict[str, float]]:
+        """One iteration: its metrics, and the seconds of its parts.
+
+        Raises:
+            NonFiniteLossError: a loss is NaN or infinite; nothing was changed by it.
+        """
+        ...
+
+    def policy(self) -> Policy:
+        """The policy as it stands."""
+        ...
+
+    def save_policy(self, folder: Path, stem: str) -> None:
+        """Writes the policy into a run folder as STEM and the suffix of its kind, atomically."""
+        ...
+
+    def warm_start(self, policy: str) -> None:
+        """Takes over what an earlier policy learned; budget, optimisers and random numbers start anew.
+
+        Args:
+            policy: as the command line names it.
+
+        Raises:
+            AdaptiveISPError: it is missing, or of another kind or module set.
+        """
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        ...
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; the next iteration is then the same, bit by bit, for the same threads."""
+        ...
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by its parts.
+
+    Attributes:
+        settings: the dataclass of its settings.
+        presets: named settings; the first is the default.
+        learner: makes a learner of (settings, stream, detector, budget in passes, seed).
+    """
+
+    settings: type[Any]
+    presets: dict[str, Any]
+    learner: Callable[[Any, Stream, Detector, int, int], Learner]
+
+
+class NonFiniteLossError(AdaptiveISPError):
+    """A loss became NaN or infinite; `batch` holds what led to it."""
+
+    def __init__(self, message: str, batch: dict[str, Any]):
+        super().__init__(message)
+        self.batch = batch
+
+
+@dataclass
+class Clock:
+    """Seconds spent in each part of an iteration, for the profile; never part of the metrics, which repeat exactly."""
+
+    seconds: dict[str, float]
+    last: float
+
+    @classmethod
+    def started(cls) -> "Clock":
+        """A clock that starts now."""
+        return cls({}, time.perf_counter())
+
+    def lap(self, part: str) -> None:
+        """Books the time since the last lap on a part."""
+        now = time.perf_counter()
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+def detector_precision(precision: Precision, device: str = "cpu") -> torch.autocast:
+    """The context in which a detector computes its loss while training; the gradients keep its precision.
+
+    Args:
+        precision: "bfloat16" takes half the time of "float32" on processors that have it.
+        device: kind of device the detector runs on.
+    """
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def optimiser_step(
+    parameters: list[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    loss: torch.Tensor,
+    scale: float,
+    limit: float | None,
+) -> float:
+    """One step on the gradient of these parameters alone; returns the gradient's norm before it is limited.
+
+    Args:
+        parameters: what is moved.
+        optimiser: of these parameters; each of its groups has a rate "start".
+        loss: what is differentiated; its graph is kept.
+        scale: the groups' rates are `start` times this.
+        limit: largest norm of the gradient, None for any.
+    """
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+    for group in optimiser.param_groups:
+        group["lr"] = group["start"] * scale
+    optimiser.step()
+    return float(norm)

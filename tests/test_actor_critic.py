@@ -2,17 +2,24 @@
 
 import copy
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.environment import start
+from adaptiveisp.checkpoint import load_policy_file
+from adaptiveisp.environment import STOP, start
+from adaptiveisp.errors import PolicyError, WeightsError
 from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
+from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
+from adaptiveisp.methods.learner import Clock
 from adaptiveisp.networks import Actor, Critic, noise_level, observe, start_neutral
+from adaptiveisp.policies import ForcedModules, first_image
 from adaptiveisp.replay import replayed
 from adaptiveisp.rl import discounts, selection_loss, td_target, value_loss
 from adaptiveisp.stream import TrainingImage
@@ -116,8 +123,11 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
     assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes > 6 * 8
 
 
-def test_a_run_resumes_bit_by_bit() -> None:
-    config = replace(SMALL, horizon=3, view="log", start="auto-exposure")
+@pytest.mark.parametrize(
+    "changes", [{}, {"averaging": 0.9, "stop": True}, {"overtime": 2, "keep_stopped": 0.5}], ids=str
+)
+def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
+    config = replace(SMALL, horizon=3, view="log", start="auto-exposure", **changes)
     through = learner(config)
     for _ in range(4):
         through.iterate()
@@ -126,6 +136,8 @@ def test_a_run_resumes_bit_by_bit() -> None:
     resumed = learner(config, seed=99)
     resumed.load_state_dict(saved)
     assert [resumed.iterate()[0] for _ in range(4)] == expected
+    ours, theirs = resumed.policy().actor.state_dict(), through.policy().actor.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_the_pool_holds_what_its_histories_say() -> None:
@@ -201,3 +213,135 @@ def test_a_plan_makes_the_image_that_the_policy_saw(begin: str) -> None:
     for i, plan in enumerate(plans):
         assert len(plan.stages) == 4 + 3 * (begin == "auto-exposure")
         torch.testing.assert_close(plan.render(images[i : i + 1])[0], made[i], rtol=0, atol=1e-6)
+
+
+def test_a_policy_learns_to_stop_where_nothing_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every module changes the image for the worse; what stops costs no pass and stays as it is."""
+
+    class LikesItAsItIs(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            self.passes += len(targets)
+            return (image[:, 0] - 0.5 * image[:, 1]).square().mean(dim=(1, 2))
+
+    spoilers = tuple(find_module(name, "wide") for name in ("desaturation", "gamma"))
+    monkeypatch.setitem(MODULE_SETS, "spoilers", spoilers)
+    config = replace(SMALL, horizon=4, stop=True, module_set="spoilers", bootstrap="greedy", selection_rate=1e-3)
+
+    class RightAlready:
+        def __getitem__(self, number: int) -> TrainingImage:
+            source = GreyStream()[number]
+            image = torch.stack([0.5 * source.image[1], source.image[1], source.image[2]])
+            return TrainingImage(number, image, source.targets, 0.1)
+
+    subject = ActorCritic(replace(config, neutral_start=False), RightAlready(), LikesItAsItIs(), 10**6, 0)
+    for _ in range(60):
+        subject.iterate()
+    assert isinstance(subject.detector, LikesItAsItIs) and subject.passes == subject.detector.passes
+    images = torch.stack([RightAlready()[number].image for number in range(500, 520)])
+    plans, made = subject.policy().process(images)
+    assert sum(plan.stages == () for plan in plans) >= 18
+    unchanged = [i for i, plan in enumerate(plans) if not plan.stages]
+    assert torch.equal(made[unchanged], images[unchanged])
+
+
+def test_a_stopped_image_of_a_batch_stays_while_others_go_on() -> None:
+    subject = learner(replace(SMALL, horizon=3, stop=True))
+    policy = subject.policy()
+    assert policy.modules[-1] is STOP and "stop" not in policy.settable
+    with torch.no_grad():  # the darkest image stops at once, the others never
+        policy.actor.selection_head.fc2.weight.zero_()
+    images = torch.stack([GreyStream()[0].image, GreyStream()[1].image])
+    calls: list[int] = []
+
+    def probabilities(view: Tensor) -> Any:
+        choice = real(view)
+        probs = torch.zeros_like(choice.probs)
+        probs[0, 10 if not calls else 2] = 1.0  # stops first, would go on later
+        probs[1, 0] = 1.0
+        calls.append(1)
+        return choice._replace(probs=probs)
+
+    real = policy.actor.forward
+    policy.actor.forward = probabilities  # type: ignore[method-assign]
+    plans, made = policy.process(images)
+    assert [len(plan.stages) for plan in plans] == [0, 3]
+    assert torch.equal(made[0], images[0]) and not torch.equal(made[1], images[1])
+
+
+def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
+    subject = learner(replace(SMALL, horizon=3, averaging=0.5))
+    mean = {name: value.clone() for name, value in subject.actor.state_dict().items()}
+    for iteration in range(1, 4):
+        subject.iterate()
+        weight = max(0.5, 1 / (1 + iteration))
+        for name, value in subject.actor.state_dict().items():
+            mean[name] = mean[name] + weight * (value - mean[name]) if value.is_floating_point() else value
+    subject.save_policy(tmp_path, "latest")
+    saved = load_policy_file(tmp_path / "latest.safetensors")[1].state_dict()
+    assert not torch.equal(saved["selection_head.fc1.weight"], subject.actor.selection_head.fc1.weight)
+    for name, value in saved.items():
+        torch.testing.assert_close(value, mean[name])
+
+
+def test_overtime_keeps_images_in_the_pool() -> None:
+    for overtime, longest in ((0, 1), (2, 3)):
+        subject = learner(replace(SMALL, horizon=2, overtime=overtime))
+        steps = set()
+        for _ in range(30):
+            subject.iterate()
+            steps |= {entry.step for entry in subject.pool.entries}
+        assert max(steps) == longest
+
+
+def test_a_step_into_the_dark_resets_the_released_batch() -> None:
+    for reset, left in ((True, {0.0}), (False, {0.0, 1.0})):
+        subject = learner(replace(SMALL, horizon=3, pool=8, reset_batch=reset))
+        with torch.no_grad():
+            subject.actor.selection_head.fc2.bias[0] += 20  # exposure, always
+            subject.actor.parameter_heads["exposure"].fc2.bias.fill_(-5.0)  # ten stops down
+        subject.iterate()
+        subject._fill(Clock.started())
+        assert {entry.step for entry in subject.pool.entries} <= left
+        assert reset or any(entry.step for entry in subject.pool.entries)
+
+
+def test_the_clip_hides_what_lies_above_it() -> None:
+    """Losses of 3 and more: with D clipped at 1 every reward is hidden, and the log says so either way."""
+
+    class High(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            return 3 + super().loss(image, targets)
+
+    for limit in (None, 1.0):
+        subject = ActorCritic(replace(SMALL, loss_limit=limit, horizon=3), GreyStream(), High(), 1000, 0)
+        metrics = subject.iterate()[0]
+        assert metrics["clip_hides"] > 0.5
+        assert (metrics["reward"]["detection"] == 0) == (limit is not None)
+    assert learner().iterate()[0]["clip_hides"] == 0
+
+
+def test_a_warm_start_takes_the_networks_and_refuses_others(tmp_path: Path) -> None:
+    first = learner(seed=1)
+    first.iterate()
+    first.save_policy(tmp_path, "best")
+    second = learner(replace(SMALL, runtime_weight=0.1), seed=2)
+    second.warm_start(str(tmp_path))
+    for ours, theirs in ((second.actor, first.actor), (second.critic, first.critic)):
+        assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert second.passes == 0
+    with pytest.raises(WeightsError, match="another modules"):
+        learner(replace(SMALL, stop=True)).warm_start(str(tmp_path))
+
+
+def test_forced_modules_take_the_networks_parameters() -> None:
+    policy = learner(replace(SMALL, start="auto-exposure", view="log")).policy()
+    image = GreyStream()[0].image[None]
+    pipeline = Pipeline((Stage("gamma", {"gamma": 3.0}), Stage("exposure", {"ev": -8.0})))
+    (plan,) = ForcedModules(policy, pipeline).plan(image)
+    names = [stage.module for stage in plan.stages]
+    assert names == ["white_balance", "exposure", "srgb", "gamma", "exposure"]
+    state = start(first_image(image, "auto-exposure"), 10)
+    expected = policy.actor(observe(state, "log")).params["gamma"][0].item()
+    assert plan.stages[3].params["gamma"] == pytest.approx(expected, rel=1e-5)
+    with pytest.raises(PolicyError, match="sets no parameters for the module srgb"):
+        ForcedModules(policy, Pipeline((Stage("srgb", {}),)))

@@ -203,6 +203,17 @@ def test_smooth_by_loop() -> None:
     torch.testing.assert_close(smooth(image), expected)
 
 
+@pytest.mark.parametrize("module", {m for modules in MODULE_SETS.values() for m in modules}, ids=lambda m: m.name)
+def test_logits_give_the_parameters_they_were_made_of(module: IspModule) -> None:
+    """Inside the range; the squashings have no inverse at its ends."""
+    logits = [0.3 - 0.15 * i for i in range(len(module.params))]
+    if module.name == "white_balance":
+        logits[0] = 0.0  # ignored by its head
+    values = module.params_from_logits(torch.tensor([logits]))[0].tolist()
+    again = module.logits_from_params(dict(zip((p.name for p in module.params), values, strict=True)))
+    assert again == pytest.approx(logits, abs=1e-5)
+
+
 # Non-local means.
 
 
@@ -233,6 +244,8 @@ def test_denoise_equals_all_rolls_in_value_and_gradient(size: tuple[int, int], m
     plain = torch.autograd.grad((expected * upstream).sum(), (image, h))
     for a, b in zip(ours, plain, strict=True):
         torch.testing.assert_close(a, b)
+    (of_h_alone,) = torch.autograd.grad((denoise(image.detach(), h) * upstream).sum(), h)
+    torch.testing.assert_close(of_h_alone, plain[1])
 
 
 def test_denoise_strips_agree_with_one_strip(monkeypatch: pytest.MonkeyPatch) -> None:

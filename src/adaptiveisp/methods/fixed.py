@@ -31,6 +31,7 @@ from adaptiveisp.methods.learner import (
 from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
 from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image
+from adaptiveisp.zoo import policy_file
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -64,9 +65,9 @@ class FixedConfig:
 
 RAW = FixedConfig(
     modules=(
+        "denoise",
         "white_balance",
         "exposure",
-        "denoise",
         "ccm",
         "gamma",
         "tone",
@@ -77,7 +78,9 @@ RAW = FixedConfig(
     ),
     initial={"exposure": {"ev": 4.0}, "gamma": {"gamma": 0.45}},
 )
-"""All ten modules in the order of a camera, from a gain of 16 and about the sRGB curve: a start that can be seen."""
+"""All ten modules in the order of a camera, from a gain of 16 and about the sRGB curve: a start that can be seen.
+
+Denoise comes first, where no gradient has to go through it to the image: that halves its time."""
 
 AFTER_AUTO_EXPOSURE = replace(RAW, start="auto-exposure", initial={})
 """The same modules after auto-exposure's three stages, from their neutral values."""
@@ -175,7 +178,7 @@ class Fixed:
         Raises:
             PolicyError: its modules, their order or its start are others.
         """
-        given = load_fixed(Path(policy))
+        given = load_fixed(policy_file(policy))
         names = tuple(stage.module for stage in given.pipeline.stages)
         if names != self.config.modules or given.start != self.config.start:
             raise PolicyError(

@@ -2,17 +2,19 @@
 
 import errno
 import importlib.util
+import io
 import json
 import math
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from adaptiveisp import runlog
 from adaptiveisp.drawing import FRAME, PALETTE
@@ -271,10 +273,6 @@ def test_pictures_arrive_as_they_are(tmp_path: Path) -> None:
 
 
 def decoded(png: bytes) -> Any:
-    import io
-
-    from PIL import Image
-
     return np.asarray(Image.open(io.BytesIO(png)))
 
 
@@ -314,13 +312,70 @@ def test_tensorboard_failing_in_its_thread_ends_tensorboard_alone(tmp_path: Path
 
 
 @needs_tensorboard
-def test_tensorboard_failing_at_the_very_end_is_kept_too(tmp_path: Path, printed: list[str]) -> None:
+def test_what_tensorboard_had_still_to_write_may_fail_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: list[str]
+) -> None:
+    """The thread is slow and fails when nothing else is logged: the run hears of it as it ends."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def slow(self: object, data: bytes) -> None:
+        time.sleep(0.1)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     with RunLog(tmp_path) as log:
         write(log, 1, 1)
-        events(tmp_path)
-        shutil.rmtree(tmp_path / "tensorboard")
+        log._board._writer.flush()  # type: ignore[union-attr]
+        monkeypatch.setattr(RecordWriter, "write", slow)
         log.picture("photo", np.zeros((4, 4, 3), np.uint8), 1)
-    assert log.tensorboard is None and "No such file" in log.why_no_tensorboard and not printed
+        assert log.tensorboard is not None, "not yet known"
+    assert log.tensorboard is None and "No space left" in log.why_no_tensorboard and not printed
+
+
+@needs_tensorboard
+@pytest.mark.parametrize("good", [0, 3])
+def test_a_failing_thread_that_ends_late_prints_nothing(
+    good: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, printed: list[str]
+) -> None:
+    """Its error is known before the thread prints it; `good` records go well: none, or what opening writes."""
+    from tensorboard.summary.writer import event_file_writer, record_writer
+
+    run, put = event_file_writer._AsyncWriterThread.run, record_writer.RecordWriter.write
+    records: list[bytes] = []
+    threads: list[threading.Thread] = []
+
+    def write_some(self: Any, data: bytes) -> None:
+        records.append(data)
+        if len(records) > good:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        put(self, data)
+
+    def linger(self: Any) -> None:
+        threads.append(self)
+        try:
+            run(self)
+        finally:
+            time.sleep(0.1)
+
+    monkeypatch.setattr(record_writer.RecordWriter, "write", write_some)
+    monkeypatch.setattr(event_file_writer._AsyncWriterThread, "run", linger)
+    with RunLog(tmp_path) as log:
+        assert (log.tensorboard is None) == (good == 0)
+        write(log, 1, 20)
+        assert log.tensorboard is None and "No space left" in log.why_no_tensorboard
+    (thread,) = threads
+    thread.join()
+    assert not printed and len(lines(tmp_path, METRICS)) == 20
+
+
+@needs_tensorboard
+def test_tensorboard_shows_no_more_than_the_logs_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with RunLog(tmp_path) as log:
+        log.metrics({"iteration": 1, "other": 1.0})
+        for name in LOGS:
+            fail_writing(monkeypatch, name, after=0)
+            with pytest.raises(OutputError):
+                {METRICS: log.metrics, TIMING: log.timing, DEV: log.dev}[name]({"iteration": 2, "x": 1.0})
+    assert events(tmp_path).Tags()["scalars"] == ["other"]
 
 
 @needs_tensorboard
@@ -371,10 +426,9 @@ def test_an_edited_log_costs_the_view_at_most(damage: bytes, tmp_path: Path, pri
 
 @needs_tensorboard
 def test_nothing_is_left_open(tmp_path: Path) -> None:
-    threads: Callable[[], int] = threading.active_count
+    threads = threading.active_count
     before = threads()
-    log = RunLog(tmp_path)
-    assert threads() == before + 1
-    log.close()
-    log.close()
+    with RunLog(tmp_path) as log:
+        assert threads() == before + 1
     assert threads() == before
+    log.close()

@@ -1,5 +1,6 @@
 """A training run from the command line: its folder, its resumption after any kind of stop, and its errors."""
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from adaptiveisp.cli import main
@@ -120,6 +122,91 @@ def test_unusable_training_data(
     assert not (tmp_path / "run").exists()
 
 
+def test_photos_without_labels_are_trained_on_beside_others(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    content = json.loads((tmp_path / "labels.json").read_text())
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 20]
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    assert adaptiveisp(*train_arguments("run", 90), "--dev", "labels.json", "--dev-every", 4) == 0
+
+
+def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder made by `synth`, without --light; a raw that cannot be read is reported at the end."""
+    labelled_photos(tmp_path, n=4)
+    photos = ("--data", "labels.json", "--images", "images")
+    assert adaptiveisp("synth", *photos, "--light", "normal", "--out", "raws", "-q") == 0
+    (first, *_) = sorted((tmp_path / "raws" / "normal" / "images").iterdir())
+    first.write_bytes(first.read_bytes()[:100])
+    data = ("--data", "raws/normal", "--dev", "raws/normal", "--dev-every", 5, "--detector", RED, "--threads", 1)
+    assert adaptiveisp("train", *data, "--out", "run", "--budget", 100, "--size", 64, "-q") == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert list(summary["skipped"]) == [first.name] or first.name in next(iter(summary["skipped"]))
+    assert summary["passes"] >= 100 and summary["peak_memory_mb"] > 50
+    assert (tmp_path / "run" / "trajectories.png").stat().st_size > 1000
+    capsys.readouterr()
+    assert adaptiveisp("train", *data, "--light", "dark", "--out", "other") == 2
+    assert "--light" in capsys.readouterr().err
+
+
+def test_a_learned_fixed_pipeline_is_a_policy(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    arguments = [*train_arguments("run", 64), "--method", "fixed", "--preset", "auto-exposure", "--dev", "labels.json"]
+    assert adaptiveisp(*arguments, "--set", "rate=0.2") == 0
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]
+    assert settings["rate"] == 0.2 and settings["start"] == "auto-exposure"
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["start"] == "auto-exposure"
+    photos = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--detector", RED, "--size", 64)
+    assert adaptiveisp("eval", *photos, "--policy", "auto-exposure", "run", "--out", "report", "-q") == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert report["policies"]["run"]["red"]["modules_per_image"] == 13
+
+
+def test_a_configuration_file_repeats_a_run_and_flags_replace_it(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("first", 90), "--set", "pool=24", "--seed", 3) == 0
+    config = tmp_path / "first" / "config.yaml"
+    assert adaptiveisp("train", "--config", config, "--out", "again", "-q", "--threads", 1) == 0
+    assert metrics(tmp_path / "again") == metrics(tmp_path / "first")
+    assert adaptiveisp("train", "--config", config, "--out", "other", "--budget", 60, "--set", "pool=16", "-q") == 0
+    content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
+    assert content["train"]["budget"] == 60 and content["settings"]["pool"] == 16 and content["train"]["seed"] == 3
+
+
+def test_a_warm_start_goes_on_from_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("first", 90)) == 0
+    assert adaptiveisp(*train_arguments("second", 90), "--warm-start", "first", "--runtime-weight", "0.1") == 0
+    assert metrics(tmp_path / "second")[0]["reward"] != metrics(tmp_path / "first")[0]["reward"]
+    assert adaptiveisp(*train_arguments("third", 90), "--warm-start", "first", "--set", "stop=true") == 1
+    assert "another modules than this run" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+
+def test_a_full_disk_ends_the_run_and_loses_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second checkpoint finds no space; after that is mended the run goes on as if nothing had been."""
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("whole", 200), "--checkpoint-every", 5) == 0
+    real, calls = torch.save, []
+
+    def save(content: object, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            path.write_bytes(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(content, path)
+
+    with monkeypatch.context() as full:
+        full.setattr(torch, "save", save)
+        assert adaptiveisp(*train_arguments("full", 200), "--checkpoint-every", 5) == 1
+    error = capsys.readouterr().err
+    assert "full: cannot be written" in error and "train --resume full" in error and "Traceback" not in error
+    assert not list((tmp_path / "full").glob(".*.part"))
+    assert adaptiveisp("train", "--resume", "full", "--threads", 1, "-q") == 0
+    assert metrics(tmp_path / "full") == metrics(tmp_path / "whole")
+
+
 def test_one_photo_is_enough(tmp_path: Path) -> None:
     labelled_photos(tmp_path, n=1)
     assert adaptiveisp(*train_arguments("run", 90)) == 0
@@ -144,6 +231,11 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp("train", "--data", "labels.json") == 2
     assert adaptiveisp(*train_arguments("run"), "--preset", "gpu") == 2
     assert adaptiveisp(*train_arguments("run"), "--light", "dusk") == 2
+    assert adaptiveisp(*train_arguments("run"), "--method", "magic") == 2
+    assert adaptiveisp(*train_arguments("run"), "--set", "speed=9") == 2
+    assert adaptiveisp(*train_arguments("run"), "--method", "fixed", "--bootstrap", "td") == 2
+    assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
+    assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
     assert adaptiveisp("train", "--resume", "empty") == 1
     assert adaptiveisp("train", "--resume", "nowhere") == 1
     (tmp_path / "taken").mkdir()

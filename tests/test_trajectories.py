@@ -100,6 +100,21 @@ def test_a_long_caption_stays_within_its_column_and_three_lines(monkeypatch: pyt
     assert " ".join(seen[1][1]) == Pipeline((CCM,)).describe()[0].removeprefix("ccm "), "200 pixels hold all nine"
 
 
+def test_a_row_begins_below_the_longest_caption_of_the_row_before() -> None:
+    class Twice:
+        name = "twice"
+
+        def plan(self, image: torch.Tensor) -> list[Pipeline]:
+            return [Pipeline((BRIGHTER, CCM))]
+
+    sheet = trajectory_sheet(Twice(), [grey(1 / 3)] * 2, ["a"] * 2, tile=TILE)
+    tops = np.flatnonzero(np.diff(has(sheet, (85, 85, 85)).any(axis=1).astype(int)) == 1) + 1
+    written = np.flatnonzero((has(sheet, INK) | has(sheet, MUTED)).any(axis=1))
+    first = written[written < tops[1]]
+    assert tops[0] == GAP and len(np.unique(first)) > 3 * TEXT_SIZE, "title and three lines"
+    assert tops[1] - first.max() > GAP and sheet.shape[0] - written.max() > GAP
+
+
 def test_pictures_keep_their_proportions_and_the_longer_side_is_the_tile() -> None:
     class Same:
         name = "same"

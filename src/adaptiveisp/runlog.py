@@ -37,6 +37,8 @@ EVENT_FILES = "events.out.tfevents.*"
 WINDOW = 100
 """Iterations over which the shares of the modules are taken: one batch is too few to see a preference."""
 FLUSH_SECONDS = 20
+THREAD_SECONDS = 2
+"""Longest wait for a thread of the writer that has failed; it needs milliseconds."""
 
 Line = Mapping[str, Any]
 
@@ -218,14 +220,16 @@ class _Board:
         self._window = _last_module_counts(folder / METRICS)
         self._hook = threading.excepthook
         threading.excepthook = self._on_thread_error
+        others = _writer_threads()
         try:
             # The first iteration to come is the first to hide.
             self._writer = library.SummaryWriter(
                 str(folder / TENSORBOARD), purge_step=iteration + 1, flush_secs=FLUSH_SECONDS
             )
         except BaseException:
-            self._restore_hook()
+            self._end(_writer_threads() - others)
             raise
+        self._threads = _writer_threads() - others
 
     def metrics(self, line: Line) -> None:
         """Adds an iteration's numbers, the modules as shares of the window."""
@@ -249,14 +253,11 @@ class _Board:
         self._writer.add_image(name, rgb, iteration, dataformats="HWC")
 
     def close(self) -> None:
-        """Waits for the writer's thread to end; an error that it has not told of yet is raised now."""
+        """Writes what is left and ends the writer's thread; an error that it has not told of yet is raised now."""
         try:
-            self._writer.flush()
+            self._writer.close()
         finally:
-            try:
-                self._writer.close()
-            finally:
-                self._restore_hook()
+            self._end(self._threads)
 
     def _shares(self) -> dict[str, float]:
         """Module → its share of the choices in the window."""
@@ -268,12 +269,24 @@ class _Board:
 
     def _on_thread_error(self, failure: threading.ExceptHookArgs) -> None:
         """Keeps the writer's thread from printing a traceback: its error is raised at the next call as well."""
-        if not type(failure.thread).__module__.startswith("tensorboard."):
+        if not _is_writer(failure.thread):
             self._hook(failure)
 
-    def _restore_hook(self) -> None:
+    def _end(self, threads: set[threading.Thread]) -> None:
+        """Gives the hook back once the threads are past it: an error is known here before its thread has ended."""
+        for thread in threads:
+            thread.join(THREAD_SECONDS)
         if threading.excepthook == self._on_thread_error:  # else someone has put another in front of it
             threading.excepthook = self._hook
+
+
+def _writer_threads() -> set[threading.Thread]:
+    """Threads of TensorBoard's writers that are running."""
+    return {thread for thread in threading.enumerate() if _is_writer(thread)}
+
+
+def _is_writer(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith("tensorboard.")
 
 
 def modules_chart(shares: Mapping[str, float], width: int = 440, font_size: int = 14) -> Rgb8:

@@ -25,7 +25,7 @@ from adaptiveisp.rl import discounts, selection_loss, td_target, value_loss
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Detections, Image, Targets
 
-SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear")
+SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear", stop=False, averaging=0.0)
 
 
 class GreyStream:

@@ -101,6 +101,8 @@ CPU = replace(
     neutral_start=True,
     normalise_advantage=True,
     entropy_bonus=0.02,
+    stop=True,
+    averaging=0.995,
     precision="bfloat16",
 )
 """A few thousand iterations instead of 100,000: larger steps, a start that is bright already, a view of the noise."""

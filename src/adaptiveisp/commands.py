@@ -273,7 +273,11 @@ def train(options: argparse.Namespace) -> int:
         state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
         used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
         print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
-    return DONE if finished else INTERRUPTED
+        if run.why_no_tensorboard:
+            print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
+    if not finished:
+        return INTERRUPTED
+    return _report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
 
 
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":

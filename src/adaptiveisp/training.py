@@ -223,6 +223,7 @@ class Run:
         self.dev = open_dev(options)
         self.best = -1.0
         self.stopping = False
+        self.why_no_tensorboard = ""
 
     def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
@@ -247,9 +248,16 @@ class Run:
                 if learner.iteration % self.options.checkpoint_every == 0:
                     self._checkpoint(log)
             self._checkpoint(log)
+        self.why_no_tensorboard = log.why_no_tensorboard
         if learner.done:
             self._write_summary()
         return learner.done
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Training images that could not be read so far, with the reason; others took their places."""
+        found: dict[str, str] = getattr(self.stream, "skipped", {})
+        return found
 
     def _score_dev(self, dev: Dataset, log: RunLog) -> None:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
@@ -335,7 +343,7 @@ class Run:
             "seconds_of_parts": seconds,
             "peak_memory_mb": peak_memory_mb(),
             "threads": torch.get_num_threads(),
-            "skipped": getattr(self.stream, "skipped", {}),
+            "skipped": self.skipped,
         }
         write_json(self.folder / SUMMARY, summary)
 
@@ -366,7 +374,8 @@ def writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, OutputError) as error:  # torch.save raises RuntimeError on a full disk
-        detail = str(error).splitlines()[0]
+        unclear = isinstance(error, RuntimeError)  # torch's message says where in its own code
+        detail = "a checkpoint could not be written whole" if unclear else str(error).splitlines()[0]
         raise OutputError(
             f"{folder}: cannot be written ({detail}); free space, then go on with `adaptiveisp train --resume {folder}`"
         ) from error

@@ -18,10 +18,11 @@ from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.methods.learner import Clock
+from adaptiveisp.methods.rollout import roll_out
 from adaptiveisp.networks import Actor, Critic, noise_level, observe, start_neutral
 from adaptiveisp.policies import ForcedModules, first_image
-from adaptiveisp.replay import replayed
-from adaptiveisp.rl import discounts, selection_loss, td_target, value_loss
+from adaptiveisp.replay import Entry, replayed, stack
+from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_loss
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Detections, Image, Targets
 
@@ -124,10 +125,17 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"averaging": 0.9, "stop": True}, {"overtime": 2, "keep_stopped": 0.5}], ids=str
+    "changes",
+    [
+        {},
+        {"averaging": 0.9, "stop": True},
+        {"overtime": 2, "keep_stopped": 0.5},
+        {"rollout": 2, "stop": True, "horizon": 5},
+    ],
+    ids=str,
 )
 def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
-    config = replace(SMALL, horizon=3, view="log", start="auto-exposure", **changes)
+    config = replace(SMALL, **{"horizon": 3, "view": "log", "start": "auto-exposure", **changes})
     through = learner(config)
     for _ in range(4):
         through.iterate()
@@ -345,3 +353,53 @@ def test_forced_modules_take_the_networks_parameters() -> None:
     assert plan.stages[3].params["gamma"] == pytest.approx(expected, rel=1e-5)
     with pytest.raises(PolicyError, match="sets no parameters for the module srgb"):
         ForcedModules(policy, Pipeline((Stage("srgb", {}),)))
+
+
+def test_returns_of_a_rollout_by_hand() -> None:
+    rewards = torch.tensor([[1.0, 2.0], [3.0, 0.0]])  # the second image stopped after its first step
+    found = returns(rewards, torch.tensor([0.5 * 8.0, 0.0]), 0.5)
+    assert found.tolist() == [[1 + 0.5 * (3 + 4), 2.0], [3 + 4, 0.0]]
+
+
+def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
+    """Three steps, one look of the detector: each head that was used has a gradient, the others none."""
+    subject = learner(replace(SMALL, rollout=3, horizon=3, pool=8))
+    subject.iterate()
+    assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes == 16
+    state = stack([entry_of(number) for number in range(4)])
+    rollout = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", subject.generator, Clock.started())
+    used = {subject.modules[index].name for step in rollout.steps for index in step.action.tolist()}
+    gains = subject.detector.loss(rollout.end.image, [])
+    heads = {name: head.fc2.bias for name, head in subject.actor.parameter_heads.items()}
+    gradients = torch.autograd.grad(gains.sum(), list(heads.values()), allow_unused=True)
+    touched = {name for name, g in zip(heads, gradients, strict=True) if g is not None and g.any()}
+    assert touched <= used and len(touched) >= min(3, len(used)) and len(used) > 2
+    assert rollout.last.tolist() == [2, 2, 2, 2] and rollout.moved.all()
+    for row, history in enumerate(rollout.histories()):
+        image = replayed(state.image[row], history, subject.modules)
+        torch.testing.assert_close(image, rollout.end.image[row], rtol=0, atol=1e-6)
+
+
+def entry_of(number: int) -> Entry:
+    source = GreyStream()[number]
+    return Entry(number, source.image, source.targets, torch.zeros(10), 0.0, 0.0, 0.3)
+
+
+def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
+    subject = learner(replace(SMALL, rollout=4, horizon=4, stop=True))
+    with torch.no_grad():
+        subject.actor.selection_head.fc2.bias[-1] += 2.5  # stop, about every second time
+    state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(12)])
+    rollout = roll_out(state, subject.actor, subject.modules, 4, 4, "linear", subject.generator, Clock.started())
+    lengths = [len(history) for history in rollout.histories()]
+    assert rollout.end.stopped.tolist() == [1.0] * 12 and len(set(lengths)) > 1
+    for row, history in enumerate(rollout.histories()):
+        names = [subject.modules[index].name for index, _ in history]
+        assert "stop" not in names[:-1] and (names[-1] == "stop" or len(names) == 4)
+        assert rollout.moved[row] == (names != ["stop"])
+        image = replayed(state.image[row], history, subject.modules)
+        torch.testing.assert_close(image, rollout.end.image[row], rtol=0, atol=1e-6)
+    assert rollout.last.tolist() == [length - 1 for length in lengths]
+    rewards = subject._rewards(rollout, torch.full((12,), 0.5), torch.full((12,), 0.4))
+    assert torch.allclose(rewards["detection"].sum(dim=0), torch.full((12,), 10.0))
+    assert all(rewards["entropy"][number, rollout.last < number].eq(0).all() for number in range(len(rollout.steps)))

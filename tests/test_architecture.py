@@ -29,7 +29,7 @@ LAYERS = (
     ("replay", "stepwise"),
     ("zoo",),
     ("predictor", "synth", "coco_map", "drawing", "methods"),
-    ("paired", "runlog", "trajectories"),
+    ("figures", "paired", "runlog", "trajectories"),
     ("report",),
     ("evaluate", "run"),
     ("training",),

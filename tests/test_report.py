@@ -2,17 +2,22 @@
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import adaptiveisp.report
 from adaptiveisp.coco_map import ScoredImage, coco_average_precision
 from adaptiveisp.drawing import Tile
+from adaptiveisp.figures import CostPoint, DifferenceBar
 from adaptiveisp.paired import paired_difference
 from adaptiveisp.report import (
     LIGHT_EDGES,
@@ -177,8 +182,8 @@ def test_the_page_is_whole_safe_and_needs_nothing_from_outside(report: Report) -
     for text in ("Title & <more>", NASTY, "sofa <b>", "photo <1>.dng", "a & b", "one <note>", "eval <x>"):
         assert text in page.text
     assert "Detector tiny" in page.text and "Detector big" in page.text
-    # tiny: forest, light and class figures; big: light and classes, as one policy has no differences.
-    assert page.tags.count("svg") == 5
+    # tiny: forest, cost, light and class figures; big: light and classes, as one policy has nothing to compare with.
+    assert page.tags.count("svg") == 6
 
 
 def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
@@ -202,6 +207,58 @@ def test_figures_take_the_colours_of_the_page(report: Report) -> None:
     ids = [name for figure in figures for name in re.findall(r' id="([^"]*)"', figure)]
     assert len(set(ids)) == len(ids)
     assert render_html(report, {}, "T") == html, "the same report gives the same page"
+
+
+def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def keep(name: str, draw: Callable[..., Any], *data: Any) -> Any:
+        given.setdefault(name, data)  # of the first detector, "tiny", which has both policies
+        return draw(*data)
+
+    for name in ("light_figure", "forest_figure", "class_figure", "cost_figure"):
+        monkeypatch.setattr(adaptiveisp.report, name, partial(keep, name, getattr(adaptiveisp.report, name)))
+    render_html(report, {}, "T")
+    scores = {policy: report.policies[policy]["tiny"] for policy in ("none", NASTY)}
+    bins, curves = given["light_figure"]
+    n_darkest = scores["none"].per_light[0].n_images
+    assert bins[0] == f"0.003 \N{EN DASH} 0.01\n{n_darkest} images" and len(bins) == len(LIGHT_EDGES) - 1
+    assert curves == {policy: [part.ap50 for part in score.per_light] for policy, score in scores.items()}
+    (difference,) = report.differences
+    assert given["forest_figure"] == (
+        [DifferenceBar(f"{NASTY} \N{MINUS SIGN} none", difference.mean, difference.low, difference.high)],
+    )
+    classes, bars = given["class_figure"]
+    by_labels = sorted(scores[NASTY].per_class, key=lambda name: (-report.label_counts[name], name))
+    assert classes == [f"{name} ({report.label_counts[name]})" for name in by_labels]
+    assert bars == {policy: [score.per_class[name] for name in by_labels] for policy, score in scores.items()}
+    assert given["cost_figure"] == (
+        [CostPoint(p, i, s.ap50, s.cost_ms, s.modules_per_image) for i, (p, s) in enumerate(scores.items())],
+    )
+
+
+def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: list[ScoredImage]) -> None:
+    def sections(*priced: str) -> list[str]:
+        free = PolicyResult(images)
+        results = {(name, "d"): result(images) if name in priced else free for name in ("a", "b", "<camera>", "c")}
+        html = render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")
+        return re.findall(r"<h3>AP50 by cost</h3>.*?</p>", html, flags=re.DOTALL)
+
+    assert sections() == sections("a") == []
+    (both,) = sections("a", "b")
+    assert both.count("<svg") == 1 and "Without a cost, and so not shown: &lt;camera&gt;, c." in both
+    assert ">a</text>" in both and ">b</text>" in both and ">c</text>" not in both
+    assert "in modules" in both and "off the scale" not in both
+    (every,) = sections("a", "b", "<camera>", "c")
+    assert "not shown" not in every and ">c</text>" in every
+
+
+def test_the_caption_of_the_costs_tells_what_the_figure_does(images: list[ScoredImage]) -> None:
+    blind = replace(result(blinded(images)), modules=[])
+    results = {("none", "d"): blind, ("a", "d"): result(images), ("b", "d"): result(images)}
+    text = Page(render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")).text
+    assert "Hollow at the foot: off the scale" in text and "0.0 \N{DOWNWARDS ARROW}" in text
+    assert "modules per image\n" not in text and "in modules" not in text
 
 
 def test_numbers_for_readers() -> None:

@@ -37,6 +37,21 @@ class State:
     step: Scalars
     stopped: Scalars
 
+    def rows(self, index: Int[Tensor, " n"]) -> "State":
+        """The state of these images, in this order."""
+        return State(self.image[index], self.used[index], self.step[index], self.stopped[index])
+
+    def with_rows(self, index: Int[Tensor, " n"], other: "State") -> "State":
+        """The batch with the state of these images replaced."""
+        if len(index) == len(self.step):
+            return other.rows(index.argsort())
+        return State(
+            self.image.index_copy(0, index, other.image),
+            self.used.index_copy(0, index, other.used),
+            self.step.index_copy(0, index, other.step),
+            self.stopped.index_copy(0, index, other.stopped),
+        )
+
     @property
     def status(self) -> Float[Tensor, "batch n_status"]:
         """The numbers a network sees beside the image: reward, stopped, step, used_0 … used_{n-1}.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.environment import State
@@ -55,23 +55,21 @@ def unstack(
     entries: Sequence[Entry],
     state: State,
     losses: Float[Tensor, " batch"],
-    action: Int[Tensor, " batch"],
-    params: Sequence[Float[Tensor, " _"]],
+    histories: Sequence[Sequence[tuple[int, Float[Tensor, " _"]]]],
 ) -> list[Entry]:
-    """The entries after a step.
+    """The entries after some steps.
 
     Args:
-        entries: before the step.
-        state: after it.
+        entries: before them.
+        state: after them.
         losses: detector loss of the new images.
-        action, params: what ran on each, for the history.
+        histories: what ran on each.
     """
     after = []
-    for i, (entry, row) in enumerate(zip(entries, params, strict=True)):
-        history = (*entry.history, (int(action[i]), row.detach().clone()))
+    for i, (entry, ran) in enumerate(zip(entries, histories, strict=True)):
         image, used = state.image[i].detach().clone(), state.used[i].detach().clone()
         numbers = (state.step[i].item(), state.stopped[i].item(), losses[i].item())
-        after.append(Entry(entry.number, image, entry.targets, used, *numbers, history))
+        after.append(Entry(entry.number, image, entry.targets, used, *numbers, (*entry.history, *ran)))
     return after
 
 

@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,17 @@ import numpy as np
 from adaptiveisp.coco_map import ScoredImage, coco_average_precision
 from adaptiveisp.drawing import Tile, comparison_figure, resize_to_width
 from adaptiveisp.extras import import_extra
+from adaptiveisp.figures import (
+    CostPoint,
+    DifferenceBar,
+    class_figure,
+    cost_figure,
+    forest_figure,
+    light_figure,
+    policy_colour,
+    scale_floor,
+    svg,
+)
 from adaptiveisp.files import atomic_path, write_json, write_text
 from adaptiveisp.paired import MatchTable, aligned, bootstrap_weights, percentile_interval
 
@@ -31,12 +41,6 @@ SHOWN_CLASSES = 20
 TILE_WIDTH = 480
 JPEG_QUALITY = 84
 
-POLICY_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
-"""Lines and bars, on white and on black. Source: Tol 2021, "Colour schemes", bright."""
-
-POLICY_MARKERS = "osD^vPX"
-# Stand-ins that the page replaces by colours of its own light or dark scheme.
-TEXT_COLOUR, LINE_COLOUR = "#010203", "#040506"
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -329,7 +333,7 @@ def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update(points=points, number=number)
     template = (resources.files("adaptiveisp") / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    colours = {policy: POLICY_COLOURS[i % len(POLICY_COLOURS)] for i, policy in enumerate(report.policies)}
+    colours = {policy: policy_colour(place) for place, policy in enumerate(report.policies)}
     page: str = environment.from_string(template).render(
         title=title,
         report=report,
@@ -378,8 +382,6 @@ def _detector_view(report: Report, detector: str) -> dict[str, Any]:
         {name for score in scores.values() for name in score.per_class},
         key=lambda name: (-report.label_counts.get(name, 0), name),
     )
-    shown = classes[:SHOWN_CLASSES]
-    filled = {i for score in scores.values() for i, part in enumerate(score.per_light) if part.ap50 is not None}
     return {
         "name": detector,
         "scores": scores,
@@ -387,10 +389,59 @@ def _detector_view(report: Report, detector: str) -> dict[str, Any]:
         "differences": differences,
         "headline": _headline(scores, differences),
         "light_bins": next((score.per_light for score in scores.values() if score.per_light), ()),
-        "light_figure": _svg(_light_figure(scores), f"light-{detector}") if len(filled) > 1 else None,
-        "forest_figure": _svg(_forest_figure(differences), f"forest-{detector}") if differences else None,
-        "class_figure": _svg(_class_figure(scores, shown, report.label_counts), f"class-{detector}") if shown else None,
+        "light_figure": _draw_light(scores, f"light-{detector}"),
+        "forest_figure": _draw_forest(differences, f"forest-{detector}"),
+        "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{detector}"),
+        "cost": _cost_view(scores, f"cost-{detector}"),
         "classes": classes,
+    }
+
+
+def _draw_light(scores: Mapping[str, PolicyScore], salt: str) -> Any:
+    """AP50 over the bins of light as SVG; None where fewer than two bins hold a score."""
+    filled = {i for score in scores.values() for i, part in enumerate(score.per_light) if part.ap50 is not None}
+    if len(filled) < 2:
+        return None
+    bins = next(score.per_light for score in scores.values() if score.per_light)
+    names = [f"{b.low:g} {DASH} {b.high:g}\n{b.n_images} images" for b in bins]
+    return svg(light_figure(names, {p: [part.ap50 for part in s.per_light] for p, s in scores.items()}), salt)
+
+
+def _draw_forest(differences: Sequence[Difference], salt: str) -> Any:
+    """The differences with their intervals as SVG; None of nothing."""
+    bars = [DifferenceBar(f"{d.a} {MINUS} {d.b}", d.mean, d.low, d.high) for d in differences]
+    return svg(forest_figure(bars), salt) if bars else None
+
+
+def _draw_classes(
+    scores: Mapping[str, PolicyScore], classes: Sequence[str], counts: Mapping[str, int], salt: str
+) -> Any:
+    """AP50 of the first `SHOWN_CLASSES` classes as SVG; None of nothing."""
+    shown = classes[:SHOWN_CLASSES]
+    names = [f"{name} ({counts.get(name, 0)})" for name in shown]
+    bars = {policy: [score.per_class.get(name, 0.0) for name in shown] for policy, score in scores.items()}
+    return svg(class_figure(names, bars), salt) if shown else None
+
+
+def _cost_view(scores: Mapping[str, PolicyScore], salt: str) -> dict[str, Any] | None:
+    """The figure of AP50 over cost with what its caption tells; None where fewer than two policies have a cost.
+
+    It has no intervals: those of single policies say little of their difference, which is paired and has its own.
+    """
+    points = [
+        CostPoint(policy, place, score.ap50, score.cost_ms, score.modules_per_image)
+        for place, (policy, score) in enumerate(scores.items())
+        if score.ap50 is not None and score.cost_ms is not None
+    ]
+    if len(points) < 2:
+        return None
+    figure = svg(cost_figure(points), salt)
+    floor = scale_floor([point.ap50 for point in points])
+    return {
+        "figure": figure,
+        "with_modules": all(point.modules is not None for point in points),
+        "below": any(point.ap50 < floor for point in points),
+        "left_out": [policy for policy, score in scores.items() if score.cost_ms is None],
     }
 
 
@@ -406,110 +457,3 @@ def _headline(scores: Mapping[str, PolicyScore], differences: Sequence[Differenc
             mean, low, high = (d.mean, d.low, d.high) if forward else (-d.mean, -d.high, -d.low)
             lead = {"over": ranked[1], "mean": mean, "low": low, "high": high, "level": d.level, "sure": low > 0}
     return {"policy": ranked[0], "ap50": scores[ranked[0]].ap50, "lead": lead}
-
-
-def _new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure (inches) with one bare pair of axes, without pyplot's global state."""
-    figure = import_extra("matplotlib.figure", "report").Figure(figsize=(width, height), layout="constrained")
-    axes = figure.add_subplot()
-    axes.patch.set_visible(False)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(LINE_COLOUR)
-    axes.tick_params(length=0, colors=TEXT_COLOUR, labelsize=10)
-    axes.xaxis.label.set_color(TEXT_COLOUR)
-    axes.yaxis.label.set_color(TEXT_COLOUR)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _add_legend(figure: Any, axes: Any, n: int) -> None:
-    """One row of names above the plot, wrapped after four."""
-    if n > 1:
-        figure.legend(
-            *axes.get_legend_handles_labels(),
-            loc="outside upper left",
-            ncols=min(n, 4),
-            frameon=False,
-            fontsize=10,
-            labelcolor=TEXT_COLOUR,
-            handlelength=1.6,
-        )
-
-
-def _light_figure(scores: Mapping[str, PolicyScore]) -> Any:
-    """AP50 of each policy over the bins of light."""
-    figure, axes = _new_figure(9, 3.6)
-    for i, (policy, score) in enumerate(scores.items()):
-        known = [(x, 100 * part.ap50) for x, part in enumerate(score.per_light) if part.ap50 is not None]
-        look = {"color": POLICY_COLOURS[i % len(POLICY_COLOURS)], "marker": POLICY_MARKERS[i % len(POLICY_MARKERS)]}
-        if known:
-            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **look)
-    bins = next(score.per_light for score in scores.values() if score.per_light)
-    axes.set_xticks(range(len(bins)), [f"{b.low:g} {DASH} {b.high:g}\n{b.n_images} images" for b in bins])
-    axes.set_xlim(-0.4, len(bins) - 0.6)
-    axes.set_ylim(bottom=0)
-    axes.grid(axis="y", color=LINE_COLOUR, linewidth=0.8)
-    axes.set_ylabel("AP50, points")
-    axes.set_xlabel("brightness factor")
-    _add_legend(figure, axes, len(scores))
-    return figure
-
-
-def _forest_figure(differences: Sequence[Difference]) -> Any:
-    """Each difference with its interval; those whose interval spans zero are hollow."""
-    figure, axes = _new_figure(9, 0.9 + 0.42 * len(differences))
-    axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
-    for row, d in enumerate(differences):
-        clear = d.low > 0 or d.high < 0
-        colour = POLICY_COLOURS[0] if clear else POLICY_COLOURS[-1]
-        axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
-        axes.plot(
-            100 * d.mean, row, "o", markersize=8, markeredgewidth=2, color=colour, fillstyle="full" if clear else "none"
-        )
-    axes.set_yticks(range(len(differences)), [f"{d.a} {MINUS} {d.b}" for d in differences])
-    axes.set_ylim(len(differences) - 0.5, -0.5)
-    axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
-    axes.set_xlabel("difference of AP50, points")
-    return figure
-
-
-def _class_figure(scores: Mapping[str, PolicyScore], classes: Sequence[str], counts: Mapping[str, int]) -> Any:
-    """AP50 of each policy as bars, one group a class."""
-    bar = 0.8 / len(scores)
-    figure, axes = _new_figure(9, 1.0 + len(classes) * (0.13 + 0.075 * len(scores)))
-    rows = np.arange(len(classes))
-    for i, (policy, score) in enumerate(scores.items()):
-        values = [100 * score.per_class.get(name, 0.0) for name in classes]
-        offset = (i - (len(scores) - 1) / 2) * bar
-        axes.barh(rows + offset, values, bar * 0.86, label=policy, color=POLICY_COLOURS[i % len(POLICY_COLOURS)])
-    axes.set_yticks(rows, [f"{name} ({counts.get(name, 0)})" for name in classes])
-    axes.set_ylim(len(classes) - 0.5, -0.5)
-    axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
-    axes.set_xlabel("AP50, points")
-    _add_legend(figure, axes, len(scores))
-    return figure
-
-
-def _svg(figure: Any, salt: str) -> Any:
-    """The figure as inline SVG whose text and lines take the page's font and colours."""
-    matplotlib = import_extra("matplotlib", "report")
-    buffer = io.StringIO()
-    for text in figure.findobj(import_extra("matplotlib.text", "report").Text):
-        # Names may hold a dollar sign, which is not mathematics here.
-        text.set_parse_math(False)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
-        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
-    svg = buffer.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', svg, count=1)
-    # Versions of matplotlib differ in how they write a font.
-    svg = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--font)", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", svg)
-    # Ids must be unique on the page; only those that the figure itself refers to are needed.
-    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if f"#{found[1]}" in svg else "", svg)
-    svg = svg.replace(TEXT_COLOUR, "currentColor").replace(LINE_COLOUR, "var(--line)")
-    return import_extra("markupsafe", "report").Markup(svg)

@@ -38,6 +38,25 @@ def td_target(reward: Scalars, discount: Scalars, next_value: Scalars) -> Scalar
     return reward + discount * next_value
 
 
+def returns(rewards: Float[Tensor, "steps batch"], bootstrapped: Scalars, gamma: float) -> Float[Tensor, "steps batch"]:
+    """What each step of a rollout leads to: q_k = r_k + γ·q_{k+1}, behind the last step the value of what follows.
+
+    An image whose episode ends on the way has rewards 0 from there on, and the value 0.
+
+    Args:
+        rewards: of each step.
+        bootstrapped: discounted value of the state after the last step, already times γ.
+        gamma: discount in [0, 1].
+
+    >>> returns(torch.tensor([[1.0], [2.0]]), torch.tensor([8.0]), 0.5).flatten().tolist()
+    [6.0, 10.0]
+    """
+    found = [td_target(rewards[-1], torch.ones_like(bootstrapped), bootstrapped)]
+    for reward in reversed(rewards[:-1].unbind()):
+        found.insert(0, td_target(reward, torch.full_like(reward, gamma), found[0]))
+    return torch.stack(found)
+
+
 def value_loss(target: Scalars, value: Scalars) -> Float[Tensor, ""]:
     """Mean of (q - V)²; moves the critic only, the target is a constant.
 

@@ -9,12 +9,17 @@ and learns from how much the frozen detector's loss fell:
     selection  : -(q - V(x_t))·ln π(module)      the advantage is a constant
     parameters : -q, differentiated straight through detector and module
 
-Source: Wang et al. 2024 (AdaptiveISP); what differs from the released code stands in docs/differences.md.
+With `rollout: n` an image takes n steps before the detector looks: r is then known at the last of them, q runs back
+through the steps (rl.returns), and one pass gives a gradient for the parameters of all modules on the way. 1 is the
+paper's.
+
+Source: Wang et al. 2024 (AdaptiveISP); Sutton & Barto 2018, section 7.1 (n-step returns). What differs from the
+released code stands in docs/differences.md.
 """
 
 import copy
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +29,15 @@ from torch import Tensor
 
 from adaptiveisp import reward as terms
 from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_policy
-from adaptiveisp.environment import State, actions_of, advance, stops
+from adaptiveisp.environment import actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_precision, optimiser_step
+from adaptiveisp.methods.rollout import Rollout, Step, roll_out
 from adaptiveisp.networks import Actor, Critic, observe, start_neutral
 from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
-from adaptiveisp.rl import discounts, normalised, parameter_loss, sample_actions, selection_loss, td_target, value_loss
+from adaptiveisp.rl import discounts, normalised, parameter_loss, returns, selection_loss, value_loss
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector, Image
@@ -126,65 +132,105 @@ class ActorCritic:
         self.actor.train()
         self.critic.train()
         self._fill(clock)
-        entries = self.pool.take(self.config.batch, self.generator)
-        entries, state, view, choice, action, following = self._advance(entries, clock)
-
+        entries, rollout = self._roll_out(self.pool.take(self.config.batch, self.generator), clock)
         before = torch.tensor([entry.loss for entry in entries])
-        after = self._losses_after(before, following, action, entries)
+        after = self._losses_after(before, rollout, entries)
         clock.lap("detector forward")
 
-        parts = {
-            "detection": terms.detection_reward(before, after, self.config.loss_limit),
-            "reuse": -terms.reuse_penalty(state.used, action),
-            "entropy": -terms.entropy_penalty(choice.probs, self.progress),
-            "runtime": -terms.runtime_penalty(self.costs, action, self.config.runtime_weight),
-        }
-        reward = torch.stack(list(parts.values())).sum(dim=0)
-        discount = discounts(following.stopped, self.config.discount, self.config.bootstrap)
-        next_value = torch.zeros_like(reward)
-        if discount.any():
-            next_value = self.critic(observe(following, self.config.view))
-        target = td_target(reward, discount, next_value)
-        value = self.critic(view)
-        advantage = target.detach() - value.detach()
-        if self.config.normalise_advantage:
-            advantage = normalised(advantage)
-        bonus = self.config.entropy_bonus * terms.entropy(choice.probs).mean()
+        parts = self._rewards(rollout, before, after)
+        target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
+        value = self.critic(rollout.steps[0].view)
         losses = {
-            "selection": selection_loss(choice.probs, action, advantage) - bonus,
-            "parameters": parameter_loss(target),
-            "value": value_loss(target, value),
+            "selection": self._selection_loss(rollout, target, value),
+            "parameters": parameter_loss(target[0]),
+            "value": value_loss(target[0], value),
         }
-        self._check(losses, entries, action)
+        self._check(losses, entries, rollout)
         clock.lap("policy")
 
         norms = self._learn(losses, clock)
-        rows = [choice.params[self.modules[index].name][i] for i, index in enumerate(action.tolist())]
-        if not (self.config.reset_batch and _left_range(following.image)):
-            self._keep(unstack(entries, following, after.detach(), action, rows))
+        if not (self.config.reset_batch and _left_range(rollout.end.image)):
+            self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories()))
         self.iteration += 1
         self._average()
-        metrics = self._metrics(parts, losses, norms, value, choice.probs, action, before, after.detach())
+        metrics = self._metrics(parts, losses, norms, value, rollout, before, after.detach())
         clock.lap("bookkeeping")
         return metrics, clock.seconds
+
+    def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
+        """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
+        config = self.config
+        while True:
+            rollout = roll_out(
+                *(stack(entries), self.actor, self.modules, config.rollout, config.horizon, config.view),
+                *(self.generator, clock),
+            )
+            valid = rollout.end.image.detach().flatten(1).isfinite().all(dim=1).tolist()
+            if all(valid):
+                return entries, rollout
+            if config.reset_batch:
+                valid = [False] * len(valid)
+            self.dropped += valid.count(False)
+            entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
+            if len(entries) < 2:  # batch norm needs two
+                self._fill(clock)
+                entries += self.pool.take(config.batch - len(entries), self.generator)
+
+    def _losses_after(self, before: Tensor, rollout: Rollout, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
+        """The detector's loss of each image at the end; those that no module changed keep theirs, without a pass."""
+        moved = rollout.moved.nonzero(as_tuple=True)[0]
+        if not len(moved):
+            return before
+        image = rollout.end.image[moved]
+        with detector_precision(self.config.precision, image.device.type):
+            losses = self.detector.loss(image, [entries[i].targets for i in moved.tolist()])
+        self.passes += len(moved)
+        return before.index_copy(0, moved, losses)
+
+    def _rewards(self, rollout: Rollout, before: Tensor, after: Tensor) -> dict[str, Float[Tensor, "steps batch"]]:
+        """The terms of the reward, by name; what the detector gained is known after an image's last step."""
+        gained = terms.detection_reward(before, after, self.config.loss_limit)
+        steps = rollout.steps
+
+        def spread(penalty: Callable[[Step], Tensor]) -> Tensor:
+            return torch.stack([-rollout.spread(step, penalty(step)) for step in steps])
+
+        return {
+            "detection": torch.stack([gained * (rollout.last == number) for number in range(len(steps))]),
+            "reuse": spread(lambda step: terms.reuse_penalty(step.state.used, step.action)),
+            "entropy": spread(lambda step: terms.entropy_penalty(step.choice.probs, self.progress)),
+            "runtime": spread(lambda step: terms.runtime_penalty(self.costs, step.action, self.config.runtime_weight)),
+        }
+
+    def _returns(self, rollout: Rollout, rewards: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:
+        """What each step leads to: rewards to the end of the rollout and, with "td", the critic's value behind it."""
+        config = self.config
+        discount = discounts(rollout.end.stopped, config.discount, config.bootstrap)
+        following = torch.zeros_like(discount)
+        if discount.any():
+            following = discount * self.critic(observe(rollout.end, config.view))
+        return returns(rewards, following, config.discount if config.bootstrap == "td" else 1.0)
+
+    def _selection_loss(
+        self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
+        """Policy gradient over all actions. What the detector thinks of images on the way is not known, so that the
+        value of the rollout's start is the baseline of all its steps; it does not depend on any of their actions."""
+        if self.progress < self.config.selection_delay:
+            return torch.zeros_like(value).sum()
+        pairs = list(zip(rollout.steps, target.detach(), strict=True))
+        advantage = torch.cat([q[step.rows] - value.detach()[step.rows] for step, q in pairs])
+        if self.config.normalise_advantage:
+            advantage = normalised(advantage)
+        probs = torch.cat([step.choice.probs for step in rollout.steps])
+        bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
+        return selection_loss(probs, torch.cat([step.action for step in rollout.steps]), advantage) - bonus
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""
         source = self.stream[number]
         image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
         return TrainingImage(number, image, source.targets, source.light)
-
-    def _losses_after(
-        self, before: Tensor, following: State, action: Tensor, entries: Sequence[Entry]
-    ) -> Float[Tensor, " batch"]:
-        """The detector's loss of each image after the step; those that stopped keep theirs, without a pass."""
-        moved = (~stops(action, self.modules)).nonzero(as_tuple=True)[0]
-        if not len(moved):
-            return before
-        with detector_precision(self.config.precision, following.image.device.type):
-            losses = self.detector.loss(following.image[moved], [entries[i].targets for i in moved.tolist()])
-        self.passes += len(moved)
-        return before.index_copy(0, moved, losses)
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -216,27 +262,6 @@ class ActorCritic:
             )
         clock.lap("detector forward")
 
-    def _advance(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Any, Tensor, Any, Tensor, Any]:
-        """One sampled step for every entry; one that its module makes invalid is dropped, the others start anew."""
-        while True:
-            state = stack(entries)
-            view = observe(state, self.config.view)
-            choice = self.actor(view)
-            action = sample_actions(choice.probs, self.generator)
-            clock.lap("policy")
-            following = advance(state, self.modules, action, choice.params, self.config.horizon)
-            clock.lap("modules")
-            valid = following.image.detach().flatten(1).isfinite().all(dim=1).tolist()
-            if all(valid):
-                return entries, state, view, choice, action, following
-            if self.config.reset_batch:
-                valid = [False] * len(valid)
-            self.dropped += valid.count(False)
-            entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
-            if len(entries) < 2:  # batch norm needs two
-                self._fill(clock)
-                entries += self.pool.take(self.config.batch - len(entries), self.generator)
-
     def _learn(self, losses: dict[str, Tensor], clock: Clock) -> dict[str, float]:
         """One step of both optimisers; each loss moves its own network only."""
         scale = 0.1 ** (self.config.rate_decay * self.progress)
@@ -258,14 +283,14 @@ class ActorCritic:
             if stays:
                 self.pool.put([entry])
 
-    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], action: Tensor) -> None:
+    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], rollout: Rollout) -> None:
         bad = [name for name, loss in losses.items() if not loss.isfinite()]
         if bad:
             batch = {
                 "iteration": self.iteration,
                 "numbers": [entry.number for entry in entries],
                 "images": torch.stack([entry.image for entry in entries]),
-                "action": action,
+                "histories": rollout.histories(),
             }
             raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
@@ -275,22 +300,21 @@ class ActorCritic:
         losses: dict[str, Tensor],
         norms: dict[str, float],
         value: Tensor,
-        probs: Tensor,
-        action: Tensor,
+        rollout: Rollout,
         before: Tensor,
         after: Tensor,
     ) -> Metrics:
         """What the run log keeps of an iteration; docs/methods/actor_critic.md explains each."""
         hidden = (terms.detection_reward(before, after) - terms.detection_reward(before, after, None)).abs() > 1e-6
-        counts = Counter(self.modules[index].name for index in action.tolist())
+        counts = Counter(self.modules[index].name for step in rollout.steps for index in step.action.tolist())
         return {
             "iteration": self.iteration,
             "passes": self.passes,
-            "reward": {name: _mean(part) for name, part in parts.items()},
+            "reward": {name: _mean(part.sum(dim=0)) for name, part in parts.items()},
             "loss": {name: loss.item() for name, loss in losses.items()},
             "gradient_norm": norms,
             "value": _mean(value),
-            "entropy": _mean(terms.entropy(probs)),
+            "entropy": _mean(torch.cat([terms.entropy(step.choice.probs) for step in rollout.steps])),
             "detector_loss": _mean(before),
             "clip_hides": _mean(hidden.float()),
             "modules": {module.name: counts[module.name] for module in self.modules},

@@ -22,9 +22,13 @@ class ActorCriticConfig:
         batch: images a step advances.
         pool: part-processed images kept.
         horizon: steps of an episode.
+        rollout: steps that an image takes before the detector looks at it. 1 as in the paper; with more, one pass gives
+            a gradient for the parameters of several modules, in the order they run in.
         size: side of the square training images in pixels.
         actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
             selection network and the critic.
+        selection_delay: share of the budget in which the selection stays as it is, close to uniform, while parameters are
+            learned: modules with parameters that fit nothing hurt, and would be unlearned before they could help.
         normalise_advantage: centre and scale the advantage in each batch.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.
@@ -51,6 +55,8 @@ class ActorCriticConfig:
     batch: int = 8
     pool: int = 128
     horizon: int = HORIZON
+    rollout: int = 1
+    selection_delay: float = 0.0
     size: int = 512
     actor_rate: float = 3e-5
     selection_rate: float = 3e-5

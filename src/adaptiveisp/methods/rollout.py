@@ -1,0 +1,116 @@
+"""Several steps of the step-wise policy at once, as it learns: sampled modules, and all that the losses need."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from adaptiveisp.environment import State, advance, stops
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.methods.learner import Clock
+from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe
+from adaptiveisp.rl import sample_actions
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the images that are still going.
+
+    Attributes:
+        rows: their places in the batch.
+        state: of these rows before the step.
+        view: what the actor saw, a constant.
+        choice: what it said.
+        action: what was sampled.
+    """
+
+    rows: Int[Tensor, " n"]
+    state: State
+    view: View
+    choice: Choice
+    action: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A batch on its way through some steps.
+
+    Attributes:
+        modules: in the order of the action ids.
+        start, end: the batch before and after; the end is differentiable in all parameters on the way.
+        steps: what happened between.
+    """
+
+    modules: tuple[IspModule, ...]
+    start: State
+    end: State
+    steps: tuple[Step, ...]
+
+    @property
+    def moved(self) -> Bool[Tensor, " batch"]:
+        """Where a module ran: an image that stopped at once is as it was."""
+        moved = torch.zeros(len(self.start.step), dtype=torch.bool)
+        for step in self.steps:
+            moved[step.rows] |= ~stops(step.action, self.modules)
+        return moved
+
+    @property
+    def last(self) -> Int[Tensor, " batch"]:
+        """The number of each image's last step here."""
+        last = torch.zeros(len(self.start.step), dtype=torch.long)
+        for number, step in enumerate(self.steps):
+            last[step.rows] = number
+        return last
+
+    def spread(self, step: Step, values: Float[Tensor, " n"]) -> Float[Tensor, " batch"]:
+        """Values of the step's rows for the whole batch, 0 for images that were not going any more."""
+        return values.new_zeros(len(self.start.step)).index_copy(0, step.rows, values)
+
+    def histories(self) -> list[list[tuple[int, Float[Tensor, " _"]]]]:
+        """(action id, parameters) of each image's steps here."""
+        found: list[list[tuple[int, Float[Tensor, " _"]]]] = [[] for _ in self.start.step]
+        for step in self.steps:
+            for i, (row, index) in enumerate(zip(step.rows.tolist(), step.action.tolist(), strict=True)):
+                params = step.choice.params[self.modules[index].name][i]
+                found[row].append((index, params.detach().clone()))
+        return found
+
+
+def roll_out(
+    state: State,
+    actor: Actor,
+    modules: Sequence[IspModule],
+    n_steps: int,
+    horizon: int,
+    view: ViewKind,
+    generator: torch.Generator,
+    clock: Clock,
+) -> Rollout:
+    """At most `n_steps` sampled steps of every image; those whose episode ends stay as they are.
+
+    Args:
+        state: the batch; an image that is over already still takes the first step.
+        actor, modules, view: the networks, the modules in the order of the action ids, and what the networks see.
+        n_steps: modules that run before the detector looks.
+        horizon: steps of an episode.
+        generator: for sampling.
+        clock: books the time of policy and modules.
+    """
+    begin, steps = state, []
+    rows = torch.arange(len(state.step))
+    for _ in range(n_steps):
+        here = state.rows(rows)
+        # The networks' input is a constant: gradients reach parameters through the modules only.
+        seen = observe(replace(here, image=here.image.detach()), view)
+        choice = actor(seen)
+        action = sample_actions(choice.probs, generator)
+        clock.lap("policy")
+        state = state.with_rows(rows, advance(here, modules, action, choice.params, horizon))
+        clock.lap("modules")
+        steps.append(Step(rows, here, seen, choice, action))
+        rows = (state.stopped == 0).nonzero(as_tuple=True)[0]
+        if not len(rows):
+            break
+    return Rollout(tuple(modules), begin, state, tuple(steps))

@@ -19,7 +19,7 @@ from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.methods.learner import Clock
 from adaptiveisp.methods.rollout import roll_out
-from adaptiveisp.networks import Actor, Critic, noise_level, observe, start_neutral
+from adaptiveisp.networks import Actor, Choice, Critic, noise_level, observe, start_neutral, without_used
 from adaptiveisp.policies import ForcedModules, first_image
 from adaptiveisp.replay import Entry, replayed, stack
 from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_loss
@@ -367,7 +367,7 @@ def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
     subject.iterate()
     assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes == 16
     state = stack([entry_of(number) for number in range(4)])
-    rollout = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", subject.generator, Clock.started())
+    rollout = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", False, subject.generator, Clock.started())
     used = {subject.modules[index].name for step in rollout.steps for index in step.action.tolist()}
     gains = subject.detector.loss(rollout.end.image, [])
     heads = {name: head.fc2.bias for name, head in subject.actor.parameter_heads.items()}
@@ -390,7 +390,7 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
     with torch.no_grad():
         subject.actor.selection_head.fc2.bias[-1] += 2.5  # stop, about every second time
     state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(12)])
-    rollout = roll_out(state, subject.actor, subject.modules, 4, 4, "linear", subject.generator, Clock.started())
+    rollout = roll_out(state, subject.actor, subject.modules, 4, 4, "linear", False, subject.generator, Clock.started())
     lengths = [len(history) for history in rollout.histories()]
     assert rollout.end.stopped.tolist() == [1.0] * 12 and len(set(lengths)) > 1
     for row, history in enumerate(rollout.histories()):
@@ -403,3 +403,23 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
     rewards = subject._rewards(rollout, torch.full((12,), 0.5), torch.full((12,), 0.4))
     assert torch.allclose(rewards["detection"].sum(dim=0), torch.full((12,), 10.0))
     assert all(rewards["entropy"][number, rollout.last < number].eq(0).all() for number in range(len(rollout.steps)))
+
+
+def test_a_module_runs_once_where_it_is_said_so() -> None:
+    """Ten modules in ten steps, each once, in training and at work; `stop` is never ruled out."""
+    subject = learner(replace(SMALL, once=True, rollout=10, horizon=10))
+    state = stack([entry_of(number) for number in range(3)])
+    rollout = roll_out(
+        state, subject.actor, subject.modules, 10, 10, "linear", True, subject.generator, Clock.started()
+    )
+    for history in rollout.histories():
+        assert sorted(index for index, _ in history) == list(range(10))
+    subject.iterate()  # entropies of probabilities that are 0 stay finite
+    images = torch.stack([GreyStream()[number].image for number in range(4)])
+    for plan in subject.policy().plan(images):
+        assert len({stage.module for stage in plan.stages}) == 10
+    probs = torch.tensor([[0.2, 0.5, 0.3]])
+    modules = (find_module("exposure", "paper"), find_module("gamma", "paper"), STOP)
+    choice = without_used(Choice(probs, {}), torch.tensor([[0.0, 1.0, 1.0]]), modules)
+    torch.testing.assert_close(choice.probs, torch.tensor([[0.4, 0.0, 0.6]]))
+    assert torch.equal(without_used(Choice(probs, {}), torch.ones(1, 3), modules[:2] + modules[:1]).probs, probs)

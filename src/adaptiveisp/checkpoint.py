@@ -39,6 +39,7 @@ class PolicyHeader:
         horizon: steps of an episode.
         view: what the networks see, see `networks.observe`.
         start: heuristic whose stages come first: "auto-exposure", or "raw" for none.
+        once: a module runs once at most: those that ran are ruled out.
         origin: where it came from, for people.
     """
 
@@ -48,6 +49,7 @@ class PolicyHeader:
     horizon: int = HORIZON
     view: ViewKind = "linear"
     start: Start = "raw"
+    once: bool = False
     origin: str = ""
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adaptiveisp.color import LUMA, weighted_channel
-from adaptiveisp.environment import State
+from adaptiveisp.environment import STOP, State
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.types import Image
 
@@ -144,6 +144,20 @@ class Choice(NamedTuple):
 
     probs: Float[Tensor, "batch n_modules"]
     params: Mapping[str, Float[Tensor, "batch _"]]
+
+
+def without_used(choice: Choice, used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Choice:
+    """The choice among the modules that did not run yet, and `STOP`; where none is left, the choice as it is.
+
+    Args:
+        choice: what the actor says.
+        used: 1 where a module ran before, in the order of action ids.
+        modules: in the same order.
+    """
+    again = used.new_tensor([float(module is STOP) for module in modules])
+    open_probs = choice.probs * torch.maximum(1 - used, again)
+    total = open_probs.sum(dim=1, keepdim=True)
+    return choice._replace(probs=torch.where(total > 0, open_probs / total.clamp(min=1e-12), choice.probs))
 
 
 class Actor(nn.Module):

@@ -50,7 +50,8 @@ def entropy(probs: Float[Tensor, "batch n_modules"]) -> Scalars:
     >>> round(float(entropy(torch.full((1, 4), 0.25))), 4)
     1.3863
     """
-    return -(probs * probs.log()).sum(dim=1)
+    # A probability may be 0, where a module is ruled out; it then adds nothing, in the gradient either.
+    return -(probs * probs.clamp(min=1e-12).log()).sum(dim=1)
 
 
 def entropy_penalty(probs: Float[Tensor, "batch n_modules"], progress: float) -> Scalars:

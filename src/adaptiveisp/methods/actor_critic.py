@@ -97,7 +97,9 @@ class ActorCritic:
         config = self.config
         names = tuple(module.name for module in self.modules)
         origin = f"actor_critic, iteration {self.iteration}, {self.passes} detector passes"
-        return PolicyHeader(KIND, config.module_set, names, config.horizon, config.view, config.start, origin)
+        return PolicyHeader(
+            *(KIND, config.module_set, names, config.horizon, config.view, config.start, config.once, origin)
+        )
 
     def policy(self) -> StepwisePolicy:
         """The policy as it stands, sharing this learner's networks; they are put into evaluation mode."""
@@ -163,7 +165,7 @@ class ActorCritic:
         while True:
             rollout = roll_out(
                 *(stack(entries), self.actor, self.modules, config.rollout, config.horizon, config.view),
-                *(self.generator, clock),
+                *(config.once, self.generator, clock),
             )
             valid = rollout.end.image.detach().flatten(1).isfinite().all(dim=1).tolist()
             if all(valid):

@@ -27,8 +27,8 @@ class ActorCriticConfig:
         size: side of the square training images in pixels.
         actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
             selection network and the critic.
-        selection_delay: share of the budget in which the selection stays as it is, close to uniform, while parameters are
-            learned: modules with parameters that fit nothing hurt, and would be unlearned before they could help.
+        selection_delay: share of the budget in which the selection stays as it is, close to uniform, while parameters
+            are learned: modules with parameters that fit nothing hurt, and would be unlearned before they could help.
         normalise_advantage: centre and scale the advantage in each batch.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.
@@ -38,6 +38,7 @@ class ActorCriticConfig:
         neutral_start: heads begin at parameters near each module's neutral ones.
         precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
             takes half the time on processors that have it.
+        once: modules that ran are ruled out for the rest of the episode; in the paper they only cost a penalty.
         stop: the policy may also choose to end the episode, which costs nothing.
         averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
             weight 1 - averaging; 0 takes the weights as they are.
@@ -66,6 +67,7 @@ class ActorCriticConfig:
     view: ViewKind = "linear"
     start: Start = "raw"
     neutral_start: bool = False
+    once: bool = False
     stop: bool = False
     averaging: float = 0.0
     overtime: int = 0

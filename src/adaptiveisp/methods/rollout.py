@@ -10,7 +10,7 @@ from torch import Tensor
 from adaptiveisp.environment import State, advance, stops
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.methods.learner import Clock
-from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe
+from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe, without_used
 from adaptiveisp.rl import sample_actions
 
 
@@ -85,6 +85,7 @@ def roll_out(
     n_steps: int,
     horizon: int,
     view: ViewKind,
+    once: bool,
     generator: torch.Generator,
     clock: Clock,
 ) -> Rollout:
@@ -95,6 +96,7 @@ def roll_out(
         actor, modules, view: the networks, the modules in the order of the action ids, and what the networks see.
         n_steps: modules that run before the detector looks.
         horizon: steps of an episode.
+        once: modules that ran are ruled out.
         generator: for sampling.
         clock: books the time of policy and modules.
     """
@@ -105,6 +107,8 @@ def roll_out(
         # The networks' input is a constant: gradients reach parameters through the modules only.
         seen = observe(replace(here, image=here.image.detach()), view)
         choice = actor(seen)
+        if once:
+            choice = without_used(choice, here.used, modules)
         action = sample_actions(choice.probs, generator)
         clock.lap("policy")
         state = state.with_rows(rows, advance(here, modules, action, choice.params, horizon))

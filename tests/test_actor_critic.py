@@ -423,3 +423,17 @@ def test_a_module_runs_once_where_it_is_said_so() -> None:
     choice = without_used(Choice(probs, {}), torch.tensor([[0.0, 1.0, 1.0]]), modules)
     torch.testing.assert_close(choice.probs, torch.tensor([[0.4, 0.0, 0.6]]))
     assert torch.equal(without_used(Choice(probs, {}), torch.ones(1, 3), modules[:2] + modules[:1]).probs, probs)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
+    class Steep(WantsLight):
+        """Finite losses whose gradient is infinite, as of a root at 0."""
+
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            return super().loss(image, targets) + (image - image.detach()).sum(dim=(1, 2, 3)).abs().sqrt()
+
+    subject = ActorCritic(SMALL, GreyStream(), Steep(), 1000, 0)
+    before = copy.deepcopy(dict(subject.actor.named_parameters()))
+    metrics, _ = subject.iterate()
+    assert metrics["gradient_norm"]["actor"] != metrics["gradient_norm"]["actor"]  # NaN
+    assert all(torch.equal(before[name], value) for name, value in subject.actor.named_parameters())

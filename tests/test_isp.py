@@ -64,6 +64,18 @@ def test_extreme_images_and_parameters_stay_finite_and_in_range(module: IspModul
             assert logits.grad is not None and logits.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("least", [1.4e-45, 1e-42, 1e-38, 1e-30, 1e-21, 1e-12], ids=str)
+@pytest.mark.parametrize("module", ALL)
+def test_numbers_too_small_to_divide_by_keep_gradients_finite(module: IspModule, least: float) -> None:
+    """Modules before leave such numbers where a pixel is all but black, coloured or grey."""
+    factors = torch.tensor([[1.0, 1.0, 1.0], [1.0, 2.0, 3.0], [3.0, 1.0, 2.0], [0.0, 1.0, 0.0]])
+    image = (least * factors.T[None, :, :, None]).expand(1, 3, 4, 4).contiguous().requires_grad_()
+    logits = torch.zeros(1, len(module.params)).add_(0.3).requires_grad_()
+    out = module(image, module.params_from_logits(logits))
+    gradients = torch.autograd.grad(out.sum(), [image, logits] if module.params else [image])
+    assert out.isfinite().all() and all(gradient.isfinite().all() for gradient in gradients)
+
+
 @pytest.mark.parametrize("module", ALL)
 def test_a_batch_of_two_is_two_batches_of_one(module: IspModule) -> None:
     image, params = random_image(2, 3, 12, 13), random_params(module, 2)

@@ -9,6 +9,9 @@ from adaptiveisp.types import Image, ParamTensor
 
 STRENGTH = 0.8
 
+BLACK = 1e-20
+"""Values and chromas up to here count as 0: modules before make such numbers, and dividing by them overflows."""
+
 Plane = Float[Tensor, "batch 1 height width"]
 
 
@@ -16,7 +19,8 @@ def _value_and_saturations(image: Image) -> tuple[Plane, Plane, Plane]:
     """HSV value v, chroma v - min, and the raised saturation s' = s + (1-s)(0.5-|0.5-v|)·0.8."""
     value = image.amax(dim=1, keepdim=True)
     chroma = value - image.amin(dim=1, keepdim=True)
-    saturation = torch.where(value > 0, chroma / torch.where(value > 0, value, 1), 0)
+    lit = value > BLACK
+    saturation = torch.where(lit, chroma / torch.where(lit, value, 1), 0)
     raised = saturation + (1 - saturation) * (0.5 - (0.5 - value).abs()) * STRENGTH
     return value, chroma, raised
 
@@ -35,7 +39,7 @@ def saturation(image: Image, params: ParamTensor) -> Image:
     """
     amount = params[:, 0][:, None, None, None]
     value, chroma, raised = _value_and_saturations(image)
-    coloured = chroma > 0
+    coloured = chroma > BLACK
     # v·s'/chroma is s'/s; chroma's own zero is replaced so that no gradient there is NaN.
     ratio = torch.where(coloured, value * raised / torch.where(coloured, chroma, 1), 1)
     return image + amount * ((value - image) * (1 - ratio))
@@ -49,7 +53,7 @@ def saturation_released(image: Image, params: ParamTensor) -> Image:
     amount = params[:, 0][:, None, None, None]
     value, chroma, raised = _value_and_saturations(image)
     reddened = torch.cat([value, value * (1 - raised), value * (1 - raised)], dim=1)
-    return torch.where(chroma > 0, saturation(image, params), image + amount * (reddened - image))
+    return torch.where(chroma > BLACK, saturation(image, params), image + amount * (reddened - image))
 
 
 def make_saturation(released: bool) -> IspModule:

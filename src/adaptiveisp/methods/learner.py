@@ -127,6 +127,8 @@ def optimiser_step(
 ) -> float:
     """One step on the gradient of these parameters alone; returns the gradient's norm before it is limited.
 
+    A gradient that is not finite changes nothing.
+
     Args:
         parameters: what is moved.
         optimiser: of these parameters; each of its groups has a rate "start".
@@ -138,6 +140,8 @@ def optimiser_step(
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+    if not norm.isfinite():
+        return float(norm)
     for group in optimiser.param_groups:
         group["lr"] = group["start"] * scale
     optimiser.step()

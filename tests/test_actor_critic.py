@@ -26,7 +26,8 @@ from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Detections, Image, Targets
 
-SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear", stop=False, averaging=0.0)
+ONE_STEP: dict[str, Any] = {"rollout": 1, "selection_delay": 0.0, "once": False, "stop": False, "averaging": 0.0}
+SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear", **ONE_STEP)
 
 
 class GreyStream:

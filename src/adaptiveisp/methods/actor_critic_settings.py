@@ -109,10 +109,14 @@ CPU = replace(
     neutral_start=True,
     normalise_advantage=True,
     entropy_bonus=0.02,
+    rollout=HORIZON,
+    selection_delay=0.2,
+    once=True,
     stop=True,
     averaging=0.995,
     precision="bfloat16",
 )
-"""A few thousand iterations instead of 100,000: larger steps, a start that is bright already, a view of the noise."""
+"""Some hundred iterations instead of 100,000: larger steps, whole episodes between two looks of the detector, a start that
+is bright already, a view of the noise."""
 
 PRESETS = {"cpu": CPU, "paper": PAPER, "released": RELEASED}

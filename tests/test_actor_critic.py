@@ -172,16 +172,18 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:
     assert caught.value.batch["images"].shape == (8, 3, 64, 64)
 
 
-def test_an_image_that_a_module_makes_invalid_is_dropped() -> None:
-    subject = learner(replace(SMALL, horizon=3))
+@pytest.mark.parametrize("rollout", [1, 3])
+def test_an_image_that_a_module_makes_invalid_is_dropped(rollout: int) -> None:
+    subject = learner(replace(SMALL, horizon=3, rollout=rollout))
     head = subject.actor.parameter_heads["ccm"].fc2
     with torch.no_grad():
         head.weight.zero_()
         head.bias.zero_()  # every row of the matrix sums to 0
-        subject.actor.selection_head.fc2.bias[2] += 3  # and it is chosen often
+        subject.actor.selection_head.fc2.bias[2] += 3 if rollout == 1 else 0.5  # and it is chosen often
     for _ in range(4):
         subject.iterate()
     assert subject.dropped > 0
+    assert all(value.isfinite().all() for value in subject.actor.state_dict().values())
     assert all(entry.image.isfinite().all() for entry in subject.pool.entries)
 
 
@@ -438,3 +440,32 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     metrics, _ = subject.iterate()
     assert metrics["gradient_norm"]["actor"] != metrics["gradient_norm"]["actor"]  # NaN
     assert all(torch.equal(before[name], value) for name, value in subject.actor.named_parameters())
+
+
+def test_a_policy_that_makes_every_image_invalid_ends_the_run() -> None:
+    subject = learner(replace(SMALL, horizon=1))
+    head = subject.actor.parameter_heads["ccm"].fc2
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+        subject.actor.selection_head.fc2.bias[2] += 60
+    with pytest.raises(NonFiniteLossError, match="made images invalid"):
+        for _ in range(3):
+            subject.iterate()
+
+
+def test_a_detector_may_answer_in_half_precision() -> None:
+    """As any torch network does under autocast, which is on where the settings say so and only there."""
+    seen = []
+
+    class Half(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            loss = super().loss(image, targets)
+            return loss.bfloat16() if seen[-1] else loss
+
+    for precision in ("bfloat16", "float32"):
+        subject = ActorCritic(replace(SMALL, precision=precision), GreyStream(), Half(), 1000, 0)
+        subject.iterate()
+        assert seen == [precision == "bfloat16"] * len(seen)
+        seen.clear()

@@ -41,7 +41,10 @@ def metrics(run: Path) -> list[dict[str, object]]:
 
 def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
-    assert adaptiveisp(*train_arguments("run"), "--dev", "labels.json", "--bootstrap", "greedy") == 0
+    assert (
+        adaptiveisp(*train_arguments("run"), "--dev", "labels.json", "--bootstrap", "greedy", "--set", "stop=false")
+        == 0
+    )
     run = tmp_path / "run"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["settings"]["bootstrap"] == "greedy" and config["train"]["budget"] == 120
@@ -169,6 +172,9 @@ def test_a_configuration_file_repeats_a_run_and_flags_replace_it(tmp_path: Path)
     assert adaptiveisp("train", "--config", config, "--out", "again", "-q", "--threads", 1) == 0
     assert metrics(tmp_path / "again") == metrics(tmp_path / "first")
     assert adaptiveisp("train", "--config", config, "--out", "other", "--budget", 60, "--set", "pool=16", "-q") == 0
+    assert adaptiveisp("train", "--config", config, "--preset", "paper", "--budget", 20, "--size", 64, "--out", "p",
+                       "--dev", "labels.json", "-q") == 0  # fmt: skip
+    assert yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["settings"]["module_set"] == "paper"
     content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
     assert content["train"]["budget"] == 60 and content["settings"]["pool"] == 16 and content["train"]["seed"] == 3
 
@@ -176,11 +182,18 @@ def test_a_configuration_file_repeats_a_run_and_flags_replace_it(tmp_path: Path)
 def test_a_warm_start_goes_on_from_a_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled_photos(tmp_path)
     assert adaptiveisp(*train_arguments("first", 90)) == 0
-    assert adaptiveisp(*train_arguments("second", 90), "--warm-start", "first", "--runtime-weight", "0.1") == 0
-    assert metrics(tmp_path / "second")[0]["reward"] != metrics(tmp_path / "first")[0]["reward"]
-    assert adaptiveisp(*train_arguments("third", 90), "--warm-start", "first", "--set", "stop=true") == 1
+    assert adaptiveisp(*train_arguments("second", 90), "--warm-start", "first") == 0
+    assert metrics(tmp_path / "second")[0]["loss"] != metrics(tmp_path / "first")[0]["loss"]  # all else is the same
+    assert adaptiveisp(*train_arguments("third", 90), "--warm-start", "first", "--set", "stop=false") == 1
     assert "another modules than this run" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
+
+
+def test_scores_on_dev_change_nothing_that_is_learned(tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("without", 150)) == 0
+    assert adaptiveisp(*train_arguments("with", 150), "--dev", "labels.json", "--dev-every", 2) == 0
+    assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(
@@ -238,6 +251,8 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
     assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
     assert adaptiveisp("train", "--resume", "empty") == 1
+    assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2
+    assert adaptiveisp("train", "--resume", "empty", "--set", "pool=3") == 2
     assert adaptiveisp("train", "--resume", "nowhere") == 1
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").touch()

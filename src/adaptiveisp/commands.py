@@ -249,6 +249,10 @@ def train(options: argparse.Namespace) -> int:
 
     device = _set_up_torch(options)
     if options.resume is not None:
+        if ignored := [name for name in (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out") if getattr(options, name)]:
+            raise UsageError(
+                f"--resume goes on with the settings of the run; leave out --{ignored[0].replace('_', '-')}"
+            )
         folder = options.resume
         run = resumed_run(folder, lambda spec: load_detector(spec, device))
     else:
@@ -286,11 +290,13 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     from adaptiveisp.training import read_config, resolve
 
     train, settings = read_config(options.config) if options.config else ({}, {})
+    if options.preset or options.method:
+        settings = {}  # those of the file belong to another preset
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
-    if train.get("dev"):
-        train.setdefault("dev_images", train.get("images", ""))
+    if train.get("dev") and not train.get("dev_images"):
+        train["dev_images"] = train.get("images", "")
     wanted, resolved = resolve(train, settings, str(options.config or "train"))
     if not (wanted.data and options.out):
         raise UsageError("train needs --data and --out, or --resume RUN")

@@ -31,7 +31,7 @@ from adaptiveisp import runlog
 from adaptiveisp.classes import map_classes
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.datasets import Dataset, open_dataset
-from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError, WeightsError
+from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
 from adaptiveisp.files import atomic_path, prepare_output_folder, write_json, write_text
 from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
@@ -224,6 +224,7 @@ class Run:
         self.best = -1.0
         self.stopping = False
         self.why_no_tensorboard = ""
+        self.unreadable_dev: dict[str, str] = {}
 
     def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
@@ -255,14 +256,15 @@ class Run:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Training images that could not be read so far, with the reason; others took their places."""
-        found: dict[str, str] = getattr(self.stream, "skipped", {})
-        return found
+        """Images that could not be read so far, with the reason; others took the places of training images."""
+        return {**getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
     def _score_dev(self, dev: Dataset, log: RunLog) -> None:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
         learner = self.learner
-        found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE))
+        with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
+            found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE))
+        self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
         score = coco_average_precision(result.scored, found.categories)
         line = {
@@ -284,11 +286,12 @@ class Run:
         """Draws what the policy does to some dev images, spread over the light where it is known."""
         samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
         images, names, lights = [], [], []
-        for sample in samples[:: max(1, len(samples) // SHOWN)][:SHOWN]:
+        n = min(SHOWN, len(samples))
+        for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
             try:
                 images.append(develop_at_size(dev.read(sample), DEV_SIZE).small)
-            except AdaptiveISPError:
-                continue  # the evaluation has reported it
+            except Exception:  # whatever one file does to its reader; the evaluation has noted it
+                continue
             names.append(sample.name)
             lights.append(sample.light)
         if images:
@@ -320,9 +323,14 @@ class Run:
             content = torch.load(path, weights_only=True)
         except Exception as error:  # torch and pickle raise many kinds on a damaged file
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
-        runlog.cut(self.folder, content["lines"])
-        self.best = content["best"]
-        self.learner.load_state_dict(content["learner"])
+        try:
+            self.learner.load_state_dict(content["learner"])
+            self.best, lines = content["best"], content["lines"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started with"
+            ) from error
+        runlog.cut(self.folder, lines)
 
     def _save_batch(self, error: NonFiniteLossError) -> None:
         with atomic_path(self.folder / NOT_FINITE) as temporary:

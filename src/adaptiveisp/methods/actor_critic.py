@@ -32,7 +32,7 @@ from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_po
 from adaptiveisp.environment import actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
-from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_precision, optimiser_step
+from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_loss, optimiser_step
 from adaptiveisp.methods.rollout import Rollout, Step, roll_out
 from adaptiveisp.networks import Actor, Critic, observe, start_neutral
 from adaptiveisp.policies import first_image
@@ -45,6 +45,8 @@ from adaptiveisp.zoo import policy_file
 
 DARKEST, BRIGHTEST = 0.01, 0.9
 """Means between which the released code lets an image go on."""
+MOST_TRIALS = 50
+"""Rollouts of a batch, each without the images that the one before made invalid, before the run gives up."""
 
 
 class ActorCritic:
@@ -162,7 +164,7 @@ class ActorCritic:
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
         """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
         config = self.config
-        while True:
+        for _ in range(MOST_TRIALS):
             rollout = roll_out(
                 *(stack(entries), self.actor, self.modules, config.rollout, config.horizon, config.view),
                 *(config.once, self.generator, clock),
@@ -174,9 +176,12 @@ class ActorCritic:
                 valid = [False] * len(valid)
             self.dropped += valid.count(False)
             entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
-            if len(entries) < 2:  # batch norm needs two
+            if not entries:
                 self._fill(clock)
-                entries += self.pool.take(config.batch - len(entries), self.generator)
+                entries = self.pool.take(config.batch, self.generator)
+        batch = {"iteration": self.iteration, "images": rollout.start.image, "histories": rollout.histories()}
+        message = f"the policy made images invalid {MOST_TRIALS} times in a row at iteration {self.iteration}"
+        raise NonFiniteLossError(message, batch)
 
     def _losses_after(self, before: Tensor, rollout: Rollout, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
         """The detector's loss of each image at the end; those that no module changed keep theirs, without a pass."""
@@ -184,8 +189,8 @@ class ActorCritic:
         if not len(moved):
             return before
         image = rollout.end.image[moved]
-        with detector_precision(self.config.precision, image.device.type):
-            losses = self.detector.loss(image, [entries[i].targets for i in moved.tolist()])
+        targets = [entries[i].targets for i in moved.tolist()]
+        losses = detector_loss(self.detector, image, targets, self.config.precision)
         self.passes += len(moved)
         return before.index_copy(0, moved, losses)
 
@@ -254,8 +259,9 @@ class ActorCritic:
         for first in range(0, len(images), self.config.batch):
             group = images[first : first + self.config.batch]
             batch = torch.stack([image.image for image in group])
-            with torch.no_grad(), detector_precision(self.config.precision, batch.device.type):
-                losses = self.detector.loss(batch, [image.targets for image in group])
+            with torch.no_grad():
+                targets = [image.targets for image in group]
+                losses = detector_loss(self.detector, batch, targets, self.config.precision)
             self.passes += len(group)
             used = torch.zeros(len(self.modules))
             self.pool.put(

@@ -116,7 +116,7 @@ CPU = replace(
     averaging=0.995,
     precision="bfloat16",
 )
-"""Some hundred iterations instead of 100,000: larger steps, whole episodes between two looks of the detector, a start that
-is bright already, a view of the noise."""
+"""Some hundred iterations instead of 100,000: larger steps, whole episodes between two looks of the detector, a start
+that is bright already, a view of the noise."""
 
 PRESETS = {"cpu": CPU, "paper": PAPER, "released": RELEASED}

@@ -25,7 +25,7 @@ from adaptiveisp.methods.learner import (
     Metrics,
     NonFiniteLossError,
     Precision,
-    detector_precision,
+    detector_loss,
     optimiser_step,
 )
 from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
@@ -125,8 +125,8 @@ class Fixed:
         clock.lap("data")
         rendered = self._render(image)
         clock.lap("modules")
-        with detector_precision(config.precision, image.device.type):
-            loss = self.detector.loss(rendered, [source.targets for source in sources]).mean()
+        targets = [source.targets for source in sources]
+        loss = detector_loss(self.detector, rendered, targets, config.precision).mean()
         clock.lap("detector forward")
         if not loss.isfinite():
             numbers = [source.number for source in sources]

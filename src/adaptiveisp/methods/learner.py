@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.policies import Policy
 from adaptiveisp.stream import Stream
-from adaptiveisp.types import Detector
+from adaptiveisp.types import Detector, Image, Targets
 
 Metrics = dict[str, Any]
 Precision = Literal["float32", "bfloat16"]
@@ -108,14 +109,20 @@ class Clock:
         self.last = now
 
 
-def detector_precision(precision: Precision, device: str = "cpu") -> torch.autocast:
-    """The context in which a detector computes its loss while training; the gradients keep its precision.
+def detector_loss(
+    detector: Detector, image: Image, targets: list[Targets], precision: Precision
+) -> Float[Tensor, " batch"]:
+    """The detector's loss of each image while training, in float32 whatever its network works in.
 
     Args:
-        precision: "bfloat16" takes half the time of "float32" on processors that have it.
-        device: kind of device the detector runs on.
+        detector: the frozen detector.
+        image, targets: as it takes them.
+        precision: of its network and its gradients; "bfloat16" takes half the time of "float32" on processors that
+            have it.
     """
-    return torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16")
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+        loss = detector.loss(image, targets)
+    return loss.float()
 
 
 def optimiser_step(

@@ -114,7 +114,9 @@ def roll_out(
         state = state.with_rows(rows, advance(here, modules, action, choice.params, horizon))
         clock.lap("modules")
         steps.append(Step(rows, here, seen, choice, action))
-        rows = (state.stopped == 0).nonzero(as_tuple=True)[0]
+        # An image that its module made invalid goes no further: batch norm would carry it into all others.
+        valid = state.image.detach().flatten(1).isfinite().all(dim=1)
+        rows = ((state.stopped == 0) & valid).nonzero(as_tuple=True)[0]
         if not len(rows):
             break
     return Rollout(tuple(modules), begin, state, tuple(steps))

@@ -249,10 +249,11 @@ def train(options: argparse.Namespace) -> int:
 
     device = _set_up_torch(options)
     if options.resume is not None:
-        if ignored := [name for name in (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out") if getattr(options, name)]:
-            raise UsageError(
-                f"--resume goes on with the settings of the run; leave out --{ignored[0].replace('_', '-')}"
-            )
+        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out")
+        given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
+        if given or options.changes:
+            named = " ".join(given or ["--set"])
+            raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
         folder = options.resume
         run = resumed_run(folder, lambda spec: load_detector(spec, device))
     else:

@@ -287,7 +287,7 @@ def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
         weight = max(0.5, 1 / (1 + iteration))
         for name, value in subject.actor.state_dict().items():
             mean[name] = mean[name] + weight * (value - mean[name]) if value.is_floating_point() else value
-    subject.save_policy(tmp_path, "latest")
+    subject.save_policy(tmp_path, "latest", {})
     saved = load_policy_file(tmp_path / "latest.safetensors")[1].state_dict()
     assert not torch.equal(saved["selection_head.fc1.weight"], subject.actor.selection_head.fc1.weight)
     for name, value in saved.items():
@@ -334,13 +334,13 @@ def test_the_clip_hides_what_lies_above_it() -> None:
 def test_a_warm_start_takes_the_networks_and_refuses_others(tmp_path: Path) -> None:
     first = learner(seed=1)
     first.iterate()
-    first.save_policy(tmp_path, "best")
+    first.save_policy(tmp_path, "best", {})
     second = learner(replace(SMALL, runtime_weight=0.1), seed=2)
     second.warm_start(str(tmp_path))
     for ours, theirs in ((second.actor, first.actor), (second.critic, first.critic)):
         assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
     assert second.passes == 0
-    with pytest.raises(WeightsError, match="another modules"):
+    with pytest.raises(WeightsError, match="has the modules"):
         learner(replace(SMALL, stop=True)).warm_start(str(tmp_path))
 
 

@@ -57,7 +57,7 @@ def test_a_run_resumes_bit_by_bit() -> None:
 def test_its_file_is_a_policy_with_its_start(tmp_path: Path) -> None:
     subject = learner(replace(SMALL, start="auto-exposure"))
     subject.iterate()
-    subject.save_policy(tmp_path, "best")
+    subject.save_policy(tmp_path, "best", {})
     loaded = load_policy(str(tmp_path))
     image = GreyStream()[3].image[None]
     (plan,) = loaded.plan(image)
@@ -74,7 +74,7 @@ def test_a_warm_start_begins_at_another_runs_values(tmp_path: Path) -> None:
     first = learner()
     for _ in range(5):
         first.iterate()
-    first.save_policy(tmp_path, "latest")
+    first.save_policy(tmp_path, "latest", {})
     second = learner()
     second.warm_start(str(tmp_path))
     for ours, theirs in zip(second.pipeline.stages, first.pipeline.stages, strict=True):

@@ -1,6 +1,7 @@
 """Settings from YAML and the command line: every name and type is checked, and they come back as they went."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
@@ -19,6 +20,7 @@ class Some:
     on: bool = False
     mode: Literal["td", "greedy"] = "td"
     names: tuple[str, ...] = ("a",)
+    nested: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,8 @@ def test_values_that_fit(name: str, value: object, expected: object) -> None:
         ("mode", "TD", "td or greedy"),
         ("names", "b", "a list"),
         ("names", [1], "a list"),
+        ("nested", {"a": 3}, "a mapping"),
+        ("nested", {"a": {"b": "x"}}, "a mapping"),
         ("speed", 1, "'speed' does not exist; there are count, limit, mode"),
     ],
 )

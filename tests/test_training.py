@@ -147,6 +147,8 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert [first.name in name for name in summary["skipped"]] == [True]
     assert summary["passes"] >= 100 and summary["peak_memory_mb"] > 50
     assert (tmp_path / "run" / "trajectories.png").stat().st_size > 1000
+    assert summary["provenance"]["seed"] == 0
+    assert adaptiveisp("train", "--resume", "run", "--threads", 1, "-q") == 3  # what was skipped is not forgotten
     capsys.readouterr()
     assert adaptiveisp("train", *data, "--light", "dark", "--out", "other") == 2
     assert "--light" in capsys.readouterr().err
@@ -185,7 +187,7 @@ def test_a_warm_start_goes_on_from_a_policy(tmp_path: Path, capsys: pytest.Captu
     assert adaptiveisp(*train_arguments("second", 90), "--warm-start", "first") == 0
     assert metrics(tmp_path / "second")[0]["loss"] != metrics(tmp_path / "first")[0]["loss"]  # all else is the same
     assert adaptiveisp(*train_arguments("third", 90), "--warm-start", "first", "--set", "stop=false") == 1
-    assert "another modules than this run" in capsys.readouterr().err
+    assert "has the modules" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
 
 
@@ -250,6 +252,17 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp(*train_arguments("run"), "--method", "fixed", "--bootstrap", "td") == 2
     assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
     assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
+    assert adaptiveisp(*train_arguments("run"), "--size", 50) == 2
+    for change in ("batch=0", "rollout=0", "averaging=1.5", "actor_rate=-1", "module_set=paper", "overtime=2"):
+        assert adaptiveisp(*train_arguments("run"), "--set", change) == 2, change
+    for change in (
+        "modules=[gama]",
+        "initial={exposrue: {ev: 3}}",
+        "initial={exposure: 3}",
+        "initial={exposure: {e: 1}}",
+    ):
+        assert adaptiveisp(*train_arguments("run"), "--method", "fixed", "--set", change) in (1, 2), change
+    assert not (tmp_path / "run").exists()
     assert adaptiveisp("train", "--resume", "empty") == 1
     assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2
     assert adaptiveisp("train", "--resume", "empty", "--set", "pool=3") == 2

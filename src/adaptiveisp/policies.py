@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -143,9 +143,9 @@ def load_fixed(path: Path) -> FixedPipeline:
     return FixedPipeline(Pipeline.from_json(content, str(path)), path.stem, begin)
 
 
-def save_fixed(path: Path, policy: FixedPipeline) -> None:
-    """Writes what `load_fixed` reads, atomically."""
-    policy.pipeline.save(path, **({} if policy.start == "raw" else {START_KEY: policy.start}))
+def save_fixed(path: Path, policy: FixedPipeline, **extra: Any) -> None:
+    """Writes what `load_fixed` reads, atomically; `extra` keys (such as provenance) go beside it."""
+    policy.pipeline.save(path, **({} if policy.start == "raw" else {START_KEY: policy.start}), **extra)
 
 
 def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:

@@ -1,5 +1,6 @@
 """Dataclasses of settings filled from YAML and the command line, with every name and type checked."""
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -34,6 +35,16 @@ def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Sett
             raise UsageError(f"{origin}: {name} = {value!r} does not fit; give {_described(hints[name])}")
         values[name] = fitting
     return replace(settings, **values)  # type: ignore[type-var]
+
+
+def require(holds: bool, message: str) -> None:
+    """Refuses a setting.
+
+    Raises:
+        UsageError: it does not hold.
+    """
+    if not holds:
+        raise UsageError(message)
 
 
 def as_yaml(settings: Any) -> dict[str, Any]:
@@ -79,7 +90,8 @@ def _fitted(value: Any, hint: Any) -> Any:
         items = [_fitted(item, arguments[0]) for item in value] if isinstance(value, list | tuple) else [_UNFIT]
         return _UNFIT if _UNFIT in items else tuple(items)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return value if isinstance(value, Mapping) else _UNFIT
+        inner = {key: _fitted(item, arguments[1]) for key, item in value.items()} if isinstance(value, Mapping) else {}
+        return inner if isinstance(value, Mapping) and _UNFIT not in inner.values() else _UNFIT
     if hint is type(None):
         return None if value is None else _UNFIT
     if hint is float:
@@ -93,9 +105,10 @@ def _as_float(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return _UNFIT
     try:
-        return float(value)
-    except ValueError:
+        number = float(value)
+    except (ValueError, OverflowError):
         return _UNFIT
+    return number if math.isfinite(number) else _UNFIT
 
 
 def _described(hint: Any) -> str:

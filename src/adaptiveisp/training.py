@@ -16,11 +16,11 @@ import json
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Any
 
 import torch
@@ -37,7 +37,7 @@ from adaptiveisp.files import atomic_path, prepare_output_folder, write_json, wr
 from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
 from adaptiveisp.predictor import develop_at_size
 from adaptiveisp.runlog import RunLog
-from adaptiveisp.settings import as_yaml, changed
+from adaptiveisp.settings import as_yaml, changed, require
 from adaptiveisp.stream import PhotoStream, RawStream, Stream
 from adaptiveisp.trajectories import trajectory_sheet
 from adaptiveisp.types import Detector
@@ -86,6 +86,10 @@ class TrainOptions:
     checkpoint_every: int = 200
     dev_every: int = 500
     dev_draws: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
 
 
 def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
@@ -176,14 +180,16 @@ def new_run(
         UsageError: the folder holds something and `overwrite` is off.
         DataError: the images or their labels cannot be used.
     """
-    run = Run(folder, options, settings, detector)
+    if settings.size % detector.stride:
+        raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
+    run = Run(folder, options, settings, detector, provenance)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)
     prepare_output_folder(folder, overwrite)
-    for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
-        (folder / name).unlink(missing_ok=True)
-    runlog.remove(folder)
+    run.remove_results()
     write_config(folder, options, settings, provenance)
+    if options.warm_start:
+        run.checkpoint()  # the policy it came from may change or go before the next one
     return run
 
 
@@ -198,7 +204,8 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector]) -> "Run"
         options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
-    run = Run(folder, options, settings, load_detector(options.detector))
+    provenance = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")).get("provenance") or {}
+    run = Run(folder, options, settings, load_detector(options.detector), provenance)
     run.restore()
     return run
 
@@ -210,13 +217,16 @@ class Run:
         folder: the run folder, which exists and has its config.yaml when training begins.
         options, settings: of the run and of its method.
         detector: the frozen detector.
+        provenance: kept in each JSON.
 
     Raises:
         DataError: the images or their labels cannot be used.
     """
 
-    def __init__(self, folder: Path, options: TrainOptions, settings: Any, detector: Detector):
-        self.folder, self.options, self.detector = folder, options, detector
+    def __init__(
+        self, folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: Mapping[str, Any]
+    ):
+        self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
         self.stream = open_stream(options, settings, detector)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
@@ -225,6 +235,7 @@ class Run:
         self.stopping = False
         self.why_no_tensorboard = ""
         self.unreadable_dev: dict[str, str] = {}
+        self.former_skipped: dict[str, str] = {}
 
     def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
@@ -240,15 +251,18 @@ class Run:
                     metrics, seconds = learner.iterate()
                 except NonFiniteLossError as error:
                     self._save_batch(error)
-                    raise
+                    where = self.folder / NOT_FINITE
+                    raise NonFiniteLossError(
+                        f"{error}; {where} holds its batch; try lower rates", error.batch
+                    ) from error
                 log.metrics(metrics)
                 log.timing({"iteration": metrics["iteration"], **seconds})
                 on_iteration(metrics)
                 if self.dev is not None and (learner.iteration % self.options.dev_every == 0 or learner.done):
                     self._score_dev(self.dev, log)
                 if learner.iteration % self.options.checkpoint_every == 0:
-                    self._checkpoint(log)
-            self._checkpoint(log)
+                    self.checkpoint(log.line_counts())
+            self.checkpoint(log.line_counts())
         self.why_no_tensorboard = log.why_no_tensorboard
         if learner.done:
             self._write_summary()
@@ -257,7 +271,7 @@ class Run:
     @property
     def skipped(self) -> dict[str, str]:
         """Images that could not be read so far, with the reason; others took the places of training images."""
-        return {**getattr(self.stream, "skipped", {}), **self.unreadable_dev}
+        return {**self.former_skipped, **getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
     def _score_dev(self, dev: Dataset, log: RunLog) -> None:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
@@ -280,7 +294,7 @@ class Run:
         if score.ap50 is not None and score.ap50 > self.best:
             self.best = score.ap50
             with writing(self.folder):
-                learner.save_policy(self.folder, BEST_POLICY)
+                learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
     def _draw_trajectories(self, dev: Dataset, log: RunLog) -> None:
         """Draws what the policy does to some dev images, spread over the light where it is known."""
@@ -300,22 +314,41 @@ class Run:
             with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
                 PilImage.fromarray(sheet).save(temporary, format="PNG")
 
-    def _checkpoint(self, log: RunLog) -> None:
-        content = {"learner": self.learner.state_dict(), "best": self.best, "lines": log.line_counts()}
+    def checkpoint(self, lines: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Writes latest.pt and the policy as it stands.
+
+        Args:
+            lines: how many each log has now.
+
+        Raises:
+            OutputError: the disk is full or the folder is gone.
+        """
+        content = {
+            "learner": self.learner.state_dict(),
+            "best": self.best,
+            "lines": dict(lines),
+            "skipped": dict(self.skipped),
+        }
         with writing(self.folder):
             with atomic_path(self.folder / LATEST) as temporary:
                 torch.save(content, temporary)
-            self.learner.save_policy(self.folder, LATEST_POLICY)
+            self.learner.save_policy(self.folder, LATEST_POLICY, self.provenance)
+
+    def remove_results(self) -> None:
+        """Removes what an earlier run left in the folder, but for its config.yaml and files that are no part of it."""
+        for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
+            (self.folder / name).unlink(missing_ok=True)
+        runlog.remove(self.folder)
 
     def restore(self) -> None:
         """Goes back to latest.pt: the learner, and the logs cut to where they were then.
 
         Raises:
-            WeightsError: latest.pt is damaged.
+            WeightsError: latest.pt is damaged, or does not fit config.yaml.
         """
         path = self.folder / LATEST
         if not path.exists():  # stopped before the first checkpoint: the run starts again
-            runlog.remove(self.folder)
+            self.remove_results()
             if self.options.warm_start:
                 self.learner.warm_start(self.options.warm_start)
             return
@@ -325,7 +358,7 @@ class Run:
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
         try:
             self.learner.load_state_dict(content["learner"])
-            self.best, lines = content["best"], content["lines"]
+            self.best, lines, self.former_skipped = content["best"], content["lines"], content["skipped"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started with"
@@ -333,7 +366,7 @@ class Run:
         runlog.cut(self.folder, lines)
 
     def _save_batch(self, error: NonFiniteLossError) -> None:
-        with atomic_path(self.folder / NOT_FINITE) as temporary:
+        with writing(self.folder), atomic_path(self.folder / NOT_FINITE) as temporary:
             torch.save(error.batch, temporary)
 
     def _write_summary(self) -> None:
@@ -352,6 +385,7 @@ class Run:
             "peak_memory_mb": peak_memory_mb(),
             "threads": torch.get_num_threads(),
             "skipped": self.skipped,
+            "provenance": dict(self.provenance),
         }
         write_json(self.folder / SUMMARY, summary)
 

@@ -19,7 +19,7 @@ released code stands in docs/differences.md.
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +107,8 @@ class ActorCritic:
         """The policy as it stands, sharing this learner's networks; they are put into evaluation mode."""
         return StepwisePolicy(self.header, self.averaged.eval(), "actor_critic")
 
-    def save_policy(self, folder: Path, stem: str) -> None:
-        """Writes STEM.safetensors, the critic with it."""
+    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+        """Writes STEM.safetensors, the critic with it; config.yaml beside it says where it came from."""
         save_policy(folder / f"{stem}.safetensors", self.header, self.averaged, self.critic)
 
     def warm_start(self, policy: str) -> None:
@@ -121,7 +121,8 @@ class ActorCritic:
         ours = self.header
         for name in ("module_set", "modules", "view", "start"):
             if getattr(header, name) != getattr(ours, name):
-                raise WeightsError(f"{policy}: has another {name} than this run; give both the same settings")
+                theirs, wanted = getattr(header, name), getattr(ours, name)
+                raise WeightsError(f"{policy}: has the {name} {theirs}, this run has {wanted}; give both the same")
         for network, given in ((self.actor, actor), (self.averaged, actor), (self.critic, critic)):
             if given is not None:
                 network.load_state_dict(given.state_dict())
@@ -130,7 +131,7 @@ class ActorCritic:
         """One iteration: its metrics, and the seconds of its parts.
 
         Raises:
-            NonFiniteLossError: a loss is NaN or infinite; nothing was changed by it.
+            NonFiniteLossError: a loss is NaN or infinite; no weight was changed by it.
         """
         clock = Clock.started()
         self.actor.train()

@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 
 from adaptiveisp.environment import HORIZON
+from adaptiveisp.isp import modules_of
 from adaptiveisp.methods.learner import Precision
 from adaptiveisp.networks import ViewKind
 from adaptiveisp.policies import Start
 from adaptiveisp.rl import Bootstrap
+from adaptiveisp.settings import require
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,23 @@ class ActorCriticConfig:
     precision: Precision = "float32"
     normalise_advantage: bool = False
     entropy_bonus: float = 0.0
+
+    def __post_init__(self) -> None:
+        modules_of(self.module_set)
+        for name in ("batch", "pool", "horizon", "rollout", "size"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("actor_rate", "selection_rate", "critic_rate", "rate_decay", "runtime_weight", "entropy_bonus"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        for name in ("discount", "selection_delay", "keep_stopped"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
+        require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
+        require(self.overtime >= 0, "overtime must not be negative")
+        require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
+        require(self.pool >= self.batch, f"pool must hold a batch at least: {self.batch}")
+        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
+        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
+        lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
+        require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
 
 
 PAPER = ActorCriticConfig()

@@ -29,6 +29,7 @@ from adaptiveisp.methods.learner import (
     optimiser_step,
 )
 from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
+from adaptiveisp.settings import require
 from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image
 from adaptiveisp.zoo import policy_file
@@ -43,7 +44,8 @@ class FixedConfig:
     Attributes:
         module_set: named set whose ranges the parameters keep.
         modules: names in the order they run.
-        initial: module → parameter → value at the start; the others begin at their neutral values.
+        initial: module → parameter → value at the start; the others begin at their neutral values. Either is first
+            moved 2 % of the range off its ends, where a squashing has no slope: denoise begins at h = 0.02, not 0.
         start: "raw", or "auto-exposure": its stages come first.
         batch: images an iteration.
         size: side of the square training images in pixels.
@@ -61,6 +63,16 @@ class FixedConfig:
     rate: float = 0.05
     rate_decay: float = 1.5
     precision: Precision = "bfloat16"
+
+    def __post_init__(self) -> None:
+        require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
+        require(self.rate > 0 and self.rate_decay >= 0, "rate must be positive, rate_decay not negative")
+        for name in self.modules:
+            find_module(name, self.module_set)
+        for name, values in self.initial.items():
+            require(name in self.modules, f"initial: {name!r} is none of the modules {', '.join(self.modules)}")
+            module = find_module(name, self.module_set)
+            module.check({**module.neutral_params, **values})
 
 
 RAW = FixedConfig(
@@ -168,9 +180,9 @@ class Fixed:
         """The policy as it stands."""
         return FixedPipeline(self.pipeline, "fixed", self.config.start)
 
-    def save_policy(self, folder: Path, stem: str) -> None:
-        """Writes STEM.json: a pipeline file, with the start it needs."""
-        save_fixed(folder / f"{stem}.json", self.policy())
+    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+        """Writes STEM.json: a pipeline file, with the start it needs and where it came from."""
+        save_fixed(folder / f"{stem}.json", self.policy(), provenance=provenance)
 
     def warm_start(self, policy: str) -> None:
         """Begins at the parameters of a pipeline file with the same modules.

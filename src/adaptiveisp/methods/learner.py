@@ -1,7 +1,7 @@
 """What a learning method is to a training run, and what the methods share."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -35,7 +35,7 @@ class Learner(Protocol):
         """One iteration: its metrics, and the seconds of its parts.
 
         Raises:
-            NonFiniteLossError: a loss is NaN or infinite; nothing was changed by it.
+            NonFiniteLossError: a loss is NaN or infinite; no weight was changed by it.
         """
         ...
 
@@ -43,8 +43,14 @@ class Learner(Protocol):
         """The policy as it stands."""
         ...
 
-    def save_policy(self, folder: Path, stem: str) -> None:
-        """Writes the policy into a run folder as STEM and the suffix of its kind, atomically."""
+    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+        """Writes the policy into a run folder as STEM and the suffix of its kind, atomically.
+
+        Args:
+            folder: the run folder.
+            stem: the file's name without its suffix.
+            provenance: where it came from, for kinds of files that hold it.
+        """
         ...
 
     def warm_start(self, policy: str) -> None:

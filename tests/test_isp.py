@@ -215,7 +215,7 @@ def test_smooth_by_loop() -> None:
     torch.testing.assert_close(smooth(image), expected)
 
 
-@pytest.mark.parametrize("module", {m for modules in MODULE_SETS.values() for m in modules}, ids=lambda m: m.name)
+@pytest.mark.parametrize("module", ALL)
 def test_logits_give_the_parameters_they_were_made_of(module: IspModule) -> None:
     """Inside the range; the squashings have no inverse at its ends."""
     logits = [0.3 - 0.15 * i for i in range(len(module.params))]

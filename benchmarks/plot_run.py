@@ -62,7 +62,7 @@ def main() -> None:
         dev.plot([s["iteration"] for s in scores], [100 * s["ap50"] for s in scores], "o-", color=colour, markersize=4)
         row, column = 1 + number // 2, 3 * (number % 2)
         draw_shares(figure.add_subplot(grid[row, column : column + 3]), lines, run.name)
-    reward.set_title(f"detection reward a step, mean of {WINDOW} iterations", fontsize=10)
+    reward.set_title(f"detection reward of a rollout, mean of {WINDOW}", fontsize=10)
     reward.legend(fontsize=8, frameon=False)
     entropy.set_title("entropy of the selection, nats", fontsize=10)
     dev.set_title("AP50 on dev, points", fontsize=10)

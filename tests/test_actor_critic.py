@@ -17,7 +17,7 @@ from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
-from adaptiveisp.methods.learner import Clock
+from adaptiveisp.methods.learner import Clock, optimiser_step
 from adaptiveisp.methods.rollout import roll_out
 from adaptiveisp.networks import Actor, Choice, Critic, noise_level, observe, start_neutral, without_used
 from adaptiveisp.policies import ForcedModules, first_image
@@ -469,3 +469,51 @@ def test_a_detector_may_answer_in_half_precision() -> None:
         subject.iterate()
         assert seen == [precision == "bfloat16"] * len(seen)
         seen.clear()
+
+
+@pytest.mark.parametrize(("bootstrap", "expected"), [("td", 2.0 + 0.5 * 5.0), ("greedy", 2.0)])
+def test_the_critics_value_is_in_the_target_of_td_only(
+    bootstrap: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = learner(replace(SMALL, horizon=3, bootstrap=bootstrap, discount=0.5))
+    monkeypatch.setattr(subject.critic, "forward", lambda view: torch.full((len(view),), 5.0))
+    state = stack([entry_of(number) for number in range(4)])
+    clock = Clock.started()
+    one = roll_out(state, subject.actor, subject.modules, 1, 3, "linear", False, subject.generator, clock)
+    rewards = torch.full((1, 4), 2.0)
+    assert subject._returns(one, rewards)[0].tolist() == [expected] * 4
+    whole = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", False, subject.generator, clock)
+    at_the_end = subject._returns(whole, torch.tensor([[0.0], [0.0], [2.0]]).expand(3, 4))
+    assert at_the_end[2].tolist() == [2.0] * 4  # the episode is over, nothing follows
+    assert at_the_end[0].tolist() == [2.0 * (0.25 if bootstrap == "td" else 1.0)] * 4
+
+
+def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = learner(replace(SMALL, horizon=2, rate_decay=2.0), budget=400)
+    seen: list[tuple[bool, float, float]] = []
+
+    def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> float:
+        seen.append((optimiser is subject.critic_optimiser, loss.item(), scale))
+        return optimiser_step(parameters, optimiser, loss, scale, limit)
+
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic.optimiser_step", spy)
+    while not subject.done:
+        metrics, _ = subject.iterate()
+        (_, actor_loss, scale), (is_critic, critic_loss, _) = seen[-2:]
+        assert is_critic and critic_loss == pytest.approx(metrics["loss"]["value"])
+        assert actor_loss == pytest.approx(metrics["loss"]["selection"] + metrics["loss"]["parameters"], abs=1e-5)
+        assert scale == pytest.approx(0.1 ** (2 * metrics["passes"] / 400), rel=0.2) or metrics["passes"] >= 400
+        assert subject.actor_optimiser.param_groups[0]["lr"] == pytest.approx(SMALL.actor_rate * scale)
+    assert seen[-1][2] < 0.05 * seen[0][2]
+
+
+def test_the_entropy_penalty_fades_and_the_bonus_counts() -> None:
+    without, within = (learner(replace(SMALL, entropy_bonus=weight)).iterate()[0] for weight in (0.0, 1.0))
+    assert without["loss"]["selection"] - within["loss"]["selection"] == pytest.approx(within["entropy"], abs=1e-4)
+    late = learner(budget=1)
+    assert late.iterate()[0]["reward"]["entropy"] == 0 > without["reward"]["entropy"]
+
+
+def test_the_selection_waits_while_it_is_told_to() -> None:
+    waiting, learning = (learner(replace(SMALL, selection_delay=delay)).iterate()[0] for delay in (1.0, 0.0))
+    assert waiting["loss"]["selection"] == 0 != learning["loss"]["selection"]

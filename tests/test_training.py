@@ -1,5 +1,6 @@
 """A training run from the command line: its folder, its resumption after any kind of stop, and its errors."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from adaptiveisp import training
 from adaptiveisp.cli import main
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
@@ -196,6 +198,24 @@ def test_scores_on_dev_change_nothing_that_is_learned(tmp_path: Path) -> None:
     assert adaptiveisp(*train_arguments("without", 150)) == 0
     assert adaptiveisp(*train_arguments("with", 150), "--dev", "labels.json", "--dev-every", 2) == 0
     assert metrics(tmp_path / "with") == metrics(tmp_path / "without")
+
+
+def test_the_best_policy_outlives_worse_ones_and_a_resumption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_photos(tmp_path)
+    scores = iter([0.3, 0.5, 0.4, 0.2, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    real = training.coco_average_precision
+    monkeypatch.setattr(training, "coco_average_precision", lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
+    arguments = [*train_arguments("run", 130), "--method", "fixed", "--dev", "labels.json", "--dev-every", "1"]
+    assert adaptiveisp(*arguments, "--budget", 24, "--checkpoint-every", 1) == 0
+    best = (tmp_path / "run" / "best.json").read_bytes()
+    assert best != (tmp_path / "run" / "latest.json").read_bytes()
+    config = tmp_path / "run" / "config.yaml"
+    config.write_text(config.read_text().replace("budget: 24", "budget: 40"))
+    assert adaptiveisp("train", "--resume", "run", "--threads", 1) == 0
+    assert (tmp_path / "run" / "best.json").read_bytes() == best
+    assert "best AP50 on dev 50.0" in capsys.readouterr().out
 
 
 def test_a_full_disk_ends_the_run_and_loses_nothing(

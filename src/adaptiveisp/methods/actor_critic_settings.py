@@ -29,8 +29,9 @@ class ActorCriticConfig:
         size: side of the square training images in pixels.
         actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
             selection network and the critic.
-        selection_delay: share of the budget in which the selection stays as it is, close to uniform, while parameters
-            are learned: modules with parameters that fit nothing hurt, and would be unlearned before they could help.
+        selection_delay: share of the budget in which the selection learns nothing from the detector (the entropy
+            penalty keeps it close to uniform) while parameters are learned: modules with parameters that fit nothing
+            hurt, and would be unlearned before they could help.
         normalise_advantage: centre and scale the advantage in each batch.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.

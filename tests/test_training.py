@@ -273,6 +273,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
     assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
     assert adaptiveisp(*train_arguments("run"), "--size", 50) == 2
+    assert adaptiveisp(*train_arguments("run"), "--device", "cuda") == 2
     for change in ("batch=0", "rollout=0", "averaging=1.5", "actor_rate=-1", "module_set=paper", "overtime=2"):
         assert adaptiveisp(*train_arguments("run"), "--set", change) == 2, change
     for change in (

@@ -247,6 +247,9 @@ def train(options: argparse.Namespace) -> int:
     from adaptiveisp.provenance import provenance
     from adaptiveisp.training import new_run, peak_memory_mb, resumed_run
 
+    if options.device == "cuda":
+        raise UsageError("train works on the CPU only so far; leave out --device")
+    options.device = "cpu"  # what "auto" means here
     device = _set_up_torch(options)
     if options.resume is not None:
         others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out")

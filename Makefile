@@ -31,6 +31,7 @@ format: env
 
 bench: env
 	$(BIN)/python benchmarks/denoise.py
+	$(BIN)/python benchmarks/training_parts.py
 
 weights: env
 	$(BIN)/adaptiveisp weights get yolov3-tiny

@@ -1,6 +1,7 @@
 """The actor-critic on a bandit whose best module is known, its losses one by one, and its exact resumption."""
 
 import copy
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,18 @@ from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, optimiser_step
-from adaptiveisp.methods.rollout import roll_out
-from adaptiveisp.networks import Actor, Choice, Critic, noise_level, observe, start_neutral, without_used
+from adaptiveisp.methods.rollout import Rules, roll_out
+from adaptiveisp.networks import (
+    Actor,
+    Critic,
+    calibrate,
+    noise_level,
+    observe,
+    probabilities,
+    ruled_out,
+    start_neutral,
+    to_training,
+)
 from adaptiveisp.policies import ForcedModules, first_image
 from adaptiveisp.replay import Entry, replayed, stack
 from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_loss
@@ -132,6 +143,7 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
         {"averaging": 0.9, "stop": True},
         {"overtime": 2, "keep_stopped": 0.5},
         {"rollout": 2, "stop": True, "horizon": 5},
+        {"rollout": 2, "peers": 4, "calibrated": True, "clip_apart": True},
     ],
     ids=str,
 )
@@ -264,8 +276,8 @@ def test_a_stopped_image_of_a_batch_stays_while_others_go_on() -> None:
     images = torch.stack([GreyStream()[0].image, GreyStream()[1].image])
     calls: list[int] = []
 
-    def probabilities(view: Tensor) -> Any:
-        choice = real(view)
+    def choices(view: Tensor, closed: Tensor | None = None) -> Any:
+        choice = real(view, closed)
         probs = torch.zeros_like(choice.probs)
         probs[0, 10 if not calls else 2] = 1.0  # stops first, would go on later
         probs[1, 0] = 1.0
@@ -273,7 +285,7 @@ def test_a_stopped_image_of_a_batch_stays_while_others_go_on() -> None:
         return choice._replace(probs=probs)
 
     real = policy.actor.forward
-    policy.actor.forward = probabilities  # type: ignore[method-assign]
+    policy.actor.forward = choices  # type: ignore[method-assign]
     plans, made = policy.process(images)
     assert [len(plan.stages) for plan in plans] == [0, 3]
     assert torch.equal(made[0], images[0]) and not torch.equal(made[1], images[1])
@@ -370,7 +382,9 @@ def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
     subject.iterate()
     assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes == 16
     state = stack([entry_of(number) for number in range(4)])
-    rollout = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", False, subject.generator, Clock.started())
+    rollout = roll_out(
+        state, subject.actor, subject.modules, Rules(3, 3, "linear", False), subject.generator, Clock.started()
+    )
     used = {subject.modules[index].name for step in rollout.steps for index in step.action.tolist()}
     gains = subject.detector.loss(rollout.end.image, [])
     heads = {name: head.fc2.bias for name, head in subject.actor.parameter_heads.items()}
@@ -393,7 +407,9 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
     with torch.no_grad():
         subject.actor.selection_head.fc2.bias[-1] += 2.5  # stop, about every second time
     state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(12)])
-    rollout = roll_out(state, subject.actor, subject.modules, 4, 4, "linear", False, subject.generator, Clock.started())
+    rollout = roll_out(
+        state, subject.actor, subject.modules, Rules(4, 4, "linear", False), subject.generator, Clock.started()
+    )
     lengths = [len(history) for history in rollout.histories()]
     assert rollout.end.stopped.tolist() == [1.0] * 12 and len(set(lengths)) > 1
     for row, history in enumerate(rollout.histories()):
@@ -413,7 +429,7 @@ def test_a_module_runs_once_where_it_is_said_so() -> None:
     subject = learner(replace(SMALL, once=True, rollout=10, horizon=10))
     state = stack([entry_of(number) for number in range(3)])
     rollout = roll_out(
-        state, subject.actor, subject.modules, 10, 10, "linear", True, subject.generator, Clock.started()
+        state, subject.actor, subject.modules, Rules(10, 10, "linear", True), subject.generator, Clock.started()
     )
     for history in rollout.histories():
         assert sorted(index for index, _ in history) == list(range(10))
@@ -421,11 +437,19 @@ def test_a_module_runs_once_where_it_is_said_so() -> None:
     images = torch.stack([GreyStream()[number].image for number in range(4)])
     for plan in subject.policy().plan(images):
         assert len({stage.module for stage in plan.stages}) == 10
-    probs = torch.tensor([[0.2, 0.5, 0.3]])
+
+
+def test_what_is_ruled_out_and_what_is_left_to_choose() -> None:
     modules = (find_module("exposure", "paper"), find_module("gamma", "paper"), STOP)
-    choice = without_used(Choice(probs, {}), torch.tensor([[0.0, 1.0, 1.0]]), modules)
-    torch.testing.assert_close(choice.probs, torch.tensor([[0.4, 0.0, 0.6]]))
-    assert torch.equal(without_used(Choice(probs, {}), torch.ones(1, 3), modules[:2] + modules[:1]).probs, probs)
+    used = torch.tensor([[0.0, 1.0, 1.0], [1.0, 1.0, 0.0]])
+    assert ruled_out(used, modules).tolist() == [[False, True, False], [True, True, False]]
+    assert not ruled_out(torch.ones(1, 2), modules[:2]).any()  # nothing would be left
+    # However sure the network was of what ran, the others keep their order among each other.
+    logits = torch.tensor([[0.0, 90.0, math.log(3.0)]], requires_grad=True)
+    probs = probabilities(logits, torch.tensor([[False, True, False]]))
+    torch.testing.assert_close(probs, torch.tensor([[0.95 * 0.25 + 0.025, 0.0, 0.95 * 0.75 + 0.025]]))
+    (gradient,) = torch.autograd.grad(probs[0, 2], logits)
+    assert gradient.isfinite().all() and gradient[0, 1] == 0 and gradient[0, 2] > 0.1
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
@@ -479,10 +503,10 @@ def test_the_critics_value_is_in_the_target_of_td_only(
     monkeypatch.setattr(subject.critic, "forward", lambda view: torch.full((len(view),), 5.0))
     state = stack([entry_of(number) for number in range(4)])
     clock = Clock.started()
-    one = roll_out(state, subject.actor, subject.modules, 1, 3, "linear", False, subject.generator, clock)
+    one = roll_out(state, subject.actor, subject.modules, Rules(1, 3, "linear", False), subject.generator, clock)
     rewards = torch.full((1, 4), 2.0)
     assert subject._returns(one, rewards)[0].tolist() == [expected] * 4
-    whole = roll_out(state, subject.actor, subject.modules, 3, 3, "linear", False, subject.generator, clock)
+    whole = roll_out(state, subject.actor, subject.modules, Rules(3, 3, "linear", False), subject.generator, clock)
     at_the_end = subject._returns(whole, torch.tensor([[0.0], [0.0], [2.0]]).expand(3, 4))
     assert at_the_end[2].tolist() == [2.0] * 4  # the episode is over, nothing follows
     assert at_the_end[0].tolist() == [2.0 * (0.25 if bootstrap == "td" else 1.0)] * 4
@@ -492,7 +516,7 @@ def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest
     subject = learner(replace(SMALL, horizon=2, rate_decay=2.0), budget=400)
     seen: list[tuple[bool, float, float]] = []
 
-    def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> float:
+    def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> dict[str, float]:
         seen.append((optimiser is subject.critic_optimiser, loss.item(), scale))
         return optimiser_step(parameters, optimiser, loss, scale, limit)
 
@@ -517,3 +541,58 @@ def test_the_entropy_penalty_fades_and_the_bonus_counts() -> None:
 def test_the_selection_waits_while_it_is_told_to() -> None:
     waiting, learning = (learner(replace(SMALL, selection_delay=delay)).iterate()[0] for delay in (1.0, 0.0))
     assert waiting["loss"]["selection"] == 0 != learning["loss"]["selection"]
+
+
+def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor] = []
+
+    def spy(probs: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+        seen.append(advantage.clone())
+        return selection_loss(probs, action, advantage)
+
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic.selection_loss", spy)
+    subject = learner(replace(SMALL, peers=4, normalise_advantage=False))
+    subject._fill(Clock.started())
+    taken = [entry.number for entry in subject._take()]
+    assert len(set(taken)) == 2 and taken == sorted(taken, key=taken.index)
+    subject.iterate()
+    assert len(seen[0]) == 8 and seen[0].std() > 0
+    # Whatever is common to all rollouts of an image falls out: their advantages sum to nothing.
+    torch.testing.assert_close(seen[0].view(2, 4).sum(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
+
+
+def test_one_rollout_of_each_image_goes_back_to_the_pool() -> None:
+    subject = learner(replace(SMALL, peers=4, horizon=3))
+    subject.iterate()
+    numbers = [entry.number for entry in subject.pool.entries]
+    assert len(numbers) == len(set(numbers)) == SMALL.pool
+    assert sum(len(entry.history) == 1 for entry in subject.pool.entries) == 2
+
+
+def test_calibrated_statistics_are_those_of_the_views_and_stay() -> None:
+    actor = Actor(modules_of("wide"))
+    views = observe(start(0.2 * torch.rand(16, 3, 64, 64), len(modules_of("wide"))))
+    calibrate(actor, views)
+    norm = actor.selection_encoder.layers[1]
+    assert isinstance(norm, torch.nn.BatchNorm2d)
+    before = {name: value.clone() for name, value in actor.named_buffers()}
+    to_training(actor, fixed_statistics=True)
+    first = actor.selection_encoder.layers[:2](views)
+    torch.testing.assert_close(first.mean(dim=(0, 2, 3)), torch.zeros(32), atol=1e-3, rtol=0)
+    torch.testing.assert_close(first.std(dim=(0, 2, 3)), torch.ones(32), atol=5e-2, rtol=0)  # eps lies under the root
+    # An image is seen the same alone and among others, and training leaves the statistics.
+    torch.testing.assert_close(actor.selection_encoder.layers[:2](views[:1]), first[:1], atol=1e-4, rtol=1e-4)
+    assert all(torch.equal(before[name], value) for name, value in actor.named_buffers())
+    to_training(actor, fixed_statistics=False)
+    actor(views)
+    assert not torch.equal(before["selection_encoder.layers.1.running_mean"], norm.running_mean)
+
+
+def test_the_two_networks_of_the_actor_may_be_limited_apart() -> None:
+    subject = learner(replace(SMALL, clip_apart=True, gradient_norm=1e-3))
+    metrics, _ = subject.iterate()
+    assert set(metrics["gradient_norm"]) == {"parameters", "selection", "critic"}
+    for name, part in subject.actor_parts.items():
+        squares = [p.grad.square().sum() for p in part if p.grad is not None]
+        assert metrics["gradient_norm"][name] > 1e-3
+        assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-3)

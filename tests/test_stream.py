@@ -1,3 +1,4 @@
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -403,8 +404,10 @@ def test_a_full_cache_changes_nothing_but_the_time(monkeypatch: pytest.MonkeyPat
     for number in numbers:
         assert torch.equal(kept[number].image, expected[number])
     assert len(raws.reads) == 4
-    monkeypatch.setattr("adaptiveisp.stream.CACHED", 1)
     small, small_photos = RawStream(few, identity, 16), stream(tmp_path / "again")
+    frame = small._read(0)
+    few.reads.clear()
+    monkeypatch.setattr("adaptiveisp.stream.CACHED_BYTES", int(1.5 * frame.nbytes))
     for number in numbers:
         assert torch.equal(small[number].image, expected[number])
         assert torch.equal(small_photos[number].image, expected_photos[number])
@@ -438,3 +441,25 @@ def test_raws_without_any_known_object_are_refused(annotations: tuple[Annotation
 def test_a_data_set_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="raws in memory: has no images"):
         RawStream(RawsInMemory([], []), identity, 16)
+
+
+def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> None:
+    labels = labelled_photos(tmp_path, n=4)
+    content = json.loads(labels.read_text())
+    (tmp_path / "images" / content["images"][1]["file_name"]).write_bytes(b"no picture")
+    content["images"][2]["width"] += 1
+    labels.write_text(json.dumps(content))
+    photos = PhotoStream(labels, tmp_path / "images", identity, 32, "dark")
+    assert all(photos[number].image.shape == (3, 32, 32) for number in range(8))
+    broken, other = (content["images"][place]["file_name"] for place in (1, 2))
+    assert set(photos.skipped) == {broken, other}
+    assert "cannot be read as a photo" in photos.skipped[broken] and "its labels say" in photos.skipped[other]
+
+
+def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
+    labels = labelled_photos(tmp_path, n=4)
+    first = PhotoStream(labels, tmp_path / "images", identity, 32, "dark", limit=1)
+    assert (
+        len(first.photos) == 1 and first.photos[0].file_name == json.loads(labels.read_text())["images"][0]["file_name"]
+    )
+    assert first[0].image.shape == first[3].image.shape

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -153,7 +154,7 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert adaptiveisp("train", "--resume", "run", "--threads", 1, "-q") == 3  # what was skipped is not forgotten
     capsys.readouterr()
     assert adaptiveisp("train", *data, "--light", "dark", "--out", "other") == 2
-    assert "--light" in capsys.readouterr().err
+    assert "leave out --light" in capsys.readouterr().err
 
 
 def test_a_learned_fixed_pipeline_is_a_policy(tmp_path: Path) -> None:
@@ -307,3 +308,27 @@ def test_import_of_a_released_checkpoint(shared: Path, tmp_path: Path, capsys: p
     assert code == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["policies"]["policy"]["red"]["modules_per_image"] == 5
+
+
+def test_a_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_photos(tmp_path)
+    arguments = train_arguments("run", 40)
+    assert adaptiveisp(*arguments, "--dev", "labels.json", "--dev-every", 3, "--limit", 1) == 0
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]
+    assert settings["limit"] == 1 and Path(settings["data"]) == tmp_path / "labels.json"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert adaptiveisp("train", "--resume", tmp_path / "run", "--threads", 1, "-q") == 0
+    assert adaptiveisp("train", "--resume", tmp_path / "run", "--limit", 2) == 2
+
+
+def test_a_run_that_learns_nothing_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_photos(tmp_path)
+    monkeypatch.setattr("adaptiveisp.training.MOST_UNLEARNED", 3)
+    monkeypatch.setattr(
+        "adaptiveisp.methods.actor_critic.optimiser_step", lambda parts, *_: dict.fromkeys(parts, math.nan)
+    )
+    assert adaptiveisp(*train_arguments("run", 10**6)) == 1
+    assert "gradients were not finite 3 times in a row, up to iteration 3" in capsys.readouterr().err

@@ -4,6 +4,7 @@ Each function takes the parsed options and returns an exit code.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -254,6 +255,7 @@ def train(options: argparse.Namespace) -> int:
     if options.resume is not None:
         others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out")
         given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
+        given += ["--limit"] if options.limit else []
         if given or options.changes:
             named = " ".join(given or ["--set"])
             raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
@@ -299,8 +301,13 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
+    if options.limit:
+        train["limit"] = options.limit
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
+    for name in ("data", "images", "dev", "dev_images"):
+        if train.get(name):  # the run may be resumed from another folder
+            train[name] = os.path.abspath(train[name])
     wanted, resolved = resolve(train, settings, str(options.config or "train"))
     if not (wanted.data and options.out):
         raise UsageError("train needs --data and --out, or --resume RUN")

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from adaptiveisp.color import LUMA, weighted_channel
@@ -146,18 +146,34 @@ class Choice(NamedTuple):
     params: Mapping[str, Float[Tensor, "batch _"]]
 
 
-def without_used(choice: Choice, used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Choice:
-    """The choice among the modules that did not run yet, and `STOP`; where none is left, the choice as it is.
+def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Bool[Tensor, "batch n_modules"]:
+    """Where each module may run once only: those that ran, never `STOP`; nothing where no module would be left.
 
     Args:
-        choice: what the actor says.
         used: 1 where a module ran before, in the order of action ids.
         modules: in the same order.
     """
-    again = used.new_tensor([float(module is STOP) for module in modules])
-    open_probs = choice.probs * torch.maximum(1 - used, again)
-    total = open_probs.sum(dim=1, keepdim=True)
-    return choice._replace(probs=torch.where(total > 0, open_probs / total.clamp(min=1e-12), choice.probs))
+    again = torch.tensor([module is STOP for module in modules], device=used.device)
+    closed = (used > 0) & ~again
+    return closed & ~closed.all(dim=1, keepdim=True)
+
+
+def probabilities(
+    logits: Float[Tensor, "batch n_modules"], closed: Bool[Tensor, "batch n_modules"] | None = None
+) -> Float[Tensor, "batch n_modules"]:
+    """Softmax over the modules that are open, mixed with 5 % of the uniform distribution over them.
+
+    Modules are closed before the softmax, so that what is left is weighed by its own logits, however sure the network
+    was of one that ran.
+
+    >>> probabilities(torch.zeros(1, 2), torch.tensor([[True, False]])).tolist()
+    [[0.0, 1.0]]
+    """
+    if closed is None:
+        closed = torch.zeros_like(logits, dtype=torch.bool)
+    chosen = logits.masked_fill(closed, -math.inf).softmax(dim=1)
+    uniform = (~closed) / (~closed).sum(dim=1, keepdim=True)
+    return (1 - EXPLORATION) * chosen + EXPLORATION * uniform
 
 
 class Actor(nn.Module):
@@ -178,10 +194,26 @@ class Actor(nn.Module):
         self.parameter_heads = nn.ModuleDict({m.name: Head(len(m.params)) for m in modules if m.params})
         self.selection_head = Head(len(modules))
 
-    def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Choice:
-        """Probabilities, mixed with 5 % of the uniform distribution, and physical parameters."""
-        chosen = self.selection_head(self.selection_encoder(view)).softmax(dim=1)
-        probs = (1 - EXPLORATION) * chosen + EXPLORATION / len(self.modules_in_order)
+    @property
+    def selects(self) -> list[nn.Parameter]:
+        """The weights that choose the module."""
+        return [p for name, p in self.named_parameters() if name.startswith("selection")]
+
+    @property
+    def sets_parameters(self) -> list[nn.Parameter]:
+        """The weights that set the modules' parameters."""
+        return [p for name, p in self.named_parameters() if not name.startswith("selection")]
+
+    @property
+    def constants(self) -> list[nn.Parameter]:
+        """Of those, the last biases: what each module does to any image."""
+        return [p for name, p in self.named_parameters() if name.startswith("parameter_heads") and "fc2.bias" in name]
+
+    def forward(
+        self, view: Float[Tensor, "batch channels 64 64"], closed: Bool[Tensor, "batch n_modules"] | None = None
+    ) -> Choice:
+        """Probabilities of the modules that are not closed, and physical parameters of all."""
+        probs = probabilities(self.selection_head(self.selection_encoder(view)), closed)
         features = self.parameter_encoder(view)
         params = {
             m.name: m.params_from_logits(self.parameter_heads[m.name](features))
@@ -209,6 +241,33 @@ class Critic(nn.Module):
         """Value from the actor's view; the statistics are added here."""
         value: Tensor = self.head(self.encoder(observe_for_critic(view)))[:, 0]
         return value
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, views: View) -> None:
+    """Sets the statistics of batch norm to those of these views.
+
+    With statistics that stay, an image is seen the same whatever else is in its batch, in training as in use: what a
+    batch of eight says of its mean brightness or noise is mostly chance.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of what comes
+    network.train()
+    network(views)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def to_training(network: nn.Module, fixed_statistics: bool) -> None:
+    """Puts a network into training mode; with `fixed_statistics` its batch norm stays as it was calibrated."""
+    network.train()
+    if fixed_statistics:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from adaptiveisp.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.environment import STOP, actions_of, advance, start
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.networks import Actor, observe, without_used
+from adaptiveisp.networks import Actor, observe, ruled_out
 from adaptiveisp.policies import first_image, first_stages
 from adaptiveisp.types import Image
 
@@ -66,9 +66,8 @@ class StepwisePolicy:
         for step in range(n_steps):
             if not any(running):
                 break
-            choice = self.actor(observe(state, self.header.view))
-            if self.header.once:
-                choice = without_used(choice, state.used, modules)
+            closed = ruled_out(state.used, modules) if self.header.once else None
+            choice = self.actor(observe(state, self.header.view), closed)
             action = choice.probs.argmax(dim=1) if forced is None else torch.full_like(state.step.long(), forced[step])
             for i, index in enumerate(action.tolist()):
                 module = modules[index]

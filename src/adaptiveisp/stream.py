@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt16
+from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor
 
 from adaptiveisp.datasets import Dataset
-from adaptiveisp.datasets.coco import CocoImage, load_coco
+from adaptiveisp.datasets.coco import load_coco
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import develop
 from adaptiveisp.errors import DataError, skip_reason
-from adaptiveisp.types import Annotation, Sample, Targets
+from adaptiveisp.types import Annotation, Targets
 from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
 
 SMALLEST_CROP = 0.75
@@ -27,8 +27,8 @@ LEAST_VISIBLE = 0.3
 """A box keeps its label while this share of its area is inside the crop."""
 LEAST_SIDE = 2.0
 """Pixels of the resized crop below which a box is nothing a detector could find."""
-CACHED = 1000
-"""Decoded photos or developed raws that a stream keeps in memory."""
+CACHED_BYTES = 2 * 10**9
+"""Decoded photos or developed raws that a stream keeps in memory, together."""
 FULL_SCALE = 65535
 """1.0 of a developed raw in memory, 16 bits: steps far below those of a 12-bit sensor, also in the dark."""
 
@@ -61,10 +61,66 @@ class Stream(Protocol):
         ...
 
 
+class _Pictures:
+    """The pictures of a data set in the random orders of a stream, kept in memory once they are read.
+
+    A picture that cannot be used is left out: the next of its epoch's order that can be used stands in for it. It is
+    not read again.
+
+    Args:
+        name: of the data set, for errors.
+        titles: what to call each picture in reports.
+        files: what each picture's error begins with, where the error does not name the file itself.
+        read: the picture of an index.
+        seed: fixes the orders.
+
+    Attributes:
+        skipped: title of each picture that was asked for and cannot be used → the reason, in one line.
+    """
+
+    def __init__(
+        self, name: str, titles: Sequence[str], files: Sequence[str], read: Callable[[int], Tensor], seed: int
+    ):
+        self.name, self.titles, self.files, self.read, self.seed = name, titles, files, read, seed
+        self.skipped: dict[str, str] = {}
+        self._unusable: set[int] = set()
+        self._cache: dict[int, Tensor] = {}
+
+    def __getitem__(self, number: int) -> tuple[int, Tensor]:
+        """Index and pixels of the picture that a number of the stream shows.
+
+        Raises:
+            DataError: no picture can be used.
+        """
+        for index in _epoch_order(len(self.titles), number, self.seed):
+            picture = self._picture(index)
+            if picture is not None:
+                return index, picture
+        first = next(iter(self.skipped.values()))
+        raise DataError(f"{self.name}: no image could be used; the first: {first}")
+
+    def _picture(self, index: int) -> Tensor | None:
+        """The picture of an index; None if it cannot be used."""
+        if index in self._cache or index in self._unusable:
+            return self._cache.get(index)
+        try:
+            picture = self.read(index)
+        except Exception as error:  # whatever one file does to its reader, a run of hours goes on
+            self.skipped[self.titles[index]] = skip_reason(self.files[index], error)
+            self._unusable.add(index)
+            return None
+        # Nothing gives way to a new picture: in a random order the next to be shown is any of them, and what came
+        # last would often be thrown out before it comes again.
+        if sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes <= CACHED_BYTES:
+            self._cache[index] = picture
+        return picture
+
+
 class PhotoStream:
     """Raws made on the fly from labelled photos: crop, flip, camera, light, noise.
 
-    Decoded photos stay in memory as bytes, about 1 MB each for those of COCO.
+    Decoded photos stay in memory as bytes, about 1 MB each for those of COCO. A photo that cannot be used is left out,
+    and `skipped` tells why.
 
     Args:
         labels: COCO JSON of the photos.
@@ -73,9 +129,10 @@ class PhotoStream:
         size: side of the square images in pixels.
         light, noise: names, see `unprocess`.
         seed: fixes everything.
+        limit: the first so many photos only; 0 takes all.
 
     Raises:
-        DataError: no photo has an object that the detector knows.
+        DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
     """
 
     def __init__(
@@ -87,32 +144,37 @@ class PhotoStream:
         light: str,
         noise: NoiseName = "sensor",
         seed: int = 0,
+        limit: int = 0,
     ):
         light_range(light)
         checked = load_coco(labels)
         self.to_label = to_label(checked.categories)
-        self.photos = checked.images
+        self.photos = checked.images[: limit or None]
         _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
-        self._cache: dict[int, Tensor] = {}
+        names = [photo.file_name for photo in self.photos]
+        self.pictures = _Pictures(str(labels), names, names, self._read, seed)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Photos that were asked for and cannot be used, with the reason."""
+        return self.pictures.skipped
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of that number: photos come in a new random order in each epoch."""
-        photo = self.photos[next(_epoch_order(len(self.photos), number, self.seed))]
+        index, pixels = self.pictures[number]
         generator = seeded_generator(self.seed, number, 0, "training")
-        pixels = self._pixels(photo)
         view = _draw_view(pixels.shape[1], pixels.shape[2], generator)
         how = draw_unprocessing(generator, self.light, self.noise)
         raw = add_noise(unprocess(_cut(pixels, view) / 255, how), how, generator)
-        targets = _targets(photo.annotations, self.to_label, view, self.size)
+        targets = _targets(self.photos[index].annotations, self.to_label, view, self.size)
         return TrainingImage(number, _resized(raw, self.size, self.size), targets, how.light)
 
-    def _pixels(self, photo: CocoImage) -> Tensor:
+    def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""
-        pixels = self._cache.get(photo.id)
-        if pixels is None:
-            pixels = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
-            _keep(self._cache, photo.id, pixels)
+        photo = self.photos[index]
+        pixels = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
+        _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
         return pixels
 
 
@@ -120,10 +182,8 @@ class RawStream:
     """Labelled raws: developed, cropped, flipped, with their own light and noise.
 
     Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
-    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320.
-
-    A raw that cannot be used is left out: the next of its epoch's order that can be used stands in for it, and
-    `skipped` tells why. It is not read again.
+    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. A raw that cannot be used is left out, and `skipped`
+    tells why.
 
     Args:
         dataset: labelled raws.
@@ -131,9 +191,6 @@ class RawStream:
         size: side of the square images in pixels.
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
-
-    Attributes:
-        skipped: name and draw of each raw that was asked for and cannot be used → the reason, in one line.
 
     Raises:
         DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
@@ -154,13 +211,19 @@ class RawStream:
         self.to_label = to_label(dataset.categories)
         _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
         self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
-        self.skipped: dict[str, str] = {}
-        self._unusable: set[int] = set()
-        self._cache: dict[int, Tensor] = {}
+        names = [sample.name for sample in self.samples]
+        titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
+        self.pictures = _Pictures(dataset.name, titles, names, self._read, seed)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Name and draw of each raw that was asked for and cannot be used, with the reason."""
+        return self.pictures.skipped
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of that number: raws come in a new random order in each epoch."""
-        sample, frame = self._sample(number)
+        index, frame = self.pictures[number]
+        sample = self.samples[index]
         height, width = frame.shape[1:]
         view = _draw_view(height, width, seeded_generator(self.seed, number, 0, "training"))
         image = _resized(_cut(frame, view) / FULL_SCALE, self.size, self.size)
@@ -169,38 +232,25 @@ class RawStream:
         targets = _targets(sample.annotations, self.to_label, view, self.size, scale)
         return TrainingImage(number, image, targets, sample.light)
 
-    def _sample(self, number: int) -> tuple[Sample, UInt16[Tensor, "3 height width"]]:
-        """The sample that a number shows, and its frame."""
-        for index in _epoch_order(len(self.samples), number, self.seed):
-            frame = self._frame(index)
-            if frame is not None:
-                return self.samples[index], frame
-        first = next(iter(self.skipped.values()))
-        raise DataError(f"{self.dataset.name}: no image could be used; the first: {first}")
-
-    def _frame(self, index: int) -> UInt16[Tensor, "3 height width"] | None:
-        """The developed frame of a sample, in steps of 1 / FULL_SCALE; None if it cannot be used."""
-        if index in self._cache or index in self._unusable:
-            return self._cache.get(index)
+    def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
+        """The developed frame of a sample, in steps of 1 / FULL_SCALE."""
         sample = self.samples[index]
-        try:
-            frame = self._developed(sample)
-        except Exception as error:  # whatever one file does to its reader, a run of hours goes on
-            self.skipped[f"{sample.name} (draw {sample.draw})"] = skip_reason(sample.name, error)
-            self._unusable.add(index)
-            return None
-        _keep(self._cache, index, frame)
-        return frame
-
-    def _developed(self, sample: Sample) -> UInt16[Tensor, "3 height width"]:
-        """The frame of a sample, read anew."""
         full = develop(self.dataset.read(sample), self.camera_white_balance)
         height, width = full.shape[1:]
-        if (width, height) != (sample.width, sample.height):
-            found = f"{width}x{height} upright"
-            raise DataError(f"{sample.name}: is {found}, its labels say {sample.width}x{sample.height}; correct them")
+        _check_size(sample.name, width, height, sample.width, sample.height)
         frame = _reduced(full, math.ceil(self.size / SMALLEST_CROP))
         return (frame * FULL_SCALE).round().to(torch.uint16)
+
+
+def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
+    """Refuses a picture whose labels are those of another.
+
+    Raises:
+        DataError: names the picture.
+    """
+    if (width, height) != (labelled_width, labelled_height):
+        found, expected = f"{width}x{height} upright", f"{labelled_width}x{labelled_height}"
+        raise DataError(f"{name}: is {found}, its labels say {expected}; correct them")
 
 
 class _View(NamedTuple):
@@ -301,13 +351,3 @@ def _targets(
             boxes.append(box)
             labels.append(to_label[annotation.category_id])
     return Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels, dtype=torch.long))
-
-
-def _keep(cache: dict[int, Tensor], key: int, picture: Tensor) -> None:
-    """Adds a picture while there is room.
-
-    Nothing gives way to it: in a random order the next to be shown is any of them, and what came last would often be
-    thrown out before it comes again.
-    """
-    if len(cache) < CACHED:
-        cache[key] = picture

@@ -13,6 +13,7 @@ RUN/
 """
 
 import json
+import math
 import resource
 import signal
 import sys
@@ -48,6 +49,8 @@ CONFIG, LATEST, LATEST_POLICY, BEST_POLICY = "config.yaml", "latest.pt", "latest
 SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
 DEV_SIZE = 416
 """Longer side in pixels at which dev is scored, as `eval` does."""
+MOST_UNLEARNED = 50
+"""Iterations in a row whose gradient is not finite, before a run gives up."""
 SHOWN = 6
 """Dev images whose trajectories are drawn."""
 
@@ -62,6 +65,7 @@ class TrainOptions:
         method, preset: the way to learn, and the name of the settings that the run's own started from.
         dev, dev_images: the same as data and images for what chooses the best policy; "" trains without.
         detector: as for `load_detector`.
+        limit: the first so many photos of data only; 0 takes all.
         light: brightness range in which raws are made of sRGB photos; None where the images are raws.
         noise: noise model of such raws.
         budget: image passes through the detector.
@@ -78,6 +82,7 @@ class TrainOptions:
     dev: str = ""
     dev_images: str = ""
     detector: str = "yolov3-tiny"
+    limit: int = 0
     light: str | None = None
     noise: NoiseName = "sensor"
     budget: int = 12_000
@@ -90,6 +95,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        require(self.limit >= 0, "limit must not be negative")
 
 
 def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
@@ -156,11 +162,16 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector) -> Str
 
     images = Path(options.images) if options.images else None
     if options.light is None:
-        return RawStream(open_dataset(Path(options.data), images), to_label, settings.size, options.seed)
+        dataset = open_dataset(Path(options.data), images, limit=options.limit)
+        return RawStream(dataset, to_label, settings.size, options.seed)
+    if Path(options.data).is_dir():
+        raise UsageError(f"{options.data}: holds raws already, --light needs a COCO JSON of photos; leave out --light")
     if images is None:
         raise UsageError(f"{options.data}: --light needs a COCO JSON of photos and their folder: add --images")
-    labels = Path(options.data)
-    return PhotoStream(labels, images, to_label, settings.size, options.light, options.noise, options.seed)
+    return PhotoStream(
+        *(Path(options.data), images, to_label, settings.size),
+        *(options.light, options.noise, options.seed, options.limit),
+    )
 
 
 def open_dev(options: TrainOptions) -> Dataset | None:
@@ -233,6 +244,7 @@ class Run:
         self.dev = open_dev(options)
         self.best = -1.0
         self.stopping = False
+        self.unlearned = 0
         self.why_no_tensorboard = ""
         self.unreadable_dev: dict[str, str] = {}
         self.former_skipped: dict[str, str] = {}
@@ -255,6 +267,7 @@ class Run:
                     raise NonFiniteLossError(
                         f"{error}; {where} holds its batch; try lower rates", error.batch
                     ) from error
+                self._count_unlearned(metrics)
                 log.metrics(metrics)
                 log.timing({"iteration": metrics["iteration"], **seconds})
                 on_iteration(metrics)
@@ -267,6 +280,21 @@ class Run:
         if learner.done:
             self._write_summary()
         return learner.done
+
+    def _count_unlearned(self, metrics: dict[str, Any]) -> None:
+        """Gives up where one iteration after another teaches nothing, since gradients are not finite.
+
+        Raises:
+            NonFiniteLossError: there were MOST_UNLEARNED in a row.
+        """
+        finite = all(math.isfinite(norm) for norm in metrics["gradient_norm"].values())
+        self.unlearned = 0 if finite else self.unlearned + 1
+        if self.unlearned == MOST_UNLEARNED:
+            raise NonFiniteLossError(
+                f"{self.folder}: gradients were not finite {MOST_UNLEARNED} times in a row, up to iteration "
+                f"{metrics['iteration']}; try lower rates, or another start",
+                {},
+            )
 
     @property
     def skipped(self) -> dict[str, str]:

@@ -19,6 +19,10 @@ BOUND_TOLERANCE = 1e-4
 """Relative slack of the range check, so that a value that went through float32 and JSON is not refused at its bound."""
 
 
+MARGIN = 0.02
+"""Share of a range's ends that starting values keep off: a squashing has hardly any slope there."""
+
+
 @dataclass(frozen=True)
 class Param:
     """One physical parameter of a module.
@@ -54,15 +58,19 @@ class Param:
             return torch.exp(low + (high - low) * unit_value)
         return self.low + (self.high - self.low) * unit_value
 
-    def unsquash(self, value: float) -> float:
-        """The z whose `squash` is `value`, which is first moved 2 % of the range off the ends (z is infinite there).
+    def unsquash(self, value: float, margin: float = MARGIN) -> float:
+        """The z whose `squash` is `value`, which is first moved off the ends of the range, where z is infinite.
+
+        Args:
+            value: in physical units.
+            margin: share of the range by which it is off them at least.
 
         >>> round(Param("gamma", 1 / 3, 3.0, "", 1.0, "log").unsquash(1.0), 6)
         0.0
         """
         low, high = (math.log(self.low), math.log(self.high)) if self.scale == "log" else (self.low, self.high)
         place = ((math.log(value) if self.scale == "log" else value) - low) / (high - low)
-        place = min(max(place, 0.02), 0.98)
+        place = min(max(place, margin), 1 - margin)
         return math.log(place / (1 - place)) if self.scale == "sigmoid" else math.atanh(2 * place - 1)
 
     def check(self, module: str, value: object) -> float:
@@ -151,17 +159,18 @@ class IspModule:
             return logits
         return torch.stack([p.squash(logits[:, i]) for i, p in enumerate(self.params)], dim=1)
 
-    def logits_from_params(self, params: Mapping[str, float]) -> list[float]:
+    def logits_from_params(self, params: Mapping[str, float], margin: float = MARGIN) -> list[float]:
         """The unbounded outputs for which `params_from_logits` gives these values.
 
         Values near the ends of their range are first moved off them, see `Param.unsquash`.
 
         Args:
             params: every parameter by name, in physical units.
+            margin: share of the range by which they are moved off its ends at least.
         """
         if self.inverse is not None:
             return list(self.inverse(params))
-        return [param.unsquash(params[param.name]) for param in self.params]
+        return [param.unsquash(params[param.name], margin) for param in self.params]
 
     def check(self, params: Mapping[str, object]) -> dict[str, float]:
         """The parameters by name, in declared order, each checked against its range.

@@ -29,15 +29,15 @@ from torch import Tensor
 
 from adaptiveisp import reward as terms
 from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_policy
-from adaptiveisp.environment import actions_of
+from adaptiveisp.environment import State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_loss, optimiser_step
-from adaptiveisp.methods.rollout import Rollout, Step, roll_out
-from adaptiveisp.networks import Actor, Critic, observe, start_neutral
+from adaptiveisp.methods.rollout import Rollout, Rules, Step, roll_out
+from adaptiveisp.networks import Actor, Critic, calibrate, observe, start_neutral, to_training
 from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
-from adaptiveisp.rl import discounts, normalised, parameter_loss, returns, selection_loss, value_loss
+from adaptiveisp.rl import discounts, mean_of_others, normalised, parameter_loss, returns, selection_loss, value_loss
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector, Image
@@ -71,17 +71,20 @@ class ActorCritic:
             start_neutral(self.actor)
         self.averaged = copy.deepcopy(self.actor) if config.averaging else self.actor
         self.critic = Critic(len(self.modules), config.view)
-        chooses = [p for name, p in self.actor.named_parameters() if name.startswith("selection")]
-        sets = [p for name, p in self.actor.named_parameters() if not name.startswith("selection")]
-        self.actor_optimiser = torch.optim.Adam(
-            [{"params": sets, "start": config.actor_rate}, {"params": chooses, "start": config.selection_rate}]
-        )
+        parts = {"parameters": self.actor.sets_parameters, "selection": self.actor.selects}
+        biases = self.actor.constants
+        weights = [p for p in parts["parameters"] if not any(p is bias for bias in biases)]
+        bias_rate = config.actor_rate if config.bias_rate is None else config.bias_rate
+        rates = ((weights, config.actor_rate), (parts["selection"], config.selection_rate), (biases, bias_rate))
+        self.actor_optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in rates])
+        self.actor_parts = parts if config.clip_apart else {"actor": [p for part in parts.values() for p in part]}
         self.critic_optimiser = torch.optim.Adam([{"params": self.critic.parameters(), "start": config.critic_rate}])
         self.pool = ReplayPool(config.pool)
         self.iteration = 0
         self.passes = 0
         self.next_number = 0
         self.dropped = 0
+        self.calibrated = not config.calibrated
 
     @property
     def progress(self) -> float:
@@ -100,7 +103,14 @@ class ActorCritic:
         names = tuple(module.name for module in self.modules)
         origin = f"actor_critic, iteration {self.iteration}, {self.passes} detector passes"
         return PolicyHeader(
-            *(KIND, config.module_set, names, config.horizon, config.view, config.start, config.once, origin)
+            kind=KIND,
+            module_set=config.module_set,
+            modules=names,
+            horizon=config.horizon,
+            view=config.view,
+            start=config.start,
+            once=config.once,
+            origin=origin,
         )
 
     def policy(self) -> StepwisePolicy:
@@ -126,6 +136,7 @@ class ActorCritic:
         for network, given in ((self.actor, actor), (self.averaged, actor), (self.critic, critic)):
             if given is not None:
                 network.load_state_dict(given.state_dict())
+        self.calibrated = True
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
         """One iteration: its metrics, and the seconds of its parts.
@@ -134,10 +145,12 @@ class ActorCritic:
             NonFiniteLossError: a loss is NaN or infinite; no weight was changed by it.
         """
         clock = Clock.started()
-        self.actor.train()
-        self.critic.train()
         self._fill(clock)
-        entries, rollout = self._roll_out(self.pool.take(self.config.batch, self.generator), clock)
+        if not self.calibrated:
+            self._calibrate(clock)
+        for network in (self.actor, self.critic):
+            to_training(network, fixed_statistics=self.config.calibrated)
+        entries, rollout = self._roll_out(self._take(), clock)
         before = torch.tensor([entry.loss for entry in entries])
         after = self._losses_after(before, rollout, entries)
         clock.lap("detector forward")
@@ -154,32 +167,57 @@ class ActorCritic:
         clock.lap("policy")
 
         norms = self._learn(losses, clock)
-        if not (self.config.reset_batch and _left_range(rollout.end.image)):
-            self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories()))
+        if self.config.reset_batch and _left_range(rollout.end.image):
+            self.dropped += len(entries) // self.config.peers
+        else:
+            self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.config.peers])
         self.iteration += 1
         self._average()
         metrics = self._metrics(parts, losses, norms, value, rollout, before, after.detach())
         clock.lap("bookkeeping")
         return metrics, clock.seconds
 
+    def _calibrate(self, clock: Clock) -> None:
+        """Gives batch norm the statistics of what the networks will see: the pool on its way through random modules."""
+        views = []
+        with torch.no_grad():
+            self.actor.eval()
+            for first in range(0, len(self.pool.entries), self.config.batch):
+                state = stack(self.pool.entries[first : first + self.config.batch])
+                rollout = self._sampled(state, clock)
+                views += [step.view for step in rollout.steps]
+        for network in (self.actor, self.critic):
+            calibrate(network, torch.cat(views))
+        self.averaged.load_state_dict(self.actor.state_dict())
+        self.calibrated = True
+        clock.lap("policy")
+
+    def _take(self) -> list[Entry]:
+        """A batch from the pool: each image as many times as it has peers, one after the other."""
+        entries = self.pool.take(self.config.batch // self.config.peers, self.generator)
+        return [entry for entry in entries for _ in range(self.config.peers)]
+
+    def _sampled(self, state: State, clock: Clock) -> Rollout:
+        config = self.config
+        rules = Rules(config.rollout, config.horizon, config.view, config.once)
+        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
+
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
         """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
-        config = self.config
+        peers = self.config.peers
         for _ in range(MOST_TRIALS):
-            rollout = roll_out(
-                *(stack(entries), self.actor, self.modules, config.rollout, config.horizon, config.view),
-                *(config.once, self.generator, clock),
-            )
-            valid = rollout.end.image.detach().flatten(1).isfinite().all(dim=1).tolist()
+            rollout = self._sampled(stack(entries), clock)
+            finite = rollout.end.image.detach().flatten(1).isfinite().all(dim=1)
+            valid = finite.view(-1, peers).all(dim=1).tolist()
             if all(valid):
                 return entries, rollout
-            if config.reset_batch:
+            if self.config.reset_batch:
                 valid = [False] * len(valid)
             self.dropped += valid.count(False)
-            entries = [entry for entry, ok in zip(entries, valid, strict=True) if ok]
+            entries = [entry for i, entry in enumerate(entries) if valid[i // peers]]
             if not entries:
                 self._fill(clock)
-                entries = self.pool.take(config.batch, self.generator)
+                entries = self._take()
         batch = {"iteration": self.iteration, "images": rollout.start.image, "histories": rollout.histories()}
         message = f"the policy made images invalid {MOST_TRIALS} times in a row at iteration {self.iteration}"
         raise NonFiniteLossError(message, batch)
@@ -222,12 +260,15 @@ class ActorCritic:
     def _selection_loss(
         self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
-        """Policy gradient over all actions. What the detector thinks of images on the way is not known, so that the
-        value of the rollout's start is the baseline of all its steps; it does not depend on any of their actions."""
+        """Policy gradient over all actions. What the detector thinks of images on the way is not known, so that all
+        steps of a rollout have one baseline, which depends on none of their actions: what the image's other rollouts
+        came to or, without peers, the value of the rollout's start."""
         if self.progress < self.config.selection_delay:
             return torch.zeros_like(value).sum()
+        peers = self.config.peers
+        baseline = mean_of_others(target[0].detach(), peers) if peers > 1 else value.detach()
         pairs = list(zip(rollout.steps, target.detach(), strict=True))
-        advantage = torch.cat([q[step.rows] - value.detach()[step.rows] for step, q in pairs])
+        advantage = torch.cat([q[step.rows] - baseline[step.rows] for step, q in pairs])
         if self.config.normalise_advantage:
             advantage = normalised(advantage)
         probs = torch.cat([step.choice.probs for step in rollout.steps])
@@ -276,10 +317,10 @@ class ActorCritic:
         scale = 0.1 ** (self.config.rate_decay * self.progress)
         limit = self.config.gradient_norm
         actor_loss = losses["selection"] + losses["parameters"]
-        actor, critic = list(self.actor.parameters()), list(self.critic.parameters())
-        norms = {"actor": optimiser_step(actor, self.actor_optimiser, actor_loss, scale, limit)}
+        norms = optimiser_step(self.actor_parts, self.actor_optimiser, actor_loss, scale, limit)
         clock.lap("backward")
-        norms["critic"] = optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
+        critic = {"critic": list(self.critic.parameters())}
+        norms |= optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
         clock.lap("critic backward")
         return norms
 
@@ -341,7 +382,7 @@ class ActorCritic:
             "pool": self.pool.state_dict(),
             "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
-            "counters": [self.iteration, self.passes, self.next_number, self.dropped],
+            "counters": [self.iteration, self.passes, self.next_number, self.dropped, int(self.calibrated)],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -355,7 +396,8 @@ class ActorCritic:
         self.pool.load_state_dict(content["pool"], self.fresh, self.modules)
         self.generator.set_state(content["generator"])
         torch.set_rng_state(content["dropout"])
-        self.iteration, self.passes, self.next_number, self.dropped = content["counters"]
+        self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]
+        self.calibrated = bool(calibrated)
 
 
 def _left_range(image: Image) -> bool:

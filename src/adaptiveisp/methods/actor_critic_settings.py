@@ -22,6 +22,8 @@ class ActorCriticConfig:
         runtime_weight: λ, reward per millisecond of the chosen module's cost.
         loss_limit: the detector's loss is clipped here before differences are taken; None does not clip.
         batch: images a step advances.
+        peers: rollouts of the same image in a batch. With more than one, the mean return of the others is the baseline
+            of each, in the place of the critic's value: how hard an image is then says nothing against a module.
         pool: part-processed images kept.
         horizon: steps of an episode.
         rollout: steps that an image takes before the detector looks at it. 1 as in the paper; with more, one pass gives
@@ -29,18 +31,24 @@ class ActorCriticConfig:
         size: side of the square training images in pixels.
         actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
             selection network and the critic.
+        bias_rate: learning rate of the parameter heads' last biases, in units of z: what a module does to any image,
+            as a fixed pipeline's parameters; None takes actor_rate.
         selection_delay: share of the budget in which the selection learns nothing from the detector (the entropy
             penalty keeps it close to uniform) while parameters are learned: modules with parameters that fit nothing
             hurt, and would be unlearned before they could help.
         normalise_advantage: centre and scale the advantage in each batch.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.
-        gradient_norm: gradients of each network are scaled down to this norm; None leaves them.
+        gradient_norm: gradients of actor and critic are scaled down to this norm; None leaves them.
+        clip_apart: the norm holds for the actor's two networks each, not for both together, where the parameters'
+            gradient, which is the larger one, says how far the selection moves.
         view: "linear" as in the paper, or "log": what the networks see, see `networks.observe`.
         start: "raw", or "auto-exposure": its stages come first and the policy goes on from there.
         neutral_start: heads begin at parameters near each module's neutral ones.
         precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
             takes half the time on processors that have it.
+        calibrated: batch norm keeps the statistics of the first images, on their way through random modules, in the
+            place of those of each batch.
         once: modules that ran are ruled out for the rest of the episode; in the paper they only cost a penalty.
         stop: the policy may also choose to end the episode, which costs nothing.
         averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
@@ -57,19 +65,23 @@ class ActorCriticConfig:
     runtime_weight: float = 0.0
     loss_limit: float | None = 1.0
     batch: int = 8
+    peers: int = 1
     pool: int = 128
     horizon: int = HORIZON
     rollout: int = 1
     selection_delay: float = 0.0
     size: int = 512
     actor_rate: float = 3e-5
+    bias_rate: float | None = None
     selection_rate: float = 3e-5
     critic_rate: float = 3e-5
     rate_decay: float = 3.0
     gradient_norm: float | None = None
+    clip_apart: bool = False
     view: ViewKind = "linear"
     start: Start = "raw"
     neutral_start: bool = False
+    calibrated: bool = False
     once: bool = False
     stop: bool = False
     averaging: float = 0.0
@@ -82,7 +94,7 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         modules_of(self.module_set)
-        for name in ("batch", "pool", "horizon", "rollout", "size"):
+        for name in ("batch", "peers", "pool", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("actor_rate", "selection_rate", "critic_rate", "rate_decay", "runtime_weight", "entropy_bonus"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
@@ -94,6 +106,7 @@ class ActorCriticConfig:
         require(self.pool >= self.batch, f"pool must hold a batch at least: {self.batch}")
         narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
         require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
+        require(self.batch % self.peers == 0, f"batch must be a multiple of peers: {self.batch}, {self.peers}")
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
         require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
 

@@ -1,7 +1,8 @@
 """What a learning method is to a training run, and what the methods share."""
 
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -132,30 +133,31 @@ def detector_loss(
 
 
 def optimiser_step(
-    parameters: list[nn.Parameter],
+    parts: Mapping[str, Sequence[nn.Parameter]],
     optimiser: torch.optim.Optimizer,
     loss: torch.Tensor,
     scale: float,
     limit: float | None,
-) -> float:
-    """One step on the gradient of these parameters alone; returns the gradient's norm before it is limited.
+) -> dict[str, float]:
+    """One step on the gradient of these parameters alone; returns each part's norm before it is limited.
 
     A gradient that is not finite changes nothing.
 
     Args:
-        parameters: what is moved.
+        parts: what is moved, by name; the limit holds for each part on its own.
         optimiser: of these parameters; each of its groups has a rate "start".
         loss: what is differentiated; its graph is kept.
         scale: the groups' rates are `start` times this.
-        limit: largest norm of the gradient, None for any.
+        limit: largest norm of a part's gradient, None for any.
     """
+    parameters = [parameter for part in parts.values() for parameter in part]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    norm = nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
-    if not norm.isfinite():
-        return float(norm)
-    for group in optimiser.param_groups:
-        group["lr"] = group["start"] * scale
-    optimiser.step()
-    return float(norm)
+    largest = float("inf") if limit is None else limit
+    norms = {name: float(nn.utils.clip_grad_norm_(part, largest)) for name, part in parts.items()}
+    if all(math.isfinite(norm) for norm in norms.values()):
+        for group in optimiser.param_groups:
+            group["lr"] = group["start"] * scale
+        optimiser.step()
+    return norms

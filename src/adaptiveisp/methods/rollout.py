@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,8 +11,24 @@ from torch import Tensor
 from adaptiveisp.environment import State, advance, stops
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.methods.learner import Clock
-from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe, without_used
+from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe, ruled_out
 from adaptiveisp.rl import sample_actions
+
+
+class Rules(NamedTuple):
+    """How far a rollout goes, and what the policy may see and choose.
+
+    Attributes:
+        n_steps: modules that run before the detector looks.
+        horizon: steps of an episode.
+        view: what the networks see.
+        once: modules that ran are ruled out.
+    """
+
+    n_steps: int
+    horizon: int
+    view: ViewKind
+    once: bool
 
 
 @dataclass(frozen=True)
@@ -82,36 +99,29 @@ def roll_out(
     state: State,
     actor: Actor,
     modules: Sequence[IspModule],
-    n_steps: int,
-    horizon: int,
-    view: ViewKind,
-    once: bool,
+    rules: Rules,
     generator: torch.Generator,
     clock: Clock,
 ) -> Rollout:
-    """At most `n_steps` sampled steps of every image; those whose episode ends stay as they are.
+    """At most `rules.n_steps` sampled steps of every image; those whose episode ends stay as they are.
 
     Args:
         state: the batch; an image that is over already still takes the first step.
-        actor, modules, view: the networks, the modules in the order of the action ids, and what the networks see.
-        n_steps: modules that run before the detector looks.
-        horizon: steps of an episode.
-        once: modules that ran are ruled out.
+        actor, modules: the networks, and the modules in the order of the action ids.
+        rules: see there.
         generator: for sampling.
         clock: books the time of policy and modules.
     """
     begin, steps = state, []
     rows = torch.arange(len(state.step))
-    for _ in range(n_steps):
+    for _ in range(rules.n_steps):
         here = state.rows(rows)
         # The networks' input is a constant: gradients reach parameters through the modules only.
-        seen = observe(replace(here, image=here.image.detach()), view)
-        choice = actor(seen)
-        if once:
-            choice = without_used(choice, here.used, modules)
+        seen = observe(replace(here, image=here.image.detach()), rules.view)
+        choice = actor(seen, ruled_out(here.used, modules) if rules.once else None)
         action = sample_actions(choice.probs, generator)
         clock.lap("policy")
-        state = state.with_rows(rows, advance(here, modules, action, choice.params, horizon))
+        state = state.with_rows(rows, advance(here, modules, action, choice.params, rules.horizon))
         clock.lap("modules")
         steps.append(Step(rows, here, seen, choice, action))
         # An image that its module made invalid goes no further: batch norm would carry it into all others.

@@ -276,7 +276,7 @@ def test_a_stopped_image_of_a_batch_stays_while_others_go_on() -> None:
     images = torch.stack([GreyStream()[0].image, GreyStream()[1].image])
     calls: list[int] = []
 
-    def choices(view: Tensor, closed: Tensor | None = None) -> Any:
+    def choices(view: Tensor, closed: Tensor | None = None, temperature: float = 1.0) -> Any:
         choice = real(view, closed)
         probs = torch.zeros_like(choice.probs)
         probs[0, 10 if not calls else 2] = 1.0  # stops first, would go on later
@@ -596,3 +596,34 @@ def test_the_two_networks_of_the_actor_may_be_limited_apart() -> None:
         squares = [p.grad.square().sum() for p in part if p.grad is not None]
         assert metrics["gradient_norm"][name] > 1e-3
         assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_the_constant_part_of_parameters_has_its_own_rate() -> None:
+    subject = learner(replace(SMALL, actor_rate=0.0, selection_rate=0.0, bias_rate=0.01, rate_decay=0.0))
+    before = copy.deepcopy(dict(subject.actor.named_parameters()))
+    subject.iterate()
+    moved = {name for name, value in subject.actor.named_parameters() if not torch.equal(value, before[name])}
+    assert moved and all(name.startswith("parameter_heads.") and name.endswith(".fc2.bias") for name in moved)
+    steps = [(dict(subject.actor.named_parameters())[name] - before[name]).abs().max().item() for name in moved]
+    assert max(steps) == pytest.approx(0.01, rel=0.01)  # the first step of Adam is its rate
+
+
+def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = torch.tensor([[0.0, 1.0]])
+    warm, cold = (probabilities(logits, temperature=value)[0, 1].item() for value in (1.0, 0.25))
+    assert [warm, cold] == pytest.approx([0.95 / (1 + math.exp(-t)) + 0.025 for t in (1, 4)])
+    seen: list[float] = []
+    real = roll_out
+
+    def spy(state: Any, actor: Any, modules: Any, rules: Rules, *others: Any) -> Any:
+        seen.append(rules.temperature)
+        return real(state, actor, modules, rules, *others)
+
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic.roll_out", spy)
+    subject = learner(replace(SMALL, last_temperature=0.1), budget=100)
+    spent = []
+    while not subject.done:
+        subject._fill(Clock.started())
+        spent.append(subject.progress)
+        subject.iterate()
+    assert seen == pytest.approx([0.1**progress for progress in spent]) and seen[-1] < 0.5 < seen[0]

@@ -159,9 +159,11 @@ def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModul
 
 
 def probabilities(
-    logits: Float[Tensor, "batch n_modules"], closed: Bool[Tensor, "batch n_modules"] | None = None
+    logits: Float[Tensor, "batch n_modules"],
+    closed: Bool[Tensor, "batch n_modules"] | None = None,
+    temperature: float = 1.0,
 ) -> Float[Tensor, "batch n_modules"]:
-    """Softmax over the modules that are open, mixed with 5 % of the uniform distribution over them.
+    """Softmax of logits / temperature over the modules that are open, mixed with 5 % of the uniform distribution.
 
     Modules are closed before the softmax, so that what is left is weighed by its own logits, however sure the network
     was of one that ran.
@@ -171,7 +173,7 @@ def probabilities(
     """
     if closed is None:
         closed = torch.zeros_like(logits, dtype=torch.bool)
-    chosen = logits.masked_fill(closed, -math.inf).softmax(dim=1)
+    chosen = (logits / temperature).masked_fill(closed, -math.inf).softmax(dim=1)
     uniform = (~closed) / (~closed).sum(dim=1, keepdim=True)
     return (1 - EXPLORATION) * chosen + EXPLORATION * uniform
 
@@ -210,10 +212,13 @@ class Actor(nn.Module):
         return [p for name, p in self.named_parameters() if name.startswith("parameter_heads") and "fc2.bias" in name]
 
     def forward(
-        self, view: Float[Tensor, "batch channels 64 64"], closed: Bool[Tensor, "batch n_modules"] | None = None
+        self,
+        view: Float[Tensor, "batch channels 64 64"],
+        closed: Bool[Tensor, "batch n_modules"] | None = None,
+        temperature: float = 1.0,
     ) -> Choice:
         """Probabilities of the modules that are not closed, and physical parameters of all."""
-        probs = probabilities(self.selection_head(self.selection_encoder(view)), closed)
+        probs = probabilities(self.selection_head(self.selection_encoder(view)), closed, temperature)
         features = self.parameter_encoder(view)
         params = {
             m.name: m.params_from_logits(self.parameter_heads[m.name](features))

@@ -199,7 +199,8 @@ class ActorCritic:
 
     def _sampled(self, state: State, clock: Clock) -> Rollout:
         config = self.config
-        rules = Rules(config.rollout, config.horizon, config.view, config.once)
+        temperature = config.last_temperature**self.progress
+        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:

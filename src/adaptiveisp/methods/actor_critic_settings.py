@@ -36,6 +36,8 @@ class ActorCriticConfig:
         selection_delay: share of the budget in which the selection learns nothing from the detector (the entropy
             penalty keeps it close to uniform) while parameters are learned: modules with parameters that fit nothing
             hurt, and would be unlearned before they could help.
+        last_temperature: of the selection's softmax at the end of the run; it falls from 1, by the same factor for each
+            pass, so that parameters come to fit the pipelines that are chosen in the end.
         normalise_advantage: centre and scale the advantage in each batch.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.
@@ -70,6 +72,7 @@ class ActorCriticConfig:
     horizon: int = HORIZON
     rollout: int = 1
     selection_delay: float = 0.0
+    last_temperature: float = 1.0
     size: int = 512
     actor_rate: float = 3e-5
     bias_rate: float | None = None
@@ -100,6 +103,7 @@ class ActorCriticConfig:
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("discount", "selection_delay", "keep_stopped"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
+        require(0 < self.last_temperature <= 1, "last_temperature must be above 0 and at most 1")
         require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
         require(self.overtime >= 0, "overtime must not be negative")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")

@@ -23,12 +23,14 @@ class Rules(NamedTuple):
         horizon: steps of an episode.
         view: what the networks see.
         once: modules that ran are ruled out.
+        temperature: of the sampling; below 1 the likelier modules are taken more often.
     """
 
     n_steps: int
     horizon: int
     view: ViewKind
     once: bool
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def roll_out(
         here = state.rows(rows)
         # The networks' input is a constant: gradients reach parameters through the modules only.
         seen = observe(replace(here, image=here.image.detach()), rules.view)
-        choice = actor(seen, ruled_out(here.used, modules) if rules.once else None)
+        choice = actor(seen, ruled_out(here.used, modules) if rules.once else None, rules.temperature)
         action = sample_actions(choice.probs, generator)
         clock.lap("policy")
         state = state.with_rows(rows, advance(here, modules, action, choice.params, rules.horizon))

@@ -37,8 +37,24 @@ from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Detections, Image, Targets
 
-ONE_STEP: dict[str, Any] = {"rollout": 1, "selection_delay": 0.0, "once": False, "stop": False, "averaging": 0.0}
-SMALL = replace(CPU, size=64, pool=16, horizon=1, start="raw", view="linear", **ONE_STEP)
+ONE_STEP: dict[str, Any] = {
+    "rollout": 1,
+    "horizon": 1,
+    "once": False,
+    "stop": False,
+    "averaging": 0.0,
+    "peers": 1,
+    "calibrated": False,
+    "clip_apart": False,
+    "demonstrated": (),
+    "demonstration": 0.0,
+    "actor_rate": 5e-4,
+    "selection_rate": 1e-4,
+    "critic_rate": 1e-3,
+    "bias_rate": None,
+    "entropy_bonus": 0.02,
+}
+SMALL = replace(CPU, size=64, pool=16, start="raw", view="linear", **ONE_STEP)
 
 
 class GreyStream:
@@ -538,11 +554,6 @@ def test_the_entropy_penalty_fades_and_the_bonus_counts() -> None:
     assert late.iterate()[0]["reward"]["entropy"] == 0 > without["reward"]["entropy"]
 
 
-def test_the_selection_waits_while_it_is_told_to() -> None:
-    waiting, learning = (learner(replace(SMALL, selection_delay=delay)).iterate()[0] for delay in (1.0, 0.0))
-    assert waiting["loss"]["selection"] == 0 != learning["loss"]["selection"]
-
-
 def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
@@ -627,3 +638,68 @@ def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) 
         spent.append(subject.progress)
         subject.iterate()
     assert seen == pytest.approx([0.1**progress for progress in spent]) and seen[-1] < 0.5 < seen[0]
+
+
+SHOWN = replace(
+    SMALL,
+    demonstrated=("gamma", "exposure"),
+    demonstration=0.5,
+    horizon=3,
+    rollout=3,
+    stop=True,
+    once=True,
+    peers=4,
+    selection_rate=2e-4,
+    actor_rate=1e-4,
+    bias_rate=0.05,
+    calibrated=True,
+)
+"""Gamma, exposure and stop are shown for half of the budget."""
+
+
+def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
+    subject = learner(SHOWN, budget=800)
+    critic = copy.deepcopy(dict(subject.critic.named_parameters()))
+    while subject.progress < SHOWN.demonstration:
+        metrics, _ = subject.iterate()
+        assert metrics["modules"] == {**dict.fromkeys(metrics["modules"], 0), "gamma": 8, "exposure": 8, "stop": 8}
+        assert metrics["reward"]["detection"] != metrics["reward"]["detection"]  # NaN: nothing is compared
+    assert isinstance(subject.detector, WantsLight)
+    assert subject.passes == subject.detector.passes == 8 * subject.iteration == 400
+    assert all(torch.equal(critic[name], value) for name, value in subject.critic.named_parameters())
+    images = torch.stack([GreyStream()[number].image for number in range(1000, 1008)])
+    for plan in subject.policy().plan(images):
+        assert [stage.module for stage in plan.stages] == ["gamma", "exposure"]
+    assert metrics["detector_loss"] < 0.1  # 0.3 at first: the parameters learn meanwhile
+    after, _ = subject.iterate()
+    assert subject.passes == subject.detector.passes == 400 + 2 + 8  # now two images, before and behind their rollouts
+    assert math.isfinite(after["reward"]["detection"]) and subject.peers == 4
+
+
+def test_a_demonstration_goes_on_after_a_resumption() -> None:
+    through = learner(SHOWN, budget=100)
+    for _ in range(3):
+        through.iterate()
+    saved = copy.deepcopy(through.state_dict())
+    expected = [through.iterate()[0] for _ in range(6)]
+    shown = [math.isnan(entry["reward"]["detection"]) for entry in expected]
+    assert shown == [True] * 4 + [False] * 2  # it ends on the way
+    resumed = learner(SHOWN, seed=99, budget=100)
+    resumed.load_state_dict(saved)
+    assert repr([resumed.iterate()[0] for _ in range(6)]) == repr(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"demonstrated": ("sepia",)}, "sepia"),
+        ({"horizon": 1, "rollout": 1}, "more than the horizon"),
+        ({"stop": False}, "set stop too"),
+        ({"demonstrated": ()}, "needs demonstrated"),
+        ({"batch": 6}, "multiple of peers"),
+        ({"last_temperature": 0.0}, "last_temperature"),
+    ],
+)
+def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(Exception, match=message):
+        replace(SHOWN, **changes)

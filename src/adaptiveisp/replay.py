@@ -26,7 +26,7 @@ class Entry:
         image: (3, size, size) after the modules so far.
         targets: its labels.
         used, step, stopped: its status, see `State`.
-        loss: detector loss of `image`.
+        loss: detector loss of `image`, None while the detector has not looked at it.
         history: (action id, parameters) of each module so far, from which the image can be made again, bit by bit.
     """
 
@@ -36,7 +36,7 @@ class Entry:
     used: Float[Tensor, " n_modules"]
     step: float
     stopped: float
-    loss: float
+    loss: float | None
     history: tuple[tuple[int, Float[Tensor, " _"]], ...] = ()
 
 

@@ -18,6 +18,7 @@ released code stands in docs/differences.md.
 """
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from adaptiveisp import reward as terms
 from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_policy
-from adaptiveisp.environment import State, actions_of
+from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_loss, optimiser_step
@@ -37,7 +38,16 @@ from adaptiveisp.methods.rollout import Rollout, Rules, Step, roll_out
 from adaptiveisp.networks import Actor, Critic, calibrate, observe, start_neutral, to_training
 from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
-from adaptiveisp.rl import discounts, mean_of_others, normalised, parameter_loss, returns, selection_loss, value_loss
+from adaptiveisp.rl import (
+    discounts,
+    imitation_loss,
+    mean_of_others,
+    normalised,
+    parameter_loss,
+    returns,
+    selection_loss,
+    value_loss,
+)
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector, Image
@@ -45,6 +55,8 @@ from adaptiveisp.zoo import policy_file
 
 DARKEST, BRIGHTEST = 0.01, 0.9
 """Means between which the released code lets an image go on."""
+DOUBT = 0.1
+"""Share of what is imitated that goes to actions that were not demonstrated."""
 MOST_TRIALS = 50
 """Rollouts of a batch, each without the images that the one before made invalid, before the run gives up."""
 
@@ -85,6 +97,7 @@ class ActorCritic:
         self.next_number = 0
         self.dropped = 0
         self.calibrated = not config.calibrated
+        self.demonstrating = False  # of the iteration that runs
 
     @property
     def progress(self) -> float:
@@ -95,6 +108,11 @@ class ActorCritic:
     def done(self) -> bool:
         """Whether the budget is spent."""
         return self.passes >= self.budget
+
+    @property
+    def peers(self) -> int:
+        """Rollouts of each image; in a demonstration they would all be the same."""
+        return 1 if self.demonstrating else self.config.peers
 
     @property
     def header(self) -> PolicyHeader:
@@ -145,13 +163,14 @@ class ActorCritic:
             NonFiniteLossError: a loss is NaN or infinite; no weight was changed by it.
         """
         clock = Clock.started()
+        self.demonstrating = self.progress < self.config.demonstration
         self._fill(clock)
         if not self.calibrated:
             self._calibrate(clock)
         for network in (self.actor, self.critic):
             to_training(network, fixed_statistics=self.config.calibrated)
         entries, rollout = self._roll_out(self._take(), clock)
-        before = torch.tensor([entry.loss for entry in entries])
+        before = self._losses_before(entries)
         after = self._losses_after(before, rollout, entries)
         clock.lap("detector forward")
 
@@ -161,18 +180,21 @@ class ActorCritic:
         losses = {
             "selection": self._selection_loss(rollout, target, value),
             "parameters": parameter_loss(target[0]),
-            "value": value_loss(target[0], value),
+            "value": 0 * value.sum() if self.demonstrating else value_loss(target[0], value),
         }
         self._check(losses, entries, rollout)
         clock.lap("policy")
 
         norms = self._learn(losses, clock)
         if self.config.reset_batch and _left_range(rollout.end.image):
-            self.dropped += len(entries) // self.config.peers
+            self.dropped += len(entries) // self.peers
         else:
-            self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.config.peers])
+            self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.peers])
         self.iteration += 1
         self._average()
+        if self.demonstrating:  # what the images were worth before is not known
+            parts["detection"] = parts["detection"] * math.nan
+            before = after.detach()
         metrics = self._metrics(parts, losses, norms, value, rollout, before, after.detach())
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -184,7 +206,7 @@ class ActorCritic:
             self.actor.eval()
             for first in range(0, len(self.pool.entries), self.config.batch):
                 state = stack(self.pool.entries[first : first + self.config.batch])
-                rollout = self._sampled(state, clock)
+                rollout = self._rolled_out(state, clock, exploring=True)
                 views += [step.view for step in rollout.steps]
         for network in (self.actor, self.critic):
             calibrate(network, torch.cat(views))
@@ -194,20 +216,27 @@ class ActorCritic:
 
     def _take(self) -> list[Entry]:
         """A batch from the pool: each image as many times as it has peers, one after the other."""
-        entries = self.pool.take(self.config.batch // self.config.peers, self.generator)
-        return [entry for entry in entries for _ in range(self.config.peers)]
+        entries = self.pool.take(self.config.batch // self.peers, self.generator)
+        return [entry for entry in entries for _ in range(self.peers)]
 
-    def _sampled(self, state: State, clock: Clock) -> Rollout:
+    @property
+    def _order(self) -> tuple[int, ...]:
+        """Action ids of what is demonstrated."""
+        names = [module.name for module in self.modules]
+        return tuple(names.index(name) for name in (*self.config.demonstrated, *((STOP.name,) * self.config.stop)))
+
+    def _rolled_out(self, state: State, clock: Clock, exploring: bool = False) -> Rollout:
         config = self.config
         temperature = config.last_temperature**self.progress
-        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature)
+        order = self._order if self.demonstrating and not exploring else ()
+        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, order)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
         """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
-        peers = self.config.peers
+        peers = self.peers
         for _ in range(MOST_TRIALS):
-            rollout = self._sampled(stack(entries), clock)
+            rollout = self._rolled_out(stack(entries), clock)
             finite = rollout.end.image.detach().flatten(1).isfinite().all(dim=1)
             valid = finite.view(-1, peers).all(dim=1).tolist()
             if all(valid):
@@ -222,6 +251,24 @@ class ActorCritic:
         batch = {"iteration": self.iteration, "images": rollout.start.image, "histories": rollout.histories()}
         message = f"the policy made images invalid {MOST_TRIALS} times in a row at iteration {self.iteration}"
         raise NonFiniteLossError(message, batch)
+
+    def _losses_before(self, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
+        """The detector's loss of each image as it is; it costs a pass for those that it never looked at.
+
+        In a demonstration, where nothing is compared, it is not looked at, and 0.
+        """
+        known = {entry.number: entry.loss for entry in entries}
+        unknown = {entry.number: entry for entry in entries if entry.loss is None}
+        if self.demonstrating:
+            known |= dict.fromkeys(unknown, 0.0)
+        elif unknown:
+            image = torch.stack([entry.image for entry in unknown.values()])
+            targets = [entry.targets for entry in unknown.values()]
+            with torch.no_grad():
+                losses = detector_loss(self.detector, image, targets, self.config.precision)
+            self.passes += len(unknown)
+            known |= dict(zip(unknown, losses.tolist(), strict=True))
+        return torch.tensor([known[entry.number] for entry in entries])
 
     def _losses_after(self, before: Tensor, rollout: Rollout, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
         """The detector's loss of each image at the end; those that no module changed keep theirs, without a pass."""
@@ -264,17 +311,18 @@ class ActorCritic:
         """Policy gradient over all actions. What the detector thinks of images on the way is not known, so that all
         steps of a rollout have one baseline, which depends on none of their actions: what the image's other rollouts
         came to or, without peers, the value of the rollout's start."""
-        if self.progress < self.config.selection_delay:
-            return torch.zeros_like(value).sum()
-        peers = self.config.peers
+        probs = torch.cat([step.choice.probs for step in rollout.steps])
+        action = torch.cat([step.action for step in rollout.steps])
+        if self.demonstrating:
+            return imitation_loss(probs, action, DOUBT)
+        peers = self.peers
         baseline = mean_of_others(target[0].detach(), peers) if peers > 1 else value.detach()
         pairs = list(zip(rollout.steps, target.detach(), strict=True))
         advantage = torch.cat([q[step.rows] - baseline[step.rows] for step, q in pairs])
         if self.config.normalise_advantage:
             advantage = normalised(advantage)
-        probs = torch.cat([step.choice.probs for step in rollout.steps])
         bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
-        return selection_loss(probs, torch.cat([step.action for step in rollout.steps]), advantage) - bonus
+        return selection_loss(probs, action, advantage) - bonus
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""
@@ -295,23 +343,13 @@ class ActorCritic:
                 ours.copy_(theirs)
 
     def _fill(self, clock: Clock) -> None:
-        """Fills the pool with fresh images; their first loss costs one detector pass each."""
-        images = [self.fresh(self.next_number + i) for i in range(self.pool.missing())]
-        self.next_number += len(images)
-        clock.lap("data")
-        for first in range(0, len(images), self.config.batch):
-            group = images[first : first + self.config.batch]
-            batch = torch.stack([image.image for image in group])
-            with torch.no_grad():
-                targets = [image.targets for image in group]
-                losses = detector_loss(self.detector, batch, targets, self.config.precision)
-            self.passes += len(group)
+        """Fills the pool with fresh images."""
+        for _ in range(self.pool.missing()):
+            image = self.fresh(self.next_number)
+            self.next_number += 1
             used = torch.zeros(len(self.modules))
-            self.pool.put(
-                Entry(image.number, image.image, image.targets, used, 0.0, 0.0, loss.item())
-                for image, loss in zip(group, losses, strict=True)
-            )
-        clock.lap("detector forward")
+            self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
+        clock.lap("data")
 
     def _learn(self, losses: dict[str, Tensor], clock: Clock) -> dict[str, float]:
         """One step of both optimisers; each loss moves its own network only."""

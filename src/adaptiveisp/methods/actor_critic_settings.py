@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from adaptiveisp.environment import HORIZON
-from adaptiveisp.isp import modules_of
+from adaptiveisp.isp import find_module, modules_of
 from adaptiveisp.methods.learner import Precision
 from adaptiveisp.networks import ViewKind
 from adaptiveisp.policies import Start
@@ -33,9 +33,9 @@ class ActorCriticConfig:
             selection network and the critic.
         bias_rate: learning rate of the parameter heads' last biases, in units of z: what a module does to any image,
             as a fixed pipeline's parameters; None takes actor_rate.
-        selection_delay: share of the budget in which the selection learns nothing from the detector (the entropy
-            penalty keeps it close to uniform) while parameters are learned: modules with parameters that fit nothing
-            hurt, and would be unlearned before they could help.
+        demonstrated: modules in an order, such as a camera's; () for none. At first every image goes through them: the
+            selection imitates them (and stops behind them), while all their parameters learn from each pass.
+        demonstration: share of the budget in which it is so.
         last_temperature: of the selection's softmax at the end of the run; it falls from 1, by the same factor for each
             pass, so that parameters come to fit the pipelines that are chosen in the end.
         normalise_advantage: centre and scale the advantage in each batch.
@@ -71,7 +71,8 @@ class ActorCriticConfig:
     pool: int = 128
     horizon: int = HORIZON
     rollout: int = 1
-    selection_delay: float = 0.0
+    demonstrated: tuple[str, ...] = ()
+    demonstration: float = 0.0
     last_temperature: float = 1.0
     size: int = 512
     actor_rate: float = 3e-5
@@ -101,7 +102,7 @@ class ActorCriticConfig:
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("actor_rate", "selection_rate", "critic_rate", "rate_decay", "runtime_weight", "entropy_bonus"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
-        for name in ("discount", "selection_delay", "keep_stopped"):
+        for name in ("discount", "demonstration", "keep_stopped"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
         require(0 < self.last_temperature <= 1, "last_temperature must be above 0 and at most 1")
         require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
@@ -111,6 +112,13 @@ class ActorCriticConfig:
         narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
         require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
         require(self.batch % self.peers == 0, f"batch must be a multiple of peers: {self.batch}, {self.peers}")
+        for name in self.demonstrated:
+            find_module(name, self.module_set)
+        n_shown = len(self.demonstrated)
+        require(n_shown <= self.horizon, f"demonstrated has {n_shown} modules, more than the horizon of {self.horizon}")
+        ends = self.stop or n_shown in (0, self.horizon)
+        require(ends, f"demonstrated has {n_shown} modules, fewer than the horizon of {self.horizon}: set stop too")
+        require(not self.demonstration or n_shown > 0, "demonstration needs demonstrated: names of modules")
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
         require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
 
@@ -136,24 +144,30 @@ CPU = replace(
     loss_limit=None,
     pool=64,
     size=320,
-    actor_rate=5e-4,
-    selection_rate=1e-4,
-    critic_rate=1e-3,
-    rate_decay=1.5,
-    gradient_norm=1.0,
-    view="log",
     start="auto-exposure",
+    view="log",
     neutral_start=True,
-    normalise_advantage=True,
-    entropy_bonus=0.02,
-    rollout=HORIZON,
-    selection_delay=0.2,
+    calibrated=True,
+    demonstrated=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
+    demonstration=0.6,
+    horizon=8,
+    rollout=8,
+    peers=4,
     once=True,
     stop=True,
+    normalise_advantage=True,
+    entropy_bonus=0.01,
+    actor_rate=1e-4,
+    bias_rate=0.05,
+    selection_rate=5e-5,
+    critic_rate=2e-4,
+    rate_decay=1.5,
+    gradient_norm=1.0,
+    clip_apart=True,
     averaging=0.995,
     precision="bfloat16",
 )
-"""Some hundred iterations instead of 100,000: larger steps, whole episodes between two looks of the detector, a start
-that is bright already, a view of the noise."""
+"""Some hundred iterations instead of 100,000: a start that is bright already, a camera's order of modules to begin
+from, whole episodes between two looks of the detector, larger steps, a view of the noise."""
 
 PRESETS = {"cpu": CPU, "paper": PAPER, "released": RELEASED}

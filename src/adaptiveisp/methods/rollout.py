@@ -23,6 +23,8 @@ class Rules(NamedTuple):
         horizon: steps of an episode.
         view: what the networks see.
         once: modules that ran are ruled out.
+        demonstrated: action ids that are taken instead of sampled ones, the k-th at step k, the last from there on; ()
+            samples.
         temperature: of the sampling; below 1 the likelier modules are taken more often.
     """
 
@@ -31,6 +33,7 @@ class Rules(NamedTuple):
     view: ViewKind
     once: bool
     temperature: float = 1.0
+    demonstrated: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ def roll_out(
         # The networks' input is a constant: gradients reach parameters through the modules only.
         seen = observe(replace(here, image=here.image.detach()), rules.view)
         choice = actor(seen, ruled_out(here.used, modules) if rules.once else None, rules.temperature)
-        action = sample_actions(choice.probs, generator)
+        action = _demonstrated(here, rules) if rules.demonstrated else sample_actions(choice.probs, generator)
         clock.lap("policy")
         state = state.with_rows(rows, advance(here, modules, action, choice.params, rules.horizon))
         clock.lap("modules")
@@ -132,3 +135,8 @@ def roll_out(
         if not len(rows):
             break
     return Rollout(tuple(modules), begin, state, tuple(steps))
+
+
+def _demonstrated(state: State, rules: Rules) -> Int[Tensor, " batch"]:
+    order = torch.tensor(rules.demonstrated)
+    return order[state.step.long().clamp(max=len(order) - 1)]

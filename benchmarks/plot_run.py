@@ -57,7 +57,8 @@ def main() -> None:
     for number, run in enumerate(options.runs):
         lines, scores, colour = read(run / "metrics.jsonl"), read(run / "dev.jsonl"), COLOURS[number]
         x = [line["iteration"] for line in lines]
-        reward.plot(x, moving_mean([line["reward"]["detection"] for line in lines]), color=colour, label=run.name)
+        gains = [(line["iteration"], gain) for line in lines if (gain := line["reward"]["detection"]) is not None]
+        reward.plot([i for i, _ in gains], moving_mean([g for _, g in gains]), color=colour, label=run.name)
         entropy.plot(x, moving_mean([line["entropy"] for line in lines]), color=colour)
         dev.plot([s["iteration"] for s in scores], [100 * s["ap50"] for s in scores], "o-", color=colour, markersize=4)
         row, column = 1 + number // 2, 3 * (number % 2)

@@ -18,7 +18,7 @@ from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
-from adaptiveisp.methods.learner import Clock, optimiser_step
+from adaptiveisp.methods.learner import Clock, differentiated_loss, optimiser_step
 from adaptiveisp.methods.rollout import Rules, roll_out
 from adaptiveisp.networks import (
     Actor,
@@ -52,6 +52,7 @@ ONE_STEP: dict[str, Any] = {
     "selection_rate": 1e-4,
     "critic_rate": 1e-3,
     "bias_rate": None,
+    "entropy_weight": 0.05,
     "entropy_bonus": 0.02,
 }
 SMALL = replace(CPU, size=64, pool=16, start="raw", view="linear", **ONE_STEP)
@@ -703,3 +704,30 @@ def test_a_demonstration_goes_on_after_a_resumption() -> None:
 def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(Exception, match=message):
         replace(SHOWN, **changes)
+
+
+def test_a_loss_with_its_gradient_attached_is_the_same_loss() -> None:
+    image = torch.stack([GreyStream()[number].image for number in range(3)])
+    targets = [GreyStream()[number].targets for number in range(3)]
+    weights = torch.tensor([1.0, -2.0, 0.5])
+    found = []
+    for attached in (False, True):
+        brightness = torch.ones(3, 1, 1, 1, requires_grad=True)
+        clock = Clock.started()
+        if attached:
+            losses = differentiated_loss(WantsLight(), image * brightness, targets, "float32", clock)
+            assert set(clock.seconds) == {"detector forward", "detector backward"}
+        else:
+            losses = WantsLight().loss(image * brightness, targets)
+        (weights * losses).sum().backward()
+        found.append((losses.detach(), brightness.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+    class Indifferent(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            return torch.ones(len(targets))
+
+    brightness = torch.ones(3, 1, 1, 1, requires_grad=True)
+    differentiated_loss(Indifferent(), image * brightness, targets, "float32", Clock.started()).sum().backward()
+    assert brightness.grad is not None and not brightness.grad.any()

@@ -54,14 +54,17 @@ def entropy(probs: Float[Tensor, "batch n_modules"]) -> Scalars:
     return -(probs * probs.clamp(min=1e-12).log()).sum(dim=1)
 
 
-def entropy_penalty(probs: Float[Tensor, "batch n_modules"], progress: float) -> Scalars:
-    """0.05·(1 - progress)·(ln n - H): a push towards exploring that fades out.
+def entropy_penalty(
+    probs: Float[Tensor, "batch n_modules"], progress: float, weight: float = ENTROPY_WEIGHT
+) -> Scalars:
+    """weight·(1 - progress)·(ln n - H): a push towards exploring that fades out.
 
     Args:
         probs: probabilities of the modules, all positive.
         progress: iteration over all iterations, in [0, 1].
+        weight: reward per nat.
     """
-    return ENTROPY_WEIGHT * (1 - progress) * (math.log(probs.shape[1]) - entropy(probs))
+    return weight * (1 - progress) * (math.log(probs.shape[1]) - entropy(probs))
 
 
 def runtime_penalty(costs_ms: Float[Tensor, " n_modules"], action: Int[Tensor, " batch"], weight: float) -> Scalars:

@@ -33,7 +33,14 @@ from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_po
 from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
-from adaptiveisp.methods.learner import Clock, Metrics, NonFiniteLossError, detector_loss, optimiser_step
+from adaptiveisp.methods.learner import (
+    Clock,
+    Metrics,
+    NonFiniteLossError,
+    detector_loss,
+    differentiated_loss,
+    optimiser_step,
+)
 from adaptiveisp.methods.rollout import Rollout, Rules, Step, roll_out
 from adaptiveisp.networks import Actor, Critic, calibrate, observe, start_neutral, to_training
 from adaptiveisp.policies import first_image
@@ -171,8 +178,8 @@ class ActorCritic:
             to_training(network, fixed_statistics=self.config.calibrated)
         entries, rollout = self._roll_out(self._take(), clock)
         before = self._losses_before(entries)
-        after = self._losses_after(before, rollout, entries)
         clock.lap("detector forward")
+        after = self._losses_after(before, rollout, entries, clock)
 
         parts = self._rewards(rollout, before, after)
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
@@ -270,21 +277,23 @@ class ActorCritic:
             known |= dict(zip(unknown, losses.tolist(), strict=True))
         return torch.tensor([known[entry.number] for entry in entries])
 
-    def _losses_after(self, before: Tensor, rollout: Rollout, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
+    def _losses_after(
+        self, before: Tensor, rollout: Rollout, entries: Sequence[Entry], clock: Clock
+    ) -> Float[Tensor, " batch"]:
         """The detector's loss of each image at the end; those that no module changed keep theirs, without a pass."""
         moved = rollout.moved.nonzero(as_tuple=True)[0]
         if not len(moved):
             return before
         image = rollout.end.image[moved]
         targets = [entries[i].targets for i in moved.tolist()]
-        losses = detector_loss(self.detector, image, targets, self.config.precision)
+        losses = differentiated_loss(self.detector, image, targets, self.config.precision, clock)
         self.passes += len(moved)
         return before.index_copy(0, moved, losses)
 
     def _rewards(self, rollout: Rollout, before: Tensor, after: Tensor) -> dict[str, Float[Tensor, "steps batch"]]:
         """The terms of the reward, by name; what the detector gained is known after an image's last step."""
-        gained = terms.detection_reward(before, after, self.config.loss_limit)
-        steps = rollout.steps
+        config, steps = self.config, rollout.steps
+        gained = terms.detection_reward(before, after, config.loss_limit)
 
         def spread(penalty: Callable[[Step], Tensor]) -> Tensor:
             return torch.stack([-rollout.spread(step, penalty(step)) for step in steps])
@@ -292,8 +301,10 @@ class ActorCritic:
         return {
             "detection": torch.stack([gained * (rollout.last == number) for number in range(len(steps))]),
             "reuse": spread(lambda step: terms.reuse_penalty(step.state.used, step.action)),
-            "entropy": spread(lambda step: terms.entropy_penalty(step.choice.probs, self.progress)),
-            "runtime": spread(lambda step: terms.runtime_penalty(self.costs, step.action, self.config.runtime_weight)),
+            "entropy": spread(
+                lambda step: terms.entropy_penalty(step.choice.probs, self.progress, self.config.entropy_weight)
+            ),
+            "runtime": spread(lambda step: terms.runtime_penalty(self.costs, step.action, config.runtime_weight)),
         }
 
     def _returns(self, rollout: Rollout, rewards: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:

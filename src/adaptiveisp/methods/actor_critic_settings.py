@@ -7,6 +7,7 @@ from adaptiveisp.isp import find_module, modules_of
 from adaptiveisp.methods.learner import Precision
 from adaptiveisp.networks import ViewKind
 from adaptiveisp.policies import Start
+from adaptiveisp.reward import ENTROPY_WEIGHT
 from adaptiveisp.rl import Bootstrap
 from adaptiveisp.settings import require
 
@@ -39,6 +40,8 @@ class ActorCriticConfig:
         last_temperature: of the selection's softmax at the end of the run; it falls from 1, by the same factor for each
             pass, so that parameters come to fit the pipelines that are chosen in the end.
         normalise_advantage: centre and scale the advantage in each batch.
+        entropy_weight: of the entropy penalty in the reward, 0.05 in the paper. It reaches the selection straight
+            through q, summed over the steps of a rollout, beside an advantage that may be normalised.
         entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
         rate_decay: powers of ten that the learning rates fall over the run.
         gradient_norm: gradients of actor and critic are scaled down to this norm; None leaves them.
@@ -94,13 +97,22 @@ class ActorCriticConfig:
     reset_batch: bool = False
     precision: Precision = "float32"
     normalise_advantage: bool = False
+    entropy_weight: float = ENTROPY_WEIGHT
     entropy_bonus: float = 0.0
 
     def __post_init__(self) -> None:
         modules_of(self.module_set)
         for name in ("batch", "peers", "pool", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        for name in ("actor_rate", "selection_rate", "critic_rate", "rate_decay", "runtime_weight", "entropy_bonus"):
+        for name in (
+            "actor_rate",
+            "selection_rate",
+            "critic_rate",
+            "rate_decay",
+            "runtime_weight",
+            "entropy_weight",
+            "entropy_bonus",
+        ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         for name in ("discount", "demonstration", "keep_stopped"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
@@ -156,6 +168,7 @@ CPU = replace(
     once=True,
     stop=True,
     normalise_advantage=True,
+    entropy_weight=0.0,
     entropy_bonus=0.01,
     actor_rate=1e-4,
     bias_rate=0.05,

@@ -25,7 +25,7 @@ from adaptiveisp.methods.learner import (
     Metrics,
     NonFiniteLossError,
     Precision,
-    detector_loss,
+    differentiated_loss,
     optimiser_step,
 )
 from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
@@ -140,8 +140,7 @@ class Fixed:
         rendered = self._render(image)
         clock.lap("modules")
         targets = [source.targets for source in sources]
-        loss = detector_loss(self.detector, rendered, targets, config.precision).mean()
-        clock.lap("detector forward")
+        loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock).mean()
         if not loss.isfinite():
             numbers = [source.number for source in sources]
             batch = {"iteration": self.iteration, "numbers": numbers, "images": image, "rows": list(self.rows)}

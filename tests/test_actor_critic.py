@@ -16,12 +16,13 @@ from adaptiveisp.environment import STOP, start
 from adaptiveisp.errors import PolicyError, WeightsError
 from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.actor_critic import ActorCritic, NonFiniteLossError
+from adaptiveisp.methods.actor_critic import DOUBT, ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, differentiated_loss, optimiser_step
 from adaptiveisp.methods.rollout import Rules, roll_out
 from adaptiveisp.networks import (
     Actor,
+    Choice,
     Critic,
     calibrate,
     noise_level,
@@ -463,7 +464,7 @@ def test_what_is_ruled_out_and_what_is_left_to_choose() -> None:
     assert not ruled_out(torch.ones(1, 2), modules[:2]).any()  # nothing would be left
     # However sure the network was of what ran, the others keep their order among each other.
     logits = torch.tensor([[0.0, 90.0, math.log(3.0)]], requires_grad=True)
-    probs = probabilities(logits, torch.tensor([[False, True, False]]))
+    probs = probabilities(logits.masked_fill(torch.tensor([[False, True, False]]), -math.inf))
     torch.testing.assert_close(probs, torch.tensor([[0.95 * 0.25 + 0.025, 0.0, 0.95 * 0.75 + 0.025]]))
     (gradient,) = torch.autograd.grad(probs[0, 2], logits)
     assert gradient.isfinite().all() and gradient[0, 1] == 0 and gradient[0, 2] > 0.1
@@ -622,7 +623,7 @@ def test_the_constant_part_of_parameters_has_its_own_rate() -> None:
 
 def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     logits = torch.tensor([[0.0, 1.0]])
-    warm, cold = (probabilities(logits, temperature=value)[0, 1].item() for value in (1.0, 0.25))
+    warm, cold = (probabilities(logits / value)[0, 1].item() for value in (1.0, 0.25))
     assert [warm, cold] == pytest.approx([0.95 / (1 + math.exp(-t)) + 0.025 for t in (1, 4)])
     seen: list[float] = []
     real = roll_out
@@ -668,6 +669,7 @@ def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     assert isinstance(subject.detector, WantsLight)
     assert subject.passes == subject.detector.passes == 8 * subject.iteration == 400
     assert all(torch.equal(critic[name], value) for name, value in subject.critic.named_parameters())
+    assert not subject.critic_optimiser.state  # Adam would count steps of zero
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1008)])
     for plan in subject.policy().plan(images):
         assert [stage.module for stage in plan.stages] == ["gamma", "exposure"]
@@ -699,6 +701,10 @@ def test_a_demonstration_goes_on_after_a_resumption() -> None:
         ({"demonstrated": ()}, "needs demonstrated"),
         ({"batch": 6}, "multiple of peers"),
         ({"last_temperature": 0.0}, "last_temperature"),
+        ({"bias_rate": -1.0}, "bias_rate"),
+        ({"loss_limit": 0.0}, "loss_limit"),
+        ({"demonstrated": ("gamma", "gamma")}, "twice"),
+        ({"demonstrated": ("gamma", "exposure", "ccm"), "stop": False, "overtime": 1}, "overtime"),
     ],
 )
 def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
@@ -731,3 +737,106 @@ def test_a_loss_with_its_gradient_attached_is_the_same_loss() -> None:
     brightness = torch.ones(3, 1, 1, 1, requires_grad=True)
     differentiated_loss(Indifferent(), image * brightness, targets, "float32", Clock.started()).sum().backward()
     assert brightness.grad is not None and not brightness.grad.any()
+
+
+def test_what_a_demonstration_sets_is_free_without_one() -> None:
+    replace(CPU, demonstration=0.0, stop=False)
+    replace(CPU, demonstration=0.0, horizon=5, rollout=5)
+
+
+def test_a_demonstration_leaves_room_for_other_actions() -> None:
+    subject = learner(SHOWN, budget=1200)
+    while subject.progress < SHOWN.demonstration:
+        subject.iterate()
+    state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(8)])
+    subject.actor.eval()
+    first = subject.actor(observe(state)).probs
+    shown = [module.name for module in subject.modules].index("gamma")
+    # A tenth is spread over all eleven actions; without doubt it would be 0.95 + 0.05 / 11.
+    expected = 0.95 * (1 - DOUBT * 10 / 11) + 0.05 / 11
+    assert first[:, shown].mean().item() == pytest.approx(expected, abs=0.05)
+
+
+def test_calibration_sees_whole_episodes_and_reaches_all_networks() -> None:
+    subject = learner(replace(SMALL, calibrated=True, horizon=4, averaging=0.9, stop=True))
+    seen: list[Tensor] = []
+    real = subject.actor.selection_encoder.forward
+
+    def spy(view: Tensor) -> Tensor:
+        seen.append(view)
+        return real(view)
+
+    subject.actor.selection_encoder.forward = spy  # type: ignore[method-assign]
+    subject._fill(Clock.started())
+    subject._calibrate(Clock.started())
+    views = seen[-1]  # the last forward pass is calibration's
+    assert views[:, 5].flatten(1).mean(dim=1).unique().tolist() == [0.0, 1.0, 2.0, 3.0]  # the step number
+    expected = subject.actor.selection_encoder.layers[0](views).mean(dim=(0, 2, 3))
+    for network in (subject.actor, subject.averaged):
+        found = network.get_buffer("selection_encoder.layers.1.running_mean")
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert subject.critic.get_buffer("encoder.layers.1.running_mean").abs().max() > 0
+    kept = found.clone()
+    subject.iterate()
+    assert torch.equal(subject.actor.get_buffer("selection_encoder.layers.1.running_mean"), kept)
+
+
+@pytest.mark.parametrize("peers", [1, 2])
+def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images whose rollouts end after different numbers of steps."""
+    seen: list[Tensor] = []
+
+    def spy(probs: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
+        seen.append(advantage)
+        return probs.sum() * 0
+
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic.selection_loss", spy)
+    subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, peers=peers, normalise_advantage=False))
+    state = stack([replace(entry_of(number // 2), used=torch.zeros(11)) for number in range(4)])
+    rules = Rules(2, 2, "linear", False)
+    real = roll_out(state, subject.actor, subject.modules, rules, subject.generator, Clock.started())
+    first = real.steps[0]
+    second = replace(
+        first,
+        rows=torch.tensor([0, 2, 3]),
+        choice=Choice(first.choice.probs[:3], {}, first.choice.logits[:3]),
+        action=first.action[:3],
+    )
+    rollout = replace(real, steps=(first, second))  # the second of the four stopped at once
+    target = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 0.0, 30.0, 40.0]])
+    subject._selection_loss(rollout, target, torch.tensor([0.5, 0.25, 0.0, -1.0]))
+    if peers == 1:
+        expected = [1 - 0.5, 2 - 0.25, 3.0, 4 + 1.0, 10 - 0.5, 30.0, 40 + 1.0]
+    else:  # from the same step on; of the one that stopped at once, from its last
+        expected = [1 - 2.0, 2 - 1.0, 3 - 4.0, 4 - 3.0, 10 - 2.0, 30 - 40.0, 40 - 30.0]
+    assert seen[0].tolist() == pytest.approx(expected)
+
+
+def test_whole_episodes_bootstrap_nothing() -> None:
+    """With a discount of 1, td and greedy are then the same run, whatever the critic says."""
+    found = []
+    for bootstrap, scale in (("td", 1.0), ("greedy", 100.0)):
+        config = replace(SMALL, bootstrap=bootstrap, discount=1.0, horizon=3, rollout=3, peers=2)
+        subject = learner(config)
+        with torch.no_grad():
+            subject.critic.head.fc2.weight.mul_(scale)
+        for _ in range(2):
+            subject.iterate()
+        found.append(subject.actor.state_dict())
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_an_invalid_rollout_takes_its_image_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = learner(replace(SMALL, peers=4))
+    calls = []
+
+    def spoiled(*arguments: Any) -> Any:
+        rollout = roll_out(*arguments)
+        calls.append(len(rollout.start.step))
+        if len(calls) == 1:
+            rollout.end.image.data[2] = math.nan
+        return rollout
+
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic.roll_out", spoiled)
+    metrics, _ = subject.iterate()
+    assert calls == [8, 4] and metrics["dropped"] == 1

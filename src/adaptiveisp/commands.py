@@ -279,7 +279,7 @@ def train(options: argparse.Namespace) -> int:
 
         finished = run.train(show)
     if not options.quiet:
-        best = f", best AP50 on dev {100 * run.best:.1f}" if run.best >= 0 else ""
+        best = f", best AP50 on dev {100 * run.best_ap50:.1f}" if run.best_ap50 is not None else ""
         state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
         used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
         print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
@@ -305,8 +305,9 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
         train["limit"] = options.limit
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
-    for name in ("data", "images", "dev", "dev_images"):
-        if train.get(name):  # the run may be resumed from another folder
+    for name in ("data", "images", "dev", "dev_images", "detector"):
+        # The run may be resumed from another folder. A detector is a path, or the name of one that there is.
+        if train.get(name) and (name != "detector" or os.path.exists(train[name])):
             train[name] = os.path.abspath(train[name])
     wanted, resolved = resolve(train, settings, str(options.config or "train"))
     if not (wanted.data and options.out):

@@ -140,10 +140,12 @@ class Choice(NamedTuple):
     Attributes:
         probs: probability of each module, in the order of action ids.
         params: physical parameters of each module, by name.
+        logits: of the softmax in `probs`, -inf where a module is ruled out.
     """
 
     probs: Float[Tensor, "batch n_modules"]
     params: Mapping[str, Float[Tensor, "batch _"]]
+    logits: Float[Tensor, "batch n_modules"]
 
 
 def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Bool[Tensor, "batch n_modules"]:
@@ -158,24 +160,18 @@ def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModul
     return closed & ~closed.all(dim=1, keepdim=True)
 
 
-def probabilities(
-    logits: Float[Tensor, "batch n_modules"],
-    closed: Bool[Tensor, "batch n_modules"] | None = None,
-    temperature: float = 1.0,
-) -> Float[Tensor, "batch n_modules"]:
-    """Softmax of logits / temperature over the modules that are open, mixed with 5 % of the uniform distribution.
+def probabilities(logits: Float[Tensor, "batch n_modules"]) -> Float[Tensor, "batch n_modules"]:
+    """Softmax over the modules that are open, mixed with 5 % of the uniform distribution over them.
 
-    Modules are closed before the softmax, so that what is left is weighed by its own logits, however sure the network
-    was of one that ran.
+    Modules are closed by a logit of -inf, before the softmax, so that what is left is weighed by its own logits,
+    however sure the network was of one that ran.
 
-    >>> probabilities(torch.zeros(1, 2), torch.tensor([[True, False]])).tolist()
+    >>> probabilities(torch.tensor([[-math.inf, 0.0]])).tolist()
     [[0.0, 1.0]]
     """
-    if closed is None:
-        closed = torch.zeros_like(logits, dtype=torch.bool)
-    chosen = (logits / temperature).masked_fill(closed, -math.inf).softmax(dim=1)
-    uniform = (~closed) / (~closed).sum(dim=1, keepdim=True)
-    return (1 - EXPLORATION) * chosen + EXPLORATION * uniform
+    open_modules = logits > -math.inf
+    uniform = open_modules / open_modules.sum(dim=1, keepdim=True)
+    return (1 - EXPLORATION) * logits.softmax(dim=1) + EXPLORATION * uniform
 
 
 class Actor(nn.Module):
@@ -218,7 +214,9 @@ class Actor(nn.Module):
         temperature: float = 1.0,
     ) -> Choice:
         """Probabilities of the modules that are not closed, and physical parameters of all."""
-        probs = probabilities(self.selection_head(self.selection_encoder(view)), closed, temperature)
+        logits = self.selection_head(self.selection_encoder(view)) / temperature
+        if closed is not None:
+            logits = logits.masked_fill(closed, -math.inf)
         features = self.parameter_encoder(view)
         params = {
             m.name: m.params_from_logits(self.parameter_heads[m.name](features))
@@ -226,7 +224,7 @@ class Actor(nn.Module):
             else features.new_zeros(len(features), 0)
             for m in self.modules_in_order
         }
-        return Choice(probs, params)
+        return Choice(probabilities(logits), params, logits)
 
 
 class Critic(nn.Module):

@@ -60,7 +60,7 @@ def entropy_penalty(
     """weight·(1 - progress)·(ln n - H): a push towards exploring that fades out.
 
     Args:
-        probs: probabilities of the modules, all positive.
+        probs: probabilities of the modules; 0 where one is ruled out, which counts as certainty.
         progress: iteration over all iterations, in [0, 1].
         weight: reward per nat.
     """

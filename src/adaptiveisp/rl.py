@@ -79,24 +79,25 @@ def selection_loss(
 
 
 def imitation_loss(
-    probs: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], doubt: float
+    logits: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], doubt: float
 ) -> Float[Tensor, ""]:
     """Cross-entropy to a demonstrated action, of which `doubt` is given to all open actions alike.
 
     Without doubt what was not demonstrated would never be tried again.
 
     Args:
-        probs: of the policy; exactly 0 where an action is ruled out.
+        logits: of the policy's softmax; -inf where an action is ruled out.
         action: what was demonstrated.
         doubt: in [0, 1).
 
-    >>> round(float(imitation_loss(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), 0.2)), 4)
-    0.6931
+    >>> logits = torch.tensor([[0.8, 0.2, 0.0]]).log()
+    >>> round(float(imitation_loss(logits, torch.tensor([0]), 0.2)), 4)
+    0.3618
     """
-    logarithm = probs.clamp(min=1e-12).log()
+    open_actions = logits > float("-inf")
+    logarithm = logits.log_softmax(dim=1).masked_fill(~open_actions, 0.0)
     taken = logarithm.gather(1, action[:, None])[:, 0]
-    open_actions = (probs > 0).float()
-    others = (logarithm * open_actions).sum(dim=1) / open_actions.sum(dim=1)
+    others = logarithm.sum(dim=1) / open_actions.sum(dim=1)
     return -((1 - doubt) * taken + doubt * others).mean()
 
 

@@ -8,7 +8,8 @@ RUN/
   tensorboard/           the same as curves, with the module shares and trajectories as pictures
   trajectories.png       some dev images after each of their stages, at the last score
   latest.pt              all that the next iteration depends on
-  latest.*, best.*       the policy as it stands, and with the best AP50 on dev (.safetensors or .json)
+  latest.*, best.*       the policy as it stands, and the best on dev (.safetensors or .json): by AP50, less the
+                         runtime penalty where there is one
   summary.json           what the finished run was: budget, time, peak memory, best score
 """
 
@@ -242,7 +243,9 @@ class Run:
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
         self.dev = open_dev(options)
-        self.best = -1.0
+        self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
+        self.best: float | None = None
+        self.best_ap50: float | None = None
         self.stopping = False
         self.unlearned = 0
         self.why_no_tensorboard = ""
@@ -253,7 +256,8 @@ class Run:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
 
         Raises:
-            NonFiniteLossError: a loss is not finite; its batch is saved beside the log.
+            NonFiniteLossError: a loss is not finite, its batch is saved beside the log; or gradients were not finite
+                for MOST_UNLEARNED iterations in a row.
             OutputError: the folder cannot be written; the last checkpoint stands.
         """
         learner = self.learner
@@ -267,9 +271,9 @@ class Run:
                     raise NonFiniteLossError(
                         f"{error}; {where} holds its batch; try lower rates", error.batch
                     ) from error
-                self._count_unlearned(metrics)
                 log.metrics(metrics)
                 log.timing({"iteration": metrics["iteration"], **seconds})
+                self._count_unlearned(metrics)
                 on_iteration(metrics)
                 if self.dev is not None and (learner.iteration % self.options.dev_every == 0 or learner.done):
                     self._score_dev(self.dev, log)
@@ -309,18 +313,23 @@ class Run:
         self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
         score = coco_average_precision(result.scored, found.categories)
+        cost_ms = sum(result.cost_ms) / max(1, len(result.cost_ms))
         line = {
             "iteration": learner.iteration,
             "passes": learner.passes,
             "ap50": score.ap50,
             "ap": score.ap,
             "modules_per_image": sum(result.modules) / max(1, len(result.modules)),
-            "cost_ms": sum(result.cost_ms) / max(1, len(result.cost_ms)),
+            "cost_ms": cost_ms,
         }
         log.dev(line)
         self._draw_trajectories(dev, log)
-        if score.ap50 is not None and score.ap50 > self.best:
-            self.best = score.ap50
+        if score.ap50 is None:
+            return
+        # What the run is after: points of AP50, less what the modules cost at the price that its reward puts on them.
+        worth = 100 * score.ap50 - self.runtime_weight * cost_ms
+        if self.best is None or worth > self.best:
+            self.best, self.best_ap50 = worth, score.ap50
             with writing(self.folder):
                 learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
@@ -354,6 +363,7 @@ class Run:
         content = {
             "learner": self.learner.state_dict(),
             "best": self.best,
+            "best_ap50": self.best_ap50,
             "lines": dict(lines),
             "skipped": dict(self.skipped),
         }
@@ -386,7 +396,8 @@ class Run:
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
         try:
             self.learner.load_state_dict(content["learner"])
-            self.best, lines, self.former_skipped = content["best"], content["lines"], content["skipped"]
+            self.best, self.best_ap50 = content["best"], content["best_ap50"]
+            lines, self.former_skipped = content["lines"], content["skipped"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
                 f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started with"
@@ -407,7 +418,7 @@ class Run:
         summary = {
             "iterations": self.learner.iteration,
             "passes": self.learner.passes,
-            "best_ap50_on_dev": self.best if self.best >= 0 else None,
+            "best_ap50_on_dev": self.best_ap50,
             "learning_seconds": sum(seconds.values()),
             "seconds_of_parts": seconds,
             "peak_memory_mb": peak_memory_mb(),

@@ -1,6 +1,6 @@
 """AdaptiveISP: a step-wise actor-critic that learns which module to run next, and with which parameters.
 
-One iteration takes a batch of part-processed images out of a pool, advances each by one module that the actor samples,
+An iteration takes a batch of part-processed images out of a pool, advances each by one module that the actor samples,
 and learns from how much the frozen detector's loss fell:
 
     reward r   = 100·(D(x_t) - D(x_{t+1})) - reuse - entropy - runtime             reward.py
@@ -9,12 +9,16 @@ and learns from how much the frozen detector's loss fell:
     selection  : -(q - V(x_t))·ln π(module)      the advantage is a constant
     parameters : -q, differentiated straight through detector and module
 
-With `rollout: n` an image takes n steps before the detector looks: r is then known at the last of them, q runs back
-through the steps (rl.returns), and one pass gives a gradient for the parameters of all modules on the way. 1 is the
-paper's.
+Beyond the paper, each off in its presets:
+- `rollout: n`: an image takes n steps before the detector looks. r is then known at the last of them, q runs back
+  through the steps (rl.returns), and one pass gives a gradient for the parameters of all modules on the way.
+- `peers: n`: n rollouts of each image; what the others came to takes the place of V as the selection's baseline.
+- `demonstration`: for the first part of the budget every image goes through given modules, which the selection
+  imitates; the parameters learn as always, the critic waits.
+- `calibrated`: batch norm keeps the statistics of the first images.
 
-Source: Wang et al. 2024 (AdaptiveISP); Sutton & Barto 2018, section 7.1 (n-step returns). What differs from the
-released code stands in docs/differences.md.
+Source: Wang et al. 2024 (AdaptiveISP); Sutton & Barto 2018, section 7.1 (n-step returns); Kool et al. 2019 (baselines
+from other samples). What differs from the released code stands in docs/differences.md.
 """
 
 import copy
@@ -63,7 +67,7 @@ from adaptiveisp.zoo import policy_file
 DARKEST, BRIGHTEST = 0.01, 0.9
 """Means between which the released code lets an image go on."""
 DOUBT = 0.1
-"""Share of what is imitated that goes to actions that were not demonstrated."""
+"""Share of what is imitated that goes to all open actions alike."""
 MOST_TRIALS = 50
 """Rollouts of a batch, each without the images that the one before made invalid, before the run gives up."""
 
@@ -187,7 +191,7 @@ class ActorCritic:
         losses = {
             "selection": self._selection_loss(rollout, target, value),
             "parameters": parameter_loss(target[0]),
-            "value": 0 * value.sum() if self.demonstrating else value_loss(target[0], value),
+            "value": value_loss(target[0], value),
         }
         self._check(losses, entries, rollout)
         clock.lap("policy")
@@ -199,9 +203,6 @@ class ActorCritic:
             self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.peers])
         self.iteration += 1
         self._average()
-        if self.demonstrating:  # what the images were worth before is not known
-            parts["detection"] = parts["detection"] * math.nan
-            before = after.detach()
         metrics = self._metrics(parts, losses, norms, value, rollout, before, after.detach())
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -213,7 +214,7 @@ class ActorCritic:
             self.actor.eval()
             for first in range(0, len(self.pool.entries), self.config.batch):
                 state = stack(self.pool.entries[first : first + self.config.batch])
-                rollout = self._rolled_out(state, clock, exploring=True)
+                rollout = self._episode(state, clock)
                 views += [step.view for step in rollout.steps]
         for network in (self.actor, self.critic):
             calibrate(network, torch.cat(views))
@@ -232,11 +233,16 @@ class ActorCritic:
         names = [module.name for module in self.modules]
         return tuple(names.index(name) for name in (*self.config.demonstrated, *((STOP.name,) * self.config.stop)))
 
-    def _rolled_out(self, state: State, clock: Clock, exploring: bool = False) -> Rollout:
+    def _rolled_out(self, state: State, clock: Clock) -> Rollout:
         config = self.config
         temperature = config.last_temperature**self.progress
-        order = self._order if self.demonstrating and not exploring else ()
+        order = self._order if self.demonstrating else ()
         rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, order)
+        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
+
+    def _episode(self, state: State, clock: Clock) -> Rollout:
+        """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
+        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
@@ -312,28 +318,39 @@ class ActorCritic:
         config = self.config
         discount = discounts(rollout.end.stopped, config.discount, config.bootstrap)
         following = torch.zeros_like(discount)
-        if discount.any():
+        if discount.any() and not self.demonstrating:  # when the critic learns nothing yet
             following = discount * self.critic(observe(rollout.end, config.view))
         return returns(rewards, following, config.discount if config.bootstrap == "td" else 1.0)
 
     def _selection_loss(
         self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
-        """Policy gradient over all actions. What the detector thinks of images on the way is not known, so that all
-        steps of a rollout have one baseline, which depends on none of their actions: what the image's other rollouts
-        came to or, without peers, the value of the rollout's start."""
+        """Policy gradient over all actions; while demonstrating, the imitation of them."""
         probs = torch.cat([step.choice.probs for step in rollout.steps])
         action = torch.cat([step.action for step in rollout.steps])
         if self.demonstrating:
-            return imitation_loss(probs, action, DOUBT)
-        peers = self.peers
-        baseline = mean_of_others(target[0].detach(), peers) if peers > 1 else value.detach()
-        pairs = list(zip(rollout.steps, target.detach(), strict=True))
-        advantage = torch.cat([q[step.rows] - baseline[step.rows] for step, q in pairs])
+            return imitation_loss(torch.cat([step.choice.logits for step in rollout.steps]), action, DOUBT)
+        baseline = self._baseline(rollout, target.detach(), value.detach())
+        parts = zip(rollout.steps, target.detach(), baseline, strict=True)
+        advantage = torch.cat([(q - expected)[step.rows] for step, q, expected in parts])
         if self.config.normalise_advantage:
             advantage = normalised(advantage)
         bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
         return selection_loss(probs, action, advantage) - bonus
+
+    def _baseline(
+        self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "steps batch"]:
+        """What was to be expected at each step, whatever the rollout's own actions.
+
+        What the detector thinks of images on the way is not known, so that it is the value of the rollout's start or,
+        with peers, what the image's other rollouts came to from the same step on (from their last, if that is earlier).
+        """
+        if self.peers == 1:
+            return value.expand_as(target)
+        steps = torch.arange(len(target))[:, None]
+        reached = target.gather(0, torch.minimum(steps, rollout.last))
+        return torch.stack([mean_of_others(row, self.peers) for row in reached])
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""
@@ -369,6 +386,8 @@ class ActorCritic:
         actor_loss = losses["selection"] + losses["parameters"]
         norms = optimiser_step(self.actor_parts, self.actor_optimiser, actor_loss, scale, limit)
         clock.lap("backward")
+        if self.demonstrating:  # no step, not even of zero, which Adam would count
+            return norms
         critic = {"critic": list(self.critic.parameters())}
         norms |= optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
         clock.lap("critic backward")
@@ -407,16 +426,19 @@ class ActorCritic:
         """What the run log keeps of an iteration; docs/methods/actor_critic.md explains each."""
         hidden = (terms.detection_reward(before, after) - terms.detection_reward(before, after, None)).abs() > 1e-6
         counts = Counter(self.modules[index].name for step in rollout.steps for index in step.action.tolist())
+        unknown = math.nan if self.demonstrating else 0.0  # what images were worth before, and all that follows from it
         return {
             "iteration": self.iteration,
             "passes": self.passes,
-            "reward": {name: _mean(part.sum(dim=0)) for name, part in parts.items()},
-            "loss": {name: loss.item() for name, loss in losses.items()},
+            "reward": {
+                name: _mean(part.sum(dim=0)) + (unknown if name == "detection" else 0.0) for name, part in parts.items()
+            },
+            "loss": {name: loss.item() + (unknown if name == "value" else 0.0) for name, loss in losses.items()},
             "gradient_norm": norms,
-            "value": _mean(value),
+            "value": _mean(value) + unknown,
             "entropy": _mean(torch.cat([terms.entropy(step.choice.probs) for step in rollout.steps])),
-            "detector_loss": _mean(before),
-            "clip_hides": _mean(hidden.float()),
+            "detector_loss": _mean(after if self.demonstrating else before),
+            "clip_hides": _mean(hidden.float()) + unknown,
             "modules": {module.name: counts[module.name] for module in self.modules},
             "dropped": self.dropped,
         }

@@ -22,7 +22,7 @@ class ActorCriticConfig:
         discount: γ on the next state's value.
         runtime_weight: λ, reward per millisecond of the chosen module's cost.
         loss_limit: the detector's loss is clipped here before differences are taken; None does not clip.
-        batch: images a step advances.
+        batch: rollouts in an iteration; without peers that is as many images.
         peers: rollouts of the same image in a batch. With more than one, the mean return of the others is the baseline
             of each, in the place of the critic's value: how hard an image is then says nothing against a module.
         pool: part-processed images kept.
@@ -53,7 +53,7 @@ class ActorCriticConfig:
         precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
             takes half the time on processors that have it.
         calibrated: batch norm keeps the statistics of the first images, on their way through random modules, in the
-            place of those of each batch.
+            place of those of each batch; after a warm start, those of the policy it started from.
         once: modules that ran are ruled out for the rest of the episode; in the paper they only cost a penalty.
         stop: the policy may also choose to end the episode, which costs nothing.
         averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
@@ -114,6 +114,8 @@ class ActorCriticConfig:
             "entropy_bonus",
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(self.bias_rate is None or self.bias_rate >= 0, "bias_rate must not be negative; null takes actor_rate")
+        require(self.loss_limit is None or self.loss_limit > 0, "loss_limit must be positive; null does not clip")
         for name in ("discount", "demonstration", "keep_stopped"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
         require(0 < self.last_temperature <= 1, "last_temperature must be above 0 and at most 1")
@@ -124,15 +126,24 @@ class ActorCriticConfig:
         narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
         require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
         require(self.batch % self.peers == 0, f"batch must be a multiple of peers: {self.batch}, {self.peers}")
-        for name in self.demonstrated:
-            find_module(name, self.module_set)
-        n_shown = len(self.demonstrated)
-        require(n_shown <= self.horizon, f"demonstrated has {n_shown} modules, more than the horizon of {self.horizon}")
-        ends = self.stop or n_shown in (0, self.horizon)
-        require(ends, f"demonstrated has {n_shown} modules, fewer than the horizon of {self.horizon}: set stop too")
-        require(not self.demonstration or n_shown > 0, "demonstration needs demonstrated: names of modules")
+        if self.demonstration:
+            self._check_demonstrated()
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
         require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
+
+    def _check_demonstrated(self) -> None:
+        names, horizon = self.demonstrated, self.horizon
+        require(len(names) > 0, "demonstration needs demonstrated: names of modules")
+        for name in names:
+            find_module(name, self.module_set)
+        require(len(names) <= horizon, f"demonstrated has {len(names)} modules, more than the horizon of {horizon}")
+        ends = self.stop or len(names) == horizon
+        require(ends, f"demonstrated has {len(names)} modules, fewer than the horizon of {horizon}: set stop too")
+        require(
+            not self.once or len(set(names)) == len(names), "demonstrated names a module twice, which once rules out"
+        )
+        lasting = self.overtime > 0 or self.keep_stopped > 0
+        require(not lasting, "demonstration goes with overtime=0 and keep_stopped=0 only")
 
 
 PAPER = ActorCriticConfig()
@@ -153,6 +164,7 @@ RELEASED = replace(
 CPU = replace(
     PAPER,
     module_set="wide",
+    discount=1.0,
     loss_limit=None,
     pool=64,
     size=320,

@@ -35,6 +35,8 @@ class Learner(Protocol):
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
         """One iteration: its metrics, and the seconds of its parts.
 
+        The metrics have at least `iteration`, `passes`, `detector_loss`, and `gradient_norm` by part.
+
         Raises:
             NonFiniteLossError: a loss is NaN or infinite; no weight was changed by it.
         """

@@ -18,6 +18,7 @@ from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import DOUBT, ActorCritic, NonFiniteLossError
 from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
+from adaptiveisp.methods.credit import rewards
 from adaptiveisp.methods.learner import Clock, differentiated_loss, optimiser_step
 from adaptiveisp.methods.rollout import Rules, roll_out
 from adaptiveisp.networks import (
@@ -437,9 +438,11 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
         image = replayed(state.image[row], history, subject.modules)
         torch.testing.assert_close(image, rollout.end.image[row], rtol=0, atol=1e-6)
     assert rollout.last.tolist() == [length - 1 for length in lengths]
-    rewards = subject._rewards(rollout, torch.full((12,), 0.5), torch.full((12,), 0.4))
-    assert torch.allclose(rewards["detection"].sum(dim=0), torch.full((12,), 10.0))
-    assert all(rewards["entropy"][number, rollout.last < number].eq(0).all() for number in range(len(rollout.steps)))
+    parts = rewards(rollout, torch.full((12,), 10.0), subject.costs, 0.0, 0.1, 0.05)
+    assert torch.allclose(parts["detection"].sum(dim=0), torch.full((12,), 10.0))
+    assert all(parts["entropy"][number, rollout.last < number].eq(0).all() for number in range(len(rollout.steps)))
+    spent = torch.tensor([0.1 * sum(subject.costs[index] for index, _ in history) for history in rollout.histories()])
+    assert torch.allclose(-parts["runtime"].sum(dim=0), spent)
 
 
 def test_a_module_runs_once_where_it_is_said_so() -> None:

@@ -24,7 +24,7 @@ from other samples). What differs from the released code stands in docs/differen
 import copy
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_po
 from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
+from adaptiveisp.methods.credit import advantages, baseline, rewards
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -45,15 +46,13 @@ from adaptiveisp.methods.learner import (
     differentiated_loss,
     optimiser_step,
 )
-from adaptiveisp.methods.rollout import Rollout, Rules, Step, roll_out
+from adaptiveisp.methods.rollout import Rollout, Rules, roll_out
 from adaptiveisp.networks import Actor, Critic, calibrate, observe, start_neutral, to_training
 from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
 from adaptiveisp.rl import (
     discounts,
     imitation_loss,
-    mean_of_others,
-    normalised,
     parameter_loss,
     returns,
     selection_loss,
@@ -185,7 +184,9 @@ class ActorCritic:
         clock.lap("detector forward")
         after = self._losses_after(before, rollout, entries, clock)
 
-        parts = self._rewards(rollout, before, after)
+        gained = terms.detection_reward(before, after, self.config.loss_limit)
+        weights = (self.config.runtime_weight, self.config.entropy_weight)
+        parts = rewards(rollout, gained, self.costs, self.progress, *weights)
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
         value = self.critic(rollout.steps[0].view)
         losses = {
@@ -296,23 +297,6 @@ class ActorCritic:
         self.passes += len(moved)
         return before.index_copy(0, moved, losses)
 
-    def _rewards(self, rollout: Rollout, before: Tensor, after: Tensor) -> dict[str, Float[Tensor, "steps batch"]]:
-        """The terms of the reward, by name; what the detector gained is known after an image's last step."""
-        config, steps = self.config, rollout.steps
-        gained = terms.detection_reward(before, after, config.loss_limit)
-
-        def spread(penalty: Callable[[Step], Tensor]) -> Tensor:
-            return torch.stack([-rollout.spread(step, penalty(step)) for step in steps])
-
-        return {
-            "detection": torch.stack([gained * (rollout.last == number) for number in range(len(steps))]),
-            "reuse": spread(lambda step: terms.reuse_penalty(step.state.used, step.action)),
-            "entropy": spread(
-                lambda step: terms.entropy_penalty(step.choice.probs, self.progress, self.config.entropy_weight)
-            ),
-            "runtime": spread(lambda step: terms.runtime_penalty(self.costs, step.action, config.runtime_weight)),
-        }
-
     def _returns(self, rollout: Rollout, rewards: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:
         """What each step leads to: rewards to the end of the rollout and, with "td", the critic's value behind it."""
         config = self.config
@@ -326,31 +310,15 @@ class ActorCritic:
         self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """Policy gradient over all actions; while demonstrating, the imitation of them."""
-        probs = torch.cat([step.choice.probs for step in rollout.steps])
         action = torch.cat([step.action for step in rollout.steps])
         if self.demonstrating:
             return imitation_loss(torch.cat([step.choice.logits for step in rollout.steps]), action, DOUBT)
-        baseline = self._baseline(rollout, target.detach(), value.detach())
-        parts = zip(rollout.steps, target.detach(), baseline, strict=True)
-        advantage = torch.cat([(q - expected)[step.rows] for step, q, expected in parts])
-        if self.config.normalise_advantage:
-            advantage = normalised(advantage)
+        constant = target.detach()
+        expected = baseline(rollout, constant, value.detach(), self.peers)
+        advantage = advantages(rollout, constant, expected, self.config.normalise_advantage)
+        probs = torch.cat([step.choice.probs for step in rollout.steps])
         bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
         return selection_loss(probs, action, advantage) - bonus
-
-    def _baseline(
-        self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "steps batch"]:
-        """What was to be expected at each step, whatever the rollout's own actions.
-
-        What the detector thinks of images on the way is not known, so that it is the value of the rollout's start or,
-        with peers, what the image's other rollouts came to from the same step on (from their last, if that is earlier).
-        """
-        if self.peers == 1:
-            return value.expand_as(target)
-        steps = torch.arange(len(target))[:, None]
-        reached = target.gather(0, torch.minimum(steps, rollout.last))
-        return torch.stack([mean_of_others(row, self.peers) for row in reached])
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""

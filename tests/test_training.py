@@ -45,7 +45,17 @@ def metrics(run: Path) -> list[dict[str, object]]:
 def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     assert (
-        adaptiveisp(*train_arguments("run"), "--dev", "labels.json", "--bootstrap", "greedy", "--set", "stop=false")
+        adaptiveisp(
+            *train_arguments("run"),
+            "--dev",
+            "labels.json",
+            "--bootstrap",
+            "greedy",
+            "--set",
+            "stop=false",
+            "--set",
+            "demonstration=0",
+        )
         == 0
     )
     run = tmp_path / "run"
@@ -189,7 +199,12 @@ def test_a_warm_start_goes_on_from_a_policy(tmp_path: Path, capsys: pytest.Captu
     assert adaptiveisp(*train_arguments("first", 90)) == 0
     assert adaptiveisp(*train_arguments("second", 90), "--warm-start", "first") == 0
     assert metrics(tmp_path / "second")[0]["loss"] != metrics(tmp_path / "first")[0]["loss"]  # all else is the same
-    assert adaptiveisp(*train_arguments("third", 90), "--warm-start", "first", "--set", "stop=false") == 1
+    assert (
+        adaptiveisp(
+            *train_arguments("third", 90), "--warm-start", "first", "--set", "stop=false", "--set", "demonstration=0"
+        )
+        == 1
+    )
     assert "has the modules" in capsys.readouterr().err
     assert not (tmp_path / "third").exists()
 

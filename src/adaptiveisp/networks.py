@@ -204,7 +204,7 @@ class Actor(nn.Module):
 
     @property
     def constants(self) -> list[nn.Parameter]:
-        """Of those, the last biases: what each module does to any image."""
+        """The last biases of the parameter heads: what each module does to any image."""
         return [p for name, p in self.named_parameters() if name.startswith("parameter_heads") and "fc2.bias" in name]
 
     def forward(

@@ -138,7 +138,8 @@ class ActorCriticConfig:
             find_module(name, self.module_set)
         require(len(names) <= horizon, f"demonstrated has {len(names)} modules, more than the horizon of {horizon}")
         ends = self.stop or len(names) == horizon
-        require(ends, f"demonstrated has {len(names)} modules, fewer than the horizon of {horizon}: set stop too")
+        short = f"demonstrated has {len(names)} modules, fewer than the horizon of {horizon}"
+        require(ends, f"{short}: set stop too, or demonstration=0 for a run without it")
         require(
             not self.once or len(set(names)) == len(names), "demonstrated names a module twice, which once rules out"
         )

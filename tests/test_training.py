@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,24 @@ def adaptiveisp(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-def train_arguments(out: str, budget: int = 120) -> list[str]:
+SHORT = ("pool=16", "horizon=3", "rollout=3", "demonstrated=[gamma, exposure]")
+"""Settings of the actor-critic that make an iteration quick; the rest is the default preset's."""
+
+
+def train_arguments(out: str, budget: int = 120, changes: Sequence[str] = SHORT) -> list[str]:
     data = ["--data", "labels.json", "--images", "images", "--light", "mixed", "--detector", RED, "--threads", "1"]
-    return ["train", *data, "--out", out, "--budget", str(budget), "--size", "64", "-q"]
+    return [
+        "train",
+        *data,
+        "--out",
+        out,
+        "--budget",
+        str(budget),
+        "--size",
+        "64",
+        "-q",
+        *(f"--set={change}" for change in changes),
+    ]
 
 
 def metrics(run: Path) -> list[dict[str, object]]:
@@ -154,7 +170,7 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (first, *_) = sorted((tmp_path / "raws" / "normal" / "images").iterdir())
     first.write_bytes(first.read_bytes()[:100])
     data = ("--data", "raws/normal", "--dev", "raws/normal", "--dev-every", 5, "--detector", RED, "--threads", 1)
-    assert adaptiveisp("train", *data, "--out", "run", "--budget", 100, "--size", 64, "-q") == 3
+    assert adaptiveisp("train", *data, "--out", "run", "--budget", 100, "--size", 64, "--set", "pool=16", "-q") == 3
     assert first.name in capsys.readouterr().err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [first.name in name for name in summary["skipped"]] == [True]
@@ -169,7 +185,15 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_learned_fixed_pipeline_is_a_policy(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
-    arguments = [*train_arguments("run", 64), "--method", "fixed", "--preset", "auto-exposure", "--dev", "labels.json"]
+    arguments = [
+        *train_arguments("run", 64, ()),
+        "--method",
+        "fixed",
+        "--preset",
+        "auto-exposure",
+        "--dev",
+        "labels.json",
+    ]
     assert adaptiveisp(*arguments, "--set", "rate=0.2") == 0
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]
     assert settings["rate"] == 0.2 and settings["start"] == "auto-exposure"
@@ -223,7 +247,7 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     scores = iter([0.3, 0.5, 0.4, 0.2, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     real = training.coco_average_precision
     monkeypatch.setattr(training, "coco_average_precision", lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
-    arguments = [*train_arguments("run", 130), "--method", "fixed", "--dev", "labels.json", "--dev-every", "1"]
+    arguments = [*train_arguments("run", 130, ()), "--method", "fixed", "--dev", "labels.json", "--dev-every", "1"]
     assert adaptiveisp(*arguments, "--budget", 24, "--checkpoint-every", 1) == 0
     best = (tmp_path / "run" / "best.json").read_bytes()
     assert best != (tmp_path / "run" / "latest.json").read_bytes()
@@ -283,9 +307,9 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp("train", "--data", "labels.json") == 2
     assert adaptiveisp(*train_arguments("run"), "--preset", "gpu") == 2
     assert adaptiveisp(*train_arguments("run"), "--light", "dusk") == 2
-    assert adaptiveisp(*train_arguments("run"), "--method", "magic") == 2
+    assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "magic") == 2
     assert adaptiveisp(*train_arguments("run"), "--set", "speed=9") == 2
-    assert adaptiveisp(*train_arguments("run"), "--method", "fixed", "--bootstrap", "td") == 2
+    assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "fixed", "--bootstrap", "td") == 2
     assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
     assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
     assert adaptiveisp(*train_arguments("run"), "--size", 50) == 2
@@ -298,7 +322,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         "initial={exposure: 3}",
         "initial={exposure: {e: 1}}",
     ):
-        assert adaptiveisp(*train_arguments("run"), "--method", "fixed", "--set", change) in (1, 2), change
+        assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "fixed", "--set", change) in (1, 2), change
     assert not (tmp_path / "run").exists()
     assert adaptiveisp("train", "--resume", "empty") == 1
     assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2

@@ -12,7 +12,8 @@ pass recomputes each weight and adds
     dY(p)  += 2 δ_o(p) box(dD_o)(p),   dY(p+o) -= the same
     dh      = Σ_p,o w_o d_o / h'² · [the same bracket]
 
-Work goes strip by strip of rows, so that large frames need little more memory than the images themselves.
+Work goes strip by strip of rows, so that large frames need little more memory than the images themselves. On the CPU
+the same is done by the kernels of csrc/, where they are compiled.
 """
 
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp import native
 from adaptiveisp.color import LUMA_BT601, weighted_channel
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
@@ -194,7 +196,7 @@ class NonLocalMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, h: Tensor) -> Tensor:
         """Filtered image; keeps the input, the output and the sum of weights."""
-        output, total = nlm_forward(image, h)
+        output, total = native.nlm_forward(image, h) if native.takes(image, h) else nlm_forward(image, h)
         ctx.save_for_backward(image, h, output, total)
         return output
 
@@ -203,6 +205,8 @@ class NonLocalMeans(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         """Gradients of the image, where it needs one, and of h."""
         image, h, output, total = ctx.saved_tensors
+        if native.takes(image, h, grad):
+            return native.nlm_backward(image, h, output, total, grad, of_image=ctx.needs_input_grad[0])
         if not ctx.needs_input_grad[0]:  # as while a policy learns, step by step
             return None, nlm_backward_h(image, h, output, total, grad)
         return nlm_backward(image, h, output, total, grad)

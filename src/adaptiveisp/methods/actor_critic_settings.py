@@ -51,7 +51,7 @@ class ActorCriticConfig:
         start: "raw", or "auto-exposure": its stages come first and the policy goes on from there.
         neutral_start: heads begin at parameters near each module's neutral ones.
         precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
-            takes half the time on processors that have it.
+            takes half the time on processors that have it, "auto" takes it there only.
         calibrated: batch norm keeps the statistics of the first images, on their way through random modules, in the
             place of those of each batch; after a warm start, those of the policy it started from.
         once: modules that ran are ruled out for the rest of the episode; in the paper they only cost a penalty.
@@ -191,7 +191,7 @@ CPU = replace(
     gradient_norm=1.0,
     clip_apart=True,
     averaging=0.995,
-    precision="bfloat16",
+    precision="auto",
 )
 """Some hundred iterations instead of 100,000: a start that is bright already, a camera's order of modules to begin
 from, whole episodes between two looks of the detector, larger steps, a view of the noise."""

@@ -63,7 +63,7 @@ class FixedConfig:
     size: int = 320
     rate: float = 0.05
     rate_decay: float = 1.5
-    precision: Precision = "bfloat16"
+    precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")

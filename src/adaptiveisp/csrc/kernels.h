@@ -1,0 +1,20 @@
+/* Names that the kernels, their variants and native.py share. */
+
+#ifndef ADAPTIVEISP_KERNELS_H
+#define ADAPTIVEISP_KERNELS_H
+
+#define OP_CONSTANTS 9 /* numbers of one operation of a chain */
+
+enum {
+    OP_SCALE = 0,
+    OP_POWER = 1,
+    OP_SRGB = 2,
+    OP_MATRIX = 3,
+    OP_CURVE = 4,
+    OP_CONTRAST = 5,
+    OP_SATURATION = 6,
+    OP_DESATURATION = 7,
+    OP_AFFINE = 8,
+};
+
+#endif

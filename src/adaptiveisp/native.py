@@ -1,0 +1,243 @@
+"""The compiled kernels of csrc/, called through ctypes: float32 tensors on the CPU in and out, on torch's threads.
+
+They compute what the PyTorch code of the same name computes, faster; where they were not compiled (no C compiler at
+installation), or ADAPTIVEISP_NATIVE=0 is set, `available` says so and that code runs instead. Nothing here knows
+autograd: who differentiates calls the backward kernels.
+"""
+
+import ctypes
+import importlib.util
+import itertools
+import math
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SWITCH = "ADAPTIVEISP_NATIVE"
+"""Environment variable; 0 turns the kernels off."""
+
+OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
+"""What a chain may consist of, in the order of the numbers in csrc/kernels.h."""
+CONSTANTS = 9
+"""Numbers of an operation, the unused ones 0."""
+
+TILE_ROWS = 32
+"""Rows that the kernels work on at once; thread boundaries lie between tiles."""
+LEAST_PIXELS = 1 << 14
+"""A thread gets at least so many: handing work over costs about as much as a few thousand of them."""
+
+_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
+_SIGNATURES: dict[str, tuple[list[Any], Any]] = {
+    "chain": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT], None),
+    "sharpen": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT], None),
+    "nlm_scratch": ([], _LONG),
+    "nlm_forward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], None),
+    "nlm_backward_h": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),
+    "nlm_backward": (
+        [_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _FLOAT, _POINTER],
+        _DOUBLE,
+    ),
+}
+
+Operation = tuple[str, Sequence[float]]
+"""One of `OPERATIONS` and its numbers, see `chain`."""
+
+
+@cache
+def _functions() -> dict[str, Any] | None:
+    """The kernels by name, for the best instruction set that this processor has; None where they are not compiled."""
+    spec = importlib.util.find_spec("adaptiveisp._kernels")
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(spec.origin)
+    except OSError:  # compiled for another machine
+        return None
+    variant = "avx2" if library.adaptiveisp_has_avx2() else "base"
+    found = {}
+    for name, (arguments, result) in _SIGNATURES.items():
+        function = getattr(library, f"adaptiveisp_{name}_{variant}")
+        function.argtypes, function.restype = arguments, result
+        found[name] = function
+    return found
+
+
+def available() -> bool:
+    """Whether the kernels are compiled and not turned off."""
+    return os.environ.get(SWITCH) != "0" and _functions() is not None
+
+
+def takes(*tensors: Tensor) -> bool:
+    """Whether the kernels can work on these tensors: float32, on the CPU, and the kernels are there."""
+    return available() and all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+
+
+def _kernel(name: str) -> Any:
+    functions = _functions()
+    assert functions is not None, "ask available() first"
+    return functions[name]
+
+
+_local = threading.local()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def _scratch() -> int:
+    """Address of this thread's working memory for non-local means."""
+    if not hasattr(_local, "scratch"):
+        _local.scratch = torch.zeros(_kernel("nlm_scratch")(), dtype=torch.uint8)
+    address: int = _local.scratch.data_ptr()
+    return address
+
+
+def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The results of all parts, worked out on torch's number of threads, the calling one among them.
+
+    ctypes lets go of the interpreter lock while a kernel runs.
+    """
+    helpers = min(torch.get_num_threads(), len(parts)) - 1
+    if helpers < 1:
+        return [part() for part in parts]
+    if helpers not in _pools:
+        _pools[helpers] = ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp")
+    results: list[Any] = [None] * len(parts)
+    numbers = itertools.count()
+
+    def work() -> None:
+        while (number := next(numbers)) < len(parts):
+            results[number] = parts[number]()
+
+    waiting = [_pools[helpers].submit(work) for _ in range(helpers)]
+    work()
+    for future in waiting:
+        future.result()
+    return results
+
+
+def _ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
+    """0..n cut into ranges for torch's threads, at multiples of `unit`, none much shorter than `least`.
+
+    >>> _ranges(100, 32, 1000)
+    [(0, 100)]
+    """
+    threads = max(1, min(torch.get_num_threads(), n // max(least, 1)))
+    step = -(-n // (threads * unit)) * unit
+    return [(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+def _rows(height: int, width: int) -> list[tuple[int, int]]:
+    return _ranges(height, TILE_ROWS, LEAST_PIXELS // max(width, 1))
+
+
+def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation], target: Tensor) -> None:
+    """Writes the image after all operations into `target`, which may be the image itself; each one clips to [0, 1].
+
+    A block of pixels goes through all of them while it lies in the first cache, so that the memory is read and written
+    once, however many there are. The numbers of each:
+    scale: factor of red, green, blue; power: exponent, least value; srgb: none; matrix: nine, row-major; curve: slope
+    of the first eighth, then how much each slope differs from the one before; contrast, saturation, desaturation:
+    amount; affine: what is taken off, factor afterwards.
+
+    Args:
+        image: float32, contiguous, on the CPU.
+        operations: in order.
+        target: as the image.
+    """
+    numbers = torch.zeros(len(operations), CONSTANTS)
+    for row, (_, constants) in zip(numbers, operations, strict=True):
+        row[: len(constants)] = torch.tensor(constants)
+    codes = torch.tensor([OPERATIONS.index(name) for name, _ in operations], dtype=torch.int32)
+    assert image.is_contiguous() and target.is_contiguous() and image.shape == target.shape
+    kernel, pixels = _kernel("chain"), image.shape[1] * image.shape[2]
+    fixed = (image.data_ptr(), target.data_ptr(), pixels)
+    program = (codes.data_ptr(), numbers.data_ptr(), len(operations))
+    parts = _ranges(pixels, 1024, LEAST_PIXELS)
+    _spread([partial(kernel, *fixed, a, b, *program) for a, b in parts])
+
+
+def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tensor) -> None:
+    """Writes clip(f·x + (1-f)·smooth(x), 0, 1) into `target`, which must not be the image; see isp/sharpen.py."""
+    assert image.is_contiguous() and target.is_contiguous() and image.data_ptr() != target.data_ptr()
+    kernel, (height, width) = _kernel("sharpen"), image.shape[1:]
+    planes = [(image[c].data_ptr(), target[c].data_ptr(), height, width) for c in range(3)]
+    _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width)])
+
+
+def _tasks(image: Float[Tensor, "batch 3 height width"]) -> list[tuple[int, int, int]]:
+    """(image, first row, last row) of each part of a batch: whole images where there are enough for all threads."""
+    batch, _, height, width = image.shape
+    ranges = [(0, height)] if batch >= torch.get_num_threads() else _rows(height, width)
+    return [(i, a, b) for i in range(batch) for a, b in ranges]
+
+
+def _exponents(h: Tensor) -> list[float]:
+    """-log2(e)/h of each image: a weight is 2 to this times the distance."""
+    return [-math.log2(math.e) / value for value in h.flatten().tolist()]
+
+
+def nlm_forward(
+    image: Float[Tensor, "batch 3 height width"], h: Float[Tensor, "batch 1 1"]
+) -> tuple[Float[Tensor, "batch 3 height width"], Float[Tensor, "batch height width"]]:
+    """Filtered images and sums of weights, as `isp.denoise.nlm_forward` gives them.
+
+    Args:
+        image: float32 on the CPU.
+        h: filter strength of each, the epsilon added.
+    """
+    image = image.contiguous()
+    output, total = torch.empty_like(image), torch.empty_like(image[:, 0])
+    kernel, exponents, (height, width) = _kernel("nlm_forward"), _exponents(h), image.shape[2:]
+
+    def work(i: int, start: int, stop: int) -> None:
+        planes = (image[i].data_ptr(), output[i].data_ptr(), total[i].data_ptr())
+        kernel(*planes, height, width, start, stop, exponents[i], _scratch())
+
+    _spread([partial(work, *task) for task in _tasks(image)])
+    return output, total
+
+
+def nlm_backward(
+    image: Float[Tensor, "batch 3 height width"],
+    h: Float[Tensor, "batch 1 1"],
+    output: Float[Tensor, "batch 3 height width"],
+    total: Float[Tensor, "batch height width"],
+    grad: Float[Tensor, "batch 3 height width"],
+    of_image: bool,
+) -> tuple[Float[Tensor, "batch 3 height width"] | None, Float[Tensor, "batch 1 1"]]:
+    """Gradients of the images, where they are wanted, and of h, as `isp.denoise.nlm_backward` gives them.
+
+    Args:
+        image, h: what went forward.
+        output, total: what came out.
+        grad: gradient of the output.
+        of_image: False leaves out the images', which takes a third of the time.
+    """
+    image = image.contiguous()
+    ratio = (grad / total[:, None]).contiguous()
+    scalar = (ratio * output).sum(dim=1).neg_()
+    grad_image = torch.empty_like(image) if of_image else None
+    exponents, (height, width) = _exponents(h), image.shape[2:]
+    inverses = (1 / h).flatten().tolist()
+
+    def work(i: int, start: int, stop: int) -> float:
+        planes = (image[i].data_ptr(), ratio[i].data_ptr(), scalar[i].data_ptr())
+        place = (height, width, start, stop, exponents[i])
+        if grad_image is None:
+            found: float = _kernel("nlm_backward_h")(*planes, *place, _scratch())
+            return found
+        found = _kernel("nlm_backward")(*planes, grad_image[i].data_ptr(), *place, inverses[i], _scratch())
+        return found
+
+    tasks = _tasks(image)
+    sums = torch.zeros(len(image), dtype=torch.float64)
+    for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+        sums[i] += found
+    return grad_image, (sums.reshape(h.shape) / h.double().square()).to(h.dtype)

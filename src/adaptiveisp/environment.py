@@ -39,6 +39,8 @@ class State:
 
     def rows(self, index: Int[Tensor, " n"]) -> "State":
         """The state of these images, in this order."""
+        if _all_in_order(index, len(self.step)):
+            return self  # no copies, and no gradients scattered back
         return State(self.image[index], self.used[index], self.step[index], self.stopped[index])
 
     def with_rows(self, index: Int[Tensor, " n"], other: "State") -> "State":
@@ -61,6 +63,10 @@ class State:
         Source: Wang et al. 2024 (AdaptiveISP).
         """
         return torch.cat([self.stopped[:, None], self.stopped[:, None], self.step[:, None], self.used], dim=1)
+
+
+def _all_in_order(index: Int[Tensor, " n"], n: int) -> bool:
+    return len(index) == n and bool((index == torch.arange(n, device=index.device)).all())
 
 
 def actions_of(module_set: str, stop: bool = False) -> tuple[IspModule, ...]:
@@ -116,7 +122,12 @@ def apply_chosen(
     """Each image through its own module, the images of one module together; differentiable in image and parameters."""
     groups: list[Tensor] = []
     parts: list[Tensor] = []
-    for index in sorted(set(action.tolist())):
+    chosen = sorted(set(action.tolist()))
+    if len(chosen) == 1:
+        module = modules[chosen[0]]
+        only: Image = module(image, params[module.name])
+        return only
+    for index in chosen:
         rows = (action == index).nonzero(as_tuple=True)[0]
         module = modules[index]
         groups.append(rows)

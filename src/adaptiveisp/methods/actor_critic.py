@@ -98,9 +98,11 @@ class ActorCritic:
         weights = [p for p in parts["parameters"] if not any(p is bias for bias in biases)]
         bias_rate = config.actor_rate if config.bias_rate is None else config.bias_rate
         rates = ((weights, config.actor_rate), (parts["selection"], config.selection_rate), (biases, bias_rate))
-        self.actor_optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in rates])
+        self.actor_optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in rates], fused=True)
         self.actor_parts = parts if config.clip_apart else {"actor": [p for part in parts.values() for p in part]}
-        self.critic_optimiser = torch.optim.Adam([{"params": self.critic.parameters(), "start": config.critic_rate}])
+        self.critic_optimiser = torch.optim.Adam(
+            [{"params": self.critic.parameters(), "start": config.critic_rate}], fused=True
+        )
         self.pool = ReplayPool(config.pool)
         self.iteration = 0
         self.passes = 0

@@ -26,6 +26,7 @@ LAYERS = (
     ("networks", "rl"),
     ("provenance", "policies"),
     ("checkpoint", "stream"),
+    ("frozen",),
     ("replay", "stepwise"),
     ("zoo",),
     ("predictor", "synth", "coco_map", "drawing", "methods"),

@@ -2,14 +2,19 @@
 
 import inspect
 import itertools
+import math
+import random
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.isp import HELPERS, MODULE_SETS, PAPER, WIDE, IspModule, find_module, modules_of
+from adaptiveisp.isp import EXTENDED, HELPERS, MODULE_SETS, PAPER, WIDE, IspModule, find_module, modules_of
 from adaptiveisp.isp.denoise import denoise, half_offsets
+from adaptiveisp.isp.execute import run, run_one
+from adaptiveisp.isp.guided import coefficients, moments
 from adaptiveisp.isp.sharpen import smooth
 
 # Sets share modules; each is tested once, under the first set that has it.
@@ -226,6 +231,152 @@ def test_logits_give_the_parameters_they_were_made_of(module: IspModule) -> None
     assert again == pytest.approx(logits, abs=1e-5)
 
 
+# The fast path.
+
+
+def images_to_compare() -> list[torch.Tensor]:
+    corner = torch.tensor([0.0, 1.0, 0.5, 1e-6, 1e-21, 1e-38, 0.125, 0.9999])
+    edges = torch.cartesian_prod(corner, corner, corner).T.reshape(1, 3, 16, 32)
+    return [random_image(1, 3, 37, 53, low=0), edges, random_image(1, 3, 3, 5), random_image(1, 3, 70, 2)]
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_the_fast_path_gives_the_numbers_of_the_function(module: IspModule) -> None:
+    for image, seed in itertools.product(images_to_compare(), range(3)):
+        params = random_params(module, 1, seed=seed)
+        expected = module(image, params)
+        ours = run_one(image[0], [(module, params[0].tolist())])
+        torch.testing.assert_close(ours, expected[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("module", ALL)
+def test_the_fast_path_is_neutral_where_the_module_is(module: IspModule) -> None:
+    if not module.params:
+        pytest.skip(f"{module.name} has no parameters, so nothing makes it neutral")
+    image = random_image(3, 17, 19)
+    ours = run_one(image, [(module, module.neutral)])
+    torch.testing.assert_close(ours, image, rtol=0, atol=max(2e-6, NEUTRAL_TOLERANCE.get(module.name, 0)))
+
+
+def test_a_chain_equals_its_modules_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = random.Random(0)
+    for n in range(12):
+        image = random_image(2, 3, 21 + n, 34, seed=n, low=0)
+        calls = []
+        for module in generator.choices([*EXTENDED, *HELPERS], k=6):
+            calls.append((module, random_params(module, 1, seed=generator.randrange(99))[0].tolist()))
+        before = image.clone()
+        ours = run(image, calls)
+        assert torch.equal(image, before), "the input was changed"
+        monkeypatch.setenv("ADAPTIVEISP_NATIVE", "0")
+        monkeypatch.setattr("adaptiveisp.isp.execute.STRIP_VALUES", 3 * 34 * 4)
+        expected = image
+        for module, row in calls:
+            expected = module(expected, torch.tensor([row]).reshape(1, -1).expand(2, -1))
+        torch.testing.assert_close(run(image, calls), expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-4)  # a steep module enlarges what came before
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("module", [m for m in EXTENDED if m.pointwise], ids=lambda m: m.name)
+def test_pointwise_modules_may_be_cut_anywhere(module: IspModule) -> None:
+    image, params = random_image(1, 3, 12, 9), random_params(module, 1)
+    whole = module(image, params)
+    cut = torch.cat([module(image[:, :, :5], params), module(image[:, :, 5:], params)], dim=2)
+    torch.testing.assert_close(cut, whole, rtol=0, atol=1e-6)
+
+
+def test_nan_stays_nan_in_a_chain() -> None:
+    image = random_image(3, 4, 5)
+    image[1, 2, 3] = math.nan
+    calls = [(m, random_params(m, 1)[0].tolist()) for m in (*EXTENDED, *HELPERS) if m.pointwise and m.name != "ccm"]
+    for call in calls:
+        assert run_one(image, [call])[1, 2, 3].isnan(), call[0].name
+
+
+def test_what_may_not_be_written_over_is_not() -> None:
+    image = random_image(3, 6, 7)
+    before = image.clone()
+    exposed = run_one(image, [(find_module("exposure", "wide"), [1.0])])
+    assert torch.equal(image, before)
+    again = run_one(image, [(find_module("exposure", "wide"), [1.0])], owned=True)
+    assert torch.equal(exposed, again)
+
+
+# Modules of the set `extended`, by hand.
+
+
+def test_black_level_by_hand() -> None:
+    assert apply("black_level", (0.2, 0.1, 1.0), 0.2, module_set="extended") == pytest.approx([0.0, 0.0, 1.0])
+    assert apply("black_level", (0.6, 0.4, 0.2), 0.2, module_set="extended") == pytest.approx([0.5, 0.25, 0.0])
+
+
+def test_gray_world_makes_the_mean_grey_and_keeps_its_luminance() -> None:
+    colours = torch.tensor([0.2, 0.1, 0.05])[None, :, None, None]
+    image = colours * random_image(1, 3, 64, 64).mean(dim=1, keepdim=True)
+    out = find_module("gray_world", "extended")(image, torch.ones(1, 1))
+    means = out.mean(dim=(0, 2, 3))
+    luminance = (torch.tensor([0.27, 0.67, 0.06])[:, None, None] * image[0]).sum(dim=0).mean()
+    torch.testing.assert_close(means, luminance.expand(3), rtol=1e-5, atol=0)
+    halfway = find_module("gray_world", "extended")(image, torch.full((1, 1), 0.5)).mean(dim=(0, 2, 3))
+    torch.testing.assert_close(halfway, (means * image.mean(dim=(0, 2, 3))).sqrt(), rtol=1e-5, atol=0)
+
+
+def test_gray_world_leaves_clipped_cells_out() -> None:
+    image = torch.tensor([0.2, 0.1, 0.05])[None, :, None, None].repeat(1, 1, 64, 64)
+    image[:, :, :32] = torch.tensor([1.0, 0.5, 1.0])[None, :, None, None]
+    out = find_module("gray_world", "extended")(image, torch.ones(1, 1))
+    assert out[0, :, 40, 40].std() < 1e-6
+
+
+def test_guided_denoise_flattens_noise_and_keeps_edges() -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.full((1, 3, 64, 64), 0.3)
+    clean[..., 32:] = 0.8
+    noisy = (clean + 0.03 * torch.randn(clean.shape, generator=generator)).clamp(0, 1)
+    out = find_module("guided_denoise", "extended")(noisy, torch.tensor([[0.06, 1.0]]))
+    assert (out - clean).std() < 0.5 * (noisy - clean).std()
+    assert (out[..., 36:].mean() - out[..., :28].mean()).item() == pytest.approx(0.5, abs=0.01)
+    assert out[..., 33].mean() - out[..., 30].mean() > 0.4
+
+
+def test_guided_coefficients_equal_the_filter_written_as_a_loop() -> None:
+    """Cells of one pixel are the guided filter of He et al. with a 3x3 window, its border repeated."""
+    image, ridge = random_image(1, 3, 6, 5, dtype=torch.float64), 0.01
+    padded = F.pad(image, (1, 1, 1, 1), mode="replicate")[0].numpy()
+    luminance = np.einsum("c,chw->hw", [0.27, 0.67, 0.06], padded)
+    slope, offset = np.zeros((3, 6, 5)), np.zeros((3, 6, 5))
+    for y, x in itertools.product(range(6), range(5)):
+        guide, window = luminance[y : y + 3, x : x + 3], padded[:, y : y + 3, x : x + 3]
+        for c in range(3):
+            covariance = (guide * window[c]).mean() - guide.mean() * window[c].mean()
+            slope[c, y, x] = covariance / (guide.var() + ridge)
+            offset[c, y, x] = window[c].mean() - slope[c, y, x] * guide.mean()
+    planes = np.pad(np.concatenate([slope, offset]), ((0, 0), (1, 1), (1, 1)), mode="edge")
+    expected = sum(planes[:, y : y + 6, x : x + 5] for y in range(3) for x in range(3)) / 9
+    ours = coefficients(moments(image, 1), torch.full((1, 1, 1, 1), ridge, dtype=torch.float64))[0]
+    torch.testing.assert_close(ours, torch.from_numpy(expected))
+
+
+def test_local_tone_lifts_shadows_and_lowers_highlights() -> None:
+    image = torch.full((1, 3, 64, 64), 0.04)
+    image[..., 32:] = 0.81
+    lifted = find_module("local_tone", "extended")(image, torch.tensor([[1.0, 0.0]]))
+    lowered = find_module("local_tone", "extended")(image, torch.tensor([[0.0, -1.0]]))
+    # Flat and far from the edge the base is the luminance: t = 0.2 and 0.9.
+    assert lifted[0, 0, 32, 4].item() == pytest.approx(0.04 * 2**0.64, rel=1e-3)
+    assert lifted[0, 0, 32, 60].item() == pytest.approx(0.81 * 2**0.01, rel=1e-3)
+    assert lowered[0, 0, 32, 60].item() == pytest.approx(0.81 * 2**-0.81, rel=1e-3)
+
+
+def test_local_tone_is_about_the_same_at_another_size() -> None:
+    scene = F.interpolate(random_image(1, 3, 8, 8), size=(128, 128), mode="bilinear")
+    params = torch.tensor([[2.0, -1.0]])
+    large = find_module("local_tone", "extended")(F.interpolate(scene, size=(512, 512), mode="bilinear"), params)
+    small = find_module("local_tone", "extended")(scene, params)
+    assert (F.adaptive_avg_pool2d(large, 128) - small).abs().max() < 0.02
+
+
 # Non-local means.
 
 
@@ -304,7 +455,7 @@ def test_wide_reaches_what_dark_raws_need() -> None:
 def test_unknown_names_say_what_there_is() -> None:
     with pytest.raises(PipelineError, match="exposure, gamma"):
         find_module("sharpness", "paper")
-    with pytest.raises(PipelineError, match="paper, released, wide"):
+    with pytest.raises(PipelineError, match="paper, released, wide, extended"):
         modules_of("narrow")
 
 

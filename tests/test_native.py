@@ -66,3 +66,38 @@ def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.Mon
     assert _spread([lambda i=i: i * i for i in range(20)]) == [i * i for i in range(20)]
     with pytest.raises(ZeroDivisionError):
         _spread([lambda: 1, lambda: 1 // 0, lambda: 2])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)
+def test_what_a_policy_sees_equals_pytorch(kernels: None, size: tuple[int, int]) -> None:
+    import torch.nn.functional as F
+
+    image = random(2, 3, *size)
+    torch.testing.assert_close(native.pool(image, 64), F.adaptive_avg_pool2d(image, 64), rtol=0, atol=1e-6)
+    kernel = torch.tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
+    luminance = (image * torch.tensor([0.27, 0.67, 0.06])[:, None, None]).sum(dim=1, keepdim=True)
+    expected = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(native.laplacian(image), expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("cell", [1, 3, 4, 50])
+def test_moments_equal_pytorch(kernels: None, cell: int) -> None:
+    from adaptiveisp.isp.guided import moments
+
+    image = random(1, 3, 37, 51)
+    rounding = max(1e-6, 1e-8 * cell**2)  # of a sum of so many
+    torch.testing.assert_close(native.moments(image[0], cell)[None], moments(image, cell), rtol=0, atol=rounding)
+
+
+def test_elementary_functions_are_good_to_a_millionth(kernels: None) -> None:
+    """Through the operations that use them, against float64, over their whole range."""
+    x = torch.cat([torch.logspace(-5, 0, 3000), torch.linspace(0, 1, 3072)]).reshape(1, 1, -1).expand(3, 1, -1)
+    x = x.contiguous()
+    target = torch.empty_like(x)
+    for exponent in (1 / 3, 0.45, 1.0, 2.2, 3.0):
+        native.chain(x, [("power", (exponent, 1e-5))], target)
+        exact = x.double().clamp(min=1e-5).pow(exponent)
+        assert ((target - exact).abs() / exact).max() < 1e-5 and (target - exact).abs().max() < 1e-6
+    native.chain(x, [("contrast", (1.0,))], target)
+    exact = x.double() * (0.5 - 0.5 * (torch.pi * x.double()).cos()) / (x.double() + 1e-6)
+    assert (target - exact).abs().max() < 1e-6

@@ -5,6 +5,7 @@ at each position is a fixed 3x3 filter over them, and the twelve results are int
 multiplication once, where filtering the zero-filled full-size planes would mostly multiply zeros.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from adaptiveisp import native
 from adaptiveisp.types import BAYER_PATTERNS
 
 Kernel = tuple[tuple[float, ...], ...]
@@ -73,14 +75,50 @@ def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor,
     return _interpolate(mosaic, pattern, _MALVAR)
 
 
+def compiled(
+    mosaic: Tensor, pattern: str, method: str, black: Sequence[float], scale: Sequence[float]
+) -> Float[Tensor, "3 height width"]:
+    """The mosaic with levels applied, clipped to [0, 1], demosaiced and clipped again, by the compiled kernel.
+
+    Args:
+        mosaic: (height, width), uint16 or float32, at least 4x4, on the CPU.
+        pattern: one of `BAYER_PATTERNS`.
+        method: "bilinear" or "malvar".
+        black, scale: (value - black)·scale is the light at each position of the 2x2 block, row by row.
+
+    Raises:
+        ValueError: as `bilinear`.
+    """
+    _check(tuple(mosaic.shape), pattern)
+    kernels = _BILINEAR if method == "bilinear" else _MALVAR
+    names = list(kernels)
+    filters = [
+        [kernel[y][x] / _KERNEL_SUM for y, x in ((2, 2), (2, 1), (1, 2), (2, 0), (0, 2), (1, 1))]
+        for kernel in kernels.values()
+    ]
+
+    def source(row: int, column: int, colour: str) -> int:
+        if pattern[2 * row + column] == colour:
+            return 0
+        return 1 + names.index(_direction(pattern, row, column, colour))
+
+    sources = [[[source(row, column, colour) for column in (0, 1)] for colour in "RGB"] for row in (0, 1)]
+    return native.demosaic(mosaic, black, scale, filters, sources)
+
+
+def _check(shape: tuple[int, ...], pattern: str) -> None:
+    if pattern not in BAYER_PATTERNS:
+        raise ValueError(f"unknown pattern {pattern!r}; choose one of {', '.join(BAYER_PATTERNS)}")
+    if len(shape) != 2 or min(shape) < SMALLEST_SIDE:
+        raise ValueError(f"a mosaic is a matrix of 4x4 or more, not {shape}")
+
+
 def _interpolate(
     mosaic: Float[Tensor, "height width"], pattern: str, kernels: dict[str, Kernel]
 ) -> Float[Tensor, "3 height width"]:
-    if pattern not in BAYER_PATTERNS:
-        raise ValueError(f"unknown pattern {pattern!r}; choose one of {', '.join(BAYER_PATTERNS)}")
-    if mosaic.ndim != 2 or min(mosaic.shape) < SMALLEST_SIDE or not mosaic.is_floating_point():
-        shape = tuple(mosaic.shape)
-        raise ValueError(f"a mosaic is a floating-point matrix of 4x4 or more, not {shape} {mosaic.dtype}")
+    _check(tuple(mosaic.shape), pattern)
+    if not mosaic.is_floating_point():
+        raise ValueError(f"a mosaic is a floating-point matrix, not {mosaic.dtype}")
     height, width = mosaic.shape
     padded = functional.pad(mosaic[None, None], (2, 2 + width % 2, 2, 2 + height % 2), mode="reflect")
     weight = _block_filters(pattern, kernels).to(mosaic)

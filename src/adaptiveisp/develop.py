@@ -8,7 +8,8 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.demosaic import bilinear, malvar
+from adaptiveisp import native
+from adaptiveisp.demosaic import bilinear, compiled, malvar
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.types import RawImage
 
@@ -42,6 +43,9 @@ def develop(
         red, green, blue = raw.camera_gains
         smallest = min(raw.camera_gains)
         gains = (red / smallest, green / smallest, blue / smallest)
+    if raw.pattern is not None and native.available():
+        rgb = _demosaic_compiled(raw, gains, demosaic)
+        return upright(rgb, raw.orientation).contiguous()
     data = torch.from_numpy(np.array(raw.data, dtype=np.float32, order="C"))
     if raw.pattern is None:
         black, scale = raw.black_level[0], 1.0 / (raw.white_level - raw.black_level[0])
@@ -50,6 +54,19 @@ def develop(
     else:
         rgb = DEMOSAICS[demosaic](_normalise_mosaic(data, raw, gains), raw.pattern).clamp_(0.0, 1.0)
     return upright(rgb, raw.orientation).contiguous()
+
+
+def _demosaic_compiled(
+    raw: RawImage, gains: tuple[float, float, float], demosaic: str
+) -> Float[Tensor, "3 height width"]:
+    """The same as `_normalise_mosaic` and the demosaicing, in one pass without any copy of the frame."""
+    assert raw.pattern is not None
+    exact = raw.data.dtype in (np.uint8, np.uint16)
+    data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
+    scale = [
+        gains["RGB".index(colour)] / (raw.white_level - raw.black_level[i]) for i, colour in enumerate(raw.pattern)
+    ]
+    return compiled(torch.from_numpy(data), raw.pattern, demosaic, raw.black_level, scale)
 
 
 def _normalise_mosaic(

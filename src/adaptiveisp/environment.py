@@ -101,9 +101,21 @@ def advance(
         params: parameters of each module for every image, by module name; only the chosen rows are used.
         horizon: the episode stops after so many steps, or with the action `STOP`.
     """
+    return counted(state, apply_chosen(state.image, modules, action, params), action, modules, horizon)
+
+
+def counted(
+    state: State, image: Image, action: Int[Tensor, " batch"], modules: Sequence[IspModule], horizon: int = HORIZON
+) -> State:
+    """The state after the actions, with the images that they made.
+
+    Args:
+        state: the state before.
+        image: what the chosen modules made of its images.
+        action, modules, horizon: as for `advance`.
+    """
     used = state.used.scatter(1, action[:, None], 1.0)
     step = state.step + 1
-    image = apply_chosen(state.image, modules, action, params)
     ends = (step >= horizon) | stops(action, modules)
     return State(image, used, step, torch.maximum(state.stopped, ends.to(step.dtype)))
 

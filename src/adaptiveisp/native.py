@@ -38,6 +38,12 @@ _FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
 _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "chain": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _POINTER, _POINTER, _INT], None),
     "sharpen": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT], None),
+    "demosaic": ([_POINTER, _INT, _POINTER, _LONG, _LONG, _LONG, _LONG, *[_POINTER] * 5], None),
+    "pool": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER], None),
+    "laplacian": ([_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER], _DOUBLE),
+    "moments": ([_POINTER, _POINTER, *[_LONG] * 5, _POINTER], None),
+    "guided": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _POINTER], None),
+    "local_tone": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], None),
     "nlm_scratch": ([], _LONG),
     "nlm_forward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], None),
     "nlm_backward_h": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),
@@ -90,12 +96,17 @@ _local = threading.local()
 _pools: dict[int, ThreadPoolExecutor] = {}
 
 
-def _scratch() -> int:
-    """Address of this thread's working memory for non-local means."""
-    if not hasattr(_local, "scratch"):
-        _local.scratch = torch.zeros(_kernel("nlm_scratch")(), dtype=torch.uint8)
-    address: int = _local.scratch.data_ptr()
+def _scratch(n_bytes: int) -> int:
+    """Address of this thread's working memory of at least so many bytes."""
+    if getattr(_local, "size", 0) < n_bytes:
+        _local.memory, _local.size = torch.zeros(n_bytes, dtype=torch.uint8), n_bytes
+    address: int = _local.memory.data_ptr()
     return address
+
+
+def _row_scratch(rows: int, width: int) -> int:
+    """Address of working memory for so many rows of float32, each a little longer than `width`."""
+    return _scratch(4 * rows * (width + 16))
 
 
 def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -171,6 +182,124 @@ def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tenso
     _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width)])
 
 
+def demosaic(
+    mosaic: Tensor,
+    black: Sequence[float],
+    scale: Sequence[float],
+    filters: Sequence[Sequence[float]],
+    sources: Sequence[Sequence[Sequence[int]]],
+) -> Float[Tensor, "3 height width"]:
+    """RGB in [0, 1] of a Bayer mosaic: (value - black)·scale, clipped, filtered, clipped, without any other copy.
+
+    Args:
+        mosaic: (height, width), uint16 or float32, contiguous, at least 4x4.
+        black, scale: by position in the 2x2 block, row by row.
+        filters: four, each six weights: of the centre, its two row neighbours, its two column neighbours, the two two
+            columns away, the two two rows away, the four diagonal ones.
+        sources: row parity → colour → column parity: 0 for the value recorded there, else 1 + number of the filter.
+    """
+    assert mosaic.is_contiguous() and mosaic.dtype in (torch.uint16, torch.float32)
+    height, width = mosaic.shape
+    target = torch.empty(3, height, width)
+    numbers = [torch.tensor(table, dtype=torch.float32) for table in (black, scale, filters)]
+    tables = [*numbers, torch.tensor(sources, dtype=torch.int32)]
+    addresses = [table.data_ptr() for table in tables]
+    kernel, is_float = _kernel("demosaic"), int(mosaic.dtype == torch.float32)
+
+    def work(start: int, stop: int) -> None:
+        place = (height, width, start, stop)
+        kernel(mosaic.data_ptr(), is_float, target.data_ptr(), *place, *addresses, _row_scratch(9, width))
+
+    _spread([partial(work, a, b) for a, b in _rows(height, width)])
+    return target
+
+
+def pool(image: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, "batch 3 n n"]:
+    """Means over an n x n grid of cells, as `adaptive_avg_pool2d`."""
+    image = image.contiguous()
+    batch, channels, height, width = image.shape
+    target = image.new_empty(batch, channels, n, n)
+    kernel = _kernel("pool")
+
+    def work(i: int, start: int, stop: int) -> None:
+        for c in range(channels):
+            address = (image[i, c].data_ptr(), target[i, c].data_ptr())
+            kernel(*address, height, width, n, start, stop, _row_scratch(1, width))
+
+    cells = _ranges(n, 1, max(1, LEAST_PIXELS * n // max(height * width, 1)))
+    _spread([partial(work, i, a, b) for i in range(batch) for a, b in cells])
+    return target
+
+
+def laplacian(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
+    """Mean absolute response of luminance to [1 -2 1; -2 4 -2; 1 -2 1] where that lies inside the image."""
+    image = image.contiguous()
+    batch, _, height, width = image.shape
+    kernel = _kernel("laplacian")
+
+    def work(i: int, start: int, stop: int) -> float:
+        found: float = kernel(image[i].data_ptr(), height, width, start, stop, _row_scratch(4, width))
+        return found
+
+    inner = [(1 + a, 1 + b) for a, b in _ranges(height - 2, 1, LEAST_PIXELS // width)]
+    tasks = [(i, a, b) for i in range(batch) for a, b in inner]
+    sums = torch.zeros(batch, dtype=torch.float64)
+    for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+        sums[i] += found
+    return (sums / ((height - 2) * (width - 2))).to(image.dtype)
+
+
+def moments(image: Float[Tensor, "3 height width"], cell: int) -> Float[Tensor, "6 rows columns"]:
+    """Means of r, g, b, L·r, L·g, L·b over cells of `cell` x `cell` pixels, as `isp.guided.moments`."""
+    height, width = image.shape[1:]
+    rows, columns = -(-height // cell), -(-width // cell)
+    target = image.new_empty(6, rows, columns)
+    kernel = _kernel("moments")
+
+    def work(start: int, stop: int) -> None:
+        kernel(image.data_ptr(), target.data_ptr(), height, width, cell, start, stop, _row_scratch(6, width))
+
+    _spread([partial(work, a, b) for a, b in _ranges(rows, 1, LEAST_PIXELS // (cell * width))])
+    return target
+
+
+def guided(image: Tensor, coarse: Float[Tensor, "6 rows columns"], cell: int, amount: float, target: Tensor) -> None:
+    """Writes x + amount·(a·L + b - x) into `target`.
+
+    Args:
+        image: (3, height, width), contiguous.
+        coarse: a of red, green, blue, then b of them, on a grid of cells; bilinear between their centres.
+        cell: side of a cell in pixels.
+        amount: in [0, 1].
+        target: as the image, another one.
+    """
+    _on_coarse("guided", image, coarse, target, cell, amount)
+
+
+def local_tone(
+    image: Tensor,
+    coarse: Float[Tensor, "2 rows columns"],
+    cell: int,
+    shadows: float,
+    highlights: float,
+    target: Tensor,
+) -> None:
+    """Writes x·2^(shadows·(1-t)² + highlights·t²), t = sqrt(a·L + b), into `target`; the rest as for `guided`."""
+    _on_coarse("local_tone", image, coarse, target, cell, shadows, highlights)
+
+
+def _on_coarse(name: str, image: Tensor, coarse: Tensor, target: Tensor, cell: int, *numbers: float) -> None:
+    assert image.is_contiguous() and coarse.is_contiguous() and target.is_contiguous()
+    height, width = image.shape[1:]
+    kernel = _kernel(name)
+
+    def work(start: int, stop: int) -> None:
+        addresses = (image.data_ptr(), coarse.data_ptr(), target.data_ptr())
+        kernel(*addresses, height, width, cell, start, stop, *numbers, _row_scratch(8, width))
+
+    _spread([partial(work, a, b) for a, b in _rows(height, width)])
+
+
 def _tasks(image: Float[Tensor, "batch 3 height width"]) -> list[tuple[int, int, int]]:
     """(image, first row, last row) of each part of a batch: whole images where there are enough for all threads."""
     batch, _, height, width = image.shape
@@ -198,7 +327,7 @@ def nlm_forward(
 
     def work(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), output[i].data_ptr(), total[i].data_ptr())
-        kernel(*planes, height, width, start, stop, exponents[i], _scratch())
+        kernel(*planes, height, width, start, stop, exponents[i], _scratch(_kernel("nlm_scratch")()))
 
     _spread([partial(work, *task) for task in _tasks(image)])
     return output, total
@@ -231,9 +360,11 @@ def nlm_backward(
         planes = (image[i].data_ptr(), ratio[i].data_ptr(), scalar[i].data_ptr())
         place = (height, width, start, stop, exponents[i])
         if grad_image is None:
-            found: float = _kernel("nlm_backward_h")(*planes, *place, _scratch())
+            found: float = _kernel("nlm_backward_h")(*planes, *place, _scratch(_kernel("nlm_scratch")()))
             return found
-        found = _kernel("nlm_backward")(*planes, grad_image[i].data_ptr(), *place, inverses[i], _scratch())
+        found = _kernel("nlm_backward")(
+            *planes, grad_image[i].data_ptr(), *place, inverses[i], _scratch(_kernel("nlm_scratch")())
+        )
         return found
 
     tasks = _tasks(image)

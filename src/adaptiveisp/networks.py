@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.environment import STOP, State
 from adaptiveisp.isp.module import IspModule
@@ -47,7 +48,8 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
             constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
             noise away, so that without the last a network cannot tell a noisy image from a clean one.
     """
-    pooled = F.adaptive_avg_pool2d(state.image, VIEW)
+    fast = native.takes(state.image) and not state.image.requires_grad
+    pooled = native.pool(state.image, VIEW) if fast else F.adaptive_avg_pool2d(state.image, VIEW)
     parts = [pooled, _planes(state.status)]
     if kind == "log":
         logarithm = _log(pooled)
@@ -62,10 +64,15 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
 
     Source: Immerkær 1996, "Fast Noise Variance Estimation".
     """
+    scale = math.sqrt(math.pi / 2) / 6
+    if min(image.shape[2:]) < 3:
+        return image.new_zeros(image.shape[0])
+    if native.takes(image) and not image.requires_grad:
+        return native.laplacian(image) * scale
     luminance = weighted_channel(image, LUMA)
     kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
     response: Tensor = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
-    return response * (math.sqrt(math.pi / 2) / 6)
+    return response * scale
 
 
 def _log(values: Tensor) -> Tensor:

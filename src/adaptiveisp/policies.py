@@ -27,7 +27,6 @@ TARGET_MEAN = 0.18
 """Mean luminance that auto-exposure aims at: photographic mid-grey, in linear light."""
 CLIPPED = 0.98
 """A pixel with a channel above this tells nothing about the illuminant."""
-BISECTION_STEPS = 30
 
 Start = Literal["raw", "auto-exposure"]
 STARTS: tuple[Start, ...] = ("raw", "auto-exposure")
@@ -226,17 +225,25 @@ def grey_world_gains(view: Float[Tensor, "3 height width"]) -> tuple[float, floa
 
 
 def exposure_to_mean(view: Float[Tensor, "3 height width"], target: float, low: float, high: float) -> float:
-    """Stops in [low, high] after which the mean luminance, each channel clipped at 1, is `target`; found by bisection.
+    """Stops in [low, high] after which the mean luminance, each channel clipped at 1, is `target`.
+
+    The mean is piecewise linear in the gain, with a corner where each value reaches 1: sorted by where that is, the
+    piece that holds `target` is found at once and solved.
 
     >>> round(exposure_to_mean(torch.full((3, 2, 2), 0.125), 0.25, -8, 8), 3)
     1.0
     """
-    weights = view.new_tensor(LUMA)[:, None, None]
-    for _ in range(BISECTION_STEPS):
-        middle = (low + high) / 2
-        mean = ((view * math.pow(2, middle)).clamp(max=1) * weights).sum(dim=0).mean()
-        low, high = (middle, high) if mean < target else (low, middle)
-    return (low + high) / 2
+    weights = (view.new_tensor(LUMA) / view[0].numel()).repeat_interleave(view[0].numel())
+    values, order = view.flatten().sort(descending=True)
+    weights = weights[order]
+    clipped = weights.cumsum(0) - weights  # of the values before: they are at 1 already
+    linear = (weights * values).flip(0).cumsum(0).flip(0)  # of the others, at a gain of 1
+    reached = (values > 0) & (clipped + linear / values.clamp(min=2.0**-60) >= target)  # when this value comes to 1
+    if not bool(reached.any()):
+        return high  # too much of the image is black
+    first = int(reached.to(torch.uint8).argmax())
+    gain = (target - float(clipped[first])) / max(float(linear[first]), 2.0**-60)
+    return min(max(math.log2(max(gain, 2.0**-60)), low), high)
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from adaptiveisp.checkpoint import PolicyHeader, load_policy_file
-from adaptiveisp.environment import STOP, actions_of, advance, start
+from adaptiveisp.environment import STOP, actions_of, counted, start
+from adaptiveisp.frozen import FrozenActor
+from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import Actor, observe, ruled_out
@@ -37,6 +40,11 @@ class StepwisePolicy:
         known = {module.name: module for module in actions_of(self.header.module_set, stop=True)}
         return tuple(known[name] for name in self.header.modules)
 
+    @cached_property
+    def frozen(self) -> FrozenActor:
+        """The networks for use, as they were when they were first asked: later training does not reach them."""
+        return FrozenActor(self.actor.eval())
+
     @property
     def settable(self) -> tuple[str, ...]:
         """Names of the modules it may choose."""
@@ -58,26 +66,34 @@ class StepwisePolicy:
             image: developed images, linear RGB in [0, 1].
             forced: action ids to take instead of the likeliest ones.
         """
-        modules = self.modules
+        modules, networks = self.modules, self.frozen
         stages = [list(plan) for plan in first_stages(image, self.header.start)]
         state = start(first_image(image, self.header.start, self.header.module_set), len(modules))
+        pictures, owned = list(state.image), self.header.start != "raw"
         n_steps = (self.steps or self.header.horizon) if forced is None else len(forced)
         running = [True] * len(stages)
         for step in range(n_steps):
+            view = observe(state, self.header.view)
+            if forced is None:
+                closed = ruled_out(state.used, modules) if self.header.once else None
+                action = networks.probs(view, closed).argmax(dim=1)
+            else:
+                action = torch.full_like(state.step.long(), forced[step])
+            running = [was and modules[index] is not STOP for was, index in zip(running, action.tolist(), strict=True)]
             if not any(running):
                 break
-            closed = ruled_out(state.used, modules) if self.header.once else None
-            choice = self.actor(observe(state, self.header.view), closed)
-            action = choice.probs.argmax(dim=1) if forced is None else torch.full_like(state.step.long(), forced[step])
+            features = networks.features(view)
             for i, index in enumerate(action.tolist()):
-                module = modules[index]
-                running[i] = running[i] and module is not STOP
-                if running[i]:
-                    row = choice.params[module.name][i].tolist()
-                    stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
-                else:
+                if not running[i]:
                     action[i] = modules.index(STOP)  # an image that has stopped stays as it is
-            state = advance(state, modules, action, choice.params, self.header.horizon)
+                    continue
+                module = modules[index]
+                row = networks.params(features[i : i + 1], module)[0].tolist()
+                stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
+                pictures[i] = run_one(pictures[i], [(module, row)], owned)
+            owned = True
+            image = pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
+            state = counted(state, image, action, modules, self.header.horizon)
         return [Pipeline(tuple(plan), self.header.module_set) for plan in stages], state.image
 
 

@@ -1,6 +1,6 @@
 """The ISP modules and the named sets of them.
 
-To add one: a file here that declares it, and its name in one of the lists below. A file declares `PAPER`, or its own
+To add one: a file here that declares it, and its name in `EXTENDED_FILES`. A file declares `PAPER`, or its own
 variant for a set: `make` takes the first of the names it is given that the file has.
 """
 
@@ -25,7 +25,10 @@ PAPER_FILES = (
 """The files of AdaptiveISP's ten modules, in the order of the action ids of released checkpoints."""
 
 WIDE_FILES = (*PAPER_FILES,)
-"""The files of the set `wide`; a new module of ours goes here, at the end."""
+"""The files of the set `wide`."""
+
+EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level")
+"""The files of the set `extended`: cheap modules beyond the paper's ten; a new module of ours goes here, at the end."""
 
 HELPER_FILES = ("srgb",)
 """Files of modules that a pipeline of any set may name but no policy chooses."""
@@ -50,10 +53,18 @@ RELEASED = make(PAPER_FILES, "RELEASED", "PAPER")
 WIDE = make(WIDE_FILES, "WIDE", "PAPER")
 """The ranges that real dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains to 3.3."""
 
+EXTENDED = make(EXTENDED_FILES, "EXTENDED", "WIDE", "PAPER")
+"""`WIDE`, a denoiser a tenth as costly, local tone mapping, gray world, an offset of black."""
+
 HELPERS = make(HELPER_FILES, "PAPER")
 """Helpers of every set."""
 
-MODULE_SETS: dict[str, tuple[IspModule, ...]] = {"paper": PAPER, "released": RELEASED, "wide": WIDE}
+MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
+    "paper": PAPER,
+    "released": RELEASED,
+    "wide": WIDE,
+    "extended": EXTENDED,
+}
 """What a policy may choose from, by name. A pipeline file names the set whose ranges its parameters keep."""
 
 
@@ -82,4 +93,15 @@ def find_module(name: str, module_set: str) -> IspModule:
     raise PipelineError(f"module {name!r} is unknown in the set {module_set!r}; choose from {names}")
 
 
-__all__ = ["HELPERS", "MODULE_SETS", "PAPER", "RELEASED", "WIDE", "IspModule", "Param", "find_module", "modules_of"]
+__all__ = [
+    "EXTENDED",
+    "HELPERS",
+    "MODULE_SETS",
+    "PAPER",
+    "RELEASED",
+    "WIDE",
+    "IspModule",
+    "Param",
+    "find_module",
+    "modules_of",
+]

@@ -1,10 +1,11 @@
 """Colour correction: a 3x3 matrix whose rows are divided by their sums."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 ENTRIES = ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb")
@@ -28,6 +29,12 @@ def ccm(image: Image, params: ParamTensor) -> Image:
     return torch.einsum("bij,bjhw->bihw", matrix, image)
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`; a row that sums to 0 gives NaN or infinity, as PyTorch does."""
+    rows = torch.tensor(params).reshape(3, 3)
+    return "matrix", (rows / rows.sum(dim=1, keepdim=True)).flatten().tolist()
+
+
 def zero_row(params: Mapping[str, float]) -> str | None:
     """What is wrong with a matrix that has a row whose sum is (nearly) 0; None where all rows are fine."""
     for row in ("r", "g", "b"):
@@ -45,4 +52,6 @@ PAPER = IspModule(
     1.9,
     forbidden=zero_row,
     source="Wang et al. 2024 (AdaptiveISP)",
+    pointwise=True,
+    operation=operation,
 )

@@ -1,9 +1,11 @@
 """Contrast: an S-curve of the luminance, blended in or out."""
 
 import math
+from collections.abc import Sequence
 
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 EPSILON = 1e-6
@@ -24,4 +26,18 @@ def contrast(image: Image, params: ParamTensor) -> Image:
     return image + amount * (image * (curve / (luminance + EPSILON)) - image)
 
 
-PAPER = IspModule("contrast", "Ct", (Param("amount", -1.0, 1.0, "", 0.0),), contrast, 2.1, source="Hu et al. 2018")
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "contrast", params
+
+
+PAPER = IspModule(
+    "contrast",
+    "Ct",
+    (Param("amount", -1.0, 1.0, "", 0.0),),
+    contrast,
+    2.1,
+    source="Hu et al. 2018",
+    pointwise=True,
+    operation=operation,
+)

@@ -1,7 +1,10 @@
 """Desaturation: towards the luminance."""
 
+from collections.abc import Sequence
+
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 
@@ -18,6 +21,18 @@ def desaturation(image: Image, params: ParamTensor) -> Image:
     return image + amount * (weighted_channel(image, LUMA) - image)
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "desaturation", params
+
+
 PAPER = IspModule(
-    "desaturation", "BW", (Param("amount", 0.0, 1.0, "", 0.0, "sigmoid"),), desaturation, 1.9, source="Hu et al. 2018"
+    "desaturation",
+    "BW",
+    (Param("amount", 0.0, 1.0, "", 0.0, "sigmoid"),),
+    desaturation,
+    1.9,
+    source="Hu et al. 2018",
+    pointwise=True,
+    operation=operation,
 )

@@ -1,15 +1,17 @@
 """The table of modules in docs/modules.md, from the modules' own declarations: `python -m adaptiveisp.isp.docs`."""
 
-from adaptiveisp.isp import HELPERS, PAPER, WIDE, IspModule
+from adaptiveisp.isp import EXTENDED, HELPERS, PAPER, IspModule
 
 HEADER = """# Modules
 
 Made by `python -m adaptiveisp.isp.docs > docs/modules.md` from the declarations in `src/adaptiveisp/isp/`; a test holds
-it up to date. A pipeline file names modules and parameters as here. Its set is `wide` unless it says
-`"module_set": "paper"` (or `"released"`, the paper's ranges with the released code's red grey). The cost is the
-paper's table, in milliseconds; a module of your own starts with your own measurement.
+it up to date. A pipeline file names modules and parameters as here. Its set is `extended` unless it says
+`"module_set": "wide"` (the ten of the paper, with the same ranges), `"paper"` or `"released"` (the paper's ranges,
+the latter with the released code's red grey). The cost is the paper's table, in milliseconds; that of modules which are
+not in it was measured against its others ([performance](performance.md)); `adaptiveisp bench --write-costs` measures
+them all on your machine.
 
-| module | parameter | range in `wide` | range in `paper` | neutral | cost ms | source |
+| module | parameter | range in `extended` | range in `paper` | neutral | cost ms | source |
 |---|---|---|---|---|---:|---|
 """
 
@@ -17,7 +19,7 @@ paper's table, in milliseconds; a module of your own starts with your own measur
 def module_table() -> str:
     """The text of docs/modules.md."""
     paper = {module.name: module for module in PAPER}
-    rows = [row for module in (*WIDE, *HELPERS) for row in _rows(module, paper.get(module.name))]
+    rows = [row for module in (*EXTENDED, *HELPERS) for row in _rows(module, paper.get(module.name))]
     return HEADER + "\n".join(rows) + "\n"
 
 

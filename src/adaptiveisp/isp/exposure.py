@@ -1,6 +1,9 @@
 """Exposure: y = x · 2^EV."""
 
+from collections.abc import Sequence
+
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 
@@ -16,10 +19,16 @@ def exposure(image: Image, params: ParamTensor) -> Image:
     return image * params[:, 0].exp2()[:, None, None, None]
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "scale", [2.0 ** params[0]] * 3
+
+
 def make_exposure(limit: float) -> IspModule:
     """Exposure reaching ±`limit` stops."""
     ev = Param("ev", -limit, limit, "stops", 0.0)
-    return IspModule("exposure", "E", (ev,), exposure, 1.7, source="Hu et al. 2018")
+    source = "Hu et al. 2018"
+    return IspModule("exposure", "E", (ev,), exposure, 1.7, source=source, pointwise=True, operation=operation)
 
 
 PAPER = make_exposure(3.5)

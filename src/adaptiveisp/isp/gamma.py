@@ -1,8 +1,10 @@
 """Gamma: y = max(x, floor)^γ."""
 
+from collections.abc import Sequence
 from functools import partial
 
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 PAPER_FLOOR = 0.001
@@ -25,10 +27,24 @@ def gamma(image: Image, params: ParamTensor, floor: float = PAPER_FLOOR) -> Imag
     return image.clamp(min=floor).pow(params[:, 0][:, None, None, None])
 
 
+def operation(params: Sequence[float], floor: float) -> Operation:
+    """The same for `native.chain`."""
+    return "power", (params[0], floor)
+
+
 def make_gamma(floor: float) -> IspModule:
     """Gamma with γ in [1/3, 3] on values of at least `floor`."""
     exponent = Param("gamma", 1 / 3, 3.0, "", 1.0, "log")
-    return IspModule("gamma", "G", (exponent,), partial(gamma, floor=floor), 2.0, source="Hu et al. 2018")
+    return IspModule(
+        "gamma",
+        "G",
+        (exponent,),
+        partial(gamma, floor=floor),
+        2.0,
+        source="Hu et al. 2018",
+        pointwise=True,
+        operation=partial(operation, floor=floor),
+    )
 
 
 PAPER = make_gamma(PAPER_FLOOR)

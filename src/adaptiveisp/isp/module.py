@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.errors import PipelineError
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 Logits = Float[Tensor, "batch n_params"]
@@ -121,6 +122,10 @@ class IspModule:
         inverse: physical values by name → the outputs for which `head` gives them; needed beside a `head`.
         forbidden: says why parameters that are each in range make no sense together, None where they do.
         source: where the operation comes from.
+        pointwise: whether a pixel of the result depends on that pixel alone, so that an image may be cut anywhere.
+        operation: parameters in order → the same as an operation of `native.chain`, for a pointwise module.
+        fast: (image, parameters in order, target) writes the clipped result into the target, by kernels of `native`;
+            for a module that is not pointwise. `function` must give the same numbers to 1e-5.
     """
 
     name: str
@@ -132,6 +137,9 @@ class IspModule:
     inverse: Callable[[Mapping[str, float]], Sequence[float]] | None = None
     forbidden: Callable[[Mapping[str, float]], str | None] | None = None
     source: str = ""
+    pointwise: bool = False
+    operation: Callable[[Sequence[float]], Operation] | None = None
+    fast: Callable[[Tensor, Sequence[float], Tensor], None] | None = None
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
         """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.

@@ -11,11 +11,12 @@ import torch
 from adaptiveisp.errors import PipelineError
 from adaptiveisp.files import read_json, write_json
 from adaptiveisp.isp import IspModule, find_module, modules_of
+from adaptiveisp.isp.execute import Call, run
 from adaptiveisp.types import Image
 
 VERSION = 1
-DEFAULT_SET = "wide"
-"""Ranges that a pipeline file without "module_set" is held to: the widest."""
+DEFAULT_SET = "extended"
+"""Modules and ranges that a pipeline file without "module_set" is held to: the widest."""
 
 START_KEY = "start"
 """Key of a pipeline file that names a heuristic fitted to each image: such a file is a policy, no pipeline alone."""
@@ -77,12 +78,21 @@ class Pipeline:
     def render(self, image: Image) -> Image:
         """The image after all stages; every image of the batch gets the same parameters.
 
+        Where no gradient of the image is wanted, the fast path of `execute` does it, with the same numbers to 1e-5.
+
         Args:
             image: developed image, linear RGB in [0, 1].
         """
-        for step in self.steps(image):
-            image = step
-        return image
+        if image.requires_grad and torch.is_grad_enabled():
+            for step in self.steps(image):
+                image = step
+            return image
+        return run(image, self.calls)
+
+    @property
+    def calls(self) -> list[Call]:
+        """Modules and parameters in order, as `execute.run` takes them."""
+        return [(m, list(stage.params.values())) for m, stage in zip(self.modules, self.stages, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
         """The contents of a pipeline file."""

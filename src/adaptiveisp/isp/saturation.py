@@ -1,10 +1,13 @@
 """Saturation: HSV saturation raised most at half value; hue and value kept."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 STRENGTH = 0.8
@@ -56,11 +59,25 @@ def saturation_released(image: Image, params: ParamTensor) -> Image:
     return torch.where(chroma > BLACK, saturation(image, params), image + amount * (reddened - image))
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """`saturation` for `native.chain`."""
+    return "saturation", params
+
+
 def make_saturation(released: bool) -> IspModule:
     """Saturation; `released` reproduces the original's red grey."""
     function = saturation_released if released else saturation
     amount = Param("amount", 0.0, 1.0, "", 0.0, "sigmoid")
-    return IspModule("saturation", "S+", (amount,), function, 2.0, source="Hu et al. 2018")
+    return IspModule(
+        "saturation",
+        "S+",
+        (amount,),
+        function,
+        2.0,
+        source="Hu et al. 2018",
+        pointwise=True,
+        operation=None if released else operation,
+    )
 
 
 PAPER = make_saturation(released=False)

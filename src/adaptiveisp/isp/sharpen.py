@@ -1,8 +1,12 @@
 """Sharpen: extrapolation away from a 3x3 blur."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from adaptiveisp import native
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
 
@@ -36,6 +40,17 @@ def sharpen(image: Image, params: ParamTensor) -> Image:
     return (factor * image + (1 - factor) * smooth(image)).clamp(0, 1)
 
 
+def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
+    """The same by the compiled kernel."""
+    native.sharpen(image, params[0], target)
+
+
 PAPER = IspModule(
-    "sharpen", "Shr", (Param("factor", 0.0, 10.0, "", 1.0),), sharpen, 6.3, source="Wang et al. 2024 (AdaptiveISP)"
+    "sharpen",
+    "Shr",
+    (Param("factor", 0.0, 10.0, "", 1.0),),
+    sharpen,
+    6.3,
+    source="Wang et al. 2024 (AdaptiveISP)",
+    fast=fast,
 )

@@ -1,7 +1,10 @@
 """The sRGB curve: linear light → display code values, without parameters."""
 
+from collections.abc import Sequence
+
 from adaptiveisp.color import srgb_encode
 from adaptiveisp.isp.module import IspModule
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 
@@ -17,5 +20,10 @@ def srgb(image: Image, params: ParamTensor) -> Image:
     return srgb_encode(image)
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "srgb", ()
+
+
 # Not one of the paper's ten: the heuristic baseline ends with it. Its cost is set to gamma's, the same kind of power.
-PAPER = IspModule("srgb", "sRGB", (), srgb, 2.0, source="IEC 61966-2-1")
+PAPER = IspModule("srgb", "sRGB", (), srgb, 2.0, source="IEC 61966-2-1", pointwise=True, operation=operation)

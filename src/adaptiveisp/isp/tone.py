@@ -1,8 +1,11 @@
 """Tone: a piecewise linear curve of eight slopes."""
 
+from collections.abc import Sequence
+
 import torch
 
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 SEGMENTS = 8
@@ -24,6 +27,12 @@ def tone(image: Image, params: ParamTensor) -> Image:
     return curve * (SEGMENTS / params.sum(dim=1))[:, None, None, None]
 
 
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`: a sum of hinges, one where each piece begins."""
+    slopes = [slope * SEGMENTS / sum(params) for slope in params]
+    return "curve", [after - before for before, after in zip((0.0, *slopes), slopes, strict=False)]
+
+
 PAPER = IspModule(
     "tone",
     "T",
@@ -31,4 +40,6 @@ PAPER = IspModule(
     tone,
     2.7,
     source="Hu et al. 2018 (Exposure)",
+    pointwise=True,
+    operation=operation,
 )

@@ -1,13 +1,14 @@
 """White balance: one gain a channel, luminance kept."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import torch
 
 from adaptiveisp.color import LUMA
 from adaptiveisp.isp.module import IspModule, Logits, Param
+from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
 
 EPSILON = 1e-5
@@ -25,6 +26,11 @@ def white_balance(image: Image, params: ParamTensor) -> Image:
     Source: Hu et al. 2018 (Exposure), section 4.
     """
     return image * params[:, :, None, None]
+
+
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "scale", params
 
 
 def balance_head(logits: Logits, limit: float) -> ParamTensor:
@@ -65,6 +71,8 @@ def make_white_balance(limit: float) -> IspModule:
         head=partial(balance_head, limit=limit),
         inverse=partial(balance_inverse, limit=limit),
         source="Hu et al. 2018",
+        pointwise=True,
+        operation=operation,
     )
 
 

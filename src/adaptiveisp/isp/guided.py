@@ -1,0 +1,63 @@
+"""The guided filter with luminance as its guide, its coefficients worked out on a coarse grid. Not a module itself.
+
+In a window every channel is taken for a line a·L + b over the luminance L, by least squares with a ridge ε:
+a = cov(L, x) / (var(L) + ε), b = mean(x) - a·mean(L). Where luminance varies by less than sqrt ε, a is small and the
+window's mean remains; at edges a keeps the structure. a and b are averaged over windows again and used at each pixel.
+Windows are 3x3 cells; a cell's moments are those of all its pixels, and between cell centres a and b are interpolated.
+
+Source: He, Sun, Tang 2013, "Guided Image Filtering", equations 5, 6 and 8; He and Sun 2015, "Fast Guided Filter", for
+the coarse grid. Differs: moments are taken over all pixels, not over a subsampled image, which would miss the noise.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.types import Image
+
+Coarse = Float[Tensor, "batch planes rows columns"]
+LEAST = 1e-12
+"""Added to the variance: where it is 0 and ε too, the mean is left."""
+
+
+def moments(image: Image, cell: int) -> Float[Tensor, "batch 6 rows columns"]:
+    """Means of r, g, b, L·r, L·g, L·b over cells of `cell` x `cell` pixels; the last ones repeat the border."""
+    planes = torch.cat([image, weighted_channel(image, LUMA) * image], dim=1)
+    right, below = -image.shape[3] % cell, -image.shape[2] % cell
+    return F.avg_pool2d(F.pad(planes, (0, right, 0, below), mode="replicate"), cell)
+
+
+def window_mean(planes: Coarse) -> Coarse:
+    """Means over 3x3 cells, the border repeated."""
+    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+
+
+def coefficients(
+    cells: Float[Tensor, "batch 6 rows columns"], ridge: Float[Tensor, "batch 1 1 1"]
+) -> Float[Tensor, "batch 6 rows columns"]:
+    """a of red, green, blue and b of them, averaged over windows.
+
+    Args:
+        cells: from `moments`.
+        ridge: ε of each image, a variance of luminance.
+    """
+    means = window_mean(cells)
+    colour, products = means[:, :3], means[:, 3:]
+    luminance = weighted_channel(colour, LUMA)
+    covariance = products - luminance * colour
+    variance = weighted_channel(covariance, LUMA)
+    slope = covariance / (variance.clamp(min=0) + ridge + LEAST)
+    return window_mean(torch.cat([slope, colour - slope * luminance], dim=1))
+
+
+def to_pixels(coarse: Coarse, cell: int, height: int, width: int) -> Float[Tensor, "batch planes height width"]:
+    """The planes at every pixel, bilinear between cell centres."""
+    if cell == 1:
+        return coarse
+    size = (coarse.shape[2] * cell, coarse.shape[3] * cell)
+    fine = F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    return fine[:, :, :height, :width]

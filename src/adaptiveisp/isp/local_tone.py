@@ -1,0 +1,75 @@
+"""Local tone: shadows lifted and highlights lowered by what surrounds a pixel, so that details keep their contrast."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from adaptiveisp import native
+from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.guided import coefficients, moments, to_pixels
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.types import Image, ParamTensor
+
+GRID = 64
+"""Cells on the longer side: the base is as coarse on a small view as on the full frame."""
+EDGE = 0.1
+"""Standard deviation of luminance from which an edge is kept in the base."""
+LEAST_BASE = 1e-6
+"""Keeps the slope of the square root finite."""
+PLANES = 2
+
+
+def cell_of(height: int, width: int) -> int:
+    """Side of a cell in pixels.
+
+    >>> cell_of(312, 416), cell_of(3000, 4000), cell_of(20, 30)
+    (6, 62, 1)
+    """
+    return max(1, max(height, width) // GRID)
+
+
+def base_coefficients(cells: Tensor) -> Tensor:
+    """The planes a and b of the base a·L + b: luminance filtered by itself."""
+    ridge = cells.new_full((cells.shape[0], 1, 1, 1), EDGE**2)
+    both = coefficients(cells, ridge)
+    return torch.cat([weighted_channel(both[:, :3], LUMA), weighted_channel(both[:, 3:], LUMA)], dim=1)
+
+
+def local_tone(image: Image, params: ParamTensor) -> Image:
+    """x·2^(shadows·(1-t)² + highlights·t²), t = sqrt(base), base the luminance smoothed but for its edges.
+
+    All channels get the same gain, so that hue and saturation stay.
+
+    Args:
+        image: RGB in [0, 1].
+        params: column 0: shadows, column 1: highlights, in stops.
+
+    Source: a base layer that is changed and details that are not, Durand and Dorsey 2002; the base by He et al. 2013.
+    Differs: the gain is a curve of the base's square root, about its lightness, instead of a compressed logarithm.
+    """
+    height, width = image.shape[2:]
+    cell = cell_of(height, width)
+    fine = to_pixels(base_coefficients(moments(image, cell)), cell, height, width)
+    base = fine[:, :1] * weighted_channel(image, LUMA) + fine[:, 1:]
+    lightness = base.clamp(LEAST_BASE, 1).sqrt()
+    shadows, highlights = params[:, 0][:, None, None, None], params[:, 1][:, None, None, None]
+    return image * (shadows * (1 - lightness).square() + highlights * lightness.square()).exp2()
+
+
+def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
+    """The same by the compiled kernels."""
+    cell = cell_of(image.shape[1], image.shape[2])
+    coarse = base_coefficients(native.moments(image, cell)[None])[0].contiguous()
+    native.local_tone(image, coarse, cell, params[0], params[1], target)
+
+
+EXTENDED = IspModule(
+    "local_tone",
+    "LT",
+    (Param("shadows", -2.0, 3.0, "stops", 0.0), Param("highlights", -2.0, 2.0, "stops", 0.0)),
+    local_tone,
+    2.6,
+    source="Durand and Dorsey 2002",
+    fast=fast,
+)

@@ -15,6 +15,7 @@ from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
+COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
 
 
@@ -60,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_demo, _add_run, _add_train, _add_eval, _add_synth, _add_import, _add_weights):
+    for add in (_add_demo, _add_run, _add_train, _add_eval, _add_synth, _add_bench, _add_import, _add_weights):
         add(commands)
     return parser
 
@@ -173,6 +174,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
     parser.add_argument("--size", type=_size, default=416, metavar="N", help="longer side in pixels (default 416)")
     parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="steps of step-wise policies")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
     parser.add_argument(
         "--resamples",
@@ -233,6 +235,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
     parser.add_argument("--discount", type=_unit, metavar="G", help="of the next value (default: the preset's)")
     parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument(
         "--set",
         dest="changes",
@@ -243,6 +246,27 @@ def _add_train(commands: Any) -> None:
     )
     _common(parser)
     parser.set_defaults(command="train", seed=None)
+
+
+def _add_bench(commands: Any) -> None:
+    parser = commands.add_parser(
+        "bench",
+        help="how fast this machine is; its cost table",
+        description="Times every module, chains of them and policies against a copy of the image and the detector.",
+    )
+    parser.add_argument(
+        "--size", type=_size, default=512, metavar="N", help="side of the image in pixels (default 512)"
+    )
+    parser.add_argument("--repeats", type=_positive, default=15, metavar="N", help="runs of each (default 15)")
+    parser.add_argument(
+        "--detector", default="yolov3-tiny", metavar="D", help=f"{DETECTOR_HELP}; or none (default yolov3-tiny)"
+    )
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the timings as JSON")
+    parser.add_argument(
+        "--write-costs", type=Path, metavar="FILE.json", help="write the modules' times as a cost table"
+    )
+    _common(parser)
+    parser.set_defaults(command="bench")
 
 
 def _add_import(commands: Any) -> None:

@@ -152,6 +152,7 @@ def run(options: argparse.Namespace) -> int:
 
 def evaluate_policies(options: argparse.Namespace) -> int:
     """Scores policies and detectors on labelled data."""
+    from adaptiveisp.costs import PAPER, load_costs
     from adaptiveisp.datasets import open_dataset
     from adaptiveisp.detectors import load_detector
     from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
@@ -166,14 +167,15 @@ def evaluate_policies(options: argparse.Namespace) -> int:
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
     detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector)]
+    costs = load_costs(options.costs) if options.costs else {}
     for kind, names in (("policies", [p.name for p in policies]), ("detectors", [d.name for d in detectors])):
         if len(set(names)) < len(names):
             raise UsageError(f"two {kind} have the same name ({', '.join(names)}); rename a file")
     out = prepare_output_folder(options.out, options.overwrite)
-    settings = EvaluationOptions(options.size, options.camera_white_balance, options.workers, device)
+    settings = EvaluationOptions(options.size, options.camera_white_balance, options.workers, device, costs)
     with _progress(options, len(dataset.samples), "eval") as bar:
         found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
-    origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors})
+    origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors}, str(options.costs or PAPER))
     report = build_report(
         found.results,
         found.categories,
@@ -253,7 +255,7 @@ def train(options: argparse.Namespace) -> int:
     options.device = "cpu"  # what "auto" means here
     device = _set_up_torch(options)
     if options.resume is not None:
-        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out")
+        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
         given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
         given += ["--limit"] if options.limit else []
         if given or options.changes:
@@ -292,6 +294,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
+    from adaptiveisp.costs import load_costs
     from adaptiveisp.settings import parse_changes
     from adaptiveisp.training import read_config, resolve
 
@@ -301,6 +304,8 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
+    if options.costs:
+        settings["costs"] = load_costs(options.costs)
     if options.limit:
         train["limit"] = options.limit
     if train.get("dev") and not train.get("dev_images"):
@@ -326,6 +331,42 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     numbers = sum(parameter.numel() for parameter in actor.parameters())
     print(f"{options.out}: {numbers:,} actor parameters, modules {', '.join(header.modules)}")
     return DONE
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Measures this machine."""
+    from adaptiveisp.benchmark import module_costs, run_benchmark, to_json
+    from adaptiveisp.costs import save_costs
+    from adaptiveisp.detectors import load_detector
+    from adaptiveisp.files import write_json
+    from adaptiveisp.native import available
+    from adaptiveisp.provenance import provenance
+
+    device = _set_up_torch(options)
+    for path in (options.out, options.write_costs):
+        if path is not None and path.exists() and not options.overwrite:
+            raise UsageError(f"{path}: exists already; choose another name or add --overwrite")
+    detector = load_detector(options.detector, device) if options.detector != "none" else None
+    timings = run_benchmark(options.size, options.repeats, detector, device)
+    origin = provenance(options.seed, {detector.name: detector.weights_sha256} if detector else None)
+    rows = to_json(timings)
+    if options.out is not None:
+        facts = {"size": options.size, "repeats": options.repeats, "device": device, "compiled": available()}
+        write_json(options.out, {**facts, "timings": rows, "provenance": origin})
+    if options.write_costs is not None:
+        save_costs(options.write_costs, module_costs(timings), options.size, origin)
+    if not options.quiet:
+        header = ("what", "ms", "copies", "detector forwards", "plain ms", "faster than plain")
+        print(_table(header, [_bench_row(row) for row in rows]))
+        kernels = "compiled" if available() else "not compiled or turned off"
+        place = f"{options.size}x{options.size}, {device}, {origin['threads']} threads, kernels {kernels}"
+        print(f"{place}; medians of {options.repeats} interleaved runs")
+    return DONE
+
+
+def _bench_row(row: dict[str, Any]) -> tuple[str, ...]:
+    formats = {"ms": ".2f", "copies": ".1f", "detector_forwards": ".3f", "plain_ms": ".2f", "faster_than_plain": ".1f"}
+    return (row["name"], *(format(row[key], form) if key in row else "" for key, form in formats.items()))
 
 
 def weights_list(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from adaptiveisp.classes import ClassMap, map_classes
 from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
+from adaptiveisp.costs import Costs, cost_of
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
@@ -33,12 +34,14 @@ class EvaluationOptions:
         camera_white_balance: apply the camera's own gains before a policy sees the image.
         workers: processes that read raws; 0 reads in this one.
         device: where modules and detectors run.
+        costs: module → milliseconds, for the reported cost; empty for the paper's table.
     """
 
     size: int
     camera_white_balance: bool = False
     workers: int = 0
     device: str = "cpu"
+    costs: Costs = field(default_factory=dict)
 
 
 @dataclass
@@ -111,7 +114,7 @@ def evaluate(
             for policy, picture in zip(policies, rendered, strict=True):
                 for detector, class_map in zip(detectors, maps, strict=True):
                     scored = _score(sample, found[policy.name, detector.name], class_map)
-                    _collect(collected[policy.name, detector.name], scored, picture)
+                    _collect(collected[policy.name, detector.name], scored, picture, options.costs)
                 if number % stride == 0 and len(sheets[policy.name]) < SHEET_TILES:
                     boxes = found[policy.name, detectors[0].name]
                     sheets[policy.name].append(_tile(sample, picture, boxes, detectors[0].class_names))
@@ -200,12 +203,12 @@ def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImag
     )
 
 
-def _collect(into: _Collected, scored: ScoredImage, picture: Rendered) -> None:
+def _collect(into: _Collected, scored: ScoredImage, picture: Rendered, costs: Costs) -> None:
     into.scored.append(scored)
     into.ms.append(picture.milliseconds)
     if picture.pipeline is not None:
         into.modules.append(len(picture.pipeline.stages))
-        into.cost_ms.append(picture.pipeline.cost_ms)
+        into.cost_ms.append(cost_of(picture.pipeline, costs))
 
 
 def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:

@@ -11,8 +11,9 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
@@ -42,6 +43,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "pool": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER], None),
     "laplacian": ([_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER], _DOUBLE),
     "moments": ([_POINTER, _POINTER, *[_LONG] * 5, _POINTER], None),
+    "coefficients": ([_POINTER, _POINTER, _LONG, _LONG, _FLOAT, _POINTER], None),
     "guided": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _POINTER], None),
     "local_tone": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], None),
     "nlm_scratch": ([], _LONG),
@@ -79,6 +81,20 @@ def _functions() -> dict[str, Any] | None:
 def available() -> bool:
     """Whether the kernels are compiled and not turned off."""
     return os.environ.get(SWITCH) != "0" and _functions() is not None
+
+
+@contextmanager
+def turned_off() -> Iterator[None]:
+    """Everything inside runs as if the kernels were not compiled; for comparisons, in one thread only."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SWITCH]
+        else:
+            os.environ[SWITCH] = before
 
 
 def takes(*tensors: Tensor) -> bool:
@@ -162,14 +178,14 @@ def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation
         operations: in order.
         target: as the image.
     """
-    numbers = torch.zeros(len(operations), CONSTANTS)
-    for row, (_, constants) in zip(numbers, operations, strict=True):
-        row[: len(constants)] = torch.tensor(constants)
-    codes = torch.tensor([OPERATIONS.index(name) for name, _ in operations], dtype=torch.int32)
+    numbers = (_FLOAT * (CONSTANTS * len(operations)))()
+    for i, (_, constants) in enumerate(operations):
+        numbers[CONSTANTS * i : CONSTANTS * i + len(constants)] = list(constants)
+    codes = (_INT * len(operations))(*(OPERATIONS.index(name) for name, _ in operations))
     assert image.is_contiguous() and target.is_contiguous() and image.shape == target.shape
     kernel, pixels = _kernel("chain"), image.shape[1] * image.shape[2]
     fixed = (image.data_ptr(), target.data_ptr(), pixels)
-    program = (codes.data_ptr(), numbers.data_ptr(), len(operations))
+    program = (ctypes.addressof(codes), ctypes.addressof(numbers), len(operations))
     parts = _ranges(pixels, 1024, LEAST_PIXELS)
     _spread([partial(kernel, *fixed, a, b, *program) for a, b in parts])
 
@@ -260,6 +276,15 @@ def moments(image: Float[Tensor, "3 height width"], cell: int) -> Float[Tensor, 
         kernel(image.data_ptr(), target.data_ptr(), height, width, cell, start, stop, _row_scratch(6, width))
 
     _spread([partial(work, a, b) for a, b in _ranges(rows, 1, LEAST_PIXELS // (cell * width))])
+    return target
+
+
+def coefficients(cells: Float[Tensor, "6 rows columns"], ridge: float) -> Float[Tensor, "6 rows columns"]:
+    """The guided filter's a of red, green, blue, then b of them, from the moments of cells, as `isp.guided`'s."""
+    _, rows, columns = cells.shape
+    target = torch.empty_like(cells)
+    scratch = _scratch(4 * (6 * rows * columns + columns + 16))
+    _kernel("coefficients")(cells.data_ptr(), target.data_ptr(), rows, columns, ridge, scratch)
     return target
 
 

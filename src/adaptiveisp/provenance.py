@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("torch", "numpy", "rawpy", "imagecodecs", "tifffile", "pillow", "faster-coco-eval")
-COST_TABLE = "paper"
-"""Name of the table that module costs are taken from."""
 
 
-def provenance(seed: int, weights: Mapping[str, str] | None = None) -> dict[str, Any]:
+def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:
     """Version, commit, library versions, processor, threads, seed, weights' hashes, cost table and command.
 
     Args:
         seed: the seed of this run.
         weights: detector name → SHA-256 of its weights.
+        cost_table: name of the table that module costs are taken from.
     """
     import torch
 
@@ -34,7 +33,7 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None) -> dict[str,
         "threads": torch.get_num_threads(),
         "seed": seed,
         "weights_sha256": dict(weights or {}),
-        "cost_table": COST_TABLE,
+        "cost_table": cost_table,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 

@@ -32,6 +32,7 @@ from PIL import Image as PilImage
 from adaptiveisp import runlog
 from adaptiveisp.classes import map_classes
 from adaptiveisp.coco_map import coco_average_precision
+from adaptiveisp.costs import Costs
 from adaptiveisp.datasets import Dataset, open_dataset
 from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
@@ -244,6 +245,7 @@ class Run:
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
         self.dev = open_dev(options)
         self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
+        self.costs: Costs = getattr(settings, "costs", {})
         self.best: float | None = None
         self.best_ap50: float | None = None
         self.stopping = False
@@ -309,7 +311,7 @@ class Run:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
         learner = self.learner
         with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-            found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE))
+            found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE, costs=self.costs))
         self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
         score = coco_average_precision(result.scored, found.categories)

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
-from adaptiveisp.isp.guided import coefficients, moments, to_pixels
+from adaptiveisp.isp.guided import LEAST, coefficients, moments, to_pixels
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
 
@@ -33,8 +32,7 @@ def guided_denoise(image: Image, params: ParamTensor) -> Image:
 
 def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
     """The same by the compiled kernels."""
-    ridge = torch.full((1, 1, 1, 1), params[0] ** 2)
-    coarse = coefficients(native.moments(image, CELL)[None], ridge)[0].contiguous()
+    coarse = native.coefficients(native.moments(image, CELL), params[0] ** 2 + LEAST)
     native.guided(image, coarse, CELL, params[1], target)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
-from adaptiveisp.isp.guided import coefficients, moments, to_pixels
+from adaptiveisp.isp.guided import LEAST, coefficients, moments, to_pixels
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
 
@@ -17,7 +18,6 @@ EDGE = 0.1
 """Standard deviation of luminance from which an edge is kept in the base."""
 LEAST_BASE = 1e-6
 """Keeps the slope of the square root finite."""
-PLANES = 2
 
 
 def cell_of(height: int, width: int) -> int:
@@ -29,10 +29,8 @@ def cell_of(height: int, width: int) -> int:
     return max(1, max(height, width) // GRID)
 
 
-def base_coefficients(cells: Tensor) -> Tensor:
-    """The planes a and b of the base a·L + b: luminance filtered by itself."""
-    ridge = cells.new_full((cells.shape[0], 1, 1, 1), EDGE**2)
-    both = coefficients(cells, ridge)
+def base_planes(both: Float[Tensor, "batch 6 rows columns"]) -> Float[Tensor, "batch 2 rows columns"]:
+    """The planes a and b of the base a·L + b, luminance filtered by itself, from those of the three channels."""
     return torch.cat([weighted_channel(both[:, :3], LUMA), weighted_channel(both[:, 3:], LUMA)], dim=1)
 
 
@@ -50,7 +48,8 @@ def local_tone(image: Image, params: ParamTensor) -> Image:
     """
     height, width = image.shape[2:]
     cell = cell_of(height, width)
-    fine = to_pixels(base_coefficients(moments(image, cell)), cell, height, width)
+    both = coefficients(moments(image, cell), image.new_full((image.shape[0], 1, 1, 1), EDGE**2))
+    fine = to_pixels(base_planes(both), cell, height, width)
     base = fine[:, :1] * weighted_channel(image, LUMA) + fine[:, 1:]
     lightness = base.clamp(LEAST_BASE, 1).sqrt()
     shadows, highlights = params[:, 0][:, None, None, None], params[:, 1][:, None, None, None]
@@ -60,7 +59,8 @@ def local_tone(image: Image, params: ParamTensor) -> Image:
 def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
     """The same by the compiled kernels."""
     cell = cell_of(image.shape[1], image.shape[2])
-    coarse = base_coefficients(native.moments(image, cell)[None])[0].contiguous()
+    both = native.coefficients(native.moments(image, cell), EDGE**2 + LEAST)[None]
+    coarse = base_planes(both)[0].contiguous()
     native.local_tone(image, coarse, cell, params[0], params[1], target)
 
 

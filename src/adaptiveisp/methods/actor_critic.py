@@ -85,7 +85,7 @@ class ActorCritic:
     def __init__(self, config: ActorCriticConfig, stream: Stream, detector: Detector, budget: int, seed: int):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
         self.modules = actions_of(config.module_set, config.stop)
-        self.costs = torch.tensor([module.cost_ms for module in self.modules])
+        self.costs = torch.tensor([config.costs.get(module.name, module.cost_ms) for module in self.modules])
         torch.manual_seed(seed)  # networks' first weights, and dropout later
         self.generator = torch.Generator().manual_seed(seed)
         self.actor = Actor(self.modules, view=config.view)

@@ -1,6 +1,7 @@
 """Named settings of the step-wise actor-critic: what each changes and why."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from adaptiveisp.environment import HORIZON
 from adaptiveisp.isp import find_module, modules_of
@@ -21,6 +22,7 @@ class ActorCriticConfig:
         bootstrap: "td" uses the next state's value, "greedy" does not.
         discount: γ on the next state's value.
         runtime_weight: λ, reward per millisecond of the chosen module's cost.
+        costs: module → milliseconds, for that; empty for the paper's table.
         loss_limit: the detector's loss is clipped here before differences are taken; None does not clip.
         batch: rollouts in an iteration; without peers that is as many images.
         peers: rollouts of the same image in a batch. With more than one, the mean return of the others is the baseline
@@ -68,6 +70,7 @@ class ActorCriticConfig:
     bootstrap: Bootstrap = "td"
     discount: float = 0.98
     runtime_weight: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
     loss_limit: float | None = 1.0
     batch: int = 8
     peers: int = 1
@@ -101,7 +104,8 @@ class ActorCriticConfig:
     entropy_bonus: float = 0.0
 
     def __post_init__(self) -> None:
-        modules_of(self.module_set)
+        for module in modules_of(self.module_set):
+            require(not self.costs or module.name in self.costs, f"costs lacks the module {module.name}")
         for name in ("batch", "peers", "pool", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in (

@@ -205,8 +205,12 @@ def optimiser_step(
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
-    largest = float("inf") if limit is None else limit
-    norms = {name: float(nn.utils.clip_grad_norm_(part, largest)) for name, part in parts.items()}
+    norms = {}
+    for name, part in parts.items():
+        norm = nn.utils.get_total_norm([p.grad for p in part if p.grad is not None])
+        if limit is not None:
+            nn.utils.clip_grads_with_norm_(part, limit, norm)
+        norms[name] = float(norm)
     if all(math.isfinite(norm) for norm in norms.values()):
         for group in optimiser.param_groups:
             group["lr"] = group["start"] * scale

@@ -1,0 +1,92 @@
+"""An iteration of the actor-critic: with our modules, and with the original's execution (all ten modules, plain NLM).
+
+    python benchmarks/training_step.py --data train.json --images DIR [--threads 2] [--iterations 5]
+
+The same learner, images and seeds. The settings are the paper's (one step between two looks of the detector, batch 8),
+at 320 pixels. Three cases: the plain execution; ours, where modules are sampled at random; ours, where the selection
+has been told to leave non-local means alone, as policies do whose images are not dark.
+"""
+
+import argparse
+import contextlib
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import plain
+import torch
+
+from adaptiveisp.classes import map_classes
+from adaptiveisp.detectors import load_detector
+from adaptiveisp.methods.actor_critic import ActorCritic
+from adaptiveisp.methods.actor_critic_settings import PAPER
+from adaptiveisp.stream import PhotoStream
+
+DETECTOR_PARTS = ("detector forward", "detector backward")
+NEVER = -20.0
+
+
+def all_modules(image, modules, action, params):
+    """What `environment.apply_chosen` does, with all modules worked out on every image."""
+    return plain.step(image, dict(params), action)
+
+
+@contextlib.contextmanager
+def plain_execution() -> Iterator[None]:
+    with mock.patch("adaptiveisp.environment.apply_chosen", all_modules):
+        yield
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    detector = load_detector("yolov3-tiny")
+
+    def to_label(categories):
+        return map_classes(detector.class_names, categories).category_to_label
+
+    def learner(without_denoise: bool) -> ActorCritic:
+        stream = PhotoStream(options.data, options.images, to_label, 320, "normal")
+        settings = replace(PAPER, size=320, pool=16, neutral_start=True)
+        found = ActorCritic(settings, stream, detector, 10**6, 0)
+        if without_denoise:
+            with torch.no_grad():
+                found.actor.selection_head.fc2.bias[[m.name for m in found.modules].index("denoise")] = NEVER
+        return found
+
+    cases = {
+        "plain execution": (learner(False), plain_execution),
+        "ours": (learner(False), contextlib.nullcontext),
+        "ours, no non-local means": (learner(True), contextlib.nullcontext),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
+    for iteration in range(options.iterations + 1):  # interleaved; the first one warms up
+        for name, (subject, execution) in cases.items():
+            with execution():
+                start = time.perf_counter()
+                _, seconds = subject.iterate()
+                total = time.perf_counter() - start
+            if iteration:
+                found[name].append({**seconds, "total": total})
+    base = statistics.median(case["total"] for case in found["plain execution"])
+    for name, times in found.items():
+        parts = {part: statistics.median(t.get(part, 0.0) for t in times) for part in times[0]}
+        detector_s = sum(parts[part] for part in DETECTOR_PARTS)
+        rest = statistics.median(1 - sum(t[part] for part in DETECTOR_PARTS) / t["total"] for t in times)
+        total = parts.pop("total")
+        print(
+            f"{name:26} {total:7.3f} s, {base / total:.1f} x faster; detector {detector_s:.3f} s, rest {rest:.1%}; ms:"
+        )
+        print("   ", "  ".join(f"{part} {1e3 * seconds:.0f}" for part, seconds in parts.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -14,17 +14,21 @@ SEGMENTS = 8
 def tone(image: Image, params: ParamTensor) -> Image:
     """(8/Σt) Σ_i clip(x - i/8, 0, 1/8)·t_i: eight slopes over equal pieces of [0, 1], scaled so that 1 stays 1.
 
+    One look-up of the piece that a value lies in gives where the piece begins and its slope.
+
     Args:
         image: RGB in [0, 1].
         params: the eight slopes before scaling, dark to bright.
 
-    Source: Hu et al. 2018 (Exposure), section 4.
+    Source: Hu et al. 2018 (Exposure), section 4. Differs: exactly on a corner between two pieces the derivative is
+    the upper slope, in the original the sum of both.
     """
-    slopes = params[:, :, None, None, None]
-    curve = torch.zeros_like(image)
-    for i in range(SEGMENTS):
-        curve = curve + (image - i / SEGMENTS).clamp(0, 1 / SEGMENTS) * slopes[:, i]
-    return curve * (SEGMENTS / params.sum(dim=1))[:, None, None, None]
+    slopes = params * (SEGMENTS / params.sum(dim=1, keepdim=True))
+    begins = torch.cat([torch.zeros_like(slopes[:, :1]), slopes.cumsum(dim=1)[:, :-1] / SEGMENTS], dim=1)
+    values = image.flatten(1)
+    piece = (values.detach() * SEGMENTS).long().clamp_(0, SEGMENTS - 1)
+    along = values - piece.to(values.dtype) / SEGMENTS
+    return (begins.gather(1, piece) + slopes.gather(1, piece) * along).view_as(image)
 
 
 def operation(params: Sequence[float]) -> Operation:

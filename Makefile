@@ -29,8 +29,12 @@ format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: env
+bench: weights
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/adaptiveisp bench
+	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/denoise.py
+	$(BIN)/python benchmarks/large_frames.py
 	$(BIN)/python benchmarks/training_parts.py
 
 weights: env

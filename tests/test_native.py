@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from adaptiveisp import native
+from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
 from adaptiveisp.isp.denoise import denoise
+from adaptiveisp.isp.execute import run_one
 from adaptiveisp.native import _ranges, _spread
 
 
@@ -101,3 +103,15 @@ def test_elementary_functions_are_good_to_a_millionth(kernels: None) -> None:
     native.chain(x, [("contrast", (1.0,))], target)
     exact = x.double() * (0.5 - 0.5 * (torch.pi * x.double()).cos()) / (x.double() + 1e-6)
     assert (target - exact).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("module", [*EXTENDED, *HELPERS], ids=lambda module: module.name)
+def test_cut_into_parts_the_image_is_the_same(
+    kernels: None, module: IspModule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = random(3, 150, 140)
+    params = module.params_from_logits(torch.full((1, len(module.params)), 0.3))[0].tolist()
+    whole = run_one(image, [(module, params)])
+    monkeypatch.setattr(native, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    torch.testing.assert_close(run_one(image, [(module, params)]), whole, rtol=0, atol=1e-6)

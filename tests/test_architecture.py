@@ -147,6 +147,8 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "'detectors/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli import main\n"
+        "from adaptiveisp import native\n"
+        f"assert native.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "ADAPTIVEISP_CACHE": str(tmp_path / "cache")}

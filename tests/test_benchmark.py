@@ -39,6 +39,23 @@ def test_bench_writes_timings_and_costs(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*command, "--out", str(out), "--overwrite"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "{}/a.json", "--write-costs", "{}/a.json"], "written twice"),
+        (["--write-costs", "{}", "--overwrite"], "is a folder"),
+        (["--out", "{}/none/a.json"], "does not exist or cannot be written"),
+    ],
+)
+def test_bench_refuses_bad_outputs_before_it_measures(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setattr("adaptiveisp.benchmark.run_benchmark", lambda *_: pytest.fail("it measured first"))
+    assert main(["bench", *(argument.format(tmp_path) for argument in arguments)]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_detector_is_a_peer() -> None:
     from tests.fake_detector import load
 
@@ -91,6 +108,8 @@ def test_training_pays_by_the_table_it_is_given() -> None:
     metrics, _ = subject.iterate()
     paid = sum(TABLE.get(name, 0.0) * count for name, count in metrics["modules"].items()) / SMALL.batch
     assert metrics["reward"]["runtime"] == pytest.approx(-0.1 * paid, rel=1e-5)
+    with pytest.raises(UsageError, match="gamma must not be negative"):
+        ActorCriticConfig(costs=TABLE | {"gamma": -1.0})
     with pytest.raises(UsageError, match="costs lacks the module gamma"):
         ActorCriticConfig(costs={"exposure": 1.0})
 

@@ -286,12 +286,56 @@ def test_pointwise_modules_may_be_cut_anywhere(module: IspModule) -> None:
     torch.testing.assert_close(cut, whole, rtol=0, atol=1e-6)
 
 
-def test_nan_stays_nan_in_a_chain() -> None:
-    image = random_image(3, 4, 5)
-    image[1, 2, 3] = math.nan
-    calls = [(m, random_params(m, 1)[0].tolist()) for m in (*EXTENDED, *HELPERS) if m.pointwise and m.name != "ccm"]
-    for call in calls:
-        assert run_one(image, [call])[1, 2, 3].isnan(), call[0].name
+@pytest.mark.parametrize("nan", [math.nan, -math.nan], ids=["positive", "negative"])
+@pytest.mark.parametrize("module", [m for m in (*EXTENDED, *HELPERS) if m.name != "denoise"], ids=lambda m: m.name)
+def test_nan_goes_where_it_goes_in_pytorch(module: IspModule, nan: float) -> None:
+    """Denoise, whose weights of NaN vanish, keeps it in its own pixel: that is enough for the image to be found out."""
+    image = random_image(3, 64, 70)
+    image[1, 20, 30] = nan
+    params = random_params(module, 1)
+    expected = module(image[None], params)[0].isnan()
+    assert expected.any()
+    assert torch.equal(run_one(image, [(module, params[0].tolist())]).isnan(), expected)
+
+
+def test_denoise_does_not_hide_nan() -> None:
+    image = random_image(3, 40, 50)
+    image[1, 20, 30] = math.nan
+    assert run_one(image, [(find_module("denoise", "paper"), [0.3])])[1, 20, 30].isnan()
+
+
+@pytest.mark.parametrize("module", ALL)
+@pytest.mark.parametrize("channels", [1, 4])
+def test_the_fast_path_refuses_other_shapes(module: IspModule, channels: int) -> None:
+    call = [(module, random_params(module, 1)[0].tolist())]
+    for function in (run, run_one):
+        unchecked = inspect.unwrap(function)  # without the tests' own shape checker, as users run it
+        size = (1, channels, 9, 8) if function is run else (channels, 9, 8)
+        with pytest.raises(ValueError, match="image must be"):
+            unchecked(torch.rand(size), call)
+    if module.params:
+        with pytest.raises(ValueError, match="takes"):
+            inspect.unwrap(run_one)(torch.rand(3, 9, 8), [(module, [])])
+
+
+@pytest.mark.parametrize("size", [(0, 3, 8, 8), (1, 3, 0, 8), (2, 3, 8, 0)], ids=str)
+def test_nothing_comes_of_nothing(size: tuple[int, ...]) -> None:
+    calls = [(module, random_params(module, 1)[0].tolist()) for module in EXTENDED]
+    assert run(torch.zeros(size), calls).shape == size
+
+
+def test_guided_modules_keep_their_precision_where_bright_is_flat() -> None:
+    """Where a flat bright area meets a dark one, differences of squares would lose what the ridge is small against."""
+    image = torch.cat([0.95 + 0.0005 * random_image(3, 64, 32), 0.02 * random_image(3, 64, 32)], dim=2)
+    module = find_module("guided_denoise", "extended")
+    exact = module(image[None].double(), torch.tensor([[0.002, 1.0]], dtype=torch.float64))[0].float()
+    torch.testing.assert_close(module(image[None], torch.tensor([[0.002, 1.0]]))[0], exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(run_one(image, [(module, [0.002, 1.0])]), exact, rtol=0, atol=1e-5)
+    dark = torch.zeros(3, 300, 400)
+    dark[2, 100, 100] = 0.1
+    module = find_module("local_tone", "extended")
+    expected = module(dark[None], torch.tensor([[3.0, 0.0]]))[0]
+    torch.testing.assert_close(run_one(dark, [(module, [3.0, 0.0])]), expected, rtol=0, atol=1e-5)
 
 
 def test_what_may_not_be_written_over_is_not() -> None:

@@ -63,6 +63,55 @@ def test_ranges_cover_everything_once(n: int, unit: int, least: int, monkeypatch
     assert len(found) <= 4 and all(a % unit == 0 for a, _ in found)
 
 
+def test_other_versions_of_the_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "INTERFACE", -1)
+    native._functions.cache_clear()
+    try:
+        assert not native.available()
+    finally:
+        monkeypatch.undo()
+        native._functions.cache_clear()
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (4, 8, 8), (8, 8), (1, 3, 8, 8)], ids=str)
+def test_kernels_refuse_what_does_not_fit(kernels: None, size: tuple[int, ...]) -> None:
+    import inspect
+
+    wrong, right = torch.zeros(size), torch.zeros(3, 8, 8)
+    for image, target in ((wrong, wrong.clone()), (right, wrong)):
+        for call in (
+            lambda i, t: inspect.unwrap(native.chain)(i, [("srgb", ())], t),
+            lambda i, t: inspect.unwrap(native.sharpen)(i, 2.0, t),
+            lambda i, t: inspect.unwrap(native.guided)(i, torch.zeros(6, 2, 2), 4, 0.5, t),
+        ):
+            with pytest.raises(ValueError, match="kernels take"):
+                call(image, target)
+    with pytest.raises(ValueError, match="coarse"):
+        inspect.unwrap(native.guided)(right, torch.zeros(6, 3, 2), 4, 0.5, right.clone())
+
+
+def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write to memory that is given up afterwards."""
+    import time
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    running: list[int] = []
+
+    def slow() -> None:
+        running.append(1)
+        time.sleep(0.2)
+        running.pop()
+
+    def fails() -> None:
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    for parts in ([slow, slow, fails], [fails, slow, slow], [slow, fails, slow]):
+        with pytest.raises(KeyboardInterrupt):
+            _spread(parts)
+        assert not running
+
+
 def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     assert _spread([lambda i=i: i * i for i in range(20)]) == [i * i for i in range(20)]

@@ -41,7 +41,7 @@ class Timing:
         name: what it is; modules by their names.
         kind: "module", "chain", "policy" or "peer".
         ms: median milliseconds.
-        plain_ms: the module's own PyTorch function, as it is differentiated in training; None where there is none.
+        plain_ms: the module's own PyTorch function, the kernels turned off, no gradient; None where there is none.
     """
 
     name: str

@@ -246,6 +246,7 @@ def demo(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Starts or resumes a training run."""
+    from adaptiveisp.costs import PAPER
     from adaptiveisp.detectors import load_detector
     from adaptiveisp.provenance import provenance
     from adaptiveisp.training import new_run, peak_memory_mb, resumed_run
@@ -266,7 +267,8 @@ def train(options: argparse.Namespace) -> int:
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device)
-        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256})
+        table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
+        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
         folder = options.out
         run = new_run(folder, wanted, settings, detector, origin, options.overwrite)
     with _progress(options, run.options.budget, "train", unit="pass") as bar:
@@ -343,25 +345,41 @@ def bench(options: argparse.Namespace) -> int:
     from adaptiveisp.provenance import provenance
 
     device = _set_up_torch(options)
-    for path in (options.out, options.write_costs):
-        if path is not None and path.exists() and not options.overwrite:
-            raise UsageError(f"{path}: exists already; choose another name or add --overwrite")
+    _check_files((options.out, options.write_costs), options.overwrite)
     detector = load_detector(options.detector, device) if options.detector != "none" else None
     timings = run_benchmark(options.size, options.repeats, detector, device)
     origin = provenance(options.seed, {detector.name: detector.weights_sha256} if detector else None)
     rows = to_json(timings)
-    if options.out is not None:
-        facts = {"size": options.size, "repeats": options.repeats, "device": device, "compiled": available()}
-        write_json(options.out, {**facts, "timings": rows, "provenance": origin})
-    if options.write_costs is not None:
-        save_costs(options.write_costs, module_costs(timings), options.size, origin)
     if not options.quiet:
         header = ("what", "ms", "copies", "detector forwards", "plain ms", "faster than plain")
         print(_table(header, [_bench_row(row) for row in rows]))
         kernels = "compiled" if available() else "not compiled or turned off"
         place = f"{options.size}x{options.size}, {device}, {origin['threads']} threads, kernels {kernels}"
         print(f"{place}; medians of {options.repeats} interleaved runs")
+    if options.out is not None:
+        facts = {"size": options.size, "repeats": options.repeats, "device": device, "compiled": available()}
+        write_json(options.out, {**facts, "timings": rows, "provenance": origin})
+    if options.write_costs is not None:
+        save_costs(options.write_costs, module_costs(timings), options.size, origin)
     return DONE
+
+
+def _check_files(paths: Sequence[Path | None], overwrite: bool) -> None:
+    """Refuses files that could not be written, before the work for them is done.
+
+    Raises:
+        UsageError: two are the same, one is a folder, exists already, or its folder cannot be written to.
+    """
+    wanted = [path for path in paths if path is not None]
+    if len({path.resolve() for path in wanted}) < len(wanted):
+        raise UsageError(f"{wanted[0]}: would be written twice; give each output a name of its own")
+    for path in wanted:
+        if path.is_dir():
+            raise UsageError(f"{path}: is a folder; give the name of a file")
+        if path.exists() and not overwrite:
+            raise UsageError(f"{path}: exists already; choose another name or add --overwrite")
+        if not os.access(path.resolve().parent, os.W_OK):
+            raise UsageError(f"{path}: its folder does not exist or cannot be written to; choose another name")
 
 
 def _bench_row(row: dict[str, Any]) -> tuple[str, ...]:

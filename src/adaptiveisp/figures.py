@@ -229,7 +229,7 @@ def cost_figure(points: Sequence[CostPoint]) -> Any:
     Args:
         points: at least one.
     """
-    panels = {"cost per image, ms (paper's cost table)": [point.cost_ms for point in points]}
+    panels = {"cost per image, ms (by the cost table)": [point.cost_ms for point in points]}
     modules = [point.modules for point in points if point.modules is not None]
     if len(modules) == len(points):
         panels["modules per image"] = modules

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -23,6 +23,9 @@ from torch import Tensor
 
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
+
+INTERFACE = 1
+"""Number of the kernels' signatures; csrc/kernels.h has the same. One more with every change of either."""
 
 OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
 """What a chain may consist of, in the order of the numbers in csrc/kernels.h."""
@@ -67,7 +70,9 @@ def _functions() -> dict[str, Any] | None:
         return None
     try:
         library = ctypes.CDLL(spec.origin)
-    except OSError:  # compiled for another machine
+        if library.adaptiveisp_interface() != INTERFACE:
+            return None
+    except (OSError, AttributeError):  # compiled for another machine, or from another version of csrc/
         return None
     variant = "avx2" if library.adaptiveisp_has_avx2() else "base"
     found = {}
@@ -109,7 +114,8 @@ def _kernel(name: str) -> Any:
 
 
 _local = threading.local()
-_pools: dict[int, ThreadPoolExecutor] = {}
+_pools: dict[str, Any] = {}
+"""The pool of helper threads and its size, once one was needed."""
 
 
 def _scratch(n_bytes: int) -> int:
@@ -125,6 +131,20 @@ def _row_scratch(rows: int, width: int) -> int:
     return _scratch(4 * rows * (width + 16))
 
 
+def _pool(helpers: int) -> ThreadPoolExecutor:
+    """The helper threads of this process; a larger pool takes the place of one that is too small."""
+    if _pools.get("size", 0) < helpers:
+        if "pool" in _pools:
+            _pools["pool"].shutdown(wait=False)
+        _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
+    pool: ThreadPoolExecutor = _pools["pool"]
+    return pool
+
+
+if hasattr(os, "register_at_fork"):  # a child inherits the pool but not its threads
+    os.register_at_fork(after_in_child=_pools.clear)
+
+
 def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
     """The results of all parts, worked out on torch's number of threads, the calling one among them.
 
@@ -133,17 +153,24 @@ def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
     helpers = min(torch.get_num_threads(), len(parts)) - 1
     if helpers < 1:
         return [part() for part in parts]
-    if helpers not in _pools:
-        _pools[helpers] = ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp")
+    stopped = threading.Event()
     results: list[Any] = [None] * len(parts)
     numbers = itertools.count()
 
     def work() -> None:
-        while (number := next(numbers)) < len(parts):
-            results[number] = parts[number]()
+        while not stopped.is_set() and (number := next(numbers)) < len(parts):
+            try:
+                results[number] = parts[number]()
+            except BaseException:
+                stopped.set()
+                raise
 
-    waiting = [_pools[helpers].submit(work) for _ in range(helpers)]
-    work()
+    waiting = [_pool(helpers).submit(work) for _ in range(helpers)]
+    try:
+        work()
+    finally:  # no helper may go on when the memory it writes to is given up
+        stopped.set()
+        wait(waiting)
     for future in waiting:
         future.result()
     return results
@@ -155,6 +182,8 @@ def _ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
     >>> _ranges(100, 32, 1000)
     [(0, 100)]
     """
+    if n < 1:
+        return []
     threads = max(1, min(torch.get_num_threads(), n // max(least, 1)))
     step = -(-n // (threads * unit)) * unit
     return [(start, min(start + step, n)) for start in range(0, n, step)]
@@ -162,6 +191,30 @@ def _ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
 
 def _rows(height: int, width: int) -> list[tuple[int, int]]:
     return _ranges(height, TILE_ROWS, LEAST_PIXELS // max(width, 1))
+
+
+def _refuse_unless(holds: bool, message: str) -> None:
+    """What the kernels are given has to fit: they write where they are told.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not holds:
+        raise ValueError(message)
+
+
+def _check(image: Tensor, target: Tensor | None = None) -> None:
+    for tensor in (image,) if target is None else (image, target):
+        fits = tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+        three = tensor.ndim == 3 and tensor.shape[0] == 3 and tensor.shape == image.shape
+        _refuse_unless(fits and three, f"kernels take contiguous float32 (3, height, width), not {tuple(tensor.shape)}")
+
+
+def _batch(image: Tensor) -> Tensor:
+    """The batch as the kernels take it: contiguous."""
+    fits = takes(image) and image.ndim == 4 and image.shape[1] == 3
+    _refuse_unless(fits, f"kernels take float32 (batch, 3, height, width), not {tuple(image.shape)}")
+    return image.contiguous()
 
 
 def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation], target: Tensor) -> None:
@@ -182,7 +235,7 @@ def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation
     for i, (_, constants) in enumerate(operations):
         numbers[CONSTANTS * i : CONSTANTS * i + len(constants)] = list(constants)
     codes = (_INT * len(operations))(*(OPERATIONS.index(name) for name, _ in operations))
-    assert image.is_contiguous() and target.is_contiguous() and image.shape == target.shape
+    _check(image, target)
     kernel, pixels = _kernel("chain"), image.shape[1] * image.shape[2]
     fixed = (image.data_ptr(), target.data_ptr(), pixels)
     program = (ctypes.addressof(codes), ctypes.addressof(numbers), len(operations))
@@ -192,7 +245,8 @@ def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation
 
 def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tensor) -> None:
     """Writes clip(f·x + (1-f)·smooth(x), 0, 1) into `target`, which must not be the image; see isp/sharpen.py."""
-    assert image.is_contiguous() and target.is_contiguous() and image.data_ptr() != target.data_ptr()
+    _check(image, target)
+    _refuse_unless(image.data_ptr() != target.data_ptr(), "the target must not be the image")
     kernel, (height, width) = _kernel("sharpen"), image.shape[1:]
     planes = [(image[c].data_ptr(), target[c].data_ptr(), height, width) for c in range(3)]
     _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width)])
@@ -214,7 +268,8 @@ def demosaic(
             columns away, the two two rows away, the four diagonal ones.
         sources: row parity → colour → column parity: 0 for the value recorded there, else 1 + number of the filter.
     """
-    assert mosaic.is_contiguous() and mosaic.dtype in (torch.uint16, torch.float32)
+    known = mosaic.dtype in (torch.uint16, torch.float32) and mosaic.device.type == "cpu"
+    _refuse_unless(known and mosaic.is_contiguous() and min(mosaic.shape) >= 4, "no mosaic that the kernel takes")
     height, width = mosaic.shape
     target = torch.empty(3, height, width)
     numbers = [torch.tensor(table, dtype=torch.float32) for table in (black, scale, filters)]
@@ -232,7 +287,7 @@ def demosaic(
 
 def pool(image: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, "batch 3 n n"]:
     """Means over an n x n grid of cells, as `adaptive_avg_pool2d`."""
-    image = image.contiguous()
+    image = _batch(image)
     batch, channels, height, width = image.shape
     target = image.new_empty(batch, channels, n, n)
     kernel = _kernel("pool")
@@ -249,7 +304,7 @@ def pool(image: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, 
 
 def laplacian(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " batch"]:
     """Mean absolute response of luminance to [1 -2 1; -2 4 -2; 1 -2 1] where that lies inside the image."""
-    image = image.contiguous()
+    image = _batch(image)
     batch, _, height, width = image.shape
     kernel = _kernel("laplacian")
 
@@ -266,7 +321,8 @@ def laplacian(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " b
 
 
 def moments(image: Float[Tensor, "3 height width"], cell: int) -> Float[Tensor, "6 rows columns"]:
-    """Means of r, g, b, L·r, L·g, L·b over cells of `cell` x `cell` pixels, as `isp.guided.moments`."""
+    """Means of r, g, b and their covariances with L over cells of `cell` x `cell` pixels, as `isp.guided.moments`."""
+    _check(image)
     height, width = image.shape[1:]
     rows, columns = -(-height // cell), -(-width // cell)
     target = image.new_empty(6, rows, columns)
@@ -281,9 +337,10 @@ def moments(image: Float[Tensor, "3 height width"], cell: int) -> Float[Tensor, 
 
 def coefficients(cells: Float[Tensor, "6 rows columns"], ridge: float) -> Float[Tensor, "6 rows columns"]:
     """The guided filter's a of red, green, blue, then b of them, from the moments of cells, as `isp.guided`'s."""
-    _, rows, columns = cells.shape
+    planes, rows, columns = cells.shape
+    _refuse_unless(planes == 6 and cells.is_contiguous(), "cells must be six contiguous planes")
     target = torch.empty_like(cells)
-    scratch = _scratch(4 * (6 * rows * columns + columns + 16))
+    scratch = _scratch(4 * (6 * (rows + 2) * (columns + 2) + 6 * rows * columns + columns + 16))
     _kernel("coefficients")(cells.data_ptr(), target.data_ptr(), rows, columns, ridge, scratch)
     return target
 
@@ -314,8 +371,10 @@ def local_tone(
 
 
 def _on_coarse(name: str, image: Tensor, coarse: Tensor, target: Tensor, cell: int, *numbers: float) -> None:
-    assert image.is_contiguous() and coarse.is_contiguous() and target.is_contiguous()
+    _check(image, target)
     height, width = image.shape[1:]
+    fits = coarse.shape[1:] == (-(-height // cell), -(-width // cell)) and coarse.is_contiguous()
+    _refuse_unless(fits, "the coarse planes must be contiguous, with one value a cell")
     kernel = _kernel(name)
 
     def work(start: int, stop: int) -> None:
@@ -346,7 +405,7 @@ def nlm_forward(
         image: float32 on the CPU.
         h: filter strength of each, the epsilon added.
     """
-    image = image.contiguous()
+    image = _batch(image)
     output, total = torch.empty_like(image), torch.empty_like(image[:, 0])
     kernel, exponents, (height, width) = _kernel("nlm_forward"), _exponents(h), image.shape[2:]
 
@@ -374,7 +433,7 @@ def nlm_backward(
         grad: gradient of the output.
         of_image: False leaves out the images', which takes a third of the time.
     """
-    image = image.contiguous()
+    image = _batch(image)
     ratio = (grad / total[:, None]).contiguous()
     scalar = (ratio * output).sum(dim=1).neg_()
     grad_image = torch.empty_like(image) if of_image else None

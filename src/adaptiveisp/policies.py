@@ -238,12 +238,13 @@ def exposure_to_mean(view: Float[Tensor, "3 height width"], target: float, low: 
     weights = weights[order]
     clipped = weights.cumsum(0) - weights  # of the values before: they are at 1 already
     linear = (weights * values).flip(0).cumsum(0).flip(0)  # of the others, at a gain of 1
-    reached = (values > 0) & (clipped + linear / values.clamp(min=2.0**-60) >= target)  # when this value comes to 1
-    if not bool(reached.any()):
+    # When this value comes to 1; values that no gain in the range brings there are none of the corners.
+    reached = (values > 2.0**-high) & (clipped + linear / values.clamp(min=2.0**-high) >= target)
+    first = int(reached.to(torch.uint8).argmax()) if bool(reached.any()) else int((values > 2.0**-high).sum())
+    if first == len(values) or float(linear[first]) <= 0:
         return high  # too much of the image is black
-    first = int(reached.to(torch.uint8).argmax())
-    gain = (target - float(clipped[first])) / max(float(linear[first]), 2.0**-60)
-    return min(max(math.log2(max(gain, 2.0**-60)), low), high)
+    gain = (target - float(clipped[first])) / float(linear[first])
+    return min(max(math.log2(gain), low), high) if gain > 0 else low
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class StepwisePolicy:
     @cached_property
     def frozen(self) -> FrozenActor:
         """The networks for use, as they were when they were first asked: later training does not reach them."""
-        return FrozenActor(self.actor.eval())
+        return FrozenActor(self.actor)
 
     @property
     def settable(self) -> tuple[str, ...]:

@@ -10,3 +10,5 @@ int32_t adaptiveisp_has_avx2(void) {
     return 0;
 #endif
 }
+
+int32_t adaptiveisp_interface(void) { return INTERFACE; }

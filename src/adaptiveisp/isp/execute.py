@@ -33,8 +33,13 @@ def run(image: Image, calls: Sequence[Call]) -> Image:
     Args:
         image: RGB in [0, 1]; it is not changed.
         calls: modules and their parameters in the order they run.
+
+    Raises:
+        ValueError: the shape is another.
     """
-    if not calls:
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image must be (batch, 3, height, width), not {tuple(image.shape)}")
+    if not calls or not image.numel():
         return image
     return torch.stack([run_one(picture, calls) for picture in image])
 
@@ -47,7 +52,17 @@ def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Pic
         picture: RGB in [0, 1].
         calls: as for `run`.
         owned: the picture's memory may be written over.
+
+    Raises:
+        ValueError: the shape is another, or a module gets too many or too few parameters.
     """
+    if picture.ndim != 3 or picture.shape[0] != 3:
+        raise ValueError(f"image must be (3, height, width), not {tuple(picture.shape)}")
+    for module, params in calls:
+        if len(params) != len(module.params):
+            raise ValueError(f"{module.name}: takes {len(module.params)} parameters, not {len(params)}")
+    if not picture.numel():
+        return picture
     spare: Tensor | None = None
     compiled = native.takes(picture)
     if compiled:
@@ -93,6 +108,7 @@ def _groups(calls: Sequence[Call], compiled: bool) -> Iterator[list[Call]]:
 
 
 def _strips(picture: Picture) -> Iterator[tuple[int, int]]:
-    rows = max(1, STRIP_VALUES // (3 * max(picture.shape[2], 1)))
+    """Strips that fit a core's cache; on another device, which has its own ways, the whole."""
+    rows = max(1, STRIP_VALUES // (3 * picture.shape[2])) if picture.device.type == "cpu" else picture.shape[1]
     for start in range(0, picture.shape[1], rows):
         yield start, min(start + rows, picture.shape[1])

@@ -35,7 +35,9 @@ def gains(view: Float[Tensor, "batch 3 rows columns"], amount: Float[Tensor, " b
 
 
 def gray_world(image: Image, params: ParamTensor) -> Image:
-    """The channels times gains that make their mean grey (amount 1), or go part of the way, luminance kept.
+    """The channels times gains that make their mean grey (amount 1), or go part of the way (in logarithms).
+
+    At amount 1 the mean luminance is kept.
 
     Args:
         image: linear RGB in [0, 1].

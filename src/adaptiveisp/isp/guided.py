@@ -23,17 +23,27 @@ LEAST = 1e-12
 
 
 def moments(image: Image, cell: int) -> Float[Tensor, "batch 6 rows columns"]:
-    """Means of r, g, b, L·r, L·g, L·b over cells of `cell` x `cell` pixels; the last ones repeat the border."""
-    planes = torch.cat([image, weighted_channel(image, LUMA) * image], dim=1)
+    """Means of r, g, b and their covariances with L over cells of `cell` x `cell` pixels; the last repeat the border.
+
+    Covariances are taken about the means: of E[L·x] - E[L]·E[x] nothing would be left in flat bright areas.
+    """
     right, below = -image.shape[3] % cell, -image.shape[2] % cell
-    return F.avg_pool2d(F.pad(planes, (0, right, 0, below), mode="replicate"), cell)
+    padded = F.pad(image, (0, right, 0, below), mode="replicate")
+    means = F.avg_pool2d(padded, cell)
+    deviation = padded - F.interpolate(means, scale_factor=float(cell), mode="nearest")
+    return torch.cat([means, F.avg_pool2d(weighted_channel(deviation, LUMA) * deviation, cell)], dim=1)
+
+
+def _windows(planes: Coarse) -> list[Coarse]:
+    """The planes moved by each of the nine steps of a 3x3 window, the border repeated; the fifth is not moved."""
+    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
+    rows, columns = planes.shape[2:]
+    return [padded[:, :, y : y + rows, x : x + columns] for y in range(3) for x in range(3)]
 
 
 def window_mean(planes: Coarse) -> Coarse:
     """Means over 3x3 cells, the border repeated."""
-    padded = F.pad(planes, (1, 1, 1, 1), mode="replicate")
-    rows = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
-    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+    return torch.stack(_windows(planes)).mean(dim=0)
 
 
 def coefficients(
@@ -45,13 +55,16 @@ def coefficients(
         cells: from `moments`.
         ridge: ε of each image, a variance of luminance.
     """
-    means = window_mean(cells)
-    colour, products = means[:, :3], means[:, 3:]
-    luminance = weighted_channel(colour, LUMA)
-    covariance = products - luminance * colour
+    near = torch.stack(_windows(cells))
+    step = near[:, :, :3] - cells[:, :3]  # from a cell's means to those of its neighbours
+    luminance_step = sum(weight * step[:, :, i : i + 1] for i, weight in enumerate(LUMA))
+    within_and_between = (near[:, :, 3:] + luminance_step * step).mean(dim=0)
+    shift = step.mean(dim=0)
+    covariance = within_and_between - weighted_channel(shift, LUMA) * shift
+    colour = cells[:, :3] + shift
     variance = weighted_channel(covariance, LUMA)
     slope = covariance / (variance.clamp(min=0) + ridge + LEAST)
-    return window_mean(torch.cat([slope, colour - slope * luminance], dim=1))
+    return window_mean(torch.cat([slope, colour - slope * weighted_channel(colour, LUMA)], dim=1))
 
 
 def to_pixels(coarse: Coarse, cell: int, height: int, width: int) -> Float[Tensor, "batch planes height width"]:

@@ -144,7 +144,7 @@ class ActorCritic:
         )
 
     def policy(self) -> StepwisePolicy:
-        """The policy as it stands, sharing this learner's networks; they are put into evaluation mode."""
+        """The policy as it stands; it looks at this learner's networks when it is first used, and never again."""
         return StepwisePolicy(self.header, self.averaged.eval(), "actor_critic")
 
     def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:

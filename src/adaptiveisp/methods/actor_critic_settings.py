@@ -106,6 +106,8 @@ class ActorCriticConfig:
     def __post_init__(self) -> None:
         for module in modules_of(self.module_set):
             require(not self.costs or module.name in self.costs, f"costs lacks the module {module.name}")
+        for name, cost in self.costs.items():
+            require(cost >= 0, f"costs: {name} must not be negative")
         for name in ("batch", "peers", "pool", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in (

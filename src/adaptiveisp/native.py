@@ -24,7 +24,7 @@ from torch import Tensor
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 1
+INTERFACE = 2
 """Number of the kernels' signatures; csrc/kernels.h has the same. One more with every change of either."""
 
 OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
@@ -46,7 +46,7 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "pool": ([_POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _LONG, _POINTER], None),
     "laplacian": ([_POINTER, _LONG, _LONG, _LONG, _LONG, _POINTER], _DOUBLE),
     "moments": ([_POINTER, _POINTER, *[_LONG] * 5, _POINTER], None),
-    "coefficients": ([_POINTER, _POINTER, _LONG, _LONG, _FLOAT, _POINTER], None),
+    "coefficients": ([_POINTER, _POINTER, *[_LONG] * 4, _FLOAT, _POINTER], None),
     "guided": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _POINTER], None),
     "local_tone": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], None),
     "nlm_scratch": ([], _LONG),
@@ -340,8 +340,13 @@ def coefficients(cells: Float[Tensor, "6 rows columns"], ridge: float) -> Float[
     planes, rows, columns = cells.shape
     _refuse_unless(planes == 6 and cells.is_contiguous(), "cells must be six contiguous planes")
     target = torch.empty_like(cells)
-    scratch = _scratch(4 * (6 * (rows + 2) * (columns + 2) + 6 * rows * columns + columns + 16))
-    _kernel("coefficients")(cells.data_ptr(), target.data_ptr(), rows, columns, ridge, scratch)
+    n_bytes = 4 * (6 * (rows + 2) * (columns + 2) + 6 * rows * columns + columns + 16)
+    kernel = _kernel("coefficients")
+
+    def work(start: int, stop: int) -> None:
+        kernel(cells.data_ptr(), target.data_ptr(), rows, columns, start, stop, ridge, _scratch(n_bytes))
+
+    _spread([partial(work, a, b) for a, b in _ranges(rows, 1, LEAST_PIXELS // (8 * max(columns, 1)))])
     return target
 
 

@@ -120,8 +120,13 @@ def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)
-def test_what_a_policy_sees_equals_pytorch(kernels: None, size: tuple[int, int]) -> None:
+def test_what_a_policy_sees_equals_pytorch(
+    kernels: None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch.nn.functional as F
+
+    monkeypatch.setattr(native, "LEAST_CHEAP", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
 
     image = random(2, 3, *size)
     torch.testing.assert_close(native.pool(image, 64), F.adaptive_avg_pool2d(image, 64), rtol=0, atol=1e-6)
@@ -162,5 +167,6 @@ def test_cut_into_parts_the_image_is_the_same(
     params = module.params_from_logits(torch.full((1, len(module.params)), 0.3))[0].tolist()
     whole = run_one(image, [(module, params)])
     monkeypatch.setattr(native, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(native, "LEAST_CHEAP", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     torch.testing.assert_close(run_one(image, [(module, params)]), whole, rtol=0, atol=1e-6)

@@ -35,7 +35,9 @@ CONSTANTS = 9
 TILE_ROWS = 32
 """Rows that the kernels work on at once; thread boundaries lie between tiles."""
 LEAST_PIXELS = 1 << 14
-"""A thread gets at least so many: handing work over costs about as much as a few thousand of them."""
+"""A thread gets at least so many of a costly filter: waking another thread takes some tenths of a millisecond."""
+LEAST_CHEAP = 1 << 18
+"""The same where a pixel takes a nanosecond or so."""
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
 _FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
@@ -189,8 +191,8 @@ def _ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
     return [(start, min(start + step, n)) for start in range(0, n, step)]
 
 
-def _rows(height: int, width: int) -> list[tuple[int, int]]:
-    return _ranges(height, TILE_ROWS, LEAST_PIXELS // max(width, 1))
+def _rows(height: int, width: int, least: int | None = None) -> list[tuple[int, int]]:
+    return _ranges(height, TILE_ROWS, (LEAST_PIXELS if least is None else least) // max(width, 1))
 
 
 def _refuse_unless(holds: bool, message: str) -> None:
@@ -239,7 +241,7 @@ def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation
     kernel, pixels = _kernel("chain"), image.shape[1] * image.shape[2]
     fixed = (image.data_ptr(), target.data_ptr(), pixels)
     program = (ctypes.addressof(codes), ctypes.addressof(numbers), len(operations))
-    parts = _ranges(pixels, 1024, LEAST_PIXELS)
+    parts = _ranges(pixels, 1024, LEAST_CHEAP // len(operations))
     _spread([partial(kernel, *fixed, a, b, *program) for a, b in parts])
 
 
@@ -249,7 +251,7 @@ def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tenso
     _refuse_unless(image.data_ptr() != target.data_ptr(), "the target must not be the image")
     kernel, (height, width) = _kernel("sharpen"), image.shape[1:]
     planes = [(image[c].data_ptr(), target[c].data_ptr(), height, width) for c in range(3)]
-    _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width)])
+    _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width, LEAST_CHEAP)])
 
 
 def demosaic(
@@ -297,7 +299,7 @@ def pool(image: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, 
             address = (image[i, c].data_ptr(), target[i, c].data_ptr())
             kernel(*address, height, width, n, start, stop, _row_scratch(1, width))
 
-    cells = _ranges(n, 1, max(1, LEAST_PIXELS * n // max(height * width, 1)))
+    cells = _ranges(n, 1, max(1, LEAST_CHEAP * n // max(height * width, 1)))
     _spread([partial(work, i, a, b) for i in range(batch) for a, b in cells])
     return target
 
@@ -312,7 +314,7 @@ def laplacian(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " b
         found: float = kernel(image[i].data_ptr(), height, width, start, stop, _row_scratch(4, width))
         return found
 
-    inner = [(1 + a, 1 + b) for a, b in _ranges(height - 2, 1, LEAST_PIXELS // width)]
+    inner = [(1 + a, 1 + b) for a, b in _ranges(height - 2, 1, LEAST_CHEAP // width)]
     tasks = [(i, a, b) for i in range(batch) for a, b in inner]
     sums = torch.zeros(batch, dtype=torch.float64)
     for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):

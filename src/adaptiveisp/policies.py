@@ -156,7 +156,11 @@ def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
 
 def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:
     """The images after their `first_stages`."""
-    plans = first_stages(image, kind)
+    return rendered_stages(image, first_stages(image, kind), module_set)
+
+
+def rendered_stages(image: Image, plans: Sequence[tuple[Stage, ...]], module_set: str = "wide") -> Image:
+    """Each image after its own stages; a new tensor."""
     rendered = [Pipeline(plan, module_set).render(image[i : i + 1]) for i, plan in enumerate(plans)]
     return torch.cat(rendered)
 

@@ -14,7 +14,7 @@ from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import Actor, observe, ruled_out
-from adaptiveisp.policies import first_image, first_stages
+from adaptiveisp.policies import first_stages, rendered_stages
 from adaptiveisp.types import Image
 
 
@@ -67,8 +67,9 @@ class StepwisePolicy:
             forced: action ids to take instead of the likeliest ones.
         """
         modules, networks = self.modules, self.frozen
-        stages = [list(plan) for plan in first_stages(image, self.header.start)]
-        state = start(first_image(image, self.header.start, self.header.module_set), len(modules))
+        first = first_stages(image, self.header.start)
+        stages = [list(plan) for plan in first]
+        state = start(rendered_stages(image, first, self.header.module_set), len(modules))
         pictures, owned = list(state.image), self.header.start != "raw"
         n_steps = (self.steps or self.header.horizon) if forced is None else len(forced)
         running = [True] * len(stages)

@@ -142,7 +142,7 @@ def others(image: torch.Tensor, floats: np.ndarray, bytes_: np.ndarray) -> dict[
             "OpenCV LUT, 8 bit": lambda: cv2.LUT(bytes_, np.arange(256, dtype=np.uint8)),
         },
     }
-    return {name: (functions, 0) for name, functions in found.items()}
+    return {f"{name}, other libraries": (functions, 0) for name, functions in found.items()}
 
 
 def demosaicing(height: int, width: int) -> dict[str, tuple[Functions, int]]:

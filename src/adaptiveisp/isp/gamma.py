@@ -24,8 +24,7 @@ def gamma(image: Image, params: ParamTensor, floor: float = PAPER_FLOOR) -> Imag
 
     Source: Wang et al. 2024 (AdaptiveISP).
     """
-    # exp(γ·ln x) and not pow: forward and backward take a third of its time, and agree with it to 1e-6.
-    return (image.clamp(min=floor).log() * params[:, 0][:, None, None, None]).exp()
+    return image.clamp(min=floor).pow(params[:, 0][:, None, None, None])
 
 
 def operation(params: Sequence[float], floor: float) -> Operation:

@@ -1,5 +1,8 @@
 """The compiled kernels give what the PyTorch code gives; where they are not compiled the tests say so."""
 
+import itertools
+from functools import partial
+
 import pytest
 import torch
 
@@ -88,6 +91,21 @@ def test_kernels_refuse_what_does_not_fit(kernels: None, size: tuple[int, ...]) 
                 call(image, target)
     with pytest.raises(ValueError, match="coarse"):
         inspect.unwrap(native.guided)(right, torch.zeros(6, 3, 2), 4, 0.5, right.clone())
+
+
+def test_several_threads_may_work_at_once_while_the_pool_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    native._start_anew()
+    threads = itertools.cycle([2, 3, 4, 5, 6, 7])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: next(threads))
+
+    def one(n: int) -> list[int]:
+        return _spread([partial(pow, i, 2) for i in range(n)])
+
+    with ThreadPoolExecutor(4) as outer:
+        found = list(outer.map(one, [8] * 200))
+    assert found == [[i * i for i in range(8)]] * 200
 
 
 def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:

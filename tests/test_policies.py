@@ -97,3 +97,28 @@ def test_names_and_files(tmp_path: Path) -> None:
         load_policy("automatic")
     with pytest.raises(PipelineError, match="no such file"):
         load_policy(str(tmp_path / "other.json"))
+
+
+def bisected(view: torch.Tensor, target: float, low: float, high: float) -> float:
+    """The same by halving the range of stops."""
+    weights = view.new_tensor([0.27, 0.67, 0.06])[:, None, None]
+    for _ in range(50):
+        middle = (low + high) / 2
+        mean = ((view * 2.0**middle).clamp(max=1) * weights).sum(dim=0).mean()
+        low, high = (middle, high) if mean < target else (low, middle)
+    return (low + high) / 2
+
+
+@pytest.mark.parametrize("target", [0.18, 0.9, 0.999])
+def test_exposure_to_a_mean_equals_bisection(target: float) -> None:
+    """Also where much is black or white, or so small that no gain in the range brings it to 1."""
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.full((3, 4, 4), value) for value in (0.0, 1e-30, 1e-4, 0.5, 1.0)]
+    for n in range(60):
+        view = torch.rand(3, 12, 12, generator=generator) ** (1 + n % 7)
+        view *= 10.0 ** torch.randint(-30 * (n % 2), 1, (1, 12, 12), generator=generator)
+        view[:, : n % 12] = float(n % 3 == 0)
+        views.append(view)
+    for view in views:
+        ours = exposure_to_mean(view.double(), target, -10, 10)
+        assert ours == pytest.approx(bisected(view.double(), target, -10, 10), abs=1e-6)

@@ -12,7 +12,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -116,8 +116,8 @@ def _kernel(name: str) -> Any:
 
 
 _local = threading.local()
-_pools: dict[str, Any] = {}
-"""The pool of helper threads and its size, once one was needed."""
+_pools: dict[str, Any] = {"lock": threading.Lock()}
+"""The pool of helper threads and its size, once one was needed, and what guards them."""
 
 
 def _scratch(n_bytes: int) -> int:
@@ -133,18 +133,24 @@ def _row_scratch(rows: int, width: int) -> int:
     return _scratch(4 * rows * (width + 16))
 
 
-def _pool(helpers: int) -> ThreadPoolExecutor:
-    """The helper threads of this process; a larger pool takes the place of one that is too small."""
-    if _pools.get("size", 0) < helpers:
-        if "pool" in _pools:
-            _pools["pool"].shutdown(wait=False)
-        _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
-    pool: ThreadPoolExecutor = _pools["pool"]
-    return pool
+def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
+    """Starts the work on so many helper threads; a larger pool takes the place of one that is too small."""
+    with _pools["lock"]:  # several threads of a program may render, and none may submit to a pool that was shut down
+        if _pools.get("size", 0) < helpers:
+            if "pool" in _pools:
+                _pools["pool"].shutdown(wait=False)
+            _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
+        return [_pools["pool"].submit(work) for _ in range(helpers)]
 
 
-if hasattr(os, "register_at_fork"):  # a child inherits the pool but not its threads
-    os.register_at_fork(after_in_child=_pools.clear)
+def _start_anew() -> None:
+    """In a child process, which inherits the pool but not its threads."""
+    _pools.clear()
+    _pools["lock"] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_anew)
 
 
 def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
@@ -167,7 +173,7 @@ def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
                 stopped.set()
                 raise
 
-    waiting = [_pool(helpers).submit(work) for _ in range(helpers)]
+    waiting = _submit(work, helpers)
     try:
         work()
     finally:  # no helper may go on when the memory it writes to is given up

@@ -133,7 +133,7 @@ def test_a_policy_file_round_trip(tmp_path: Path) -> None:
     torch.manual_seed(0)
     actor, critic = Actor(PAPER).eval(), Critic(10).eval()
     header = PolicyHeader("actor_critic", "paper", tuple(m.name for m in PAPER), origin="test")
-    save_policy(tmp_path / "p.safetensors", header, actor, critic)
+    save_policy(tmp_path / "p.safetensors", header, {"actor": actor, "critic": critic})
     again, loaded, values = load_policy_file(tmp_path / "p.safetensors")
     assert again == header and values is not None
     view = torch.rand(2, 16, 64, 64)

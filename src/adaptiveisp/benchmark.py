@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from adaptiveisp.checkpoint import KIND, PolicyHeader
+from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader
 from adaptiveisp.environment import actions_of
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.isp.execute import Call, run_one
@@ -90,7 +90,7 @@ def untrained_policy(horizon: int = len(STEPS)) -> StepwisePolicy:
     modules = actions_of("wide")
     names = tuple(module.name for module in modules)
     header = PolicyHeader(
-        kind=KIND,
+        kind=ACTOR_CRITIC,
         module_set="wide",
         modules=names,
         horizon=horizon,

@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from adaptiveisp.environment import HORIZON, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.files import write_bytes
-from adaptiveisp.isp import modules_of
+from adaptiveisp.isp import IspModule, modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
 from adaptiveisp.policies import STARTS, Start
+from adaptiveisp.sequence_networks import CONDITIONS, Condition, SequenceNetwork
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
-KIND = "actor_critic"
+ACTOR_CRITIC, SEQUENCE = "actor_critic", "sequence"
 RELEASED_SET = "released"
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
@@ -33,13 +34,14 @@ class PolicyHeader:
     """What a policy file says of itself.
 
     Attributes:
-        kind: method of the policy.
+        kind: method of the policy: `ACTOR_CRITIC` or `SEQUENCE`.
         module_set: named set whose ranges the parameters keep.
         modules: names in the order of the action ids; "stop" may be the last.
         horizon: steps of an episode.
         view: what the networks see, see `networks.observe`.
         start: heuristic whose stages come first: "auto-exposure", or "raw" for none.
         once: a module runs once at most: those that ran are ruled out.
+        condition: for a sequence policy, whether the sequence depends on the image: "image" or "none".
         origin: where it came from, for people.
     """
 
@@ -50,29 +52,30 @@ class PolicyHeader:
     view: ViewKind = "linear"
     start: Start = "raw"
     once: bool = False
+    condition: Condition = "image"
     origin: str = ""
 
 
-def save_policy(path: Path, header: PolicyHeader, actor: Actor, critic: Critic | None = None) -> None:
+def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Module]) -> None:
     """Writes a policy as safetensors, atomically.
 
     Args:
         path: file to write.
         header: what is needed to rebuild the networks.
-        actor, critic: the networks; the critic is only needed to go on training.
+        networks: by name: "actor" and perhaps "critic", which is only needed to go on training; or "sequence".
     """
-    tensors = {f"actor.{name}": value.contiguous() for name, value in actor.state_dict().items()}
-    if critic is not None:
-        tensors |= {f"critic.{name}": value.contiguous() for name, value in critic.state_dict().items()}
+    tensors = {
+        f"{k}.{name}": value.contiguous() for k, net in networks.items() for name, value in net.state_dict().items()
+    }
     text = json.dumps({"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(header)})
     write_bytes(path, save(tensors, metadata={FORMAT: text}))
 
 
-def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
-    """The header and the networks of a policy file, in evaluation mode.
+def read_policy(path: Path) -> tuple[PolicyHeader, dict[str, Tensor]]:
+    """The header and the tensors of a policy file of any kind.
 
     Raises:
-        WeightsError: the file is missing, damaged, of another kind, or does not fit its own header.
+        WeightsError: the file is missing, damaged, or no policy.
     """
     path = Path(path)
     try:
@@ -83,11 +86,27 @@ def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
         raise WeightsError(f"{path}: no such policy file; check the path") from None
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors ({error}); save or import it again") from error
-    header = _header(path, metadata)
-    modules = {module.name: module for module in actions_of(header.module_set, stop=True)}
-    if missing := [name for name in header.modules if name not in modules]:
-        raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
-    actor = Actor([modules[name] for name in header.modules], view=header.view)
+    return _header(path, metadata), tensors
+
+
+def read_header(path: Path) -> PolicyHeader:
+    """What a policy file of any kind says of itself.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or no policy.
+    """
+    return read_policy(path)[0]
+
+
+def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
+    """The header and the networks of a step-wise policy's file, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another kind, or does not fit its own header.
+    """
+    header, tensors = read_policy(path)
+    modules = _modules(header, ACTOR_CRITIC, path)
+    actor = Actor(modules, view=header.view)
     _fill(actor, _below(tensors, "actor."), path)
     critic = None
     if values := _below(tensors, "critic."):
@@ -97,14 +116,44 @@ def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
     return header, actor.eval(), critic
 
 
+def load_sequence_file(path: Path) -> tuple[PolicyHeader, SequenceNetwork]:
+    """The header and the network of a sequence policy's file, in evaluation mode.
+
+    Raises:
+        WeightsError: the file is missing, damaged, of another kind, or does not fit its own header.
+    """
+    header, tensors = read_policy(path)
+    modules = _modules(header, SEQUENCE, path)
+    try:
+        network = SequenceNetwork(modules, header.condition, header.horizon)
+    except ValueError as error:
+        raise WeightsError(f"{path}: does not fit its network ({error}); save it again") from error
+    _fill(network, _below(tensors, "sequence."), path)
+    return header, network.eval()
+
+
+def _modules(header: PolicyHeader, kind: str, path: Path) -> list[IspModule]:
+    """The modules of a header in the order of their action ids.
+
+    Raises:
+        WeightsError: it is of another kind, or names a module that its set lacks.
+    """
+    if header.kind != kind:
+        raise WeightsError(f"{path}: is a policy of the kind {header.kind}, not {kind}; give another file")
+    known = {module.name: module for module in actions_of(header.module_set, stop=True)}
+    if missing := [name for name in header.modules if name not in known]:
+        raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
+    return [known[name] for name in header.modules]
+
+
 def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
     try:
         content = json.loads(metadata[FORMAT])
         if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
             raise ValueError("another format")
         header = PolicyHeader(**{**content, "modules": tuple(content["modules"])})
-        if header.view not in ("linear", "log") or header.start not in STARTS:
-            raise ValueError("an unknown view or start")
+        if header.view not in ("linear", "log") or header.start not in STARTS or header.condition not in CONDITIONS:
+            raise ValueError("an unknown view, start or condition")
         return header
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: is no policy of this package; import it with `adaptiveisp import`") from error
@@ -114,7 +163,7 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _fill(network: torch.nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:
@@ -155,7 +204,7 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
     critic_names = _encoder_names("feature_extractor", "encoder") | _head_names("", "head.", "fc2")
     _fill(critic, _renamed(value, critic_names, set(), path), path)
     origin = f"imported from {path.name}, iteration {content.get('iter', 'unknown')}"
-    header = PolicyHeader(KIND, RELEASED_SET, tuple(module.name for module in modules), origin=origin)
+    header = PolicyHeader(ACTOR_CRITIC, RELEASED_SET, tuple(module.name for module in modules), origin=origin)
     return header, actor.eval(), critic.eval()
 
 

@@ -329,7 +329,7 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     header, actor, critic = import_released(options.file)
     if options.out.exists() and not options.overwrite:
         raise UsageError(f"{options.out}: exists already; choose another --out or add --overwrite")
-    save_policy(options.out, header, actor, critic)
+    save_policy(options.out, header, {"actor": actor, "critic": critic})
     numbers = sum(parameter.numel() for parameter in actor.parameters())
     print(f"{options.out}: {numbers:,} actor parameters, modules {', '.join(header.modules)}")
     return DONE

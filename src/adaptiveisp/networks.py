@@ -52,9 +52,9 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
     pooled = native.pool(state.image, VIEW) if fast else F.adaptive_avg_pool2d(state.image, VIEW)
     parts = [pooled, _planes(state.status)]
     if kind == "log":
-        logarithm = _log(pooled)
+        logarithm = log_light(pooled)
         luminance = weighted_channel(logarithm, LUMA)
-        numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), _log(noise_level(state.image))]
+        numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), log_light(noise_level(state.image))]
         parts[1:1] = [logarithm, _planes(torch.stack(numbers, dim=1))]
     return torch.cat(parts, dim=1)
 
@@ -75,7 +75,7 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
     return response * scale
 
 
-def _log(values: Tensor) -> Tensor:
+def log_light(values: Tensor) -> Tensor:
     """Logarithm to base 2 mapped so that 2^-12, the least step of a 12-bit sensor, is -1 and 1 is 1."""
     return (values.clamp(min=0) + LEAST_LIGHT).log2() / 6 + 1
 

@@ -96,7 +96,7 @@ class AutoExposure:
     def plan(self, image: Image) -> list[Pipeline]:
         """White balance, exposure and sRGB for each image, from its pooled view."""
         small = F.adaptive_avg_pool2d(image, OBSERVATION_SIZE).double()
-        return [self._plan_one(view) for view in small]
+        return [self.plan_view(view) for view in small]
 
     @property
     def settable(self) -> tuple[str, ...]:
@@ -107,7 +107,8 @@ class AutoExposure:
         """These of its modules, in this order."""
         return [Pipeline(_picked(plan.stages, modules)) for plan in self.plan(image)]
 
-    def _plan_one(self, view: Float[Tensor, "3 height width"]) -> Pipeline:
+    def plan_view(self, view: Float[Tensor, "3 height width"]) -> Pipeline:
+        """The same from the pooled view of one image, in float64."""
         gains = grey_world_gains(view)
         balanced = view * view.new_tensor(gains)[:, None, None]
         exposure = find_module("exposure", "wide").params[0]
@@ -152,6 +153,13 @@ def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
     if kind == "raw":
         return [()] * image.shape[0]
     return [pipeline.stages for pipeline in AutoExposure().plan(image)]
+
+
+def first_stages_of_view(pooled: Image, kind: Start) -> list[tuple[Stage, ...]]:
+    """`first_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
+    if kind == "raw":
+        return [()] * pooled.shape[0]
+    return [AutoExposure().plan_view(view).stages for view in pooled.double()]
 
 
 def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:

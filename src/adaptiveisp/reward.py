@@ -14,6 +14,9 @@ DETECTION_SCALE = 100.0
 LOSS_LIMIT = 1.0
 """The original clips the detector's loss here before it takes the difference."""
 
+DARKEST, BRIGHTEST = 0.01, 0.9
+"""Means between which an image is neither black nor white, in the released code and in POS-ISP alike."""
+
 Scalars = Float[Tensor, " batch"]
 
 
@@ -80,3 +83,16 @@ def runtime_penalty(costs_ms: Float[Tensor, " n_modules"], action: Int[Tensor, "
     0.1
     """
     return weight * costs_ms[action]
+
+
+def brightness_penalty(image: Float[Tensor, "batch 3 height width"]) -> Scalars:
+    """How far an image's mean lies outside [0.01, 0.9]: a hinge, 0 inside.
+
+    Source: Won et al. 2026 (POS-ISP).
+
+    >>> import torch
+    >>> [round(float(brightness_penalty(torch.full((1, 3, 2, 2), value))), 3) for value in (0.0, 0.5, 1.0)]
+    [0.01, 0.0, 0.1]
+    """
+    mean = image.mean(dim=(1, 2, 3))
+    return (DARKEST - mean).clamp(min=0) + (mean - BRIGHTEST).clamp(min=0)

@@ -128,6 +128,21 @@ def mean_of_others(values: Scalars, group: int) -> Scalars:
     return ((grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)).flatten()
 
 
+def neighbour_loss(better: Float[Tensor, " n"], log_ratio: Float[Tensor, " n"], margin: float) -> Float[Tensor, ""]:
+    """-mean of better·ln(π(b)/π(a)) over pairs (a, b), without those that are ordered that way by the margin already.
+
+    Args:
+        better: by how much b did better than a, a constant.
+        log_ratio: ln π(b) - ln π(a).
+        margin: in nats.
+
+    >>> float(neighbour_loss(torch.tensor([2.0, 2.0, -1.0]), torch.tensor([0.5, 5.0, 5.0]), 4.0))
+    1.3333333730697632
+    """
+    open_pairs = better.sign() * log_ratio.detach() < margin
+    return -(better.detach() * log_ratio * open_pairs).mean()
+
+
 def parameter_loss(target: Scalars) -> Float[Tensor, ""]:
     """-mean of q, differentiated straight through detector and module into the parameters.
 

@@ -4,9 +4,11 @@ from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
+from adaptiveisp.checkpoint import SEQUENCE, read_header
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline, load_fixed
+from adaptiveisp.sequence_policy import load_sequence
 from adaptiveisp.stepwise import load_stepwise
 
 RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
@@ -63,4 +65,5 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     name = file.stem if file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
         return replace(load_fixed(file), name=name)
-    return load_stepwise(file, name, device, steps)
+    load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise
+    return load(file, name, device, steps)

@@ -1,12 +1,13 @@
 """The ways to learn a policy: one file each, by the names of the command line."""
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.methods import actor_critic_settings, fixed
+from adaptiveisp.methods import actor_critic_settings, fixed, sequence
 from adaptiveisp.methods.actor_critic import ActorCritic
 from adaptiveisp.methods.learner import Learner, Method, NonFiniteLossError
 
 METHODS: dict[str, Method] = {
     "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
+    "sequence": Method(sequence.SequenceConfig, sequence.PRESETS, sequence.SequenceLearner),
     "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
 }
 """Every method by its name."""

@@ -33,7 +33,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp import reward as terms
-from adaptiveisp.checkpoint import KIND, PolicyHeader, load_policy_file, save_policy
+from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader, load_policy_file, save_policy
 from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
@@ -63,8 +63,6 @@ from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector, Image
 from adaptiveisp.zoo import policy_file
 
-DARKEST, BRIGHTEST = 0.01, 0.9
-"""Means between which the released code lets an image go on."""
 DOUBT = 0.1
 """Share of what is imitated that goes to all open actions alike."""
 MOST_TRIALS = 50
@@ -133,7 +131,7 @@ class ActorCritic:
         names = tuple(module.name for module in self.modules)
         origin = f"actor_critic, iteration {self.iteration}, {self.passes} detector passes"
         return PolicyHeader(
-            kind=KIND,
+            kind=ACTOR_CRITIC,
             module_set=config.module_set,
             modules=names,
             horizon=config.horizon,
@@ -149,7 +147,7 @@ class ActorCritic:
 
     def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
         """Writes STEM.safetensors, the critic with it; config.yaml beside it says where it came from."""
-        save_policy(folder / f"{stem}.safetensors", self.header, self.averaged, self.critic)
+        save_policy(folder / f"{stem}.safetensors", self.header, {"actor": self.averaged, "critic": self.critic})
 
     def warm_start(self, policy: str) -> None:
         """Takes the networks of a policy file or a run folder; optimisers, pool and budget start anew.
@@ -445,7 +443,7 @@ class ActorCritic:
 def _left_range(image: Image) -> bool:
     """Whether an image became too dark or too bright on average."""
     means = image.detach().mean(dim=(1, 2, 3))
-    return bool(((means < DARKEST) | (means > BRIGHTEST)).any())
+    return bool(((means < terms.DARKEST) | (means > terms.BRIGHTEST)).any())
 
 
 def _mean(values: Tensor) -> float:

@@ -1,0 +1,58 @@
+"""Neighbours of a pipeline: the same modules with one left out, one put in, or one moved."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+DROP, INSERT, MOVE = 0.5, 0.25, 0.25
+"""How often each kind is taken where it is possible."""
+
+
+def edited(base: Int[Tensor, " length"], stop: int, n: int, generator: torch.Generator) -> list[Int[Tensor, " length"]]:
+    """`n` neighbours of a sequence, each another one where there are so many.
+
+    Args:
+        base: action ids, each once; from the end on `stop`.
+        stop: the id that ends a sequence: the actions are 0 to stop - 1.
+        n: how many.
+        generator: for sampling.
+    """
+    length = len(base)
+    modules = [action for action in base.tolist() if action != stop]
+    found: list[list[int]] = []
+    for _ in range(20 * n):
+        candidate = _neighbour(modules, stop, length, generator)
+        if candidate != modules and candidate not in found:
+            found.append(candidate)
+        if len(found) == n:
+            break
+    found += [modules] * (n - len(found))  # nothing can be changed
+    return [torch.tensor(names + [stop] * (length - len(names)), dtype=base.dtype) for names in found]
+
+
+def _neighbour(modules: list[int], stop: int, longest: int, generator: torch.Generator) -> list[int]:
+    unused = [action for action in range(stop) if action not in modules]
+    weights = [
+        DROP if modules else 0.0,
+        INSERT if unused and len(modules) < longest else 0.0,
+        MOVE if len(modules) > 1 else 0.0,
+    ]
+    if not any(weights):
+        return modules
+    kind = _one_of(weights, generator)
+    changed = list(modules)
+    if kind == 1:
+        changed.insert(_below(len(modules) + 1, generator), unused[_below(len(unused), generator)])
+        return changed
+    taken = changed.pop(_below(len(modules), generator))
+    if kind == 2:
+        changed.insert(_below(len(changed) + 1, generator), taken)
+    return changed
+
+
+def _one_of(weights: list[float], generator: torch.Generator) -> int:
+    return int(torch.multinomial(torch.tensor(weights), 1, generator=generator))
+
+
+def _below(n: int, generator: torch.Generator) -> int:
+    return int(torch.randint(n, (1,), generator=generator))

@@ -1,0 +1,437 @@
+"""Sequence policies: one look at the image gives the whole pipeline; the reward comes once, at its end.
+
+An iteration takes fresh images and renders each with a few rival pipelines:
+
+    reward R    = 100·(-D(x_end)) - λ·cost - hinge of the mean brightness     terminal; reward.py
+    sequence    : -(R - mean R of the image's other rivals)·ln π(sequence)    the advantage is a constant
+    parameters  : -R, differentiated straight through detector and modules
+
+Rivals share image, noise and parameters, so that their difference is due to their modules alone. How they are found
+is the setting `rivals`:
+- "samples": all are drawn from the policy (Kool et al. 2019: leave-one-out baselines). Its differences are those of
+  whole pipelines, which differ in many places at once, and rarely once the policy is sure.
+- "edits": one is drawn, the others are that one with a module left out, put in, or moved. The difference R' - R is then
+  what that one module is worth, there and for that image, and the loss is -(R' - R)·(ln π(edit) - ln π(drawn)), where
+  the two are not ordered that way by `MARGIN` already. A module that the policy has given up is still tried, and comes
+  back where it helps, in as many steps as it took to go. This is no gradient of the policy's expected reward: it
+  leaves out the factor π(edit | either of the two), which is what makes a sure policy stop learning.
+
+As in the actor-critic, for the first part of the budget (`demonstration`) every image may go through given modules,
+which the sequence head imitates while all parameters learn from each pass.
+
+Source: Won et al. 2026 (POS-ISP) for sequence-level REINFORCE with a terminal reward and straight parameter gradients.
+Differs: the sequence may depend on the image; edits; no critic there or here.
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from adaptiveisp import reward as terms
+from adaptiveisp.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, save_policy
+from adaptiveisp.environment import STOP
+from adaptiveisp.errors import WeightsError
+from adaptiveisp.isp import find_module, modules_of
+from adaptiveisp.methods.edits import edited
+from adaptiveisp.methods.learner import (
+    Clock,
+    Metrics,
+    NonFiniteLossError,
+    Precision,
+    differentiated_loss,
+    optimiser_step,
+)
+from adaptiveisp.policies import Start, rendered_stages
+from adaptiveisp.rl import mean_of_others, neighbour_loss, parameter_loss
+from adaptiveisp.sequence_networks import Actions, Condition, SequenceNetwork, look, run_sequences
+from adaptiveisp.sequence_policy import SequencePolicy
+from adaptiveisp.settings import require
+from adaptiveisp.stream import Stream, TrainingImage
+from adaptiveisp.types import Detector
+from adaptiveisp.zoo import policy_file
+
+Rivals = Literal["samples", "edits"]
+SCALE_MEMORY = 0.98
+"""Share of the running mean square of advantages that an iteration keeps."""
+WORTH_MEMORY = 0.95
+MARGIN = 4.0
+"""Nats by which the better of two neighbours is to be likelier: 55 times. Beyond it nothing is pushed any further."""
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Settings of a run; every one is kept in the run folder.
+
+    Attributes:
+        module_set: named set whose ranges the parameters keep.
+        modules: names of what may be chosen; empty for all of the set.
+        condition: "image", or "none" for one sequence for all images; parameters depend on the image either way.
+        start: "raw", or "auto-exposure": its stages come first.
+        horizon: most modules of a pipeline, the start's not counted.
+        batch: renderings an iteration, each a pass of the detector.
+        rivals: how an image's rivals are found, see above.
+        group: rivals of each image; 1 while demonstrating.
+        demonstrated: modules in an order, for the demonstration; () for none.
+        demonstration: share of the budget in which every image goes through them.
+        runtime_weight: λ, reward per millisecond of the modules' cost.
+        costs: module → milliseconds, for that; empty for the paper's table.
+        brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
+        size: side of the square training images in pixels.
+        rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
+        bias_rate: of the parameter head's biases, in units of z: what a module does to any image.
+        rate_decay: powers of ten that the rates fall over the run.
+        gradient_norm: gradients of either part are scaled down to this norm; None leaves them.
+        first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and the end of
+            the run, falling by the same factor for each pass.
+        entropy_bonus: weight of the sequence head's entropy in its loss.
+        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
+            weight 1 - averaging; 0 takes the weights as they are.
+        precision: of the detector's network while training.
+    """
+
+    module_set: str = "extended"
+    modules: tuple[str, ...] = ()
+    condition: Condition = "image"
+    start: Start = "auto-exposure"
+    horizon: int = 9
+    batch: int = 8
+    rivals: Rivals = "edits"
+    group: int = 2
+    demonstrated: tuple[str, ...] = ()
+    demonstration: float = 0.0
+    runtime_weight: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    brightness_weight: float = 1.0
+    size: int = 320
+    rate: float = 1e-3
+    sequence_rate: float = 1e-3
+    bias_rate: float = 0.05
+    rate_decay: float = 1.5
+    gradient_norm: float | None = 1.0
+    first_temperature: float = 1.0
+    last_temperature: float = 1.0
+    entropy_bonus: float = 0.0
+    averaging: float = 0.995
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        names = [module.name for module in modules_of(self.module_set)]
+        for name in (*self.modules, *self.demonstrated):
+            find_module(name, self.module_set)
+            require(name in names, f"{name} is a helper, which no policy chooses")
+        chosen = self.modules or tuple(names)
+        require(len(set(chosen)) == len(chosen), "modules names one twice")
+        require(len(set(self.demonstrated)) == len(self.demonstrated), "demonstrated names a module twice")
+        require(set(self.demonstrated) <= set(chosen), "demonstrated names a module that modules lacks")
+        require(len(self.demonstrated) <= self.horizon, f"demonstrated is longer than the horizon of {self.horizon}")
+        require(
+            not self.demonstration or len(self.demonstrated) > 0, "demonstration needs demonstrated: names of modules"
+        )
+        for name in ("horizon", "batch", "size"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        require(
+            self.group >= 2 and self.batch % self.group == 0,
+            f"group must be 2 or more, and batch a multiple: {self.batch}",
+        )
+        for name in (
+            "rate",
+            "sequence_rate",
+            "bias_rate",
+            "rate_decay",
+            "runtime_weight",
+            "entropy_bonus",
+            "brightness_weight",
+        ):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
+        require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
+        require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
+        require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
+        for name in chosen:
+            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
+
+
+ADAPTIVE = SequenceConfig(
+    modules=(
+        *("denoise", "guided_denoise", "white_balance", "exposure", "ccm", "gamma", "tone", "local_tone"),
+        *("contrast", "saturation", "desaturation", "sharpen", "black_level"),
+    ),
+    demonstrated=(
+        *(
+            "denoise",
+            "guided_denoise",
+            "white_balance",
+            "exposure",
+            "ccm",
+            "gamma",
+            "local_tone",
+            "contrast",
+            "sharpen",
+        ),
+    ),
+    demonstration=0.6,
+)
+"""From a camera's order of modules, after auto-exposure."""
+
+POS = SequenceConfig(
+    module_set="wide",
+    condition="none",
+    rivals="samples",
+    horizon=10,
+    first_temperature=2.5,
+    last_temperature=0.2,
+)
+"""As near to POS-ISP as its paper says: one sequence for all images, from a uniform start, temperature 2.5 to 0.2."""
+
+PRESETS = {"adaptive": ADAPTIVE, "one-sequence": replace(ADAPTIVE, condition="none"), "pos": POS}
+
+
+class SequenceLearner:
+    """The learner: one network, its optimiser, and one `iterate`.
+
+    Args:
+        config: settings.
+        stream: training images by number.
+        detector: the frozen detector.
+        budget: image passes through the detector after which the run is done.
+        seed: fixes the network's first weights and all sampling.
+    """
+
+    def __init__(self, config: SequenceConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+        self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        names = config.modules or tuple(module.name for module in modules_of(config.module_set))
+        self.modules = (*(find_module(name, config.module_set) for name in names), STOP)
+        self.costs = torch.tensor([config.costs.get(module.name, module.cost_ms) for module in self.modules])
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.network = SequenceNetwork(self.modules, config.condition, config.horizon)
+        self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
+        bias = self.network.parameter_head.bias
+        weights = [p for p in self.network.sets_parameters if p is not bias]
+        groups = ((weights, config.rate), (self.network.chooses, config.sequence_rate), ([bias], config.bias_rate))
+        self.optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in groups], fused=True)
+        self.parts = {"parameters": self.network.sets_parameters, "sequence": self.network.chooses}
+        self.order = torch.tensor(
+            [[names.index(n) for n in config.demonstrated] + [len(names)] * (config.horizon - len(config.demonstrated))]
+        )
+        self.iteration = 0
+        self.passes = 0
+        self.next_number = 0
+        self.scale = 0.0  # running mean square of the advantages
+        self.worth = [0.0] * len(names)  # running mean of what each module is worth to those that it was taken from
+
+    @property
+    def progress(self) -> float:
+        """Share of the budget that is spent, in [0, 1]."""
+        return min(1.0, self.passes / self.budget)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.passes >= self.budget
+
+    @property
+    def temperature(self) -> float:
+        """Of the sequence head's softmax, as far as the run has come."""
+        first, last = self.config.first_temperature, self.config.last_temperature
+        return float(first * (last / first) ** self.progress)
+
+    @property
+    def header(self) -> PolicyHeader:
+        """What a policy file of this run says of itself."""
+        config = self.config
+        origin = f"sequence, iteration {self.iteration}, {self.passes} detector passes"
+        names = tuple(module.name for module in self.modules)
+        return PolicyHeader(
+            kind=SEQUENCE,
+            module_set=config.module_set,
+            modules=names,
+            horizon=config.horizon,
+            view="log",
+            start=config.start,
+            once=True,
+            condition=config.condition,
+            origin=origin,
+        )
+
+    def policy(self) -> SequencePolicy:
+        """The policy as it stands; it looks at this learner's network when it is first used, and never again."""
+        return SequencePolicy(self.header, self.averaged, "sequence")
+
+    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
+        """Writes STEM.safetensors; config.yaml beside it says where it came from."""
+        save_policy(folder / f"{stem}.safetensors", self.header, {"sequence": self.averaged})
+
+    def warm_start(self, policy: str) -> None:
+        """Takes the network of a policy file or a run folder; optimiser and budget start anew.
+
+        Raises:
+            WeightsError: there is no such policy file, or its modules, start or condition are others than this run's.
+        """
+        header, network = load_sequence_file(policy_file(policy))
+        for name in ("module_set", "modules", "start", "condition", "horizon"):
+            if getattr(header, name) != getattr(self.header, name):
+                theirs, wanted = getattr(header, name), getattr(self.header, name)
+                raise WeightsError(f"{policy}: has the {name} {theirs}, this run has {wanted}; give both the same")
+        for ours in (self.network, self.averaged):
+            ours.load_state_dict(network.state_dict())
+
+    def iterate(self) -> tuple[Metrics, dict[str, float]]:
+        """One iteration: its metrics, and the seconds of its parts.
+
+        Raises:
+            NonFiniteLossError: no image could be rendered, or a loss is NaN or infinite; no weight was changed by it.
+        """
+        clock = Clock.started()
+        config, demonstrating = self.config, self.progress < self.config.demonstration
+        group = 1 if demonstrating else config.group
+        sources = [self.stream[self.next_number + i] for i in range(config.batch // group)]
+        self.next_number += len(sources)
+        image = torch.stack([source.image for source in sources])
+        clock.lap("data")
+        seen = look(image, config.start)
+        embedding = self.network.embed(seen)
+        params = self.network.params(embedding)
+        actions = self.order.expand(len(image), -1) if demonstrating else self._rivals(embedding)
+        log_prob, entropy, imitation = self.network.log_probs(
+            embedding.repeat_interleave(group, dim=0), actions, self.temperature
+        )
+        clock.lap("policy")
+        begun = rendered_stages(image, seen.first, config.module_set)
+        spread = {name: values.repeat_interleave(group, dim=0) for name, values in params.items()}
+        rendered = run_sequences(begun.repeat_interleave(group, dim=0), self.modules, actions, spread)
+        clock.lap("modules")
+        targets = [source.targets for source in sources for _ in range(group)]
+        loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock)
+        self.passes += len(rendered)
+
+        parts = self._rewards(rendered, loss, actions)
+        reward = torch.stack(list(parts.values())).sum(dim=0)
+        choice = imitation.mean() if demonstrating else self._choice_loss(reward.detach(), log_prob, entropy, actions)
+        losses = {"sequence": choice, "parameters": parameter_loss(reward)}
+        self._check(losses, sources, actions)
+        scale = 0.1 ** (config.rate_decay * self.progress)
+        norms = optimiser_step(
+            self.parts, self.optimiser, losses["sequence"] + losses["parameters"], scale, config.gradient_norm
+        )
+        clock.lap("backward")
+        self.iteration += 1
+        self._average()
+        metrics = {
+            "iteration": self.iteration,
+            "passes": self.passes,
+            "reward": {name: float(part.detach().mean()) for name, part in parts.items()},
+            "loss": {name: float(value.detach()) for name, value in losses.items()},
+            "gradient_norm": norms,
+            "entropy": float(entropy.detach().mean()),
+            "detector_loss": float(loss.detach().mean()),
+            "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
+            "worth": {m.name: w for m, w in zip(self.modules[:-1], self.worth, strict=True)},
+        }
+        clock.lap("bookkeeping")
+        return metrics, clock.seconds
+
+    @torch.no_grad()
+    def _rivals(self, embedding: Tensor) -> Actions:
+        """The rivals of each image, one after the other in the batch."""
+        group = self.config.group
+        if self.config.rivals == "samples":
+            return self.network.sample(embedding.repeat_interleave(group, dim=0), self.generator, self.temperature)
+        first = self.network.sample(embedding, self.generator, self.temperature)
+        stop = len(self.modules) - 1
+        rows = [row for base in first for row in (base, *edited(base, stop, group - 1, self.generator))]
+        return torch.stack(rows)
+
+    def _rewards(
+        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions
+    ) -> dict[str, Float[Tensor, " batch"]]:
+        config = self.config
+        costs = self.costs[actions].sum(dim=1)
+        return {
+            "detection": -terms.DETECTION_SCALE * loss,
+            "runtime": -config.runtime_weight * costs,
+            "brightness": -config.brightness_weight * terms.brightness_penalty(rendered),
+        }
+
+    def _choice_loss(
+        self, reward: Float[Tensor, " batch"], log_prob: Tensor, entropy: Tensor, actions: Actions
+    ) -> Float[Tensor, ""]:
+        """The sequence head's loss on what each rival is worth against the image's others."""
+        group = self.config.group
+        bonus = self.config.entropy_bonus * entropy.mean()
+        if self.config.rivals == "samples":
+            advantage = reward - mean_of_others(reward, group)
+            return -(self._scaled(advantage) * log_prob).mean() - bonus
+        self._book_worth(reward, actions)
+        rewards, logs = reward.view(-1, group), log_prob.view(-1, group)
+        better = self._scaled((rewards[:, 1:] - rewards[:, :1]).flatten())
+        return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN) - bonus
+
+    def _scaled(self, advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The advantages over their running root mean square."""
+        square = float(advantage.square().mean())
+        self.scale = square if not self.scale else SCALE_MEMORY * self.scale + (1 - SCALE_MEMORY) * square
+        return advantage / (math.sqrt(self.scale) + 1e-6)
+
+    def _book_worth(self, reward: Float[Tensor, " batch"], actions: Actions) -> None:
+        """Books what a module is worth where two rivals differ in it alone."""
+        group, stop = self.config.group, len(self.modules) - 1
+        for first in range(0, len(actions), group):
+            base = set(actions[first].tolist()) - {stop}
+            for other in range(first + 1, first + group):
+                changed = base ^ (set(actions[other].tolist()) - {stop})
+                if len(changed) == 1:
+                    (module,) = changed
+                    gain = float(reward[first] - reward[other]) * (1 if module in base else -1)
+                    self.worth[module] = WORTH_MEMORY * self.worth[module] + (1 - WORTH_MEMORY) * gain
+
+    def _check(
+        self, losses: dict[str, Tensor], sources: Sequence[TrainingImage], actions: Int[Tensor, "batch length"]
+    ) -> None:
+        bad = [name for name, loss in losses.items() if not loss.isfinite()]
+        if bad:
+            batch = {
+                "iteration": self.iteration,
+                "numbers": [source.number for source in sources],
+                "images": torch.stack([source.image for source in sources]),
+                "actions": actions,
+            }
+            raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if not self.config.averaging:
+            return
+        # Early on the mean goes over all iterations so far: the first weights, which know nothing, must not last.
+        kept = min(self.config.averaging, self.iteration / (self.iteration + 9))
+        for ours, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+            ours.lerp_(new, 1 - kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next iteration depends on."""
+        return {
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict() if self.config.averaging else {},
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "counters": [self.iteration, self.passes, self.next_number],
+            "running": [self.scale, *self.worth],
+        }
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Restores what `state_dict` gave; the next iteration is then the same, bit by bit, for the same threads."""
+        self.network.load_state_dict(content["network"])
+        if self.config.averaging:
+            self.averaged.load_state_dict(content["averaged"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.generator.set_state(content["generator"])
+        self.iteration, self.passes, self.next_number = content["counters"]
+        self.scale, *self.worth = content["running"]

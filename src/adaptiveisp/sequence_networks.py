@@ -1,0 +1,255 @@
+"""The sequence policy's networks: one look at the image gives the whole pipeline and the parameters of all modules.
+
+Two heads read one small encoding of the image. The parameter head gives every module's parameters at once. The
+sequence head names the modules one after the other, each depending on those before it, until it says stop: a module
+runs once at most. Whether that order depends on the image is a setting.
+
+Source: Won et al. 2026 (POS-ISP) for the two heads and what they are asked. Differs: there one sequence serves all
+images; the encoding here has numbers beside the view (see `Observation`), and the recurrent state starts from them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from adaptiveisp import native
+from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.environment import STOP, apply_chosen
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.isp.pipeline import Stage
+from adaptiveisp.networks import SLOPE, VIEW, log_light, noise_level
+from adaptiveisp.policies import Start, first_stages_of_view, rendered_stages
+from adaptiveisp.rl import sample_actions
+from adaptiveisp.types import Image
+
+Condition = Literal["image", "none"]
+CONDITIONS: tuple[Condition, ...] = ("image", "none")
+CHANNELS = (16, 32, 64)
+FEATURES = 2 * CHANNELS[-1]
+HIDDEN = 128
+TOKEN = 32
+"""Numbers that stand for a module in the sequence head."""
+BINS = 16
+"""Of the histogram of log-luminance."""
+N_PLANES = 6
+N_NUMBERS = BINS + 7
+CLIPPED = 0.98
+"""A channel above this is taken to be at the sensor's limit."""
+DOUBT = 0.1
+"""Share of what is imitated that goes to all open actions alike: what was not demonstrated is still tried again."""
+
+Embedding = Float[Tensor, "batch features"]
+Actions = Int[Tensor, "batch length"]
+"""Action ids in the order they run; from the first `STOP` on all are `STOP`."""
+
+
+class Observation(NamedTuple):
+    """What the networks know of each image.
+
+    Attributes:
+        view: the image pooled to 64x64 after the start's stages, in -1..1, and before them, its logarithm in -1..1.
+        numbers: histogram of the pooled image's log-luminance (shares), its mean and deviation, the share of clipped
+            pixels, the logarithm of the noise before and after the start's gain, that gain, and red's less blue's.
+        first: the start's stages.
+    """
+
+    view: Float[Tensor, "batch 6 64 64"]
+    numbers: Float[Tensor, "batch n_numbers"]
+    first: list[tuple[Stage, ...]]
+
+
+@torch.no_grad()
+def look(image: Image, start: Start) -> Observation:
+    """The observation of developed images; the start's stages are applied to the pooled view only.
+
+    Args:
+        image: developed, linear RGB in [0, 1].
+        start: what comes before the policy's own stages.
+    """
+    pooled = native.pool(image, VIEW) if native.takes(image) else F.adaptive_avg_pool2d(image, VIEW)
+    first = first_stages_of_view(pooled, start)
+    exposed = rendered_stages(pooled, first)
+    logarithm = log_light(pooled)
+    luminance = weighted_channel(logarithm, LUMA).flatten(1)
+    place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+    histogram = luminance.new_zeros(len(image), BINS).scatter_add_(1, place, torch.ones_like(luminance))
+    gains = torch.tensor([_log_gains(stages) for stages in first], dtype=image.dtype, device=image.device)
+    noise = log_light(noise_level(image))
+    numbers = [
+        luminance.mean(dim=1),
+        luminance.std(dim=1),
+        (pooled.amax(dim=1) > CLIPPED).float().mean(dim=(1, 2)),
+        noise,
+        noise + gains[:, 1] / 3,
+        gains[:, 1] / 4 - 1,
+        gains[:, 0] - gains[:, 2],
+    ]
+    shares = histogram / luminance.shape[1]
+    return Observation(
+        torch.cat([2 * exposed - 1, logarithm], dim=1), torch.cat([shares, torch.stack(numbers, 1)], 1), first
+    )
+
+
+def _log_gains(stages: Sequence[Stage]) -> list[float]:
+    """Stops by which the start's white balance and exposure raise red, green and blue."""
+    stops = [0.0, 0.0, 0.0]
+    for stage in stages:
+        if stage.module == "white_balance":
+            stops = [s + math.log2(stage.params[name]) for s, name in zip(stops, ("red", "green", "blue"), strict=True)]
+        if stage.module == "exposure":
+            stops = [s + stage.params["ev"] for s in stops]
+    return stops
+
+
+class SequenceNetwork(nn.Module):
+    """Encoder, parameter head and sequence head.
+
+    Args:
+        modules: what may be chosen, in the order of action ids; `STOP` is the last.
+        condition: "image" starts the sequence from the image, "none" gives every image the same sequence.
+        horizon: most modules of a sequence.
+    """
+
+    def __init__(self, modules: Sequence[IspModule], condition: Condition, horizon: int):
+        super().__init__()
+        if not modules or modules[-1] is not STOP:
+            raise ValueError("the last action must be stop")
+        self.modules_in_order = tuple(modules)
+        self.condition, self.horizon = condition, horizon
+        layers: list[nn.Module] = []
+        for before, after in zip((N_PLANES, *CHANNELS), CHANNELS, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        self.encoder = nn.Sequential(*layers)
+        self.widths = [len(module.params) for module in modules]
+        self.parameter_trunk = nn.Sequential(
+            *(nn.Linear(FEATURES + N_NUMBERS, HIDDEN), nn.LeakyReLU(SLOPE)),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE)),
+        )
+        self.parameter_head = nn.Linear(HIDDEN, sum(self.widths))
+        self.sequence_trunk = nn.Linear(FEATURES + N_NUMBERS, HIDDEN)
+        self.sequence_start = nn.Parameter(torch.zeros(HIDDEN))
+        self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
+        self.sequence_cell = nn.GRUCell(TOKEN, HIDDEN)
+        self.sequence_head = nn.Linear(HIDDEN, len(modules))
+        with torch.no_grad():
+            self.sequence_head.weight.zero_()  # all sequences alike, to begin with
+            self.sequence_head.bias.zero_()
+            self.parameter_head.weight.mul_(0.1)
+            neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
+            self.parameter_head.bias.copy_(torch.tensor(neutral))
+
+    @property
+    def chooses(self) -> list[nn.Parameter]:
+        """The weights of the sequence head."""
+        return [p for name, p in self.named_parameters() if name.startswith("sequence")]
+
+    @property
+    def sets_parameters(self) -> list[nn.Parameter]:
+        """The weights that set parameters: encoder and parameter head."""
+        return [p for name, p in self.named_parameters() if not name.startswith("sequence")]
+
+    def embed(self, seen: Observation) -> Embedding:
+        """The encoding of each image that both heads read."""
+        features = self.encoder(seen.view)
+        return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), seen.numbers], dim=1)
+
+    def params(self, embedding: Embedding) -> dict[str, Float[Tensor, "batch _"]]:
+        """Physical parameters of every module, by name."""
+        logits = self.parameter_head(self.parameter_trunk(embedding)).split(self.widths, dim=1)
+        return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, logits, strict=True)}
+
+    def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:
+        """The recurrent state before the first module. The encoder learns nothing from the sequence head."""
+        state = self.sequence_start.expand(len(embedding), -1)
+        return torch.tanh(self.sequence_trunk(embedding.detach()) + state if self.condition == "image" else state)
+
+    def step(
+        self, state: Float[Tensor, "batch hidden"], last: Int[Tensor, " batch"], used: Float[Tensor, "batch n_modules"]
+    ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch n_modules"]]:
+        """The next state, and the logits of what comes next; -inf where a module ran."""
+        state = self.sequence_cell(self.sequence_tokens(last), state)
+        return state, self.sequence_head(state).masked_fill(used > 0, -math.inf)
+
+    def sample(self, embedding: Embedding, generator: torch.Generator | None, temperature: float = 1.0) -> Actions:
+        """A sequence for each image, drawn by its probabilities, or the likeliest actions without a generator."""
+        stop, n = len(self.modules_in_order) - 1, len(embedding)
+        state, used = self.begin(embedding), embedding.new_zeros(n, stop + 1)
+        last = torch.full((n,), stop + 1, device=embedding.device)
+        taken = []
+        going = torch.ones(n, dtype=torch.bool, device=embedding.device)
+        for _ in range(self.horizon):
+            state, logits = self.step(state, last, used)
+            if generator is None:
+                chosen = logits.argmax(dim=1)
+            else:
+                chosen = sample_actions((logits / temperature).softmax(dim=1), generator)
+            last = torch.where(going, chosen, stop)
+            going = last != stop
+            taken.append(last)
+            if not going.any():
+                break
+            used = used.scatter(1, last[:, None], 1.0)
+            used[:, stop] = 0.0
+        rest = [torch.full_like(last, stop)] * (self.horizon - len(taken))
+        return torch.stack(taken + rest, dim=1)
+
+    def log_probs(
+        self, embedding: Embedding, actions: Actions, temperature: float = 1.0
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """ln π of given sequences, the mean entropy of their choices, and their imitation loss (mean over choices).
+
+        Args:
+            embedding: of the images.
+            actions: one sequence each.
+            temperature: of the softmax.
+        """
+        stop = len(self.modules_in_order) - 1
+        state, used = self.begin(embedding), embedding.new_zeros(len(embedding), stop + 1)
+        last = torch.full_like(actions[:, 0], stop + 1)
+        going = torch.ones_like(embedding[:, 0])
+        total, entropy, imitation, count = (torch.zeros_like(going) for _ in range(4))
+        for chosen in actions.unbind(dim=1):
+            state, logits = self.step(state, last, used)
+            # Where an action is closed the logarithm is set to 0, so that nothing times infinity gets into gradients.
+            logs = (logits / temperature).log_softmax(dim=1).masked_fill(used > 0, 0.0)
+            probs = logs.exp() * (used == 0)
+            taken = logs.gather(1, chosen[:, None])[:, 0]
+            total = total + going * taken
+            entropy = entropy - going * (probs * logs).sum(dim=1)
+            others = logs.sum(dim=1) / (used == 0).sum(dim=1)
+            imitation = imitation - going * ((1 - DOUBT) * taken + DOUBT * others)
+            count = count + going
+            going = going * (chosen != stop)
+            used = used.scatter(1, chosen[:, None], 1.0)
+            used[:, stop] = 0.0
+            last = chosen
+        return total, entropy / count, imitation / count
+
+
+def run_sequences(
+    image: Image, modules: Sequence[IspModule], actions: Actions, params: dict[str, Float[Tensor, "batch _"]]
+) -> Image:
+    """Each image through its own modules; differentiable in the parameters of those that run.
+
+    Args:
+        image: images after the start's stages.
+        modules: in the order of action ids, `STOP` last.
+        actions: a sequence for each image.
+        params: of every module for every image, by name.
+    """
+    stop = len(modules) - 1
+    for chosen in actions.unbind(dim=1):
+        rows = (chosen != stop).nonzero(as_tuple=True)[0]
+        if not len(rows):
+            break
+        if len(rows) == len(image):
+            image = apply_chosen(image, modules, chosen, params)
+            continue
+        part = apply_chosen(image[rows], modules, chosen[rows], {name: values[rows] for name, values in params.items()})
+        image = image.index_copy(0, rows, part)
+    return image

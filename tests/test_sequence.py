@@ -1,0 +1,327 @@
+"""Sequence policies on bandits whose best pipelines are known, their probabilities summed by hand, their files."""
+
+import copy
+import itertools
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.checkpoint import load_policy_file, load_sequence_file, save_policy
+from adaptiveisp.environment import STOP
+from adaptiveisp.errors import UsageError, WeightsError
+from adaptiveisp.isp import EXTENDED, find_module
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.methods.edits import edited
+from adaptiveisp.methods.learner import NonFiniteLossError
+from adaptiveisp.methods.sequence import ADAPTIVE, PRESETS, SequenceConfig, SequenceLearner
+from adaptiveisp.policies import ForcedModules, first_image
+from adaptiveisp.rl import neighbour_loss
+from adaptiveisp.sequence_networks import SequenceNetwork, look, run_sequences
+from adaptiveisp.sequence_policy import load_sequence
+from adaptiveisp.stream import TrainingImage
+from adaptiveisp.types import Image, Targets
+from adaptiveisp.zoo import load_policy
+from tests.test_actor_critic import GreyStream, WantsLight
+
+BANDIT = ("sharpen", "saturation", "exposure", "desaturation", "denoise")
+SMALL = SequenceConfig(modules=BANDIT, start="raw", size=64, horizon=3, precision="float32", averaging=0.9)
+FAST = replace(SMALL, sequence_rate=1e-2, bias_rate=0.01)
+
+
+def learner(config: SequenceConfig = SMALL, seed: int = 0, budget: int = 10**6) -> SequenceLearner:
+    return SequenceLearner(config, GreyStream(), WantsLight(), budget, seed)
+
+
+class HalfLit:
+    """Every other image is dark; the others are as bright as `WantsLight` wants them."""
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        source = GreyStream()[number]
+        image = source.image if number % 2 else source.image * (0.4 / source.image.mean())
+        return TrainingImage(number, image, source.targets, 0.1)
+
+
+@pytest.mark.parametrize("rivals", ["samples", "edits"])
+def test_the_bandits_best_module_is_found(rivals: Any) -> None:
+    cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if rivals == "samples" else {}
+    subject = learner(replace(FAST, rivals=rivals, group=4, runtime_weight=0.5, **cooling), budget=8 * 120)
+    while not subject.done:
+        subject.iterate()
+    images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
+    plans = subject.policy().plan(images)
+    found = [[stage for stage in plan.stages if stage.module == "exposure"] for plan in plans]
+    chosen = [stages[0].params["ev"] for stages in found if stages]
+    assert len(chosen) > 0.9 * len(plans)
+    # Samples take along what costs little; edits, which compare with and without it, do not.
+    assert rivals == "samples" or all(len(plan.stages) == 1 for plan in plans)
+    assert 1.0 < sum(chosen) / len(chosen) < 3.0  # from 0.1 to 0.4 are two stops
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
+    """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
+    subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 120)
+    with torch.no_grad():
+        subject.network.sequence_head.bias.copy_(torch.tensor([6.0, 0.0, -6.0, 0.0, 0.0, 3.0]))
+    while not subject.done:
+        subject.iterate()
+    plans = subject.policy().plan(torch.stack([GreyStream()[number].image for number in range(1000, 1040)]))
+    assert sum([s.module for s in plan.stages] == ["exposure"] for plan in plans) > 0.9 * len(plans)
+
+
+def test_the_sequence_depends_on_the_image_where_it_may() -> None:
+    """Dark images need exposure, the others nothing, and a module costs: only a conditioned sequence can tell."""
+    images = torch.stack([HalfLit()[number].image for number in range(1000, 1040)])
+    lengths = {}
+    for condition in ("image", "none"):
+        config = replace(FAST, modules=("exposure", "denoise"), condition=condition, runtime_weight=3.0, group=4)
+        subject = SequenceLearner(config, HalfLit(), WantsLight(), 10**6, 0)
+        for _ in range(150):
+            subject.iterate()
+        lengths[condition] = [len(plan.stages) for plan in subject.policy().plan(images)]
+    lit, dark = lengths["image"][::2], lengths["image"][1::2]
+    assert sum(n == 0 for n in lit) >= 18 and sum(n == 1 for n in dark) >= 18
+    assert len(set(lengths["none"])) == 1
+
+
+def test_the_sequence_head_is_uniform_at_first_and_sums_to_one() -> None:
+    network = learner(replace(SMALL, horizon=3)).network
+    with torch.no_grad():
+        embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+    stop = len(BANDIT)
+    every = [(*order, *([stop] * (3 - n))) for n in range(4) for order in itertools.permutations(range(stop), n)]
+    probability = {}
+    for spread in (0.0, 1.0):
+        with torch.no_grad():
+            network.sequence_head.weight.normal_(0, spread + 1e-9, generator=torch.Generator().manual_seed(0))
+            total, _, _ = network.log_probs(embedding.expand(len(every), -1), torch.tensor(every))
+        probability[spread] = dict(zip(every, total.exp().tolist(), strict=True))
+        assert sum(probability[spread].values()) == pytest.approx(1.0, abs=1e-5)
+    assert probability[0.0][(stop, stop, stop)] == pytest.approx(1 / 6, abs=1e-5)
+    assert probability[0.0][(2, 0, 1)] == pytest.approx(1 / 6 / 5 / 4, abs=1e-5)
+    # What is drawn is drawn by these probabilities.
+    drawn = network.sample(embedding.expand(4000, -1), torch.Generator().manual_seed(1)).tolist()
+    likeliest = max(probability[1.0], key=lambda key: probability[1.0][key])
+    share, p = sum(tuple(row) == likeliest for row in drawn) / 4000, probability[1.0][likeliest]
+    assert abs(share - p) < 4 * math.sqrt(p * (1 - p) / 4000)
+    assert all(len({a for a in row if a != stop}) == sum(a != stop for a in row) for row in drawn)
+
+
+def test_a_sequence_without_a_generator_takes_the_likeliest_actions() -> None:
+    network = learner(replace(SMALL, horizon=5)).network
+    with torch.no_grad():
+        network.sequence_head.bias.copy_(torch.tensor([1.0, 5.0, 3.0, 0.0, 0.0, 2.0]))
+        embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+    assert network.sample(embedding, None).tolist() == [[1, 2, 5, 5, 5]]
+
+
+def test_rivals_are_edits_of_one_sequence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    stop, base = 6, torch.tensor([4, 1, 3, 6, 6])
+    kinds = {"drop": 0, "insert": 0, "move": 0}
+    for _ in range(200):
+        (row,) = edited(base, stop, 1, generator)
+        modules, before = [a for a in row.tolist() if a != stop], [4, 1, 3]
+        assert row.shape == base.shape and row.tolist()[: len(modules)] == modules and len(set(modules)) == len(modules)
+        if len(modules) == 2:
+            assert [a for a in before if a in modules] == modules
+            kinds["drop"] += 1
+        elif len(modules) == 4:
+            assert [a for a in modules if a in before] == before
+            kinds["insert"] += 1
+        else:
+            assert set(modules) == set(before) and modules != before
+            kinds["move"] += 1
+    assert min(kinds.values()) > 20
+    assert len({tuple(row.tolist()) for row in edited(base, stop, 3, generator)}) == 3
+    assert edited(torch.tensor([0]), 1, 1, generator)[0].tolist() == [1]  # all that can be done is to drop it
+    full = torch.tensor([0, 1])
+    assert all(sorted(row.tolist()) != [0, 1] or row.tolist() == [1, 0] for row in edited(full, 2, 3, generator))
+
+
+def test_neighbours_that_are_ordered_by_the_margin_are_left_alone() -> None:
+    ratio = torch.tensor([0.5, 5.0, 5.0, -5.0], requires_grad=True)
+    neighbour_loss(torch.tensor([2.0, 2.0, -1.0, 3.0], requires_grad=True), ratio, 4.0).backward()
+    assert ratio.grad is not None and ratio.grad.tolist() == [-0.5, 0.0, 0.25, -0.75]
+
+
+def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
+    """Two stops of exposure take `WantsLight` from 0.3 off to nearly right: worth some tens of points."""
+    subject = learner(replace(FAST, modules=("exposure", "desaturation"), group=2))
+    for _ in range(80):
+        metrics, _ = subject.iterate()
+    assert 15 < metrics["worth"]["exposure"] < 35
+    assert abs(metrics["worth"]["desaturation"]) < 5
+
+
+def test_each_loss_moves_its_own_part_only() -> None:
+    for moved in ("parameters", "sequence"):
+        subject = learner(replace(SMALL, rate=0.0, bias_rate=0.0, sequence_rate=0.0, averaging=0.0))
+        groups = subject.optimiser.param_groups
+        for group in groups[1:2] if moved == "sequence" else [groups[0], groups[2]]:
+            group["start"] = 1e-3
+        before = copy.deepcopy(dict(subject.network.named_parameters()))
+        subject.iterate()
+        changed = {n for n, p in subject.network.named_parameters() if not torch.equal(p, before[n])}
+        assert changed and all(name.startswith("sequence") == (moved == "sequence") for name in changed)
+    # The sequence's loss has no gradient for the encoder at all.
+    network = learner().network
+    embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+    total, _, _ = network.log_probs(embedding, torch.tensor([[0, 1, 5]]))
+    assert torch.autograd.grad(total.sum(), list(network.encoder.parameters()), allow_unused=True)[0] is None
+
+
+def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
+    subject = learner()
+    image = torch.stack([GreyStream()[number].image for number in range(3)])
+    with torch.no_grad():
+        params = subject.network.params(subject.network.embed(look(image, "raw")))
+        actions = torch.tensor([[2, 0, 5], [5, 5, 5], [1, 5, 5]])
+        found = run_sequences(image, subject.modules, actions, params)
+    for row, names in enumerate((("exposure", "sharpen"), (), ("saturation",))):
+        expected = image[row : row + 1]
+        for name in names:
+            expected = find_module(name, "extended")(expected, params[name][row : row + 1])
+        torch.testing.assert_close(found[row], expected[0], rtol=0, atol=1e-6)
+
+
+def test_a_demonstration_is_imitated_and_costs_a_pass_an_image() -> None:
+    config = replace(FAST, demonstrated=("denoise", "exposure"), demonstration=1.0)
+    subject = learner(config, budget=8 * 100)
+    while not subject.done:
+        metrics, _ = subject.iterate()
+        assert metrics["modules"]["exposure"] == metrics["modules"]["denoise"] == 8
+    images = torch.stack([GreyStream()[number].image for number in range(1000, 1010)])
+    assert {tuple(s.module for s in plan.stages) for plan in subject.policy().plan(images)} == {("denoise", "exposure")}
+    assert subject.passes == subject.detector.passes == 800
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"rivals": "samples", "group": 4}, {"condition": "none", "averaging": 0.0}], ids=str
+)
+def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
+    config = replace(SMALL, start="auto-exposure", **{"demonstrated": ("exposure",), "demonstration": 0.5, **changes})
+    through = learner(config, budget=64)
+    for _ in range(3):
+        through.iterate()
+    saved = copy.deepcopy(through.state_dict())
+    expected = [through.iterate()[0] for _ in range(4)]
+    resumed = learner(config, seed=99, budget=64)
+    resumed.load_state_dict(saved)
+    assert [resumed.iterate()[0] for _ in range(4)] == expected
+    ours, theirs = resumed.averaged.state_dict(), through.averaged.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_same_seed_repeats_whatever_was_drawn_before() -> None:
+    first = learner(seed=3)
+    torch.rand(7)
+    second = learner(seed=3)
+    assert first.iterate()[0] == second.iterate()[0]
+    assert learner(seed=4).iterate()[0] != first.iterate()[0]
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:
+    class Broken(WantsLight):
+        def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+            return super().loss(image, targets) * float("nan")
+
+    subject = SequenceLearner(SMALL, GreyStream(), Broken(), 1000, 0)
+    before = copy.deepcopy(subject.network.state_dict())
+    with pytest.raises(NonFiniteLossError, match="iteration 0") as caught:
+        subject.iterate()
+    assert caught.value.batch["images"].shape == (4, 3, 64, 64)
+    assert all(torch.equal(value, before[name]) for name, value in subject.network.state_dict().items())
+
+
+def test_its_file_is_a_policy_of_its_own_kind(tmp_path: Path) -> None:
+    subject = learner(replace(SMALL, start="auto-exposure", averaging=0.0))
+    subject.iterate()
+    subject.save_policy(tmp_path, "best", {})
+    policy = load_policy(str(tmp_path))
+    images = torch.stack([GreyStream()[number].image for number in range(5)])
+    assert policy.plan(images) == subject.policy().plan(images)  # type: ignore[union-attr]
+    assert [stage.module for stage in policy.plan(images)[0].stages[:3]] == ["white_balance", "exposure", "srgb"]  # type: ignore[union-attr]
+    path = tmp_path / "best.safetensors"
+    with pytest.raises(WeightsError, match="of the kind sequence, not actor_critic"):
+        load_policy_file(path)
+    header, network = load_sequence_file(path)
+    save_policy(path, replace(header, modules=header.modules[:-1]), {"sequence": network})
+    with pytest.raises(WeightsError, match="last action must be stop"):
+        load_sequence_file(path)
+    save_policy(path, replace(header, horizon=2), {"sequence": network})
+    assert all(len(plan.stages) <= 5 for plan in load_sequence(path).plan(images))
+
+
+def test_a_plan_renders_what_training_saw() -> None:
+    """The pooled view stands for the image: training and use see the same numbers and run the same modules."""
+    subject = learner(replace(SMALL, start="auto-exposure", averaging=0.0))
+    image = torch.stack([GreyStream()[number].image for number in range(3)])
+    seen = look(image, "auto-exposure")
+    with torch.no_grad():
+        embedding = subject.network.embed(seen)
+        actions = subject.network.sample(embedding, None)
+        begun = first_image(image, "auto-exposure", "extended")
+        expected = run_sequences(begun, subject.modules, actions, subject.network.params(embedding))
+    for row, plan in enumerate(subject.policy().plan(image)):
+        torch.testing.assert_close(plan.render(image[row : row + 1])[0], expected[row], rtol=0, atol=1e-5)
+
+
+def test_steps_and_forced_modules() -> None:
+    policy = learner(replace(SMALL, demonstrated=("denoise", "exposure"))).policy()
+    with torch.no_grad():
+        policy.network.sequence_head.bias[:3] += 3
+    image = GreyStream()[0].image[None]
+    assert len(policy.plan(image)[0].stages) == 3
+    assert policy.plan(image)[0].stages[:2] == replace(policy, steps=2).plan(image)[0].stages
+    (forced,) = ForcedModules(policy, Pipeline((Stage("exposure", {"ev": 8.0}),))).plan(image)
+    assert [stage.module for stage in forced.stages] == ["exposure"] and abs(forced.stages[0].params["ev"]) < 1
+
+
+def test_a_warm_start_takes_the_network_and_refuses_others(tmp_path: Path) -> None:
+    first = learner(seed=1)
+    first.iterate()
+    first.save_policy(tmp_path, "best", {})
+    second = learner(replace(SMALL, runtime_weight=0.1), seed=2)
+    second.warm_start(str(tmp_path))
+    pairs = zip(second.network.parameters(), first.averaged.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs) and second.passes == 0
+    with pytest.raises(WeightsError, match="has the horizon 3"):
+        learner(replace(SMALL, horizon=4)).warm_start(str(tmp_path))
+
+
+def test_every_preset_is_small_enough() -> None:
+    for name, preset in PRESETS.items():
+        subject = SequenceLearner(preset, GreyStream(), WantsLight(), 10, 0)
+        assert sum(p.numel() for p in subject.network.parameters()) <= 530_000, name
+        assert subject.modules[-1] is STOP
+    everything = SequenceNetwork((*EXTENDED, STOP), "image", 14)
+    assert sum(p.numel() for p in everything.parameters()) <= 530_000
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"group": 3}, "group must be 2 or more"),
+        ({"demonstrated": ("tone",)}, "demonstrated names a module that modules lacks"),
+        ({"demonstration": 0.5}, "demonstration needs demonstrated"),
+        ({"modules": ("exposure", "exposure")}, "names one twice"),
+        ({"modules": ("srgb",)}, "helper"),
+        ({"last_temperature": 0.0}, "temperatures must be positive"),
+        ({"costs": {"exposure": 1.0}}, "costs lacks the module"),
+    ],
+    ids=str,
+)
+def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        replace(SMALL, **changes)
+
+
+def test_the_default_starts_from_a_cameras_order() -> None:
+    assert ADAPTIVE.demonstrated[0] == "denoise" and set(ADAPTIVE.demonstrated) < set(ADAPTIVE.modules)

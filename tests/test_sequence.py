@@ -273,6 +273,32 @@ def test_a_plan_renders_what_training_saw() -> None:
         torch.testing.assert_close(plan.render(image[row : row + 1])[0], expected[row], rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("condition", ["image", "none"])
+def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
+    subject = learner(replace(ADAPTIVE, condition=condition, size=64, averaging=0.0))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, weight in subject.network.named_parameters():
+            if "head" in name:
+                weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+        subject.network.sequence_head.bias[-1] -= 5  # does not stop at once
+    images = torch.stack([GreyStream()[number].image for number in range(6)])
+    frozen = subject.policy().frozen
+    with torch.no_grad():
+        seen = look(images, "auto-exposure")
+        embedding = subject.network.embed(seen)
+        params = subject.network.params(embedding)
+        actions = subject.network.sample(embedding, None).tolist()
+    stop = len(subject.modules) - 1
+    for row, ours in enumerate(frozen.embed(seen)):
+        order = frozen.sequence(ours)
+        assert order == [action for action in actions[row] if action != stop] and len(order) > 2
+        for stage in frozen.stages(ours, order):
+            expected = params[stage.module][row].tolist()
+            assert list(stage.params.values()) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert len(set(map(tuple, actions))) > 1 or condition == "none"
+
+
 def test_steps_and_forced_modules() -> None:
     policy = learner(replace(SMALL, demonstrated=("denoise", "exposure"))).policy()
     with torch.no_grad():

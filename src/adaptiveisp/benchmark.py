@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader
+from adaptiveisp.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.environment import actions_of
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.isp.execute import Call, run_one
@@ -20,6 +20,8 @@ from adaptiveisp.letterbox import frame_size
 from adaptiveisp.native import turned_off
 from adaptiveisp.networks import Actor
 from adaptiveisp.policies import AutoExposure
+from adaptiveisp.sequence_networks import SequenceNetwork
+from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detector, Image
 
@@ -29,6 +31,8 @@ LOGIT = 0.3
 """Parameters are those of this network output: off neutral, nothing saturated."""
 CHAIN = ("white_balance", "exposure", "ccm", "gamma", "contrast", "saturation")
 """Six pointwise modules in a camera's order."""
+SEQUENCE_MODULES = ("guided_denoise", "white_balance", "ccm", "gamma", "sharpen")
+"""What the sequence policy is made to choose after auto-exposure's three stages: a cheap denoiser and a camera's order."""
 STEPS = ("exposure", "gamma", "ccm", "tone", "saturation")
 """What the step-wise policy is made to choose: five modules, no non-local means."""
 
@@ -102,6 +106,16 @@ def untrained_policy(horizon: int = len(STEPS)) -> StepwisePolicy:
     return StepwisePolicy(header, Actor(modules, view="log").eval(), "step-wise")
 
 
+def untrained_sequence() -> SequencePolicy:
+    """A sequence policy as it is before training, after auto-exposure."""
+    modules = actions_of("extended", stop=True)
+    names = tuple(module.name for module in modules)
+    header = PolicyHeader(
+        SEQUENCE, "extended", names, len(names) - 1, "log", "auto-exposure", once=True, origin="bench"
+    )
+    return SequencePolicy(header, SequenceNetwork(modules, "image", header.horizon), "sequence")
+
+
 def sample_image(size: int, device: str = "cpu") -> Image:
     """A (1, 3, size, size) image of noise over a gradient, in [0, 1]; the same each time."""
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -146,6 +160,12 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
         kinds[name] = "chain"
     fast["auto-exposure"] = automatic
     fast[f"step-wise policy, {len(STEPS)} modules"] = lambda: policy.process(image, forced)
+    dim = image * 0.05  # a frame that auto-exposure has something to do with
+    one_look = untrained_sequence()
+    fast["sequence policy, prediction alone"] = lambda: one_look.plan_with(dim, SEQUENCE_MODULES)
+    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.plan_with(
+        dim, SEQUENCE_MODULES
+    )[0].render(dim)
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     found = medians(fast, repeats, wait)

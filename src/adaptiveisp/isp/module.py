@@ -165,6 +165,9 @@ class IspModule:
             return self.head(logits)
         if not self.params:
             return logits
+        first = self.params[0]
+        if all((p.low, p.high, p.scale) == (first.low, first.high, first.scale) for p in self.params):
+            return first.squash(logits)  # one operation instead of one a column
         return torch.stack([p.squash(logits[:, i]) for i, p in enumerate(self.params)], dim=1)
 
     def logits_from_params(self, params: Mapping[str, float], margin: float = MARGIN) -> list[float]:

@@ -279,8 +279,8 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in subject.network.named_parameters():
-            if "head" in name:
-                weight.add_(0.3 * torch.randn(weight.shape, generator=generator))
+            if "head" in name or "sequence_trunk" in name:
+                weight.add_(0.5 * torch.randn(weight.shape, generator=generator))
         subject.network.sequence_head.bias[-1] -= 5  # does not stop at once
     images = torch.stack([GreyStream()[number].image for number in range(6)])
     frozen = subject.policy().frozen

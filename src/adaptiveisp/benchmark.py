@@ -32,7 +32,7 @@ LOGIT = 0.3
 CHAIN = ("white_balance", "exposure", "ccm", "gamma", "contrast", "saturation")
 """Six pointwise modules in a camera's order."""
 SEQUENCE_MODULES = ("guided_denoise", "white_balance", "ccm", "gamma", "sharpen")
-"""What the sequence policy is made to choose after auto-exposure's three stages: a cheap denoiser and a camera's order."""
+"""What the sequence policy is made to choose after auto-exposure: a cheap denoiser, then a camera's order."""
 STEPS = ("exposure", "gamma", "ccm", "tone", "saturation")
 """What the step-wise policy is made to choose: five modules, no non-local means."""
 

@@ -282,7 +282,8 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
             if "head" in name or "sequence_trunk" in name:
                 weight.add_(0.5 * torch.randn(weight.shape, generator=generator))
         subject.network.sequence_head.bias[-1] -= 5  # does not stop at once
-    images = torch.stack([GreyStream()[number].image for number in range(6)])
+    brightness = torch.tensor([0.02, 0.1, 0.3, 1.0, 3.0, 6.0])[:, None, None, None]
+    images = (brightness * torch.stack([GreyStream()[number].image for number in range(6)])).clamp(0, 1)
     frozen = subject.policy().frozen
     with torch.no_grad():
         seen = look(images, "auto-exposure")

@@ -14,24 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adaptiveisp.report
+import adaptiveisp.page
 from adaptiveisp.coco_map import ScoredImage, coco_average_precision
 from adaptiveisp.drawing import Tile
-from adaptiveisp.figures import CostPoint, DifferenceBar
+from adaptiveisp.figures import DifferenceBar
+from adaptiveisp.page import figure_png, render_html, write_report
 from adaptiveisp.paired import paired_difference
-from adaptiveisp.report import (
-    LIGHT_EDGES,
-    PolicyResult,
-    Report,
-    build_report,
-    figure_png,
-    light_bin,
-    number,
-    points,
-    render_html,
-    score_policy,
-    write_report,
-)
+from adaptiveisp.report import Report, build_report
+from adaptiveisp.scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
+from adaptiveisp.tables import number, points
+from adaptiveisp.tradeoff import CostPoint
 from adaptiveisp.types import Annotation
 from tests.test_coco_map import CATEGORIES, random_images
 
@@ -70,7 +62,8 @@ def report(images: list[ScoredImage]) -> Report:
 def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[ScoredImage], tmp_path: Path) -> None:
     write_report(report, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert set(written) == {"schema_version", "policies", "differences", "provenance", "notes", "settings"}
+    first_keys = {"schema_version", "policies", "differences", "provenance", "notes", "settings"}
+    assert set(written) == first_keys | {"groups", "best_static", "pipelines"}
     assert written["schema_version"] == 1
     assert written["provenance"]["command"] == "eval <x>"
     assert written["notes"][0] == "one <note>" and "20 photos" in written["notes"][1]
@@ -217,7 +210,7 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
         return draw(*data)
 
     for name in ("light_figure", "forest_figure", "class_figure", "cost_figure"):
-        monkeypatch.setattr(adaptiveisp.report, name, partial(keep, name, getattr(adaptiveisp.report, name)))
+        monkeypatch.setattr(adaptiveisp.page, name, partial(keep, name, getattr(adaptiveisp.page, name)))
     render_html(report, {}, "T")
     scores = {policy: report.policies[policy]["tiny"] for policy in ("none", NASTY)}
     bins, curves = given["light_figure"]

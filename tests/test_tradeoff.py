@@ -130,6 +130,18 @@ def test_the_modules_are_left_out_unless_known_for_all() -> None:
     assert "ms" in axes.get_xlabel() and len(axes.texts) == 2
 
 
+def test_seeds_stand_at_their_mean_with_a_line_of_one_deviation() -> None:
+    group = CostPoint("seeds", 1, 0.2, 10.0, 3.0, sd=0.03)
+    for axes in cost_figure([SWEEP[0], group]).axes:
+        (line,) = axes.collections
+        (segment,) = line.get_segments()
+        x = group.cost_ms if axes.get_xlabel().startswith("cost") else group.modules
+        assert segment.tolist() == [[x, pytest.approx(17.0)], [x, pytest.approx(23.0)]]
+        low, high = axes.get_ylim()
+        assert low < 17 and high > 23
+    assert not cost_figure(SWEEP).axes[0].collections
+
+
 def test_equal_policies_and_odd_names_are_drawn() -> None:
     names = ["$x_1^$", "b", "a run with a name far too long to stand beside its point"]
     axes = cost_figure([CostPoint(name, i, 0.0, 0.0, 0.0) for i, name in enumerate(names)]).axes[0]

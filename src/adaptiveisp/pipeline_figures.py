@@ -9,15 +9,18 @@ import numpy as np
 
 from adaptiveisp.extras import import_extra
 from adaptiveisp.figures import LINE_COLOUR, POLICY_COLOURS, TEXT_COLOUR, empty_figure, strip
+from adaptiveisp.tradeoff import short
 from adaptiveisp.usage import ParameterByLight
 
 PLACE_COLUMNS, PARAMETER_COLUMNS = 3, 4
 """Panels side by side."""
 STRONGEST = 0.9
-"""Opacity of a cell that stands for all images; the least that can be seen still shows 1 image in 50."""
+"""Opacity of a cell that stands for all images; it goes with the root of the share, so that rare ones are seen too."""
 SHARES_OF_LEGEND = (0.1, 0.25, 0.5, 1.0)
 MOST_DOTS = 150
 """Images drawn in a panel: more would only make the page heavy; the line takes them all."""
+LEAST_SPAN = 0.05
+"""Share of a parameter's range that its panel spans at least: what hardly moves should look so."""
 LEAST_IN_BIN = 3
 """Images without which a median is not drawn."""
 
@@ -38,7 +41,7 @@ def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
         axes.set_visible(False)
     for axes, (name, shares) in zip(panels, policies.items(), strict=False):
         strip(axes)
-        axes.set_title(name, fontsize=10, color=TEXT_COLOUR, loc="left")
+        axes.set_title(short(name), fontsize=10, color=TEXT_COLOUR, loc="left")
         for place, by_module in enumerate(shares, 1):
             for module, share in by_module.items():
                 axes.add_patch(_cell(place, modules.index(module), share))
@@ -46,8 +49,10 @@ def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
         axes.set_ylim(len(modules) - 0.5, -0.5)
         axes.set_yticks(range(len(modules)), modules)
         axes.set_xticks(range(1, longest + 1))
-        axes.tick_params(labelsize=9, labelbottom=True)
-        axes.grid(color=LINE_COLOUR, linewidth=0.5)
+        axes.set_xticks(np.arange(0.5, longest + 1), minor=True)
+        axes.set_yticks(np.arange(0.5, len(modules)), minor=True)
+        axes.tick_params(which="both", length=0, labelsize=9, labelbottom=True)
+        axes.grid(which="minor", color=LINE_COLOUR, linewidth=0.6)
         axes.set_xlabel("place in the pipeline")
     handles = [_cell(0, 0, share) for share in SHARES_OF_LEGEND]
     names = [f"{100 * share:.0f} % of images" for share in SHARES_OF_LEGEND]
@@ -70,10 +75,8 @@ def _by_mean_place(policies: Any) -> list[str]:
 def _cell(place: int, row: int, share: float) -> Any:
     """The cell of a module at a place."""
     patches = import_extra("matplotlib.patches", "report")
-    opacity = STRONGEST * max(share, 0.02)
-    return patches.Rectangle(
-        (place - 0.46, row - 0.44), 0.92, 0.88, facecolor=POLICY_COLOURS[0], alpha=opacity, linewidth=0
-    )
+    opacity = STRONGEST * math.sqrt(share)
+    return patches.Rectangle((place - 0.5, row - 0.5), 1, 1, facecolor=POLICY_COLOURS[0], alpha=opacity, linewidth=0)
 
 
 def parameter_figure(series: Sequence[ParameterByLight], edges: Sequence[float]) -> Any:
@@ -103,6 +106,8 @@ def parameter_figure(series: Sequence[ParameterByLight], edges: Sequence[float])
         ticks = range(math.ceil(low), math.floor(high) + 1)
         axes.set_xticks(ticks, [f"{10.0**tick:g}" for tick in ticks])
         axes.set_xlim(low - 0.05, max(high, low + 0.5) + 0.05)
+        middle, span = (y.max() + y.min()) / 2, max(1.15 * np.ptp(y), LEAST_SPAN * one.reach)
+        axes.set_ylim(middle - span / 2, middle + span / 2)
         axes.locator_params(axis="y", nbins=4)
         axes.grid(color=LINE_COLOUR, linewidth=0.6)
         axes.tick_params(labelsize=8, labelbottom=number + columns >= len(series))

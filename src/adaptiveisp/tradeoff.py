@@ -126,7 +126,7 @@ def _draw_tradeoff(axes: Any, points: Sequence[CostPoint], costs: Sequence[float
     foot = floor - 1.6 * room
     bottom = foot - room / 2 if floor > min(scores) else floor - room
     spreads = [100 * (point.sd or 0.0) for point in points]
-    ends = [score - sd for score, sd in zip(scores, spreads, strict=True) if score >= floor]
+    ends = [score - sd - room / 2 for score, sd in zip(scores, spreads, strict=True) if score >= floor]
     highest = max(score + sd for score, sd in zip(scores, spreads, strict=True))
     axes.set_ylim(max(0.0, min(bottom, *ends)), highest + room)
     reach = max(costs) or 1.0

@@ -77,6 +77,7 @@ class ParameterByLight(NamedTuple):
         module: with "(2)" behind it for a module's second run in a pipeline, and so on.
         param: name of the parameter.
         unit: "" if it has none.
+        reach: from the least to the greatest value that it may have, in `unit`.
         lights: brightness factors.
         values: in `unit`, one a light.
     """
@@ -84,6 +85,7 @@ class ParameterByLight(NamedTuple):
     module: str
     param: str
     unit: str
+    reach: float
     lights: tuple[float, ...]
     values: tuple[float, ...]
 
@@ -148,5 +150,9 @@ def parameters_by_light(runs: Iterable[ImageRun]) -> list[ParameterByLight]:
         values = {p.name: tuple(params[p.name] for _, _, params in found[name]) for p in declared}
         spread = {p.name: float(np.ptp(values[p.name])) / (p.high - p.low) for p in declared}
         kept = sorted(spread, key=lambda param: -spread[param])[:MOST_PARAMETERS]
-        series += [ParameterByLight(name, p.name, p.unit, lights, values[p.name]) for p in declared if p.name in kept]
+        series += [
+            ParameterByLight(name, p.name, p.unit, p.high - p.low, lights, values[p.name])
+            for p in declared
+            if p.name in kept
+        ]
     return series

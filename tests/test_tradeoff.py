@@ -139,6 +139,11 @@ def test_seeds_stand_at_their_mean_with_a_line_of_one_deviation() -> None:
         assert segment.tolist() == [[x, pytest.approx(17.0)], [x, pytest.approx(23.0)]]
         low, high = axes.get_ylim()
         assert low < 17 and high > 23
+        (name,) = [text for text in axes.texts if text.get_text() == "seeds"]
+        axes.figure.draw_without_rendering()
+        box: Box = tuple(map(float, Text.get_window_extent(name).extents))
+        (x0, y0), (x1, y1) = axes.transData.transform(segment).tolist()
+        assert overlap(box, (x0 - 0.5, y0, x1 + 0.5, y1)) == 0, "the name does not stand on it"
     assert not cost_figure(SWEEP).axes[0].collections
 
 

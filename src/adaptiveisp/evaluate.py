@@ -88,6 +88,11 @@ class _Collected:
         self.raw_losses.append(losses.raw)
         self.auto_exposure_losses.append(losses.auto_exposure)
 
+    def result(self, static: bool, with_losses: bool) -> PolicyResult:
+        """The lists at the end; without losses where the detector gave none, perhaps only from some image on."""
+        lists = {name: [] if "losses" in name and not with_losses else values for name, values in vars(self).items()}
+        return PolicyResult(**lists, static=static)
+
 
 def evaluate(
     dataset: Dataset,
@@ -140,11 +145,8 @@ def evaluate(
         on_image(sample.name)
     if len(skipped) == len(dataset.samples):
         raise DataError(f"{dataset.name}: no image could be used; the first: {skipped[0][1]}")
-    for (_, name), lists in collected.items():
-        if name in meter.unusable:  # perhaps only from some image on
-            lists.losses, lists.raw_losses, lists.auto_exposure_losses = [], [], []
     static = {policy.name: is_static(policy) for policy in policies}
-    results = {key: PolicyResult(**vars(lists), static=static[key[0]]) for key, lists in collected.items()}
+    results = {key: c.result(static[key[0]], key[1] not in meter.unusable) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
     return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable)

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.files import write_json, write_text
 from adaptiveisp.groups import BestStatic, Difference, GroupScore, Units, compare, group_score, units_of
-from adaptiveisp.paired import MatchTable
 from adaptiveisp.scores import PolicyResult, PolicyScore, score_policy
 from adaptiveisp.usage import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 
@@ -123,22 +123,19 @@ def build_report(
     remarks = list(notes)
     for detector in dict.fromkeys(detector for _, detector in results):
         own = {policy: result for (policy, name), result in results.items() if name == detector}
-        tables = {policy: MatchTable(result.scored, categories) for policy, result in own.items()}
         for policy, result in own.items():
-            scores.setdefault(policy, {})[detector] = score_policy(result, categories, tables[policy])
+            scores.setdefault(policy, {})[detector] = score_policy(result, categories)
         units = units_of(list(own), groups or {})
         for name, members in units.items():
             if groups and name in groups:
                 by_group.setdefault(name, {})[detector] = group_score(members, [scores[m][detector] for m in members])
-        common = set.intersection(*(set(table.keys) for table in tables.values()))
-        left_out = len(set.union(*(set(table.keys) for table in tables.values()))) - len(common)
+        shared, left_out = _on_common_images(own)
         if left_out:
             remarks.append(
                 f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
                 "the other numbers do not."
             )
-        shared = {p: [image for image in r.scored if image.key in common] for p, r in own.items()}
-        static = {name: all(own[member].static for member in members) for name, members in units.items()}
+        static = {n: (by_group[n][detector].mean if n in by_group else scores[n][detector]).static for n in units}
         found = compare(detector, shared, units, static, categories, (resamples, seed, level))
         differences += found.differences
         if found.best_static is not None:
@@ -157,6 +154,14 @@ def build_report(
         best_static,
         tuple(_runs(results)),
     )
+
+
+def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:
+    """Policy → its images that all policies have, and how many some lack."""
+    keys = [{image.key for image in result.scored} for result in results.values()]
+    common = set.intersection(*keys)
+    shared = {policy: [image for image in r.scored if image.key in common] for policy, r in results.items()}
+    return shared, len(set.union(*keys)) - len(common)
 
 
 def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: Mapping[int, str]) -> dict[str, int]:

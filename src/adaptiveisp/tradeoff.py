@@ -169,7 +169,11 @@ def _spread_labels(axes: Any) -> None:
     extents = [name.get_window_extent() for name in names]
     left, bottom, right, top = map(float, axes.bbox.extents)
     (front,) = [line for line in axes.lines if line.get_label() == "front"]
-    lines = _step_boxes(to_pixels(front.get_xydata()).tolist(), LINE_REACH * per_point)
+    reach = LINE_REACH * per_point
+    lines = _step_boxes(to_pixels(front.get_xydata()).tolist(), reach)
+    for spread in axes.collections:
+        for (x, low), (_, high) in (to_pixels(segment).tolist() for segment in spread.get_segments()):
+            lines.append((x - reach, low, x + reach, high))
     spots = place_labels(
         at,
         [(float(extent.width), float(extent.height)) for extent in extents],

@@ -9,9 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from adaptiveisp.checkpoint import PolicyHeader, save_policy
 from adaptiveisp.cli import main
 from adaptiveisp.dng import write_dng
+from adaptiveisp.isp import PAPER
 from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.networks import Actor
 from adaptiveisp.raw import read_raw
 from adaptiveisp.types import RawImage
 from tests.data import labelled_photos
@@ -342,6 +345,52 @@ def test_two_pipelines_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Ca
     data = ("--data", "labels.json", "--images", "images", "--light", "dark", "--detector", RED, "--out", "out")
     assert adaptiveisp("eval", *data, "--policy", "a/p.json", "b/p.json") == 2
     assert_one_line_error(capsys.readouterr().err, "same name")
+
+
+def test_eval_of_seeds_and_their_harm(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An adaptive policy file, two seeds of a fixed one, and a path that looks like a group."""
+    labelled_photos(tmp_path)
+    for folder, stops in (("seed-0", 1.0), ("seed-1", 2.0), ("lr=0.1", -1.0)):
+        Pipeline((Stage("exposure", {"ev": stops}),)).save(tmp_path / folder / "best.json")
+    torch.manual_seed(0)
+    header = PolicyHeader("actor_critic", "paper", tuple(module.name for module in PAPER), horizon=2)
+    save_policy(tmp_path / "learned.safetensors", header, Actor(PAPER).eval())
+    data = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--draws", 2)
+    code = adaptiveisp("eval", *data, "--policy", "learned.safetensors", "fixed=seed-0,seed-1", "lr=0.1", "camera",
+                       "--detector", RED, "--size", 64, "--resamples", 200, "--out", "out")  # fmt: skip
+    assert code == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["policies"]) == ["learned", "fixed/1", "fixed/2", "lr=0.1", "camera"]
+    scores = {policy: by["red"] for policy, by in report["policies"].items()}
+    assert [score["static"] for score in scores.values()] == [False, True, True, True, True]
+    # The detector's loss falls with the red that it sees: one stop up never harms, one down always does.
+    assert [scores[p]["worse_than_raw"] for p in ("fixed/1", "fixed/2", "lr=0.1")] == [0.0, 0.0, 1.0]
+    assert scores["fixed/2"]["loss_mean"] < scores["fixed/1"]["loss_mean"] < scores["lr=0.1"]["loss_mean"] < 1
+    group = report["groups"]["fixed"]["red"]
+    ap50 = [scores[f"fixed/{i}"]["ap50"] for i in (1, 2)]
+    assert group["members"] == ["fixed/1", "fixed/2"] and group["ap50_mean"] == pytest.approx(sum(ap50) / 2)
+    assert group["ap50_sd"] == pytest.approx(abs(ap50[0] - ap50[1]) / 2**0.5) and group["static"] is True
+    pairs = {(d["a"], d["b"]) for d in report["differences"]}
+    assert pairs >= {("fixed", "learned"), ("camera", "fixed")} and not any("fixed/1" in pair for pair in pairs)
+    assert [d["a"] for d in report["best_static"]["red"]["differences"]] == ["learned"]
+    assert sum(found["count"] for found in report["pipelines"]["learned"]) == 6
+    assert report["pipelines"]["camera"] == [] and report["pipelines"]["fixed/1"][0]["modules"] == ["exposure"]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "pipelines.jsonl").read_text().splitlines()]
+    assert len(lines) == 5 * 6 and {line["policy"] for line in lines} == set(report["policies"])
+    mean = sum(line["loss"]["red"] for line in lines if line["policy"] == "camera") / 6
+    assert mean == pytest.approx(scores["camera"]["loss_mean"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Which module at which place" in page and "Parameters by light: learned" in page
+    assert "fixed/2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("spec", ["x=", "=none", "x=none,", "x=none,none", "x=none,gone", "a/b=none"])
+def test_malformed_groups(spec: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    data = ("--data", "labels.json", "--images", "images", "--light", "dark", "--detector", RED, "--out", "out")
+    assert adaptiveisp("eval", *data, "--policy", spec) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].startswith("adaptiveisp: ") and not (tmp_path / "out").exists()
 
 
 # weights, demo, version

@@ -15,7 +15,7 @@ from adaptiveisp.develop import develop, upright_size
 from adaptiveisp.isp import PAPER, find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.predictor import DEFAULT_SIZE, AdaptiveISP
-from adaptiveisp.report import points
+from adaptiveisp.tables import points
 from adaptiveisp.types import RawImage, Targets
 from adaptiveisp.unprocess import Unprocessing, add_noise, unprocess
 from tests.conftest import REPOSITORY

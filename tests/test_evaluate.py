@@ -1,11 +1,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from adaptiveisp.datasets import open_dataset
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
+from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.report import build_report
+from adaptiveisp.types import Targets
 from adaptiveisp.zoo import load_policy
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector
@@ -75,3 +78,67 @@ def test_a_detector_that_knows_no_class_is_refused(tmp_path: Path) -> None:
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
     with pytest.raises(DataError, match="unicorn"):
         evaluate(dataset, [load_policy("none")], [RedDetector()], EvaluationOptions(64))
+
+
+class Growing:
+    """An adaptive policy: a stop of exposure for dark images, twice for darker ones."""
+
+    name = "growing"
+
+    def plan(self, image: torch.Tensor) -> list[Pipeline]:
+        count = 1 if image.mean() > 0.01 else 2
+        return [Pipeline((Stage("exposure", {"ev": 1.0}),) * count)] * len(image)
+
+
+def test_losses_and_pipelines_are_kept_for_each_image(tmp_path: Path) -> None:
+    labels = labelled_photos(tmp_path)
+    dataset = open_dataset(labels, tmp_path / "images", light="mixed", draws=2)
+    policies = [load_policy("none"), Growing(), load_policy("camera")]
+    found = evaluate(dataset, policies, [RedDetector()], EvaluationOptions(64, losses=True))
+    none, growing, camera = (found.results[name, "red"] for name in ("none", "growing", "camera"))
+    assert none.losses == none.raw_losses == growing.raw_losses and len(none.losses) == 6
+    assert none.auto_exposure_losses == camera.auto_exposure_losses != none.losses
+    # The detector's loss is 1 less the mean red of the frame; none of these images is clipped by a stop or two.
+    for index, (raw, loss, pipeline) in enumerate(zip(none.losses, growing.losses, growing.pipelines, strict=True)):
+        assert pipeline == (("exposure", {"ev": 1.0}),) * growing.modules[index]
+        padding = 0.25 * 0.5  # 64x48 in 64x64
+        assert 1 - padding - loss == pytest.approx((1 - padding - raw) * 2 ** growing.modules[index], rel=0.02)
+    assert set(growing.modules) == {1, 2} and none.pipelines == [()] * 6 and camera.pipelines == [None] * 6
+    assert (none.static, growing.static, camera.static) == (True, False, True) and found.no_loss == {}
+    report = build_report(found.results, found.categories, {}, resamples=200)
+    score = report.policies["growing"]["red"]
+    assert score.worse_than_raw == 0.0 and report.policies["none"]["red"].worse_than_auto_exposure == 1.0
+    assert score.loss_mean == pytest.approx(sum(growing.losses) / 6) and score.loss_worst5 == max(growing.losses)
+    best = report.best_static["red"]
+    assert [d.a for d in best.differences] == ["growing"] and best.differences[0].b == best.name != "growing"
+    unasked = evaluate(dataset, policies, [RedDetector()], EvaluationOptions(64)).results["none", "red"]
+    assert unasked.losses == unasked.raw_losses == [] and len(unasked.pipelines) == 6
+
+
+class FailsLater(RedDetector):
+    """Gives no loss from its third call on."""
+
+    name = "fails-later"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def loss(self, image: torch.Tensor, targets: list[Targets]) -> torch.Tensor:
+        self.calls += 1
+        if self.calls > 2:
+            raise NotImplementedError("no loss")
+        return super().loss(image, targets)
+
+
+def test_a_detector_without_a_loss_is_scored_all_the_same(tmp_path: Path) -> None:
+    dataset = open_dataset(labelled_photos(tmp_path), tmp_path / "images", light="normal")
+    policies = [load_policy("none"), load_policy("auto-exposure")]
+    found = evaluate(dataset, policies, [FailsLater(), RedDetector()], EvaluationOptions(64, losses=True))
+    assert found.skipped == [] and found.no_loss == {"fails-later": "NotImplementedError: no loss"}
+    assert found.results["none", "fails-later"].losses == [] and len(found.results["none", "red"].losses) == 3
+    notes = notes_on(found, dataset)
+    assert any("fails-later gives no usable loss (NotImplementedError: no loss)" in note for note in notes)
+    report = build_report(found.results, found.categories, {}, notes, resamples=200)
+    score = report.policies["none"]["fails-later"]
+    assert score.ap50 is not None and score.loss_mean is score.loss_worst5 is score.worse_than_raw is None
+    assert report.runs[0].loss == {"fails-later": None, "red": pytest.approx(found.results["none", "red"].losses[0])}

@@ -14,26 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adaptiveisp.report
+import adaptiveisp.page
 from adaptiveisp.coco_map import ScoredImage, coco_average_precision
 from adaptiveisp.drawing import Tile
-from adaptiveisp.figures import CostPoint, DifferenceBar
+from adaptiveisp.figures import DifferenceBar
+from adaptiveisp.page import figure_png, render_html, write_report
 from adaptiveisp.paired import paired_difference
-from adaptiveisp.report import (
-    LIGHT_EDGES,
-    PolicyResult,
-    Report,
-    build_report,
-    figure_png,
-    light_bin,
-    number,
-    points,
-    render_html,
-    score_policy,
-    write_report,
-)
+from adaptiveisp.report import Report, build_report
+from adaptiveisp.scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
+from adaptiveisp.tables import number, points, score_tables
+from adaptiveisp.tradeoff import CostPoint
 from adaptiveisp.types import Annotation
 from tests.test_coco_map import CATEGORIES, random_images
+from tests.test_paired import without
 
 NAMES = {1: "person", 3: "car", 7: "sofa <b>"}
 NASTY = "run <script>alert(1)</script> $x_1^"
@@ -70,7 +63,8 @@ def report(images: list[ScoredImage]) -> Report:
 def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[ScoredImage], tmp_path: Path) -> None:
     write_report(report, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert set(written) == {"schema_version", "policies", "differences", "provenance", "notes", "settings"}
+    first_keys = {"schema_version", "policies", "differences", "provenance", "notes", "settings"}
+    assert set(written) == first_keys | {"groups", "best_static", "pipelines"}
     assert written["schema_version"] == 1
     assert written["provenance"]["command"] == "eval <x>"
     assert written["notes"][0] == "one <note>" and "20 photos" in written["notes"][1]
@@ -217,7 +211,7 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
         return draw(*data)
 
     for name in ("light_figure", "forest_figure", "class_figure", "cost_figure"):
-        monkeypatch.setattr(adaptiveisp.report, name, partial(keep, name, getattr(adaptiveisp.report, name)))
+        monkeypatch.setattr(adaptiveisp.page, name, partial(keep, name, getattr(adaptiveisp.page, name)))
     render_html(report, {}, "T")
     scores = {policy: report.policies[policy]["tiny"] for policy in ("none", NASTY)}
     bins, curves = given["light_figure"]
@@ -259,6 +253,110 @@ def test_the_caption_of_the_costs_tells_what_the_figure_does(images: list[Scored
     text = Page(render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")).text
     assert "Hollow at the foot: off the scale" in text and "0.0 \N{DOWNWARDS ARROW}" in text
     assert "modules per image\n" not in text and "in modules" not in text
+
+
+def planned(
+    result: PolicyResult, *sequences: tuple[str, ...], static: bool = False, shift: float = 0.0
+) -> PolicyResult:
+    """The result with these sequences of modules in turn, and losses that rise from image to image."""
+    params = {"exposure": {"ev": 1.5}, "gamma": {"gamma": 0.5}}
+    n = len(result.scored)
+    losses = [0.2 + 0.01 * i + (shift if i % 4 == 0 else 0.0) for i in range(n)]
+    reference = [0.2 + 0.01 * i for i in range(n)]
+    pipelines = [tuple((m, params[m]) for m in sequences[i % len(sequences)]) for i in range(n)] if sequences else []
+    return replace(result, losses=losses, raw_losses=reference, auto_exposure_losses=[1.0] * n, pipelines=pipelines,
+                   static=static)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def seeded(images: list[ScoredImage]) -> Report:
+    """A static policy and two seeds of an adaptive one, of which the first sees nothing."""
+    one, two = ("exposure", "gamma"), ("exposure",)
+    results = {
+        ("plain", "d"): planned(result(without(images, 0.5, 1)), (), static=True),
+        ("ours/1", "d"): planned(result(blinded(images)), one, one, one, two, shift=0.1),
+        ("ours/2", "d"): planned(result(images), one, one, one, two),
+    }
+    return build_report(results, NAMES, {}, resamples=200, groups={"ours": ("ours/1", "ours/2")})
+
+
+def test_groups_and_pipelines_go_into_the_files(seeded: Report, images: list[ScoredImage], tmp_path: Path) -> None:
+    write_report(seeded, tmp_path)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert list(written["policies"]) == ["plain", "ours/1", "ours/2"]
+    first, second = (written["policies"][f"ours/{i}"]["d"] for i in (1, 2))
+    assert first["loss_mean"] == pytest.approx(0.395 + 0.025) and second["loss_mean"] == pytest.approx(0.395)
+    # The two worst of 40 images: 0.59 and 0.58; with the shift of every fourth, 0.66 and 0.62.
+    assert (first["loss_worst5"], second["loss_worst5"]) == (pytest.approx(0.64), pytest.approx(0.585))
+    assert (first["worse_than_raw"], first["worse_than_auto_exposure"], first["static"]) == (0.25, 0.0, False)
+    assert second["worse_than_raw"] == 0.0 and written["policies"]["plain"]["d"]["static"] is True
+    group = written["groups"]["ours"]["d"]
+    ap50 = coco_average_precision(images, CATEGORIES).ap50
+    assert ap50 is not None and group["members"] == ["ours/1", "ours/2"]
+    assert (group["ap50_mean"], group["ap50_sd"]) == (pytest.approx(ap50 / 2), pytest.approx(ap50 / 2**0.5))
+    assert group["worse_than_raw"] == 0.125
+    (difference,) = written["differences"]
+    assert (difference["a"], difference["b"]) == ("ours", "plain")
+    best = written["best_static"]["d"]
+    assert best["name"] == "plain" and best["differences"] == [difference] and "favours the static" in best["chosen_by"]
+    often, rare = (pytest.approx(light_of(images, fourth)) for fourth in (False, True))
+    assert written["pipelines"]["ours/1"] == [
+        {"modules": ["exposure", "gamma"], "count": 30, "share": 0.75, "light_mean": often},
+        {"modules": ["exposure"], "count": 10, "share": 0.25, "light_mean": rare},
+    ]
+    lines = [json.loads(line) for line in (tmp_path / "pipelines.jsonl").read_text().splitlines()]
+    assert len(lines) == 3 * 40 and [line["policy"] for line in lines[39:41]] == ["plain", "ours/1"]
+    assert lines[43] == {
+        "policy": "ours/1", "photo": 101, "draw": 1, "light": images[3].light, "modules": ["exposure"],
+        "params": [{"ev": 1.5}], "loss": {"d": pytest.approx(0.23)},
+    }  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipelines.jsonl", "report.html", "report.json"]
+
+
+def light_of(images: list[ScoredImage], fourth: bool) -> float:
+    """Geometric mean of the lights of every fourth image, or of the others."""
+    lights = [image.light for i, image in enumerate(images) if (i % 4 == 3) == fourth]
+    return float(np.exp(np.mean(np.log(np.array(lights, float)))))
+
+
+def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[ScoredImage]) -> None:
+    tile = Tile(np.full((40, 60, 3), 90, np.uint8), "photo", [])
+    html = render_html(seeded, {"ours/1": [tile], "ours/2": [tile]}, "T")
+    page = Page(html)
+    assert page.open == [] and page.tags.count("img") == 1, "of several seeds, the pictures of the first"
+    text = re.sub(r"(\s|<[^>]*>)+", " ", html)
+    ap50 = coco_average_precision(images, CATEGORIES).ap50 or 0.0
+    assert "ours (mean of 2)" in text and f"{50 * ap50:.1f} ± {100 * ap50 / 2**0.5:.1f}" in text
+    assert "ours/1 adaptive 0.4200 0.6400 25.0 % 0.0 %" in text
+    assert "chosen by the highest AP50 on this same data, which favours the static side" in text
+    assert "exposure → gamma" in text and "75.0 %" in text
+    assert "Which module at which place" in text and "Parameters by light: ours/2" in text
+    # forest, cost, light, classes; places and parameters
+    assert page.tags.count("svg") == 6
+
+
+def test_the_figure_of_costs_shows_a_group_with_its_spread(seeded: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[CostPoint] = []
+    draw = adaptiveisp.page.cost_figure
+    monkeypatch.setattr(adaptiveisp.page, "cost_figure", lambda points: given.extend(points) or draw(points))
+    render_html(seeded, {}, "T")
+    group = seeded.groups["ours"]["d"]
+    assert [(point.policy, point.place, point.sd) for point in given] == [
+        ("plain", 0, None),
+        ("ours", 1, group.ap50_sd),
+    ]
+    assert given[1].ap50 == group.mean.ap50
+
+
+def test_the_printed_table_has_every_seed_and_the_deviation(seeded: Report) -> None:
+    lines = score_tables(seeded).splitlines()
+    first = [line.split()[0] for line in lines[2:6]]
+    assert first == ["plain", "ours", "ours/1", "ours/2"]
+    sd = seeded.groups["ours"]["d"].ap50_sd
+    assert sd is not None and f"±{100 * sd:.1f}" in lines[3] and "±" not in lines[2] + lines[4]
+    assert lines[4].endswith("0.4200  0.6400     25.0 %          0.0 %") and "adaptive" in lines[4]
+    assert sum(line.startswith("ours - plain") for line in lines) == 2
+    assert any("Best static policy with d: plain" in line and "favours the static side" in line for line in lines)
 
 
 def test_numbers_for_readers() -> None:

@@ -15,6 +15,7 @@ from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
+GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
 
@@ -166,7 +167,7 @@ def _add_eval(commands: Any) -> None:
         description="Average precision of policies and detectors on the same images, with paired intervals.",
     )
     _add_data(parser)
-    parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=POLICY_HELP)
+    parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=f"{POLICY_HELP}; {GROUP_HELP}")
     parser.add_argument("--detector", nargs="+", default=["yolov3-tiny"], metavar="D", help=DETECTOR_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")

@@ -119,6 +119,7 @@ def run(options: argparse.Namespace) -> int:
     from adaptiveisp.provenance import provenance
     from adaptiveisp.raw import find_raw_files
     from adaptiveisp.run import RunOptions, check_outputs, remove_former_outputs, run_files
+    from adaptiveisp.tables import table
 
     device = _set_up_torch(options)
     policy, header = _run_policy(options, device), _header(options)
@@ -145,7 +146,7 @@ def run(options: argparse.Namespace) -> int:
             (Path(r.file).name, " ".join(r.modules) or "no module", r.found, f"{r.milliseconds:.1f}")
             for r in summary.rows
         ]
-        print(_table(("file", "modules", "best boxes", "ms"), lines))
+        print(table(("file", "modules", "best boxes", "ms"), lines))
         print(f"{len(lines)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
     return code
 
@@ -157,22 +158,26 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     from adaptiveisp.detectors import load_detector
     from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
     from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.page import write_report
     from adaptiveisp.provenance import provenance
-    from adaptiveisp.report import build_report, write_report
-    from adaptiveisp.zoo import load_policy
+    from adaptiveisp.report import build_report
+    from adaptiveisp.tables import score_tables
+    from adaptiveisp.zoo import load_policies
 
     device = _set_up_torch(options)
-    policies = [load_policy(spec, device, options.steps) for spec in dict.fromkeys(options.policy)]
+    policies, groups = load_policies(options.policy, device, options.steps)
     dataset = open_dataset(
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
     detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector)]
     costs = load_costs(options.costs) if options.costs else {}
-    for kind, names in (("policies", [p.name for p in policies]), ("detectors", [d.name for d in detectors])):
-        if len(set(names)) < len(names):
-            raise UsageError(f"two {kind} have the same name ({', '.join(names)}); rename a file")
+    names = [detector.name for detector in detectors]
+    if len(set(names)) < len(names):
+        raise UsageError(f"two detectors have the same name ({', '.join(names)}); rename a file")
     out = prepare_output_folder(options.out, options.overwrite)
-    settings = EvaluationOptions(options.size, options.camera_white_balance, options.workers, device, costs)
+    settings = EvaluationOptions(
+        options.size, options.camera_white_balance, options.workers, device, costs, losses=True
+    )
     with _progress(options, len(dataset.samples), "eval") as bar:
         found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
     origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors}, str(options.costs or PAPER))
@@ -184,12 +189,13 @@ def evaluate_policies(options: argparse.Namespace) -> int:
         options.resamples,
         options.seed,
         settings={name: getattr(options, name) for name in EVAL_SETTINGS},
+        groups=groups,
     )
     write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")
     code = _report_skips(out, found.skipped, origin)
     if not options.quiet:
-        print(_score_tables(report))
-        print(f"report: {out / 'report.html'}")
+        print(score_tables(report))
+        print(f"report: {out / 'report.html'}; each image's pipelines and losses: {out / 'pipelines.jsonl'}")
     return code
 
 
@@ -199,6 +205,7 @@ def synth(options: argparse.Namespace) -> int:
     from adaptiveisp.files import prepare_output_folder
     from adaptiveisp.provenance import provenance
     from adaptiveisp.synth import SynthOptions, synthesise_set
+    from adaptiveisp.tables import table
     from adaptiveisp.unprocess import LIGHTS, light_range
 
     _set_up_torch(options)
@@ -217,7 +224,7 @@ def synth(options: argparse.Namespace) -> int:
     code = _report_skips(out, summary.skipped, origin)
     if not options.quiet:
         print(
-            _table(
+            table(
                 ("light", "raws", "labels"),
                 [(k, str(n), str(out / k / "labels.json")) for k, n in summary.written.items()],
             )
@@ -229,13 +236,14 @@ def demo(options: argparse.Namespace) -> int:
     """Runs the demo."""
     from adaptiveisp.demo import run_demo
     from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.tables import score_tables
 
     device = _set_up_torch(options)
     out = prepare_output_folder(options.out, options.overwrite)
     with _progress(options, 0, "demo") as bar:
         report = run_demo(out, options.detector, options.seed, device, options.size, lambda name: bar.update())
     if not options.quiet:
-        print(_score_tables(report))
+        print(score_tables(report))
         print(
             "Reference: the detector's own boxes (score 0.5 or more) on the clean photos. 4 photos show how it works, "
             "they measure nothing; docs/results.md does."
@@ -343,6 +351,7 @@ def bench(options: argparse.Namespace) -> int:
     from adaptiveisp.files import write_json
     from adaptiveisp.native import available
     from adaptiveisp.provenance import provenance
+    from adaptiveisp.tables import table
 
     device = _set_up_torch(options)
     _check_files((options.out, options.write_costs), options.overwrite)
@@ -352,7 +361,7 @@ def bench(options: argparse.Namespace) -> int:
     rows = to_json(timings)
     if not options.quiet:
         header = ("what", "ms", "copies", "detector forwards", "plain ms", "faster than plain")
-        print(_table(header, [_bench_row(row) for row in rows]))
+        print(table(header, [_bench_row(row) for row in rows]))
         kernels = "compiled" if available() else "not compiled or turned off"
         place = f"{options.size}x{options.size}, {device}, {origin['threads']} threads, kernels {kernels}"
         print(f"{place}; medians of {options.repeats} interleaved runs")
@@ -389,12 +398,13 @@ def _bench_row(row: dict[str, Any]) -> tuple[str, ...]:
 
 def weights_list(options: argparse.Namespace) -> int:
     """Lists the weights there are."""
+    from adaptiveisp.tables import table
     from adaptiveisp.weights import list_weights
 
     rows = [
         (r.name, "yes" if r.installed else "no", f"{r.size / 1e6:.1f} MB", r.licence, r.source) for r in list_weights()
     ]
-    print(_table(("name", "installed", "size", "licence", "source"), rows))
+    print(table(("name", "installed", "size", "licence", "source"), rows))
     return DONE
 
 
@@ -404,47 +414,3 @@ def weights_get(options: argparse.Namespace) -> int:
 
     print(get_weights(options.name, options.source))
     return DONE
-
-
-def _score_tables(report: Any) -> str:
-    """AP in points of every policy and detector, and the paired differences."""
-    from adaptiveisp.report import number, points
-
-    rows = [
-        (
-            policy,
-            detector,
-            points(s.ap50),
-            points(s.ap),
-            points(s.ap75),
-            str(s.n_images),
-            number(s.modules_per_image),
-            number(s.ms_per_image),
-        )
-        for policy, scores in report.policies.items()
-        for detector, s in scores.items()
-    ]
-    text = _table(("policy", "detector", "AP50", "AP", "AP75", "images", "modules", "ms"), rows)
-    if report.differences:
-        differences = [
-            (
-                f"{d.a} - {d.b}",
-                d.detector,
-                points(d.mean, sign=True),
-                f"{points(d.low, sign=True)} to {points(d.high, sign=True)}",
-            )
-            for d in report.differences
-        ]
-        text += "\n\n" + _table(("difference", "detector", "AP50", "95 % interval"), differences)
-    return text
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-    lines.insert(1, "  ".join("─" * width for width in widths))
-    return "\n".join(lines)

@@ -20,9 +20,10 @@ from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
 from adaptiveisp.extras import import_extra
 from adaptiveisp.files import write_json
 from adaptiveisp.letterbox import resize_longer_side
+from adaptiveisp.page import figure_png, write_report
 from adaptiveisp.predictor import AdaptiveISP, detect
 from adaptiveisp.provenance import provenance
-from adaptiveisp.report import Report, build_report, figure_png, write_report
+from adaptiveisp.report import Report, build_report
 from adaptiveisp.run import draw_result
 from adaptiveisp.types import Annotation, Detections, Detector
 from adaptiveisp.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic

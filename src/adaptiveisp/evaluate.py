@@ -14,10 +14,12 @@ from adaptiveisp.costs import Costs, cost_of
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
-from adaptiveisp.policies import AnyPolicy, CameraDevelopment
+from adaptiveisp.losses import ImageLosses, LossMeter
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment, is_static
 from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
-from adaptiveisp.report import PolicyResult
+from adaptiveisp.scores import PolicyResult
 from adaptiveisp.types import Detections, Detector, RawImage, Sample
+from adaptiveisp.usage import Planned, as_planned
 
 EVALUATION_CONFIDENCE = 0.001
 """Least score that counts in average precision, as in Wang et al. 2024."""
@@ -35,6 +37,7 @@ class EvaluationOptions:
         workers: processes that read raws; 0 reads in this one.
         device: where modules and detectors run.
         costs: module → milliseconds, for the reported cost; empty for the paper's table.
+        losses: also take the detectors' losses, of the policies and of the two references of `losses`.
     """
 
     size: int
@@ -42,6 +45,7 @@ class EvaluationOptions:
     workers: int = 0
     device: str = "cpu"
     costs: Costs = field(default_factory=dict)
+    losses: bool = False
 
 
 @dataclass
@@ -54,6 +58,7 @@ class Evaluation:
         categories: the classes that are scored: known to the data set and to every detector.
         unmatched: the data set's classes that are not scored.
         skipped: inputs that could not be used by every policy, with the reason.
+        no_loss: detector → why it gives no loss, where losses were asked for.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -61,6 +66,7 @@ class Evaluation:
     categories: dict[int, str]
     unmatched: tuple[str, ...]
     skipped: list[tuple[str, str]]
+    no_loss: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -71,6 +77,21 @@ class _Collected:
     ms: list[float] = field(default_factory=list)
     modules: list[int] = field(default_factory=list)
     cost_ms: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    raw_losses: list[float] = field(default_factory=list)
+    auto_exposure_losses: list[float] = field(default_factory=list)
+    pipelines: list[Planned | None] = field(default_factory=list)
+
+    def add_loss(self, losses: ImageLosses, place: int) -> None:
+        """Keeps the loss of the policy at a place, and those of the references."""
+        self.losses.append(losses.policies[place])
+        self.raw_losses.append(losses.raw)
+        self.auto_exposure_losses.append(losses.auto_exposure)
+
+    def result(self, static: bool, with_losses: bool) -> PolicyResult:
+        """The lists at the end; without losses where the detector gave none, perhaps only from some image on."""
+        lists = {name: [] if "losses" in name and not with_losses else values for name, values in vars(self).items()}
+        return PolicyResult(**lists, static=static)
 
 
 def evaluate(
@@ -101,30 +122,34 @@ def evaluate(
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
+    meter = LossMeter(policies, detectors if options.losses else (), maps if options.losses else (), options.size)
     _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
         try:
-            rendered, found = _one(sample, raw, policies, detectors, options)
+            rendered, found, losses = _one(sample, raw, policies, detectors, options, meter)
         except DetectorError:
             raise
         except Exception as error:
             skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
-            for policy, picture in zip(policies, rendered, strict=True):
+            for place, (policy, picture) in enumerate(zip(policies, rendered, strict=True)):
                 for detector, class_map in zip(detectors, maps, strict=True):
                     scored = _score(sample, found[policy.name, detector.name], class_map)
                     _collect(collected[policy.name, detector.name], scored, picture, options.costs)
+                    if detector.name in losses:
+                        collected[policy.name, detector.name].add_loss(losses[detector.name], place)
                 if number % stride == 0 and len(sheets[policy.name]) < SHEET_TILES:
                     boxes = found[policy.name, detectors[0].name]
                     sheets[policy.name].append(_tile(sample, picture, boxes, detectors[0].class_names))
         on_image(sample.name)
     if len(skipped) == len(dataset.samples):
         raise DataError(f"{dataset.name}: no image could be used; the first: {skipped[0][1]}")
-    results = {key: PolicyResult(c.scored, c.ms, c.modules, c.cost_ms) for key, c in collected.items()}
+    static = {policy.name: is_static(policy) for policy in policies}
+    results = {key: c.result(static[key[0]], key[1] not in meter.unusable) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
-    return Evaluation(results, sheets, categories, unmatched, skipped)
+    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable)
 
 
 @torch.inference_mode()
@@ -171,8 +196,9 @@ def _one(
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
     options: EvaluationOptions,
-) -> tuple[list[Rendered], dict[tuple[str, str], Detections]]:
-    """The renderings of one sample by each policy, and the detections in them by each detector."""
+    meter: LossMeter,
+) -> tuple[list[Rendered], dict[tuple[str, str], Detections], dict[str, ImageLosses]]:
+    """The renderings of one sample by each policy, and the detections in them and the losses of each detector."""
     if isinstance(raw, Exception):
         raise raw
     developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
@@ -180,12 +206,12 @@ def _one(
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
     rendered = [render(policy, raw, developed, options.size) for policy in policies]
+    images = [picture.image for picture in rendered]
     found: dict[tuple[str, str], Detections] = {}
     for detector in detectors:
-        images = [picture.image for picture in rendered]
         answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
         found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
-    return rendered, found
+    return rendered, found, meter.measure(sample.annotations, raw, developed, images)
 
 
 def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
@@ -206,6 +232,7 @@ def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImag
 def _collect(into: _Collected, scored: ScoredImage, picture: Rendered, costs: Costs) -> None:
     into.scored.append(scored)
     into.ms.append(picture.milliseconds)
+    into.pipelines.append(as_planned(picture.pipeline))
     if picture.pipeline is not None:
         into.modules.append(len(picture.pipeline.stages))
         into.cost_ms.append(cost_of(picture.pipeline, costs))
@@ -230,6 +257,8 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
         )
     if found.unmatched:
         notes.append(f"Classes that a detector does not know are not scored: {', '.join(found.unmatched)}.")
+    for name, reason in found.no_loss.items():
+        notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
     if found.skipped:
         notes.append(f"{len(found.skipped)} inputs were skipped for all policies; skipped.json names them.")
     return notes

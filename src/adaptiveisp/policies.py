@@ -285,3 +285,11 @@ class CameraDevelopment:
 
 
 AnyPolicy = Policy | CameraDevelopment
+
+
+def is_static(policy: AnyPolicy) -> bool:
+    """Whether a policy is a heuristic or one pipeline for all images, the camera's development among them.
+
+    Auto-exposure fits gains to each image, but by a rule that knows no detector: an adaptive policy has to beat it.
+    """
+    return isinstance(policy, FixedPipeline | AutoExposure | CameraDevelopment)

@@ -1,8 +1,11 @@
 """Policies by what the command line names: built-in ones, pipeline files, policy files, run folders."""
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from adaptiveisp.checkpoint import SEQUENCE, read_header
 from adaptiveisp.errors import UsageError
@@ -67,3 +70,77 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
         return replace(load_fixed(file), name=name)
     load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise
     return load(file, name, device, steps)
+
+
+class PolicyList(NamedTuple):
+    """Policies with distinct names, and the groups that some of them form.
+
+    Attributes:
+        policies: all of them, members of groups among them, named NAME/1, NAME/2 and so on.
+        groups: NAME → names of its members.
+    """
+
+    policies: list[AnyPolicy]
+    groups: dict[str, tuple[str, ...]]
+
+
+def load_policies(specs: Sequence[str], device: str = "cpu", steps: int = 0) -> PolicyList:
+    """The policies that several P name, each as in `load_policy`, or NAME=P1,P2,… for runs of one method.
+
+    A P that holds "=" and exists as a file or folder is a path.
+
+    Args:
+        specs: the texts; one that is repeated counts once.
+        device, steps: as in `load_policy`.
+
+    Raises:
+        UsageError: there is no such policy, a group is malformed, or two policies or groups have the same name.
+        PipelineError, WeightsError: a file is missing or wrong.
+    """
+    policies: list[AnyPolicy] = []
+    groups: dict[str, tuple[str, ...]] = {}
+    names: list[str] = []
+    for spec in dict.fromkeys(specs):
+        name, members = split_group(spec)
+        if not members:
+            policies.append(load_policy(spec, device, steps))
+            names.append(policies[-1].name)
+            continue
+        named = [_renamed(load_policy(p, device, steps), f"{name}/{i}") for i, p in enumerate(members, 1)]
+        policies += named
+        names += [name, *(policy.name for policy in named)]
+        groups[name] = tuple(policy.name for policy in named)
+    if len(set(names)) < len(names):
+        raise UsageError(f"two policies have the same name ({', '.join(names)}); rename a file or a group")
+    return PolicyList(policies, groups)
+
+
+def split_group(spec: str) -> tuple[str, tuple[str, ...]]:
+    """NAME and the P of NAME=P1,P2,…; no P where the text is a policy by itself.
+
+    Raises:
+        UsageError: NAME or a P is missing, NAME is no plain name, or a P is given twice.
+
+    >>> split_group("ours=run-1,run-2"), split_group("auto-exposure")
+    (('ours', ('run-1', 'run-2')), ('auto-exposure', ()))
+    """
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    if "=" not in spec or os.path.exists(spec):
+        return spec, ()
+    name, _, rest = spec.partition("=")
+    members = tuple(rest.split(","))
+    form = f"--policy {spec!r}: give a file or folder that exists, or NAME=P1,P2,… for the runs of one method"
+    if not name.strip() or "/" in name or os.sep in name:
+        raise UsageError(f"{form}; NAME must be a name without slashes")
+    if not all(member.strip() for member in members):
+        raise UsageError(f"{form}; a P is empty")
+    if len(set(members)) < len(members):
+        raise UsageError(f"{form}; the same P is given twice")
+    return name, members
+
+
+def _renamed(policy: AnyPolicy, name: str) -> AnyPolicy:
+    """The same policy under another name."""
+    copy: Any = policy  # every kind is a dataclass with a name, which the protocol does not say
+    renamed: AnyPolicy = replace(copy, name=name)
+    return renamed

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adaptiveisp.checkpoint import load_policy_file
 from adaptiveisp.environment import STOP, start
-from adaptiveisp.errors import PolicyError, WeightsError
+from adaptiveisp.errors import PolicyError, UsageError, WeightsError
 from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.actor_critic import DOUBT, ActorCritic, NonFiniteLossError
@@ -109,6 +109,23 @@ def test_the_bandits_best_module_is_found(bootstrap: str, monkeypatch: pytest.Mo
     assert 1.0 < sum(stops) / len(stops) < 3.0  # from 0.1 to 0.4 are two stops, from a neutral start of none
 
 
+def test_edits_find_the_one_module_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whole episodes in pairs that differ in one module: what does not help goes, what helps stays."""
+    bandit = tuple(find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation"))
+    monkeypatch.setitem(MODULE_SETS, "bandit", bandit)
+    whole = {"horizon": 3, "rollout": 3, "peers": 2, "rivals": "edits", "once": True, "stop": True}
+    config = replace(SMALL, **whole, module_set="bandit", runtime_weight=0.5)
+    config = replace(config, entropy_weight=0.0, calibrated=True, actor_rate=3e-5)
+    subject = learner(config)
+    for _ in range(100):
+        subject.iterate()
+    images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
+    plans = subject.policy().plan(images)
+    assert sum([stage.module for stage in plan.stages] == ["exposure"] for plan in plans) > 0.9 * len(plans)
+    with pytest.raises(UsageError, match="rivals=edits needs"):
+        replace(config, stop=False)
+
+
 def test_each_loss_moves_its_own_network_only() -> None:
     subject = learner(replace(SMALL, horizon=5))
     networks = {"actor": subject.actor, "critic": subject.critic}
@@ -163,6 +180,7 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
         {"overtime": 2, "keep_stopped": 0.5},
         {"rollout": 2, "stop": True, "horizon": 5},
         {"rollout": 2, "peers": 4, "calibrated": True, "clip_apart": True},
+        {"rollout": 3, "peers": 2, "once": True, "stop": True, "rivals": "edits"},
     ],
     ids=str,
 )

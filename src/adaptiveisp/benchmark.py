@@ -20,7 +20,7 @@ from adaptiveisp.letterbox import frame_size
 from adaptiveisp.native import turned_off
 from adaptiveisp.networks import Actor
 from adaptiveisp.policies import AutoExposure
-from adaptiveisp.sequence_networks import SequenceNetwork
+from adaptiveisp.sequence_networks import SequenceNetwork, look
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detector, Image
@@ -162,10 +162,10 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     fast[f"step-wise policy, {len(STEPS)} modules"] = lambda: policy.process(image, forced)
     dim = image * 0.05  # a frame that auto-exposure has something to do with
     one_look = untrained_sequence()
-    fast["sequence policy, prediction alone"] = lambda: one_look.plan_with(dim, SEQUENCE_MODULES)
-    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.plan_with(
-        dim, SEQUENCE_MODULES
-    )[0].render(dim)
+    own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
+    seen = look(dim, "auto-exposure")
+    fast["sequence policy, prediction alone"] = lambda: one_look.planned(dim, own, seen.begun)
+    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.process(dim, own)
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     found = medians(fast, repeats, wait)

@@ -48,8 +48,7 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
             constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
             noise away, so that without the last a network cannot tell a noisy image from a clean one.
     """
-    fast = native.takes(state.image) and not state.image.requires_grad
-    pooled = native.pool(state.image, VIEW) if fast else F.adaptive_avg_pool2d(state.image, VIEW)
+    pooled = pool(state.image)
     parts = [pooled, _planes(state.status)]
     if kind == "log":
         logarithm = log_light(pooled)
@@ -57,6 +56,12 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
         numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), log_light(noise_level(state.image))]
         parts[1:1] = [logarithm, _planes(torch.stack(numbers, dim=1))]
     return torch.cat(parts, dim=1)
+
+
+def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
+    """The image averaged in 64x64 cells."""
+    fast = native.takes(image) and not image.requires_grad
+    return native.pool(image, VIEW) if fast else F.adaptive_avg_pool2d(image, VIEW)
 
 
 def noise_level(image: Image) -> Float[Tensor, " batch"]:

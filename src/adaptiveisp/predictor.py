@@ -15,6 +15,7 @@ from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment
 from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
 from adaptiveisp.zoo import load_policy
@@ -108,7 +109,7 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
         picture = policy.develop(raw)
         elapsed = _now(developed.small) - start
         return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
-    if isinstance(policy, StepwisePolicy):
+    if isinstance(policy, StepwisePolicy | SequencePolicy):
         pipelines, image = policy.process(developed.small)
         pipeline = pipelines[0]
     else:

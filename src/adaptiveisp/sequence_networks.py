@@ -13,16 +13,14 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.environment import STOP, apply_chosen
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
-from adaptiveisp.networks import SLOPE, VIEW, log_light, noise_level
+from adaptiveisp.networks import SLOPE, log_light, noise_level, pool
 from adaptiveisp.policies import Start, first_stages_of_view, rendered_stages
 from adaptiveisp.rl import sample_actions
 from adaptiveisp.types import Image
@@ -54,45 +52,49 @@ class Observation(NamedTuple):
     Attributes:
         view: the image pooled to 64x64 after the start's stages, in -1..1, and before them, its logarithm in -1..1.
         numbers: histogram of the pooled image's log-luminance (shares), its mean and deviation, the share of clipped
-            pixels, the logarithm of the noise before and after the start's gain, that gain, and red's less blue's.
+            pixels, the logarithm of the noise before and after the start's stages, their gain, and red's less blue's.
         first: the start's stages.
+        begun: the images after the start's stages, where the policy's own modules go on.
     """
 
     view: Float[Tensor, "batch 6 64 64"]
     numbers: Float[Tensor, "batch n_numbers"]
     first: list[tuple[Stage, ...]]
+    begun: Image
 
 
 @torch.no_grad()
-def look(image: Image, start: Start) -> Observation:
-    """The observation of developed images; the start's stages are applied to the pooled view only.
+def look(image: Image, start: Start, module_set: str = "extended", begun: Image | None = None) -> Observation:
+    """The observation of developed images.
 
     Args:
         image: developed, linear RGB in [0, 1].
         start: what comes before the policy's own stages.
+        module_set: whose ranges the start's stages keep.
+        begun: the images after the start's stages, where they are at hand.
     """
-    pooled = native.pool(image, VIEW) if native.takes(image) else F.adaptive_avg_pool2d(image, VIEW)
+    pooled = pool(image)
     first = first_stages_of_view(pooled, start)
-    exposed = rendered_stages(pooled, first)
+    if begun is None:
+        begun = rendered_stages(image, first, module_set) if start != "raw" else image
+    exposed = pool(begun) if start != "raw" else pooled
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA).flatten(1)
     place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
     histogram = luminance.new_zeros(len(image), BINS).scatter_add_(1, place, torch.ones_like(luminance))
     gains = torch.tensor([_log_gains(stages) for stages in first], dtype=image.dtype, device=image.device)
-    noise = log_light(noise_level(image))
     numbers = [
         luminance.mean(dim=1),
         luminance.std(dim=1),
         (pooled.amax(dim=1) > CLIPPED).float().mean(dim=(1, 2)),
-        noise,
-        noise + gains[:, 1] / 3,
+        log_light(noise_level(image)),
+        log_light(noise_level(begun)),
         gains[:, 1] / 4 - 1,
         gains[:, 0] - gains[:, 2],
     ]
     shares = histogram / luminance.shape[1]
-    return Observation(
-        torch.cat([2 * exposed - 1, logarithm], dim=1), torch.cat([shares, torch.stack(numbers, 1)], 1), first
-    )
+    view = torch.cat([2 * exposed - 1, logarithm], dim=1)
+    return Observation(view, torch.cat([shares, torch.stack(numbers, dim=1)], dim=1), first, begun)
 
 
 def _log_gains(stages: Sequence[Stage]) -> list[float]:

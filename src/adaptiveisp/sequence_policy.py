@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp.checkpoint import PolicyHeader, load_sequence_file
 from adaptiveisp.environment import STOP
+from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import SLOPE
 from adaptiveisp.sequence_networks import Observation, SequenceNetwork, look
@@ -47,22 +48,46 @@ class SequencePolicy:
 
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipeline of each image: the start's stages, then the likeliest modules with the network's parameters."""
-        return self._plan(image, None)
+        return self.planned(image, None)[0]
 
     def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
         """The start's stages, then these modules with the network's parameters."""
-        return self._plan(image, [self.header.modules.index(name) for name in modules])
+        return self.planned(image, [self.header.modules.index(name) for name in modules])[0]
 
     @torch.inference_mode()
-    def _plan(self, image: Image, forced: Sequence[int] | None) -> list[Pipeline]:
-        seen = look(image, self.header.start)
+    def process(self, image: Image, forced: Sequence[int] | None = None) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images they make; the start's stages, which the policy looks at, run once.
+
+        Args:
+            image: developed images, linear RGB in [0, 1].
+            forced: action ids to take instead of the likeliest ones.
+        """
+        plans, seen = self.planned(image, forced)
+        done = len(seen.first[0])
+        made = [
+            run_one(picture, plan.calls[done:], owned=self.header.start != "raw")
+            for picture, plan in zip(seen.begun, plans, strict=True)
+        ]
+        return plans, made[0][None] if len(made) == 1 else torch.stack(made)
+
+    @torch.inference_mode()
+    def planned(
+        self, image: Image, forced: Sequence[int] | None = None, begun: Image | None = None
+    ) -> tuple[list[Pipeline], Observation]:
+        """The pipelines, and what was seen.
+
+        Args:
+            image, forced: as for `process`.
+            begun: the images after the start's stages, where they are at hand.
+        """
+        seen = look(image, self.header.start, self.header.module_set, begun)
         found = []
         for first, embedding in zip(seen.first, self.frozen.embed(seen), strict=True):
             order = self.frozen.sequence(embedding) if forced is None else list(forced)
             if forced is None and self.steps:
                 order = order[: self.steps]
             found.append(Pipeline((*first, *self.frozen.stages(embedding, order)), self.header.module_set))
-        return found
+        return found, seen
 
 
 Vector = NDArray[np.float32]

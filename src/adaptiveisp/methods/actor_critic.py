@@ -13,6 +13,8 @@ Beyond the paper, each off in its presets:
 - `rollout: n`: an image takes n steps before the detector looks. r is then known at the last of them, q runs back
   through the steps (rl.returns), and one pass gives a gradient for the parameters of all modules on the way.
 - `peers: n`: n rollouts of each image; what the others came to takes the place of V as the selection's baseline.
+- `rivals: edits`: of an image's peers the first is sampled, the others are that sequence with one module left out, put
+  in or moved; the selection learns to order each pair (see sequence.py, where this is the rule).
 - `demonstration`: for the first part of the budget every image goes through given modules, which the selection
   imitates; the parameters learn as always, the critic waits.
 - `calibrated`: batch norm keeps the statistics of the first images.
@@ -29,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp import reward as terms
@@ -38,6 +40,7 @@ from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.credit import advantages, baseline, rewards
+from adaptiveisp.methods.edits import MARGIN, edited
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -53,6 +56,7 @@ from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
 from adaptiveisp.rl import (
     discounts,
     imitation_loss,
+    neighbour_loss,
     parameter_loss,
     returns,
     selection_loss,
@@ -237,9 +241,25 @@ class ActorCritic:
     def _rolled_out(self, state: State, clock: Clock) -> Rollout:
         config = self.config
         temperature = config.last_temperature**self.progress
-        order = self._order if self.demonstrating else ()
-        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, order)
+        forced: Tensor | None = None
+        if self.demonstrating:
+            forced = torch.tensor([self._order]).expand(len(state.step), -1)
+        elif config.rivals == "edits":
+            forced = self._rivals(state, clock)
+        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, forced)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
+
+    @torch.no_grad()
+    def _rivals(self, state: State, clock: Clock) -> Int[Tensor, "batch steps"]:
+        """For each image the sequence that the policy samples, and as many edits of it as it has further peers."""
+        stop = len(self.modules) - 1
+        firsts = torch.arange(0, len(state.step), self.peers)
+        self.actor.eval()  # sampled as it would be used; dropout is for what learns
+        drawn = self._episode(state.rows(firsts), clock).sequences(end=stop)
+        drawn = torch.nn.functional.pad(drawn, (0, self.config.horizon - drawn.shape[1]), value=stop)
+        to_training(self.actor, fixed_statistics=self.config.calibrated)
+        rows = [row for base in drawn for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
+        return torch.stack(rows)
 
     def _episode(self, state: State, clock: Clock) -> Rollout:
         """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
@@ -313,12 +333,25 @@ class ActorCritic:
         action = torch.cat([step.action for step in rollout.steps])
         if self.demonstrating:
             return imitation_loss(torch.cat([step.choice.logits for step in rollout.steps]), action, DOUBT)
+        if self.config.rivals == "edits":
+            return self._edits_loss(rollout, target[0].detach())
         constant = target.detach()
         expected = baseline(rollout, constant, value.detach(), self.peers)
         advantage = advantages(rollout, constant, expected, self.config.normalise_advantage)
         probs = torch.cat([step.choice.probs for step in rollout.steps])
         bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
         return selection_loss(probs, action, advantage) - bonus
+
+    def _edits_loss(self, rollout: Rollout, reached: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
+        """Each image's edits against the sequence they are edits of, by what both came to."""
+        log_prob = torch.zeros_like(reached)
+        for step in rollout.steps:
+            chosen = step.choice.logits.log_softmax(dim=1).gather(1, step.action[:, None])[:, 0]
+            log_prob = log_prob + rollout.spread(step, chosen)
+        values, logs = reached.view(-1, self.peers), log_prob.view(-1, self.peers)
+        better = (values[:, 1:] - values[:, :1]).flatten()
+        better = better / (better.square().mean().sqrt() + 1e-6) if self.config.normalise_advantage else better
+        return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN)
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""

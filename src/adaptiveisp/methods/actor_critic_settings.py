@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from adaptiveisp.environment import HORIZON
 from adaptiveisp.isp import find_module, modules_of
+from adaptiveisp.methods.edits import Rivals
 from adaptiveisp.methods.learner import Precision
 from adaptiveisp.networks import ViewKind
 from adaptiveisp.policies import Start
@@ -27,6 +28,8 @@ class ActorCriticConfig:
         batch: rollouts in an iteration; without peers that is as many images.
         peers: rollouts of the same image in a batch. With more than one, the mean return of the others is the baseline
             of each, in the place of the critic's value: how hard an image is then says nothing against a module.
+        rivals: how peers differ: "samples" are all drawn from the policy; of "edits" the first is, the others are its
+            sequence with one module left out, put in or moved. Edits need whole episodes, peers, `once` and `stop`.
         pool: part-processed images kept.
         horizon: steps of an episode.
         rollout: steps that an image takes before the detector looks at it. 1 as in the paper; with more, one pass gives
@@ -74,6 +77,7 @@ class ActorCriticConfig:
     loss_limit: float | None = 1.0
     batch: int = 8
     peers: int = 1
+    rivals: Rivals = "samples"
     pool: int = 128
     horizon: int = HORIZON
     rollout: int = 1
@@ -132,6 +136,8 @@ class ActorCriticConfig:
         narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
         require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
         require(self.batch % self.peers == 0, f"batch must be a multiple of peers: {self.batch}, {self.peers}")
+        whole = self.rollout >= self.horizon and self.peers > 1 and self.once and self.stop
+        require(self.rivals == "samples" or whole, "rivals=edits needs rollout of the horizon, peers, once and stop")
         if self.demonstration:
             self._check_demonstrated()
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)

@@ -1,9 +1,15 @@
 """Neighbours of a pipeline: the same modules with one left out, one put in, or one moved."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+Rivals = Literal["samples", "edits"]
+"""How an image's rival pipelines are found: all sampled from the policy, or one sampled and the others edits of it."""
+MARGIN = 4.0
+"""Nats by which the better of two neighbours is to be likelier: 55 times. Beyond it nothing is pushed any further."""
 DROP, INSERT, MOVE = 0.5, 0.25, 0.25
 """How often each kind is taken where it is possible."""
 

@@ -23,9 +23,9 @@ class Rules(NamedTuple):
         horizon: steps of an episode.
         view: what the networks see.
         once: modules that ran are ruled out.
-        demonstrated: action ids that are taken instead of sampled ones, the k-th at step k, the last from there on; ()
-            samples.
         temperature: of the sampling; below 1 the likelier modules are taken more often.
+        forced: action ids that are taken instead of sampled ones, a row for each image of the batch: at step k of its
+            episode the k-th, the last from there on; None samples.
     """
 
     n_steps: int
@@ -33,7 +33,7 @@ class Rules(NamedTuple):
     view: ViewKind
     once: bool
     temperature: float = 1.0
-    demonstrated: tuple[int, ...] = ()
+    forced: Int[Tensor, "batch length"] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,13 @@ class Rollout:
         """Values of the step's rows for the whole batch, 0 for images that were not going any more."""
         return values.new_zeros(len(self.start.step)).index_copy(0, step.rows, values)
 
+    def sequences(self, end: int) -> Int[Tensor, "batch steps"]:
+        """Action ids of each image's steps here; `end` where it took none, and from the end of its episode on."""
+        found = torch.full((len(self.start.step), len(self.steps)), end)
+        for number, step in enumerate(self.steps):
+            found[step.rows, number] = step.action
+        return found
+
     def histories(self) -> list[list[tuple[int, Float[Tensor, " _"]]]]:
         """(action id, parameters) of each image's steps here."""
         found: list[list[tuple[int, Float[Tensor, " _"]]]] = [[] for _ in self.start.step]
@@ -124,7 +131,8 @@ def roll_out(
         # The networks' input is a constant: gradients reach parameters through the modules only.
         seen = observe(replace(here, image=here.image.detach()), rules.view)
         choice = actor(seen, ruled_out(here.used, modules) if rules.once else None, rules.temperature)
-        action = _demonstrated(here, rules) if rules.demonstrated else sample_actions(choice.probs, generator)
+        forced = None if rules.forced is None else rules.forced[rows]
+        action = sample_actions(choice.probs, generator) if forced is None else _at_step(forced, here)
         clock.lap("policy")
         state = state.with_rows(rows, advance(here, modules, action, choice.params, rules.horizon))
         clock.lap("modules")
@@ -137,6 +145,6 @@ def roll_out(
     return Rollout(tuple(modules), begin, state, tuple(steps))
 
 
-def _demonstrated(state: State, rules: Rules) -> Int[Tensor, " batch"]:
-    order = torch.tensor(rules.demonstrated)
-    return order[state.step.long().clamp(max=len(order) - 1)]
+def _at_step(forced: Int[Tensor, "n length"], state: State) -> Int[Tensor, " n"]:
+    place = state.step.long().clamp(max=forced.shape[1] - 1)
+    return forced.gather(1, place[:, None])[:, 0]

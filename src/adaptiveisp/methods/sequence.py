@@ -28,7 +28,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -39,7 +39,7 @@ from adaptiveisp.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, s
 from adaptiveisp.environment import STOP
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp import find_module, modules_of
-from adaptiveisp.methods.edits import edited
+from adaptiveisp.methods.edits import MARGIN, Rivals, edited
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -48,7 +48,7 @@ from adaptiveisp.methods.learner import (
     differentiated_loss,
     optimiser_step,
 )
-from adaptiveisp.policies import Start, rendered_stages
+from adaptiveisp.policies import Start
 from adaptiveisp.rl import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.sequence_networks import Actions, Condition, SequenceNetwork, look, run_sequences
 from adaptiveisp.sequence_policy import SequencePolicy
@@ -57,12 +57,9 @@ from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector
 from adaptiveisp.zoo import policy_file
 
-Rivals = Literal["samples", "edits"]
 SCALE_MEMORY = 0.98
 """Share of the running mean square of advantages that an iteration keeps."""
 WORTH_MEMORY = 0.95
-MARGIN = 4.0
-"""Nats by which the better of two neighbours is to be likelier: 55 times. Beyond it nothing is pushed any further."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,7 @@ class SequenceConfig:
     brightness_weight: float = 1.0
     size: int = 320
     rate: float = 1e-3
-    sequence_rate: float = 1e-3
+    sequence_rate: float = 2e-4
     bias_rate: float = 0.05
     rate_decay: float = 1.5
     gradient_norm: float | None = 1.0
@@ -297,7 +294,7 @@ class SequenceLearner:
         self.next_number += len(sources)
         image = torch.stack([source.image for source in sources])
         clock.lap("data")
-        seen = look(image, config.start)
+        seen = look(image, config.start, config.module_set)
         embedding = self.network.embed(seen)
         params = self.network.params(embedding)
         actions = self.order.expand(len(image), -1) if demonstrating else self._rivals(embedding)
@@ -305,9 +302,8 @@ class SequenceLearner:
             embedding.repeat_interleave(group, dim=0), actions, self.temperature
         )
         clock.lap("policy")
-        begun = rendered_stages(image, seen.first, config.module_set)
         spread = {name: values.repeat_interleave(group, dim=0) for name, values in params.items()}
-        rendered = run_sequences(begun.repeat_interleave(group, dim=0), self.modules, actions, spread)
+        rendered = run_sequences(seen.begun.repeat_interleave(group, dim=0), self.modules, actions, spread)
         clock.lap("modules")
         targets = [source.targets for source in sources for _ in range(group)]
         loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock)

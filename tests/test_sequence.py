@@ -351,4 +351,4 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 
 
 def test_the_default_starts_from_a_cameras_order() -> None:
-    assert ADAPTIVE.demonstrated[0] == "denoise" and set(ADAPTIVE.demonstrated) < set(ADAPTIVE.modules)
+    assert ADAPTIVE.demonstrated[0] == "denoise" and len(ADAPTIVE.demonstrated) <= ADAPTIVE.horizon

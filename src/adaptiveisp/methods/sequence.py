@@ -156,23 +156,8 @@ class SequenceConfig:
 
 
 ADAPTIVE = SequenceConfig(
-    modules=(
-        *("denoise", "guided_denoise", "white_balance", "exposure", "ccm", "gamma", "tone", "local_tone"),
-        *("contrast", "saturation", "desaturation", "sharpen", "black_level"),
-    ),
-    demonstrated=(
-        *(
-            "denoise",
-            "guided_denoise",
-            "white_balance",
-            "exposure",
-            "ccm",
-            "gamma",
-            "local_tone",
-            "contrast",
-            "sharpen",
-        ),
-    ),
+    module_set="wide",
+    demonstrated=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
     demonstration=0.6,
 )
 """From a camera's order of modules, after auto-exposure."""

@@ -22,7 +22,7 @@ LAYERS = (
     ("rawlib",),
     ("raw", "develop"),
     ("isp",),
-    ("detectors", "datasets", "environment", "reward"),
+    ("detectors", "datasets", "environment", "parameters", "reward"),
     ("costs", "networks", "rl"),
     ("provenance", "policies"),
     ("sequence_networks", "stream"),

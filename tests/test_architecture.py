@@ -25,7 +25,7 @@ LAYERS = (
     ("detectors", "datasets", "environment", "parameters", "reward"),
     ("costs", "networks", "rl"),
     ("provenance", "policies"),
-    ("sequence_networks", "stream"),
+    ("oracle", "sequence_networks", "stream"),
     ("checkpoint",),
     ("frozen",),
     ("replay", "sequence_policy", "stepwise"),

@@ -189,6 +189,8 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     code = _report_skips(out, found.skipped, origin)
     if not options.quiet:
         print(_score_tables(report))
+        if found.upper_bounds:
+            print(f"{', '.join(found.upper_bounds)}: an upper bound that sees the labels, no policy")
         print(f"report: {out / 'report.html'}")
     return code
 

@@ -14,10 +14,11 @@ from adaptiveisp.costs import Costs, cost_of
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
-from adaptiveisp.policies import AnyPolicy, CameraDevelopment
-from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
+from adaptiveisp.letterbox import boxes_to_frame, frame_size, pad_to_frame
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels
+from adaptiveisp.predictor import Developed, Rendered, detect, develop_at_size, render, render_with_labels
 from adaptiveisp.report import PolicyResult
-from adaptiveisp.types import Detections, Detector, RawImage, Sample
+from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 
 EVALUATION_CONFIDENCE = 0.001
 """Least score that counts in average precision, as in Wang et al. 2024."""
@@ -54,6 +55,7 @@ class Evaluation:
         categories: the classes that are scored: known to the data set and to every detector.
         unmatched: the data set's classes that are not scored.
         skipped: inputs that could not be used by every policy, with the reason.
+        upper_bounds: names of those that see the labels, so that they are no policies.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -61,6 +63,7 @@ class Evaluation:
     categories: dict[int, str]
     unmatched: tuple[str, ...]
     skipped: list[tuple[str, str]]
+    upper_bounds: tuple[str, ...] = ()
 
 
 @dataclass
@@ -86,7 +89,8 @@ def evaluate(
 
     Args:
         dataset: labelled raws.
-        policies, detectors: with distinct names.
+        policies, detectors: with distinct names. What plans with labels sees those that the first detector knows, and
+            its loss.
         options: see `EvaluationOptions`.
         on_image: called with each sample's name, for progress.
 
@@ -105,7 +109,7 @@ def evaluate(
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
         try:
-            rendered, found = _one(sample, raw, policies, detectors, options)
+            rendered, found = _one(sample, raw, policies, detectors, maps[0], options)
         except DetectorError:
             raise
         except Exception as error:
@@ -124,7 +128,8 @@ def evaluate(
     results = {key: PolicyResult(c.scored, c.ms, c.modules, c.cost_ms) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
-    return Evaluation(results, sheets, categories, unmatched, skipped)
+    upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
+    return Evaluation(results, sheets, categories, unmatched, skipped, upper_bounds)
 
 
 @torch.inference_mode()
@@ -132,7 +137,7 @@ def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
     """Lets every policy work once, so that what only the first call costs is in no image's time."""
     image = torch.full((1, 3, 64, 64), 0.1, device=device)
     for policy in policies:
-        if not isinstance(policy, CameraDevelopment):
+        if not isinstance(policy, CameraDevelopment | PlansWithLabels):
             policy.plan(image)[0].render(image)
 
 
@@ -170,22 +175,45 @@ def _one(
     raw: RawImage | Exception,
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
+    class_map: ClassMap,
     options: EvaluationOptions,
 ) -> tuple[list[Rendered], dict[tuple[str, str], Detections]]:
-    """The renderings of one sample by each policy, and the detections in them by each detector."""
+    """The renderings of one sample by each policy, and the detections in them by each detector.
+
+    Args:
+        sample, raw: what to render, or why it cannot be.
+        policies, detectors, options: as for `evaluate`.
+        class_map: of the first detector.
+    """
     if isinstance(raw, Exception):
         raise raw
     developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
     height, width = developed.full.shape[1:]
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
-    rendered = [render(policy, raw, developed, options.size) for policy in policies]
+    rendered = [
+        render_with_labels(policy, developed, _frame_targets(sample, developed, detectors[0], class_map), detectors[0])
+        if isinstance(policy, PlansWithLabels)
+        else render(policy, raw, developed, options.size)
+        for policy in policies
+    ]
     found: dict[tuple[str, str], Detections] = {}
     for detector in detectors:
         images = [picture.image for picture in rendered]
         answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
         found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
     return rendered, found
+
+
+def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:
+    """The sample's labels that the detector knows, in pixels of its padded frame; crowds are left out."""
+    known = [a for a in sample.annotations if not a.iscrowd and a.category_id in class_map.category_to_label]
+    boxes = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in (a.bbox for a in known)]).reshape(-1, 4).float()
+    frame = frame_size(max(developed.small.shape[2:]), detector.stride)
+    _, letterbox = pad_to_frame(developed.small, frame, (sample.height, sample.width))
+    labels = torch.tensor([class_map.category_to_label[a.category_id] for a in known], dtype=torch.long)
+    device = developed.small.device
+    return Targets(boxes_to_frame(boxes, letterbox).to(device), labels.to(device))
 
 
 def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
@@ -227,6 +255,12 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "camera: LibRaw's own default development for camera files and DNGs; for synthetic RGB raws the exact "
             "inverse of their making, which knows the true brightness, gains and colour matrix, as no camera does. "
             "Its time includes the whole development."
+        )
+    if found.upper_bounds:
+        notes.append(
+            f"{', '.join(found.upper_bounds)}: an upper bound, no policy. It sees the labels of each image and fits "
+            "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
+            "finds, not what exists. Its time is that of the search."
         )
     if found.unmatched:
         notes.append(f"Classes that a detector does not know are not scored: {', '.join(found.unmatched)}.")

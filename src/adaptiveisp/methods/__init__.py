@@ -21,6 +21,11 @@ def find_method(name: str) -> Method:
     Raises:
         UsageError: there is none.
     """
+    if name.replace("-", "_") == "greedy_oracle":
+        raise UsageError(
+            f"method {name!r} learns nothing: it needs each image's labels; use it as an upper bound in "
+            "`adaptiveisp eval --policy greedy-oracle`"
+        )
     if name not in METHODS:
         raise UsageError(f"method {name!r} does not exist; choose one of {', '.join(METHODS)}")
     return METHODS[name]

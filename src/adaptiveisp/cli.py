@@ -16,6 +16,14 @@ from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
 GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
+EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw: upper bounds that see the labels, slow"
+METHODS_HELP = (
+    "actor_critic (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
+    "random_search (the best of random pipelines)"
+)
+PRESETS_HELP = (
+    "cpu, paper or released; for sequence: adaptive, one-sequence or pos; for the baselines: raw or auto-exposure"
+)
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
 
@@ -167,14 +175,14 @@ def _add_eval(commands: Any) -> None:
         description="Average precision of policies and detectors on the same images, with paired intervals.",
     )
     _add_data(parser)
-    parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=f"{POLICY_HELP}; {GROUP_HELP}")
+    parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=f"{EVAL_POLICY_HELP}; {GROUP_HELP}")
     parser.add_argument("--detector", nargs="+", default=["yolov3-tiny"], metavar="D", help=DETECTOR_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     parser.add_argument("--draws", type=_positive, default=1, metavar="N", help="lights and noises a photo (default 1)")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
     parser.add_argument("--size", type=_size, default=416, metavar="N", help="longer side in pixels (default 416)")
-    parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="steps of step-wise policies")
+    parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="of step-wise policies and oracles")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
     parser.add_argument(
@@ -218,8 +226,8 @@ def _add_train(commands: Any) -> None:
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
-    parser.add_argument("--method", metavar="M", help="actor_critic or fixed (default actor_critic)")
-    parser.add_argument("--preset", metavar="NAME", help="cpu, paper or released; for fixed: raw or auto-exposure")
+    parser.add_argument("--method", metavar="M", help=METHODS_HELP)
+    parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
     parser.add_argument("--data", metavar="DATA", help="a folder made by synth, or a COCO JSON with --images")
     parser.add_argument("--images", metavar="DIR", help="folder of its images")
     parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")

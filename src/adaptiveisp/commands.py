@@ -195,6 +195,8 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     code = _report_skips(out, found.skipped, origin)
     if not options.quiet:
         print(score_tables(report))
+        if found.upper_bounds:
+            print(f"{', '.join(found.upper_bounds)}: an upper bound that sees the labels, no policy")
         print(f"report: {out / 'report.html'}; each image's pipelines and losses: {out / 'pipelines.jsonl'}")
     return code
 

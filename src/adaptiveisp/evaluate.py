@@ -14,11 +14,12 @@ from adaptiveisp.costs import Costs, cost_of
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
-from adaptiveisp.losses import ImageLosses, LossMeter
-from adaptiveisp.policies import AnyPolicy, CameraDevelopment, is_static
-from adaptiveisp.predictor import Rendered, detect, develop_at_size, render
+from adaptiveisp.letterbox import frame_size, pad_to_frame
+from adaptiveisp.losses import ImageLosses, LossMeter, frame_targets
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels, is_static
+from adaptiveisp.predictor import Developed, Rendered, detect, develop_at_size, render, render_with_labels
 from adaptiveisp.scores import PolicyResult
-from adaptiveisp.types import Detections, Detector, RawImage, Sample
+from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 from adaptiveisp.usage import Planned, as_planned
 
 EVALUATION_CONFIDENCE = 0.001
@@ -59,6 +60,7 @@ class Evaluation:
         unmatched: the data set's classes that are not scored.
         skipped: inputs that could not be used by every policy, with the reason.
         no_loss: detector → why it gives no loss, where losses were asked for.
+        upper_bounds: names of those that see the labels, so that they are no policies.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -67,6 +69,7 @@ class Evaluation:
     unmatched: tuple[str, ...]
     skipped: list[tuple[str, str]]
     no_loss: dict[str, str] = field(default_factory=dict)
+    upper_bounds: tuple[str, ...] = ()
 
 
 @dataclass
@@ -107,7 +110,8 @@ def evaluate(
 
     Args:
         dataset: labelled raws.
-        policies, detectors: with distinct names.
+        policies, detectors: with distinct names. What plans with labels sees those that the first detector knows, and
+            its loss.
         options: see `EvaluationOptions`.
         on_image: called with each sample's name, for progress.
 
@@ -127,7 +131,7 @@ def evaluate(
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
         try:
-            rendered, found, losses = _one(sample, raw, policies, detectors, options, meter)
+            rendered, found, losses = _one(sample, raw, policies, detectors, maps[0], options, meter)
         except DetectorError:
             raise
         except Exception as error:
@@ -149,7 +153,8 @@ def evaluate(
     results = {key: c.result(static[key[0]], key[1] not in meter.unusable) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
-    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable)
+    upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
+    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds)
 
 
 @torch.inference_mode()
@@ -157,7 +162,7 @@ def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
     """Lets every policy work once, so that what only the first call costs is in no image's time."""
     image = torch.full((1, 3, 64, 64), 0.1, device=device)
     for policy in policies:
-        if not isinstance(policy, CameraDevelopment):
+        if not isinstance(policy, CameraDevelopment | PlansWithLabels):
             policy.plan(image)[0].render(image)
 
 
@@ -195,23 +200,43 @@ def _one(
     raw: RawImage | Exception,
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
+    class_map: ClassMap,
     options: EvaluationOptions,
     meter: LossMeter,
 ) -> tuple[list[Rendered], dict[tuple[str, str], Detections], dict[str, ImageLosses]]:
-    """The renderings of one sample by each policy, and the detections in them and the losses of each detector."""
+    """The renderings of one sample by each policy, and the detections in them and the losses of each detector.
+
+    Args:
+        sample, raw: what to render, or why it cannot be.
+        policies, detectors, options: as for `evaluate`.
+        class_map: of the first detector.
+        meter: takes the losses.
+    """
     if isinstance(raw, Exception):
         raise raw
     developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
     height, width = developed.full.shape[1:]
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
-    rendered = [render(policy, raw, developed, options.size) for policy in policies]
+    rendered = [
+        render_with_labels(policy, developed, _frame_targets(sample, developed, detectors[0], class_map), detectors[0])
+        if isinstance(policy, PlansWithLabels)
+        else render(policy, raw, developed, options.size)
+        for policy in policies
+    ]
     images = [picture.image for picture in rendered]
     found: dict[tuple[str, str], Detections] = {}
     for detector in detectors:
         answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
         found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
     return rendered, found, meter.measure(sample.annotations, raw, developed, images)
+
+
+def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:
+    """The sample's labels that the detector knows, in pixels of its padded frame."""
+    frame = frame_size(max(developed.small.shape[2:]), detector.stride)
+    _, letterbox = pad_to_frame(developed.small, frame, (sample.height, sample.width))
+    return frame_targets(sample.annotations, class_map.category_to_label, letterbox, developed.small.device)
 
 
 def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
@@ -254,6 +279,12 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "camera: LibRaw's own default development for camera files and DNGs; for synthetic RGB raws the exact "
             "inverse of their making, which knows the true brightness, gains and colour matrix, as no camera does. "
             "Its time includes the whole development."
+        )
+    if found.upper_bounds:
+        notes.append(
+            f"{', '.join(found.upper_bounds)}: an upper bound, no policy. It sees the labels of each image and fits "
+            "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
+            "finds, not what exists. Its time is that of the search."
         )
     if found.unmatched:
         notes.append(f"Classes that a detector does not know are not scored: {', '.join(found.unmatched)}.")

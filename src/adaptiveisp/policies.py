@@ -18,7 +18,7 @@ from adaptiveisp.files import read_json
 from adaptiveisp.isp import find_module
 from adaptiveisp.isp.pipeline import FILE_REMEDY, START_KEY, Pipeline, Stage
 from adaptiveisp.raw import camera_render
-from adaptiveisp.types import Image, RawImage
+from adaptiveisp.types import Detector, Image, RawImage, Targets
 from adaptiveisp.unprocess import reprocess
 
 OBSERVATION_SIZE = 64
@@ -284,7 +284,27 @@ class CameraDevelopment:
         return torch.from_numpy(camera_render(raw)).permute(2, 0, 1).float() / 255
 
 
-AnyPolicy = Policy | CameraDevelopment
+@runtime_checkable
+class PlansWithLabels(Protocol):
+    """An upper bound, no policy: it is shown the labels of each image that it plans for. For evaluations only."""
+
+    @property
+    def name(self) -> str:
+        """Short name for tables."""
+        ...
+
+    def plan_with_labels(self, image: Image, targets: list[Targets], detector: Detector) -> list[Pipeline]:
+        """One pipeline for each developed image of the batch.
+
+        Args:
+            image: developed images, linear RGB in [0, 1], the longer side at the detector's working size.
+            targets: labels in pixels of the frame into which `pad_to_frame` puts the images.
+            detector: the detector that is to see better.
+        """
+        ...
+
+
+AnyPolicy = Policy | CameraDevelopment | PlansWithLabels
 
 
 def is_static(policy: AnyPolicy) -> bool:

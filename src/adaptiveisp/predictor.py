@@ -10,14 +10,14 @@ from torch import Tensor
 
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.develop import develop
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import DetectorError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
-from adaptiveisp.policies import AnyPolicy, CameraDevelopment
+from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels
 from adaptiveisp.raw import BayerHeader, read_raw
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
-from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
+from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage, Targets
 from adaptiveisp.zoo import load_policy
 
 DEFAULT_SIZE = 416
@@ -103,7 +103,12 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
         raw: the raw.
         developed: the same raw from `develop_at_size`.
         size: longer side in pixels.
+
+    Raises:
+        UsageError: the policy needs labels.
     """
+    if isinstance(policy, PlansWithLabels):
+        raise _needs_labels(policy)
     start = _now(developed.small)
     if isinstance(policy, CameraDevelopment):
         picture = policy.develop(raw)
@@ -115,6 +120,25 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
     else:
         pipeline = policy.plan(developed.small)[0]
         image = pipeline.render(developed.small)
+    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
+
+
+def _needs_labels(policy: PlansWithLabels) -> UsageError:
+    return UsageError(f"policy {policy.name} needs labels: it is an upper bound, for eval only; choose another")
+
+
+def render_with_labels(policy: PlansWithLabels, developed: Developed, targets: Targets, detector: Detector) -> Rendered:
+    """The image that an upper bound makes of a developed raw whose labels it sees; its time is that of its search.
+
+    Args:
+        policy: plans with labels.
+        developed: from `develop_at_size`.
+        targets: labels in pixels of the padded frame.
+        detector: the detector that is to see better.
+    """
+    start = _now(developed.small)
+    (pipeline,) = policy.plan_with_labels(developed.small, [targets], detector)
+    image = pipeline.render(developed.small)
     return Rendered(image, pipeline, (_now(image) - start) * 1e3)
 
 
@@ -174,6 +198,9 @@ class AdaptiveISP:
         confidence: least score to report.
         camera_white_balance: apply the camera's own gains before the policy sees the image.
         device: where modules and detector run.
+
+    Raises:
+        UsageError: the policy does not exist, or needs labels.
     """
 
     def __init__(
@@ -186,6 +213,8 @@ class AdaptiveISP:
         device: str = "cpu",
     ):
         self.policy = load_policy(policy) if isinstance(policy, str) else policy
+        if isinstance(self.policy, PlansWithLabels):
+            raise _needs_labels(self.policy)
         self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
         self.size = size
         self.confidence = confidence

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from adaptiveisp.checkpoint import SEQUENCE, read_header
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.oracle import GreedyOracle
 from adaptiveisp.policies import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline, load_fixed
 from adaptiveisp.sequence_policy import load_sequence
 from adaptiveisp.stepwise import load_stepwise
@@ -29,8 +30,10 @@ NAMED_POLICIES: dict[str, AnyPolicy] = {
     "auto-exposure": AutoExposure(),
     "camera": CameraDevelopment(),
     "night": night(),
+    "greedy-oracle": GreedyOracle(),
+    "greedy-oracle-raw": GreedyOracle("greedy-oracle-raw", start="raw"),
 }
-"""Policies that the command line knows by name."""
+"""Policies that the command line knows by name; the oracles need labels, see `oracle`."""
 
 
 def policy_file(spec: str) -> Path:
@@ -56,14 +59,15 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     Args:
         spec: one of `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a training run.
         device: where a learned policy's networks run.
-        steps: so many steps of a step-wise policy; 0 takes its own number.
+        steps: so many steps of a step-wise policy, or at most of an oracle; 0 takes its own number.
 
     Raises:
         UsageError: there is no such policy.
         PipelineError, WeightsError: the file is missing or wrong.
     """
     if spec in NAMED_POLICIES:
-        return NAMED_POLICIES[spec]
+        named = NAMED_POLICIES[spec]
+        return replace(named, horizon=steps) if steps and isinstance(named, GreedyOracle) else named
     file = policy_file(spec)
     name = file.stem if file == Path(spec) else Path(spec).name
     if file.suffix == ".json":

@@ -1,7 +1,7 @@
 """The ways to learn a policy: one file each, by the names of the command line."""
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.methods import actor_critic_settings, fixed, sequence
+from adaptiveisp.methods import actor_critic_settings, cma_es, fixed, random_search, sequence
 from adaptiveisp.methods.actor_critic import ActorCritic
 from adaptiveisp.methods.learner import Learner, Method, NonFiniteLossError
 
@@ -9,6 +9,8 @@ METHODS: dict[str, Method] = {
     "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
     "sequence": Method(sequence.SequenceConfig, sequence.PRESETS, sequence.SequenceLearner),
     "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
+    "cma_es": Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs),
+    "random_search": Method(random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch),
 }
 """Every method by its name."""
 
@@ -19,6 +21,11 @@ def find_method(name: str) -> Method:
     Raises:
         UsageError: there is none.
     """
+    if name.replace("-", "_") == "greedy_oracle":
+        raise UsageError(
+            f"method {name!r} learns nothing: it needs each image's labels; use it as an upper bound in "
+            "`adaptiveisp eval --policy greedy-oracle`"
+        )
     if name not in METHODS:
         raise UsageError(f"method {name!r} does not exist; choose one of {', '.join(METHODS)}")
     return METHODS[name]

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from adaptiveisp.errors import PolicyError
 from adaptiveisp.isp import find_module
-from adaptiveisp.isp.module import IspModule
-from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -27,12 +25,13 @@ from adaptiveisp.methods.learner import (
     Precision,
     differentiated_loss,
     optimiser_step,
+    pipeline_to_start_from,
 )
-from adaptiveisp.policies import FixedPipeline, Start, first_image, load_fixed, save_fixed
+from adaptiveisp.parameters import pipeline_of, starting_row
+from adaptiveisp.policies import FixedPipeline, Start, first_image, save_fixed
 from adaptiveisp.settings import require
 from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image
-from adaptiveisp.zoo import policy_file
 
 Values = Mapping[str, Mapping[str, float]]
 
@@ -68,12 +67,21 @@ class FixedConfig:
     def __post_init__(self) -> None:
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.rate > 0 and self.rate_decay >= 0, "rate must be positive, rate_decay not negative")
-        for name in self.modules:
-            find_module(name, self.module_set)
-        for name, values in self.initial.items():
-            require(name in self.modules, f"initial: {name!r} is none of the modules {', '.join(self.modules)}")
-            module = find_module(name, self.module_set)
-            module.check({**module.neutral_params, **values})
+        check_modules(self.module_set, self.modules, self.initial)
+
+
+def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) -> None:
+    """Refuses modules that the set does not have, and starting values of others or out of range.
+
+    Raises:
+        PipelineError, UsageError: names what is wrong.
+    """
+    for name in modules:
+        find_module(name, module_set)
+    for name, values in initial.items():
+        require(name in modules, f"initial: {name!r} is none of the modules {', '.join(modules)}")
+        module = find_module(name, module_set)
+        module.check({**module.neutral_params, **values})
 
 
 RAW = FixedConfig(
@@ -116,7 +124,7 @@ class Fixed:
     def __init__(self, config: FixedConfig, stream: Stream, detector: Detector, budget: int, seed: int):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
         self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
-        self.rows = [nn.Parameter(_logits(m, config.initial.get(m.name, {}))) for m in self.modules if m.params]
+        self.rows = [nn.Parameter(starting_row(m, config.initial.get(m.name, {}))) for m in self.modules if m.params]
         self.optimiser = torch.optim.Adam([{"params": self.rows, "start": config.rate}])
         self.iteration = 0
         self.passes = 0
@@ -167,15 +175,11 @@ class Fixed:
         return image
 
     @property
-    @torch.no_grad()
     def pipeline(self) -> Pipeline:
         """The pipeline as it stands."""
         rows = iter(self.rows)
-        stages = []
-        for module in self.modules:
-            values = module.params_from_logits(next(rows)[None])[0].tolist() if module.params else []
-            stages.append(Stage(module.name, dict(zip((p.name for p in module.params), values, strict=True))))
-        return Pipeline(tuple(stages), self.config.module_set)
+        every = [next(rows) if module.params else torch.zeros(0) for module in self.modules]
+        return pipeline_of(self.modules, every, self.config.module_set)
 
     def policy(self) -> FixedPipeline:
         """The policy as it stands."""
@@ -191,13 +195,8 @@ class Fixed:
         Raises:
             PolicyError: its modules, their order or its start are others.
         """
-        given = load_fixed(policy_file(policy))
-        names = tuple(stage.module for stage in given.pipeline.stages)
-        if names != self.config.modules or given.start != self.config.start:
-            raise PolicyError(
-                f"{policy}: has other modules or another start than this run; set modules and start as it has them"
-            )
-        values = [_logits(m, s.params) for m, s in zip(self.modules, given.pipeline.stages, strict=True) if m.params]
+        given = pipeline_to_start_from(policy, self.config.modules, self.config.start)
+        values = [starting_row(m, s.params) for m, s in zip(self.modules, given.stages, strict=True) if m.params]
         for row, value in zip(self.rows, values, strict=True):
             row.data.copy_(value)
 
@@ -215,15 +214,3 @@ class Fixed:
             row.data.copy_(value)
         self.optimiser.load_state_dict(content["optimiser"])
         self.iteration, self.passes = content["counters"]
-
-
-def _logits(module: IspModule, values: Mapping[str, float]) -> Tensor:
-    """The z of each parameter's value, of the neutral one where none is given."""
-    neutral = module.logits_from_params(module.neutral_params)
-    if not values:
-        return torch.tensor(neutral)
-    logits = module.logits_from_params({**module.neutral_params, **values}, margin=0.001)
-    if module.inverse is None:
-        pairs = zip(module.params, logits, neutral, strict=True)
-        logits = [ours if param.name in values else usual for param, ours, usual in pairs]
-    return torch.tensor(logits)

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from adaptiveisp.errors import AdaptiveISPError
-from adaptiveisp.policies import Policy
+from adaptiveisp.errors import AdaptiveISPError, PolicyError
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.policies import Policy, Start, load_fixed
 from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image, Targets
+from adaptiveisp.zoo import policy_file
 
 Metrics = dict[str, Any]
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -216,3 +218,22 @@ def optimiser_step(
             group["lr"] = group["start"] * scale
         optimiser.step()
     return norms
+
+
+def pipeline_to_start_from(policy: str, modules: Sequence[str], start: Start) -> Pipeline:
+    """The pipeline of a policy file whose modules are those of the run, for a warm start.
+
+    Args:
+        policy: as the command line names it.
+        modules, start: of the run, names in the order they run.
+
+    Raises:
+        PolicyError: its modules, their order or its start are others.
+    """
+    given = load_fixed(policy_file(policy))
+    names = tuple(stage.module for stage in given.pipeline.stages)
+    if names != tuple(modules) or given.start != start:
+        raise PolicyError(
+            f"{policy}: has other modules or another start than this run; set modules and start as it has them"
+        )
+    return given.pipeline

@@ -230,6 +230,12 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
     parser.add_argument("--data", metavar="DATA", help="a folder made by synth, or a COCO JSON with --images")
     parser.add_argument("--images", metavar="DIR", help="folder of its images")
+    parser.add_argument(
+        "--labels",
+        choices=("given", "teacher"),
+        help="teacher: needs no annotations, the detector's confident detections in clean photos or well exposed raws "
+        "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
+    )
     parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")

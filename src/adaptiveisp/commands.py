@@ -16,7 +16,7 @@ from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, INTERRUPTED
 if TYPE_CHECKING:
     from adaptiveisp.policies import AnyPolicy
     from adaptiveisp.raw import BayerHeader
-    from adaptiveisp.training import TrainOptions
+    from adaptiveisp.runsetup import TrainOptions
 
 EVAL_SETTINGS = (
     "size",
@@ -35,7 +35,7 @@ EVAL_SETTINGS = (
 
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
-    *("warm_start", "checkpoint_every", "dev_every"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every"),
 )
 """Options of `train` that its run keeps."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
@@ -297,6 +297,9 @@ def train(options: argparse.Namespace) -> int:
         state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
         used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
         print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
+        if run.teacher is not None:
+            seen, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
+            print(f"teacher: {seen} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
         if run.why_no_tensorboard:
             print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
     if not finished:
@@ -307,8 +310,8 @@ def train(options: argparse.Namespace) -> int:
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
     from adaptiveisp.costs import load_costs
+    from adaptiveisp.runsetup import read_config, resolve
     from adaptiveisp.settings import parse_changes
-    from adaptiveisp.training import read_config, resolve
 
     train, settings = read_config(options.config) if options.config else ({}, {})
     if options.preset or options.method:

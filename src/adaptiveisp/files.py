@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -107,3 +107,13 @@ def prepare_output_folder(folder: Path, overwrite: bool) -> Path:
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
     return folder
+
+
+def walk_files(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
+    """The files of a folder and its subfolders with one of the extensions (lower case), sorted, without hidden ones."""
+    for place, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(place) / name
+            if path.suffix.lower() in extensions and not name.startswith("."):
+                yield path

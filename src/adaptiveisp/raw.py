@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import OutputError, RawFileError, UsageError
+from adaptiveisp.files import walk_files
 from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
 from adaptiveisp.rawlib import libraw_render, read_libraw
 from adaptiveisp.rawnote import unprocessing_from_note
@@ -288,7 +289,7 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
     """The files of one input, each with its path relative to where mirroring starts."""
     path = Path(text)
     if path.is_dir():
-        yield from _walk(path)
+        yield from ((file, file.relative_to(path)) for file in walk_files(path, KNOWN_EXTENSIONS))
     elif path.exists():
         yield path, Path(path.name)
     elif glob.has_magic(text):
@@ -303,15 +304,6 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
                 yield match, match.relative_to(root)
     else:
         raise RawFileError(f"{text}: no such file or folder; check the path")
-
-
-def _walk(folder: Path) -> Iterator[tuple[Path, Path]]:
-    for place, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(place) / name
-            if path.suffix.lower() in KNOWN_EXTENSIONS and not name.startswith("."):
-                yield path, path.relative_to(folder)
 
 
 def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from adaptiveisp.datasets import Dataset
 from adaptiveisp.datasets.coco import load_coco
+from adaptiveisp.datasets.folder import load_photos
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import develop
-from adaptiveisp.errors import DataError, skip_reason
-from adaptiveisp.types import Annotation, Targets
+from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.types import Annotation, Labeller, Targets
 from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
 
 SMALLEST_CROP = 0.75
@@ -105,6 +106,8 @@ class _Pictures:
             return self._cache.get(index)
         try:
             picture = self.read(index)
+        except DetectorError:  # no fault of the picture: the next would meet it too
+            raise
         except Exception as error:  # whatever one file does to its reader, a run of hours goes on
             self.skipped[self.titles[index]] = skip_reason(self.files[index], error)
             self._unusable.add(index)
@@ -123,13 +126,14 @@ class PhotoStream:
     and `skipped` tells why.
 
     Args:
-        labels: COCO JSON of the photos.
+        labels: COCO JSON of the photos; with a teacher its annotations are not read, and a folder does as well.
         images: folder of the photos.
         to_label: category id → detector label; annotations of other categories are left out.
         size: side of the square images in pixels.
         light, noise: names, see `unprocess`.
         seed: fixes everything.
         limit: the first so many photos only; 0 takes all.
+        teacher: finds the objects of each clean photo, in the place of annotations.
 
     Raises:
         DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
@@ -145,15 +149,20 @@ class PhotoStream:
         noise: NoiseName = "sensor",
         seed: int = 0,
         limit: int = 0,
+        teacher: Labeller | None = None,
     ):
         light_range(light)
-        checked = load_coco(labels)
+        checked = load_coco(labels) if teacher is None else load_photos(labels)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images[: limit or None]
-        _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
+        self.teacher = teacher
         names = [photo.file_name for photo in self.photos]
         self.pictures = _Pictures(str(labels), names, names, self._read, seed)
+        if teacher is None:
+            _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
+        else:
+            _check_taught(self.pictures, teacher)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -167,7 +176,9 @@ class PhotoStream:
         view = _draw_view(pixels.shape[1], pixels.shape[2], generator)
         how = draw_unprocessing(generator, self.light, self.noise)
         raw = add_noise(unprocess(_cut(pixels, view) / 255, how), how, generator)
-        targets = _targets(self.photos[index].annotations, self.to_label, view, self.size)
+        photo = self.photos[index]
+        annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
+        targets = _targets(annotations, self.to_label, view, self.size)
         return TrainingImage(number, _resized(raw, self.size, self.size), targets, how.light)
 
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
@@ -175,6 +186,8 @@ class PhotoStream:
         photo = self.photos[index]
         pixels = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
         _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
+        if self.teacher is not None:
+            self.teacher.look_at_photo(photo.file_name, pixels)
         return pixels
 
 
@@ -191,6 +204,7 @@ class RawStream:
         size: side of the square images in pixels.
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
+        teacher: finds the objects of each raw, in the place of annotations.
 
     Raises:
         DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
@@ -204,16 +218,22 @@ class RawStream:
         size: int,
         seed: int = 0,
         camera_white_balance: bool = False,
+        teacher: Labeller | None = None,
     ):
         self.dataset, self.samples = dataset, dataset.samples
         if not self.samples:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
         self.to_label = to_label(dataset.categories)
-        _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
         self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
+        self.teacher = teacher
+        self._full_sizes: dict[int, tuple[int, int]] = {}
         names = [sample.name for sample in self.samples]
         titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
         self.pictures = _Pictures(dataset.name, titles, names, self._read, seed)
+        if teacher is None:
+            _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
+        else:
+            _check_taught(self.pictures, teacher)
 
     @property
     def skipped(self) -> dict[str, str]:
@@ -228,27 +248,34 @@ class RawStream:
         view = _draw_view(height, width, seeded_generator(self.seed, number, 0, "training"))
         image = _resized(_cut(frame, view) / FULL_SCALE, self.size, self.size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
-        scale = (width / sample.width, height / sample.height)
-        targets = _targets(sample.annotations, self.to_label, view, self.size, scale)
+        full_width, full_height = self._full_sizes[index]
+        scale = (width / full_width, height / full_height)
+        annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else sample.annotations
+        targets = _targets(annotations, self.to_label, view, self.size, scale)
         return TrainingImage(number, image, targets, sample.light)
 
     def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
         """The developed frame of a sample, in steps of 1 / FULL_SCALE."""
         sample = self.samples[index]
-        full = develop(self.dataset.read(sample), self.camera_white_balance)
+        raw = self.dataset.read(sample)
+        full = develop(raw, self.camera_white_balance)
         height, width = full.shape[1:]
         _check_size(sample.name, width, height, sample.width, sample.height)
+        self._full_sizes[index] = (width, height)
+        if self.teacher is not None:
+            gains = None if self.camera_white_balance else raw.camera_gains
+            self.teacher.look_at_raw(self.pictures.titles[index], full, gains)
         frame = _reduced(full, math.ceil(self.size / SMALLEST_CROP))
         return (frame * FULL_SCALE).round().to(torch.uint16)
 
 
 def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
-    """Refuses a picture whose labels are those of another.
+    """Refuses a picture whose labels are those of another; a size of 0 is one that no label tells.
 
     Raises:
         DataError: names the picture.
     """
-    if (width, height) != (labelled_width, labelled_height):
+    if labelled_width and (width, height) != (labelled_width, labelled_height):
         found, expected = f"{width}x{height} upright", f"{labelled_width}x{labelled_height}"
         raise DataError(f"{name}: is {found}, its labels say {expected}; correct them")
 
@@ -269,7 +296,24 @@ def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_l
         DataError: names the data.
     """
     if not any(a.category_id in to_label for one in annotations for a in one if not a.iscrowd):
-        raise DataError(f"{name}: has no labelled object that the detector knows; give labelled images")
+        remedy = "give labelled images, or `train --labels teacher`"
+        raise DataError(f"{name}: has no labelled object that the detector knows; {remedy}")
+
+
+def _check_taught(pictures: _Pictures, teacher: Labeller) -> None:
+    """Refuses pictures in which a teacher finds nothing; it looks no further than the first in which it does.
+
+    Raises:
+        DataError: names the data.
+    """
+    for number in range(len(pictures.titles)):
+        index, _ = pictures[number]  # in the order of the stream, which will show these first
+        if teacher.answers[pictures.titles[index]]:
+            return
+    raise DataError(
+        f"{pictures.name}: the detector is sure of nothing in any image, so that it cannot teach; "
+        "give brighter or labelled images, or lower teacher_confidence in a --config file"
+    )
 
 
 def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:

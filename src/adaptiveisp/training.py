@@ -10,7 +10,8 @@ RUN/
   latest.pt              all that the next iteration depends on
   latest.*, best.*       the policy as it stands, and the best on dev (.safetensors or .json): by AP50, less the
                          runtime penalty where there is one
-  summary.json           what the finished run was: budget, time, peak memory, best score
+  summary.json           what the finished run was: budget, time, peak memory, best score; with a teacher also its
+                         passes, how many images it looked at, and in how many it found nothing
 """
 
 import json
@@ -20,7 +21,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any
@@ -30,24 +30,30 @@ import yaml
 from PIL import Image as PilImage
 
 from adaptiveisp import runlog
-from adaptiveisp.classes import map_classes
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.costs import Costs
-from adaptiveisp.datasets import Dataset, open_dataset
+from adaptiveisp.datasets import Dataset
 from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
-from adaptiveisp.files import atomic_path, prepare_output_folder, write_json, write_text
+from adaptiveisp.files import atomic_path, prepare_output_folder, write_json
 from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
 from adaptiveisp.predictor import develop_at_size
 from adaptiveisp.runlog import RunLog
-from adaptiveisp.settings import as_yaml, changed, require
-from adaptiveisp.stream import PhotoStream, RawStream, Stream
+from adaptiveisp.runsetup import (
+    CONFIG,
+    TrainOptions,
+    open_dev,
+    open_stream,
+    open_teacher,
+    read_config,
+    resolve,
+    write_config,
+)
 from adaptiveisp.trajectories import trajectory_sheet
 from adaptiveisp.types import Detector
-from adaptiveisp.unprocess import NoiseName
 from adaptiveisp.zoo import RUN_POLICIES
 
-CONFIG, LATEST, LATEST_POLICY, BEST_POLICY = "config.yaml", "latest.pt", "latest", "best"
+LATEST, LATEST_POLICY, BEST_POLICY = "latest.pt", "latest", "best"
 SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
 DEV_SIZE = 416
 """Longer side in pixels at which dev is scored, as `eval` does."""
@@ -55,133 +61,6 @@ MOST_UNLEARNED = 50
 """Iterations in a row whose gradient is not finite, before a run gives up."""
 SHOWN = 6
 """Dev images whose trajectories are drawn."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """What a run is made of; kept in its folder, so that `--resume` needs nothing else.
-
-    Attributes:
-        data: COCO JSON of the training images, or a folder made by `synth`.
-        images: folder of the images of a COCO JSON.
-        method, preset: the way to learn, and the name of the settings that the run's own started from.
-        dev, dev_images: the same as data and images for what chooses the best policy; "" trains without.
-        detector: as for `load_detector`.
-        limit: the first so many photos of data only; 0 takes all.
-        light: brightness range in which raws are made of sRGB photos; None where the images are raws.
-        noise: noise model of such raws.
-        budget: image passes through the detector.
-        seed: fixes everything.
-        warm_start: policy whose weights the run starts from; "" starts anew.
-        checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
-        dev_draws: draws a photo of dev.
-    """
-
-    data: str = ""
-    images: str = ""
-    method: str = "actor_critic"
-    preset: str = ""
-    dev: str = ""
-    dev_images: str = ""
-    detector: str = "yolov3-tiny"
-    limit: int = 0
-    light: str | None = None
-    noise: NoiseName = "sensor"
-    budget: int = 12_000
-    seed: int = 0
-    warm_start: str = ""
-    checkpoint_every: int = 200
-    dev_every: int = 500
-    dev_draws: int = 2
-
-    def __post_init__(self) -> None:
-        for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        require(self.limit >= 0, "limit must not be negative")
-
-
-def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
-    """Writes config.yaml, which `read_config` and `train --config` read."""
-    content = {"train": as_yaml(options), "settings": as_yaml(settings), "provenance": provenance}
-    write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
-
-
-def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parts `train` and `settings` of a configuration file, unchecked; a missing part is empty.
-
-    Raises:
-        DataError: it is missing, no YAML, or of another structure.
-    """
-    remedy = "give a YAML file with the parts train: and settings:, such as the config.yaml of a run"
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        train, settings = (content.get(part) or {} for part in ("train", "settings"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        detail = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read ({detail}); {remedy}") from error
-    if not isinstance(train, dict) or not isinstance(settings, dict) or not (train or settings):
-        raise DataError(f"{path}: holds no settings; {remedy}")
-    return train, settings
-
-
-def make_settings(method: str, preset: str, changes: dict[str, Any], origin: str) -> Any:
-    """A preset of a method with some settings changed.
-
-    Args:
-        method: its name.
-        preset: name of a preset; "" takes the method's first.
-        changes: setting → value.
-        origin: where the changes come from, to put into errors.
-
-    Raises:
-        UsageError: there is no such method, preset or setting, or a value does not fit.
-    """
-    presets = find_method(method).presets
-    if preset and preset not in presets:
-        raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
-    return changed(presets[preset or next(iter(presets))], changes, origin)
-
-
-def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainOptions, Any]:
-    """Options and settings from their plain values.
-
-    Raises:
-        UsageError: one does not exist or does not fit.
-    """
-    options = changed(TrainOptions(), train, origin)
-    return options, make_settings(options.method, options.preset, settings, origin)
-
-
-def open_stream(options: TrainOptions, settings: Any, detector: Detector) -> Stream:
-    """The training images.
-
-    Raises:
-        DataError: they or their labels cannot be used.
-    """
-
-    def to_label(categories: dict[int, str]) -> dict[int, int]:
-        return map_classes(detector.class_names, categories).category_to_label
-
-    images = Path(options.images) if options.images else None
-    if options.light is None:
-        dataset = open_dataset(Path(options.data), images, limit=options.limit)
-        return RawStream(dataset, to_label, settings.size, options.seed)
-    if Path(options.data).is_dir():
-        raise UsageError(f"{options.data}: holds raws already, --light needs a COCO JSON of photos; leave out --light")
-    if images is None:
-        raise UsageError(f"{options.data}: --light needs a COCO JSON of photos and their folder: add --images")
-    return PhotoStream(
-        *(Path(options.data), images, to_label, settings.size),
-        *(options.light, options.noise, options.seed, options.limit),
-    )
-
-
-def open_dev(options: TrainOptions) -> Dataset | None:
-    """The data set that chooses the best policy, None where there is none."""
-    if not options.dev:
-        return None
-    images = Path(options.dev_images) if options.dev_images else None
-    return open_dataset(Path(options.dev), images, options.light, options.dev_draws, options.noise)
 
 
 def new_run(
@@ -240,10 +119,11 @@ class Run:
         self, folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: Mapping[str, Any]
     ):
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
-        self.stream = open_stream(options, settings, detector)
+        self.dev = open_dev(options)
+        self.teacher = open_teacher(options, detector)
+        self.stream = open_stream(options, settings, detector, self.teacher)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
-        self.dev = open_dev(options)
         self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
         self.costs: Costs = getattr(settings, "costs", {})
         self.best: float | None = None
@@ -368,6 +248,7 @@ class Run:
             "best_ap50": self.best_ap50,
             "lines": dict(lines),
             "skipped": dict(self.skipped),
+            "teacher": self.teacher.state_dict() if self.teacher is not None else None,
         }
         with writing(self.folder):
             with atomic_path(self.folder / LATEST) as temporary:
@@ -397,6 +278,8 @@ class Run:
         except Exception as error:  # torch and pickle raise many kinds on a damaged file
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
         try:
+            if self.teacher is not None:  # before the learner, which may ask for its images at once
+                self.teacher.load_state_dict(content["teacher"])
             self.learner.load_state_dict(content["learner"])
             self.best, self.best_ap50 = content["best"], content["best_ap50"]
             lines, self.former_skipped = content["lines"], content["skipped"]
@@ -428,6 +311,10 @@ class Run:
             "skipped": self.skipped,
             "provenance": dict(self.provenance),
         }
+        if self.teacher is not None:
+            summary["teacher_passes"] = self.teacher.passes
+            summary["teacher_images"] = len(self.teacher.answers)
+            summary["teacher_found_nothing_in"] = self.teacher.found_nothing
         write_json(self.folder / SUMMARY, summary)
 
     @contextmanager

@@ -1,10 +1,11 @@
 """The nouns: every type that crosses a file boundary. Shapes are in the annotations, units in the docstrings."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -133,7 +134,7 @@ class Sample:
         image_id: id in the data set's COCO JSON; unique with `draw`.
         draw: which random draw of light and noise, 0 for real raws.
         name: file name to show.
-        width, height: pixels of the upright full frame.
+        width, height: pixels of the upright full frame; 0 of a file that nobody labelled, before it is read.
         annotations: labelled objects.
         light: brightness factor in (0, 1], None if unknown.
         source: opaque reference that the data set resolves to a raw.
@@ -147,6 +148,26 @@ class Sample:
     annotations: tuple[Annotation, ...]
     light: float | None
     source: Any = field(repr=False, compare=False, default=None)
+
+
+@runtime_checkable
+class Labeller(Protocol):
+    """Finds the objects of pictures that have no annotations of their own, from their pixels, see `teacher`."""
+
+    @property
+    def answers(self) -> Mapping[str, Sequence[Annotation]]:
+        """Title of a picture that was looked at → its objects, in pixels of the upright full frame."""
+        ...
+
+    def look_at_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
+        """Finds what a clean photo of sRGB code values shows, unless it did before."""
+        ...
+
+    def look_at_raw(
+        self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
+    ) -> None:
+        """Finds what a developed raw shows, unless it did before; the camera's `gains` are not applied yet."""
+        ...
 
 
 class LossTerms(NamedTuple):

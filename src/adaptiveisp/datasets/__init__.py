@@ -5,6 +5,7 @@ from pathlib import Path
 
 from adaptiveisp.datasets.coco import CocoRaws, limit_photos
 from adaptiveisp.datasets.dataset import Dataset
+from adaptiveisp.datasets.folder import FolderRaws
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.files import read_json
@@ -133,4 +134,37 @@ def open_dataset(
     return SyntheticRaws(data, images, light, draws, noise, seed, limit)
 
 
-__all__ = ["LABELS_FILE", "SET_FILE", "CocoRaws", "Dataset", "SyntheticRaws", "open_dataset", "open_folder"]
+def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> Dataset:
+    """Raws for which no labels are needed: those of any folder, or of a COCO JSON with or without annotations.
+
+    Args:
+        data: a folder of raw files, one made by `synth` (then with its photos, draws and lights), or a COCO JSON.
+        images: folder of the images of a COCO JSON.
+        limit: keep the first so many photos; 0 keeps all.
+
+    Raises:
+        DataError: it is missing or malformed, or holds no raw file.
+        UsageError: a COCO JSON without `images`.
+    """
+    data = Path(data)
+    if not os.path.exists(data):
+        raise DataError(f"{data}: no such file or folder; give a folder of raw files, or a COCO JSON")
+    if data.is_dir():
+        made_by_synth = (data / LABELS_FILE).is_file() or _label_files(data)
+        return open_folder(data, limit) if made_by_synth else FolderRaws(data, limit)
+    if images is None:
+        raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
+    return CocoRaws(data, images, limit, labelled=False)
+
+
+__all__ = [
+    "LABELS_FILE",
+    "SET_FILE",
+    "CocoRaws",
+    "Dataset",
+    "FolderRaws",
+    "SyntheticRaws",
+    "open_dataset",
+    "open_folder",
+    "open_unlabelled",
+]

@@ -62,8 +62,12 @@ class CocoLabels:
     categories: dict[int, str]
 
 
-def load_coco(path: Path) -> CocoLabels:
+def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
     """Labels of a COCO JSON file; boxes may stick out of their image by a pixel.
+
+    Args:
+        path: the file.
+        labelled: False takes its images only; classes and annotations are not looked at and may be absent.
 
     Raises:
         DataError: the file is missing, malformed or empty; an id, or a draw of a photo, is listed twice; a value is of
@@ -77,7 +81,7 @@ def load_coco(path: Path) -> CocoLabels:
     where = str(path)
     try:
         categories: dict[int, str] = {}
-        for number, entry in enumerate(content["categories"], 1):
+        for number, entry in enumerate(content["categories"] if labelled else (), 1):
             where = f"{path}: category {number}"
             key = _whole(entry["id"], where, "id", -MAX_ID, MAX_ID)
             if key in categories:
@@ -91,7 +95,7 @@ def load_coco(path: Path) -> CocoLabels:
                 raise DataError(f"{path}: image id {image.id} is listed twice; give each image its own id")
             images[image.id] = image
         by_image: dict[int, list[Annotation]] = {key: [] for key in images}
-        for number, entry in enumerate(content["annotations"], 1):
+        for number, entry in enumerate(content["annotations"] if labelled else (), 1):
             where = f"{path}: annotation {number}"
             where = f"{path}: annotation {_shown(entry.get('id', number))}"  # by its own id, once it surely is a dict
             image_id, checked = _annotation(entry, images, categories, where)
@@ -226,10 +230,11 @@ class CocoRaws:
         images: folder that `file_name` is relative to.
         limit: keep the first so many photos, with all their draws; 0 keeps all.
         draw_offset: added to each draw, so that several label files can be joined.
+        labelled: False takes the images without classes and annotations, which may be absent.
     """
 
-    def __init__(self, labels: Path, images: Path, limit: int = 0, draw_offset: int = 0):
-        checked = load_coco(labels)
+    def __init__(self, labels: Path, images: Path, limit: int = 0, draw_offset: int = 0, labelled: bool = True):
+        checked = load_coco(labels, labelled)
         self.name = str(labels)
         self.categories = checked.categories
         samples = [self._sample(image, Path(images), draw_offset) for image in checked.images]

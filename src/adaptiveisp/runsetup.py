@@ -1,0 +1,188 @@
+"""What a training run is made of: its options, its configuration file, its images and what labels them."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from adaptiveisp.classes import map_classes
+from adaptiveisp.datasets import Dataset, open_dataset, open_unlabelled
+from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.files import write_text
+from adaptiveisp.methods import find_method
+from adaptiveisp.settings import as_yaml, changed, require
+from adaptiveisp.stream import PhotoStream, RawStream, Stream
+from adaptiveisp.teacher import Teacher
+from adaptiveisp.types import Detector, Labeller
+from adaptiveisp.unprocess import NoiseName
+
+CONFIG = "config.yaml"
+Labels = Literal["given", "teacher"]
+TEACHER_CONFIDENCE = 0.5
+"""Least score of a teacher's target. What YOLOv3-tiny found in 253 labelled photos of COCO (clean, at 416): of at least
+this score, 51 % hit an object of their class at IoU 0.5 (59 % at IoU 0.3); of 0.3, 39 % (49 %); of 0.7, 59 % (68 %).
+That is 11 %, 16 % and 8 % of the labelled objects, and 86, 40 and 121 photos without any: below a half most targets are
+wrong, far above it few are left. A better detector may do with less."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a run is made of; kept in its folder, so that `--resume` needs nothing else.
+
+    Attributes:
+        data: COCO JSON of the training images, or a folder made by `synth`; with labels "teacher" any folder of photos
+            (with light) or raws.
+        images: folder of the images of a COCO JSON.
+        method, preset: the way to learn, and the name of the settings that the run's own started from.
+        dev, dev_images: the same as data and images for what chooses the best policy; "" trains without.
+        detector: as for `load_detector`.
+        labels: "given" takes the annotations of data; "teacher" needs none: the targets are what the detector itself is
+            sure of, see `teacher`.
+        teacher_confidence: least score of such a target.
+        limit: the first so many photos of data only; 0 takes all.
+        light: brightness range in which raws are made of sRGB photos; None where the images are raws.
+        noise: noise model of such raws.
+        budget: image passes through the detector.
+        seed: fixes everything.
+        warm_start: policy whose weights the run starts from; "" starts anew.
+        checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
+        dev_draws: draws a photo of dev.
+    """
+
+    data: str = ""
+    images: str = ""
+    method: str = "actor_critic"
+    preset: str = ""
+    dev: str = ""
+    dev_images: str = ""
+    detector: str = "yolov3-tiny"
+    labels: Labels = "given"
+    teacher_confidence: float = TEACHER_CONFIDENCE
+    limit: int = 0
+    light: str | None = None
+    noise: NoiseName = "sensor"
+    budget: int = 12_000
+    seed: int = 0
+    warm_start: str = ""
+    checkpoint_every: int = 200
+    dev_every: int = 500
+    dev_draws: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        require(self.limit >= 0, "limit must not be negative")
+        require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
+
+
+def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
+    """Writes config.yaml, which `read_config` and `train --config` read."""
+    content = {"train": as_yaml(options), "settings": as_yaml(settings), "provenance": provenance}
+    write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parts `train` and `settings` of a configuration file, unchecked; a missing part is empty.
+
+    Raises:
+        DataError: it is missing, no YAML, or of another structure.
+    """
+    remedy = "give a YAML file with the parts train: and settings:, such as the config.yaml of a run"
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        train, settings = (content.get(part) or {} for part in ("train", "settings"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        detail = str(error).splitlines()[0]
+        raise DataError(f"{path}: cannot be read ({detail}); {remedy}") from error
+    if not isinstance(train, dict) or not isinstance(settings, dict) or not (train or settings):
+        raise DataError(f"{path}: holds no settings; {remedy}")
+    return train, settings
+
+
+def make_settings(method: str, preset: str, changes: dict[str, Any], origin: str) -> Any:
+    """A preset of a method with some settings changed.
+
+    Args:
+        method: its name.
+        preset: name of a preset; "" takes the method's first.
+        changes: setting → value.
+        origin: where the changes come from, to put into errors.
+
+    Raises:
+        UsageError: there is no such method, preset or setting, or a value does not fit.
+    """
+    presets = find_method(method).presets
+    if preset and preset not in presets:
+        raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
+    return changed(presets[preset or next(iter(presets))], changes, origin)
+
+
+def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainOptions, Any]:
+    """Options and settings from their plain values.
+
+    Raises:
+        UsageError: one does not exist or does not fit.
+    """
+    options = changed(TrainOptions(), train, origin)
+    return options, make_settings(options.method, options.preset, settings, origin)
+
+
+def open_stream(options: TrainOptions, settings: Any, detector: Detector, teacher: Labeller | None = None) -> Stream:
+    """The training images, labelled by their annotations or by a teacher.
+
+    Raises:
+        DataError: they or their labels cannot be used.
+        UsageError: the options contradict each other.
+    """
+
+    def to_label(categories: dict[int, str]) -> dict[int, int]:
+        if teacher is not None:  # its classes are the labels themselves
+            return {label: label for label in range(len(detector.class_names))}
+        return map_classes(detector.class_names, categories).category_to_label
+
+    data, images = Path(options.data), Path(options.images) if options.images else None
+    if options.light is None:
+        open_raws = open_dataset if teacher is None else open_unlabelled
+        return RawStream(
+            open_raws(data, images, limit=options.limit), to_label, settings.size, options.seed, teacher=teacher
+        )
+    if os.path.isdir(data):
+        if teacher is None:
+            remedy = "leave out --light if it does; photos without labels need --labels teacher"
+            raise UsageError(f"{data}: a folder holds raws, --light needs a COCO JSON of photos; {remedy}")
+        images = data
+    if images is None:
+        if teacher is not None and not os.path.exists(data):
+            raise DataError(f"{data}: no such file or folder; give a folder of photos, or a COCO JSON and --images")
+        raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
+    where = (data, images, to_label, settings.size)
+    return PhotoStream(*where, options.light, options.noise, options.seed, options.limit, teacher)
+
+
+def open_teacher(options: TrainOptions, detector: Detector) -> Teacher | None:
+    """What stands in for annotations, None where they are taken."""
+    return Teacher(detector, options.teacher_confidence) if options.labels == "teacher" else None
+
+
+def open_dev(options: TrainOptions) -> Dataset | None:
+    """The data set that chooses the best policy, None where there is none.
+
+    Raises:
+        DataError: it cannot be used, or has no annotations: a teacher that scored its own pupil would prefer the policy
+            which repeats its mistakes.
+    """
+    if not options.dev:
+        return None
+    images = Path(options.dev_images) if options.dev_images else None
+    remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
+    try:
+        dataset = open_dataset(Path(options.dev), images, options.light, options.dev_draws, options.noise)
+    except (DataError, UsageError) as error:
+        if options.labels == "given":
+            raise
+        raise DataError(f"{error}; {remedy}") from error
+    if not any(sample.annotations for sample in dataset.samples):
+        raise DataError(f"{options.dev}: has no annotations; {remedy}")
+    return dataset

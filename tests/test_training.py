@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ import yaml
 
 from adaptiveisp import training
 from adaptiveisp.cli import main
+from adaptiveisp.exitcodes import INTERRUPTED
+from adaptiveisp.methods import find_method
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
 
@@ -202,6 +205,46 @@ def test_a_learned_fixed_pipeline_is_a_policy(tmp_path: Path) -> None:
     assert adaptiveisp("eval", *photos, "--policy", "auto-exposure", "run", "--out", "report", "-q") == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert report["policies"]["run"]["red"]["modules_per_image"] == 13
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("cma_es", ("modules=[exposure, gamma]", "initial={}", "batch=2")),
+        ("random_search", ("modules=[exposure, gamma, contrast]", "initial={}", "candidates=4", "batch=1", "duel=4")),
+    ],
+)
+def test_a_search_without_gradients_is_interrupted_resumed_and_its_file_is_a_policy(
+    method: str, changes: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labelled_photos(tmp_path)
+    whole, cut = (
+        [*train_arguments(out, 64, changes), "--method", method, "--preset", "auto-exposure", "--checkpoint-every", "1"]
+        for out in ("whole", "cut")
+    )
+    assert adaptiveisp(*whole, "--dev", "labels.json") == 0
+    lines = metrics(tmp_path / "whole")
+    assert len(lines) >= 4 and lines[0]["gradient_norm"] == {}
+    learner = find_method(method).learner
+    real = learner.iterate  # type: ignore[attr-defined]
+
+    def iterate(self: Any) -> Any:
+        if self.iteration == 2:
+            raise KeyboardInterrupt
+        return real(self)
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(learner, "iterate", iterate)
+        assert adaptiveisp(*cut) == INTERRUPTED
+    assert len(metrics(tmp_path / "cut")) == 2
+    assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    assert metrics(tmp_path / "cut") == lines
+    photos = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--detector", RED, "--size", 64)
+    assert adaptiveisp("eval", *photos, "--policy", "whole", "cut/latest.json", "--out", "report", "-q") == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert set(report["policies"]) == {"whole", "latest"}
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert summary["passes"] == lines[-1]["passes"]
 
 
 def test_a_configuration_file_repeats_a_run_and_flags_replace_it(tmp_path: Path) -> None:

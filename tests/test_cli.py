@@ -354,7 +354,7 @@ def test_eval_of_seeds_and_their_harm(tmp_path: Path, capsys: pytest.CaptureFixt
         Pipeline((Stage("exposure", {"ev": stops}),)).save(tmp_path / folder / "best.json")
     torch.manual_seed(0)
     header = PolicyHeader("actor_critic", "paper", tuple(module.name for module in PAPER), horizon=2)
-    save_policy(tmp_path / "learned.safetensors", header, Actor(PAPER).eval())
+    save_policy(tmp_path / "learned.safetensors", header, {"actor": Actor(PAPER).eval()})
     data = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--draws", 2)
     code = adaptiveisp("eval", *data, "--policy", "learned.safetensors", "fixed=seed-0,seed-1", "lr=0.1", "camera",
                        "--detector", RED, "--size", 64, "--resamples", 200, "--out", "out")  # fmt: skip

@@ -341,6 +341,18 @@ def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(value, mean[name])
 
 
+@pytest.mark.parametrize("changes", [{}, {"rollout": 4, "peers": 2, "once": True}], ids=str)
+def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
+    """An episode that the policy ended before its horizon is over: the image must not get a second one."""
+    subject = learner(replace(SMALL, horizon=4, stop=True, **changes))
+    with torch.no_grad():
+        subject.actor.selection_head.fc2.bias[-1] += 2.0  # stops often
+    for _ in range(8):
+        subject.iterate()
+        assert all(not entry.stopped for entry in subject.pool.entries)
+    assert subject.next_number > subject.config.pool  # images did leave
+
+
 def test_overtime_keeps_images_in_the_pool() -> None:
     for overtime, longest in ((0, 1), (2, 3)):
         subject = learner(replace(SMALL, horizon=2, overtime=overtime))

@@ -397,7 +397,9 @@ class ActorCritic:
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
         for entry in entries:
-            stays = not entry.stopped or entry.step < self.config.horizon + self.config.overtime
+            # Where the policy can stop, "stopped" may come before the horizon: such an image is done, it is not begun anew.
+            more = not self.config.stop and entry.step < self.config.horizon + self.config.overtime
+            stays = not entry.stopped or more
             if not stays and self.config.keep_stopped:
                 stays = bool(torch.rand(1, generator=self.generator) < self.config.keep_stopped)
             if stays:

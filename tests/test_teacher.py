@@ -19,7 +19,9 @@ from adaptiveisp.datasets import FolderRaws, open_dataset, open_unlabelled
 from adaptiveisp.datasets.folder import load_photos
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.errors import DataError, DetectorError
+from adaptiveisp.methods.actor_critic import ActorCritic
 from adaptiveisp.methods.fixed import Fixed
+from adaptiveisp.predictor import detect
 from adaptiveisp.stream import PhotoStream, RawStream
 from adaptiveisp.synth import SynthOptions, synthesise_set
 from adaptiveisp.teacher import EXPOSURES, Teacher, best_of, renderings
@@ -227,6 +229,14 @@ def test_the_camera_knows_the_colour_that_the_grey_world_takes_away() -> None:
     assert teacher.passes == len(EXPOSURES) + 1
 
 
+def test_the_cameras_gains_make_its_white_grey() -> None:
+    gains = (2.0, 1.0, 1.5)
+    grey = torch.tensor([0.03 / gain for gain in gains])[:, None, None].expand(3, 48, 64)
+    image = renderings(grey[None], gains)[-1]
+    assert torch.allclose(image[0, 0], image[0, 1]) and torch.allclose(image[0, 2], image[0, 1])
+    assert float(((image.mean() + 0.055) / 1.055) ** 2.4) == pytest.approx(0.18, abs=0.005)
+
+
 def detections(*scores: float) -> Detections:
     n = len(scores)
     return Detections(torch.zeros(n, 4), torch.tensor(scores), torch.zeros(n, dtype=torch.long))
@@ -236,6 +246,8 @@ def test_the_largest_sum_of_scores_is_best_and_the_first_of_equals() -> None:
     found = [detections(0.9), detections(0.6, 0.5), detections(), detections(0.5, 0.6)]
     assert best_of(found) is found[1]
     assert best_of([found[2], detections()]) is found[2]
+    many, sure = detections(0.3, 0.3, 0.3, 0.3), detections(0.8, 0.7)
+    assert best_of([many, sure]) is sure and best_of([detections(0.9), sure]) is sure
 
 
 # which files
@@ -332,8 +344,6 @@ def test_resumed_equals_uninterrupted(
     grey_photo(tmp_path / "images" / "grey.png")
     arguments = (*PHOTOS, *method, "--budget", 64, "--seed", 4, "--checkpoint-every", 2)
     assert train("whole", *arguments) == 0
-    from adaptiveisp.methods.actor_critic import ActorCritic
-
     with monkeypatch.context() as cut:
         for kind in (Fixed, ActorCritic):
             iterate = kind.iterate
@@ -345,7 +355,15 @@ def test_resumed_equals_uninterrupted(
 
             cut.setattr(kind, "iterate", stopped)
         assert train("cut", *arguments) == 130
+    looks: list[int] = []
+
+    def counted(*arguments: object) -> list[Detections]:
+        looks.append(1)
+        return detect(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("adaptiveisp.teacher.detect", counted)
     assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    assert len(looks) == 1  # whether there is anything to learn; all pictures were looked at before the stop
     whole, cut_ = (tmp_path / name for name in ("whole", "cut"))
     assert (whole / "metrics.jsonl").read_bytes() == (cut_ / "metrics.jsonl").read_bytes()
     policies = [path.name for path in whole.glob("latest.*") if path.suffix != ".pt"]
@@ -368,7 +386,7 @@ def test_resumed_equals_uninterrupted(
         (("--data", "grey", "--light", "mixed"), 1, ("sure of nothing in any image", "teacher_confidence")),
         (("--data", "labels.json"), 2, ("--images",)),
         (("--data", "labels.json", "--light", "mixed"), 2, ("--images",)),
-        (("--data", "images", "--light", "mixed", "--dev", "images"), 1, ("leave out --dev",)),
+        (("--data", "images", "--light", "mixed", "--dev", "images"), 2, ("leave out --dev",)),
         (
             ("--data", "images", "--light", "mixed", "--dev", "none.json", "--dev-images", "images"),
             1,

@@ -172,6 +172,7 @@ def open_dev(options: TrainOptions) -> Dataset | None:
     Raises:
         DataError: it cannot be used, or has no annotations: a teacher that scored its own pupil would prefer the policy
             which repeats its mistakes.
+        UsageError: the options contradict each other.
     """
     if not options.dev:
         return None
@@ -182,7 +183,7 @@ def open_dev(options: TrainOptions) -> Dataset | None:
     except (DataError, UsageError) as error:
         if options.labels == "given":
             raise
-        raise DataError(f"{error}; {remedy}") from error
+        raise type(error)(f"{error}; {remedy}") from error
     if not any(sample.annotations for sample in dataset.samples):
         raise DataError(f"{options.dev}: has no annotations; {remedy}")
     return dataset

@@ -203,7 +203,7 @@ def test_a_demonstration_is_imitated_and_costs_a_pass_an_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"rivals": "samples", "group": 4}, {"condition": "none", "averaging": 0.0}], ids=str
+    "changes", [{}, {"rivals": "samples", "group": 4}, {"condition": "none", "averaging": 0.0, "dropout": 0.5}], ids=str
 )
 def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
     config = replace(SMALL, start="auto-exposure", **{"demonstrated": ("exposure",), "demonstration": 0.5, **changes})
@@ -340,6 +340,7 @@ def test_every_preset_is_small_enough() -> None:
         ({"demonstration": 0.5}, "demonstration needs demonstrated"),
         ({"modules": ("exposure", "exposure")}, "names one twice"),
         ({"modules": ("srgb",)}, "helper"),
+        ({"module_set": "paper", "start": "auto-exposure"}, "needs wider ranges"),
         ({"last_temperature": 0.0}, "temperatures must be positive"),
         ({"costs": {"exposure": 1.0}}, "costs lacks the module"),
     ],

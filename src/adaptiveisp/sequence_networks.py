@@ -160,9 +160,21 @@ class SequenceNetwork(nn.Module):
         features = self.encoder(seen.view)
         return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), seen.numbers], dim=1)
 
-    def params(self, embedding: Embedding) -> dict[str, Float[Tensor, "batch _"]]:
-        """Physical parameters of every module, by name."""
-        logits = self.parameter_head(self.parameter_trunk(embedding)).split(self.widths, dim=1)
+    def params(
+        self, embedding: Embedding, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> dict[str, Float[Tensor, "batch _"]]:
+        """Physical parameters of every module, by name.
+
+        Args:
+            embedding: of the images.
+            dropout: share of the last hidden layer that is dropped, while training.
+            generator: for that.
+        """
+        hidden = self.parameter_trunk(embedding)
+        if dropout:
+            kept = torch.rand(hidden.shape, generator=generator).to(hidden) >= dropout
+            hidden = hidden * kept / (1 - dropout)
+        logits = self.parameter_head(hidden).split(self.widths, dim=1)
         return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, logits, strict=True)}
 
     def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:

@@ -397,7 +397,7 @@ class ActorCritic:
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
         for entry in entries:
-            # Where the policy can stop, "stopped" may come before the horizon: such an image is done, it is not begun anew.
+            # Where the policy can stop, "stopped" may come before the horizon: such an image is done.
             more = not self.config.stop and entry.step < self.config.horizon + self.config.overtime
             stays = not entry.stopped or more
             if not stays and self.config.keep_stopped:

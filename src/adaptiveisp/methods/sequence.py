@@ -83,6 +83,8 @@ class SequenceConfig:
         size: side of the square training images in pixels.
         rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
         bias_rate: of the parameter head's biases, in units of z: what a module does to any image.
+        dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
+            from following single images.
         rate_decay: powers of ten that the rates fall over the run.
         gradient_norm: gradients of either part are scaled down to this norm; None leaves them.
         first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and the end of
@@ -110,6 +112,7 @@ class SequenceConfig:
     rate: float = 1e-3
     sequence_rate: float = 2e-4
     bias_rate: float = 0.05
+    dropout: float = 0.0
     rate_decay: float = 1.5
     gradient_norm: float | None = 1.0
     first_temperature: float = 1.0
@@ -120,6 +123,8 @@ class SequenceConfig:
 
     def __post_init__(self) -> None:
         names = [module.name for module in modules_of(self.module_set)]
+        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
+        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
         for name in (*self.modules, *self.demonstrated):
             find_module(name, self.module_set)
             require(name in names, f"{name} is a helper, which no policy chooses")
@@ -148,6 +153,7 @@ class SequenceConfig:
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
+        require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
         require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
@@ -281,7 +287,7 @@ class SequenceLearner:
         clock.lap("data")
         seen = look(image, config.start, config.module_set)
         embedding = self.network.embed(seen)
-        params = self.network.params(embedding)
+        params = self.network.params(embedding, config.dropout, self.generator)
         actions = self.order.expand(len(image), -1) if demonstrating else self._rivals(embedding)
         log_prob, entropy, imitation = self.network.log_probs(
             embedding.repeat_interleave(group, dim=0), actions, self.temperature

@@ -17,7 +17,7 @@ from adaptiveisp.environment import STOP
 from adaptiveisp.errors import UsageError, WeightsError
 from adaptiveisp.isp import EXTENDED, find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.edits import edited
+from adaptiveisp.methods.edits import Comparisons, edited
 from adaptiveisp.methods.learner import NonFiniteLossError
 from adaptiveisp.methods.sequence import ADAPTIVE, PRESETS, SequenceConfig, SequenceLearner
 from adaptiveisp.policies import ForcedModules, first_image
@@ -149,6 +149,18 @@ def test_neighbours_that_are_ordered_by_the_margin_are_left_alone() -> None:
     ratio = torch.tensor([0.5, 5.0, 5.0, -5.0], requires_grad=True)
     neighbour_loss(torch.tensor([2.0, 2.0, -1.0, 3.0], requires_grad=True), ratio, 4.0).backward()
     assert ratio.grad is not None and ratio.grad.tolist() == [-0.5, 0.0, 0.25, -0.75]
+
+
+def test_differences_are_scaled_by_what_they_usually_are() -> None:
+    """Pairs by hand: without module 1 an image does worse by 4, with module 0 better by 1; a move makes 2."""
+    comparisons, stop = Comparisons(3), 3
+    actions = torch.tensor([[1, 2, 3], [2, 3, 3], [1, 2, 3], [1, 2, 0], [1, 2, 3], [2, 1, 3]])
+    reward = torch.tensor([10.0, 6.0, 5.0, 6.0, 0.0, 2.0])
+    assert comparisons.scaled(reward, actions, 2).tolist() == pytest.approx([-1.0, 1.0, 1.0], abs=1e-5)
+    assert comparisons.worth == pytest.approx([0.05 * 1, 0.05 * 4, 0.0])
+    assert comparisons.squares == pytest.approx([1.0, 16.0, 0.0, 4.0]) and stop == len(comparisons.worth)
+    half = comparisons.scaled(torch.tensor([0.0, -2.0]), actions[:2], 2)  # the same kind again, half as large
+    assert half.item() == pytest.approx(-2 / math.sqrt(0.95 * 16 + 0.05 * 4), abs=1e-5)
 
 
 def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:

@@ -40,7 +40,7 @@ from adaptiveisp.environment import STOP, State, actions_of
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.credit import advantages, baseline, rewards
-from adaptiveisp.methods.edits import MARGIN, edited
+from adaptiveisp.methods.edits import MARGIN, Comparisons, edited
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -106,6 +106,7 @@ class ActorCritic:
             [{"params": self.critic.parameters(), "start": config.critic_rate}], fused=True
         )
         self.pool = ReplayPool(config.pool)
+        self.comparisons = Comparisons(len(self.modules) - config.stop)
         self.iteration = 0
         self.passes = 0
         self.next_number = 0
@@ -348,9 +349,9 @@ class ActorCritic:
         for step in rollout.steps:
             chosen = step.choice.logits.log_softmax(dim=1).gather(1, step.action[:, None])[:, 0]
             log_prob = log_prob + rollout.spread(step, chosen)
-        values, logs = reached.view(-1, self.peers), log_prob.view(-1, self.peers)
-        better = (values[:, 1:] - values[:, :1]).flatten()
-        better = better / (better.square().mean().sqrt() + 1e-6) if self.config.normalise_advantage else better
+        actions = rollout.sequences(end=len(self.modules) - 1)
+        better = self.comparisons.scaled(reached, actions, self.peers)
+        logs = log_prob.view(-1, self.peers)
         return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN)
 
     def fresh(self, number: int) -> TrainingImage:
@@ -443,6 +444,7 @@ class ActorCritic:
             "detector_loss": _mean(after if self.demonstrating else before),
             "clip_hides": _mean(hidden.float()) + unknown,
             "modules": {module.name: counts[module.name] for module in self.modules},
+            "worth": {m.name: w for m, w in zip(self.modules, self.comparisons.worth, strict=False)},
             "dropped": self.dropped,
         }
 
@@ -455,6 +457,7 @@ class ActorCritic:
             "actor_optimiser": self.actor_optimiser.state_dict(),
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "pool": self.pool.state_dict(),
+            "comparisons": [self.comparisons.worth, self.comparisons.squares],
             "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
             "counters": [self.iteration, self.passes, self.next_number, self.dropped, int(self.calibrated)],
@@ -469,6 +472,7 @@ class ActorCritic:
         self.actor_optimiser.load_state_dict(content["actor_optimiser"])
         self.critic_optimiser.load_state_dict(content["critic_optimiser"])
         self.pool.load_state_dict(content["pool"], self.fresh, self.modules)
+        self.comparisons.worth, self.comparisons.squares = (list(part) for part in content["comparisons"])
         self.generator.set_state(content["generator"])
         torch.set_rng_state(content["dropout"])
         self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]

@@ -1,9 +1,10 @@
 """Neighbours of a pipeline: the same modules with one left out, one put in, or one moved."""
 
+import math
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 Rivals = Literal["samples", "edits"]
@@ -62,3 +63,51 @@ def _one_of(weights: list[float], generator: torch.Generator) -> int:
 
 def _below(n: int, generator: torch.Generator) -> int:
     return int(torch.randint(n, (1,), generator=generator))
+
+
+MEMORY = 0.95
+"""Share of a running mean that a new value leaves."""
+
+
+class Comparisons:
+    """What rivals say of each module: by how much images do better with it, and how much that varies.
+
+    Args:
+        n_modules: number of modules, `STOP` not counted; its id ends a sequence.
+
+    Attributes:
+        worth: of each module, the running mean of the reward with it less that without it.
+        squares: running mean squares of the differences, of each module that was left out or put in, then of moves.
+    """
+
+    def __init__(self, n_modules: int):
+        self.worth = [0.0] * n_modules
+        self.squares = [0.0] * (n_modules + 1)
+
+    def scaled(
+        self, reward: Float[Tensor, " batch"], actions: Int[Tensor, "batch length"], group: int
+    ) -> Float[Tensor, " edits"]:
+        """By how much each edit did better than what it is an edit of, over the usual size of such a difference.
+
+        One denoiser makes more difference than five colour modules together. On one scale its differences would be all
+        that the others' probabilities feel.
+
+        Args:
+            reward: of each sequence.
+            actions: the sequences, those of an image one after the other, the first the one that was edited.
+            group: sequences of each image.
+        """
+        stop = len(self.worth)
+        found = []
+        for first in range(0, len(actions), group):
+            base = set(actions[first].tolist()) - {stop}
+            for other in range(first + 1, first + group):
+                changed = base ^ (set(actions[other].tolist()) - {stop})
+                better = float(reward[other] - reward[first])
+                kind = next(iter(changed)) if len(changed) == 1 else stop
+                if kind != stop:
+                    self.worth[kind] += (1 - MEMORY) * (better * (-1 if kind in base else 1) - self.worth[kind])
+                before = self.squares[kind]
+                self.squares[kind] = MEMORY * before + (1 - MEMORY) * better**2 if before else better**2
+                found.append(better / (math.sqrt(self.squares[kind]) + 1e-6))
+        return torch.tensor(found, dtype=reward.dtype)

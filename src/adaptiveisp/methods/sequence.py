@@ -39,7 +39,7 @@ from adaptiveisp.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, s
 from adaptiveisp.environment import STOP
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp import find_module, modules_of
-from adaptiveisp.methods.edits import MARGIN, Rivals, edited
+from adaptiveisp.methods.edits import MARGIN, Comparisons, Rivals, edited
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
@@ -59,7 +59,6 @@ from adaptiveisp.zoo import policy_file
 
 SCALE_MEMORY = 0.98
 """Share of the running mean square of advantages that an iteration keeps."""
-WORTH_MEMORY = 0.95
 
 
 @dataclass(frozen=True)
@@ -214,7 +213,7 @@ class SequenceLearner:
         self.passes = 0
         self.next_number = 0
         self.scale = 0.0  # running mean square of the advantages
-        self.worth = [0.0] * len(names)  # running mean of what each module is worth to those that it was taken from
+        self.comparisons = Comparisons(len(names))
 
     @property
     def progress(self) -> float:
@@ -321,7 +320,7 @@ class SequenceLearner:
             "entropy": float(entropy.detach().mean()),
             "detector_loss": float(loss.detach().mean()),
             "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
-            "worth": {m.name: w for m, w in zip(self.modules[:-1], self.worth, strict=True)},
+            "worth": {m.name: w for m, w in zip(self.modules[:-1], self.comparisons.worth, strict=True)},
         }
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -357,9 +356,8 @@ class SequenceLearner:
         if self.config.rivals == "samples":
             advantage = reward - mean_of_others(reward, group)
             return -(self._scaled(advantage) * log_prob).mean() - bonus
-        self._book_worth(reward, actions)
-        rewards, logs = reward.view(-1, group), log_prob.view(-1, group)
-        better = self._scaled((rewards[:, 1:] - rewards[:, :1]).flatten())
+        better = self.comparisons.scaled(reward, actions, group)
+        logs = log_prob.view(-1, group)
         return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN) - bonus
 
     def _scaled(self, advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
@@ -367,18 +365,6 @@ class SequenceLearner:
         square = float(advantage.square().mean())
         self.scale = square if not self.scale else SCALE_MEMORY * self.scale + (1 - SCALE_MEMORY) * square
         return advantage / (math.sqrt(self.scale) + 1e-6)
-
-    def _book_worth(self, reward: Float[Tensor, " batch"], actions: Actions) -> None:
-        """Books what a module is worth where two rivals differ in it alone."""
-        group, stop = self.config.group, len(self.modules) - 1
-        for first in range(0, len(actions), group):
-            base = set(actions[first].tolist()) - {stop}
-            for other in range(first + 1, first + group):
-                changed = base ^ (set(actions[other].tolist()) - {stop})
-                if len(changed) == 1:
-                    (module,) = changed
-                    gain = float(reward[first] - reward[other]) * (1 if module in base else -1)
-                    self.worth[module] = WORTH_MEMORY * self.worth[module] + (1 - WORTH_MEMORY) * gain
 
     def _check(
         self, losses: dict[str, Tensor], sources: Sequence[TrainingImage], actions: Int[Tensor, "batch length"]
@@ -410,7 +396,7 @@ class SequenceLearner:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "counters": [self.iteration, self.passes, self.next_number],
-            "running": [self.scale, *self.worth],
+            "running": [self.scale, self.comparisons.worth, self.comparisons.squares],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -421,4 +407,5 @@ class SequenceLearner:
         self.optimiser.load_state_dict(content["optimiser"])
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]
-        self.scale, *self.worth = content["running"]
+        self.scale, worth, squares = content["running"]
+        self.comparisons.worth, self.comparisons.squares = list(worth), list(squares)

@@ -36,6 +36,7 @@ bench: weights
 	$(BIN)/python benchmarks/denoise.py
 	$(BIN)/python benchmarks/large_frames.py
 	$(BIN)/python benchmarks/training_parts.py
+	$(BIN)/python benchmarks/backward.py
 
 weights: env
 	$(BIN)/adaptiveisp weights get yolov3-tiny

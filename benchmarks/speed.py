@@ -83,7 +83,7 @@ def modules(image: torch.Tensor) -> dict[str, tuple[Functions, int]]:
             call = [(module, row[0].tolist())]
             functions: Functions = {
                 "ours": lambda call=call: run_one(image[0], call),
-                "PyTorch module": lambda m=module, row=row: m(image, row),
+                "PyTorch module": lambda m=module, row=row: m.function(image, row).clamp(0, 1),
                 "plain": lambda n=module.name, row=row: plain.MODULES[n](image, row).clamp(0, 1),
             }
             found[module.name] = (functions, 0)
@@ -111,7 +111,7 @@ def others(image: torch.Tensor, floats: np.ndarray, bytes_: np.ndarray) -> dict[
         },
         "guided_denoise": {
             "ours": one("guided_denoise", 0.03, 0.8),
-            "ours in PyTorch": lambda: guided(image, torch.tensor([[0.03, 0.8]])),
+            "ours in PyTorch": lambda: guided.function(image, torch.tensor([[0.03, 0.8]])).clamp(0, 1),
             "denoise 11/5": lambda: denoise(image, h),
             "kornia guided_blur 12x12, subsampled by 4": lambda: kornia.filters.guided_blur(
                 image, image, 12, 1e-3, subsample=4
@@ -170,8 +170,9 @@ def chain() -> dict[str, tuple[Functions, int]]:
 
     def by_modules() -> None:
         step = image
-        for module, params in calls:
-            step = module(step, torch.tensor([params]))
+        with native.turned_off():
+            for module, params in calls:
+                step = module(step, torch.tensor([params]))
 
     functions: Functions = {
         "ours": lambda: run_one(image[0], calls),

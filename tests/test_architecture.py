@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 LAYERS = (
     ("errors", "exitcodes"),
     ("extras", "files", "settings", "types"),
-    ("boxes", "classes", "color", "native", "rawnote", "weights"),
+    ("boxes", "classes", "color", "native", "native_training", "rawnote", "weights"),
     ("letterbox", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
     ("rawlib",),
     ("raw", "develop"),

@@ -24,7 +24,7 @@ from torch import Tensor
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 2
+INTERFACE = 3
 """Number of the kernels' signatures; csrc/kernels.h has the same. One more with every change of either."""
 
 OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
@@ -51,6 +51,12 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "coefficients": ([_POINTER, _POINTER, *[_LONG] * 4, _FLOAT, _POINTER], None),
     "guided": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _POINTER], None),
     "local_tone": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], None),
+    "pointwise_backward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _INT, _POINTER, _POINTER], None),
+    "sharpen_backward": ([_POINTER, _POINTER, _POINTER, *[_LONG] * 4, _FLOAT, _POINTER], _DOUBLE),
+    "guided_backward": ([*[_POINTER] * 5, *[_LONG] * 5, _FLOAT, _POINTER], _DOUBLE),
+    "local_tone_backward": ([*[_POINTER] * 5, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER, _POINTER], None),
+    "coefficients_backward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),
+    "moments_backward": ([*[_POINTER] * 4, *[_LONG] * 5, _POINTER], None),
     "nlm_scratch": ([], _LONG),
     "nlm_forward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], None),
     "nlm_backward_h": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),

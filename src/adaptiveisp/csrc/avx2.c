@@ -7,6 +7,7 @@
 #endif
 #define VARIANT(name) adaptiveisp_##name##_avx2
 #include "kernels.c.inc"
+#include "backward.c.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

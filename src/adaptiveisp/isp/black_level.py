@@ -1,7 +1,12 @@
 """Black level: an offset taken off (haze, flare, a wrong black level) or added, white kept."""
 
 from collections.abc import Sequence
+from functools import partial
 
+import torch
+from torch import Tensor
+
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -25,6 +30,11 @@ def operation(params: Sequence[float]) -> Operation:
     return "affine", (params[0], 1 / (1 - params[0]))
 
 
+def constants(params: ParamTensor) -> Tensor:
+    """The operation's numbers."""
+    return torch.cat([params, 1 / (1 - params)], dim=1)
+
+
 EXTENDED = IspModule(
     "black_level",
     "BL",
@@ -34,4 +44,5 @@ EXTENDED = IspModule(
     source="Chavez 1988",
     pointwise=True,
     operation=operation,
+    differentiable=partial(pointwise, name="affine", constants=constants),
 )

@@ -1,9 +1,12 @@
 """Colour correction: a 3x3 matrix whose rows are divided by their sums."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -24,15 +27,18 @@ def ccm(image: Image, params: ParamTensor) -> Image:
 
     Source: Wang et al. 2024 (AdaptiveISP).
     """
+    return torch.einsum("bij,bjhw->bihw", constants(params).reshape(-1, 3, 3), image)
+
+
+def constants(params: ParamTensor) -> Tensor:
+    """The nine entries of M, row-major."""
     entries = params.reshape(-1, 3, 3)
-    matrix = entries / entries.sum(dim=2, keepdim=True)
-    return torch.einsum("bij,bjhw->bihw", matrix, image)
+    return (entries / entries.sum(dim=2, keepdim=True)).flatten(1)
 
 
 def operation(params: Sequence[float]) -> Operation:
     """The same for `native.chain`; a row that sums to 0 gives NaN or infinity, as PyTorch does."""
-    rows = torch.tensor(params).reshape(3, 3)
-    return "matrix", (rows / rows.sum(dim=1, keepdim=True)).flatten().tolist()
+    return "matrix", constants(torch.tensor([list(params)]))[0].tolist()
 
 
 def zero_row(params: Mapping[str, float]) -> str | None:
@@ -54,4 +60,5 @@ PAPER = IspModule(
     source="Wang et al. 2024 (AdaptiveISP)",
     pointwise=True,
     operation=operation,
+    differentiable=partial(pointwise, name="matrix", constants=constants),
 )

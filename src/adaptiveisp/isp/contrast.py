@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -40,4 +42,5 @@ PAPER = IspModule(
     source="Hu et al. 2018",
     pointwise=True,
     operation=operation,
+    differentiable=partial(pointwise, name="contrast"),
 )

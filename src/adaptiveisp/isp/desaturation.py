@@ -1,8 +1,10 @@
 """Desaturation: towards the luminance."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -35,4 +37,5 @@ PAPER = IspModule(
     source="Hu et al. 2018",
     pointwise=True,
     operation=operation,
+    differentiable=partial(pointwise, name="desaturation"),
 )

@@ -1,7 +1,11 @@
 """Exposure: y = x · 2^EV."""
 
 from collections.abc import Sequence
+from functools import partial
 
+from torch import Tensor
+
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -24,11 +28,24 @@ def operation(params: Sequence[float]) -> Operation:
     return "scale", [2.0 ** params[0]] * 3
 
 
+def constants(params: ParamTensor) -> Tensor:
+    """The operation's numbers."""
+    return params.exp2().expand(-1, 3)
+
+
 def make_exposure(limit: float) -> IspModule:
     """Exposure reaching ±`limit` stops."""
-    ev = Param("ev", -limit, limit, "stops", 0.0)
-    source = "Hu et al. 2018"
-    return IspModule("exposure", "E", (ev,), exposure, 1.7, source=source, pointwise=True, operation=operation)
+    return IspModule(
+        "exposure",
+        "E",
+        (Param("ev", -limit, limit, "stops", 0.0),),
+        exposure,
+        1.7,
+        source="Hu et al. 2018",
+        pointwise=True,
+        operation=operation,
+        differentiable=partial(pointwise, name="scale", constants=constants),
+    )
 
 
 PAPER = make_exposure(3.5)

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+from torch import Tensor
+
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -32,6 +36,11 @@ def operation(params: Sequence[float], floor: float) -> Operation:
     return "power", (params[0], floor)
 
 
+def constants(params: ParamTensor, floor: float) -> Tensor:
+    """The operation's numbers."""
+    return torch.cat([params, torch.full_like(params, floor)], dim=1)
+
+
 def make_gamma(floor: float) -> IspModule:
     """Gamma with γ in [1/3, 3] on values of at least `floor`."""
     exponent = Param("gamma", 1 / 3, 3.0, "", 1.0, "log")
@@ -44,6 +53,7 @@ def make_gamma(floor: float) -> IspModule:
         source="Hu et al. 2018",
         pointwise=True,
         operation=partial(operation, floor=floor),
+        differentiable=partial(pointwise, name="power", constants=partial(constants, floor=floor)),
     )
 
 

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.differentiable import GuidedDenoise
 from adaptiveisp.isp.guided import LEAST, coefficients, moments, to_pixels
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
@@ -36,6 +37,13 @@ def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
     native.guided(image, coarse, CELL, params[1], target)
 
 
+def differentiable(image: Image, params: ParamTensor) -> Image:
+    """The same by the compiled kernels, with their gradients."""
+    ridge = params[:, 0].square() + LEAST
+    filtered: Tensor = GuidedDenoise.apply(image, ridge, params[:, 1], CELL)  # type: ignore[no-untyped-call]
+    return filtered
+
+
 EXTENDED = IspModule(
     "guided_denoise",
     "GF",
@@ -44,4 +52,5 @@ EXTENDED = IspModule(
     2.2,
     source="He et al. 2013",
     fast=fast,
+    differentiable=differentiable,
 )

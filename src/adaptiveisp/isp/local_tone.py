@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.isp.differentiable import LocalTone
 from adaptiveisp.isp.guided import LEAST, coefficients, moments, to_pixels
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
@@ -64,6 +65,13 @@ def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
     native.local_tone(image, coarse, cell, params[0], params[1], target)
 
 
+def differentiable(image: Image, params: ParamTensor) -> Image:
+    """The same by the compiled kernels, with their gradients."""
+    cell = cell_of(image.shape[2], image.shape[3])
+    toned: Tensor = LocalTone.apply(image, params, cell, EDGE**2 + LEAST)  # type: ignore[no-untyped-call]
+    return toned
+
+
 EXTENDED = IspModule(
     "local_tone",
     "LT",
@@ -72,4 +80,5 @@ EXTENDED = IspModule(
     2.6,
     source="Durand and Dorsey 2002",
     fast=fast,
+    differentiable=differentiable,
 )

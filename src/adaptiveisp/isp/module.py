@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.native import Operation
+from adaptiveisp.native import Operation, takes
 from adaptiveisp.types import Image, ParamTensor
 
 Logits = Float[Tensor, "batch n_params"]
@@ -126,6 +126,8 @@ class IspModule:
         operation: parameters in order → the same as an operation of `native.chain`, for a pointwise module.
         fast: (image, parameters in order, target) writes the clipped result into the target, by kernels of `native`;
             for a module that is not pointwise. `function` must give the same numbers to 1e-5.
+        differentiable: (image, parameters) → clipped image by kernels of `native_training`, differentiable in both.
+            `function` must give the same numbers to 1e-5 and the same gradients to 1e-4 of the largest.
     """
 
     name: str
@@ -140,9 +142,12 @@ class IspModule:
     pointwise: bool = False
     operation: Callable[[Sequence[float]], Operation] | None = None
     fast: Callable[[Tensor, Sequence[float], Tensor], None] | None = None
+    differentiable: Callable[[Image, ParamTensor], Image] | None = None
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
         """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.
+
+        With or without a gradient the same bits: an image that was made while learning is made again from its history.
 
         Args:
             image: linear or encoded RGB in [0, 1].
@@ -157,6 +162,8 @@ class IspModule:
             raise ValueError(
                 f"{self.name}: params must be {(image.shape[0], len(self.params))}, not {tuple(params.shape)}"
             )
+        if self.differentiable is not None and image.numel() and takes(image, params):
+            return self.differentiable(image, params)
         return self.function(image, params).clamp(0, 1)
 
     def params_from_logits(self, logits: Logits) -> ParamTensor:

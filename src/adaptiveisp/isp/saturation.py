@@ -1,11 +1,13 @@
 """Saturation: HSV saturation raised most at half value; hue and value kept."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -77,6 +79,7 @@ def make_saturation(released: bool) -> IspModule:
         source="Hu et al. 2018",
         pointwise=True,
         operation=None if released else operation,
+        differentiable=None if released else partial(pointwise, name="saturation"),
     )
 
 

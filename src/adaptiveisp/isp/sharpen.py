@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from adaptiveisp import native
+from adaptiveisp.isp.differentiable import Sharpen
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
 
@@ -49,6 +50,12 @@ def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
     native.sharpen(image, params[0], target)
 
 
+def differentiable(image: Image, params: ParamTensor) -> Image:
+    """The same by the compiled kernels, with their gradients."""
+    sharpened: Tensor = Sharpen.apply(image, params[:, 0])  # type: ignore[no-untyped-call]
+    return sharpened
+
+
 PAPER = IspModule(
     "sharpen",
     "Shr",
@@ -57,4 +64,5 @@ PAPER = IspModule(
     6.3,
     source="Wang et al. 2024 (AdaptiveISP)",
     fast=fast,
+    differentiable=differentiable,
 )

@@ -1,8 +1,10 @@
 """The sRGB curve: linear light → display code values, without parameters."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from adaptiveisp.color import srgb_encode
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -26,4 +28,14 @@ def operation(params: Sequence[float]) -> Operation:
 
 
 # Not one of the paper's ten: the heuristic baseline ends with it. Its cost is set to gamma's, the same kind of power.
-PAPER = IspModule("srgb", "sRGB", (), srgb, 2.0, source="IEC 61966-2-1", pointwise=True, operation=operation)
+PAPER = IspModule(
+    "srgb",
+    "sRGB",
+    (),
+    srgb,
+    2.0,
+    source="IEC 61966-2-1",
+    pointwise=True,
+    operation=operation,
+    differentiable=partial(pointwise, name="srgb"),
+)

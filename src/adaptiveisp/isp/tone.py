@@ -1,9 +1,12 @@
 """Tone: a piecewise linear curve of eight slopes."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -37,6 +40,12 @@ def operation(params: Sequence[float]) -> Operation:
     return "curve", [after - before for before, after in zip((0.0, *slopes), slopes, strict=False)]
 
 
+def constants(params: ParamTensor) -> Tensor:
+    """The operation's numbers."""
+    slopes = params * (SEGMENTS / params.sum(dim=1, keepdim=True))
+    return slopes.diff(dim=1, prepend=torch.zeros_like(slopes[:, :1]))
+
+
 PAPER = IspModule(
     "tone",
     "T",
@@ -46,4 +55,5 @@ PAPER = IspModule(
     source="Hu et al. 2018 (Exposure)",
     pointwise=True,
     operation=operation,
+    differentiable=partial(pointwise, name="curve", constants=constants),
 )

@@ -7,6 +7,7 @@ from functools import partial
 import torch
 
 from adaptiveisp.color import LUMA
+from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Logits, Param
 from adaptiveisp.native import Operation
 from adaptiveisp.types import Image, ParamTensor
@@ -73,6 +74,7 @@ def make_white_balance(limit: float) -> IspModule:
         source="Hu et al. 2018",
         pointwise=True,
         operation=operation,
+        differentiable=partial(pointwise, name="scale"),
     )
 
 

@@ -41,7 +41,7 @@ class State:
         """The state of these images, in this order."""
         if _all_in_order(index, len(self.step)):
             return self  # no copies, and no gradients scattered back
-        return State(self.image[index], self.used[index], self.step[index], self.stopped[index])
+        return State(self.image.index_select(0, index), self.used[index], self.step[index], self.stopped[index])
 
     def with_rows(self, index: Int[Tensor, " n"], other: "State") -> "State":
         """The batch with the state of these images replaced."""
@@ -131,18 +131,24 @@ def apply_chosen(
     action: Int[Tensor, " batch"],
     params: Mapping[str, Float[Tensor, "batch _"]],
 ) -> Image:
-    """Each image through its own module, the images of one module together; differentiable in image and parameters."""
-    groups: list[Tensor] = []
-    parts: list[Tensor] = []
+    """Each image through its own module, the images of one module together; differentiable in image and parameters.
+
+    Images are taken apart and put together again, not indexed: the gradient of an index is scattered into zeros, which
+    takes longer than most modules do.
+    """
     chosen = sorted(set(action.tolist()))
     if len(chosen) == 1:
         module = modules[chosen[0]]
-        only: Image = module(image, params[module.name])
+        only: Image = image if module is STOP else module(image, params[module.name])
         return only
+    pictures = list(image.unbind())
     for index in chosen:
-        rows = (action == index).nonzero(as_tuple=True)[0]
         module = modules[index]
-        groups.append(rows)
-        parts.append(module(image[rows], params[module.name][rows]))
-    # Put the groups back into the order of the batch.
-    return torch.cat(parts)[torch.cat(groups).argsort()]
+        if module is STOP:
+            continue
+        rows = (action == index).nonzero(as_tuple=True)[0]
+        group = rows.tolist()
+        processed = module(torch.stack([pictures[row] for row in group]), params[module.name][rows])
+        for row, picture in zip(group, processed.unbind(), strict=True):
+            pictures[row] = picture
+    return torch.stack(pictures)

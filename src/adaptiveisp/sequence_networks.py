@@ -258,12 +258,7 @@ def run_sequences(
     """
     stop = len(modules) - 1
     for chosen in actions.unbind(dim=1):
-        rows = (chosen != stop).nonzero(as_tuple=True)[0]
-        if not len(rows):
+        if bool((chosen == stop).all()):
             break
-        if len(rows) == len(image):
-            image = apply_chosen(image, modules, chosen, params)
-            continue
-        part = apply_chosen(image[rows], modules, chosen[rows], {name: values[rows] for name, values in params.items()})
-        image = image.index_copy(0, rows, part)
+        image = apply_chosen(image, modules, chosen, params)
     return image

@@ -124,7 +124,8 @@ class Encoder(nn.Module):
         for before, after in zip((in_channels, *CHANNELS), CHANNELS, strict=False):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
         # Channels last: PyTorch's convolutions take half the time forward, and the same backward.
-        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.layers = nn.Sequential(*layers)
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Float[Tensor, "batch 4096"]:

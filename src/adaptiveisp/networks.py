@@ -4,7 +4,7 @@ Source: Wang et al. 2024 (AdaptiveISP), section 3 and its released code; Hu et a
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -231,14 +231,33 @@ class Actor(nn.Module):
         logits = self.selection_head(self.selection_encoder(view)) / temperature
         if closed is not None:
             logits = logits.masked_fill(closed, -math.inf)
-        features = self.parameter_encoder(view)
-        params = {
-            m.name: m.params_from_logits(self.parameter_heads[m.name](features))
-            if m.params
-            else features.new_zeros(len(features), 0)
-            for m in self.modules_in_order
-        }
+        params = _WhenAsked(self.modules_in_order, self.parameter_heads, self.parameter_encoder(view))
         return Choice(probabilities(logits), params, logits)
+
+
+class _WhenAsked(Mapping[str, Tensor]):
+    """Parameters of each module by name, worked out when they are first asked for.
+
+    A step runs one module of each image; the heads of the others would read 2 MB of weights each for nothing.
+    """
+
+    def __init__(self, modules: Sequence[IspModule], heads: nn.ModuleDict, features: Float[Tensor, "batch 4096"]):
+        self.modules = {module.name: module for module in modules}
+        self.heads, self.features = heads, features
+        self.known: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.known:
+            module = self.modules[name]
+            empty = self.features.new_zeros(len(self.features), 0)
+            self.known[name] = module.params_from_logits(self.heads[name](self.features)) if module.params else empty
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
 
 
 class Critic(nn.Module):

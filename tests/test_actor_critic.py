@@ -117,7 +117,7 @@ def test_edits_find_the_one_module_that_pays(monkeypatch: pytest.MonkeyPatch) ->
     config = replace(SMALL, **whole, module_set="bandit", runtime_weight=0.5)
     config = replace(config, entropy_weight=0.0, calibrated=True, actor_rate=3e-5)
     subject = learner(config)
-    for _ in range(100):
+    for _ in range(60):
         subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
     plans = subject.policy().plan(images)

@@ -19,7 +19,8 @@ from adaptiveisp.isp import EXTENDED, find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.methods.edits import Comparisons, edited
 from adaptiveisp.methods.learner import NonFiniteLossError
-from adaptiveisp.methods.sequence import ADAPTIVE, PRESETS, SequenceConfig, SequenceLearner
+from adaptiveisp.methods.sequence import SequenceLearner
+from adaptiveisp.methods.sequence_settings import ADAPTIVE, PRESETS, SequenceConfig
 from adaptiveisp.policies import ForcedModules, first_image
 from adaptiveisp.rl import neighbour_loss
 from adaptiveisp.sequence_networks import SequenceNetwork, look, run_sequences
@@ -63,7 +64,7 @@ def test_the_bandits_best_module_is_found(rivals: Any) -> None:
     assert 1.0 < sum(chosen) / len(chosen) < 3.0  # from 0.1 to 0.4 are two stops
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
     subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 120)
@@ -157,10 +158,11 @@ def test_differences_are_scaled_by_what_they_usually_are() -> None:
     actions = torch.tensor([[1, 2, 3], [2, 3, 3], [1, 2, 3], [1, 2, 0], [1, 2, 3], [2, 1, 3]])
     reward = torch.tensor([10.0, 6.0, 5.0, 6.0, 0.0, 2.0])
     assert comparisons.scaled(reward, actions, 2).tolist() == pytest.approx([-1.0, 1.0, 1.0], abs=1e-5)
-    assert comparisons.worth == pytest.approx([0.05 * 1, 0.05 * 4, 0.0])
+    assert comparisons.worth == pytest.approx([1.0, 4.0, 0.0]) and set(comparisons.known) == {0, 1}
     assert comparisons.squares == pytest.approx([1.0, 16.0, 0.0, 4.0]) and stop == len(comparisons.worth)
     half = comparisons.scaled(torch.tensor([0.0, -2.0]), actions[:2], 2)  # the same kind again, half as large
-    assert half.item() == pytest.approx(-2 / math.sqrt(0.95 * 16 + 0.05 * 4), abs=1e-5)
+    assert half.item() == pytest.approx(-2 / math.sqrt((16 + 4) / 2), abs=1e-5)
+    assert comparisons.worth[1] == pytest.approx((4 + 2) / 2)
 
 
 def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
@@ -250,6 +252,24 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:
         subject.iterate()
     assert caught.value.batch["images"].shape == (4, 3, 64, 64)
     assert all(torch.equal(value, before[name]) for name, value in subject.network.state_dict().items())
+
+
+def test_an_image_that_a_module_makes_invalid_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the two renderings of the second image is spoiled; the detector sees neither."""
+
+    def spoiling(*inputs: Any) -> Tensor:
+        spoiled = torch.ones(8, 1, 1, 1)
+        spoiled[3] = float("nan")
+        return run_sequences(*inputs) * spoiled
+
+    monkeypatch.setattr("adaptiveisp.methods.sequence.run_sequences", spoiling)
+    subject = learner()
+    metrics, _ = subject.iterate()
+    assert metrics["dropped"] == 1 and subject.passes == subject.detector.passes == 6
+    assert math.isfinite(metrics["detector_loss"]) and sum(metrics["modules"].values()) <= 18
+    monkeypatch.setattr("adaptiveisp.methods.sequence.run_sequences", lambda image, *_: image * float("nan"))
+    with pytest.raises(NonFiniteLossError, match="no rendering of iteration 1"):
+        subject.iterate()
 
 
 def test_its_file_is_a_policy_of_its_own_kind(tmp_path: Path) -> None:
@@ -355,6 +375,7 @@ def test_every_preset_is_small_enough() -> None:
         ({"module_set": "paper", "start": "auto-exposure"}, "needs wider ranges"),
         ({"last_temperature": 0.0}, "temperatures must be positive"),
         ({"costs": {"exposure": 1.0}}, "costs lacks the module"),
+        ({"costs": dict.fromkeys(BANDIT, -1.0)}, "must not be negative"),
     ],
     ids=str,
 )

@@ -4,7 +4,8 @@ A policy file stores modules and parameters by name, never by position alone.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,9 @@ def read_policy(path: Path) -> tuple[PolicyHeader, dict[str, Tensor]]:
     Raises:
         WeightsError: the file is missing, damaged, or no policy.
     """
-    path = Path(path)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata: Mapping[str, str] = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such policy file; check the path") from None
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); save or import it again") from error
-    return _header(path, metadata), tensors
+    with _opened(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        return _header(path, file.metadata() or {}), tensors
 
 
 def read_header(path: Path) -> PolicyHeader:
@@ -95,7 +89,19 @@ def read_header(path: Path) -> PolicyHeader:
     Raises:
         WeightsError: the file is missing, damaged, or no policy.
     """
-    return read_policy(path)[0]
+    with _opened(path) as file:
+        return _header(path, file.metadata() or {})
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such policy file; check the path") from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors ({error}); save or import it again") from error
 
 
 def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:

@@ -212,7 +212,7 @@ class AdaptiveISP:
         camera_white_balance: bool = False,
         device: str = "cpu",
     ):
-        self.policy = load_policy(policy) if isinstance(policy, str) else policy
+        self.policy = load_policy(policy, device) if isinstance(policy, str) else policy
         if isinstance(self.policy, PlansWithLabels):
             raise _needs_labels(self.policy)
         self.detector = load_detector(detector, device) if isinstance(detector, str) else detector

@@ -1,13 +1,14 @@
 """The ways to learn a policy: one file each, by the names of the command line."""
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.methods import actor_critic_settings, cma_es, fixed, random_search, sequence
+from adaptiveisp.methods import actor_critic_settings, cma_es, fixed, random_search, sequence_settings
 from adaptiveisp.methods.actor_critic import ActorCritic
 from adaptiveisp.methods.learner import Learner, Method, NonFiniteLossError
+from adaptiveisp.methods.sequence import SequenceLearner
 
 METHODS: dict[str, Method] = {
     "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
-    "sequence": Method(sequence.SequenceConfig, sequence.PRESETS, sequence.SequenceLearner),
+    "sequence": Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner),
     "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
     "cma_es": Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs),
     "random_search": Method(random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch),

@@ -256,15 +256,16 @@ class ActorCritic:
         stop = len(self.modules) - 1
         firsts = torch.arange(0, len(state.step), self.peers)
         self.actor.eval()  # sampled as it would be used; dropout is for what learns
-        drawn = self._episode(state.rows(firsts), clock).sequences(end=stop)
+        temperature = self.config.last_temperature**self.progress
+        drawn = self._episode(state.rows(firsts), clock, temperature).sequences(end=stop)
         drawn = torch.nn.functional.pad(drawn, (0, self.config.horizon - drawn.shape[1]), value=stop)
         to_training(self.actor, fixed_statistics=self.config.calibrated)
         rows = [row for base in drawn for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
         return torch.stack(rows)
 
-    def _episode(self, state: State, clock: Clock) -> Rollout:
+    def _episode(self, state: State, clock: Clock, temperature: float = 1.0) -> Rollout:
         """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
-        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once)
+        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once, temperature)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
@@ -334,13 +335,13 @@ class ActorCritic:
         action = torch.cat([step.action for step in rollout.steps])
         if self.demonstrating:
             return imitation_loss(torch.cat([step.choice.logits for step in rollout.steps]), action, DOUBT)
+        probs = torch.cat([step.choice.probs for step in rollout.steps])
+        bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
         if self.config.rivals == "edits":
-            return self._edits_loss(rollout, target[0].detach())
+            return self._edits_loss(rollout, target[0].detach()) - bonus
         constant = target.detach()
         expected = baseline(rollout, constant, value.detach(), self.peers)
         advantage = advantages(rollout, constant, expected, self.config.normalise_advantage)
-        probs = torch.cat([step.choice.probs for step in rollout.steps])
-        bonus = self.config.entropy_bonus * terms.entropy(probs).mean()
         return selection_loss(probs, action, advantage) - bonus
 
     def _edits_loss(self, rollout: Rollout, reached: Float[Tensor, " batch"]) -> Float[Tensor, ""]:
@@ -444,7 +445,7 @@ class ActorCritic:
             "detector_loss": _mean(after if self.demonstrating else before),
             "clip_hides": _mean(hidden.float()) + unknown,
             "modules": {module.name: counts[module.name] for module in self.modules},
-            "worth": {m.name: w for m, w in zip(self.modules, self.comparisons.worth, strict=False)},
+            "worth": {self.modules[index].name: worth for index, worth in self.comparisons.known.items()},
             "dropped": self.dropped,
         }
 
@@ -457,7 +458,7 @@ class ActorCritic:
             "actor_optimiser": self.actor_optimiser.state_dict(),
             "critic_optimiser": self.critic_optimiser.state_dict(),
             "pool": self.pool.state_dict(),
-            "comparisons": [self.comparisons.worth, self.comparisons.squares],
+            "comparisons": self.comparisons.state_dict(),
             "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
             "counters": [self.iteration, self.passes, self.next_number, self.dropped, int(self.calibrated)],
@@ -472,7 +473,7 @@ class ActorCritic:
         self.actor_optimiser.load_state_dict(content["actor_optimiser"])
         self.critic_optimiser.load_state_dict(content["critic_optimiser"])
         self.pool.load_state_dict(content["pool"], self.fresh, self.modules)
-        self.comparisons.worth, self.comparisons.squares = (list(part) for part in content["comparisons"])
+        self.comparisons.load_state_dict(content["comparisons"])
         self.generator.set_state(content["generator"])
         torch.set_rng_state(content["dropout"])
         self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]

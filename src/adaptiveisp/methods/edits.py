@@ -1,6 +1,7 @@
 """Neighbours of a pipeline: the same modules with one left out, one put in, or one moved."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ Rivals = Literal["samples", "edits"]
 """How an image's rival pipelines are found: all sampled from the policy, or one sampled and the others edits of it."""
 MARGIN = 4.0
 """Nats by which the better of two neighbours is to be likelier: 55 times. Beyond it nothing is pushed any further."""
+MEMORY = 0.95
+"""Share of a running mean that a new value leaves, once there are so many that it matters."""
 DROP, INSERT, MOVE = 0.5, 0.25, 0.25
 """How often each kind is taken where it is possible."""
 
@@ -65,10 +68,6 @@ def _below(n: int, generator: torch.Generator) -> int:
     return int(torch.randint(n, (1,), generator=generator))
 
 
-MEMORY = 0.95
-"""Share of a running mean that a new value leaves."""
-
-
 class Comparisons:
     """What rivals say of each module: by how much images do better with it, and how much that varies.
 
@@ -78,11 +77,27 @@ class Comparisons:
     Attributes:
         worth: of each module, the running mean of the reward with it less that without it.
         squares: running mean squares of the differences, of each module that was left out or put in, then of moves.
+        counts: comparisons of each kind so far. A running mean of few is their plain mean.
     """
 
     def __init__(self, n_modules: int):
         self.worth = [0.0] * n_modules
         self.squares = [0.0] * (n_modules + 1)
+        self.counts = [0] * (n_modules + 1)
+
+    @property
+    def known(self) -> dict[int, float]:
+        """Action id → worth, of the modules that were compared at all."""
+        return {index: worth for index, worth in enumerate(self.worth) if self.counts[index]}
+
+    def state_dict(self) -> list[list[float]]:
+        """All that the next comparison depends on."""
+        return [list(self.worth), list(self.squares), list(map(float, self.counts))]
+
+    def load_state_dict(self, content: Sequence[Sequence[float]]) -> None:
+        """Restores what `state_dict` gave."""
+        worth, squares, counts = content
+        self.worth, self.squares, self.counts = list(worth), list(squares), list(map(int, counts))
 
     def scaled(
         self, reward: Float[Tensor, " batch"], actions: Int[Tensor, "batch length"], group: int
@@ -105,9 +120,10 @@ class Comparisons:
                 changed = base ^ (set(actions[other].tolist()) - {stop})
                 better = float(reward[other] - reward[first])
                 kind = next(iter(changed)) if len(changed) == 1 else stop
+                self.counts[kind] += 1
+                weight = max(1 - MEMORY, 1 / self.counts[kind])
                 if kind != stop:
-                    self.worth[kind] += (1 - MEMORY) * (better * (-1 if kind in base else 1) - self.worth[kind])
-                before = self.squares[kind]
-                self.squares[kind] = MEMORY * before + (1 - MEMORY) * better**2 if before else better**2
+                    self.worth[kind] += weight * (better * (-1 if kind in base else 1) - self.worth[kind])
+                self.squares[kind] += weight * (better**2 - self.squares[kind])
                 found.append(better / (math.sqrt(self.squares[kind]) + 1e-6))
         return torch.tensor(found, dtype=reward.dtype)

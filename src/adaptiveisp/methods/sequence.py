@@ -26,7 +26,6 @@ Differs: the sequence may depend on the image; edits; no critic there or here.
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,145 +38,24 @@ from adaptiveisp.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, s
 from adaptiveisp.environment import STOP
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp import find_module, modules_of
-from adaptiveisp.methods.edits import MARGIN, Comparisons, Rivals, edited
+from adaptiveisp.methods.edits import MARGIN, Comparisons, edited
 from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
     NonFiniteLossError,
-    Precision,
     differentiated_loss,
     optimiser_step,
 )
-from adaptiveisp.policies import Start
+from adaptiveisp.methods.sequence_settings import SequenceConfig
 from adaptiveisp.rl import mean_of_others, neighbour_loss, parameter_loss
-from adaptiveisp.sequence_networks import Actions, Condition, SequenceNetwork, look, run_sequences
+from adaptiveisp.sequence_networks import Actions, SequenceNetwork, look, run_sequences
 from adaptiveisp.sequence_policy import SequencePolicy
-from adaptiveisp.settings import require
 from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector
 from adaptiveisp.zoo import policy_file
 
 SCALE_MEMORY = 0.98
 """Share of the running mean square of advantages that an iteration keeps."""
-
-
-@dataclass(frozen=True)
-class SequenceConfig:
-    """Settings of a run; every one is kept in the run folder.
-
-    Attributes:
-        module_set: named set whose ranges the parameters keep.
-        modules: names of what may be chosen; empty for all of the set.
-        condition: "image", or "none" for one sequence for all images; parameters depend on the image either way.
-        start: "raw", or "auto-exposure": its stages come first.
-        horizon: most modules of a pipeline, the start's not counted.
-        batch: renderings an iteration, each a pass of the detector.
-        rivals: how an image's rivals are found, see above.
-        group: rivals of each image; 1 while demonstrating.
-        demonstrated: modules in an order, for the demonstration; () for none.
-        demonstration: share of the budget in which every image goes through them.
-        runtime_weight: λ, reward per millisecond of the modules' cost.
-        costs: module → milliseconds, for that; empty for the paper's table.
-        brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
-        size: side of the square training images in pixels.
-        rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
-        bias_rate: of the parameter head's biases, in units of z: what a module does to any image.
-        dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
-            from following single images.
-        rate_decay: powers of ten that the rates fall over the run.
-        gradient_norm: gradients of either part are scaled down to this norm; None leaves them.
-        first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and the end of
-            the run, falling by the same factor for each pass.
-        entropy_bonus: weight of the sequence head's entropy in its loss.
-        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
-            weight 1 - averaging; 0 takes the weights as they are.
-        precision: of the detector's network while training.
-    """
-
-    module_set: str = "extended"
-    modules: tuple[str, ...] = ()
-    condition: Condition = "image"
-    start: Start = "auto-exposure"
-    horizon: int = 9
-    batch: int = 8
-    rivals: Rivals = "edits"
-    group: int = 2
-    demonstrated: tuple[str, ...] = ()
-    demonstration: float = 0.0
-    runtime_weight: float = 0.0
-    costs: Mapping[str, float] = field(default_factory=dict)
-    brightness_weight: float = 1.0
-    size: int = 320
-    rate: float = 1e-3
-    sequence_rate: float = 2e-4
-    bias_rate: float = 0.05
-    dropout: float = 0.0
-    rate_decay: float = 1.5
-    gradient_norm: float | None = 1.0
-    first_temperature: float = 1.0
-    last_temperature: float = 1.0
-    entropy_bonus: float = 0.0
-    averaging: float = 0.995
-    precision: Precision = "auto"
-
-    def __post_init__(self) -> None:
-        names = [module.name for module in modules_of(self.module_set)]
-        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
-        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
-        for name in (*self.modules, *self.demonstrated):
-            find_module(name, self.module_set)
-            require(name in names, f"{name} is a helper, which no policy chooses")
-        chosen = self.modules or tuple(names)
-        require(len(set(chosen)) == len(chosen), "modules names one twice")
-        require(len(set(self.demonstrated)) == len(self.demonstrated), "demonstrated names a module twice")
-        require(set(self.demonstrated) <= set(chosen), "demonstrated names a module that modules lacks")
-        require(len(self.demonstrated) <= self.horizon, f"demonstrated is longer than the horizon of {self.horizon}")
-        require(
-            not self.demonstration or len(self.demonstrated) > 0, "demonstration needs demonstrated: names of modules"
-        )
-        for name in ("horizon", "batch", "size"):
-            require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        require(
-            self.group >= 2 and self.batch % self.group == 0,
-            f"group must be 2 or more, and batch a multiple: {self.batch}",
-        )
-        for name in (
-            "rate",
-            "sequence_rate",
-            "bias_rate",
-            "rate_decay",
-            "runtime_weight",
-            "entropy_bonus",
-            "brightness_weight",
-        ):
-            require(getattr(self, name) >= 0, f"{name} must not be negative")
-        require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
-        require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
-        require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
-        require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
-        require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
-        for name in chosen:
-            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
-
-
-ADAPTIVE = SequenceConfig(
-    module_set="wide",
-    demonstrated=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
-    demonstration=0.6,
-)
-"""From a camera's order of modules, after auto-exposure."""
-
-POS = SequenceConfig(
-    module_set="wide",
-    condition="none",
-    rivals="samples",
-    horizon=10,
-    first_temperature=2.5,
-    last_temperature=0.2,
-)
-"""As near to POS-ISP as its paper says: one sequence for all images, from a uniform start, temperature 2.5 to 0.2."""
-
-PRESETS = {"adaptive": ADAPTIVE, "one-sequence": replace(ADAPTIVE, condition="none"), "pos": POS}
 
 
 class SequenceLearner:
@@ -214,6 +92,8 @@ class SequenceLearner:
         self.next_number = 0
         self.scale = 0.0  # running mean square of the advantages
         self.comparisons = Comparisons(len(names))
+        self.dropped = 0
+        self.warm = False  # began with weights that know something
 
     @property
     def progress(self) -> float:
@@ -270,6 +150,7 @@ class SequenceLearner:
                 raise WeightsError(f"{policy}: has the {name} {theirs}, this run has {wanted}; give both the same")
         for ours in (self.network, self.averaged):
             ours.load_state_dict(network.state_dict())
+        self.warm = True
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
         """One iteration: its metrics, and the seconds of its parts.
@@ -295,6 +176,11 @@ class SequenceLearner:
         spread = {name: values.repeat_interleave(group, dim=0) for name, values in params.items()}
         rendered = run_sequences(seen.begun.repeat_interleave(group, dim=0), self.modules, actions, spread)
         clock.lap("modules")
+        sources, kept = self._valid(sources, rendered, group)
+        if len(kept) < len(rendered):
+            rendered, actions, log_prob, entropy, imitation = (
+                values[kept] for values in (rendered, actions, log_prob, entropy, imitation)
+            )
         targets = [source.targets for source in sources for _ in range(group)]
         loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock)
         self.passes += len(rendered)
@@ -320,10 +206,27 @@ class SequenceLearner:
             "entropy": float(entropy.detach().mean()),
             "detector_loss": float(loss.detach().mean()),
             "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
-            "worth": {m.name: w for m, w in zip(self.modules[:-1], self.comparisons.worth, strict=True)},
+            "worth": {self.modules[index].name: worth for index, worth in self.comparisons.known.items()},
+            "dropped": self.dropped,
         }
         clock.lap("bookkeeping")
         return metrics, clock.seconds
+
+    def _valid(
+        self, sources: list[TrainingImage], rendered: Tensor, group: int
+    ) -> tuple[list[TrainingImage], Int[Tensor, " kept"]]:
+        """The images all of whose renderings are finite, and the rows of these; the others are dropped.
+
+        Raises:
+            NonFiniteLossError: none is left.
+        """
+        finite = rendered.detach().flatten(1).isfinite().all(dim=1).view(-1, group).all(dim=1)
+        left = [source for source, valid in zip(sources, finite.tolist(), strict=True) if valid]
+        self.dropped += len(sources) - len(left)
+        if not left:
+            batch = {"iteration": self.iteration, "numbers": [source.number for source in sources]}
+            raise NonFiniteLossError(f"no rendering of iteration {self.iteration} is finite", batch)
+        return left, finite.repeat_interleave(group).nonzero(as_tuple=True)[0]
 
     @torch.no_grad()
     def _rivals(self, embedding: Tensor) -> Actions:
@@ -384,7 +287,8 @@ class SequenceLearner:
         if not self.config.averaging:
             return
         # Early on the mean goes over all iterations so far: the first weights, which know nothing, must not last.
-        kept = min(self.config.averaging, self.iteration / (self.iteration + 9))
+        early = 1.0 if self.warm else self.iteration / (self.iteration + 9)
+        kept = min(self.config.averaging, early)
         for ours, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
             ours.lerp_(new, 1 - kept)
 
@@ -396,7 +300,8 @@ class SequenceLearner:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "counters": [self.iteration, self.passes, self.next_number],
-            "running": [self.scale, self.comparisons.worth, self.comparisons.squares],
+            "comparisons": self.comparisons.state_dict(),
+            "running": [self.scale, float(self.dropped), float(self.warm)],
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
@@ -407,5 +312,6 @@ class SequenceLearner:
         self.optimiser.load_state_dict(content["optimiser"])
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]
-        self.scale, worth, squares = content["running"]
-        self.comparisons.worth, self.comparisons.squares = list(worth), list(squares)
+        self.comparisons.load_state_dict(content["comparisons"])
+        self.scale, dropped, warm = content["running"]
+        self.dropped, self.warm = int(dropped), bool(warm)

@@ -1,0 +1,132 @@
+"""Named settings of the sequence policies: what each changes and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from adaptiveisp.isp import find_module, modules_of
+from adaptiveisp.methods.edits import Rivals
+from adaptiveisp.methods.learner import Precision
+from adaptiveisp.policies import Start
+from adaptiveisp.sequence_networks import Condition
+from adaptiveisp.settings import require
+
+
+@dataclass(frozen=True)
+class SequenceConfig:
+    """Settings of a run; every one is kept in the run folder.
+
+    Attributes:
+        module_set: named set whose ranges the parameters keep.
+        modules: names of what may be chosen; empty for all of the set.
+        condition: "image", or "none" for one sequence for all images; parameters depend on the image either way.
+        start: "raw", or "auto-exposure": its stages come first.
+        horizon: most modules of a pipeline, the start's not counted.
+        batch: renderings an iteration, each a pass of the detector.
+        rivals: how an image's rivals are found, see above.
+        group: rivals of each image; 1 while demonstrating.
+        demonstrated: modules in an order, for the demonstration; () for none.
+        demonstration: share of the budget in which every image goes through them.
+        runtime_weight: λ, reward per millisecond of the modules' cost.
+        costs: module → milliseconds, for that; empty for the paper's table.
+        brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
+        size: side of the square training images in pixels.
+        rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
+        bias_rate: of the parameter head's biases, in units of z: what a module does to any image.
+        dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
+            from following single images.
+        rate_decay: powers of ten that the rates fall over the run.
+        gradient_norm: gradients of either part are scaled down to this norm; None leaves them.
+        first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and the end of
+            the run, falling by the same factor for each pass.
+        entropy_bonus: weight of the sequence head's entropy in its loss.
+        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
+            weight 1 - averaging; 0 takes the weights as they are.
+        precision: of the detector's network while training.
+    """
+
+    module_set: str = "extended"
+    modules: tuple[str, ...] = ()
+    condition: Condition = "image"
+    start: Start = "auto-exposure"
+    horizon: int = 9
+    batch: int = 8
+    rivals: Rivals = "edits"
+    group: int = 2
+    demonstrated: tuple[str, ...] = ()
+    demonstration: float = 0.0
+    runtime_weight: float = 0.0
+    costs: Mapping[str, float] = field(default_factory=dict)
+    brightness_weight: float = 1.0
+    size: int = 320
+    rate: float = 1e-3
+    sequence_rate: float = 2e-4
+    bias_rate: float = 0.05
+    dropout: float = 0.0
+    rate_decay: float = 1.5
+    gradient_norm: float | None = 1.0
+    first_temperature: float = 1.0
+    last_temperature: float = 1.0
+    entropy_bonus: float = 0.0
+    averaging: float = 0.995
+    precision: Precision = "auto"
+
+    def __post_init__(self) -> None:
+        names = [module.name for module in modules_of(self.module_set)]
+        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
+        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
+        for name in (*self.modules, *self.demonstrated):
+            find_module(name, self.module_set)
+            require(name in names, f"{name} is a helper, which no policy chooses")
+        chosen = self.modules or tuple(names)
+        require(len(set(chosen)) == len(chosen), "modules names one twice")
+        require(len(set(self.demonstrated)) == len(self.demonstrated), "demonstrated names a module twice")
+        require(set(self.demonstrated) <= set(chosen), "demonstrated names a module that modules lacks")
+        require(len(self.demonstrated) <= self.horizon, f"demonstrated is longer than the horizon of {self.horizon}")
+        require(
+            not self.demonstration or len(self.demonstrated) > 0, "demonstration needs demonstrated: names of modules"
+        )
+        for name in ("horizon", "batch", "size"):
+            require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        require(
+            self.group >= 2 and self.batch % self.group == 0,
+            f"group must be 2 or more, and batch a multiple: {self.batch}",
+        )
+        for name in (
+            "rate",
+            "sequence_rate",
+            "bias_rate",
+            "rate_decay",
+            "runtime_weight",
+            "entropy_bonus",
+            "brightness_weight",
+        ):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+        require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
+        require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
+        require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
+        require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
+        require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
+        for name in chosen:
+            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
+        for name, cost in self.costs.items():
+            require(cost >= 0, f"costs: {name} must not be negative")
+
+
+ADAPTIVE = SequenceConfig(
+    module_set="wide",
+    demonstrated=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
+    demonstration=0.6,
+)
+"""From a camera's order of modules, after auto-exposure."""
+
+POS = SequenceConfig(
+    module_set="wide",
+    condition="none",
+    rivals="samples",
+    horizon=10,
+    first_temperature=2.5,
+    last_temperature=0.2,
+)
+"""As near to POS-ISP as its paper says: one sequence for all images, from a uniform start, temperature 2.5 to 0.2."""
+
+PRESETS = {"adaptive": ADAPTIVE, "one-sequence": replace(ADAPTIVE, condition="none"), "pos": POS}

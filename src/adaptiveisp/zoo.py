@@ -59,7 +59,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     Args:
         spec: one of `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a training run.
         device: where a learned policy's networks run.
-        steps: so many steps of a step-wise policy, or at most of an oracle; 0 takes its own number.
+        steps: so many steps of a step-wise policy, at most so many of a sequence or an oracle; 0 takes its own number.
 
     Raises:
         UsageError: there is no such policy.

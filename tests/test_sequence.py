@@ -32,7 +32,7 @@ from tests.test_actor_critic import GreyStream, WantsLight
 
 BANDIT = ("sharpen", "saturation", "exposure", "desaturation", "denoise")
 SMALL = SequenceConfig(modules=BANDIT, start="raw", size=64, horizon=3, precision="float32", averaging=0.9)
-FAST = replace(SMALL, sequence_rate=1e-2, bias_rate=0.01)
+FAST = replace(SMALL, sequence_rate=1e-2, line_rate=0.01)
 
 
 def learner(config: SequenceConfig = SMALL, seed: int = 0, budget: int = 10**6) -> SequenceLearner:
@@ -176,7 +176,7 @@ def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
 
 def test_each_loss_moves_its_own_part_only() -> None:
     for moved in ("parameters", "sequence"):
-        subject = learner(replace(SMALL, rate=0.0, bias_rate=0.0, sequence_rate=0.0, averaging=0.0))
+        subject = learner(replace(SMALL, rate=0.0, line_rate=0.0, sequence_rate=0.0, averaging=0.0))
         groups = subject.optimiser.param_groups
         for group in groups[1:2] if moved == "sequence" else [groups[0], groups[2]]:
             group["start"] = 1e-3

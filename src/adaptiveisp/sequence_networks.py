@@ -35,7 +35,9 @@ TOKEN = 32
 BINS = 16
 """Of the histogram of log-luminance."""
 N_PLANES = 6
-N_NUMBERS = BINS + 7
+N_SCALARS = 7
+"""Numbers of an observation after the histogram; parameters start from straight lines on these."""
+N_NUMBERS = BINS + N_SCALARS
 CLIPPED = 0.98
 """A channel above this is taken to be at the sensor's limit."""
 DOUBT = 0.1
@@ -132,7 +134,9 @@ class SequenceNetwork(nn.Module):
             *(nn.Linear(FEATURES + N_NUMBERS, HIDDEN), nn.LeakyReLU(SLOPE)),
             *(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE)),
         )
-        self.parameter_head = nn.Linear(HIDDEN, sum(self.widths))
+        self.parameter_head = nn.Linear(HIDDEN, sum(self.widths), bias=False)
+        # How a strength grows with noise or light takes a few numbers to say, and few steps to learn.
+        self.parameter_line = nn.Linear(N_SCALARS, sum(self.widths))
         self.sequence_trunk = nn.Linear(FEATURES + N_NUMBERS, HIDDEN)
         self.sequence_start = nn.Parameter(torch.zeros(HIDDEN))
         self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
@@ -143,7 +147,8 @@ class SequenceNetwork(nn.Module):
             self.sequence_head.bias.zero_()
             self.parameter_head.weight.mul_(0.1)
             neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
-            self.parameter_head.bias.copy_(torch.tensor(neutral))
+            self.parameter_line.weight.zero_()
+            self.parameter_line.bias.copy_(torch.tensor(neutral))
 
     @property
     def chooses(self) -> list[nn.Parameter]:
@@ -152,7 +157,7 @@ class SequenceNetwork(nn.Module):
 
     @property
     def sets_parameters(self) -> list[nn.Parameter]:
-        """The weights that set parameters: encoder and parameter head."""
+        """The weights that set parameters: encoder, parameter head and line."""
         return [p for name, p in self.named_parameters() if not name.startswith("sequence")]
 
     def embed(self, seen: Observation) -> Embedding:
@@ -174,7 +179,8 @@ class SequenceNetwork(nn.Module):
         if dropout:
             kept = torch.rand(hidden.shape, generator=generator).to(hidden) >= dropout
             hidden = hidden * kept / (1 - dropout)
-        logits = self.parameter_head(hidden).split(self.widths, dim=1)
+        line = self.parameter_line(embedding[:, -N_SCALARS:])
+        logits = (self.parameter_head(hidden) + line).split(self.widths, dim=1)
         return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, logits, strict=True)}
 
     def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:

@@ -16,7 +16,7 @@ from adaptiveisp.environment import STOP
 from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import SLOPE
-from adaptiveisp.sequence_networks import Observation, SequenceNetwork, look
+from adaptiveisp.sequence_networks import N_SCALARS, Observation, SequenceNetwork, look
 from adaptiveisp.types import Image
 
 
@@ -108,7 +108,8 @@ class FrozenSequence:
         self.modules, self.horizon = network.modules_in_order, network.horizon
         ours = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
         self.trunk = [(ours[f"parameter_trunk.{i}.weight"], ours[f"parameter_trunk.{i}.bias"]) for i in (0, 2)]
-        self.head = ours["parameter_head.weight"], ours["parameter_head.bias"]
+        self.head = ours["parameter_head.weight"]
+        self.line = ours["parameter_line.weight"], ours["parameter_line.bias"]
         self.begin = ours["sequence_trunk.weight"], ours["sequence_trunk.bias"], ours["sequence_start"]
         # What a module adds to the gates depends on nothing else: one row for each.
         self.tokens = ours["sequence_tokens.weight"] @ ours["sequence_cell.weight_ih"].T + ours["sequence_cell.bias_ih"]
@@ -157,7 +158,8 @@ class FrozenSequence:
         found = []
         for module in (self.modules[index] for index in order):
             first, end = self.columns[module.name]
-            logits = self.head[0][first:end] @ hidden + self.head[1][first:end]
+            line = self.line[0][first:end] @ embedding[-N_SCALARS:] + self.line[1][first:end]
+            logits = self.head[first:end] @ hidden + line
             row = module.params_from_logits(torch.from_numpy(logits)[None])[0].tolist()
             found.append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
         return found

@@ -79,9 +79,9 @@ class SequenceLearner:
             torch.manual_seed(seed)
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
-        bias = self.network.parameter_head.bias
-        weights = [p for p in self.network.sets_parameters if p is not bias]
-        groups = ((weights, config.rate), (self.network.chooses, config.sequence_rate), ([bias], config.bias_rate))
+        line = list(self.network.parameter_line.parameters())
+        weights = [p for p in self.network.sets_parameters if all(p is not own for own in line)]
+        groups = ((weights, config.rate), (self.network.chooses, config.sequence_rate), (line, config.line_rate))
         self.optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in groups], fused=True)
         self.parts = {"parameters": self.network.sets_parameters, "sequence": self.network.chooses}
         self.order = torch.tensor(

@@ -31,7 +31,8 @@ class SequenceConfig:
         brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
         size: side of the square training images in pixels.
         rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
-        bias_rate: of the parameter head's biases, in units of z: what a module does to any image.
+        line_rate: of the straight lines from the observation's numbers to the parameters, in units of z: what a module
+            does to any image, and how that goes with light and noise.
         dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
             from following single images.
         rate_decay: powers of ten that the rates fall over the run.
@@ -60,7 +61,7 @@ class SequenceConfig:
     size: int = 320
     rate: float = 1e-3
     sequence_rate: float = 2e-4
-    bias_rate: float = 0.05
+    line_rate: float = 0.05
     dropout: float = 0.0
     rate_decay: float = 1.5
     gradient_norm: float | None = 1.0
@@ -94,7 +95,7 @@ class SequenceConfig:
         for name in (
             "rate",
             "sequence_rate",
-            "bias_rate",
+            "line_rate",
             "rate_decay",
             "runtime_weight",
             "entropy_bonus",

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
-    ("extras", "files", "settings", "types"),
+    ("extras", "files", "memory", "settings", "types"),
     ("boxes", "classes", "color", "native", "native_training", "rawnote", "weights"),
     ("letterbox", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
     ("rawlib",),

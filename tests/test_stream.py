@@ -14,7 +14,7 @@ from torch import Tensor
 from adaptiveisp.datasets import open_dataset
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.errors import DataError, RawFileError
-from adaptiveisp.stream import LEAST_SIDE, LEAST_VISIBLE, PhotoStream, RawStream, Stream, TrainingImage
+from adaptiveisp.stream import LEAST_SIDE, LEAST_VISIBLE, PhotoStream, RawStream, Stream, TrainingImage, _draw_view
 from adaptiveisp.synth import SynthOptions, synthesise_set
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
 from tests.data import labelled_photos
@@ -316,7 +316,7 @@ def whole_frame(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Crops become the top left square of the frame; returns the (height, width) of the frames cropped."""
     sizes: list[tuple[int, int]] = []
 
-    def crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int]:
+    def crop(height: int, width: int, smallest: float, generator: torch.Generator) -> tuple[int, int, int]:
         sizes.append((height, width))
         return 0, 0, min(height, width)
 
@@ -463,3 +463,10 @@ def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
         len(first.photos) == 1 and first.photos[0].file_name == json.loads(labels.read_text())["images"][0]["file_name"]
     )
     assert first[0].image.shape == first[3].image.shape
+
+
+@pytest.mark.parametrize("smallest", (0.25, 0.9, 1.0))
+def test_crops_are_as_small_as_asked_and_no_smaller(smallest: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    sides = [_draw_view(60, 100, smallest, generator).side for _ in range(200)]
+    assert round(smallest * 60) <= min(sides) <= round(smallest * 60) + 2 and max(sides) >= 59

@@ -43,9 +43,12 @@ TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
 
 
 def _set_up_torch(options: argparse.Namespace) -> str:
-    """Applies --threads and --device and returns the device's name."""
+    """Applies --threads and --device, makes freed memory stay, and returns the device's name."""
     import torch
 
+    from adaptiveisp.memory import keep_freed_memory
+
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.device == "cuda" and not torch.cuda.is_available():

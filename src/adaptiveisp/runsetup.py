@@ -146,7 +146,12 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
     if options.light is None:
         open_raws = open_dataset if teacher is None else open_unlabelled
         return RawStream(
-            open_raws(data, images, limit=options.limit), to_label, settings.size, options.seed, teacher=teacher
+            open_raws(data, images, limit=options.limit),
+            to_label,
+            settings.size,
+            options.seed,
+            teacher=teacher,
+            smallest_crop=settings.smallest_crop,
         )
     if os.path.isdir(data):
         if teacher is None:
@@ -158,7 +163,8 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
             raise DataError(f"{data}: no such file or folder; give a folder of photos, or a COCO JSON and --images")
         raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
     where = (data, images, to_label, settings.size)
-    return PhotoStream(*where, options.light, options.noise, options.seed, options.limit, teacher)
+    how = (options.light, options.noise, options.seed, options.limit, teacher, settings.smallest_crop)
+    return PhotoStream(*where, *how)
 
 
 def open_teacher(options: TrainOptions, detector: Detector) -> Teacher | None:

@@ -119,6 +119,9 @@ class SequenceNetwork(nn.Module):
         horizon: most modules of a sequence.
     """
 
+    neutral: Tensor
+    """What gives each module's neutral parameters; what is learned is added to it."""
+
     def __init__(self, modules: Sequence[IspModule], condition: Condition, horizon: int):
         super().__init__()
         if not modules or modules[-1] is not STOP:
@@ -137,6 +140,8 @@ class SequenceNetwork(nn.Module):
         self.parameter_head = nn.Linear(HIDDEN, sum(self.widths), bias=False)
         # How a strength grows with noise or light takes a few numbers to say, and few steps to learn.
         self.parameter_line = nn.Linear(N_SCALARS, sum(self.widths))
+        neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
+        self.register_buffer("neutral", torch.tensor(neutral), persistent=False)
         self.sequence_trunk = nn.Linear(FEATURES + N_NUMBERS, HIDDEN)
         self.sequence_start = nn.Parameter(torch.zeros(HIDDEN))
         self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
@@ -146,9 +151,8 @@ class SequenceNetwork(nn.Module):
             self.sequence_head.weight.zero_()  # all sequences alike, to begin with
             self.sequence_head.bias.zero_()
             self.parameter_head.weight.mul_(0.1)
-            neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
             self.parameter_line.weight.zero_()
-            self.parameter_line.bias.copy_(torch.tensor(neutral))
+            self.parameter_line.bias.zero_()
 
     @property
     def chooses(self) -> list[nn.Parameter]:
@@ -179,7 +183,7 @@ class SequenceNetwork(nn.Module):
         if dropout:
             kept = torch.rand(hidden.shape, generator=generator).to(hidden) >= dropout
             hidden = hidden * kept / (1 - dropout)
-        line = self.parameter_line(embedding[:, -N_SCALARS:])
+        line = self.neutral + self.parameter_line(embedding[:, -N_SCALARS:])
         logits = (self.parameter_head(hidden) + line).split(self.widths, dim=1)
         return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, logits, strict=True)}
 

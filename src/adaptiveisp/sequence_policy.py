@@ -109,7 +109,8 @@ class FrozenSequence:
         ours = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
         self.trunk = [(ours[f"parameter_trunk.{i}.weight"], ours[f"parameter_trunk.{i}.bias"]) for i in (0, 2)]
         self.head = ours["parameter_head.weight"]
-        self.line = ours["parameter_line.weight"], ours["parameter_line.bias"]
+        neutral = self.network.neutral.cpu().numpy()
+        self.line = ours["parameter_line.weight"], ours["parameter_line.bias"] + neutral
         self.begin = ours["sequence_trunk.weight"], ours["sequence_trunk.bias"], ours["sequence_start"]
         # What a module adds to the gates depends on nothing else: one row for each.
         self.tokens = ours["sequence_tokens.weight"] @ ours["sequence_cell.weight_ih"].T + ours["sequence_cell.bias_ih"]

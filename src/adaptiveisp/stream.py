@@ -23,7 +23,7 @@ from adaptiveisp.types import Annotation, Labeller, Targets
 from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
 
 SMALLEST_CROP = 0.75
-"""Side of a crop relative to the picture's shorter side, at least."""
+"""Side of a crop relative to the picture's shorter side, at least, where nothing else is asked for."""
 LEAST_VISIBLE = 0.3
 """A box keeps its label while this share of its area is inside the crop."""
 LEAST_SIDE = 2.0
@@ -134,6 +134,7 @@ class PhotoStream:
         seed: fixes everything.
         limit: the first so many photos only; 0 takes all.
         teacher: finds the objects of each clean photo, in the place of annotations.
+        smallest_crop: side of a crop relative to the picture's shorter side, at least, in (0, 1].
 
     Raises:
         DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
@@ -150,13 +151,14 @@ class PhotoStream:
         seed: int = 0,
         limit: int = 0,
         teacher: Labeller | None = None,
+        smallest_crop: float = SMALLEST_CROP,
     ):
         light_range(light)
         checked = load_coco(labels) if teacher is None else load_photos(labels)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images[: limit or None]
         self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
-        self.teacher = teacher
+        self.teacher, self.smallest_crop = teacher, smallest_crop
         names = [photo.file_name for photo in self.photos]
         self.pictures = _Pictures(str(labels), names, names, self._read, seed)
         if teacher is None:
@@ -173,7 +175,7 @@ class PhotoStream:
         """The image of that number: photos come in a new random order in each epoch."""
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.seed, number, 0, "training")
-        view = _draw_view(pixels.shape[1], pixels.shape[2], generator)
+        view = _draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
         how = draw_unprocessing(generator, self.light, self.noise)
         raw = add_noise(unprocess(_cut(pixels, view) / 255, how), how, generator)
         photo = self.photos[index]
@@ -205,6 +207,7 @@ class RawStream:
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
         teacher: finds the objects of each raw, in the place of annotations.
+        smallest_crop: as for `PhotoStream`.
 
     Raises:
         DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
@@ -219,13 +222,14 @@ class RawStream:
         seed: int = 0,
         camera_white_balance: bool = False,
         teacher: Labeller | None = None,
+        smallest_crop: float = SMALLEST_CROP,
     ):
         self.dataset, self.samples = dataset, dataset.samples
         if not self.samples:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
         self.to_label = to_label(dataset.categories)
         self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
-        self.teacher = teacher
+        self.teacher, self.smallest_crop = teacher, smallest_crop
         self._full_sizes: dict[int, tuple[int, int]] = {}
         names = [sample.name for sample in self.samples]
         titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
@@ -245,7 +249,7 @@ class RawStream:
         index, frame = self.pictures[number]
         sample = self.samples[index]
         height, width = frame.shape[1:]
-        view = _draw_view(height, width, seeded_generator(self.seed, number, 0, "training"))
+        view = _draw_view(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
         image = _resized(_cut(frame, view) / FULL_SCALE, self.size, self.size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
         full_width, full_height = self._full_sizes[index]
@@ -265,7 +269,7 @@ class RawStream:
         if self.teacher is not None:
             gains = None if self.camera_white_balance else raw.camera_gains
             self.teacher.look_at_raw(self.pictures.titles[index], full, gains)
-        frame = _reduced(full, math.ceil(self.size / SMALLEST_CROP))
+        frame = _reduced(full, math.ceil(self.size / self.smallest_crop))
         return (frame * FULL_SCALE).round().to(torch.uint16)
 
 
@@ -326,16 +330,16 @@ def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
     return (int(order[(place + step) % n]) for step in range(n))
 
 
-def _draw_view(height: int, width: int, generator: torch.Generator) -> _View:
+def _draw_view(height: int, width: int, smallest: float, generator: torch.Generator) -> _View:
     """A random square of a picture, mirrored or not."""
-    top, left, side = _square_crop(height, width, generator)
+    top, left, side = _square_crop(height, width, smallest, generator)
     return _View(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
 
 
-def _square_crop(height: int, width: int, generator: torch.Generator) -> tuple[int, int, int]:
+def _square_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> tuple[int, int, int]:
     """(top, left, side) of a random square inside a picture."""
     u, v, w = torch.rand(3, generator=generator).tolist()
-    side = max(1, round(min(height, width) * (SMALLEST_CROP + (1 - SMALLEST_CROP) * u)))
+    side = max(1, round(min(height, width) * (smallest + (1 - smallest) * u)))
     return int(v * (height - side + 1)), int(w * (width - side + 1)), side
 
 

@@ -12,6 +12,7 @@ from adaptiveisp.policies import Start
 from adaptiveisp.reward import ENTROPY_WEIGHT
 from adaptiveisp.rl import Bootstrap
 from adaptiveisp.settings import require
+from adaptiveisp.stream import SMALLEST_CROP
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class ActorCriticConfig:
         rollout: steps that an image takes before the detector looks at it. 1 as in the paper; with more, one pass gives
             a gradient for the parameters of several modules, in the order they run in.
         size: side of the square training images in pixels.
+        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
         actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
             selection network and the critic.
         bias_rate: learning rate of the parameter heads' last biases, in units of z: what a module does to any image,
@@ -85,6 +87,7 @@ class ActorCriticConfig:
     demonstration: float = 0.0
     last_temperature: float = 1.0
     size: int = 512
+    smallest_crop: float = SMALLEST_CROP
     actor_rate: float = 3e-5
     bias_rate: float | None = None
     selection_rate: float = 3e-5
@@ -108,6 +111,7 @@ class ActorCriticConfig:
     entropy_bonus: float = 0.0
 
     def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         for module in modules_of(self.module_set):
             require(not self.costs or module.name in self.costs, f"costs lacks the module {module.name}")
         for name, cost in self.costs.items():

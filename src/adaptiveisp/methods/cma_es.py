@@ -30,7 +30,7 @@ from adaptiveisp.methods.search import Minibatch, pipeline_losses, take
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, save_fixed
 from adaptiveisp.settings import require
-from adaptiveisp.stream import Stream
+from adaptiveisp.stream import SMALLEST_CROP, Stream
 from adaptiveisp.types import Detector
 from adaptiveisp.unprocess import seeded_generator
 
@@ -49,6 +49,7 @@ class CmaEsConfig:
         population: λ, pipelines a generation; 0 takes 4 + ⌊3 ln n⌋ for n parameters.
         batch: images a generation, the same for all its pipelines: λ·batch passes through the detector.
         size: side of the square training images in pixels.
+        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
         sigma: step size at the start, in units of z.
         precision: of the detector's network.
     """
@@ -60,10 +61,12 @@ class CmaEsConfig:
     population: int = 0
     batch: int = 8
     size: int = 320
+    smallest_crop: float = SMALLEST_CROP
     sigma: float = 0.3
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.population == 0 or self.population >= 4, "population must be 0 or at least 4")
         require(self.sigma > 0, "sigma must be positive")

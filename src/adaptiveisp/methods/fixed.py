@@ -30,7 +30,7 @@ from adaptiveisp.methods.learner import (
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, first_image, save_fixed
 from adaptiveisp.settings import require
-from adaptiveisp.stream import Stream
+from adaptiveisp.stream import SMALLEST_CROP, Stream
 from adaptiveisp.types import Detector, Image
 
 Values = Mapping[str, Mapping[str, float]]
@@ -49,6 +49,7 @@ class FixedConfig:
         start: "raw", or "auto-exposure": its stages come first.
         batch: images an iteration.
         size: side of the square training images in pixels.
+        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
         rate: learning rate of Adam at the start, in units of z.
         rate_decay: powers of ten that it falls over the run.
         precision: of the detector's network while training.
@@ -60,11 +61,13 @@ class FixedConfig:
     start: Start = "raw"
     batch: int = 8
     size: int = 320
+    smallest_crop: float = SMALLEST_CROP
     rate: float = 0.05
     rate_decay: float = 1.5
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.rate > 0 and self.rate_decay >= 0, "rate must be positive, rate_decay not negative")
         check_modules(self.module_set, self.modules, self.initial)

@@ -32,7 +32,7 @@ from adaptiveisp.methods.search import Minibatch, pipeline_losses, take
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, load_fixed, save_fixed
 from adaptiveisp.settings import require
-from adaptiveisp.stream import Stream
+from adaptiveisp.stream import SMALLEST_CROP, Stream
 from adaptiveisp.types import Detector
 from adaptiveisp.unprocess import seeded_generator
 from adaptiveisp.zoo import policy_file
@@ -53,6 +53,7 @@ class RandomSearchConfig:
         batch: images of a bracket's first rung; each later rung has twice as many.
         duel: images on which a bracket's winner meets the pipeline kept so far.
         size: side of the square training images in pixels.
+        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
         precision: of the detector's network.
     """
 
@@ -66,9 +67,11 @@ class RandomSearchConfig:
     batch: int = 4
     duel: int = 64
     size: int = 320
+    smallest_crop: float = SMALLEST_CROP
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.longest >= 1, "longest must be at least 1")
         require(self.spread > 0, "spread must be positive")

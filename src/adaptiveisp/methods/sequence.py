@@ -81,8 +81,12 @@ class SequenceLearner:
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
         line = list(self.network.parameter_line.parameters())
         weights = [p for p in self.network.sets_parameters if all(p is not own for own in line)]
-        groups = ((weights, config.rate), (self.network.chooses, config.sequence_rate), (line, config.line_rate))
-        self.optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in groups], fused=True)
+        groups = (
+            {"params": weights, "start": config.rate, "weight_decay": 0.0},
+            {"params": self.network.chooses, "start": config.sequence_rate, "weight_decay": 0.0},
+            {"params": line, "start": config.line_rate, "weight_decay": config.line_decay},
+        )
+        self.optimiser = torch.optim.AdamW(groups, fused=True)
         self.parts = {"parameters": self.network.sets_parameters, "sequence": self.network.chooses}
         self.order = torch.tensor(
             [[names.index(n) for n in config.demonstrated] + [len(names)] * (config.horizon - len(config.demonstrated))]

@@ -9,6 +9,7 @@ from adaptiveisp.methods.learner import Precision
 from adaptiveisp.policies import Start
 from adaptiveisp.sequence_networks import Condition
 from adaptiveisp.settings import require
+from adaptiveisp.stream import SMALLEST_CROP
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,12 @@ class SequenceConfig:
         costs: module → milliseconds, for that; empty for the paper's table.
         brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
         size: side of the square training images in pixels.
+        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
         rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
         line_rate: of the straight lines from the observation's numbers to the parameters, in units of z: what a module
             does to any image, and how that goes with light and noise.
+        line_decay: of AdamW on these lines: a parameter whose gradients mostly cancel stays near neutral, where chance
+            would carry it off.
         dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
             from following single images.
         rate_decay: powers of ten that the rates fall over the run.
@@ -59,9 +63,11 @@ class SequenceConfig:
     costs: Mapping[str, float] = field(default_factory=dict)
     brightness_weight: float = 1.0
     size: int = 320
+    smallest_crop: float = SMALLEST_CROP
     rate: float = 1e-3
     sequence_rate: float = 2e-4
     line_rate: float = 0.05
+    line_decay: float = 0.1
     dropout: float = 0.0
     rate_decay: float = 1.5
     gradient_norm: float | None = 1.0
@@ -72,6 +78,7 @@ class SequenceConfig:
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
+        require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         names = [module.name for module in modules_of(self.module_set)]
         narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
         require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
@@ -96,6 +103,7 @@ class SequenceConfig:
             "rate",
             "sequence_rate",
             "line_rate",
+            "line_decay",
             "rate_decay",
             "runtime_weight",
             "entropy_bonus",

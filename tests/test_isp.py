@@ -231,6 +231,13 @@ def test_logits_give_the_parameters_they_were_made_of(module: IspModule) -> None
     assert again == pytest.approx(logits, abs=1e-5)
 
 
+@pytest.mark.parametrize("module", ALL)
+def test_one_number_is_squashed_as_in_a_tensor(module: IspModule) -> None:
+    for param, z in itertools.product(module.params, (-900.0, -4.0, -0.3, 0.0, 1.0, 7.0, 900.0)):
+        expected = float(param.squash(torch.tensor(z, dtype=torch.float64)))
+        assert param.value(z) == pytest.approx(expected, rel=1e-12, abs=1e-12 * (param.high - param.low))
+
+
 # The fast path.
 
 

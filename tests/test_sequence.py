@@ -311,7 +311,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, weight in subject.network.named_parameters():
-            if "head" in name or "sequence_trunk" in name:
+            if any(part in name for part in ("head", "line", "sequence_trunk")):
                 weight.add_(0.5 * torch.randn(weight.shape, generator=generator))
         subject.network.sequence_head.bias[-1] -= 5  # does not stop at once
     brightness = torch.tensor([0.02, 0.1, 0.3, 1.0, 3.0, 6.0])[:, None, None, None]

@@ -14,7 +14,10 @@ from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
-POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
+POLICY_HELP = (
+    "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run "
+    "folder"
+)
 GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
 EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw: upper bounds that see the labels, slow"
 METHODS_HELP = (
@@ -138,7 +141,7 @@ def _add_run(commands: Any) -> None:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default auto-exposure)")
+    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default coco-adaptive)")
     parser.add_argument(
         "--pipeline",
         type=Path,

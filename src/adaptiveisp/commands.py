@@ -101,10 +101,10 @@ def _header(options: argparse.Namespace) -> "BayerHeader | None":
 def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
     """What --policy and --pipeline ask for together."""
     from adaptiveisp.policies import ForcedModules, SetsParameters, load_fixed
-    from adaptiveisp.zoo import load_policy
+    from adaptiveisp.zoo import DEFAULT_POLICY, load_policy
 
     if options.pipeline is None:
-        return load_policy(options.policy or "auto-exposure", device)
+        return load_policy(options.policy or DEFAULT_POLICY, device)
     fixed = load_fixed(options.pipeline)
     if options.policy is None:
         return fixed

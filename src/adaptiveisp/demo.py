@@ -35,7 +35,7 @@ LIGHTS = {"bright": 0.5, "dim": 0.05, "dark": 0.01}
 """Brightness factors of the three draws."""
 REFERENCE_CONFIDENCE = 0.5
 """Boxes on the clean photo that count as reference."""
-POLICIES = ("none", "auto-exposure", "camera", "night")
+POLICIES = ("none", "auto-exposure", "camera", "coco-adaptive")
 FIGURE_LIGHT = "dark"
 
 Picture = Float[Tensor, "3 height width"]

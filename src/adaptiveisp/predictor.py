@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from adaptiveisp.raw import BayerHeader, read_raw
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage, Targets
-from adaptiveisp.zoo import load_policy
+from adaptiveisp.zoo import DEFAULT_POLICY, SHIPPED, load_policy
 
 DEFAULT_SIZE = 416
 """Longer side in pixels at which policy, modules and detector work."""
@@ -192,7 +193,8 @@ class AdaptiveISP:
     """A policy in front of a frozen detector.
 
     Args:
-        policy: a name (`none`, `auto-exposure`, `camera`), a pipeline JSON, or a policy object.
+        policy: a name (`coco-adaptive`, `auto-exposure`, `camera` and others, see `load_policy`), a pipeline JSON, the
+            folder of a training run, or a policy object.
         detector: a name, a weights file, `my_pkg.my_file:load`, or a detector object.
         size: longer side in pixels at which policy, modules and detector work.
         confidence: least score to report.
@@ -205,7 +207,7 @@ class AdaptiveISP:
 
     def __init__(
         self,
-        policy: str | AnyPolicy = "auto-exposure",
+        policy: str | AnyPolicy = DEFAULT_POLICY,
         detector: str | Detector = "yolov3-tiny",
         size: int = DEFAULT_SIZE,
         confidence: float = 0.25,
@@ -220,6 +222,24 @@ class AdaptiveISP:
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
         self.device = torch.device(device)
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = DEFAULT_POLICY, detector: str | Detector = "yolov3-tiny", **settings: Any
+    ) -> Self:
+        """A policy that is shipped, in front of a detector.
+
+        Args:
+            name: one of `zoo.SHIPPED`: `coco-adaptive`, or `coco-fast` where time is short.
+            detector: as for the class. The policies were learned for `yolov3-tiny`.
+            settings: further arguments of the class.
+
+        Raises:
+            UsageError: no such policy is shipped.
+        """
+        if name not in SHIPPED:
+            raise UsageError(f"no policy {name!r} is shipped; choose one of {', '.join(SHIPPED)}")
+        return cls(name, detector, **settings)
 
     def __call__(self, raw: str | Path | RawImage, header: BayerHeader | None = None) -> Result:
         """The detections in a raw, and how it was rendered.

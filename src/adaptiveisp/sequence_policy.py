@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adaptiveisp.checkpoint import PolicyHeader, load_sequence_file
 from adaptiveisp.environment import STOP
 from adaptiveisp.isp.execute import run_one
+from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import SLOPE
 from adaptiveisp.sequence_networks import N_SCALARS, Observation, SequenceNetwork, look
@@ -161,9 +162,16 @@ class FrozenSequence:
             first, end = self.columns[module.name]
             line = self.line[0][first:end] @ embedding[-N_SCALARS:] + self.line[1][first:end]
             logits = self.head[first:end] @ hidden + line
-            row = module.params_from_logits(torch.from_numpy(logits)[None])[0].tolist()
+            row = _values(module, logits)
             found.append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
         return found
+
+
+def _values(module: IspModule, logits: Vector) -> list[float]:
+    """Physical parameters of one module; where each is squashed by itself, without the small tensors."""
+    if module.head is not None:
+        return list(module.params_from_logits(torch.from_numpy(logits)[None])[0].tolist())
+    return [param.value(z) for param, z in zip(module.params, logits.tolist(), strict=True)]
 
 
 def load_sequence(path: Path, name: str = "", device: str = "cpu", steps: int = 0) -> SequencePolicy:

@@ -15,6 +15,10 @@ from adaptiveisp.policies import AnyPolicy, AutoExposure, CameraDevelopment, Fix
 from adaptiveisp.sequence_policy import load_sequence
 from adaptiveisp.stepwise import load_stepwise
 
+SHIPPED = ("coco-adaptive", "coco-fast")
+"""Learned policies inside the package, each with a card of what it was learned on and what it reaches."""
+DEFAULT_POLICY = SHIPPED[0]
+
 RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
 """Policy files of a run folder, the first that exists is taken."""
 
@@ -36,19 +40,27 @@ NAMED_POLICIES: dict[str, AnyPolicy] = {
 """Policies that the command line knows by name; the oracles need labels, see `oracle`."""
 
 
+def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
+    """The file of a policy of `SHIPPED`; with the suffix `.md` its card."""
+    with resources.as_file(resources.files("adaptiveisp") / "pretrained" / f"{name}{suffix}") as path:
+        return path
+
+
 def policy_file(spec: str) -> Path:
-    """The file of a learned policy: the path itself, or the best one of a run folder.
+    """The file of a learned policy: the path itself, one that is shipped, or the best one of a run folder.
 
     Raises:
         UsageError: there is none.
     """
+    if spec in SHIPPED:
+        return shipped_file(spec)
     path = Path(spec)
     files = [path, *(path / name for name in RUN_POLICIES)]
     for file in files:
         if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
             return file
     raise UsageError(
-        f"policy {spec!r} does not exist; choose one of {', '.join(NAMED_POLICIES)}, a pipeline .json, "
+        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *NAMED_POLICIES))}, a pipeline .json, "
         "a policy .safetensors or the folder of a training run"
     )
 
@@ -57,7 +69,8 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
     """The policy that P of the command line names.
 
     Args:
-        spec: one of `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a training run.
+        spec: one of `SHIPPED` or `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a
+            training run.
         device: where a learned policy's networks run.
         steps: so many steps of a step-wise policy, at most so many of a sequence or an oracle; 0 takes its own number.
 
@@ -69,7 +82,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
         named = NAMED_POLICIES[spec]
         return replace(named, horizon=steps) if steps and isinstance(named, GreedyOracle) else named
     file = policy_file(spec)
-    name = file.stem if file == Path(spec) else Path(spec).name
+    name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
         return replace(load_fixed(file), name=name)
     load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise

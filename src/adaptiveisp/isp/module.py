@@ -59,6 +59,18 @@ class Param:
             return torch.exp(low + (high - low) * unit_value)
         return self.low + (self.high - self.low) * unit_value
 
+    def value(self, z: float) -> float:
+        """`squash` of one number, without a tensor.
+
+        >>> Param("ev", -3.5, 3.5, "stops", 0.0).value(0.0)
+        0.0
+        """
+        unit_value = (math.tanh(z / 2 if self.scale == "sigmoid" else z) + 1) / 2  # σ(z) without overflow
+        if self.scale == "log":
+            low, high = math.log(self.low), math.log(self.high)
+            return math.exp(low + (high - low) * unit_value)
+        return self.low + (self.high - self.low) * unit_value
+
     def unsquash(self, value: float, margin: float = MARGIN) -> float:
         """The z whose `squash` is `value`, which is first moved off the ends of the range, where z is infinite.
 

@@ -292,9 +292,10 @@ class SequenceLearner:
             return
         # Early on the mean goes over all iterations so far: the first weights, which know nothing, must not last.
         early = 1.0 if self.warm else self.iteration / (self.iteration + 9)
-        kept = min(self.config.averaging, early)
+        chooses = {id(weight) for weight in self.network.chooses}
         for ours, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            ours.lerp_(new, 1 - kept)
+            averaging = self.config.sequence_averaging if id(new) in chooses else self.config.averaging
+            ours.lerp_(new, 1 - min(averaging, early))
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on."""

@@ -14,9 +14,10 @@ from torch import Tensor
 from adaptiveisp.datasets import open_dataset
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.errors import DataError, RawFileError
-from adaptiveisp.stream import LEAST_SIDE, LEAST_VISIBLE, PhotoStream, RawStream, Stream, TrainingImage
+from adaptiveisp.stream import PhotoStream, RawStream, Stream, TrainingImage
 from adaptiveisp.synth import SynthOptions, synthesise_set
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
+from adaptiveisp.views import LEAST_SIDE, LEAST_VISIBLE
 from tests.data import labelled_photos
 
 
@@ -320,7 +321,7 @@ def whole_frame(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         sizes.append((height, width))
         return 0, 0, min(height, width)
 
-    monkeypatch.setattr("adaptiveisp.stream._square_crop", crop)
+    monkeypatch.setattr("adaptiveisp.views._square_crop", crop)
     return sizes
 
 

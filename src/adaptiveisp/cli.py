@@ -13,6 +13,8 @@ from typing import Any
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 
+DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
+CACHE_HELP = "keep developed raws here for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = "none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run folder"
 GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
@@ -160,7 +162,9 @@ def _add_run(commands: Any) -> None:
         "raw without a header", "or the same keys (raw-size: 2592x1536 …) in FILE.yaml, or in raw.yaml in its folder"
     )
     group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
-    group.add_argument("--raw-bits", type=int, metavar="N", help="bits a value: 8, or 9 to 16 in 16-bit little-endian")
+    group.add_argument(
+        "--raw-bits", type=int, metavar="N", help="bits a value: 8, 9 to 16 in two bytes, to 24 in three, low first"
+    )
     group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
     group.add_argument("--raw-black", type=float, metavar="V", help="value of no light (default 0)")
     group.add_argument("--raw-white", type=float, metavar="V", help="value of saturation (default 2^bits - 1)")
@@ -185,6 +189,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="of step-wise policies and oracles")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
+    parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument(
         "--resamples",
         type=_resamples,
@@ -213,7 +218,7 @@ def _add_synth(commands: Any) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> None:
-    text = "COCO JSON of the photos" if images_required else "a folder made by synth, or a COCO JSON with --images"
+    text = "COCO JSON of the photos" if images_required else DATA_HELP
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
     parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
 
@@ -228,7 +233,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
     parser.add_argument("--method", metavar="M", help=METHODS_HELP)
     parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
-    parser.add_argument("--data", metavar="DATA", help="a folder made by synth, or a COCO JSON with --images")
+    parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", metavar="DIR", help="folder of its images")
     parser.add_argument(
         "--labels",
@@ -237,6 +242,7 @@ def _add_train(commands: Any) -> None:
         "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
     )
     parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
+    parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that help appears at once; argparse needs no 
 """
 
 import argparse
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -41,9 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(name)s: %(message)s")
         logger.setLevel(logging.DEBUG)
     try:
-        from adaptiveisp import commands
-
-        command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+        module = importlib.import_module(f"adaptiveisp.{getattr(options, 'module', 'commands')}")
+        command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
         return command(options)
     except BrokenPipeError:
         sys.stderr.close()
@@ -72,7 +72,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_demo, _add_run, _add_train, _add_eval, _add_synth, _add_bench, _add_import, _add_weights):
+    adders = (
+        _add_demo,
+        _add_run,
+        _add_train,
+        _add_eval,
+        _add_synth,
+        _add_doctor,
+        _add_bench,
+        _add_import,
+        _add_weights,
+    )
+    for add in adders:
         add(commands)
     return parser
 
@@ -267,6 +278,26 @@ def _add_train(commands: Any) -> None:
     )
     _common(parser)
     parser.set_defaults(command="train", seed=None)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="look a data set over before training on it",
+        description="Reads every image and label and lists what is wrong. Exit code: 0 training may start; 3 it may, "
+        "with the problems listed; 1 there is nothing it could use.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help=f"{DATA_HELP}; or a folder of raws")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of a COCO JSON")
+    parser.add_argument(
+        "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
+    parser.add_argument("--limit", type=_natural, default=0, metavar="N", help="look at the first N photos only")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of surprises")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    parser.set_defaults(command="doctor", module="doctor_command")
 
 
 def _add_bench(commands: Any) -> None:

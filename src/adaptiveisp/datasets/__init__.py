@@ -58,7 +58,7 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
     return {key: name for key, (name, _) in joined.items()}
 
 
-def _label_files(folder: Path) -> list[Path]:
+def label_files(folder: Path) -> list[Path]:
     """The label files of the lights in a folder: those its `SET_FILE` lists, without one all there are."""
     listing = folder / SET_FILE
     if not os.path.isfile(listing):
@@ -92,7 +92,7 @@ def open_folder(folder: Path, limit: int = 0) -> Dataset:
         return CocoRaws(folder / LABELS_FILE, folder, limit)
     parts: list[CocoRaws] = []
     offset = 0
-    for labels in _label_files(folder):
+    for labels in label_files(folder):
         part = CocoRaws(labels, labels.parent, draw_offset=offset)
         offset = 1 + max(sample.draw for sample in part.samples)
         parts.append(part)
@@ -170,7 +170,7 @@ def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> D
     if not os.path.exists(data):
         raise DataError(f"{data}: no such file or folder; give a folder of raw files, a COCO JSON or a data-set YAML")
     if data.is_dir():
-        made_by_synth = (data / LABELS_FILE).is_file() or _label_files(data)
+        made_by_synth = (data / LABELS_FILE).is_file() or label_files(data)
         return open_folder(data, limit) if made_by_synth else FolderRaws(data, limit)
     if images is None:
         raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")

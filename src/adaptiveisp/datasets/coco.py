@@ -19,6 +19,7 @@ from adaptiveisp.datasets.labels import (
     SetConfig,
     SetOptions,
     files_by_stem,
+    shown_name,
     stem_key,
     the_only,
 )
@@ -318,7 +319,8 @@ def parse(config: SetConfig, by_stem: bool = False) -> ParsedSet:
             problems.append(Problem("label without image", f"{path}: {image.file_name}", text))
             continue
         file = the_only(files[stem]) if by_stem else folder / image.file_name
-        images.append(_labelled(image, file, checked.categories, path))
+        name = shown_name(file, config.root) if by_stem else image.file_name
+        images.append(_labelled(image, file, name, checked.categories, path))
     if not images:
         raise DataError(f"{path}: none of its images is below {folder}; correct images in {config.path}")
     return ParsedSet(tuple(images), tuple(checked.categories.values()), True, tuple(problems))
@@ -344,7 +346,7 @@ def _with_numbers(content: Any) -> Any:
     return {**content, "images": images, "annotations": annotations}
 
 
-def _labelled(image: CocoImage, file: Path, categories: dict[int, str], path: Path) -> LabelledImage:
+def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:
     """The image as the other readers of labels give it."""
     objects = tuple(
         LabelledObject(
@@ -358,7 +360,7 @@ def _labelled(image: CocoImage, file: Path, categories: dict[int, str], path: Pa
     )
     return LabelledImage(
         file,
-        image.file_name,
+        name,
         image.width,
         image.height,
         objects,

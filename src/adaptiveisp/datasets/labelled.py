@@ -60,7 +60,7 @@ class LabelledRaws:
         self.problems = list(parsed.problems) if labelled else []
         self.counts: Counter[str] = Counter()
         samples = [
-            Sample(image.photo_id or number, image.draw, image.name, 0, 0, (), image.light, _Source(image))
+            Sample(_id(image, number), image.draw, image.name, 0, 0, (), image.light, _Source(image))
             for number, image in enumerate(parsed.images, 1)
         ]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
@@ -115,6 +115,10 @@ class LabelledRaws:
                 else:
                     annotations.append(found)
         return replace(sample, width=width, height=height, annotations=tuple(annotations))
+
+
+def _id(image: LabelledImage, number: int) -> int:
+    return number if image.photo_id is None else image.photo_id
 
 
 def _mapping(config: SetConfig, parsed: ParsedSet) -> dict[str, str | None]:

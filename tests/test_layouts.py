@@ -1,6 +1,7 @@
 """Every layout loads, trains and evaluates from the command line; what is malformed is named or reported."""
 
 import json
+import re
 import shutil
 import unicodedata
 from collections.abc import Callable
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from adaptiveisp.cli import main
 from adaptiveisp.datasets import LabelledRaws, open_dataset, open_unlabelled
 from adaptiveisp.datasets.labelled import LabelledRaws as Labelled
+from adaptiveisp.datasets.labels import SetOptions
 from adaptiveisp.datasets.layouts import LAYOUTS as READERS
 from adaptiveisp.datasets.layouts import open_set, read_config, splits_of
 from adaptiveisp.errors import DataError, RawFileError, UsageError
@@ -380,3 +383,19 @@ def test_a_coco_json_with_ids_that_are_texts_or_zero(tmp_path: Path) -> None:
     write_text(tmp_path / "train.json", json.dumps(content))
     with pytest.raises(DataError, match="image_id 'c' must be a whole number"):
         open_dataset(Path(f"{path}:train"))
+
+
+def test_the_examples_of_the_document_are_accepted(tmp_path: Path) -> None:
+    """Each YAML in docs/datasets.md names keys that exist and a layout that there is."""
+    text = (REPOSITORY / "docs" / "datasets.md").read_text()
+    examples = re.findall(r"^```yaml\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(examples) >= 10
+    seen = set()
+    for number, example in enumerate(examples):
+        content = yaml.safe_load(example)
+        (tmp_path / content.get("root", ".")).mkdir(parents=True, exist_ok=True)
+        seen.add(read_config(write_text(tmp_path / f"{number}.yaml", example)).layout)
+    assert seen == set(READERS)
+    keys = set(re.findall(r"`([a-z-]+)`", text.split("| key | meaning |")[1].split("**Classes**")[0]))
+    options = {name.replace("_", "-") for name in SetOptions.__dataclass_fields__}
+    assert options <= keys and {f"raw-{key}" for key in ("size", "bits", "pattern", "black", "white")} <= keys

@@ -253,7 +253,7 @@ def examine(
             number += 1
             on_image(sample.name)
     found.findings += _repeated(hashes)
-    _look_at_classes(found, [dataset for _, dataset in parts], class_names)
+    _look_at_classes(found, parts, class_names)
     for split in found.splits:
         if not any(image.known or not found.labelled for image in found.images if image.split == split):
             found.findings.append(Finding("nothing to learn from", split, _nothing(split, found.labelled)))
@@ -369,11 +369,11 @@ def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
     return findings
 
 
-def _look_at_classes(found: Examination, datasets: Sequence[Dataset], class_names: Sequence[str]) -> None:
+def _look_at_classes(found: Examination, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
     """Counts the objects of each class, and compares names."""
     known_names = {canonical(name) for name in class_names}
     counts: Counter[tuple[str, str | None]] = Counter()
-    for dataset in datasets:
+    for _, dataset in parts:
         if isinstance(dataset, LabelledRaws):
             counts.update({(name, target): dataset.counts[name] for name, target in dataset.mapping.items()})
     found.classes = [
@@ -385,8 +385,17 @@ def _look_at_classes(found: Examination, datasets: Sequence[Dataset], class_name
             remedy = "name the detector's class under classes in a data-set YAML, or null to leave it out"
             text = f"class {entry.name!r} ({entry.count} objects) is unknown to {found.known_by}; {remedy}"
             found.findings.append(Finding("unknown class", "", text))
-    for dataset in datasets if found.labelled else ():
-        try:
-            map_classes(class_names, dataset.categories)
-        except DataError as error:
-            found.fatal = found.fatal or str(error)
+    reasons = [(split, _why_unmatched(dataset, class_names)) for split, dataset in parts if found.labelled]
+    if reasons and all(reason for _, reason in reasons):
+        found.fatal = reasons[0][1]
+    else:
+        found.findings += [Finding("unusable classes", split, reason) for split, reason in reasons if reason]
+
+
+def _why_unmatched(dataset: Dataset, class_names: Sequence[str]) -> str:
+    """Why a detector cannot learn from a data set's classes, "" if it can."""
+    try:
+        map_classes(class_names, dataset.categories)
+    except DataError as error:
+        return str(error)
+    return ""

@@ -54,7 +54,9 @@ def parse(config: SetConfig) -> ParsedSet:
             objects = _read_labels(label_file, names, problems)
         images.append(LabelledImage(path, shown_name(path, config.root), 0, 0, objects, fractions=True))
     if not images:
-        raise DataError(f"{config.path}: split {config.options.split!r} has no images; correct its paths")
+        name = f"split {config.options.split!r}" if config.options.split else "the data set"
+        remedy = "correct its paths; JPEG photos need a COCO JSON and --light"
+        raise DataError(f"{config.path}: {name} has no raw images; {remedy}")
     problems += _orphans(config, used)
     return ParsedSet(tuple(images), tuple(names.values()), True, tuple(problems))
 

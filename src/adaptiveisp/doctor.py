@@ -16,14 +16,7 @@ import torch
 
 from adaptiveisp.classes import canonical, map_classes
 from adaptiveisp.color import to_uint8
-from adaptiveisp.datasets import (
-    LABELS_FILE,
-    Dataset,
-    FolderRaws,
-    is_set_file,
-    label_files,
-    left_out,
-)
+from adaptiveisp.datasets import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files, left_out
 from adaptiveisp.datasets.labelled import LabelledRaws
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
 from adaptiveisp.datasets.layouts import open_config, open_set, read_config, splits_of

@@ -18,9 +18,10 @@ LAYERS = (
     ("errors", "exitcodes"),
     ("extras", "files", "memory", "settings", "types"),
     ("boxes", "classes", "color", "native", "native_training", "rawnote", "weights"),
-    ("letterbox", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
+    ("letterbox", "views", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
     ("rawlib",),
     ("raw", "develop"),
+    ("framecache", "rawsize"),
     ("isp",),
     ("detectors", "datasets", "environment", "parameters", "reward"),
     ("costs", "networks", "rl"),
@@ -37,10 +38,11 @@ LAYERS = (
     ("report",),
     ("tables",),
     ("page",),
-    ("benchmark", "evaluate", "run", "runsetup"),
+    ("benchmark", "doctor", "evaluate", "run", "runsetup"),
+    ("doctor_page",),
     ("training",),
     ("demo",),
-    ("commands",),
+    ("commands", "doctor_command"),
     ("cli",),
     ("__init__", "__main__"),
 )
@@ -121,7 +123,7 @@ def test_no_public_name_is_also_a_module() -> None:
 def test_help_does_not_wait_for_torch() -> None:
     code = (
         "import sys\nfrom adaptiveisp.cli import main\n"
-        "for command in ([], ['run'], ['eval'], ['synth'], ['demo'], ['weights', 'get']):\n"
+        "for command in ([], ['run'], ['eval'], ['synth'], ['demo'], ['doctor'], ['weights', 'get']):\n"
         "    assert main([*command, '--help']) == 0\n"
         "assert not {'torch', 'numpy', 'matplotlib', 'rawpy'} & set(sys.modules), 'help is slow'"
     )
@@ -148,7 +150,8 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "import adaptiveisp, pathlib\n"
         "home = pathlib.Path(adaptiveisp.__file__).parent\n"
         f"assert home.is_relative_to({str(tmp_path)!r}), home\n"
-        "for name in ('py.typed', 'templates/report.html.j2', 'pipelines/night.json', "
+        "for name in ('py.typed', 'templates/report.html.j2', 'templates/doctor.html.j2', 'templates/style.css.j2', "
+        "'pipelines/night.json', "
         "'detectors/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli import main\n"

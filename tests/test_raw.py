@@ -262,7 +262,7 @@ def test_the_nearer_sidecar_wins_and_foreign_yaml_is_left_alone(tmp_path):
     ("text", "message"),
     [
         ("raw-size: huge", "WIDTHxHEIGHT"),
-        ("raw-bits: 20", "8 to 16"),
+        ("raw-bits: 25", "8 to 24"),
         ("raw-bits: ten", "wrong type"),
         ("raw-bits: .inf", "too large"),
         ("raw-bits: .nan", "wrong type"),

@@ -14,9 +14,10 @@ from torch import Tensor
 from adaptiveisp.datasets import open_dataset
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.errors import DataError, RawFileError
-from adaptiveisp.stream import LEAST_SIDE, LEAST_VISIBLE, PhotoStream, RawStream, Stream, TrainingImage, _draw_view
+from adaptiveisp.stream import PhotoStream, RawStream, Stream, TrainingImage
 from adaptiveisp.synth import SynthOptions, synthesise_set
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
+from adaptiveisp.views import LEAST_SIDE, LEAST_VISIBLE, draw_view
 from tests.data import labelled_photos
 
 
@@ -320,7 +321,7 @@ def whole_frame(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         sizes.append((height, width))
         return 0, 0, min(height, width)
 
-    monkeypatch.setattr("adaptiveisp.stream._square_crop", crop)
+    monkeypatch.setattr("adaptiveisp.views._square_crop", crop)
     return sizes
 
 
@@ -468,5 +469,5 @@ def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("smallest", (0.25, 0.9, 1.0))
 def test_crops_are_as_small_as_asked_and_no_smaller(smallest: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    sides = [_draw_view(60, 100, smallest, generator).side for _ in range(200)]
+    sides = [draw_view(60, 100, smallest, generator).side for _ in range(200)]
     assert round(smallest * 60) <= min(sides) <= round(smallest * 60) + 2 and max(sides) >= 59

@@ -4,6 +4,7 @@ Nothing heavy is imported here, so that help appears at once; argparse needs no 
 """
 
 import argparse
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,8 @@ from typing import Any
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
 
+DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
+CACHE_HELP = "keep developed raws here for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
 LIGHTS_HELP = "brightness factor, log-uniform: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = (
     "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run "
@@ -42,9 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(format="%(name)s: %(message)s")
         logger.setLevel(logging.DEBUG)
     try:
-        from adaptiveisp import commands
-
-        command: Callable[[argparse.Namespace], int] = getattr(commands, options.command)
+        module = importlib.import_module(f"adaptiveisp.{getattr(options, 'module', 'commands')}")
+        command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
         return command(options)
     except BrokenPipeError:
         sys.stderr.close()
@@ -73,7 +75,18 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for add in (_add_demo, _add_run, _add_train, _add_eval, _add_synth, _add_bench, _add_import, _add_weights):
+    adders = (
+        _add_demo,
+        _add_run,
+        _add_train,
+        _add_eval,
+        _add_synth,
+        _add_doctor,
+        _add_bench,
+        _add_import,
+        _add_weights,
+    )
+    for add in adders:
         add(commands)
     return parser
 
@@ -163,7 +176,9 @@ def _add_run(commands: Any) -> None:
         "raw without a header", "or the same keys (raw-size: 2592x1536 …) in FILE.yaml, or in raw.yaml in its folder"
     )
     group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
-    group.add_argument("--raw-bits", type=int, metavar="N", help="bits a value: 8, or 9 to 16 in 16-bit little-endian")
+    group.add_argument(
+        "--raw-bits", type=int, metavar="N", help="bits a value: 8, 9 to 16 in two bytes, to 24 in three, low first"
+    )
     group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
     group.add_argument("--raw-black", type=float, metavar="V", help="value of no light (default 0)")
     group.add_argument("--raw-white", type=float, metavar="V", help="value of saturation (default 2^bits - 1)")
@@ -188,6 +203,7 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--steps", type=_natural, default=0, metavar="N", help="of step-wise policies and oracles")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
+    parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument(
         "--resamples",
         type=_resamples,
@@ -216,7 +232,7 @@ def _add_synth(commands: Any) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> None:
-    text = "COCO JSON of the photos" if images_required else "a folder made by synth, or a COCO JSON with --images"
+    text = "COCO JSON of the photos" if images_required else DATA_HELP
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
     parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
 
@@ -231,7 +247,7 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
     parser.add_argument("--method", metavar="M", help=METHODS_HELP)
     parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
-    parser.add_argument("--data", metavar="DATA", help="a folder made by synth, or a COCO JSON with --images")
+    parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", metavar="DIR", help="folder of its images")
     parser.add_argument(
         "--labels",
@@ -240,6 +256,7 @@ def _add_train(commands: Any) -> None:
         "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
     )
     parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
+    parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
@@ -264,6 +281,26 @@ def _add_train(commands: Any) -> None:
     )
     _common(parser)
     parser.set_defaults(command="train", seed=None)
+
+
+def _add_doctor(commands: Any) -> None:
+    parser = commands.add_parser(
+        "doctor",
+        help="look a data set over before training on it",
+        description="Reads every image and label and lists what is wrong. Exit code: 0 training may start; 3 it may, "
+        "with the problems listed; 1 there is nothing it could use.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help=f"{DATA_HELP}; or a folder of raws")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of a COCO JSON")
+    parser.add_argument(
+        "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
+    parser.add_argument("--limit", type=_natural, default=0, metavar="N", help="look at the first N photos only")
+    parser.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of surprises")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    parser.set_defaults(command="doctor", module="doctor_command")
 
 
 def _add_bench(commands: Any) -> None:

@@ -32,10 +32,9 @@ EVAL_SETTINGS = (
 )
 """Options of `eval` that its report records."""
 
-
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
-    *("labels", "warm_start", "checkpoint_every", "dev_every"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
 )
 """Options of `train` that its run keeps."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
@@ -179,7 +178,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
         raise UsageError(f"two detectors have the same name ({', '.join(names)}); rename a file")
     out = prepare_output_folder(options.out, options.overwrite)
     settings = EvaluationOptions(
-        options.size, options.camera_white_balance, options.workers, device, costs, losses=True
+        options.size, options.camera_white_balance, options.workers, device, costs, True, options.cache or ""
     )
     with _progress(options, len(dataset.samples), "eval") as bar:
         found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
@@ -328,7 +327,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
         train["limit"] = options.limit
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
-    for name in ("data", "images", "dev", "dev_images", "detector"):
+    for name in ("data", "images", "dev", "dev_images", "detector", "cache"):
         # The run may be resumed from another folder. A detector is a path, or the name of one that there is.
         if train.get(name) and (name != "detector" or os.path.exists(train[name])):
             train[name] = os.path.abspath(train[name])

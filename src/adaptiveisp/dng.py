@@ -203,6 +203,7 @@ class DngTags:
 
     Attributes:
         description: ImageDescription of the first directory.
+        camera: Make and Model of the first directory that has them, the make once.
         xyz_to_camera: ColorMatrix1 or 2, the one for daylight (D65) if there is one, row-major.
         black_level: BlackLevel per position of the 2x2 block of the raw directory, with its fraction.
         noise_profile: (shot, read), mean over the planes of NoiseProfile.
@@ -212,6 +213,7 @@ class DngTags:
     """
 
     description: str | None = None
+    camera: str | None = None
     xyz_to_camera: tuple[float, ...] | None = None
     black_level: tuple[float, float, float, float] | None = None
     noise_profile: tuple[float, float] | None = None
@@ -245,6 +247,7 @@ def read_dng_tags(path: Path) -> DngTags:
     description = directories[0].get(270)
     return DngTags(
         description=description if isinstance(description, str) else None,
+        camera=_camera_of(directories[0]),
         xyz_to_camera=_color_matrix_of(directories[0]),
         black_level=_black_of(raw_directory),
         noise_profile=_noise_of([raw_directory, *directories]),
@@ -325,6 +328,14 @@ def _number(directory: _Directory, tag: int) -> float | None:
 def _first_number(directories: list[_Directory], tag: int) -> float | None:
     found = (_number(directory, tag) for directory in directories)
     return next((value for value in found if value is not None and value > 0), None)
+
+
+def _camera_of(directory: _Directory) -> str | None:
+    """The camera's name, such as "Canon EOS 5D Mark IV"; makers often repeat their name in the model's."""
+    make, model = (str(directory.get(tag, "")).strip() for tag in (271, 272))
+    words = make.split()
+    name = model if words and model.lower().startswith(words[0].lower()) else f"{make} {model}".strip()
+    return name or None
 
 
 def _iso_of(directories: list[_Directory]) -> float | None:

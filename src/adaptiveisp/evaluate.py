@@ -1,7 +1,8 @@
 """Policies and detectors side by side on one data set: the same draws, the same frames, paired."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,13 +12,15 @@ from adaptiveisp.classes import ClassMap, map_classes
 from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
 from adaptiveisp.costs import Costs, cost_of
-from adaptiveisp.datasets import Dataset
+from adaptiveisp.datasets import Dataset, left_out, raw_file
 from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.framecache import open_cache
 from adaptiveisp.letterbox import frame_size, pad_to_frame
 from adaptiveisp.losses import ImageLosses, LossMeter, frame_targets
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels, is_static
 from adaptiveisp.predictor import Developed, Rendered, detect, develop_at_size, render, render_with_labels
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.scores import PolicyResult
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 from adaptiveisp.usage import Planned, as_planned
@@ -39,6 +42,7 @@ class EvaluationOptions:
         device: where modules and detectors run.
         costs: module → milliseconds, for the reported cost; empty for the paper's table.
         losses: also take the detectors' losses, of the policies and of the two references of `losses`.
+        cache: folder where developed raws are kept, see `framecache`; "" keeps none.
     """
 
     size: int
@@ -47,6 +51,7 @@ class EvaluationOptions:
     device: str = "cpu"
     costs: Costs = field(default_factory=dict)
     losses: bool = False
+    cache: str = ""
 
 
 @dataclass
@@ -129,7 +134,9 @@ def evaluate(
     meter = LossMeter(policies, detectors if options.losses else (), maps if options.losses else (), options.size)
     _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
-    for number, (sample, raw) in enumerate(read_all(dataset, options.workers)):
+    # The camera's own development starts from the raw itself, which a cache does not hold.
+    needs_raw = not options.cache or any(isinstance(policy, CameraDevelopment) for policy in policies)
+    for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
         try:
             rendered, found, losses = _one(sample, raw, policies, detectors, maps[0], options, meter)
         except DetectorError:
@@ -154,6 +161,7 @@ def evaluate(
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
+    skipped += left_out(dataset).items()
     return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds)
 
 
@@ -166,38 +174,57 @@ def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
             policy.plan(image)[0].render(image)
 
 
-class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Exception]]):
+class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exception]]):
     """A data set's raws by position; an unreadable one comes back as its error, so that the batch goes on."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, cached: EvaluationOptions | None):
+        self.dataset, self.cached = dataset, cached
+        self.cache = open_cache(cached.cache) if cached is not None else None
 
     def __len__(self) -> int:
         return len(self.dataset.samples)
 
-    def __getitem__(self, index: int) -> tuple[Sample, RawImage | Exception]:
+    def __getitem__(self, index: int) -> tuple[Sample, RawImage | Developed | Exception]:
         sample = self.dataset.samples[index]
         try:
-            raw = self.dataset.read(sample)
+            file = raw_file(self.dataset, sample) if self.cache is not None else None
+            return sample, self.dataset.read(sample) if file is None else self._developed(sample, *file)
         except Exception as error:  # whatever one file does to its reader, the others go on
             return sample, error
-        return sample, raw
+
+    def _developed(self, sample: Sample, path: Path, header: BayerHeader | None) -> Developed:
+        """The raw at the working size, from the cache if it is there."""
+        assert self.cached is not None and self.cache is not None
+        size, white_balance = self.cached.size, self.cached.camera_white_balance
+
+        def make() -> tuple[torch.Tensor, tuple[int, int]]:
+            made = develop_at_size(self.dataset.read(sample), size, white_balance)
+            return made.small[0], (made.full_size[1], made.full_size[0])
+
+        key = self.cache.key(path, header, f"eval {size} white balance {white_balance}")
+        frame = self.cache.get(key, make)
+        # Out of the file: it may give way to another frame, and another process must not find it open.
+        return Developed(None, frame.pixels.clone()[None], (frame.full_size[1], frame.full_size[0]))
 
 
-def read_all(dataset: Dataset, workers: int = 0) -> Iterator[tuple[Sample, RawImage | Exception]]:
+def read_all(
+    dataset: Dataset, workers: int = 0, cached: EvaluationOptions | None = None
+) -> Iterator[tuple[Sample, RawImage | Developed | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
     Args:
         dataset: labelled raws.
         workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
+        cached: give raws that are files as developed for these options, through their cache; None gives raws.
     """
     context = "spawn" if workers else None
-    yield from DataLoader(_Reader(dataset), batch_size=None, num_workers=workers, multiprocessing_context=context)
+    reader = _Reader(dataset, cached)
+    yield from DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
 
 
 def _one(
     sample: Sample,
-    raw: RawImage | Exception,
+    raw: RawImage | Developed | Exception,
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
     class_map: ClassMap,
@@ -207,21 +234,26 @@ def _one(
     """The renderings of one sample by each policy, and the detections in them and the losses of each detector.
 
     Args:
-        sample, raw: what to render, or why it cannot be.
+        sample, raw: what to render, developed or not, or why it cannot be.
         policies, detectors, options: as for `evaluate`.
         class_map: of the first detector.
         meter: takes the losses.
     """
     if isinstance(raw, Exception):
         raise raw
-    developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
-    height, width = developed.full.shape[1:]
+    original: RawImage | None = None
+    if isinstance(raw, Developed):
+        developed = replace(raw, small=raw.small.to(options.device))
+    else:
+        original = raw
+        developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
+    height, width = developed.full_size
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
     rendered = [
         render_with_labels(policy, developed, _frame_targets(sample, developed, detectors[0], class_map), detectors[0])
         if isinstance(policy, PlansWithLabels)
-        else render(policy, raw, developed, options.size)
+        else render(policy, original, developed, options.size)
         for policy in policies
     ]
     images = [picture.image for picture in rendered]
@@ -229,7 +261,7 @@ def _one(
     for detector in detectors:
         answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
         found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
-    return rendered, found, meter.measure(sample.annotations, raw, developed, images)
+    return rendered, found, meter.measure(sample.annotations, original, developed, images)
 
 
 def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:

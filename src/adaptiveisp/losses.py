@@ -61,13 +61,13 @@ class LossMeter:
     unusable: dict[str, str] = field(default_factory=dict)
 
     def measure(
-        self, annotations: Sequence[Annotation], raw: RawImage, developed: Developed, images: Sequence[Image]
+        self, annotations: Sequence[Annotation], raw: RawImage | None, developed: Developed, images: Sequence[Image]
     ) -> dict[str, ImageLosses]:
         """Detector → losses of one image; nothing of a detector that gives none.
 
         Args:
             annotations: labels in pixels of the upright full frame.
-            raw: the raw.
+            raw: the raw, None where no policy needs it.
             developed: the same, developed.
             images: (1, 3, h, w) each policy's rendering, before padding.
         """
@@ -79,7 +79,7 @@ class LossMeter:
             else:
                 places.append(len(seen))
                 seen.append(render(reference, raw, developed, self.size).image)
-        full_size = (developed.full.shape[1], developed.full.shape[2])
+        full_size = developed.full_size
         result: dict[str, ImageLosses] = {}
         for detector, class_map in zip(self.detectors, self.maps, strict=True):
             if detector.name in self.unusable:

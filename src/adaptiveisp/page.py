@@ -66,26 +66,42 @@ def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str
     Raises:
         AdaptiveISPError: matplotlib or jinja2 is not installed.
     """
-    jinja2 = import_extra("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(points=points, number=number, percent=percent)
-    template = (resources.files("adaptiveisp") / "templates" / "report.html.j2").read_text(encoding="utf-8")
     extra_seeds = {m for by in report.groups.values() for group in by.values() for m in group.members[1:]}
-    page: str = environment.from_string(template).render(
+    return render_template(
+        "report.html.j2",
         title=title,
         report=report,
         colours=_colours(report),
         detectors=[_detector_view(report, detector) for detector in report.detectors],
         pipelines=_pipeline_view(report),
         sheets={
-            policy: [_tile_view(tile) for tile in tiles]
+            policy: [tile_view(tile) for tile in tiles]
             for policy, tiles in sheets.items()
             if tiles and policy not in extra_seeds
         },
-        provenance={key: _readable(value) for key, value in report.provenance.items()},
+        provenance=readable(report.provenance),
         most=SHOWN_CLASSES,
         best_static_choice=BEST_STATIC_CHOICE,
     )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A page as HTML text, in the style that all pages share.
+
+    Args:
+        name: of the template.
+        values: what it shows; text is escaped.
+
+    Raises:
+        AdaptiveISPError: jinja2 is not installed.
+    """
+    jinja2 = import_extra("jinja2", "report")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(points=points, number=number, percent=percent)
+    folder = resources.files("adaptiveisp") / "templates"
+    style = import_extra("markupsafe", "report").Markup((folder / "style.css.j2").read_text(encoding="utf-8").rstrip())
+    template = environment.from_string((folder / name).read_text(encoding="utf-8"))
+    page: str = template.render(style=style, **values)
     return page
 
 
@@ -99,12 +115,15 @@ def _colours(report: Report) -> dict[str, str]:
     return colours
 
 
-def _readable(value: Any) -> str:
-    """A provenance value as text."""
-    return value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False, default=str)
+def readable(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance with its values as text."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        for key, value in provenance.items()
+    }
 
 
-def _tile_view(tile: Tile) -> dict[str, Any]:
+def tile_view(tile: Tile) -> dict[str, Any]:
     """A tile with its picture as a data address."""
     buffer = io.BytesIO()
     picture = resize_to_width(tile.image, min(TILE_WIDTH, tile.image.shape[1]))

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -32,12 +32,14 @@ class Developed:
     """A raw at the working size, and at full size before any policy.
 
     Attributes:
-        full: (3, height, width) upright linear RGB in [0, 1].
+        full: (3, height, width) upright linear RGB in [0, 1]; None where only the small one was kept.
         small: (1, 3, h, w) the same with the longer side at the working size.
+        full_size: (height, width) of the full one.
     """
 
-    full: Picture
+    full: Picture | None
     small: Float[Tensor, "1 3 h w"]
+    full_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -92,16 +94,17 @@ def develop_at_size(
         device: where the small image goes.
     """
     full = develop(raw, camera_white_balance=camera_white_balance)
-    return Developed(full, resize_longer_side(full, size)[None].to(device))
+    small = resize_longer_side(full, size)[None].to(device)
+    return Developed(full, small, (full.shape[1], full.shape[2]))
 
 
 @torch.inference_mode()
-def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) -> Rendered:
+def render(policy: AnyPolicy, raw: RawImage | None, developed: Developed, size: int) -> Rendered:
     """The image that a policy makes of a developed raw.
 
     Args:
         policy: a policy, or the camera's own development, which starts from the raw itself.
-        raw: the raw.
+        raw: the raw; only the camera's own development needs it.
         developed: the same raw from `develop_at_size`.
         size: longer side in pixels.
 
@@ -112,6 +115,7 @@ def render(policy: AnyPolicy, raw: RawImage, developed: Developed, size: int) ->
         raise _needs_labels(policy)
     start = _now(developed.small)
     if isinstance(policy, CameraDevelopment):
+        assert raw is not None
         picture = policy.develop(raw)
         elapsed = _now(developed.small) - start
         return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
@@ -254,7 +258,7 @@ class AdaptiveISP:
         image = raw if isinstance(raw, RawImage) else read_raw(Path(raw), header)
         developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
         rendered = render(self.policy, image, developed, self.size)
-        full_size = (developed.full.shape[1], developed.full.shape[2])
+        full_size = developed.full_size
         found = detect(self.detector, [rendered.image], full_size, self.size, self.confidence)[0]
         return Result(
             image=rendered.image[0],
@@ -273,4 +277,5 @@ class AdaptiveISP:
         if result.pipeline is None:
             assert isinstance(self.policy, CameraDevelopment)
             return self.policy.develop(result.raw)
+        assert result.developed.full is not None
         return result.pipeline.render(result.developed.full[None].to(self.device))[0]

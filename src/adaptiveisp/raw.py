@@ -148,16 +148,22 @@ def _read_headerless(path: Path, header: BayerHeader) -> RawImage:
         known = {"--raw-size": width, "--raw-bits": bits, "--raw-pattern": pattern}
         missing = ", ".join(flag for flag, value in known.items() if value is None)
         raise RawFileError(f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys")
-    dtype = np.dtype("u1") if bits == 8 else np.dtype("<u2")
-    expected, found = width * height * dtype.itemsize, path.stat().st_size
+    n_bytes = 1 if bits == 8 else 2 if bits <= 16 else 3
+    expected, found = width * height * n_bytes, path.stat().st_size
     if expected != found:
         raise RawFileError(
             f"{path}: {width}x{height} with {bits} bits needs {expected} bytes, found {found}; "
             "correct --raw-size or --raw-bits (or the sidecar)"
         )
-    data = np.fromfile(path, dtype=dtype).reshape(height, width).astype(dtype.newbyteorder("="), copy=False)
+    if n_bytes == 3:
+        low, middle, high = np.moveaxis(np.fromfile(path, "u1").reshape(height, width, 3).astype(np.uint32), 2, 0)
+        data = (low | middle << 8 | high << 16).astype(np.float32)  # exact: float32 holds whole numbers to 2^24
+    else:
+        data = np.fromfile(path, "u1" if n_bytes == 1 else "<u2").reshape(height, width)
+        data = data.astype(data.dtype.newbyteorder("="), copy=False)
     white = header.white if header.white is not None else float(2**bits - 1)
-    return RawImage(data, pattern, header.black_levels, white, path=path)
+    level = _percentile_white(data, header) if isinstance(white, str) else white
+    return RawImage(data, pattern, header.black_levels, level, path=path)
 
 
 def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
@@ -198,22 +204,27 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[ND
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if pixels.dtype in (np.uint8, np.uint16):
         full = 2**header.bits - 1 if header.bits is not None else np.iinfo(pixels.dtype).max
-        return pixels, header.white if header.white is not None else float(full)
+        white = header.white if header.white is not None else float(full)
+        return pixels, _percentile_white(pixels, header) if isinstance(white, str) else white
     # What float32 cannot hold becomes infinite, which the next line reports better than a warning.
     with np.errstate(over="ignore", invalid="ignore"):
         values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
         raise RawFileError(f"{path}: holds NaN, infinite or too large values; save finite numbers below 1e38")
     values = np.maximum(values, 0.0)
-    if header.white is not None:
+    if header.white is not None and not isinstance(header.white, str):
         return values, header.white
-    peak = float(values.max(initial=0.0))
-    if peak <= 1 and pixels.dtype.kind == "f":
+    if header.white is None and values.max(initial=0.0) <= 1 and pixels.dtype.kind == "f":
         return values, 1.0
-    percentile = float(np.percentile(values, HDR_PERCENTILE))
+    return values, _percentile_white(values, header)
+
+
+def _percentile_white(values: NDArray[Any], header: BayerHeader) -> float:
+    """The value above which the brightest hundredth of an HDR picture lies; its peak where that is black."""
+    percentile, peak = float(np.percentile(values, HDR_PERCENTILE)), float(values.max(initial=0.0))
     black = max(header.black_levels)
     # A picture with less than 1 % of lit pixels has no useful percentile, and one without any has no peak either.
-    return values, percentile if percentile > black else peak if peak > black else black + 1
+    return percentile if percentile > black else peak if peak > black else black + 1
 
 
 def _check_usable(raw: RawImage, path: Path) -> None:

@@ -5,13 +5,15 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptiveisp.errors import RawFileError, UsageError
 from adaptiveisp.types import BAYER_PATTERNS
 
 SIDECAR_KEYS = ("raw-size", "raw-bits", "raw-pattern", "raw-black", "raw-white")
-SMALLEST_BITS, LARGEST_BITS = 8, 16
+SMALLEST_BITS, LARGEST_BITS = 8, 24
+PERCENTILE_WHITE = "p99"
+"""Stands for the 99th percentile of each image, where no level is known. Source: ROD as AdaptiveISP evaluates it."""
 Levels = float | tuple[float, float, float, float]
 
 
@@ -21,10 +23,12 @@ class BayerHeader:
 
     Attributes:
         width, height: pixels of the stored frame (headerless files only; PNG, TIFF and npy know their size).
-        bits: depth of a sample, 8 to 16; 8 means one byte a sample, more means two bytes, low byte first.
+        bits: depth of a sample, 8 to 24; 8 means one byte a sample, up to 16 two and more than 16 three bytes, low byte
+            first. Values are taken as linear light: what a sensor companded has to be decompanded before.
         pattern: one of `BAYER_PATTERNS`; given in any case, kept in upper case.
         black: value of no light, one for all or four for the 2x2 block row by row; None stands for 0.
-        white: value of saturation; None stands for the largest value of `bits`.
+        white: value of saturation; None stands for the largest value of `bits`, "p99" for the 99th percentile of each
+            image.
 
     Raises:
         UsageError: a value is out of range.
@@ -35,7 +39,7 @@ class BayerHeader:
     bits: int | None = None
     pattern: str | None = None
     black: Levels | None = None
-    white: float | None = None
+    white: float | Literal["p99"] | None = None
 
     def __post_init__(self) -> None:
         """Brings the pattern to upper case and checks ranges."""
@@ -47,7 +51,7 @@ class BayerHeader:
             raise UsageError(f"raw bits must be {SMALLEST_BITS} to {LARGEST_BITS}, not {self.bits}")
         if any(side is not None and side < 1 for side in (self.width, self.height)):
             raise UsageError(f"raw size must be positive, not {self.width}x{self.height}")
-        levels = [*self.black_levels, *([] if self.white is None else [self.white])]
+        levels = [*self.black_levels, *([self.white] if isinstance(self.white, int | float) else [])]
         if not all(math.isfinite(level) and level >= 0 for level in levels):
             raise UsageError("raw black and white level must be finite and not negative")
 
@@ -116,8 +120,19 @@ def _read_sidecar(path: Path) -> BayerHeader | None:
     if not isinstance(content, dict):
         return None
     values = {str(key).replace("_", "-"): value for key, value in content.items() if str(key).startswith("raw")}
-    if not values:
-        return None
+    return header_from_values(values, path) if values else None
+
+
+def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
+    """The facts that the keys of a sidecar or of a data-set YAML give.
+
+    Args:
+        values: `SIDECAR_KEYS` → value.
+        path: the file they stand in, for errors.
+
+    Raises:
+        RawFileError: a key is unknown, or a value is impossible.
+    """
     unknown = sorted(set(values) - set(SIDECAR_KEYS))
     if unknown:
         raise RawFileError(f"{path}: unknown key {unknown[0]}; known are {', '.join(SIDECAR_KEYS)}")
@@ -146,5 +161,9 @@ def _header_from_values(values: dict[str, Any]) -> BayerHeader:
         bits=int(values["raw-bits"]) if "raw-bits" in values else None,
         pattern=str(values["raw-pattern"]) if "raw-pattern" in values else None,
         black=black,
-        white=float(values["raw-white"]) if "raw-white" in values else None,
+        white=_white(values["raw-white"]) if "raw-white" in values else None,
     )
+
+
+def _white(value: Any) -> float | Literal["p99"]:
+    return "p99" if value == PERCENTILE_WHITE else float(value)

@@ -67,15 +67,28 @@ def libraw_render(path: Path) -> UInt8[np.ndarray, "height width 3"]:
     return rendered
 
 
+def libraw_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a camera file, upright; its pixels are not decoded.
+
+    Raises:
+        RawFileError: LibRaw cannot read the file.
+        AdaptiveISPError: rawpy is not installed.
+    """
+    with _opened(path, unpack=False) as file:
+        width, height = int(file.sizes.width), int(file.sizes.height)
+        return (height, width) if ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1) >= 5 else (width, height)
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, unpack: bool = True) -> Iterator[Any]:
     """The file opened by LibRaw; its errors, and the damage it only reports on stderr, become RawFileError."""
     rawpy = import_extra("rawpy", "raw")
     file = None
     try:
         with _captured_stderr() as said:
             file = rawpy.imread(str(path))
-            file.unpack()  # otherwise put off until the pixels are asked for, where nobody listens
+            if unpack:
+                file.unpack()  # otherwise put off until the pixels are asked for, where nobody listens
         if said:
             raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
         yield file
@@ -148,6 +161,7 @@ def _metadata(file: Any, tags: DngTags, path: Path) -> dict[str, Any]:
         "noise_profile": tags.noise_profile,
         "unprocessing": unprocessing,
         "path": path,
+        "camera": tags.camera,
     }
 
 

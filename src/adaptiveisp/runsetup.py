@@ -8,9 +8,10 @@ from typing import Any, Literal
 import yaml
 
 from adaptiveisp.classes import map_classes
-from adaptiveisp.datasets import Dataset, open_dataset, open_unlabelled
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.datasets import Dataset, is_set_file, open_dataset, open_unlabelled
+from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.files import write_text
+from adaptiveisp.framecache import open_cache
 from adaptiveisp.methods import find_method
 from adaptiveisp.settings import as_yaml, changed, require
 from adaptiveisp.stream import PhotoStream, RawStream, Stream
@@ -49,6 +50,7 @@ class TrainOptions:
         warm_start: policy whose weights the run starts from; "" starts anew.
         checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
         dev_draws: draws a photo of dev.
+        cache: folder where developed raws are kept for this run and others, see `framecache`; "" keeps none.
     """
 
     data: str = ""
@@ -69,6 +71,7 @@ class TrainOptions:
     checkpoint_every: int = 200
     dev_every: int = 500
     dev_draws: int = 2
+    cache: str = ""
 
     def __post_init__(self) -> None:
         for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
@@ -140,19 +143,18 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
     def to_label(categories: dict[int, str]) -> dict[int, int]:
         if teacher is not None:  # its classes are the labels themselves
             return {label: label for label in range(len(detector.class_names))}
-        return map_classes(detector.class_names, categories).category_to_label
+        mapped = map_classes(detector.class_names, categories)
+        if mapped.unmatched:
+            logger.warning("%s: classes that %s does not know: %s", data, detector.name, ", ".join(mapped.unmatched))
+        return mapped.category_to_label
 
     data, images = Path(options.data), Path(options.images) if options.images else None
     if options.light is None:
         open_raws = open_dataset if teacher is None else open_unlabelled
-        return RawStream(
-            open_raws(data, images, limit=options.limit),
-            to_label,
-            settings.size,
-            options.seed,
-            teacher=teacher,
-            smallest_crop=settings.smallest_crop,
-        )
+        raws = open_raws(data, images, limit=options.limit)
+        cache = open_cache(options.cache)
+        how_raws = {"teacher": teacher, "cache": cache, "smallest_crop": settings.smallest_crop}
+        return RawStream(raws, to_label, settings.size, options.seed, **how_raws)
     if os.path.isdir(data):
         if teacher is None:
             remedy = "leave out --light if it does; photos without labels need --labels teacher"
@@ -163,8 +165,8 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
             raise DataError(f"{data}: no such file or folder; give a folder of photos, or a COCO JSON and --images")
         raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
     where = (data, images, to_label, settings.size)
-    how = (options.light, options.noise, options.seed, options.limit, teacher, settings.smallest_crop)
-    return PhotoStream(*where, *how)
+    noise = (options.light, options.noise, options.seed, options.limit)
+    return PhotoStream(*where, *noise, teacher, settings.smallest_crop)
 
 
 def open_teacher(options: TrainOptions, detector: Detector) -> Teacher | None:
@@ -182,7 +184,8 @@ def open_dev(options: TrainOptions) -> Dataset | None:
     """
     if not options.dev:
         return None
-    images = Path(options.dev_images) if options.dev_images else None
+    # Without --dev-images it is the folder of the training images, which a data-set YAML has no use for.
+    images = Path(options.dev_images) if options.dev_images and not is_set_file(Path(options.dev)) else None
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:
         dataset = open_dataset(Path(options.dev), images, options.light, options.dev_draws, options.noise)

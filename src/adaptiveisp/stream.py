@@ -7,33 +7,27 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, UInt8, UInt16
+from jaxtyping import UInt8, UInt16
 from torch import Tensor
 
-from adaptiveisp.datasets import Dataset
+from adaptiveisp.datasets import Dataset, left_out, raw_file
 from adaptiveisp.datasets.coco import load_coco
 from adaptiveisp.datasets.folder import load_photos
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import develop
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.framecache import FrameCache
 from adaptiveisp.types import Annotation, Labeller, Targets
 from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
+from adaptiveisp.views import SMALLEST_CROP, Picture, cut, draw_view, reduced, resized, targets_of
 
-SMALLEST_CROP = 0.75
-"""Side of a crop relative to the picture's shorter side, at least, where nothing else is asked for."""
-LEAST_VISIBLE = 0.3
-"""A box keeps its label while this share of its area is inside the crop."""
-LEAST_SIDE = 2.0
-"""Pixels of the resized crop below which a box is nothing a detector could find."""
 CACHED_BYTES = 2 * 10**9
 """Decoded photos or developed raws that a stream keeps in memory, together."""
 FULL_SCALE = 65535
 """1.0 of a developed raw in memory, 16 bits: steps far below those of a 12-bit sensor, also in the dark."""
-
-Picture = Float[Tensor, "3 height width"]
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,22 @@ class _Pictures:
         files: what each picture's error begins with, where the error does not name the file itself.
         read: the picture of an index.
         seed: fixes the orders.
+        keeps: whether the picture of an index is worth memory.
 
     Attributes:
         skipped: title of each picture that was asked for and cannot be used → the reason, in one line.
     """
 
     def __init__(
-        self, name: str, titles: Sequence[str], files: Sequence[str], read: Callable[[int], Tensor], seed: int
+        self,
+        name: str,
+        titles: Sequence[str],
+        files: Sequence[str],
+        read: Callable[[int], Tensor],
+        seed: int,
+        keeps: Callable[[int], bool] = lambda index: True,
     ):
-        self.name, self.titles, self.files, self.read, self.seed = name, titles, files, read, seed
+        self.name, self.titles, self.files, self.read, self.seed, self.keeps = name, titles, files, read, seed, keeps
         self.skipped: dict[str, str] = {}
         self._unusable: set[int] = set()
         self._cache: dict[int, Tensor] = {}
@@ -114,7 +115,8 @@ class _Pictures:
             return None
         # Nothing gives way to a new picture: in a random order the next to be shown is any of them, and what came
         # last would often be thrown out before it comes again.
-        if sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes <= CACHED_BYTES:
+        full = sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes > CACHED_BYTES
+        if self.keeps(index) and not full:
             self._cache[index] = picture
         return picture
 
@@ -175,13 +177,13 @@ class PhotoStream:
         """The image of that number: photos come in a new random order in each epoch."""
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.seed, number, 0, "training")
-        view = _draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
+        view = draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
         how = draw_unprocessing(generator, self.light, self.noise)
-        raw = add_noise(unprocess(_cut(pixels, view) / 255, how), how, generator)
+        raw = add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
-        targets = _targets(annotations, self.to_label, view, self.size)
-        return TrainingImage(number, _resized(raw, self.size, self.size), targets, how.light)
+        targets = targets_of(annotations, self.to_label, view, self.size)
+        return TrainingImage(number, resized(raw, self.size, self.size), targets, how.light)
 
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""
@@ -198,7 +200,7 @@ class RawStream:
 
     Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
     3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. A raw that cannot be used is left out, and `skipped`
-    tells why.
+    tells why. With a cache they stay on disk instead, where other runs find them.
 
     Args:
         dataset: labelled raws.
@@ -207,6 +209,7 @@ class RawStream:
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
         teacher: finds the objects of each raw, in the place of annotations.
+        cache: where developed raws are kept.
         smallest_crop: as for `PhotoStream`.
 
     Raises:
@@ -222,6 +225,7 @@ class RawStream:
         seed: int = 0,
         camera_white_balance: bool = False,
         teacher: Labeller | None = None,
+        cache: FrameCache | None = None,
         smallest_crop: float = SMALLEST_CROP,
     ):
         self.dataset, self.samples = dataset, dataset.samples
@@ -229,11 +233,13 @@ class RawStream:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
         self.to_label = to_label(dataset.categories)
         self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
-        self.teacher, self.smallest_crop = teacher, smallest_crop
+        self.teacher, self.cache, self.smallest_crop = teacher, cache, smallest_crop
         self._full_sizes: dict[int, tuple[int, int]] = {}
+        self._keys: dict[int, str] = {}
+        self._mapped: set[int] = set()
         names = [sample.name for sample in self.samples]
         titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
-        self.pictures = _Pictures(dataset.name, titles, names, self._read, seed)
+        self.pictures = _Pictures(dataset.name, titles, names, self._read, seed, lambda i: i not in self._mapped)
         if teacher is None:
             _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
         else:
@@ -241,36 +247,58 @@ class RawStream:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name and draw of each raw that was asked for and cannot be used, with the reason."""
-        return self.pictures.skipped
+        """Name and draw of each raw that was asked for and cannot be used, and labels left out, with the reason."""
+        return {**left_out(self.dataset), **self.pictures.skipped}
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of that number: raws come in a new random order in each epoch."""
         index, frame = self.pictures[number]
         sample = self.samples[index]
         height, width = frame.shape[1:]
-        view = _draw_view(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
-        image = _resized(_cut(frame, view) / FULL_SCALE, self.size, self.size)
+        view = draw_view(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
+        image = resized(cut(frame, view) / FULL_SCALE, self.size, self.size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
         full_width, full_height = self._full_sizes[index]
         scale = (width / full_width, height / full_height)
         annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else sample.annotations
-        targets = _targets(annotations, self.to_label, view, self.size, scale)
+        targets = targets_of(annotations, self.to_label, view, self.size, scale)
         return TrainingImage(number, image, targets, sample.light)
 
     def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
         """The developed frame of a sample, in steps of 1 / FULL_SCALE."""
-        sample = self.samples[index]
-        raw = self.dataset.read(sample)
+        sample, title = self.samples[index], self.pictures.titles[index]
+        # A teacher has to see the full frame once.
+        usable = self.cache is not None and (self.teacher is None or title in self.teacher.answers)
+        file = raw_file(self.dataset, sample) if usable else None
+        if self.cache is None or file is None:
+            frame, full_size = self._develop(index)
+        else:
+            if index not in self._keys:
+                settings = f"train {self._shorter_side} white balance {self.camera_white_balance}"
+                self._keys[index] = self.cache.key(*file, settings)
+            frame, full_size, mapped = self.cache.get(self._keys[index], lambda: self._develop(index))
+            (self._mapped.add if mapped else self._mapped.discard)(index)
+        _check_size(sample.name, *full_size, sample.width, sample.height)
+        self._full_sizes[index] = full_size
+        return frame
+
+    @property
+    def _shorter_side(self) -> int:
+        """Pixels that the shorter side of a frame needs at most."""
+        return math.ceil(self.size / self.smallest_crop)
+
+    def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
+        """The frame of a sample from its file, and (width, height) of the full frame."""
+        raw = self.dataset.read(self.samples[index])
         full = develop(raw, self.camera_white_balance)
         height, width = full.shape[1:]
-        _check_size(sample.name, width, height, sample.width, sample.height)
-        self._full_sizes[index] = (width, height)
+        sample = self.samples[index]
+        _check_size(sample.name, width, height, sample.width, sample.height)  # before a teacher looks at it
         if self.teacher is not None:
             gains = None if self.camera_white_balance else raw.camera_gains
             self.teacher.look_at_raw(self.pictures.titles[index], full, gains)
-        frame = _reduced(full, math.ceil(self.size / self.smallest_crop))
-        return (frame * FULL_SCALE).round().to(torch.uint16)
+        frame = reduced(full, self._shorter_side)
+        return (frame * FULL_SCALE).round().to(torch.uint16), (width, height)
 
 
 def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
@@ -282,15 +310,6 @@ def _check_size(name: str, width: int, height: int, labelled_width: int, labelle
     if labelled_width and (width, height) != (labelled_width, labelled_height):
         found, expected = f"{width}x{height} upright", f"{labelled_width}x{labelled_height}"
         raise DataError(f"{name}: is {found}, its labels say {expected}; correct them")
-
-
-class _View(NamedTuple):
-    """A square part of a picture, in its pixels; `flipped` mirrors it left to right."""
-
-    top: int
-    left: int
-    side: int
-    flipped: bool
 
 
 def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_label: dict[int, int]) -> None:
@@ -328,74 +347,3 @@ def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
     epoch, place = divmod(number, n)
     order = torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))
     return (int(order[(place + step) % n]) for step in range(n))
-
-
-def _draw_view(height: int, width: int, smallest: float, generator: torch.Generator) -> _View:
-    """A random square of a picture, mirrored or not."""
-    top, left, side = _square_crop(height, width, smallest, generator)
-    return _View(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
-
-
-def _square_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> tuple[int, int, int]:
-    """(top, left, side) of a random square inside a picture."""
-    u, v, w = torch.rand(3, generator=generator).tolist()
-    side = max(1, round(min(height, width) * (smallest + (1 - smallest) * u)))
-    return int(v * (height - side + 1)), int(w * (width - side + 1)), side
-
-
-def _cut(pixels: Tensor, view: _View) -> Picture:
-    """The part of a stored picture, its whole numbers as floats."""
-    crop = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side].float()
-    return crop.flip(2) if view.flipped else crop
-
-
-def _resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture at another size, antialiased bilinear, in [0, 1]."""
-    return torch.nn.functional.interpolate(
-        picture[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
-    )[0].clamp(0, 1)
-
-
-def _reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture scaled down until its shorter side is at most that many pixels; a smaller one as it is."""
-    height, width = picture.shape[1:]
-    if min(height, width) <= shorter_side:
-        return picture
-    factor = shorter_side / min(height, width)
-    return _resized(picture, round(height * factor), round(width * factor))
-
-
-def _targets(
-    annotations: Sequence[Annotation],
-    to_label: dict[int, int],
-    view: _View,
-    size: int,
-    scale: tuple[float, float] = (1.0, 1.0),
-) -> Targets:
-    """Labels of a view in pixels of the square it is resized to.
-
-    Args:
-        annotations: objects of the whole picture.
-        to_label: category id → detector label.
-        view: the part of the picture that is shown.
-        size: side of the square in pixels.
-        scale: (x, y), pixels of the picture that `view` cuts per pixel of the annotations.
-    """
-    boxes: list[list[float]] = []
-    labels: list[int] = []
-    for annotation in annotations:
-        if annotation.iscrowd or annotation.category_id not in to_label:
-            continue
-        x, width = (value * scale[0] for value in annotation.bbox[::2])
-        y, height = (value * scale[1] for value in annotation.bbox[1::2])
-        x0, x1 = max(x - view.left, 0.0), min(x + width - view.left, float(view.side))
-        y0, y1 = max(y - view.top, 0.0), min(y + height - view.top, float(view.side))
-        if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < LEAST_VISIBLE * width * height:
-            continue
-        if view.flipped:
-            x0, x1 = view.side - x1, view.side - x0
-        box = [value * size / view.side for value in (x0, y0, x1, y1)]
-        if min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE:
-            boxes.append(box)
-            labels.append(to_label[annotation.category_id])
-    return Targets(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4), torch.tensor(labels, dtype=torch.long))

@@ -191,7 +191,8 @@ class Run:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
         learner = self.learner
         with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-            found = evaluate(dev, [learner.policy()], [self.detector], EvaluationOptions(DEV_SIZE, costs=self.costs))
+            options = EvaluationOptions(DEV_SIZE, costs=self.costs, cache=self.options.cache)
+            found = evaluate(dev, [learner.policy()], [self.detector], options)
         self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
         score = coco_average_precision(result.scored, found.categories)

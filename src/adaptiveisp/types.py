@@ -58,6 +58,7 @@ class RawImage:
         noise_profile: (shot, read): variance = shot·x + read for x in [0, 1], or None if unknown.
         unprocessing: how a synthetic raw was made, or None for a real one.
         path: the file it was read from, or None.
+        camera: make and model, or None if unknown.
     """
 
     data: NDArray[Any]
@@ -72,6 +73,7 @@ class RawImage:
     noise_profile: tuple[float, float] | None = None
     unprocessing: Unprocessing | None = None
     path: Path | None = None
+    camera: str | None = None
 
 
 class Letterbox(NamedTuple):

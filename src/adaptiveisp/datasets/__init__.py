@@ -4,11 +4,15 @@ import os
 from pathlib import Path
 
 from adaptiveisp.datasets.coco import CocoRaws, limit_photos
-from adaptiveisp.datasets.dataset import Dataset
+from adaptiveisp.datasets.dataset import Dataset, left_out, raw_file
 from adaptiveisp.datasets.folder import FolderRaws
+from adaptiveisp.datasets.labelled import LabelledRaws
+from adaptiveisp.datasets.layouts import LAYOUTS, open_set, require_labels
+from adaptiveisp.datasets.setfile import is_set_file
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.files import read_json
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.unprocess import NoiseName
 
@@ -35,6 +39,10 @@ class JoinedRaws:
         """The raw file of a sample."""
         return self._reader.read(sample)
 
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample."""
+        return self._reader.raw_file(sample)
+
 
 def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
     """Class id → name of all the parts."""
@@ -50,7 +58,7 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
     return {key: name for key, (name, _) in joined.items()}
 
 
-def _label_files(folder: Path) -> list[Path]:
+def label_files(folder: Path) -> list[Path]:
     """The label files of the lights in a folder: those its `SET_FILE` lists, without one all there are."""
     listing = folder / SET_FILE
     if not os.path.isfile(listing):
@@ -84,7 +92,7 @@ def open_folder(folder: Path, limit: int = 0) -> Dataset:
         return CocoRaws(folder / LABELS_FILE, folder, limit)
     parts: list[CocoRaws] = []
     offset = 0
-    for labels in _label_files(folder):
+    for labels in label_files(folder):
         part = CocoRaws(labels, labels.parent, draw_offset=offset)
         offset = 1 + max(sample.draw for sample in part.samples)
         parts.append(part)
@@ -109,7 +117,7 @@ def open_dataset(
     """The data set that DATA of the command line names.
 
     Args:
-        data: a folder made by `synth`, or a COCO JSON.
+        data: a folder made by `synth`, a COCO JSON, or a data-set YAML, with `:SPLIT` behind it or without.
         images: folder of the images of a COCO JSON.
         light: with it the images are sRGB photos and raws are made on the fly; without it they are raws.
         draws, noise, seed: of the raws made on the fly.
@@ -120,9 +128,18 @@ def open_dataset(
         UsageError: the arguments contradict each other.
     """
     data = Path(data)
+    if is_set_file(data):
+        if light is not None or images is not None:
+            option = "--images: the YAML says where they are" if images is not None else "--light: its images are raws"
+            raise UsageError(f"{data}: leave out {option}")
+        dataset = open_set(data, limit)
+        require_labels(dataset)
+        return dataset
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     if not os.path.exists(data):
-        raise DataError(f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, or a COCO JSON")
+        raise DataError(
+            f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, a COCO JSON or YAML"
+        )
     if data.is_dir():
         if light is not None:
             raise UsageError(f"{data}: holds raws already, --light needs a COCO JSON of photos; leave out --light")
@@ -138,7 +155,8 @@ def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> D
     """Raws for which no labels are needed: those of any folder, or of a COCO JSON with or without annotations.
 
     Args:
-        data: a folder of raw files, one made by `synth` (then with its photos, draws and lights), or a COCO JSON.
+        data: a folder of raw files, one made by `synth` (then with its photos, draws and lights), a COCO JSON, or a
+            data-set YAML.
         images: folder of the images of a COCO JSON.
         limit: keep the first so many photos; 0 keeps all.
 
@@ -147,10 +165,12 @@ def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> D
         UsageError: a COCO JSON without `images`.
     """
     data = Path(data)
+    if is_set_file(data):
+        return open_set(data, limit, labelled=False)
     if not os.path.exists(data):
-        raise DataError(f"{data}: no such file or folder; give a folder of raw files, or a COCO JSON")
+        raise DataError(f"{data}: no such file or folder; give a folder of raw files, a COCO JSON or a data-set YAML")
     if data.is_dir():
-        made_by_synth = (data / LABELS_FILE).is_file() or _label_files(data)
+        made_by_synth = (data / LABELS_FILE).is_file() or label_files(data)
         return open_folder(data, limit) if made_by_synth else FolderRaws(data, limit)
     if images is None:
         raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
@@ -159,12 +179,17 @@ def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> D
 
 __all__ = [
     "LABELS_FILE",
+    "LAYOUTS",
     "SET_FILE",
     "CocoRaws",
     "Dataset",
     "FolderRaws",
+    "LabelledRaws",
     "SyntheticRaws",
+    "is_set_file",
+    "left_out",
     "open_dataset",
     "open_folder",
     "open_unlabelled",
+    "raw_file",
 ]

@@ -11,9 +11,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.datasets.labels import (
+    LabelledImage,
+    LabelledObject,
+    ParsedSet,
+    Problem,
+    SetConfig,
+    SetOptions,
+    files_by_stem,
+    shown_name,
+    stem_key,
+    the_only,
+)
 from adaptiveisp.errors import DataError
 from adaptiveisp.files import read_json
 from adaptiveisp.raw import read_raw
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import Annotation, RawImage, Sample
 
 BOX_SLACK = 1.0
@@ -25,6 +38,9 @@ MAX_COUNT = 2**31 - 1
 """Greatest side of an image and number of a draw; greater ones are no counts but damage."""
 MAX_ID = 2**63 - 1
 """Greatest id; ids are kept in arrays of 64 bits."""
+
+DEFAULTS = SetOptions(images="images", labels="labels.json", annotations="coco")
+"""Of the layout `coco`."""
 
 REMEDY = "give a COCO JSON with images, annotations and categories"
 
@@ -77,7 +93,11 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
     path = Path(path)
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; {REMEDY}")
-    content = read_json(path, DataError, REMEDY)
+    return _checked(read_json(path, DataError, REMEDY), path, labelled)
+
+
+def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] | None = None) -> CocoLabels:
+    """The checked labels; annotations that make no sense are raised, or left out and added to `problems`."""
     where = str(path)
     try:
         categories: dict[int, str] = {}
@@ -98,8 +118,14 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
         for number, entry in enumerate(content["annotations"] if labelled else (), 1):
             where = f"{path}: annotation {number}"
             where = f"{path}: annotation {_shown(entry.get('id', number))}"  # by its own id, once it surely is a dict
-            image_id, checked = _annotation(entry, images, categories, where)
-            by_image[image_id].append(checked)
+            try:
+                image_id, checked = _annotation(entry, images, categories, where)
+                by_image[image_id].append(checked)
+            except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
+                if problems is None:
+                    raise
+                text = str(error) if isinstance(error, DataError) else f"{where}: malformed ({error}); correct it"
+                problems.append(Problem("bad box" if "does not lie" in text else "bad label", where, text))
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         detail = next(iter(str(error).splitlines()), "")
         raise DataError(f"{where}: malformed ({type(error).__name__}: {detail}); {REMEDY}") from error
@@ -257,9 +283,88 @@ class CocoRaws:
         """The raw file of a sample."""
         return read_raw(sample.source)
 
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample; a sidecar knows the rest."""
+        return sample.source, None
+
 
 def limit_photos(samples: Sequence[Sample], limit: int) -> list[Sample]:
     """The samples of the first `limit` photos (all for 0), whatever their draws."""
     photos = list(dict.fromkeys(sample.image_id for sample in samples))
     kept = set(photos[:limit] if limit else photos)
     return [sample for sample in samples if sample.image_id in kept]
+
+
+def parse(config: SetConfig, by_stem: bool = False) -> ParsedSet:
+    """The images of a COCO JSON named by a data-set YAML.
+
+    Args:
+        config: the data set.
+        by_stem: take the raw that has the stem of `file_name`, which may be that of a JPG.
+
+    Raises:
+        DataError: the JSON is missing, malformed or empty.
+    """
+    path = config.below(config.options.labels)
+    problems: list[Problem] = []
+    content = _with_numbers(read_json(path, DataError, REMEDY))
+    checked = _checked(content, path, True, problems)
+    folder = config.below(config.options.images)
+    files = files_by_stem(folder, config.options.extensions) if by_stem else {}
+    images = []
+    for image in checked.images:
+        stem = stem_key(image.file_name)
+        if by_stem and stem not in files:
+            text = f"{path}: {image.file_name} has no raw below {folder}; add it"
+            problems.append(Problem("label without image", f"{path}: {image.file_name}", text))
+            continue
+        file = the_only(files[stem]) if by_stem else folder / image.file_name
+        name = shown_name(file, config.root) if by_stem else image.file_name
+        images.append(_labelled(image, file, name, checked.categories, path))
+    if not images:
+        raise DataError(f"{path}: none of its images is below {folder}; correct images in {config.path}")
+    return ParsedSet(tuple(images), tuple(checked.categories.values()), True, tuple(problems))
+
+
+def _with_numbers(content: Any) -> Any:
+    """The JSON with numbers in the place of ids that are texts, as in RAW-NOD; anything else is left as it is."""
+    entries = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        return content
+    ids = [entry.get("id") for entry in entries]
+    if not any(isinstance(key, str) and not re.fullmatch(r"-?[0-9]{1,19}", key) for key in ids):
+        return content
+    number: dict[Any, int] = {key: i for i, key in enumerate(ids, 1) if isinstance(key, str)}
+    if len(number) < len(ids):
+        return content  # listed twice, or of several kinds: the checks will say so
+    annotations = [
+        {**entry, "image_id": number.get(entry.get("image_id"), entry.get("image_id"))}
+        for entry in content.get("annotations") or ()
+        if isinstance(entry, dict)
+    ]
+    images = [{**entry, "id": number[entry["id"]]} for entry in entries]
+    return {**content, "images": images, "annotations": annotations}
+
+
+def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:
+    """The image as the other readers of labels give it."""
+    objects = tuple(
+        LabelledObject(
+            categories[a.category_id],
+            (a.bbox[0], a.bbox[1], a.bbox[0] + a.bbox[2], a.bbox[1] + a.bbox[3]),
+            f"{path}: image {image.id} object {number}",
+            a.area,
+            bool(a.iscrowd),
+        )
+        for number, a in enumerate(image.annotations, 1)
+    )
+    return LabelledImage(
+        file,
+        name,
+        image.width,
+        image.height,
+        objects,
+        photo_id=image.photo_id,
+        draw=image.draw,
+        light=image.light,
+    )

@@ -1,8 +1,10 @@
 """What a data set is to the rest of the package."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import RawImage, Sample
 
 
@@ -32,3 +34,32 @@ class Dataset(Protocol):
             AdaptiveISPError: its file is missing, damaged, or does not fit its labels.
         """
         ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A data set whose raws are files, so that what is developed of them can be kept, see `framecache`."""
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample, and what is known of it; None where it should be read anew each time."""
+        ...
+
+
+@runtime_checkable
+class LeavesOut(Protocol):
+    """A data set that leaves out labels or images that make no sense, and tells which."""
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Where → why, in one line."""
+        ...
+
+
+def left_out(dataset: Dataset) -> dict[str, str]:
+    """Where → why, of the labels and images that a data set leaves out."""
+    return dataset.left_out if isinstance(dataset, LeavesOut) else {}
+
+
+def raw_file(dataset: Dataset, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+    """The file of a sample, and what is known of it; None where there is none, as of raws made on the fly."""
+    return dataset.raw_file(sample) if isinstance(dataset, OnDisk) else None

@@ -8,6 +8,7 @@ from adaptiveisp.datasets.coco import CocoImage, CocoLabels, load_coco
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.files import walk_files
 from adaptiveisp.raw import find_raw_files, read_raw
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import RawImage, Sample
 
 PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
@@ -61,3 +62,7 @@ class FolderRaws:
     def read(self, sample: Sample) -> RawImage:
         """The raw file of a sample."""
         return read_raw(sample.source)
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample; a sidecar knows the rest."""
+        return sample.source, None

@@ -12,7 +12,7 @@ from adaptiveisp.policies import Start
 from adaptiveisp.reward import ENTROPY_WEIGHT
 from adaptiveisp.rl import Bootstrap
 from adaptiveisp.settings import require
-from adaptiveisp.stream import SMALLEST_CROP
+from adaptiveisp.views import SMALLEST_CROP
 
 
 @dataclass(frozen=True)

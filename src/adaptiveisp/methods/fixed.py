@@ -30,8 +30,9 @@ from adaptiveisp.methods.learner import (
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, first_image, save_fixed
 from adaptiveisp.settings import require
-from adaptiveisp.stream import SMALLEST_CROP, Stream
+from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image
+from adaptiveisp.views import SMALLEST_CROP
 
 Values = Mapping[str, Mapping[str, float]]
 

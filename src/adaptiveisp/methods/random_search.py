@@ -32,9 +32,10 @@ from adaptiveisp.methods.search import Minibatch, pipeline_losses, take
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, load_fixed, save_fixed
 from adaptiveisp.settings import require
-from adaptiveisp.stream import SMALLEST_CROP, Stream
+from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector
 from adaptiveisp.unprocess import seeded_generator
+from adaptiveisp.views import SMALLEST_CROP
 from adaptiveisp.zoo import policy_file
 
 

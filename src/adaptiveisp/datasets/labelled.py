@@ -1,0 +1,167 @@
+"""Raws labelled as a data-set YAML says: its layout read, its classes mapped by name, boxes in pixels of the raw."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adaptiveisp.datasets.coco import BOX_SLACK, MAX_AREA, limit_photos
+from adaptiveisp.datasets.labels import LabelledImage, LabelledObject, ParsedSet, Problem, SetConfig
+from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError
+from adaptiveisp.raw import read_raw
+from adaptiveisp.rawheader import BayerHeader
+from adaptiveisp.rawsize import raw_size
+from adaptiveisp.types import Annotation, RawImage, Sample
+
+ASPECT_SLACK = 0.02
+"""How much the proportions of labels that are scaled may differ from the raw's: rounding and a crop of some pixels."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A sample's file, or why it cannot be used although it can be read."""
+
+    image: LabelledImage
+    problem: str = ""
+
+
+class LabelledRaws:
+    """The raws of one split.
+
+    Args:
+        config: what the YAML says.
+        parsed: what its label files say.
+        limit: the first so many photos only, with all their draws; 0 takes all.
+        labelled: False takes the images without classes and annotations.
+        strict: raise the first label that makes no sense, unless the YAML drops those; False leaves them all out.
+
+    Attributes:
+        problems: what is wrong with single labels; these objects or images are left out.
+        counts: class name of the data set → objects, those that the YAML leaves out included.
+        mapping: class name of the data set → name it is known by here, None for one that the YAML leaves out.
+
+    Raises:
+        DataError: strict, and a label makes no sense.
+        UsageError: `classes` names a class that the data set does not have.
+    """
+
+    def __init__(
+        self, config: SetConfig, parsed: ParsedSet, limit: int = 0, labelled: bool = True, strict: bool = True
+    ):
+        self.config = config
+        self.name = f"{config.path}:{config.options.split}" if config.options.split else str(config.path)
+        self.mapping = _mapping(config, parsed)
+        targets = list(dict.fromkeys(target for target in self.mapping.values() if target is not None))
+        self.categories = dict(enumerate(targets, 1)) if labelled else {}
+        self._ids = (
+            {name: targets.index(t) + 1 for name, t in self.mapping.items() if t is not None} if labelled else {}
+        )
+        self.problems = list(parsed.problems) if labelled else []
+        self.counts: Counter[str] = Counter()
+        samples = [
+            Sample(_id(image, number), image.draw, image.name, 0, 0, (), image.light, _Source(image))
+            for number, image in enumerate(parsed.images, 1)
+        ]
+        self.samples: Sequence[Sample] = limit_photos(samples, limit)
+        if labelled:
+            self.samples = [self._labelled(sample) for sample in self.samples]
+        if strict and self.problems and config.options.bad_labels == "refuse":
+            bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
+            if bad:
+                remedy = f"or set bad-labels: drop in {config.path}; `adaptiveisp doctor` lists all {len(bad)}"
+                raise DataError(f"{bad[0].text}, {remedy}")
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Where → why, of each label or image that is left out."""
+        return {problem.where: problem.text for problem in self.problems}
+
+    def read(self, sample: Sample) -> RawImage:
+        """The raw file of a sample.
+
+        Raises:
+            RawFileError: it cannot be read, or its labels do not fit it.
+        """
+        raw = read_raw(sample.source.image.path, self.config.header)
+        if sample.source.problem:
+            raise RawFileError(sample.source.problem)
+        return raw
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample, and what the YAML says of it."""
+        return None if sample.source.problem else (sample.source.image.path, self.config.header)
+
+    def _labelled(self, sample: Sample) -> Sample:
+        """The sample with size and annotations; the raw's header is read where labels do not tell its size."""
+        image: LabelledImage = sample.source.image
+        self.counts.update(labelled.name for labelled in image.objects)
+        width, height = image.width, image.height
+        scale = (1.0, 1.0)
+        if image.fractions or self.config.options.scale_labels or not (width and height):
+            try:
+                full = raw_size(image.path, self.config.header)
+                scale = _scale(image, full)
+            except AdaptiveISPError as error:
+                # It can hardly be read; then the message is that of its reader, otherwise this one.
+                return replace(sample, source=replace(sample.source, problem=str(error)))
+            width, height = full
+        annotations = []
+        for labelled in image.objects:
+            if labelled.name in self._ids:
+                found = _annotation(labelled, self._ids[labelled.name], scale, (width, height), image)
+                if isinstance(found, Problem):
+                    self.problems.append(found)
+                else:
+                    annotations.append(found)
+        return replace(sample, width=width, height=height, annotations=tuple(annotations))
+
+
+def _id(image: LabelledImage, number: int) -> int:
+    return number if image.photo_id is None else image.photo_id
+
+
+def _mapping(config: SetConfig, parsed: ParsedSet) -> dict[str, str | None]:
+    """Class name of the data set → name of the detector's class; those that `classes` does not name keep theirs."""
+    classes = config.options.classes
+    unknown = [name for name in classes if name not in parsed.names]
+    if unknown and parsed.declared:
+        known = ", ".join(parsed.names)
+        raise UsageError(f"{config.path}: classes: {unknown[0]!r} is no class of the data set; there are {known}")
+    return {name: classes.get(name, name) for name in parsed.names}
+
+
+def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:
+    """Pixels of the raw per unit of the labels, each axis.
+
+    Raises:
+        DataError: the proportions differ, so that the labels are of another picture.
+    """
+    if image.fractions:
+        return float(full[0]), float(full[1])
+    if not (image.width and image.height):
+        return 1.0, 1.0
+    scale = (full[0] / image.width, full[1] / image.height)
+    if abs(scale[0] / scale[1] - 1) > ASPECT_SLACK:
+        found, labels = f"{full[0]}x{full[1]}", f"{image.width}x{image.height}"
+        raise DataError(f"{image.path}: is {found} upright, its labels are made on {labels}; correct them")
+    return scale
+
+
+def _annotation(
+    labelled: LabelledObject, category: int, scale: tuple[float, float], size: tuple[int, int], image: LabelledImage
+) -> Annotation | Problem:
+    """The annotation in pixels of the raw, or what is wrong with its box."""
+    x0, y0, x1, y1 = (value * scale[i % 2] for i, value in enumerate(labelled.box))
+    slack_x, slack_y = (BOX_SLACK * max(1.0, ratio if not image.fractions else 1.0) for ratio in scale)
+    shown = f"{x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f} (xyxy)"
+    if x1 <= x0 or y1 <= y0:
+        text = f"{labelled.where}: box {shown} has no area; correct or remove it"
+    elif min(x0 / slack_x, y0 / slack_y, (size[0] - x1) / slack_x, (size[1] - y1) / slack_y) < -1 or not math.isfinite(
+        x0 + y0 + x1 + y1
+    ):
+        text = f"{labelled.where}: box {shown} does not lie inside {image.name} of {size[0]}x{size[1]}; correct it"
+    else:
+        area = (x1 - x0) * (y1 - y0) if labelled.area is None else labelled.area * scale[0] * scale[1]
+        return Annotation(category, (x0, y0, x1 - x0, y1 - y0), min(area, MAX_AREA), int(labelled.crowd))
+    return Problem("bad box", labelled.where, text)

@@ -1,0 +1,394 @@
+"""`doctor`: what a data set holds and what is wrong with it, before a run of hours finds out.
+
+Every file is read as training would read it. A problem is something that training or evaluation would leave out, learn
+wrongly from, or count twice; `Examination.exit_code` says whether they may start.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from adaptiveisp.classes import canonical, map_classes
+from adaptiveisp.color import to_uint8
+from adaptiveisp.datasets import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files, left_out
+from adaptiveisp.datasets.labelled import LabelledRaws
+from adaptiveisp.datasets.labels import SetConfig, SetOptions
+from adaptiveisp.datasets.layouts import open_config, open_set, read_config, splits_of
+from adaptiveisp.datasets.synthetic import read_photo
+from adaptiveisp.develop import upright_size
+from adaptiveisp.drawing import Tile, draw_detections
+from adaptiveisp.errors import DataError, UsageError, skip_reason
+from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
+from adaptiveisp.policies import AutoExposure
+from adaptiveisp.predictor import develop_at_size
+from adaptiveisp.types import RawImage, Sample
+
+SCHEMA_VERSION = 1
+PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
+"""Files that can only be photos; a PNG or TIFF is taken for a raw."""
+LIGHT_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+"""Edges of the histogram of mean levels; they are about half a power of ten apart, since light counts in stops."""
+SHOWN = 12
+"""Pictures on the page."""
+TILE_SIZE = 416
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    Attributes:
+        kind: what it is, in a few words.
+        split: where it was found.
+        text: one line that names the file and what helps.
+    """
+
+    kind: str
+    split: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What was seen of one image that can be read.
+
+    Attributes:
+        split, name: where it is.
+        width, height: pixels, upright.
+        sensor: make and model, or the kind of the file.
+        level: mean of the linear values, 0 = black level, 1 = white level.
+        objects, known: labelled objects, and those whose class the detector knows.
+    """
+
+    split: str
+    name: str
+    width: int
+    height: int
+    sensor: str
+    level: float
+    objects: int
+    known: int
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """A class of the data set: its name there, the one it is matched by (None: left out), objects, known or not."""
+
+    name: str
+    target: str | None
+    count: int
+    known: bool
+
+
+@dataclass
+class Examination:
+    """All that was found.
+
+    Attributes:
+        splits: split → images it lists.
+        images: those that can be read.
+        classes: in the order of their number of objects.
+        findings: the problems.
+        known_by: whose class names were compared.
+        labelled: the data set is one of labels; without them only `train --labels teacher` can use it.
+        fatal: why training cannot start although there are images, "" otherwise.
+        tiles: pictures with their labels.
+    """
+
+    splits: dict[str, int] = field(default_factory=dict)
+    images: list[ImageFacts] = field(default_factory=list)
+    classes: list[ClassFacts] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    known_by: str = ""
+    labelled: bool = True
+    fatal: str = ""
+    tiles: list[Tile] = field(default_factory=list)
+
+    @property
+    def usable(self) -> int:
+        """Images that training can learn from: readable, with an object that the detector knows if there are labels."""
+        return sum(1 for image in self.images if image.known or not self.labelled)
+
+    @property
+    def exit_code(self) -> int:
+        """0: training may start; 3: it may, with the problems listed; 1: there is nothing it could use."""
+        if self.fatal or not self.usable:
+            return FAILED
+        return DONE_WITH_SKIPS if self.findings else DONE
+
+    def counts(self) -> dict[str, int]:
+        """Kind of problem → how many, most first."""
+        return dict(Counter(finding.kind for finding in self.findings).most_common())
+
+    def light_histogram(self) -> list[int]:
+        """Images in each bin of `LIGHT_EDGES`, the outer bins open."""
+        places = np.searchsorted(LIGHT_EDGES, [image.level for image in self.images], side="right")
+        return [int(count) for count in np.bincount(places, minlength=len(LIGHT_EDGES) + 1)]
+
+    def to_json(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """The content of doctor.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "exit_code": self.exit_code,
+            "usable_images": self.usable,
+            "fatal": self.fatal,
+            "labelled": self.labelled,
+            "splits": {split: self._split(split, listed) for split, listed in self.splits.items()},
+            "sizes": sizes(self.images),
+            "sensors": dict(Counter(image.sensor for image in self.images).most_common()),
+            "light": {"edges": list(LIGHT_EDGES), "images": self.light_histogram(), "mean": mean_level(self.images)},
+            "classes": [vars(entry) for entry in self.classes],
+            "classes_known_by": self.known_by,
+            "problems": [vars(finding) for finding in self.findings],
+            "problem_counts": self.counts(),
+            "provenance": dict(provenance),
+        }
+
+    def _split(self, split: str, listed: int) -> dict[str, Any]:
+        own = [image for image in self.images if image.split == split]
+        return {
+            "listed": listed,
+            "readable": len(own),
+            "with_objects": sum(1 for image in own if image.objects),
+            "objects": sum(image.objects for image in own),
+            "objects_known": sum(image.known for image in own),
+            "mean_level": mean_level(own),
+        }
+
+
+def sizes(images: Iterable[ImageFacts]) -> dict[str, int]:
+    """Width x height → images, most first."""
+    return dict(Counter(f"{image.width}x{image.height}" for image in images).most_common())
+
+
+def mean_level(images: Sequence[ImageFacts]) -> float | None:
+    """The mean of the images' mean levels, None of nothing."""
+    return float(np.mean([image.level for image in images])) if images else None
+
+
+def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[tuple[str, Dataset]]:
+    """The splits that DATA means, with what is wrong with single labels collected instead of raised.
+
+    Args:
+        data: a data-set YAML, with a split or without (then all that it has); a folder made by `synth` or of raws; or a
+            COCO JSON.
+        images: folder of the images of a COCO JSON.
+        limit: the first so many photos of each; 0 takes all.
+
+    Raises:
+        DataError: it is missing, or malformed as a whole.
+        UsageError: the arguments contradict each other.
+    """
+    if is_set_file(data):
+        config = read_config(data)
+        names = splits_of(config)
+        if not names:
+            return [(config.options.split, open_config(config, limit, strict=False))]
+        return [(name, open_set(Path(f"{config.path}:{name}"), limit, strict=False)) for name in names]
+    if not data.exists():
+        raise DataError(f"{data}: no such file or folder; give a folder, a COCO JSON with --images, or a data-set YAML")
+    if data.is_dir():
+        found = [data / LABELS_FILE] if (data / LABELS_FILE).is_file() else label_files(data)
+        if not found:
+            return [("", FolderRaws(data, limit))]
+        return [("" if len(found) == 1 else path.parent.name, _coco(path, path.parent, limit)) for path in found]
+    if images is None:
+        raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
+    return [("", _coco(data, images, limit))]
+
+
+def _coco(labels: Path, images: Path, limit: int) -> LabelledRaws:
+    options = SetOptions(labels=str(labels.resolve()), images=str(images.resolve()), annotations="coco")
+    return open_config(SetConfig(labels, "coco", images, options), limit, strict=False)
+
+
+def examine(
+    parts: Sequence[tuple[str, Dataset]],
+    class_names: Sequence[str],
+    known_by: str,
+    on_image: Callable[[str], None] = lambda name: None,
+) -> Examination:
+    """Looks at every image and label.
+
+    Args:
+        parts: split → data set.
+        class_names: of the detector.
+        known_by: its name.
+        on_image: called with each image's name, for progress.
+    """
+    found = Examination(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in parts))
+    hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    known_names = {canonical(name) for name in class_names}
+    total = sum(len(dataset.samples) for _, dataset in parts)
+    stride, number = max(1, total // SHOWN), 0
+    for split, dataset in parts:
+        found.splits[split] = found.splits.get(split, 0) + len(dataset.samples)
+        if isinstance(dataset, LabelledRaws):
+            found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
+        else:
+            found.findings += [Finding("bad label", split, text) for text in left_out(dataset).values()]
+        known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}
+        for sample in dataset.samples:
+            try:
+                facts, picture = _look_at(split, dataset, sample, known, number % stride == 0)
+                hashes[_content_hash(dataset, sample)].append((split, sample.name))
+            except Exception as error:  # whatever one file does to its reader, the others are looked at
+                found.findings.append(Finding("unreadable", split, skip_reason(sample.name, error)))
+            else:
+                found.images.append(facts)
+                found.tiles += [picture] if picture is not None and len(found.tiles) < SHOWN else []
+            number += 1
+            on_image(sample.name)
+    found.findings += _repeated(hashes)
+    _look_at_classes(found, parts, class_names)
+    for split in found.splits:
+        if not any(image.known or not found.labelled for image in found.images if image.split == split):
+            found.findings.append(Finding("nothing to learn from", split, _nothing(split, found.labelled)))
+    return found
+
+
+def _nothing(split: str, labelled: bool) -> str:
+    what = "no image with an object that the detector knows" if labelled else "no raw that can be read"
+    return f"{f'split {split}' if split else 'the data set'} has {what}"
+
+
+def _has_labels(dataset: Dataset) -> bool:
+    return not isinstance(dataset, FolderRaws) and not (
+        isinstance(dataset, LabelledRaws) and dataset.config.options.annotations == "none"
+    )
+
+
+def _path_of(dataset: Dataset, sample: Sample) -> Path:
+    return Path(sample.source.image.path if isinstance(dataset, LabelledRaws) else sample.source)
+
+
+def _content_hash(dataset: Dataset, sample: Sample) -> str:
+    with _path_of(dataset, sample).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _look_at(
+    split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool
+) -> tuple[ImageFacts, Tile | None]:
+    """The facts of one image, and its picture.
+
+    Raises:
+        AdaptiveISPError: it cannot be read, or is of another size than its labels say.
+    """
+    path = _path_of(dataset, sample)
+    if path.suffix.lower() in PHOTO_EXTENSIONS:
+        photo = read_photo(path)
+        width, height, level, sensor = photo.shape[2], photo.shape[1], _photo_level(photo), "photo, for train --light"
+        raw = None
+    else:
+        photo, raw = None, dataset.read(sample)
+        width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
+        level, sensor = raw_level(raw), raw.camera or f"unknown ({path.suffix.lower()})"
+    if sample.width and (width, height) != (sample.width, sample.height):
+        expected = f"{sample.width}x{sample.height}"
+        remedy = "correct them, or set scale-labels: true in a data-set YAML if only the resolution differs"
+        raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {expected}; {remedy}")
+    objects = [annotation for annotation in sample.annotations if not annotation.iscrowd]
+    facts = ImageFacts(
+        split,
+        sample.name,
+        width,
+        height,
+        sensor,
+        level,
+        len(objects),
+        sum(1 for annotation in objects if annotation.category_id in known),
+    )
+    if not with_picture:
+        return facts, None
+    return facts, _tile(dataset, sample, raw, photo, f"{width}x{height}, mean level {level:.2g}")
+
+
+def raw_level(raw: RawImage) -> float:
+    """Mean of the linear values between black (0) and white level (1), over all pixels and colours."""
+    tiles = [raw.data] if raw.pattern is None else [raw.data[i::2, j::2] for i in (0, 1) for j in (0, 1)]
+    total = sum(
+        float(np.clip((tile - np.float32(black)) / np.float32(raw.white_level - black), 0, 1).sum(dtype=np.float64))
+        for tile, black in zip(tiles, raw.black_level, strict=False)
+    )
+    return total / raw.data.size
+
+
+def _photo_level(photo: torch.Tensor) -> float:
+    """Mean linear value of an sRGB photo. Source: IEC 61966-2-1."""
+    linear = torch.where(photo <= 0.04045, photo / 12.92, ((photo + 0.055) / 1.055) ** 2.4)
+    return float(linear.double().mean())
+
+
+@torch.inference_mode()
+def _tile(dataset: Dataset, sample: Sample, raw: RawImage | None, photo: torch.Tensor | None, line: str) -> Tile:
+    """The image as auto-exposure shows it, since dark raws show nothing by themselves, with its labels."""
+    if raw is not None:
+        small = develop_at_size(raw, TILE_SIZE).small
+        rgb = to_uint8(AutoExposure().plan(small)[0].render(small)[0])
+    else:
+        assert photo is not None
+        rgb = to_uint8(photo)
+    width = sample.width or rgb.shape[1]
+    scale = rgb.shape[1] / width
+    boxes = [
+        (x * scale, y * scale, (x + w) * scale, (y + h) * scale) for x, y, w, h in (a.bbox for a in sample.annotations)
+    ]
+    names = [dataset.categories.get(annotation.category_id, "") for annotation in sample.annotations]
+    return Tile(draw_detections(rgb, boxes, names), sample.name, [line])
+
+
+def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
+    """Images with the same content: in one split they count twice, in two one is tested on what the other learned."""
+    findings = []
+    for places in hashes.values():
+        by_split: dict[str, list[str]] = defaultdict(list)
+        for split, name in places:
+            by_split[split].append(name)
+        for split, names in by_split.items():
+            if len(names) > 1:
+                text = f"{names[0]}: the same content as {', '.join(names[1:])}; remove all but one"
+                findings.append(Finding("duplicate", split, text))
+        if len(by_split) > 1:
+            where = ", ".join(f"{names[0]} in {split}" for split, names in by_split.items())
+            text = f"{where}: the same content in several splits; keep it in one"
+            findings.append(Finding("in several splits", next(iter(by_split)), text))
+    return findings
+
+
+def _look_at_classes(found: Examination, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
+    """Counts the objects of each class, and compares names."""
+    known_names = {canonical(name) for name in class_names}
+    counts: Counter[tuple[str, str | None]] = Counter()
+    for _, dataset in parts:
+        if isinstance(dataset, LabelledRaws):
+            counts.update({(name, target): dataset.counts[name] for name, target in dataset.mapping.items()})
+    found.classes = [
+        ClassFacts(name, target, count, target is not None and canonical(target) in known_names)
+        for (name, target), count in counts.most_common()
+    ]
+    for entry in found.classes:
+        if not entry.known and entry.target is not None and entry.count:
+            remedy = "name the detector's class under classes in a data-set YAML, or null to leave it out"
+            text = f"class {entry.name!r} ({entry.count} objects) is unknown to {found.known_by}; {remedy}"
+            found.findings.append(Finding("unknown class", "", text))
+    reasons = [(split, _why_unmatched(dataset, class_names)) for split, dataset in parts if found.labelled]
+    if reasons and all(reason for _, reason in reasons):
+        found.fatal = reasons[0][1]
+    else:
+        found.findings += [Finding("unusable classes", split, reason) for split, reason in reasons if reason]
+
+
+def _why_unmatched(dataset: Dataset, class_names: Sequence[str]) -> str:
+    """Why a detector cannot learn from a data set's classes, "" if it can."""
+    try:
+        map_classes(class_names, dataset.categories)
+    except DataError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,41 @@
+"""The command `doctor`: opens the data, shows progress and the summary, writes the files."""
+
+import argparse
+import sys
+
+from adaptiveisp.classes import COCO_80
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Examines a data set; the exit code says whether training may start."""
+    from tqdm import tqdm
+
+    from adaptiveisp.doctor import examine, open_parts
+    from adaptiveisp.doctor_page import summary, write_findings
+    from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.provenance import provenance
+
+    parts = open_parts(options.data, options.images, options.limit)
+    names, known_by, weights = COCO_80, "COCO's 80 classes", {}
+    if options.detector is not None:
+        from adaptiveisp.detectors import load_detector
+
+        detector = load_detector(options.detector)
+        names, known_by = tuple(detector.class_names), detector.name
+        weights = {detector.name: detector.weights_sha256}
+    out = prepare_output_folder(options.out, options.overwrite) if options.out is not None else None
+    total = sum(len(dataset.samples) for _, dataset in parts)
+    quiet = options.quiet or not sys.stderr.isatty()
+    with tqdm(total=total, desc="doctor", unit="image", disable=quiet, leave=False, dynamic_ncols=True) as bar:
+
+        def show(name: str) -> None:
+            bar.update()
+
+        found = examine(parts, names, known_by, show)
+    if out is not None:
+        write_findings(found, out, f"Data set {options.data}", provenance(0, weights))
+    if not options.quiet:
+        print(summary(found))
+        if out is not None:
+            print(f"page: {out / 'doctor.html'}")
+    return found.exit_code

@@ -151,7 +151,7 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "home = pathlib.Path(adaptiveisp.__file__).parent\n"
         f"assert home.is_relative_to({str(tmp_path)!r}), home\n"
         "for name in ('py.typed', 'templates/report.html.j2', 'templates/doctor.html.j2', 'templates/style.css.j2', "
-        "'pipelines/night.json', "
+        "'pipelines/night.json', 'pretrained/coco-adaptive.safetensors', 'pretrained/coco-fast.md', "
         "'detectors/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli import main\n"

@@ -55,7 +55,8 @@ def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, caps
     dng(tmp_path / "in" / "deep" / "b.dng", 2)
     assert (
         adaptiveisp(
-            "run", "in", "--out", "out", "--detector", RED, "--size", 64, "--save-steps", "--save-params", "--full"
+            *("run", "in", "--out", "out", "--policy", "auto-exposure", "--detector", RED, "--size", 64),
+            *("--save-steps", "--save-params", "--full"),
         )
         == 0
     )

@@ -230,7 +230,7 @@ class AdaptiveISP:
     @classmethod
     def from_pretrained(
         cls, name: str = DEFAULT_POLICY, detector: str | Detector = "yolov3-tiny", **settings: Any
-    ) -> Self:
+    ) -> "AdaptiveISP":
         """A policy that is shipped, in front of a detector.
 
         Args:

@@ -77,7 +77,7 @@ class SequenceConfig:
     last_temperature: float = 1.0
     entropy_bonus: float = 0.0
     averaging: float = 0.995
-    sequence_averaging: float = 0.98
+    sequence_averaging: float = 0.995
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
@@ -150,6 +150,7 @@ FAST = replace(
     rate=1e-4,
     line_rate=0.01,
     sequence_rate=1e-3,
+    sequence_averaging=0.98,
 )
 """For a warm start from a run of `ADAPTIVE`: what costs more than it gives is left out."""
 

@@ -28,8 +28,8 @@ METHODS_HELP = (
     "random_search (the best of random pipelines)"
 )
 PRESETS_HELP = (
-    "cpu, paper or released; for sequence: adaptive, fast (after a warm start), one-sequence or pos; for the baselines: "
-    "raw or auto-exposure"
+    "cpu, paper or released; for sequence: adaptive, fast (after a warm start), one-sequence or pos; for the "
+    "baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"

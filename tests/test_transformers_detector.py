@@ -72,7 +72,7 @@ def test_loss_and_gradient_are_the_librarys(detector: Any, library: Any, pixel_v
 def test_loss_without_objects_is_the_librarys(
     detector: Any, library: Any, pixel_values: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The library's matching cannot be asked about no objects at all; told that nothing matches, it gives a loss."""
+    """Its matching is told that nothing matches, so that only the terms of the loss are left."""
     from transformers.loss import loss_deformable_detr, loss_for_object_detection, loss_rt_detr
 
     none = torch.zeros(0, dtype=torch.int64)

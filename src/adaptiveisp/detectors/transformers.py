@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
 from adaptiveisp.detectors.transformers_folder import (
@@ -86,8 +85,7 @@ class TransformersDetector(nn.Module):
     def forward(self, image: Image) -> tuple[Float[Tensor, "batch n c"], Float[Tensor, "batch n 4"]]:
         """Class logits and boxes (centre x and y, width, height; 1 = the image's side) of every query."""
         self._check(image)
-        with _ordinary_tensors():
-            output = self.model(pixel_values=self._normalised(image))
+        output = self.model(pixel_values=self._normalised(image))
         return output.logits.float(), output.pred_boxes.float()
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
@@ -111,8 +109,7 @@ class TransformersDetector(nn.Module):
                 last = len(self.class_names) - 1
                 raise DetectorError(f"a target has a label outside 0 to {last}; map the data set's classes first")
             labels.append({"class_labels": label, "boxes": xyxy_to_cxcywh(target.boxes.to(side) / side)})
-        with _ordinary_tensors():
-            losses: Tensor = self.model(pixel_values=self._normalised(image), labels=labels).loss
+        losses: Tensor = self.model(pixel_values=self._normalised(image), labels=labels).loss
         return losses
 
     @torch.no_grad()
@@ -190,17 +187,16 @@ def _loss_per_image(
             if not bool(boxes.isfinite().all()):  # the matching raises an error where other detectors give NaN
                 losses.append(boxes.sum() * torch.nan)
                 continue
-            with _EmptyViews():
-                loss, _, _ = criterion(
-                    _one(logits, number),
-                    [label],
-                    device,
-                    boxes,
-                    config,
-                    _one(outputs_class, number, layer_dim),
-                    _one(outputs_coord, number, layer_dim),
-                    **{key: _one(value, number) for key, value in others.items()},
-                )
+            loss, _, _ = criterion(
+                _one(logits, number),
+                [label],
+                device,
+                boxes,
+                config,
+                _one(outputs_class, number, layer_dim),
+                _one(outputs_coord, number, layer_dim),
+                **{key: _one(value, number) for key, value in others.items()},
+            )
             losses.append(loss.reshape(()))
     return torch.stack(losses), None, None
 
@@ -208,30 +204,6 @@ def _loss_per_image(
 def _one(value: Any, number: int, dim: int = 0) -> Any:
     """The part of image `number` in float32, batch dimension kept; what is no tensor belongs to all images."""
     return value.narrow(dim, number, 1).float() if isinstance(value, Tensor) else value
-
-
-class _EmptyViews(TorchFunctionMode):
-    """Infers a length of -1 in `view` of an empty tensor as 0.
-
-    Torch refuses to guess it, and the library's matching asks for it where an image has no objects.
-    """
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.view and args[0].numel() == 0:
-            args = (args[0], *(0 if size == -1 else size for size in args[1:]))
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _ordinary_tensors() -> Iterator[None]:
-    """Leaves inference mode, with gradients on or off as they are.
-
-    The library keeps anchors and position codes from one call to the next. Made in inference mode, they could not serve
-    a later call that needs gradients.
-    """
-    with_gradients = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.set_grad_enabled(with_gradients):
-        yield
 
 
 def load_transformers(folder: Path, name: str | None = None) -> TransformersDetector:

@@ -180,29 +180,28 @@ def _loss_per_image(
     """The library's loss function `criterion` for each image alone; the other arguments are what networks give it."""
     losses = []
     layer_dim = int(layers_first)
-    # Under autocast the network works in half precision; the loss and the matching (in scipy) must not.
-    with torch.autocast(logits.device.type, enabled=False):
-        for number, label in enumerate(labels):
-            boxes = _one(pred_boxes, number)
-            if not bool(boxes.isfinite().all()):  # the matching raises an error where other detectors give NaN
-                losses.append(boxes.sum() * torch.nan)
-                continue
-            loss, _, _ = criterion(
-                _one(logits, number),
-                [label],
-                device,
-                boxes,
-                config,
-                _one(outputs_class, number, layer_dim),
-                _one(outputs_coord, number, layer_dim),
-                **{key: _one(value, number) for key, value in others.items()},
-            )
-            losses.append(loss.reshape(()))
+    for number, label in enumerate(labels):
+        boxes = _one(pred_boxes, number)
+        if not bool(boxes.isfinite().all()):  # the matching raises an error where other detectors give NaN
+            losses.append(boxes.sum() * torch.nan)
+            continue
+        loss, _, _ = criterion(
+            _one(logits, number),
+            [label],
+            device,
+            boxes,
+            config,
+            _one(outputs_class, number, layer_dim),
+            _one(outputs_coord, number, layer_dim),
+            **{key: _one(value, number) for key, value in others.items()},
+        )
+        losses.append(loss.reshape(()))
     return torch.stack(losses), None, None
 
 
 def _one(value: Any, number: int, dim: int = 0) -> Any:
-    """The part of image `number` in float32, batch dimension kept; what is no tensor belongs to all images."""
+    """The part of image `number`, batch dimension kept; what is no tensor belongs to all images."""
+    # Under autocast the network works in half precision; the loss and the matching, which is scipy's, must not.
     return value.narrow(dim, number, 1).float() if isinstance(value, Tensor) else value
 
 

@@ -89,6 +89,19 @@ def test_loss_without_objects_is_the_librarys(
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4) and loss > 0
 
 
+def test_loss_of_a_half_precision_network_is_computed_in_float32(tmp_path: Path) -> None:
+    from transformers.loss.loss_utils import ForObjectDetectionLoss
+
+    detector: Any = load_detector(write_model(tmp_path / "yolos", "yolos"))
+    image = image_of(photo())
+    with torch.autocast("cpu", torch.bfloat16):
+        (loss,) = detector.loss(image, [Targets(BOXES, LABELS)])
+        logits, boxes = detector(image)
+    labels = [{"class_labels": LABELS, "boxes": IN_UNITS}]
+    expected, _, _ = ForObjectDetectionLoss(logits, labels, "cpu", boxes, detector.model.config)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_detections_are_the_librarys(folder: Path, detector: Any, library: Any, pixel_values: Any) -> None:
     with torch.no_grad():
         output = library(pixel_values)

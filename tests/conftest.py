@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; read when huggingface_hub is imported
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 

@@ -32,7 +32,10 @@ PRESETS_HELP = (
     "baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
-DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
+DETECTOR_HELP = (
+    "a name of `weights list`, a .weights file with its .cfg beside it, a Hugging Face model folder or "
+    "organisation/model, or my_pkg.my_file:load"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adaptiveisp.classes import COCO_80
-from adaptiveisp.errors import DetectorError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError
 from adaptiveisp.types import Detector
 from adaptiveisp.weights import require_weights
 
@@ -28,7 +28,13 @@ def _yolov3_tiny() -> Detector:
 DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
-REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file or my_pkg.my_file:load"
+REMEDY = (
+    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a Hugging Face model folder (with config.json), "
+    "or my_pkg.my_file:load"
+)
+
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+"""A model of the Hugging Face hub, `organisation/model`, if it is no path; a revision may follow."""
 
 
 def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detector:
@@ -37,7 +43,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     Args:
         spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
             else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
+            COCO's 80; or a folder of Hugging Face's transformers, or `organisation/model` of its hub, see
+            `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
             (it gets `device=` if it takes such an argument).
         device: where it runs.
 
@@ -54,8 +61,12 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)
+    elif os.path.isfile(os.path.join(text, "config.json")):
+        detector = _from_transformers(Path(text))
     elif os.path.exists(text):
         raise DetectorError(f"{text}: is no detector; {REMEDY}")
+    elif HUB_NAME.fullmatch(text) and not _has_extension(text):
+        detector = _from_hub(text)
     elif _looks_like_a_file(text):
         raise DetectorError(f"{text}: no such file; {REMEDY}")
     else:
@@ -80,6 +91,22 @@ def _from_weights_file(weights: Path) -> Detector:
             f"or name the weights like one that is shipped ({shipped})"
         )
     return load_darknet(cfg, weights, _class_names(weights.with_suffix(".names")), weights.stem)
+
+
+def _from_transformers(folder: Path, name: str | None = None) -> Detector:
+    from adaptiveisp.detectors.transformers import load_transformers
+
+    return load_transformers(folder, name)
+
+
+def _from_hub(name: str) -> Detector:
+    from adaptiveisp.detectors.transformers_folder import fetch_transformers
+
+    try:
+        folder = fetch_transformers(name)
+    except AdaptiveISPError as error:
+        raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
+    return _from_transformers(folder, name)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
@@ -117,7 +144,11 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
 
 def _looks_like_a_file(text: str) -> bool:
     """Whether a detector of this name must have been meant as a path: it has a folder, or ends like `.onnx`."""
-    return os.sep in text or "/" in text or re.search(r"\.[A-Za-z]\w*$", text) is not None
+    return os.sep in text or "/" in text or _has_extension(text)
+
+
+def _has_extension(text: str) -> bool:
+    return re.search(r"\.[A-Za-z]\w*$", text) is not None
 
 
 def _check_facts(detector: Detector, text: str) -> None:

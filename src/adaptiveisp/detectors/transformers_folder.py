@@ -1,0 +1,132 @@
+"""What a model folder of Hugging Face's transformers holds, and how one comes from the hub.
+
+Source: the files that `save_pretrained` of the library transformers writes.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adaptiveisp.errors import DetectorError
+from adaptiveisp.extras import import_extra
+
+EXTRA = "transformers"
+CONFIG, PREPROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
+"""Lists the files of weights that are split over several."""
+
+
+class Pixels(NamedTuple):
+    """How the network wants its pixels: (image · scale - mean) / std, `image` in [0, 1]."""
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def fetch_transformers(name: str) -> Path:
+    """The local folder of a model of the Hugging Face hub, fetched unless it is cached; weights as safetensors only.
+
+    Args:
+        name: `organisation/model` or `organisation/model@revision`.
+
+    Raises:
+        DetectorError: there is none of that name, or it cannot be reached.
+        AdaptiveISPError: huggingface_hub is not installed.
+    """
+    hub = import_extra("huggingface_hub", EXTRA)
+    repository, _, revision = name.partition("@")
+    wanted = [CONFIG, PREPROCESSOR, INDEX, "model*.safetensors"]
+    try:
+        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+    # From a wrong name over a refused licence to a broken connection: dozens of kinds of several libraries.
+    except Exception as error:
+        raise DetectorError(
+            f"{name}: cannot be fetched from the Hugging Face hub ({reason_of(error)}); check name and network, "
+            "or copy the model's folder here and give its path"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object that a JSON file of a model folder holds.
+
+    Raises:
+        DetectorError: it is missing or wrong.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DetectorError(
+            f"{path}: no such file; save model and image processor there with save_pretrained of transformers"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DetectorError(f"{path}: cannot be read as JSON; get the file again") from error
+    if not isinstance(content, dict):
+        raise DetectorError(f"{path}: holds no JSON object; get the file again")
+    return content
+
+
+def read_pixels(path: Path) -> Pixels:
+    """What preprocessor_config.json says of pixel values; what it says of sizes and padding does not count.
+
+    Raises:
+        DetectorError: it is missing or wrong.
+    """
+    facts = read_json(path)
+    # As the library does: code values, times `rescale_factor` (if `do_rescale`), then normalised (if `do_normalize`).
+    factor = facts.get("rescale_factor", 1 / 255) if facts.get("do_rescale", True) else 1.0
+    mean, std = facts.get("image_mean"), facts.get("image_std")
+    if facts.get("do_normalize") is False:
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    try:
+        pixels = Pixels(255.0 * float(factor), tuple(map(float, mean or ())), tuple(map(float, std or ())))
+    except (TypeError, ValueError):
+        pixels = Pixels(0.0, (), ())
+    if pixels.scale <= 0 or len(pixels.mean) != 3 or len(pixels.std) != 3 or min(pixels.std) <= 0:
+        raise DetectorError(
+            f"{path}: must say do_normalize: false, or else give three numbers each as image_mean and image_std "
+            "(above 0), and a rescale_factor above 0; get the file again"
+        )
+    return pixels
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights, in the order of their names.
+
+    Raises:
+        DetectorError: some are missing, or there are only pickles.
+    """
+    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        names = read_json(folder / INDEX).get("weight_map")
+        if not isinstance(names, dict) or not all(isinstance(n, str) and Path(n).name == n for n in names.values()):
+            raise DetectorError(f"{folder / INDEX}: its weight_map must name files beside it; get the folder again")
+        files = [folder / name for name in sorted(set(names.values()))]
+    else:
+        files = [folder / WEIGHTS]
+    missing = [path for path in files if not path.is_file()]
+    if not missing and files:
+        return files
+    pickles = sorted(path.name for pattern in ("pytorch_model*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    if pickles:
+        raise DetectorError(
+            f"{folder}: has its weights only as a pickle ({pickles[0]}), which can run code and is not read; where you "
+            "trust it, convert it: transformers.AutoModelForObjectDetection.from_pretrained(OLD).save_pretrained(NEW)"
+        )
+    raise DetectorError(f"{folder}: has no {missing[0].name if missing else WEIGHTS}; give a folder with all weights")
+
+
+def hash_of(files: list[Path]) -> str:
+    """The SHA-256 of the files one after the other, hexadecimal."""
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def reason_of(error: Exception) -> str:
+    """Kind and first line of a library's error."""
+    first = next(iter(str(error).splitlines()), "").strip().rstrip(".")
+    return f"{type(error).__name__}: {first[:200]}".rstrip(": ")

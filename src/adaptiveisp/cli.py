@@ -25,7 +25,7 @@ PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, one-sequence or pos; for the baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
-DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
+DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, an .onnx file, my_pkg.my_file:load"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

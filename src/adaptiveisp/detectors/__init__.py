@@ -28,7 +28,7 @@ def _yolov3_tiny() -> Detector:
 DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
-REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file or my_pkg.my_file:load"
+REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights or an .onnx file, or my_pkg.my_file:load"
 
 
 def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detector:
@@ -37,8 +37,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     Args:
         spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
             else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
-            (it gets `device=` if it takes such an argument).
+            COCO's 80; or an `.onnx` file, see `onnx_file.load_onnx`; or `my_pkg.my_file:load`, a callable found from
+            the current folder that returns a `Detector` (it gets `device=` if it takes such an argument).
         device: where it runs.
 
     Raises:
@@ -51,6 +51,10 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         detector = DETECTORS[text]()
     elif text.endswith(".weights"):
         detector = _from_weights_file(Path(text))
+    elif text.endswith(".onnx") and os.path.isfile(text):
+        from adaptiveisp.detectors.onnx_file import load_onnx
+
+        detector = load_onnx(Path(text), device)
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)

@@ -99,7 +99,7 @@ def find_layout(facts: Facts, values: Values, height: int, width: int, model: Pa
     found = [
         Layout(decode, outputs, names, sidecar.boxes == "normalised", sidecar.strides)
         for decode in decodes
-        for outputs in _readings(decode, chosen, len(names), bool(declared))
+        for outputs in _readings(decode, chosen, len(names), bool(declared), bool(sidecar.decode))
     ]
     said = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
     amount = f"{len(names)} classes" if facts.names else "80 classes (no names are known)"
@@ -138,12 +138,14 @@ def _check_unit(layout: Layout, values: Values, height: int, width: int, facts: 
         )
 
 
-def _readings(decode: Decode, values: Values, classes: int, declared: bool) -> Iterator[tuple[str, ...]]:
-    """The outputs by which a decode can be fed."""
+def _readings(decode: Decode, values: Values, classes: int, declared: bool, sure: bool) -> Iterator[tuple[str, ...]]:
+    """The outputs by which a decode can be fed; whether they, and the decode, were named."""
     if decode in ("yolo", "yolox", "yolo-no-objectness"):
-        width = classes + (4 if decode == "yolo-no-objectness" else 5)
+        columns, axis = _columns(decode, classes)
         for name, value in values.items():
-            if value.ndim == 3 and width in value.shape[1:] and value.is_floating_point():
+            # Only who says the decode may have them along the other axis: 4 + c and 5 + c are easily mistaken.
+            axes = (1, 2) if sure else (axis,)
+            if value.ndim == 3 and columns in [value.shape[a] for a in axes] and value.is_floating_point():
                 yield (name,)
     elif decode in ("detr", "detr-sigmoid"):
         width = classes + (decode == "detr")
@@ -155,6 +157,11 @@ def _readings(decode: Decode, values: Values, classes: int, declared: bool) -> I
                 yield logits, boxes
     else:
         yield from _box_readings(values, declared)
+
+
+def _columns(decode: Decode, classes: int) -> tuple[int, int]:
+    """How many columns a `yolo` output has, and along which axis exports lay them out."""
+    return (classes + 4, 1) if decode == "yolo-no-objectness" else (classes + 5, 2)
 
 
 def _box_readings(values: Values, declared: bool) -> Iterator[tuple[str, ...]]:
@@ -201,10 +208,8 @@ def decode_outputs(layout: Layout, values: Values, height: int, width: int) -> l
         logits = first.float()
         scores = logits.softmax(-1)[..., :-1] if layout.decode == "detr" else logits.sigmoid()
         return [Predictions(*three) for three in zip(corners, scores, logits, strict=True)]
-    columns = len(layout.names) + (4 if layout.decode == "yolo-no-objectness" else 5)
-    # Exports lay the columns out along the last axis, but those without objectness along the one before.
-    natural = 1 if layout.decode == "yolo-no-objectness" else 2
-    axis = natural if first.shape[natural] == columns else 3 - natural
+    columns, axis = _columns(layout.decode, len(layout.names))
+    axis = axis if first.shape[axis] == columns else 3 - axis
     rows = first.float() if axis == 2 else first.float().transpose(1, 2)
     boxes = _off_the_grid(rows[..., :4], layout.strides, height, width) if layout.decode == "yolox" else rows[..., :4]
     scores = rows[..., 4:] if layout.decode == "yolo-no-objectness" else rows[..., 4:5] * rows[..., 5:]

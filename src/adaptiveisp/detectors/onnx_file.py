@@ -171,7 +171,7 @@ class OnnxDetector(nn.Module):
             missing = size - len(part) if self.batch else 0
             yield (torch.cat((part, part.new_zeros(missing, *part.shape[1:]))) if missing else part), len(part)
 
-    def _input(self, image: Image) -> tuple[Image, Place]:
+    def _input(self, image: Image) -> tuple[Float[Tensor, "batch 3 tall wide"], Place]:
         """The images as the model takes them: resized and padded to its size, in its order and range of values."""
         height, width = image.shape[2:]
         tall, wide = self.fixed or (height, width)
@@ -221,7 +221,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     """
     model, digest = read_model(path)
     facts = read_facts(path, {entry.key: entry.value for entry in model.metadata_props})
-    session = Session(path, torch.device(device), facts.sidecar.input)
+    session = Session(path, model, torch.device(device), facts.sidecar.input)
     if bool(session.height) != bool(session.width) and facts.size is None:
         raise DetectorError(f"{path}: only one side of its input is fixed; declare size: in {facts.path.name}")
     detector = OnnxDetector(path, session, facts, Layout("yolo", ()), digest)

@@ -25,7 +25,8 @@ class Session:
     """A model in onnxruntime.
 
     Args:
-        path: the file.
+        path: the file, for errors.
+        model: the `onnx.ModelProto` with all its data.
         device: where it is to run; a device that onnxruntime has no provider for falls back to the CPU.
 
     Attributes:
@@ -40,7 +41,7 @@ class Session:
         DetectorError: onnxruntime cannot run it, or its input is no batch of RGB images.
     """
 
-    def __init__(self, path: Path, device: torch.device, image: str):
+    def __init__(self, path: Path, model: Any, device: torch.device, image: str):
         runtime = import_extra("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -49,8 +50,9 @@ class Session:
         if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
             wanted.insert(0, "CUDAExecutionProvider")
         try:
-            self.session = runtime.InferenceSession(str(path), options, providers=wanted)
-        except Exception as error:  # onnxruntime's own kinds have no common base
+            self.session = runtime.InferenceSession(model.SerializeToString(), options, providers=wanted)
+        # Its kinds have no common base; protobuf's refuse more than 2 GB.
+        except Exception as error:
             raise DetectorError(f"{path}: onnxruntime cannot load it ({reason_of(error)}); export it again") from error
         self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
         inputs = {entry.name: entry for entry in self.session.get_inputs()}

@@ -39,7 +39,7 @@ class Sidecar:
     """
 
     decode: Decode | Literal[""] = ""
-    names: str | tuple[str, ...] | Mapping[str, str] = ""
+    names: str | tuple[str, ...] | Mapping[Any, str] = ""
     size: int | tuple[int, ...] = ()
     stride: int = 0
     scale: float = 1.0
@@ -124,7 +124,7 @@ def _read_sidecar(path: Path) -> Sidecar:
     return sidecar
 
 
-def _names(given: str | tuple[str, ...] | Mapping[str, str] | Mapping[int, str], origin: Path) -> tuple[str, ...]:
+def _names(given: str | tuple[str, ...] | Mapping[Any, str], origin: Path) -> tuple[str, ...]:
     """Class names from a list, a mapping of numbers, or a file beside `origin`."""
     if isinstance(given, str):
         path = origin.parent / given

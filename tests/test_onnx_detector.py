@@ -20,7 +20,7 @@ from adaptiveisp.cli import main  # noqa: E402
 from adaptiveisp.detectors import load_detector  # noqa: E402
 from adaptiveisp.detectors.onnx_file import OnnxDetector  # noqa: E402
 from adaptiveisp.detectors.onnx_session import Session  # noqa: E402
-from adaptiveisp.detectors.set_loss import decoded_loss  # noqa: E402
+from adaptiveisp.detectors.set_loss import decoded_loss, detr_loss  # noqa: E402
 from adaptiveisp.errors import DetectorError  # noqa: E402
 from adaptiveisp.types import Detections, Detector, Targets  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
@@ -534,3 +534,47 @@ def test_an_exported_darknet_detects_the_same(tmp_path: Path, tiny_weights: Path
         assert len(found.labels) == len(expected.labels) > 0
         torch.testing.assert_close(found.scores, expected.scores, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_detr_has_the_loss_and_gradient_of_the_original(tmp_path: Path) -> None:
+    """With random weights, against transformers' own network."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    backbone = transformers.ResNetConfig(
+        embedding_size=16, hidden_sizes=[16, 32, 32, 32], depths=[1] * 4, layer_type="basic", out_features=["stage4"]
+    )
+    small: dict[str, Any] = dict.fromkeys(("encoder_layers", "decoder_layers"), 1)
+    small |= dict.fromkeys(("encoder_ffn_dim", "decoder_ffn_dim"), 64)
+    small |= dict.fromkeys(("encoder_attention_heads", "decoder_attention_heads", "num_labels"), 2)
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, backbone=None, backbone_config=backbone, d_model=32, num_queries=10, **small
+    )
+    net = transformers.DetrForObjectDetection(config).eval()
+
+    class Outputs(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+            found = self.net(pixel_values=image)
+            return found.logits, found.pred_boxes
+
+    names = {"input_names": ["image"], "output_names": ["logits", "pred_boxes"]}
+    example = (torch.rand(1, 3, 96, 96),)
+    outputs = Outputs().eval()  # the exporter puts back whatever mode it finds
+    torch.onnx.export(outputs, example, str(tmp_path / "detr.onnx"), dynamo=False, opset_version=17, **names)
+    detector = load(tmp_path / "detr.onnx", f"names: [cup, person]\n{NO_NORM}")
+    assert detector.layout.decode == "detr" and detector.differentiable, detector.not_differentiable_because
+    wanted = Targets(torch.tensor([[10.0, 10, 50, 60], [30, 5, 90, 40]]), torch.tensor([1, 0]))
+    leaf, own = image(1, 96, 96).requires_grad_(), image(1, 96, 96).requires_grad_()
+    logits, boxes = outputs(own)
+    expected = detr_loss(logits[0], boxes[0], Targets(wanted.boxes / 96, wanted.labels), sigmoid=False)
+    found = detector.loss(leaf, [wanted])[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    expected.backward()
+    found.backward()
+    assert own.grad is not None and leaf.grad is not None
+    torch.testing.assert_close(leaf.grad, own.grad, rtol=1e-2, atol=1e-2 * float(own.grad.abs().max()))

@@ -1,5 +1,6 @@
 """ONNX operators in PyTorch against onnxruntime, one by one, and whole exported networks."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -16,6 +17,7 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 from adaptiveisp.detectors.onnx_graph import SUPPORTED, ConversionError, OnnxGraph, verified  # noqa: E402
 from adaptiveisp.errors import DetectorError  # noqa: E402
+from tests.conftest import REPOSITORY  # noqa: E402
 
 Array = NDArray[Any]
 RANDOM = np.random.default_rng(0)
@@ -377,3 +379,9 @@ def test_an_operator_that_fails_is_named() -> None:
     model = simple(node("Reshape", ["image", "s"], ["y"], name="here"), constants={"s": whole(5, 5)})
     with pytest.raises(DetectorError, match=r"operator Reshape \(here\): .*invalid"):
         OnnxGraph(model)(IMAGE)
+
+
+def test_the_document_lists_every_operator() -> None:
+    text = "".join(path.read_text() for path in sorted((REPOSITORY / "docs").glob("detectors*.md")))
+    (block,) = re.findall(r"among these:\n\n((?:>.*\n)+)", text)
+    assert sorted(block.replace(">", " ").split()) == sorted(SUPPORTED)

@@ -153,7 +153,7 @@ def _readings(decode: Decode, values: Values, classes: int, declared: bool, sure
         for logits, boxes in pairs:
             a, b = values[logits], values[boxes]
             fits = a.ndim == 3 and a.shape[2] == width and b.shape == (*a.shape[:2], 4)
-            if fits and _within_one(b) and (declared or not _within_one(a)):
+            if fits and _within_one(b) and (declared or not _are_scores(a)):
                 yield logits, boxes
     else:
         yield from _box_readings(values, declared)
@@ -182,6 +182,10 @@ def _box_readings(values: Values, declared: bool) -> Iterator[tuple[str, ...]]:
 
 def _within_one(values: Tensor) -> bool:
     return bool(((values >= -1e-3) & (values <= 1 + 1e-3)).all())
+
+
+def _are_scores(values: Tensor) -> bool:
+    return bool(((values >= 0) & (values <= 1)).all())
 
 
 def _is_table(value: Tensor) -> bool:

@@ -33,7 +33,7 @@ PRESETS_HELP = (
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = (
-    "a name of `weights list`, a .weights file with its .cfg beside it, a Hugging Face model folder or "
+    "a name of `weights list`, a .weights file with its .cfg beside it, an .onnx file, a Hugging Face model folder or "
     "organisation/model, or my_pkg.my_file:load"
 )
 

@@ -12,7 +12,7 @@ from adaptiveisp.datasets import Dataset, is_set_file, open_dataset, open_unlabe
 from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.files import write_text
 from adaptiveisp.framecache import open_cache
-from adaptiveisp.methods import find_method
+from adaptiveisp.methods import METHODS, find_method
 from adaptiveisp.settings import as_yaml, changed, require
 from adaptiveisp.stream import PhotoStream, RawStream, Stream
 from adaptiveisp.teacher import Teacher
@@ -130,6 +130,21 @@ def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tup
     """
     options = changed(TrainOptions(), train, origin)
     return options, make_settings(options.method, options.preset, settings, origin)
+
+
+def check_gradients(method: str, detector: Detector) -> None:
+    """Refuses a method that would learn nothing, since the detector's loss has no gradient.
+
+    Raises:
+        UsageError: names the methods that need none.
+    """
+    if find_method(method).needs_gradients and not getattr(detector, "differentiable", True):
+        reason = getattr(detector, "not_differentiable_because", "") or "it says so itself"
+        others = ", ".join(name for name, other in METHODS.items() if not other.needs_gradients)
+        raise UsageError(
+            f"method {method}: needs the gradient of the detector's loss, and {detector.name} has none ({reason}); "
+            f"choose a method that needs none ({others}), or another detector"
+        )
 
 
 def open_stream(options: TrainOptions, settings: Any, detector: Detector, teacher: Labeller | None = None) -> Stream:

@@ -42,6 +42,7 @@ from adaptiveisp.runlog import RunLog
 from adaptiveisp.runsetup import (
     CONFIG,
     TrainOptions,
+    check_gradients,
     open_dev,
     open_stream,
     open_teacher,
@@ -113,12 +114,14 @@ class Run:
 
     Raises:
         DataError: the images or their labels cannot be used.
+        UsageError: the method needs gradients that the detector's loss does not have.
     """
 
     def __init__(
         self, folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: Mapping[str, Any]
     ):
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
+        check_gradients(options.method, detector)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector)
         self.stream = open_stream(options, settings, detector, self.teacher)

@@ -194,6 +194,9 @@ class Detector(Protocol):
         class_names: names of its labels, index = label.
         stride: the input's height and width must be multiples of this.
         weights_sha256: hash of the weights file, for provenance ("" if made in memory).
+
+    A detector whose loss has no gradient says so by two more: `differentiable`, False, and
+    `not_differentiable_because`, text. It serves evaluation and the methods that need no gradient.
     """
 
     name: str

@@ -29,8 +29,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (
-    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a Hugging Face model folder (with config.json), "
-    "or my_pkg.my_file:load"
+    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, an .onnx file, a Hugging Face model folder (with "
+    "config.json), or my_pkg.my_file:load"
 )
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
@@ -43,9 +43,9 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     Args:
         spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
             else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or a folder of Hugging Face's transformers, or `organisation/model` of its hub, see
-            `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
-            (it gets `device=` if it takes such an argument).
+            COCO's 80; or an `.onnx` file, see `onnx_file.load_onnx`; or a folder of Hugging Face's transformers, or
+            `organisation/model` of its hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the
+            current folder that returns a `Detector` (it gets `device=` if it takes such an argument).
         device: where it runs.
 
     Raises:
@@ -58,6 +58,10 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         detector = DETECTORS[text]()
     elif text.endswith(".weights"):
         detector = _from_weights_file(Path(text))
+    elif text.endswith(".onnx") and os.path.isfile(text):
+        from adaptiveisp.detectors.onnx_file import load_onnx
+
+        detector = load_onnx(Path(text), device)
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)

@@ -10,8 +10,10 @@ METHODS: dict[str, Method] = {
     "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
     "sequence": Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner),
     "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
-    "cma_es": Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs),
-    "random_search": Method(random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch),
+    "cma_es": Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs, needs_gradients=False),
+    "random_search": Method(
+        random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch, needs_gradients=False
+    ),
 }
 """Every method by its name."""
 

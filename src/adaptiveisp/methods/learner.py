@@ -87,11 +87,13 @@ class Method:
         settings: the dataclass of its settings.
         presets: named settings; the first is the default.
         learner: makes a learner of (settings, stream, detector, budget in passes, seed).
+        needs_gradients: whether it learns from the gradient of the detector's loss.
     """
 
     settings: type[Any]
     presets: dict[str, Any]
     learner: Callable[[Any, Stream, Detector, int, int], Learner]
+    needs_gradients: bool = True
 
 
 class NonFiniteLossError(AdaptiveISPError):

@@ -11,6 +11,7 @@ from torch import nn
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.types import Detections, Detector, Targets
 from tests.darknet_cfg import write_mixed
+from tests.onnx_models import network
 from tests.transformers_models import KINDS, write_model
 
 
@@ -28,6 +29,7 @@ def transformers(kind: str) -> Callable[[Path], Detector]:
 ADAPTERS: dict[str, Callable[[Path], Detector]] = {
     "darknet": darknet,
     "own callable": lambda folder: load_detector("examples.own_detector:load"),
+    "onnx": lambda folder: load_detector(network(folder / "net.onnx")),
     **{kind: transformers(kind) for kind in KINDS},
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""

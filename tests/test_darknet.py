@@ -14,6 +14,7 @@ from adaptiveisp.classes import COCO_80
 from adaptiveisp.detectors import DETECTORS, load_detector
 from adaptiveisp.detectors.darknet import CFG_FOLDER, Darknet, load_darknet
 from adaptiveisp.detectors.darknet_layers import MaxPool, read_cfg
+from adaptiveisp.detectors.yolo_detector import YoloDetector
 from adaptiveisp.errors import DetectorError, UsageError, WeightsError
 from adaptiveisp.types import Detector, Targets
 from adaptiveisp.weights import WEIGHTS, weights_path
@@ -356,7 +357,7 @@ def test_a_missing_cfg_and_wrong_names_are_refused(tmp_path: Path, mixed_files: 
         load_darknet(*mixed_files, ("a", "b", "c"), "x")
     with pytest.raises(DetectorError, match="v9: no such decode"):
         # Unwrapped, so that the check of types does not answer first.
-        inspect.unwrap(Darknet.__init__)(Darknet.__new__(Darknet), mixed_files[0], NAMES, "x", "v9")
+        inspect.unwrap(YoloDetector.__init__)(YoloDetector.__new__(YoloDetector), "x", NAMES, "v9", "")
 
 
 # ---------------------------------------------------------------- load_detector

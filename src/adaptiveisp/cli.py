@@ -25,7 +25,10 @@ PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, one-sequence or pos; for the baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
-DETECTOR_HELP = "a name of `weights list`, a .weights file with its .cfg beside it, or my_pkg.my_file:load"
+DETECTOR_HELP = (
+    "a name of `weights list`, a .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt or the .safetensors it "
+    "was imported to, or my_pkg.my_file:load"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -287,11 +290,14 @@ def _add_bench(commands: Any) -> None:
 def _add_import(commands: Any) -> None:
     parser = commands.add_parser(
         "import",
-        help="released checkpoint → policy file",
-        description="Turns a checkpoint of the released AdaptiveISP code into a policy file for run and eval.",
+        help="released checkpoint → policy file; YOLO .pt → detector file",
+        description="Turns a checkpoint of the released AdaptiveISP code into a policy file, or one of the YOLOv3 or "
+        "YOLOv5 repository into a detector file; what it is shows in its content, none of which is run.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .pth with agent_model and value_model")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="policy file to write")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a .pth with agent_model and value_model, or a YOLO .pt"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command="import_checkpoint")
 

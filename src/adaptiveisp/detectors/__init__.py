@@ -28,7 +28,7 @@ def _yolov3_tiny() -> Detector:
 DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
-REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file or my_pkg.my_file:load"
+REMEDY = f"known: {', '.join(DETECTORS)}; or give a Darknet .weights, a YOLOv3 or YOLOv5 .pt, or my_pkg.my_file:load"
 
 
 def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detector:
@@ -37,8 +37,9 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     Args:
         spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
             else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
-            (it gets `device=` if it takes such an argument).
+            COCO's 80; or a `.pt` of YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or
+            `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector` (it gets
+            `device=` if it takes such an argument).
         device: where it runs.
 
     Raises:
@@ -51,6 +52,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         detector = DETECTORS[text]()
     elif text.endswith(".weights"):
         detector = _from_weights_file(Path(text))
+    elif text.endswith((".pt", ".pth", ".safetensors")):
+        detector = _from_checkpoint(Path(text))
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)
@@ -80,6 +83,15 @@ def _from_weights_file(weights: Path) -> Detector:
             f"or name the weights like one that is shipped ({shipped})"
         )
     return load_darknet(cfg, weights, _class_names(weights.with_suffix(".names")), weights.stem)
+
+
+def _from_checkpoint(path: Path) -> Detector:
+    from adaptiveisp.detectors.detector_file import load_detector_file
+    from adaptiveisp.detectors.ultralytics_checkpoint import load_ultralytics
+
+    if not os.path.isfile(path):
+        raise DetectorError(f"{path}: no such file; {REMEDY}")
+    return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

@@ -75,6 +75,31 @@ def test_shipped_networks(name: str, parameters: int | None, strides: list[int])
         assert 20 + 4 * (count + statistics) == WEIGHTS[name].size
 
 
+def test_the_full_network_has_its_published_file_size() -> None:
+    with torch.device("meta"):
+        model = Darknet(CFG_FOLDER / "yolov3.cfg", COCO_80, "full")
+    statistics = sum(value.numel() for key, value in model.named_buffers() if "running" in key)
+    # 61,949,149 count a norm's scale and shift; Darknet stores its mean and variance too: yolov3.weights as published.
+    stored = sum(value.numel() for value in model.parameters()) + statistics
+    assert stored == 62_001_757 and 20 + 4 * stored == 248_007_048
+    folded = sum(value.numel() for value in model.fold().parameters())
+    assert folded == 61_949_149 - statistics // 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["yolov3", "yolov3-spp"])
+def test_the_full_network_runs_and_its_loss_reaches_the_image(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Darknet(CFG_FOLDER / f"{name}.cfg", COCO_80, name).fold()
+    image = random_image(1, 3, 64, 96).requires_grad_()
+    assert [tuple(head.shape) for head in model.heads(image)] == [(1, 3, 64 // s, 96 // s, 85) for s in (8, 16, 32)]
+    terms = model.loss_terms(image, [Targets(torch.tensor([[10.0, 10, 50, 40]]), torch.tensor([2]))])
+    assert all(term.isfinite().all() and term > 0 for term in terms)
+    (gradient,) = torch.autograd.grad(terms.total.sum(), image)
+    assert gradient.isfinite().all() and (gradient != 0).float().mean() > 0.9
+
+
 def test_shipped_anchors_go_with_their_strides() -> None:
     # Anchors as published; the finest layer has the smallest.
     tiny = Darknet(CFG_FOLDER / "yolov3-tiny.cfg", COCO_80, "tiny").detection_layers

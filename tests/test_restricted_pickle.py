@@ -243,6 +243,8 @@ def test_the_state_of_a_callable_cannot_be_set() -> None:
         (b"\x80\x02}", "is damaged"),
         (b"\x80\x02h\x05.", "is damaged"),
         (b"\x80\x02t.", "is damaged"),
+        (b"\x80\x02K\x01\x86.", "is damaged"),
+        (b"\x80\x02K\x01(K\x02\x86.", "is damaged"),
         (b"\x80\x02}(K\x01u.", "is damaged"),
         (b"\x80\x02X\xff\xff\xff\xffa.", "is damaged"),
         (b"\x80\x02X\x01\x00\x00\x00\xff.", "is damaged"),
@@ -325,6 +327,7 @@ def test_nested_tuples_as_keys_take_no_time() -> None:
     assert read_pickle(program(b"}", b")", b"q\x00h\x00\x86" * 60, b"K\x01s")) == {}
 
 
+@pytest.mark.filterwarnings("ignore:invalid escape sequence")
 def test_changed_bytes_are_read_or_refused() -> None:
     honest = pickle.dumps({"a": [1, (2.5, "b")], "c": Trap(), "d": collections.OrderedDict(x=Trap())}, protocol=2)
     generator = np.random.default_rng(0)

@@ -60,6 +60,9 @@ NUMBERS_AND_TEXT = frozenset(
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 """Instruction → what it pushes."""
 
+SHORT_TUPLES: dict[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+"""Instruction → how many values it takes into a tuple."""
+
 CONTAINERS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
@@ -153,6 +156,7 @@ class _Machine:
 
     def run(self, content: bytes) -> Any:
         """What the program leaves; the frequent instructions are carried out here, without a call for each."""
+        argument: Any
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             instruction = opcode.name
             if count == MAX_INSTRUCTIONS:
@@ -170,6 +174,11 @@ class _Machine:
             elif instruction == "MARK":
                 self.below.append(self.stack)
                 self.stack = []
+            elif instruction in SHORT_TUPLES:
+                first = len(self.stack) - SHORT_TUPLES[instruction]
+                if first < 0:
+                    raise RefusedError("is damaged (values are missing)")
+                self.stack[first:] = [tuple(self.stack[first:])]
             elif instruction == "TUPLE":
                 items = tuple(self.stack)
                 self.stack = self.below.pop()
@@ -200,8 +209,6 @@ class _Machine:
     def _made(self, instruction: str, argument: Any) -> Any:
         """What an instruction makes of the last values."""
         match instruction:
-            case "TUPLE1" | "TUPLE2" | "TUPLE3":
-                return tuple(self.pop(int(instruction[-1])))
             case "REDUCE":
                 return _call(*self.pop(2))
             case "GLOBAL":  # module and attribute, of which neither can hold a space

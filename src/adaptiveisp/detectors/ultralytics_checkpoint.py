@@ -116,7 +116,7 @@ class _Reading:
             raise DetectorError(f"{self.path}: {error}") from error
         if network.strides != strides:
             raise self.error(f"its strides are {strides}, but its description makes {network.strides}")
-        if sum(value.numel() for value in network.parameters()) > self.file.stored_values:
+        if sum(value.numel() for value in network.parameters()) > self.file.most_values:
             raise self.error("its description asks for more weights than it holds")
         weights: dict[str, Tensor] = {}
         for number, layer in enumerate(network.layers):

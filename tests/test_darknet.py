@@ -14,6 +14,7 @@ from adaptiveisp.classes import COCO_80
 from adaptiveisp.detectors import DETECTORS, load_detector
 from adaptiveisp.detectors.darknet import CFG_FOLDER, Darknet, load_darknet
 from adaptiveisp.detectors.darknet_layers import MaxPool, read_cfg
+from adaptiveisp.detectors.yolo_detector import YoloDetector
 from adaptiveisp.errors import DetectorError, UsageError, WeightsError
 from adaptiveisp.types import Detector, Targets
 from adaptiveisp.weights import WEIGHTS, weights_path
@@ -72,6 +73,31 @@ def test_shipped_networks(name: str, parameters: int | None, strides: list[int])
         # The running statistics are in the file too, and 20 bytes of header.
         statistics = sum(value.numel() for key, value in model.named_buffers() if "running" in key)
         assert 20 + 4 * (count + statistics) == WEIGHTS[name].size
+
+
+def test_the_full_network_has_its_published_file_size() -> None:
+    with torch.device("meta"):
+        model = Darknet(CFG_FOLDER / "yolov3.cfg", COCO_80, "full")
+    statistics = sum(value.numel() for key, value in model.named_buffers() if "running" in key)
+    # 61,949,149 count a norm's scale and shift; Darknet stores its mean and variance too: yolov3.weights as published.
+    stored = sum(value.numel() for value in model.parameters()) + statistics
+    assert stored == 62_001_757 and 20 + 4 * stored == 248_007_048
+    folded = sum(value.numel() for value in model.fold().parameters())
+    assert folded == 61_949_149 - statistics // 2
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["yolov3", "yolov3-spp"])
+def test_the_full_network_runs_and_its_loss_reaches_the_image(name: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Darknet(CFG_FOLDER / f"{name}.cfg", COCO_80, name).fold()
+    image = random_image(1, 3, 64, 96).requires_grad_()
+    assert [tuple(head.shape) for head in model.heads(image)] == [(1, 3, 64 // s, 96 // s, 85) for s in (8, 16, 32)]
+    terms = model.loss_terms(image, [Targets(torch.tensor([[10.0, 10, 50, 40]]), torch.tensor([2]))])
+    assert all(term.isfinite().all() and term > 0 for term in terms)
+    (gradient,) = torch.autograd.grad(terms.total.sum(), image)
+    assert gradient.isfinite().all() and (gradient != 0).float().mean() > 0.9
 
 
 def test_shipped_anchors_go_with_their_strides() -> None:
@@ -356,7 +382,7 @@ def test_a_missing_cfg_and_wrong_names_are_refused(tmp_path: Path, mixed_files: 
         load_darknet(*mixed_files, ("a", "b", "c"), "x")
     with pytest.raises(DetectorError, match="v9: no such decode"):
         # Unwrapped, so that the check of types does not answer first.
-        inspect.unwrap(Darknet.__init__)(Darknet.__new__(Darknet), mixed_files[0], NAMES, "x", "v9")
+        inspect.unwrap(YoloDetector.__init__)(YoloDetector.__new__(YoloDetector), "x", NAMES, "v9", "")
 
 
 # ---------------------------------------------------------------- load_detector

@@ -33,8 +33,9 @@ PRESETS_HELP = (
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = (
-    "a name of `weights list`, a .weights file with its .cfg beside it, an .onnx file, a Hugging Face model folder or "
-    "organisation/model, or my_pkg.my_file:load"
+    "a name of `weights list`, a Darknet .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt (or the "
+    ".safetensors of `import`), an .onnx file, a Hugging Face model folder or organisation/model, or "
+    "my_pkg.my_file:load"
 )
 
 
@@ -331,11 +332,14 @@ def _add_bench(commands: Any) -> None:
 def _add_import(commands: Any) -> None:
     parser = commands.add_parser(
         "import",
-        help="released checkpoint → policy file",
-        description="Turns a checkpoint of the released AdaptiveISP code into a policy file for run and eval.",
+        help="released checkpoint → policy file; YOLO .pt → detector file",
+        description="Turns a checkpoint of the released AdaptiveISP code into a policy file, or one of the YOLOv3 or "
+        "YOLOv5 repository into a detector file; what it is shows in its content, none of which is run.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a .pth with agent_model and value_model")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="policy file to write")
+    parser.add_argument(
+        "file", type=Path, metavar="FILE", help="a .pth with agent_model and value_model, or a YOLO .pt"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     parser.set_defaults(command="import_checkpoint")
 

@@ -29,8 +29,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (
-    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, an .onnx file, a Hugging Face model folder (with "
-    "config.json), or my_pkg.my_file:load"
+    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
+    "Face model folder (with config.json), or my_pkg.my_file:load"
 )
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
@@ -43,9 +43,10 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
     Args:
         spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
             else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or an `.onnx` file, see `onnx_file.load_onnx`; or a folder of Hugging Face's transformers, or
-            `organisation/model` of its hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the
-            current folder that returns a `Detector` (it gets `device=` if it takes such an argument).
+            COCO's 80; or a `.pt` of YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or an `.onnx`
+            file, see `onnx_file.load_onnx`; or a folder of Hugging Face's transformers, or `organisation/model` of its
+            hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a
+            `Detector` (it gets `device=` if it takes such an argument).
         device: where it runs.
 
     Raises:
@@ -62,6 +63,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         from adaptiveisp.detectors.onnx_file import load_onnx
 
         detector = load_onnx(Path(text), device)
+    elif text.endswith((".pt", ".pth", ".safetensors")):
+        detector = _from_checkpoint(Path(text))
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
         detector = _from_callable(text, device)
@@ -111,6 +114,15 @@ def _from_hub(name: str) -> Detector:
     except AdaptiveISPError as error:
         raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
     return _from_transformers(folder, name)
+
+
+def _from_checkpoint(path: Path) -> Detector:
+    from adaptiveisp.detectors.detector_file import load_detector_file
+    from adaptiveisp.detectors.ultralytics_checkpoint import load_ultralytics
+
+    if not os.path.isfile(path):
+        raise DetectorError(f"{path}: no such file; {REMEDY}")
+    return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:

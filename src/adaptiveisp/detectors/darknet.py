@@ -8,22 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, nms
 from adaptiveisp.detectors.darknet_layers import Convolution, Route, Shortcut, Yolo, build_layers, last_uses, read_cfg
-from adaptiveisp.detectors.yolo_loss import DECODES, Decode, Head, decode_boxes, yolo_loss
+from adaptiveisp.detectors.yolo_detector import YoloDetector
+from adaptiveisp.detectors.yolo_loss import Decode, Head
 from adaptiveisp.errors import DetectorError, WeightsError
-from adaptiveisp.types import Detections, Image, LossTerms, Targets
+from adaptiveisp.types import Image
 
 CFG_FOLDER = Path(__file__).parent / "cfg"
 """The network descriptions that come with the package."""
-HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 
-class Darknet(nn.Module):
-    """A frozen YOLO-style detector (protocol `Detector`): nothing in it learns, gradients reach the image only."""
+class Darknet(YoloDetector):
+    """The frozen detector that a .cfg describes."""
 
     def __init__(
         self,
@@ -45,9 +43,7 @@ class Darknet(nn.Module):
         Raises:
             DetectorError: the description is wrong, has no detection layer, or another number of classes.
         """
-        super().__init__()
-        if decode not in DECODES:
-            raise DetectorError(f"{decode}: no such decode; known: {', '.join(DECODES)}")
+        super().__init__(name, class_names, decode, weights_sha256)
         self.layers = nn.ModuleList(build_layers(read_cfg(cfg)))
         self.detection_layers = sorted(
             (layer for layer in self.layers if isinstance(layer, Yolo)), key=lambda layer: layer.stride
@@ -58,17 +54,10 @@ class Darknet(nn.Module):
         if counts != {len(class_names)}:
             found = " and ".join(str(count) for count in sorted(counts))
             raise DetectorError(f"{cfg}: detects {found} classes, but {len(class_names)} names were given")
-        self.name, self.class_names, self.decode = name, tuple(class_names), decode
-        self.weights_sha256 = weights_sha256
         self.stride = max(layer.stride for layer in self.detection_layers)
         self._last_use = last_uses(self.layers)
-        self.requires_grad_(False)
-        super().train(False)
+        self._freeze()
         self._lay_out()
-
-    def train(self, mode: bool = True) -> "Darknet":
-        """Does nothing: a detector stays in evaluation mode."""
-        return self
 
     def fold(self) -> "Darknet":
         """Merges every batch norm into its convolution: the same output, faster."""
@@ -84,24 +73,7 @@ class Darknet(nn.Module):
             if isinstance(layer, Convolution):
                 layer.conv.weight.data = layer.conv.weight.data.contiguous(memory_format=torch.channels_last)
 
-    def heads(self, image: Image) -> list[Head]:
-        """The logits of every detection layer, finest grid first.
-
-        Args:
-            image: RGB in [0, 1], height and width multiples of `stride`.
-
-        Raises:
-            DetectorError: the image has another shape.
-        """
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise DetectorError(
-                f"{self.name}: expects images of shape (batch, 3, height, width), not {tuple(image.shape)}"
-            )
-        height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride or not height or not width:
-            raise DetectorError(
-                f"{self.name}: height and width must be multiples of {self.stride}, not {height}x{width}"
-            )
+    def _logits(self, image: Image) -> list[Head]:
         found: dict[int, Head] = {}
         kept: dict[int, Tensor] = {}
         x = image
@@ -117,64 +89,6 @@ class Darknet(nn.Module):
             for source in [source for source in kept if self._last_use[source] <= number]:
                 del kept[source]
         return [found[id(layer)] for layer in self.detection_layers]
-
-    def forward(self, image: Image) -> list[Head]:
-        """As `heads`."""
-        return self.heads(image)
-
-    def loss_terms(self, image: Image, targets: list[Targets]) -> LossTerms:
-        """The training loss of each image alone, by term; see `yolo_loss`.
-
-        Args:
-            image: RGB in [0, 1].
-            targets: one entry per image, boxes in pixels of `image`.
-        """
-        anchors = [layer.anchors for layer in self.detection_layers]
-        height, width = image.shape[-2:]
-        # Under autocast the network works in half precision; the loss, a difference of close numbers, must not.
-        heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in self.heads(image)]
-        return yolo_loss(heads, targets, anchors, height, width, self.decode)
-
-    def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
-        """The sum of `loss_terms` of each image."""
-        return self.loss_terms(image, targets).total
-
-    @torch.no_grad()
-    def detect(
-        self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
-    ) -> list[Detections]:
-        """The detections of each image; score = objectness x class probability, and one box may count for many classes.
-
-        Args:
-            image: RGB in [0, 1].
-            confidence: scores at or below this are dropped.
-            nms_iou: greatest overlap of two boxes of one class.
-            max_detections: per image.
-        """
-        boxes, scores = self._decode(self.heads(image))
-        height, width = image.shape[-2:]
-        results = []
-        for image_boxes, image_scores in zip(boxes, scores, strict=True):
-            place, label = (image_scores > confidence).nonzero(as_tuple=True)
-            score = image_scores[place, label]
-            kept = nms(image_boxes[place], score, label, nms_iou, max_detections)
-            clipped = clip_boxes(image_boxes[place[kept]], height, width)
-            results.append(Detections(clipped, score[kept], label[kept]))
-        return results
-
-    def _decode(self, heads: list[Head]) -> tuple[Float[Tensor, "batch n 4"], Float[Tensor, "batch n classes"]]:
-        """Boxes (xyxy, pixels) and scores of every anchor of every cell."""
-        boxes, scores = [], []
-        for layer, head in zip(self.detection_layers, heads, strict=True):
-            rows, columns = head.shape[2:4]
-            y, x = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            corner = torch.stack((x, y, torch.zeros_like(x), torch.zeros_like(x)), dim=-1).to(head)
-            anchors = (layer.anchors.to(head) / layer.stride)[:, None, None]
-            box = (decode_boxes(head[..., :4], anchors, self.decode) + corner) * layer.stride
-            score = head[..., 4:5].sigmoid() * head[..., 5:].sigmoid()
-            boxes.append(cxcywh_to_xyxy(box).flatten(1, 3))
-            scores.append(score.flatten(1, 3))
-        return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
 
 
 def load_darknet(

@@ -13,6 +13,7 @@ from adaptiveisp.types import Detections, Detector, Targets
 from tests.darknet_cfg import write_mixed
 from tests.onnx_models import network
 from tests.transformers_models import KINDS, write_model
+from tests.yolo_standins import save_checkpoint, stand_in_model, yolov3_tiny
 
 
 def darknet(folder: Path) -> Detector:
@@ -29,6 +30,9 @@ def transformers(kind: str) -> Callable[[Path], Detector]:
 ADAPTERS: dict[str, Callable[[Path], Detector]] = {
     "darknet": darknet,
     "own callable": lambda folder: load_detector("examples.own_detector:load"),
+    "ultralytics": lambda folder: load_detector(
+        save_checkpoint(folder / "tiny.pt", stand_in_model(yolov3_tiny(1 / 16, 3)))
+    ),
     "onnx": lambda folder: load_detector(network(folder / "net.onnx")),
     **{kind: transformers(kind) for kind in KINDS},
 }

@@ -482,7 +482,8 @@ def test_a_method_that_needs_gradients_does_not_start_without(
     network(tmp_path / "net.onnx", differentiable=False)
     assert train(method, "net.onnx", "run", 16, ()) == 2
     error = capsys.readouterr().err
-    assert f"method {method}: needs the gradient" in error and "cma_es, random_search" in error
+    assert f"method {method}: needs the gradient" in error
+    assert "cma_es, random_search, or sequence with preset sampled" in error
     assert "operator Hardmax is not supported" in error and "Traceback" not in error
     assert not (tmp_path / "run").exists()
 
@@ -492,9 +493,12 @@ def test_a_method_that_needs_gradients_does_not_start_without(
     [
         ("cma_es", FEW),
         ("random_search", ("modules=[exposure, gamma]", "initial={}", "candidates=4", "batch=1", "duel=4")),
+        ("sequence", ("rivals=samples", "exploration=0.3", "size=64")),
     ],
 )
-def test_searches_need_no_gradient(method: str, changes: tuple[str, ...], tmp_path: Path) -> None:
+def test_searches_and_sampled_parameters_need_no_gradient(
+    method: str, changes: tuple[str, ...], tmp_path: Path
+) -> None:
     labelled_photos(tmp_path)
     network(tmp_path / "net.onnx", differentiable=False)
     assert train(method, "net.onnx", "run", 40, changes) == 0

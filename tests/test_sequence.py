@@ -64,6 +64,41 @@ def test_the_bandits_best_module_is_found(rivals: Any) -> None:
     assert 1.0 < sum(chosen) / len(chosen) < 3.0  # from 0.1 to 0.4 are two stops
 
 
+class Blind(WantsLight):
+    """The same without a gradient."""
+
+    differentiable = False
+
+    def loss(self, image: Image, targets: list[Targets]) -> Tensor:
+        assert not image.requires_grad and not torch.is_grad_enabled()
+        return super().loss(image, targets)
+
+
+def test_parameters_learn_without_a_gradient() -> None:
+    """By rewards alone: two stops brighter, and no other module's parameters matter."""
+    config = replace(SMALL, rivals="samples", group=4, exploration=0.1, line_rate=0.03, sequence_rate=5e-3)
+    config = replace(config, demonstrated=("exposure",), demonstration=0.5)
+    subject = SequenceLearner(config, GreyStream(), Blind(), 8 * 120, 0)
+    while not subject.done:
+        subject.iterate()
+    plans = subject.policy().plan(torch.stack([GreyStream()[number].image for number in range(1000, 1040)]))
+    stops = [stage.params["ev"] for plan in plans for stage in plan.stages if stage.module == "exposure"]
+    assert len(stops) > 0.9 * len(plans) and 1.0 < sum(stops) / len(stops) < 2.5
+
+
+def test_what_is_tried_is_around_what_the_network_says() -> None:
+    subject = learner(replace(SMALL, rivals="samples", group=4, exploration=0.5))
+    logits = torch.zeros(8, sum(subject.network.widths), requires_grad=True)
+    actions = torch.tensor([[2, 5, 5], [5, 5, 5]] * 4)
+    tried, density = subject._tried(logits, actions)
+    torch.testing.assert_close(tried[::2], -tried[1::2])
+    assert 0.2 < float(tried.std()) < 0.8 and not tried.requires_grad
+    ends = [sum(subject.network.widths[:i]) for i in range(len(BANDIT) + 1)]
+    expected = -tried[::2, ends[2] : ends[3]].square().sum(dim=1) / 0.5**2 / 2
+    torch.testing.assert_close(density[::2].detach(), expected)
+    assert density[1::2].tolist() == [0.0] * 4, "no module ran"
+
+
 @pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
 def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
@@ -195,7 +230,7 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
     subject = learner()
     image = torch.stack([GreyStream()[number].image for number in range(3)])
     with torch.no_grad():
-        params = subject.network.params(subject.network.embed(look(image, "raw")))
+        params = subject.network.params(subject.network.logits(subject.network.embed(look(image, "raw"))))
         actions = torch.tensor([[2, 0, 5], [5, 5, 5], [1, 5, 5]])
         found = run_sequences(image, subject.modules, actions, params)
     for row, names in enumerate((("exposure", "sharpen"), (), ("saturation",))):
@@ -300,7 +335,9 @@ def test_a_plan_renders_what_training_saw() -> None:
         embedding = subject.network.embed(seen)
         actions = subject.network.sample(embedding, None)
         begun = first_image(image, "auto-exposure", "extended")
-        expected = run_sequences(begun, subject.modules, actions, subject.network.params(embedding))
+        expected = run_sequences(
+            begun, subject.modules, actions, subject.network.params(subject.network.logits(embedding))
+        )
     for row, plan in enumerate(subject.policy().plan(image)):
         torch.testing.assert_close(plan.render(image[row : row + 1])[0], expected[row], rtol=0, atol=1e-5)
 
@@ -320,7 +357,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
     with torch.no_grad():
         seen = look(images, "auto-exposure")
         embedding = subject.network.embed(seen)
-        params = subject.network.params(embedding)
+        params = subject.network.params(subject.network.logits(embedding))
         actions = subject.network.sample(embedding, None).tolist()
     stop = len(subject.modules) - 1
     for row, ours in enumerate(frozen.embed(seen)):

@@ -132,15 +132,17 @@ def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tup
     return options, make_settings(options.method, options.preset, settings, origin)
 
 
-def check_gradients(method: str, detector: Detector) -> None:
+def check_gradients(method: str, settings: Any, detector: Detector) -> None:
     """Refuses a method that would learn nothing, since the detector's loss has no gradient.
 
     Raises:
         UsageError: names the methods that need none.
     """
-    if find_method(method).needs_gradients and not getattr(detector, "differentiable", True):
+    explores = getattr(settings, "exploration", 0) > 0
+    if find_method(method).needs_gradients and not explores and not getattr(detector, "differentiable", True):
         reason = getattr(detector, "not_differentiable_because", "") or "it says so itself"
         others = ", ".join(name for name, other in METHODS.items() if not other.needs_gradients)
+        others += ", or sequence with preset sampled"
         raise UsageError(
             f"method {method}: needs the gradient of the detector's loss, and {detector.name} has none ({reason}); "
             f"choose a method that needs none ({others}), or another detector"

@@ -169,10 +169,10 @@ class SequenceNetwork(nn.Module):
         features = self.encoder(seen.view)
         return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), seen.numbers], dim=1)
 
-    def params(
+    def logits(
         self, embedding: Embedding, dropout: float = 0.0, generator: torch.Generator | None = None
-    ) -> dict[str, Float[Tensor, "batch _"]]:
-        """Physical parameters of every module, by name.
+    ) -> Float[Tensor, "batch n_logits"]:
+        """The unbounded outputs z that every module squashes into its parameters, module after module.
 
         Args:
             embedding: of the images.
@@ -184,8 +184,13 @@ class SequenceNetwork(nn.Module):
             kept = torch.rand(hidden.shape, generator=generator).to(hidden) >= dropout
             hidden = hidden * kept / (1 - dropout)
         line = self.neutral + self.parameter_line(embedding[:, -N_SCALARS:])
-        logits = (self.parameter_head(hidden) + line).split(self.widths, dim=1)
-        return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, logits, strict=True)}
+        logits: Tensor = self.parameter_head(hidden) + line
+        return logits
+
+    def params(self, logits: Float[Tensor, "batch n_logits"]) -> dict[str, Float[Tensor, "batch _"]]:
+        """Physical parameters of every module, by name, from what `logits` gives."""
+        parts = torch.split(logits, self.widths, dim=1)
+        return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, parts, strict=True)}
 
     def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:
         """The recurrent state before the first module. The encoder learns nothing from the sequence head."""

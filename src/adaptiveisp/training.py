@@ -121,7 +121,7 @@ class Run:
         self, folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: Mapping[str, Any]
     ):
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
-        check_gradients(options.method, detector)
+        check_gradients(options.method, settings, detector)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector)
         self.stream = open_stream(options, settings, detector, self.teacher)

@@ -16,6 +16,9 @@ is the setting `rivals`:
   back where it helps, in as many steps as it took to go. This is no gradient of the policy's expected reward: it
   leaves out the factor π(edit | either of the two), which is what makes a sure policy stop learning.
 
+With a detector that has no gradient (`exploration`) parameters are sampled too, around z of the network, and learn by
+-(R - mean R of the others)·ln N(z tried; z, σ²), over the modules that ran. It takes many more passes.
+
 As in the actor-critic, for the first part of the budget (`demonstration`) every image may go through given modules,
 which the sequence head imitates while all parameters learn from each pass.
 
@@ -43,6 +46,7 @@ from adaptiveisp.methods.learner import (
     Clock,
     Metrics,
     NonFiniteLossError,
+    detector_loss,
     differentiated_loss,
     optimiser_step,
 )
@@ -51,7 +55,7 @@ from adaptiveisp.rl import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.sequence_networks import Actions, SequenceNetwork, look, run_sequences
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stream import Stream, TrainingImage
-from adaptiveisp.types import Detector
+from adaptiveisp.types import Detector, Targets
 from adaptiveisp.zoo import policy_file
 
 SCALE_MEMORY = 0.98
@@ -164,35 +168,35 @@ class SequenceLearner:
         """
         clock = Clock.started()
         config, demonstrating = self.config, self.progress < self.config.demonstration
-        group = 1 if demonstrating else config.group
+        group = 1 if demonstrating and not config.exploration else config.group
         sources = [self.stream[self.next_number + i] for i in range(config.batch // group)]
         self.next_number += len(sources)
         image = torch.stack([source.image for source in sources])
         clock.lap("data")
         seen = look(image, config.start, config.module_set)
         embedding = self.network.embed(seen)
-        params = self.network.params(embedding, config.dropout, self.generator)
-        actions = self.order.expand(len(image), -1) if demonstrating else self._rivals(embedding)
+        logits = self.network.logits(embedding, config.dropout, self.generator)
+        actions = self.order.expand(len(image) * group, -1) if demonstrating else self._rivals(embedding)
         log_prob, entropy, imitation = self.network.log_probs(
             embedding.repeat_interleave(group, dim=0), actions, self.temperature
         )
+        tried, log_density = self._tried(logits.repeat_interleave(group, dim=0), actions)
         clock.lap("policy")
-        spread = {name: values.repeat_interleave(group, dim=0) for name, values in params.items()}
-        rendered = run_sequences(seen.begun.repeat_interleave(group, dim=0), self.modules, actions, spread)
+        begun = seen.begun.repeat_interleave(group, dim=0)
+        rendered = run_sequences(begun, self.modules, actions, self.network.params(tried))
         clock.lap("modules")
         sources, kept = self._valid(sources, rendered, group)
         if len(kept) < len(rendered):
-            rendered, actions, log_prob, entropy, imitation = (
-                values[kept] for values in (rendered, actions, log_prob, entropy, imitation)
+            rendered, actions, log_prob, entropy, imitation, log_density = (
+                values[kept] for values in (rendered, actions, log_prob, entropy, imitation, log_density)
             )
         targets = [source.targets for source in sources for _ in range(group)]
-        loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock)
+        loss = self._detector_loss(rendered, targets, clock)
         self.passes += len(rendered)
 
         parts = self._rewards(rendered, loss, actions)
         reward = torch.stack(list(parts.values())).sum(dim=0)
-        choice = imitation.mean() if demonstrating else self._choice_loss(reward.detach(), log_prob, entropy, actions)
-        losses = {"sequence": choice, "parameters": parameter_loss(reward)}
+        losses = self._losses(reward, log_prob, log_density, entropy, imitation if demonstrating else None, actions)
         self._check(losses, sources, actions)
         scale = 0.1 ** (config.rate_decay * self.progress)
         norms = optimiser_step(
@@ -254,18 +258,66 @@ class SequenceLearner:
             "brightness": -config.brightness_weight * terms.brightness_penalty(rendered),
         }
 
-    def _choice_loss(
-        self, reward: Float[Tensor, " batch"], log_prob: Tensor, entropy: Tensor, actions: Actions
-    ) -> Float[Tensor, ""]:
-        """The sequence head's loss on what each rival is worth against the image's others."""
-        group = self.config.group
-        bonus = self.config.entropy_bonus * entropy.mean()
-        if self.config.rivals == "samples":
-            advantage = reward - mean_of_others(reward, group)
-            return -(self._scaled(advantage) * log_prob).mean() - bonus
-        better = self.comparisons.scaled(reward, actions, group)
-        logs = log_prob.view(-1, group)
-        return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN) - bonus
+    def _tried(
+        self, logits: Float[Tensor, "batch n_logits"], actions: Actions
+    ) -> tuple[Float[Tensor, "batch n_logits"], Float[Tensor, " batch"]]:
+        """The outputs z that are tried, and the logarithm of their density (but for a constant); 0 without exploration.
+
+        Two rivals of an image share their noise, one adds what the other subtracts: the difference of their rewards is
+        then due to it alone where their modules are the same.
+        """
+        deviation = self.config.exploration
+        if not deviation:
+            return logits, logits.new_zeros(len(logits))
+        half = torch.randn(len(logits) // 2, logits.shape[1], generator=self.generator).to(logits)
+        tried = logits.detach() + deviation * torch.stack([half, -half], dim=1).flatten(0, 1)
+        ran = logits.new_zeros(len(logits), len(self.modules)).scatter_(1, actions, 1.0)
+        widths = torch.tensor(self.network.widths, device=logits.device)
+        squares = ((tried - logits) / deviation).square() * ran.repeat_interleave(widths, dim=1)
+        return tried, -squares.sum(dim=1) / 2
+
+    def _detector_loss(self, rendered: Tensor, targets: list[Targets], clock: Clock) -> Float[Tensor, " batch"]:
+        if not self.config.exploration:
+            return differentiated_loss(self.detector, rendered, targets, self.config.precision, clock)
+        with torch.no_grad():
+            loss = detector_loss(self.detector, rendered, targets, self.config.precision)
+        clock.lap("detector forward")
+        return loss
+
+    def _losses(
+        self,
+        reward: Float[Tensor, " batch"],
+        log_prob: Float[Tensor, " batch"],
+        log_density: Float[Tensor, " batch"],
+        entropy: Float[Tensor, " batch"],
+        imitation: Float[Tensor, " batch"] | None,
+        actions: Actions,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The losses of the sequence head, on what each rival is worth against the image's others, and of parameters.
+
+        Args:
+            reward: of each rival, attached to its parameters unless they explore.
+            log_prob, log_density: ln π of its sequence, of its parameters.
+            entropy: of its choices.
+            imitation: the sequence head's loss while demonstrating.
+            actions: its sequence.
+        """
+        config = self.config
+        losses = {"parameters": parameter_loss(reward)}
+        bonus = config.entropy_bonus * entropy.mean()
+        if config.rivals == "samples" and (imitation is None or config.exploration):
+            fixed = reward.detach()
+            advantage = self._scaled(fixed - mean_of_others(fixed, config.group))
+            losses["sequence"] = -(advantage * log_prob).mean() - bonus
+            if config.exploration:
+                losses["parameters"] = -(advantage * log_density).mean()
+        elif imitation is None:
+            better = self.comparisons.scaled(reward.detach(), actions, config.group)
+            logs = log_prob.view(-1, config.group)
+            losses["sequence"] = neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN) - bonus
+        if imitation is not None:
+            losses["sequence"] = imitation.mean()
+        return losses
 
     def _scaled(self, advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """The advantages over their running root mean square."""

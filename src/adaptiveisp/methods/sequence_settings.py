@@ -23,7 +23,9 @@ class SequenceConfig:
         horizon: most modules of a pipeline, the start's not counted.
         batch: renderings an iteration, each a pass of the detector.
         rivals: how an image's rivals are found, see above.
-        group: rivals of each image; 1 while demonstrating.
+        group: rivals of each image; 1 while demonstrating, unless they explore.
+        exploration: standard deviation of noise on the parameters, in units of z. With it they learn from rewards
+            alone, by policy gradient, and the detector needs no gradient; 0 differentiates straight through it.
         demonstrated: modules in an order, for the demonstration; () for none.
         demonstration: share of the budget in which every image goes through them.
         runtime_weight: λ, reward per millisecond of the modules' cost.
@@ -59,6 +61,7 @@ class SequenceConfig:
     batch: int = 8
     rivals: Rivals = "edits"
     group: int = 2
+    exploration: float = 0.0
     demonstrated: tuple[str, ...] = ()
     demonstration: float = 0.0
     runtime_weight: float = 0.0
@@ -111,8 +114,11 @@ class SequenceConfig:
             "runtime_weight",
             "entropy_bonus",
             "brightness_weight",
+            "exploration",
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
+        explores = self.rivals == "samples" and self.group % 2 == 0
+        require(not self.exploration or explores, "exploration needs rivals=samples and an even group")
         require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
         require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         for name in ("averaging", "sequence_averaging"):
@@ -154,4 +160,13 @@ FAST = replace(
 )
 """For a warm start from a run of `ADAPTIVE`: what costs more than it gives is left out."""
 
-PRESETS = {"adaptive": ADAPTIVE, "fast": FAST, "one-sequence": replace(ADAPTIVE, condition="none"), "pos": POS}
+SAMPLED = replace(ADAPTIVE, rivals="samples", group=4, exploration=0.1)
+"""For detectors without a gradient: parameters are sampled and learn from rewards alone."""
+
+PRESETS = {
+    "adaptive": ADAPTIVE,
+    "fast": FAST,
+    "one-sequence": replace(ADAPTIVE, condition="none"),
+    "pos": POS,
+    "sampled": SAMPLED,
+}

@@ -90,7 +90,7 @@ def test_the_longest_unused_give_way(tmp_path: Path) -> None:
     for number in range(5):
         cache.get(str(number), lambda number=number: (frame(number), (1, 1)))
         os.utime(tmp_path / f"{number}.npy", (1000 + number, 1000 + number))
-    FrameCache(tmp_path).get("0", fail)  # used, so it is not the oldest any more
+    cache.get("0", fail)  # used again, so it is not the oldest any more
     cache.get("5", lambda: (frame(5), (1, 1)))
     assert sorted(path.stem for path in tmp_path.glob("*.npy")) == ["0", "3", "4", "5"], (
         "1 and 2 went: 90 % of 5.2 are 4"

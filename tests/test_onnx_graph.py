@@ -371,6 +371,9 @@ def test_a_graph_that_disagrees_is_not_used() -> None:
         verified(model, wrong, IMAGE, "image", half=False)
     with pytest.raises(ConversionError, match=r"\(1, 3, 4, 4\) instead of \(1, 3, 4\)"):
         verified(model, lambda feeds: {"y": feeds["image"][..., 0]}, IMAGE, "image", half=False)
+    nothing = simple(node("Sub", ["image", "image"], ["d"]), node("Log", ["d"], ["l"]), node("Mul", ["l", "d"], ["y"]))
+    with pytest.raises(ConversionError, match="output y is not finite"):
+        verified(nothing, lambda feeds: {"y": feeds["image"]}, IMAGE, "image", half=False)
     _, difference = verified(model, run_of(model), IMAGE, "image", half=False)
     assert difference == 0
 

@@ -78,6 +78,13 @@ def test_the_size_without_the_pixels_is_that_of_the_picture(tmp_path: Path) -> N
         raw_size(tmp_path / "gone.png")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no array", b"\x93NUMPY\x01\x00\x10\x00{'shape': ((((3,"])
+def test_a_damaged_array_is_one_line(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(RawFileError, match=r"a\.npy: "):
+        raw_size(tmp_path / "a.npy")
+
+
 @pytest.mark.parametrize(
     ("make", "model", "expected"),
     [

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from adaptiveisp.detectors import restricted_pickle
-from adaptiveisp.detectors.restricted_pickle import Name, Record, RefusedError, StoredTensor, read_pickle
+from adaptiveisp.detectors.restricted_pickle import Name, Record, RefusedError, StoredTensor, _set_items, read_pickle
 from adaptiveisp.detectors.torch_file import open_torch_file
 from adaptiveisp.errors import WeightsError
 
@@ -498,3 +498,12 @@ def test_files_that_are_no_torch_files_are_refused(tmp_path: Path) -> None:
         ):
             pass
         assert "\n" not in str(caught.value)
+
+
+def test_keys_that_have_one_hash_are_left_out() -> None:
+    """Dictionaries of them take a time that grows with the square of their number."""
+    same = {number * (2**61 - 1): number for number in range(1, 5)}
+    assert {hash(key) for key in same} == {0}
+    target: dict[object, object] = {}
+    _set_items(target, [item for pair in {**same, 3: "three", "a": 1}.items() for item in pair])
+    assert target == {3: "three", "a": 1}

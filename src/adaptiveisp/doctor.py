@@ -5,9 +5,10 @@ wrongly from, or count twice; `Examination.exit_code` says whether they may star
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from adaptiveisp.color import to_uint8
 from adaptiveisp.datasets import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files, left_out
 from adaptiveisp.datasets.labelled import LabelledRaws
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
-from adaptiveisp.datasets.layouts import open_config, open_set, read_config, splits_of
+from adaptiveisp.datasets.layouts import open_config, read_config, splits_of
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import upright_size
 from adaptiveisp.drawing import Tile, draw_detections
@@ -190,8 +191,9 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
         names = splits_of(config)
         if not names:
             return [(config.options.split, open_config(config, limit, strict=False))]
-        return [(name, open_set(Path(f"{config.path}:{name}"), limit, strict=False)) for name in names]
-    if not data.exists():
+        parts = [(name, replace(config, options=replace(config.options, split=name))) for name in names]
+        return [(name, open_config(part, limit, strict=False)) for name, part in parts]
+    if not os.path.exists(data):
         raise DataError(f"{data}: no such file or folder; give a folder, a COCO JSON with --images, or a data-set YAML")
     if data.is_dir():
         found = [data / LABELS_FILE] if (data / LABELS_FILE).is_file() else label_files(data)

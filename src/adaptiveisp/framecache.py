@@ -123,8 +123,8 @@ class FrameCache:
             if key not in self._checked:  # the first time only: it reads the whole file
                 if zlib.crc32(pixels.data) != trailer["checksum"][0]:
                     raise ValueError("damaged")
-                os.utime(path)  # how lately it was used
                 self._checked.add(key)
+            os.utime(path)  # how lately it was used
         except FileNotFoundError:
             return None
         # A damaged header is a damaged Python literal, which raises whatever Python's parser does.

@@ -20,9 +20,10 @@ GROWTH_BYTES = 64 << 20
 def keep_freed_memory() -> bool:
     """Makes the process keep what it frees, up to `KEPT_BYTES`, and take large blocks from there; whether it could.
 
-    Only glibc can, and what the environment sets itself (MALLOC_…) goes before it.
+    Only glibc can, and what the environment sets itself (MALLOC_…, GLIBC_TUNABLES) goes before it.
     """
-    if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
+    own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if own or not sys.platform.startswith("linux"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

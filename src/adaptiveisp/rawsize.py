@@ -55,7 +55,12 @@ def _png_size(path: Path) -> tuple[int, int]:
 
 
 def _npy_shape(path: Path) -> tuple[int, ...]:
-    shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    try:
+        shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header is a damaged Python literal: whatever Python's parser raises
+        raise ValueError(f"{type(error).__name__}: {error}") from None
     return shape
 
 

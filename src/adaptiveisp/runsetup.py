@@ -96,8 +96,8 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
         train, settings = (content.get(part) or {} for part in ("train", "settings"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
-        detail = str(error).splitlines()[0]
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, AttributeError) as error:  # PyYAML lets some through
+        detail = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{path}: cannot be read ({detail}); {remedy}") from error
     if not isinstance(train, dict) or not isinstance(settings, dict) or not (train or settings):
         raise DataError(f"{path}: holds no settings; {remedy}")

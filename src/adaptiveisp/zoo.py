@@ -42,8 +42,7 @@ NAMED_POLICIES: dict[str, AnyPolicy] = {
 
 def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
     """The file of a policy of `SHIPPED`; with the suffix `.md` its card."""
-    with resources.as_file(resources.files("adaptiveisp") / "pretrained" / f"{name}{suffix}") as path:
-        return path
+    return Path(str(resources.files("adaptiveisp"))) / "pretrained" / f"{name}{suffix}"
 
 
 def policy_file(spec: str) -> Path:

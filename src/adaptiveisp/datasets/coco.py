@@ -6,7 +6,7 @@ Source: the COCO data format (Lin et al. 2014), cocodataset.org/#format-data.
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -332,14 +332,17 @@ def _with_numbers(content: Any) -> Any:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         return content
     ids = [entry.get("id") for entry in entries]
+    labels = content.get("annotations") or []
+    if not isinstance(labels, list) or not all(isinstance(key, Hashable) for key in ids):
+        return content  # the checks will say so
     if not any(isinstance(key, str) and not re.fullmatch(r"-?[0-9]{1,19}", key) for key in ids):
         return content
     number: dict[Any, int] = {key: i for i, key in enumerate(ids, 1) if isinstance(key, str)}
     if len(number) < len(ids):
         return content  # listed twice, or of several kinds: the checks will say so
     annotations = [
-        {**entry, "image_id": number.get(entry.get("image_id"), entry.get("image_id"))}
-        for entry in content.get("annotations") or ()
+        {**entry, "image_id": number.get(key, key) if isinstance(key := entry.get("image_id"), str) else key}
+        for entry in labels
         if isinstance(entry, dict)
     ]
     images = [{**entry, "id": number[entry["id"]]} for entry in entries]

@@ -54,7 +54,8 @@ def read_config(data: Path) -> SetConfig:
     layout = LAYOUTS.get(name) if isinstance(name, str) else None
     if layout is None:
         known = ", ".join(LAYOUTS)
-        raise UsageError(f"{split_spec(data)[0]}: layout {name!r} does not exist; choose one of {known}")
+        shown = repr(name[:40]) if isinstance(name, str) else "of another kind than text"
+        raise UsageError(f"{split_spec(data)[0]}: layout {shown} does not exist; choose one of {known}")
     is_yolo = content.get("annotations") == "yolo" and layout.yolo_defaults is not None
     defaults = layout.yolo_defaults if is_yolo and layout.yolo_defaults is not None else layout.defaults
     config = read_set(data, content, name, defaults, layout.header)

@@ -39,9 +39,9 @@ def read_labelme(path: Path, config: SetConfig) -> tuple[int, int, list[Labelled
     """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-        shapes = content["shapes"]
+        shapes = list(content["shapes"])
         width, height = (int(content.get(key) or 0) for key in ("imageWidth", "imageHeight"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         return 0, 0, [], [Problem("bad label", str(path), f"{path}: has no list `shapes` ({reason}); correct it")]
     objects: list[LabelledObject] = []

@@ -92,7 +92,10 @@ def _plain(keys: dict[str, Any]) -> dict[str, Any]:
             values[key] = [values[key]]
     names = values.get("names")
     if isinstance(names, dict):
-        values["names"] = {_number(key): str(value) for key, value in names.items()}
+        # An alias of YAML can stand for a list of lists that would be gigabytes as text.
+        values["names"] = {
+            _number(key): str(value) for key, value in names.items() if isinstance(value, str | int | float)
+        }
     return values
 
 

@@ -30,11 +30,12 @@ def read_xml(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObje
     """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
     try:
         content = path.read_bytes()
-        if b"<!ENTITY" in content:  # nothing of the format needs them, and they can be made to grow without end
-            raise ValueError("declares entities")
+        # Nothing of the format needs entities, which can be made to grow without end; UTF-16 would hide them.
+        if b"<!ENTITY" in content or b"\0" in content:
+            raise ValueError("declares entities, or is not in UTF-8")
         root = ElementTree.fromstring(content)
         width, height = (_whole(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
+    except (OSError, ElementTree.ParseError, ValueError, OverflowError, LookupError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         text = f"{path}: is no Pascal VOC file ({reason}); correct or remove it"
         return 0, 0, [], [Problem("bad label", str(path), text)]

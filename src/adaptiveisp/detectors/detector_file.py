@@ -61,7 +61,16 @@ def load_detector_file(path: Path) -> YoloNetwork:
         raise WeightsError(f"{path}: no such file; check the path") from None
     except KeyError as error:
         raise WeightsError(f"{path}: is no detector of this package; make one with `adaptiveisp import`") from error
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError, DetectorError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+        DetectorError,
+    ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(f"{path}: cannot be used ({reason}); import the detector again") from error
     if not all(value.isfinite().all() for value in network.parameters()):

@@ -4,6 +4,7 @@ It is trusted only where it agrees with onnxruntime: `verified` runs both on the
 Source: the ONNX specification (intermediate representation and operators).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -167,7 +168,10 @@ def verified(model: Any, run: Run, feeds: dict[str, Tensor], image: str, half: b
             raise ConversionError(f"output {name} is {sizes} when it is converted")
         if expected.numel():
             size = max(1.0, float(expected.abs().max()))
-            difference = max(difference, float((own.double() - expected.double()).abs().max()) / size)
+            apart = float((own.double() - expected.double()).abs().max()) / size
+            if not math.isfinite(apart):  # `max` below would pass over a NaN
+                raise ConversionError(f"output {name} is not finite on a random image")
+            difference = max(difference, apart)
     if not difference <= (HALF_TOLERANCE if half else TOLERANCE):
         raise ConversionError(f"converted, it differs from onnxruntime by {difference:.1e} of its outputs' size")
     reached = [value for value in found.values() if value.requires_grad]

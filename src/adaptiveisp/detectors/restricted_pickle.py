@@ -230,8 +230,13 @@ def _set_items(target: Any, items: list[Any]) -> None:
         raise RefusedError(f"sets items of a {_kind(target)}")
     pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, dict):
-        # A nested tuple as a key could take longer than any patience to hash; we need no such item.
-        target.update((key, value) for key, value in pairs if isinstance(key, str | int | float))
+        # A nested tuple as a key could take longer than any patience to hash, and so could many numbers that have one
+        # hash; we need no such item.
+        target.update((key, value) for key, value in pairs if _is_plain_key(key))
+
+
+def _is_plain_key(key: Any) -> bool:
+    return isinstance(key, str) or (isinstance(key, int) and abs(key) < MAX_VALUES)
 
 
 def _extend(target: Any, items: list[Any]) -> None:
@@ -289,7 +294,9 @@ def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
         # What follows says whether it learns, and its hooks.
         case (StoredTensor(shape=()) as storage, int(offset), tuple(shape), tuple(stride), *_):
             numbers = (offset, *shape, *stride)
-            if len(shape) == len(stride) <= MAX_DIMENSIONS and all(type(n) is int and n >= 0 for n in numbers):
+            if len(shape) == len(stride) <= MAX_DIMENSIONS and all(
+                type(n) is int and 0 <= n < MAX_VALUES for n in numbers
+            ):
                 tensor = replace(storage, offset=offset, shape=shape, stride=stride)
                 if _fits(tensor):
                     return tensor

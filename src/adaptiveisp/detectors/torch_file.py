@@ -73,7 +73,7 @@ def is_torch_file(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return _top_folder(archive) is not None
-    except (OSError, zipfile.BadZipFile, ValueError):
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
 
 
@@ -91,7 +91,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         raise WeightsError(f"{path}: no such file; check the path") from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except (zipfile.BadZipFile, ValueError) as error:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise WeightsError(
             f"{path}: is no zip as torch.save writes since 1.6; get the file again, or save it with a newer torch"
         ) from error

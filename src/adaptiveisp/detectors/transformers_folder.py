@@ -60,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise DetectorError(
             f"{path}: no such file; save model and image processor there with save_pretrained of transformers"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DetectorError(f"{path}: cannot be read as JSON; get the file again") from error
     if not isinstance(content, dict):
         raise DetectorError(f"{path}: holds no JSON object; get the file again")

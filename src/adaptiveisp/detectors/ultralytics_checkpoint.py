@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptiveisp.detectors.darknet_layers import LEAKY_SLOPE
+from adaptiveisp.detectors.darknet_layers import LEAKY_SLOPE, MAX_STRIDE
 from adaptiveisp.detectors.restricted_pickle import Record, StoredTensor, shown
 from adaptiveisp.detectors.torch_file import TorchFile, is_torch_file, open_torch_file
 from adaptiveisp.detectors.yolo_layers import BottleneckCSP, Conv
@@ -140,7 +140,10 @@ class _Reading:
         value = detect.state.get("stride") if isinstance(detect.state, dict) else None
         if not isinstance(value, StoredTensor) or len(value.shape) != 1:
             raise self.error("its Detect has no strides; the network was never built for training")
-        return tuple(int(stride) for stride in self.file.tensor(value).tolist())
+        strides = self.file.tensor(value).tolist()
+        if not all(1 <= stride <= MAX_STRIDE for stride in strides):
+            raise self.error("its Detect has strides that no network has")
+        return tuple(int(stride) for stride in strides)
 
     def anchors(self, detect: Record, strides: tuple[int, ...]) -> tuple[Anchors, ...]:
         """In pixels; the file has them in cells."""

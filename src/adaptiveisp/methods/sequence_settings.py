@@ -151,6 +151,7 @@ POS = SequenceConfig(
 
 FAST = replace(
     ADAPTIVE,
+    demonstrated=(),
     demonstration=0.0,
     runtime_weight=0.03,
     rate=1e-4,

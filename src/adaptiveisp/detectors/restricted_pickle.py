@@ -236,7 +236,7 @@ def _set_items(target: Any, items: list[Any]) -> None:
 
 
 def _is_plain_key(key: Any) -> bool:
-    return isinstance(key, str) or (isinstance(key, int) and abs(key) < MAX_VALUES)
+    return isinstance(key, str) or (isinstance(key, int | float) and abs(key) < MAX_VALUES)
 
 
 def _extend(target: Any, items: list[Any]) -> None:

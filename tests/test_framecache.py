@@ -161,7 +161,9 @@ for turn in range(200):
     found = cache.get(str(number), lambda: make(number))
     assert torch.equal(found.pixels, frame(number)) and found.full_size == (number, 7), number
     if turn % 25 == 0:  # damage by another hand
-        (folder / f"{(number + 1) % 30}.npy").write_bytes(b"half")
+        damaged = folder / f"damaged-{seed}"  # put there whole, as by any writer: the old one may be mapped
+        damaged.write_bytes(b"half")
+        damaged.replace(folder / f"{(number + 1) % 30}.npy")
 print(made)
 """
 

@@ -21,6 +21,7 @@ import torch
 
 from adaptiveisp.classes import map_classes
 from adaptiveisp.detectors import load_detector
+from adaptiveisp.memory import keep_freed_memory
 from adaptiveisp.methods.actor_critic import ActorCritic
 from adaptiveisp.methods.actor_critic_settings import PAPER
 from adaptiveisp.stream import PhotoStream
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `train` does, for both executions
     detector = load_detector("yolov3-tiny")
 
     def to_label(categories):

@@ -62,6 +62,11 @@ def test_the_darker_the_scene_the_stronger_the_denoiser(name: str) -> None:
     assert strengths[0] < strengths[1] < strengths[2] and strengths[2] > 2 * strengths[0]
 
 
+def test_the_fast_one_costs_half() -> None:
+    costs = {name: shipped(name).plan(scene(0.03))[0].cost_ms for name in SHIPPED}
+    assert costs["coco-fast"] <= costs["coco-adaptive"] / 2
+
+
 def test_from_pretrained_takes_their_names_only() -> None:
     isp = AdaptiveISP.from_pretrained("coco-fast", RedDetector(), size=80)
     assert isp.policy.name == "coco-fast" and isp(red_box_raw()).pipeline is not None

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from adaptiveisp.checkpoint import PolicyHeader, save_policy
-from adaptiveisp.cli import main
+from adaptiveisp.cli import build_parser, main
 from adaptiveisp.dng import write_dng
 from adaptiveisp.isp import PAPER
 from adaptiveisp.isp.pipeline import Pipeline, Stage
@@ -428,3 +428,11 @@ def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[
     with Image.open(tmp_path / "demo" / "figure.png") as figure:
         assert min(figure.size) > 500
     assert "they measure nothing" in capsys.readouterr().out
+
+
+def test_eval_takes_detectors_in_one_option_or_in_several() -> None:
+    parse = build_parser().parse_args
+    common = ["eval", "--data", "d", "--policy", "none", "--out", "o"]
+    assert parse([*common, "--detector", "a", "b"]).detector == ["a", "b"]
+    assert parse([*common, "--detector", "a", "--detector", "b"]).detector == ["a", "b"]
+    assert parse(common).detector is None

@@ -199,7 +199,8 @@ def _add_eval(commands: Any) -> None:
     )
     _add_data(parser)
     parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=f"{EVAL_POLICY_HELP}; {GROUP_HELP}")
-    parser.add_argument("--detector", nargs="+", default=["yolov3-tiny"], metavar="D", help=DETECTOR_HELP)
+    several = "several, or the option given again: every policy with each (default yolov3-tiny)"
+    parser.add_argument("--detector", nargs="+", action="extend", metavar="D", help=f"{DETECTOR_HELP}; {several}")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     parser.add_argument("--draws", type=_positive, default=1, metavar="N", help="lights and noises a photo (default 1)")

@@ -171,7 +171,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     dataset = open_dataset(
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
-    detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector)]
+    detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector or ["yolov3-tiny"])]
     costs = load_costs(options.costs) if options.costs else {}
     names = [detector.name for detector in detectors]
     if len(set(names)) < len(names):

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes
+from adaptiveisp.detectors.checks import check_image, check_labels
 from adaptiveisp.detectors.onnx_decode import Layout, Predictions, best, decode_outputs, find_layout
 from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph, Values, verified
 from adaptiveisp.detectors.onnx_session import Session, read_model, reason_of
@@ -85,9 +86,7 @@ class OnnxDetector(nn.Module):
         """
         if len(targets) != len(image):
             raise DetectorError(f"{self.name}: {len(image)} images but targets for {len(targets)}")
-        n = len(self.class_names)
-        if any(len(t.labels) and not 0 <= int(t.labels.min()) <= int(t.labels.max()) < n for t in targets):
-            raise DetectorError(f"a target has a label outside 0 to {n - 1}; map the data set's classes first")
+        check_labels(targets, len(self.class_names))
         # The graph was verified in single precision, so that is what it works in.
         with torch.autocast(image.device.type, enabled=False):
             found, place = self._predictions(image.float(), by_graph=self.differentiable)
@@ -133,7 +132,7 @@ class OnnxDetector(nn.Module):
 
     def _predictions(self, image: Image, by_graph: bool) -> tuple[list[Predictions], Place]:
         """What the model says of each image, in pixels of its input, and where the images lie in that."""
-        self._check(image)
+        check_image(self.name, image, self.stride)
         given, place = self._input(image)
         found: list[Predictions] = []
         for part, count in self._batches(given):
@@ -191,17 +190,6 @@ class OnnxDetector(nn.Module):
         if sidecar.std:
             image = image / image.new_tensor(sidecar.std)[:, None, None]
         return image, Place(left, top, w / width, h / height, tall, wide)
-
-    def _check(self, image: Tensor) -> None:
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise DetectorError(
-                f"{self.name}: expects images of shape (batch, 3, height, width), not {tuple(image.shape)}"
-            )
-        height, width = image.shape[2:]
-        if height % self.stride or width % self.stride or not height or not width:
-            raise DetectorError(
-                f"{self.name}: height and width must be multiples of {self.stride}, not {height}x{width}"
-            )
 
 
 def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
+from adaptiveisp.detectors.checks import check_image, check_labels
 from adaptiveisp.detectors.transformers_folder import (
     CONFIG,
     EXTRA,
@@ -84,7 +85,7 @@ class TransformersDetector(nn.Module):
 
     def forward(self, image: Image) -> tuple[Float[Tensor, "batch n c"], Float[Tensor, "batch n 4"]]:
         """Class logits and boxes (centre x and y, width, height; 1 = the image's side) of every query."""
-        self._check(image)
+        check_image(self.name, image, self.stride)
         output = self.model(pixel_values=self._normalised(image))
         return output.logits.float(), output.pred_boxes.float()
 
@@ -98,16 +99,14 @@ class TransformersDetector(nn.Module):
         Raises:
             DetectorError: the image has another shape, or the targets do not fit.
         """
-        self._check(image)
+        check_image(self.name, image, self.stride)
         if len(targets) != len(image):
             raise DetectorError(f"{self.name}: {len(image)} images but targets for {len(targets)}")
         side = image.new_tensor((image.shape[-1], image.shape[-2]) * 2)
+        check_labels(targets, len(self.class_names))
         labels = []
         for target in targets:
             label = target.labels.to(image.device, torch.int64)
-            if len(label) and not 0 <= int(label.min()) <= int(label.max()) < len(self.class_names):
-                last = len(self.class_names) - 1
-                raise DetectorError(f"a target has a label outside 0 to {last}; map the data set's classes first")
             labels.append({"class_labels": label, "boxes": xyxy_to_cxcywh(target.boxes.to(side) / side)})
         losses: Tensor = self.model(pixel_values=self._normalised(image), labels=labels).loss
         return losses
@@ -137,17 +136,6 @@ class TransformersDetector(nn.Module):
             found = clip_boxes(image_corners[query[kept]], height, width)
             results.append(Detections(found, score[kept], label[kept]))
         return results
-
-    def _check(self, image: Tensor) -> None:
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise DetectorError(
-                f"{self.name}: expects images of shape (batch, 3, height, width), not {tuple(image.shape)}"
-            )
-        height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride or not height or not width:
-            raise DetectorError(
-                f"{self.name}: height and width must be multiples of {self.stride}, not {height}x{width}"
-            )
 
     def _normalised(self, image: Image) -> Image:
         return (image * self.scale - self.mean) / self.std

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, nms
+from adaptiveisp.detectors.checks import check_image
 from adaptiveisp.detectors.darknet_layers import Yolo
 from adaptiveisp.detectors.yolo_loss import DECODES, Decode, Head, decode_boxes, yolo_loss
 from adaptiveisp.errors import DetectorError
@@ -67,15 +68,7 @@ class YoloDetector(nn.Module):
         Raises:
             DetectorError: the image has another shape.
         """
-        if image.ndim != 4 or image.shape[1] != 3:
-            raise DetectorError(
-                f"{self.name}: expects images of shape (batch, 3, height, width), not {tuple(image.shape)}"
-            )
-        height, width = image.shape[-2:]
-        if height % self.stride or width % self.stride or not height or not width:
-            raise DetectorError(
-                f"{self.name}: height and width must be multiples of {self.stride}, not {height}x{width}"
-            )
+        check_image(self.name, image, self.stride)
         return self._logits(image)
 
     def forward(self, image: Image) -> list[Head]:

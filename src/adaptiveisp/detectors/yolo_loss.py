@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp.boxes import complete_iou, xyxy_to_cxcywh
+from adaptiveisp.detectors.checks import check_labels
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import LossTerms, Targets
 
@@ -165,9 +166,8 @@ def yolo_loss(
     _check(heads, targets, anchors)
     batch, n_layers = heads[0].shape[0], len(heads)
     n_classes = heads[0].shape[-1] - 5
+    check_labels(targets, n_classes)
     flat = flatten_targets(targets, heads[0])
-    if len(flat.label) and not 0 <= int(flat.label.min()) <= int(flat.label.max()) < n_classes:
-        raise DetectorError(f"a target has a label outside 0 to {n_classes - 1}; map the data set's classes first")
     box = objectness = classification = heads[0].new_zeros(batch)
     for head, layer_anchors, weight in zip(heads, anchors, LAYER_WEIGHTS, strict=False):
         terms = _layer_loss(head, flat, layer_anchors.to(head), image_height, image_width, decode)

@@ -1,7 +1,7 @@
 """How the process keeps memory that it has freed.
 
 By default glibc gives large blocks back to the system as soon as they are free. The next batch then gets fresh pages,
-each of which the system has to clear: in training some sixty thousand an iteration (docs/performance.md).
+each of which the system has to clear: in training some fifty thousand an iteration (docs/performance.md).
 """
 
 import ctypes

@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from adaptiveisp.coco_map import ScoredImage, coco_average_precision, xywh
+from adaptiveisp.coco_map import AveragePrecision, ScoredImage, coco_average_precision, xywh
 from adaptiveisp.types import Annotation
 
 CATEGORIES = (1, 3, 7)
@@ -87,7 +87,7 @@ def oracle(images: list[ScoredImage], categories: tuple[int, ...] = CATEGORIES) 
         evaluation.params.catIds = list(categories)
         evaluation.evaluate()
         evaluation.accumulate()
-    precision: np.ndarray = evaluation.eval["precision"][:, :, :, 0, -1]
+    precision: np.ndarray = evaluation.eval["precision"][..., -1]
     return precision
 
 
@@ -99,12 +99,15 @@ def mean_of(precision: np.ndarray) -> float | None:
 @pytest.mark.parametrize("seed", range(40))
 def test_agrees_with_pycocotools(seed: int) -> None:
     images = random_images(seed, n_images=3 + seed % 12, crowds=(0.0, 0.2, 0.8)[seed % 3])
-    result, precision = coco_average_precision(images, CATEGORIES), oracle(images)
+    result, by_size = coco_average_precision(images, CATEGORIES), oracle(images)
+    precision = by_size[..., 0]
     assert result.ap == pytest.approx(mean_of(precision), abs=1e-9)
     assert result.ap50 == pytest.approx(mean_of(precision[0]), abs=1e-9)
     assert result.ap75 == pytest.approx(mean_of(precision[5]), abs=1e-9)
     expected = {c: mean_of(precision[0, :, k]) for k, c in enumerate(CATEGORIES)}
     assert result.per_class == pytest.approx({c: v for c, v in expected.items() if v is not None}, abs=1e-9)
+    sizes = {name: mean_of(by_size[0, ..., k]) for k, name in enumerate(("small", "medium", "large"), start=1)}
+    assert result.per_size == pytest.approx({n: v for n, v in sizes.items() if v is not None}, abs=1e-9)
 
 
 def test_keeps_a_hundred_detections_per_image_and_category() -> None:
@@ -134,10 +137,10 @@ def test_without_detections_it_is_zero_and_without_labels_it_is_none() -> None:
     nothing = np.zeros((0, 4)), np.zeros(0), np.zeros(0, np.int64)
     something = np.array([[0.0, 0.0, 10.0, 10.0]]), np.array([0.5]), np.array([1])
     missed = coco_average_precision([ScoredImage(1, 0, None, (label, crowd), *nothing)], CATEGORIES)
-    assert (missed.ap, missed.ap50, missed.ap75, missed.per_class) == (0.0, 0.0, 0.0, {1: 0.0})
+    assert missed == AveragePrecision(0.0, 0.0, 0.0, {1: 0.0}, {"small": 0.0})
     for annotations in ((), (crowd,)):
         undefined = coco_average_precision([ScoredImage(1, 0, None, annotations, *something)], CATEGORIES)
-        assert (undefined.ap, undefined.ap50, undefined.ap75, undefined.per_class) == (None, None, None, {})
+        assert undefined == AveragePrecision(None, None, None, {}, {})
     assert coco_average_precision([], CATEGORIES).ap is None
     assert coco_average_precision([ScoredImage(1, 0, None, (label,), *something)], []).ap is None
 
@@ -146,7 +149,7 @@ def test_draws_of_a_photo_are_images_of_their_own_and_order_does_not_matter() ->
     images = random_images(3, ties=True)
     forward = coco_average_precision(images, CATEGORIES)
     assert coco_average_precision(images[::-1], CATEGORIES) == forward
-    assert forward.ap == pytest.approx(mean_of(oracle(images)), abs=1e-9)
+    assert forward.ap == pytest.approx(mean_of(oracle(images)[..., 0]), abs=1e-9)
     with pytest.raises(ValueError, match="given twice"):
         coco_average_precision([images[0], images[0]], CATEGORIES)
 

@@ -35,7 +35,7 @@ def test_integer_weights_are_repeated_images(seed: int) -> None:
         replace(image, image_id=n)
         for n, image in enumerate(i for i, w in zip(images, weights, strict=True) for _ in range(w))
     ]
-    precision, table = oracle(repeated), MatchTable(images, CATEGORIES)
+    precision, table = oracle(repeated)[..., 0], MatchTable(images, CATEGORIES)
     assert table.ap(weights, None) == pytest.approx(mean_of(precision), abs=1e-9)
     for t, threshold in enumerate(IOU_THRESHOLDS):
         assert table.ap(weights, threshold) == pytest.approx(mean_of(precision[t]), abs=1e-9)
@@ -54,7 +54,7 @@ def test_matching_agrees_at_the_edges() -> None:
     boxes = np.array([[0, 0, 10, 5], [50, 50, 50, 50], *crowded, *[[80, 80, 90, 90]] * 100, [5, 5, 15, 15]], float)
     categories = np.array([1, 1, 3, 3, 3, 3] + [7] * 101)
     image = ScoredImage(1, 0, None, annotations, boxes, np.linspace(0.9, 0.1, len(boxes)), categories)
-    precision, table = oracle([image]), MatchTable([image], CATEGORIES)
+    precision, table = oracle([image])[..., 0], MatchTable([image], CATEGORIES)
     for t, threshold in enumerate(IOU_THRESHOLDS):
         assert table.ap(iou=threshold) == pytest.approx(mean_of(precision[t]), abs=1e-9)
     assert coco_average_precision([image], CATEGORIES).ap == pytest.approx(mean_of(precision), abs=1e-9)

@@ -78,7 +78,7 @@ def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[Scor
     assert (score["n_images"], score["n_photos"]) == (40, 20)
     assert (score["ms_per_image"], score["modules_per_image"]) == (19.5, 2.0)
     assert score["cost_ms"] == pytest.approx(3.4)
-    assert 0 < score["ap"] < score["ap50"] <= 1
+    assert score["per_size"] == expected.per_size and 0 < score["ap"] < score["ap50"] <= 1
     nothing = written["policies"]["none"]["tiny"]
     assert (nothing["ap"], nothing["ap50"], nothing["ap75"]) == (0.0, 0.0, 0.0)
 

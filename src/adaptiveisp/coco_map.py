@@ -1,6 +1,6 @@
 """COCO average precision of one detector's output over a set of images."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -17,8 +17,8 @@ MAX_DETECTIONS = 100
 IOU_THRESHOLDS: NDArray[np.float64] = np.linspace(0.5, 0.95, 10)
 """Thresholds that `ap` averages over. Source: COCO detection evaluation, `iouThrs`."""
 
-ANY_AREA = (0.0, 1e10)
-"""The area range `all`, in square pixels. Source: COCO detection evaluation, `areaRng`."""
+SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, 1e10)}
+"""Areas of objects, in square pixels of the upright full frame. Source: COCO detection evaluation, `areaRng`."""
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,14 @@ class AveragePrecision:
         ap: mean over IoU thresholds 0.50:0.95:0.05 and categories.
         ap50, ap75: at one IoU threshold.
         per_class: AP50 of each category with at least one label that is not a crowd.
+        per_size: AP50 of the labels of each size of `SIZES` that has any.
     """
 
     ap: float | None
     ap50: float | None
     ap75: float | None
     per_class: dict[int, float]
+    per_size: dict[str, float]
 
 
 def in_order(images: Sequence[ScoredImage]) -> list[int]:
@@ -123,19 +125,28 @@ def coco_average_precision(images: Sequence[ScoredImage], category_ids: Iterable
     wanted = sorted({int(category) for category in category_ids})
     labels, found = _as_coco([images[i] for i in order], wanted)
     if all(label["iscrowd"] for label in labels):
-        return AveragePrecision(None, None, None, {})
+        return AveragePrecision(None, None, None, {}, {})
     present = sorted({label["category_id"] for label in labels if not label["iscrowd"]})
     if not found:
-        return AveragePrecision(0.0, 0.0, 0.0, dict.fromkeys(present, 0.0))
-    precision = _precision(len(images), wanted, labels, found)
+        return AveragePrecision(0.0, 0.0, 0.0, dict.fromkeys(present, 0.0), dict.fromkeys(_sizes(labels), 0.0))
+    by_size = _precision(len(images), wanted, labels, found)
+    precision = by_size[..., 0]
     kept = np.isin(wanted, present)
     at50, at75 = precision[0][:, kept], precision[5][:, kept]
+    sizes = {name: by_size[0, :, :, place] for place, name in enumerate(SIZES)}
     return AveragePrecision(
         ap=float(precision[:, :, kept].mean()),
         ap50=float(at50.mean()),
         ap75=float(at75.mean()),
         per_class={category: float(value) for category, value in zip(present, at50.mean(axis=0), strict=True)},
+        per_size={name: float(sizes[name][sizes[name] > -1].mean()) for name in _sizes(labels)},
     )
+
+
+def _sizes(labels: Iterable[Mapping[str, Any]]) -> list[str]:
+    """The sizes, without `all`, that some label has that is no crowd. On a border it has both, as in COCO's code."""
+    areas = [label["area"] for label in labels if not label["iscrowd"]]
+    return [name for name, (low, high) in SIZES.items() if name != "all" and any(low <= a <= high for a in areas)]
 
 
 def _as_coco(images: Sequence[ScoredImage], wanted: Sequence[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -167,7 +178,7 @@ def _as_coco(images: Sequence[ScoredImage], wanted: Sequence[int]) -> tuple[list
 def _precision(
     n_images: int, wanted: Sequence[int], labels: list[dict[str, Any]], found: list[dict[str, Any]]
 ) -> NDArray[np.float64]:
-    """Interpolated precision, (thresholds, 101 recalls, categories); -1 for categories without a label."""
+    """Interpolated precision, (thresholds, 101 recalls, categories, sizes); -1 for categories without a label."""
     faster_coco_eval = import_extra("faster_coco_eval", "report")
     truth = faster_coco_eval.COCO(
         {
@@ -177,10 +188,10 @@ def _precision(
         }
     )
     evaluation = faster_coco_eval.COCOeval_faster(truth, truth.loadRes(found), iouType="bbox")
-    evaluation.params.areaRng = [list(ANY_AREA)]
-    evaluation.params.areaRngLbl = ["all"]
+    evaluation.params.areaRng = [list(area) for area in SIZES.values()]
+    evaluation.params.areaRngLbl = list(SIZES)
     evaluation.params.maxDets = [MAX_DETECTIONS]
     evaluation.params.iouThrs = IOU_THRESHOLDS
     evaluation.evaluate()
     evaluation.accumulate()
-    return np.asarray(evaluation.eval["precision"], np.float64)[:, :, :, 0, 0]
+    return np.asarray(evaluation.eval["precision"], np.float64)[:, :, :, :, 0]

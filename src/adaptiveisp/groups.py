@@ -106,6 +106,7 @@ def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupS
     mean = PolicyScore(
         per_light=tuple(LightBin(b[0].low, b[0].high, b[0].n_images, _mean([x.ap50 for x in b])) for b in bins),
         per_class={name: fmean(score.per_class.get(name, 0.0) for score in scores) for name in first.per_class},
+        per_size={name: fmean(score.per_size.get(name, 0.0) for score in scores) for name in first.per_size},
         n_images=min(score.n_images for score in scores),
         n_photos=min(score.n_photos for score in scores),
         static=all(score.static for score in scores),

@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.coco_map import SIZES
 from adaptiveisp.drawing import Tile, comparison_figure, resize_to_width
 from adaptiveisp.extras import import_extra
 from adaptiveisp.figures import (
@@ -170,6 +171,7 @@ def _detector_view(report: Report, detector: str) -> dict[str, Any]:
         "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{detector}"),
         "cost": _cost_view(report, detector),
         "classes": classes,
+        "sizes": [name for name in SIZES if any(name in score.per_size for score in scores.values())],
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.coco_map import ANY_AREA, IOU_THRESHOLDS, MAX_DETECTIONS, ScoredImage, in_order, xywh
+from adaptiveisp.coco_map import IOU_THRESHOLDS, MAX_DETECTIONS, SIZES, ScoredImage, in_order, xywh
 
 RECALL_LEVELS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
 """Recalls at which precision is read. Source: COCO detection evaluation, `recThrs`."""
@@ -116,7 +116,8 @@ def _match_image(image: ScoredImage, category: int) -> tuple[NDArray[np.float64]
     boxes = xywh(image.boxes)[chosen[order]]
     labels = [annotation for annotation in image.annotations if annotation.category_id == category]
     crowd = np.array([bool(label.iscrowd) for label in labels], np.bool_)
-    outside = np.array([not ANY_AREA[0] <= label.area <= ANY_AREA[1] for label in labels], np.bool_)
+    low, high = SIZES["all"]
+    outside = np.array([not low <= label.area <= high for label in labels], np.bool_)
     ignored = crowd | outside
     if not labels:
         return scores[order], np.full((len(IOU_THRESHOLDS), len(order)), MISS, np.int8), 0

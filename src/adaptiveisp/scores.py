@@ -1,7 +1,7 @@
 """What one policy did with one detector, and the scores that follow from it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -65,6 +65,7 @@ class PolicyScore:
         ap, ap50, ap75: COCO average precision in 0..1, None without labels.
         per_light: one entry a bin of `LIGHT_EDGES`; empty where the light of no image is known.
         per_class: name → AP50 in 0..1, for classes with a label.
+        per_size: "small", "medium", "large" → AP50 in 0..1 of labels of that size, see `coco_map.SIZES`.
         n_images: images scored, each draw counted; n_photos: distinct photos among them.
         ms_per_image: mean time of policy and modules, in milliseconds, None if not measured.
         modules_per_image: mean number of modules that ran.
@@ -91,6 +92,7 @@ class PolicyScore:
     worse_than_raw: float | None = None
     worse_than_auto_exposure: float | None = None
     static: bool = False
+    per_size: dict[str, float] = field(default_factory=dict)
 
 
 def light_bin(light: float) -> int:
@@ -127,6 +129,7 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
         worse_than_raw=share_worse(result.losses, result.raw_losses),
         worse_than_auto_exposure=share_worse(result.losses, result.auto_exposure_losses),
         static=result.static,
+        per_size=overall.per_size,
     )
 
 

@@ -126,6 +126,22 @@ def test_the_sequence_depends_on_the_image_where_it_may() -> None:
     assert len(set(lengths["none"])) == 1
 
 
+@pytest.mark.parametrize("condition", ["image", "none"])
+def test_a_line_makes_the_choice_go_with_the_light(condition: Any) -> None:
+    """Exposure where the mean of log-light is low, stop where it is high, in training and in use."""
+    subject = learner(replace(SMALL, condition=condition, averaging=0.0))
+    with torch.no_grad():
+        subject.network.sequence_line.weight[2, 0] = -40.0
+        subject.network.sequence_head.bias.copy_(torch.tensor([-5.0, -5.0, 0.0, -5.0, -5.0, 1.0]))
+    images = torch.stack([scale * GreyStream()[0].image for scale in (0.02, 1.0)])
+    lengths = [len(plan.stages) for plan in subject.policy().plan(images)]
+    assert lengths == ([1, 0] if condition == "image" else [0, 0])
+    embedding = subject.network.embed(look(images, "raw"))
+    actions = torch.tensor([[2, 5, 5]] * 2)
+    logs, _, _ = subject.network.log_probs(embedding, actions)
+    assert (float((logs[0] - logs[1]).detach()) > 5) == (condition == "image")
+
+
 def test_the_sequence_head_is_uniform_at_first_and_sums_to_one() -> None:
     network = learner(replace(SMALL, horizon=3)).network
     with torch.no_grad():
@@ -213,7 +229,7 @@ def test_each_loss_moves_its_own_part_only() -> None:
     for moved in ("parameters", "sequence"):
         subject = learner(replace(SMALL, rate=0.0, line_rate=0.0, sequence_rate=0.0, averaging=0.0))
         groups = subject.optimiser.param_groups
-        for group in groups[1:2] if moved == "sequence" else [groups[0], groups[2]]:
+        for group in groups[1::2] if moved == "sequence" else groups[::2]:
             group["start"] = 1e-3
         before = copy.deepcopy(dict(subject.network.named_parameters()))
         subject.iterate()

@@ -134,7 +134,8 @@ def load_sequence_file(path: Path) -> tuple[PolicyHeader, SequenceNetwork]:
         network = SequenceNetwork(modules, header.condition, header.horizon)
     except ValueError as error:
         raise WeightsError(f"{path}: does not fit its network ({error}); save it again") from error
-    _fill(network, _below(tensors, "sequence."), path)
+    line = network.state_dict()["sequence_line.weight"]  # 0; files of before there was one lack it
+    _fill(network, {"sequence_line.weight": line} | _below(tensors, "sequence."), path)
     return header, network.eval()
 
 

@@ -36,7 +36,7 @@ BINS = 16
 """Of the histogram of log-luminance."""
 N_PLANES = 6
 N_SCALARS = 7
-"""Numbers of an observation after the histogram; parameters start from straight lines on these."""
+"""Numbers of an observation after the histogram; straight lines on these go into parameters and choices."""
 N_NUMBERS = BINS + N_SCALARS
 CLIPPED = 0.98
 """A channel above this is taken to be at the sensor's limit."""
@@ -147,9 +147,12 @@ class SequenceNetwork(nn.Module):
         self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
         self.sequence_cell = nn.GRUCell(TOKEN, HIDDEN)
         self.sequence_head = nn.Linear(HIDDEN, len(modules))
+        # Below some light a denoiser is worth its time, above it is not: that, too, takes a few numbers to say.
+        self.sequence_line = nn.Linear(N_SCALARS, len(modules), bias=False)
         with torch.no_grad():
             self.sequence_head.weight.zero_()  # all sequences alike, to begin with
             self.sequence_head.bias.zero_()
+            self.sequence_line.weight.zero_()
             self.parameter_head.weight.mul_(0.1)
             self.parameter_line.weight.zero_()
             self.parameter_line.bias.zero_()
@@ -197,22 +200,33 @@ class SequenceNetwork(nn.Module):
         state = self.sequence_start.expand(len(embedding), -1)
         return torch.tanh(self.sequence_trunk(embedding.detach()) + state if self.condition == "image" else state)
 
+    def wanted(self, embedding: Embedding) -> Float[Tensor, "batch n_modules"]:
+        """What the straight line adds to each module's logit, at every place of the sequence."""
+        if self.condition == "none":
+            return embedding.new_zeros(len(embedding), len(self.modules_in_order))
+        wanted: Tensor = self.sequence_line(embedding.detach()[:, -N_SCALARS:])
+        return wanted
+
     def step(
-        self, state: Float[Tensor, "batch hidden"], last: Int[Tensor, " batch"], used: Float[Tensor, "batch n_modules"]
+        self,
+        state: Float[Tensor, "batch hidden"],
+        last: Int[Tensor, " batch"],
+        used: Float[Tensor, "batch n_modules"],
+        wanted: Float[Tensor, "batch n_modules"],
     ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch n_modules"]]:
         """The next state, and the logits of what comes next; -inf where a module ran."""
         state = self.sequence_cell(self.sequence_tokens(last), state)
-        return state, self.sequence_head(state).masked_fill(used > 0, -math.inf)
+        return state, (self.sequence_head(state) + wanted).masked_fill(used > 0, -math.inf)
 
     def sample(self, embedding: Embedding, generator: torch.Generator | None, temperature: float = 1.0) -> Actions:
         """A sequence for each image, drawn by its probabilities, or the likeliest actions without a generator."""
         stop, n = len(self.modules_in_order) - 1, len(embedding)
-        state, used = self.begin(embedding), embedding.new_zeros(n, stop + 1)
+        state, used, wanted = self.begin(embedding), embedding.new_zeros(n, stop + 1), self.wanted(embedding)
         last = torch.full((n,), stop + 1, device=embedding.device)
         taken = []
         going = torch.ones(n, dtype=torch.bool, device=embedding.device)
         for _ in range(self.horizon):
-            state, logits = self.step(state, last, used)
+            state, logits = self.step(state, last, used, wanted)
             if generator is None:
                 chosen = logits.argmax(dim=1)
             else:
@@ -239,11 +253,12 @@ class SequenceNetwork(nn.Module):
         """
         stop = len(self.modules_in_order) - 1
         state, used = self.begin(embedding), embedding.new_zeros(len(embedding), stop + 1)
+        wanted = self.wanted(embedding)
         last = torch.full_like(actions[:, 0], stop + 1)
         going = torch.ones_like(embedding[:, 0])
         total, entropy, imitation, count = (torch.zeros_like(going) for _ in range(4))
         for chosen in actions.unbind(dim=1):
-            state, logits = self.step(state, last, used)
+            state, logits = self.step(state, last, used, wanted)
             # Where an action is closed the logarithm is set to 0, so that nothing times infinity gets into gradients.
             logs = (logits / temperature).log_softmax(dim=1).masked_fill(used > 0, 0.0)
             probs = logs.exp() * (used == 0)

@@ -117,6 +117,7 @@ class FrozenSequence:
         self.tokens = ours["sequence_tokens.weight"] @ ours["sequence_cell.weight_ih"].T + ours["sequence_cell.bias_ih"]
         self.recurrent = ours["sequence_cell.weight_hh"], ours["sequence_cell.bias_hh"]
         self.choice = ours["sequence_head.weight"], ours["sequence_head.bias"]
+        self.choice_line = ours["sequence_line.weight"] * (network.condition == "image")
         ends = list(itertools.accumulate(network.widths))
         self.columns = dict(zip((m.name for m in self.modules), zip([0, *ends], ends, strict=False), strict=True))
 
@@ -129,17 +130,17 @@ class FrozenSequence:
     def sequence(self, embedding: Vector) -> list[int]:
         """Action ids of the likeliest modules, without the stop."""
         stop = len(self.modules) - 1
-        weight, bias, constant = self.begin
-        start = weight @ embedding + bias + constant if self.network.condition == "image" else constant
+        weight, offset, constant = self.begin
+        start = weight @ embedding + offset + constant if self.network.condition == "image" else constant
         state, order, last = np.tanh(start), [], stop + 1
-        closed = np.zeros(stop + 1, dtype=np.float32)
+        bias = self.choice[1] + self.choice_line @ embedding[-N_SCALARS:]  # a module that ran: -inf
         for _ in range(self.horizon):
             state = self._cell(self.tokens[last], state)
-            last = int(np.argmax(self.choice[0] @ state + self.choice[1] + closed))
+            last = int(np.argmax(self.choice[0] @ state + bias))
             if last == stop:
                 break
             order.append(last)
-            closed[last] = -np.inf
+            bias[last] = -np.inf
         return order
 
     def _cell(self, given: Vector, state: Vector) -> Vector:

@@ -83,14 +83,7 @@ class SequenceLearner:
             torch.manual_seed(seed)
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
-        line = list(self.network.parameter_line.parameters())
-        weights = [p for p in self.network.sets_parameters if all(p is not own for own in line)]
-        groups = (
-            {"params": weights, "start": config.rate, "weight_decay": 0.0},
-            {"params": self.network.chooses, "start": config.sequence_rate, "weight_decay": 0.0},
-            {"params": line, "start": config.line_rate, "weight_decay": config.line_decay},
-        )
-        self.optimiser = torch.optim.AdamW(groups, fused=True)
+        self.optimiser = torch.optim.AdamW(self._groups(), fused=True)
         self.parts = {"parameters": self.network.sets_parameters, "sequence": self.network.chooses}
         self.order = torch.tensor(
             [[names.index(n) for n in config.demonstrated] + [len(names)] * (config.horizon - len(config.demonstrated))]
@@ -102,6 +95,20 @@ class SequenceLearner:
         self.comparisons = Comparisons(len(names))
         self.dropped = 0
         self.warm = False  # began with weights that know something
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """The weights with their learning rates and decay."""
+        config, network = self.config, self.network
+        lines = {id(p) for line in (network.parameter_line, network.sequence_line) for p in line.parameters()}
+        weights = [p for p in network.sets_parameters if id(p) not in lines]
+        chooses = [p for p in network.chooses if id(p) not in lines]
+        own = list(network.parameter_line.parameters()), list(network.sequence_line.parameters())
+        return [
+            {"params": weights, "start": config.rate, "weight_decay": 0.0},
+            {"params": chooses, "start": config.sequence_rate, "weight_decay": 0.0},
+            {"params": own[0], "start": config.line_rate, "weight_decay": config.line_decay},
+            {"params": own[1], "start": config.sequence_line_rate, "weight_decay": 0.0},
+        ]
 
     @property
     def progress(self) -> float:

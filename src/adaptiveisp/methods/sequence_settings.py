@@ -39,6 +39,8 @@ class SequenceConfig:
             does to any image, and how that goes with light and noise.
         line_decay: of AdamW on these lines: a parameter whose gradients mostly cancel stays near neutral, where chance
             would carry it off.
+        sequence_line_rate: of the straight lines from the same numbers to each module's logit: which modules the dark
+            wants, and which the light.
         dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
             from following single images.
         rate_decay: powers of ten that the rates fall over the run.
@@ -73,6 +75,7 @@ class SequenceConfig:
     sequence_rate: float = 2e-4
     line_rate: float = 0.03
     line_decay: float = 0.2
+    sequence_line_rate: float = 0.0
     dropout: float = 0.0
     rate_decay: float = 1.5
     gradient_norm: float | None = 1.0
@@ -110,6 +113,7 @@ class SequenceConfig:
             "sequence_rate",
             "line_rate",
             "line_decay",
+            "sequence_line_rate",
             "rate_decay",
             "runtime_weight",
             "entropy_bonus",
@@ -157,6 +161,7 @@ FAST = replace(
     rate=1e-4,
     line_rate=0.01,
     sequence_rate=1e-3,
+    sequence_line_rate=0.03,
     sequence_averaging=0.98,
 )
 """For a warm start from a run of `ADAPTIVE`: what costs more than it gives is left out."""

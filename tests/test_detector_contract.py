@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from adaptiveisp.detectors import load_detector
-from adaptiveisp.types import Detections, Detector, Targets
+from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
 from tests.darknet_cfg import write_mixed
 from tests.onnx_models import network
 from tests.transformers_models import KINDS, write_model
@@ -40,6 +40,10 @@ ADAPTERS: dict[str, Callable[[Path], Detector]] = {
 
 WITHOUT_LOSS: frozenset[str] = frozenset()
 """Those whose `loss` raises NotImplementedError; what is said of losses is not asked of them."""
+
+
+ASKED_TWICE = frozenset({"own callable", "onnx"})
+"""Those that have no `detect_with_loss`."""
 
 
 class Subject(NamedTuple):
@@ -91,6 +95,32 @@ def tensors_of(detector: Any) -> dict[str, torch.Tensor]:
         elif isinstance(value, torch.Tensor):
             parts.register_buffer(key, value)
     return {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
+
+
+def convolutions_of(detector: nn.Module, ask: Callable[[], Any]) -> tuple[int, Any]:
+    """How often convolutions work while it answers, and the answer."""
+    calls: list[None] = []
+    layers = [layer for layer in detector.modules() if isinstance(layer, nn.Conv2d)]
+    hooks = [layer.register_forward_hook(lambda *_: calls.append(None)) for layer in layers]
+    answer = ask()
+    for hook in hooks:
+        hook.remove()
+    return len(calls), answer
+
+
+def test_one_look_says_what_two_say(subject: Subject) -> None:
+    """Bit for bit, so that no report shows which of the two it was made with."""
+    detector = subject.detector
+    assert isinstance(detector, DetectsWithLoss) == (subject.name not in ASKED_TWICE)
+    if subject.name in ASKED_TWICE:
+        return
+    image, objects = images(detector), targets(detector)
+    once, losses = convolutions_of(detector, lambda: detector.loss(image, objects))
+    count, (found, at_once) = convolutions_of(detector, lambda: detector.detect_with_loss(image, objects, 2, 0.01))
+    assert count == once > 0 and torch.equal(at_once, losses) and len(found) == 2
+    for one, alone in zip(found, detector.detect(image[:2], 0.01), strict=True):
+        assert torch.equal(one.boxes, alone.boxes) and torch.equal(one.scores, alone.scores)
+        assert torch.equal(one.labels, alone.labels) and len(one.labels) > 0
 
 
 def test_facts(subject: Subject) -> None:

@@ -1,15 +1,18 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from adaptiveisp.datasets import open_dataset
+from adaptiveisp.detectors import load_detector
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.report import build_report
-from adaptiveisp.types import Targets
+from adaptiveisp.types import Detections, Targets
 from adaptiveisp.zoo import load_policy
+from tests.darknet_cfg import write_mixed
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector
 
@@ -113,6 +116,37 @@ def test_losses_and_pipelines_are_kept_for_each_image(tmp_path: Path) -> None:
     assert [d.a for d in best.differences] == ["growing"] and best.differences[0].b == best.name != "growing"
     unasked = evaluate(dataset, policies, [RedDetector()], EvaluationOptions(64)).results["none", "red"]
     assert unasked.losses == unasked.raw_losses == [] and len(unasked.pipelines) == 6
+
+
+class AskedTwice:
+    """A detector without its `detect_with_loss`."""
+
+    def __init__(self, detector: Any) -> None:
+        self.name, self.stride, self.weights_sha256 = "twice", detector.stride, ""
+        self.class_names, self.detector = detector.class_names, detector
+
+    def loss(self, image: torch.Tensor, targets: list[Targets]) -> torch.Tensor:
+        return self.detector.loss(image, targets)
+
+    def detect(self, image: torch.Tensor, confidence: float = 0.001, *rest: Any) -> list[Detections]:
+        return self.detector.detect(image, confidence)
+
+
+def test_one_look_at_each_picture_gives_the_same_report(tmp_path: Path) -> None:
+    """Bit for bit, though the references are looked at in one batch with the policies."""
+    _, weights = write_mixed(tmp_path)
+    weights.with_suffix(".names").write_text("person\ncup\n")
+    once: Any = load_detector(weights)
+    dataset = open_dataset(labelled_photos(tmp_path), tmp_path / "images", light="mixed")
+    policies = [Growing(), load_policy("auto-exposure")]
+    results = evaluate(dataset, policies, [once, AskedTwice(once)], EvaluationOptions(64, losses=True)).results
+    for policy in ("growing", "auto-exposure"):
+        one, two = results[policy, once.name], results[policy, "twice"]
+        assert {**vars(one), "scored": 0} == {**vars(two), "scored": 0} and len(one.losses) == 3
+        assert one.losses != one.raw_losses != one.auto_exposure_losses
+        for a, b in zip(one.scored, two.scored, strict=True):
+            assert len(a.scores) > 0 and (a.boxes == b.boxes).all() and (a.scores == b.scores).all()
+            assert (a.category_ids == b.category_ids).all()
 
 
 class FailsLater(RedDetector):

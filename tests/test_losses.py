@@ -10,10 +10,10 @@ from adaptiveisp.classes import ClassMap, map_classes
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.letterbox import pad_to_frame
-from adaptiveisp.losses import LossMeter, frame_targets, image_losses, share_worse, worst_mean
+from adaptiveisp.losses import Labels, Meter, frame_targets, gives_both, image_losses, share_worse, worst_mean
 from adaptiveisp.policies import AnyPolicy, AutoExposure, FixedPipeline
 from adaptiveisp.predictor import Developed, develop_at_size, render
-from adaptiveisp.types import Annotation, RawImage, Targets
+from adaptiveisp.types import Annotation, Detections, Detector, RawImage, Targets
 from tests.fake_detector import RedDetector
 
 CUP, PERSON, CROWD = (
@@ -42,11 +42,17 @@ def grey_raw(level: int = 6554, height: int = 80, width: int = 160) -> RawImage:
     return RawImage(np.full((height, width, 3), level, np.uint16), None, (0.0,) * 4, 65535.0)
 
 
-def measured(meter: LossMeter, annotations: tuple[Annotation, ...] = (CUP,)) -> dict[str, object]:
+def meter_of(policies: list[AnyPolicy], *detectors: Detector) -> Meter:
+    return Meter(policies, detectors, [MAP] * len(detectors), 64, confidence=0.01)
+
+
+def measured(meter: Meter, annotations: tuple[Annotation, ...] = (CUP,)) -> dict[str, object]:
     raw = grey_raw()
     developed = develop_at_size(raw, 64)
     images = [render(policy, raw, developed, 64).image for policy in meter.policies]
-    return dict(meter.measure(annotations, raw, developed, images))
+    found, losses = meter.measure(annotations, raw, developed, images)
+    assert all(len(found[detector.name]) == len(images) for detector in meter.detectors)
+    return dict(losses)
 
 
 def test_labels_are_given_in_pixels_of_the_padded_frame() -> None:
@@ -63,7 +69,7 @@ def test_labels_are_given_in_pixels_of_the_padded_frame() -> None:
 def test_the_detector_sees_the_padded_renderings_with_their_labels() -> None:
     detector = Watched()
     images = [torch.full((1, 3, 32, 64), value) for value in (0.1, 0.7)]
-    values = image_losses(detector, images, (CUP,), MAP.category_to_label, (80, 160), 64)
+    values = image_losses(detector, images, Labels((CUP,), MAP.category_to_label, (80, 160)), 64)
     (seen,), (targets,) = detector.images, detector.targets
     assert seen.shape == (2, 3, 64, 64) and seen[1, :, 0, 0].tolist() == [0.5] * 3
     assert seen[1, 0, 16:48].unique().tolist() == pytest.approx([0.7])
@@ -84,7 +90,7 @@ def test_the_detector_sees_the_padded_renderings_with_their_labels() -> None:
 )
 def test_the_references_are_rendered_unless_they_were_asked_for(policies: list[AnyPolicy], rendered: int) -> None:
     detector = Watched()
-    losses = measured(LossMeter(policies, [detector], [MAP], 64))["red"]
+    losses = measured(meter_of(policies, detector))["red"]
     assert len(detector.images) == 1 and len(detector.images[0]) == rendered
     # 6554 of 65535 is 0.1; one stop more is 0.2; auto-exposure aims at 0.18 in linear light, 0.461 after sRGB's curve.
     brighter = 1 - (0.2 + 0.5) / 2
@@ -123,10 +129,62 @@ class Odd(RedDetector):
 )
 def test_a_detector_without_a_usable_loss_is_asked_once_and_named(answer: object, reason: str) -> None:
     odd = Odd(answer)
-    meter = LossMeter([BRIGHTER], [odd, RedDetector()], [MAP, MAP], 64)
+    meter = meter_of([BRIGHTER], odd, RedDetector())
     assert list(measured(meter)) == list(measured(meter)) == ["red"]
     assert odd.asked == 1 and list(meter.unusable) == ["odd"]
     assert reason in meter.unusable["odd"] and "\n" not in meter.unusable["odd"]
+
+
+class Both(RedDetector):
+    """Answers both questions at once, as often as its `fails` allows, and keeps what it is asked."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.asked = fails, list[str]()
+
+    def detect(self, image: torch.Tensor, confidence: float = 0.001, *rest: object) -> list[Detections]:
+        self.asked.append(f"detect {len(image)}")
+        return super().detect(image, confidence)
+
+    def loss(self, image: torch.Tensor, targets: list[Targets]) -> torch.Tensor:
+        self.asked.append(f"loss {len(image)}")
+        if self.fails:
+            raise NotImplementedError
+        return super().loss(image, targets)
+
+    def detect_with_loss(
+        self, image: torch.Tensor, targets: list[Targets], detect_in: int, confidence: float = 0.001, *rest: object
+    ) -> tuple[list[Detections], torch.Tensor]:
+        self.asked.append(f"both {len(image)} {detect_in}")
+        answer = RedDetector.loss(self, image, targets)
+        return RedDetector.detect(self, image[:detect_in], confidence), answer / 0 if self.fails else answer
+
+
+def test_a_detector_that_gives_both_is_asked_once() -> None:
+    both = Both()
+    assert measured(meter_of([BRIGHTER], both)) == measured(meter_of([BRIGHTER], RedDetector()))
+    assert both.asked == ["both 3 1"]
+    without = meter_of([BRIGHTER], both)
+    without.losses = False
+    assert measured(without) == {} and both.asked[1:] == ["detect 1"]
+
+
+def test_a_detector_that_fails_at_both_still_detects() -> None:
+    both = Both(fails=True)
+    meter = meter_of([BRIGHTER], both)
+    assert measured(meter) == measured(meter) == {} and meter.unusable == {"red": "NotImplementedError"}
+    assert both.asked == ["both 3 1", "detect 1", "loss 3", "detect 1"]
+
+
+def test_a_loss_of_its_own_is_not_passed_by() -> None:
+    class OwnLoss(Both):
+        def loss(self, image: torch.Tensor, targets: list[Targets]) -> torch.Tensor:
+            return image.new_ones(len(image))
+
+    patched = Both()
+    patched.detect = RedDetector().detect  # type: ignore[method-assign]
+    assert [gives_both(one) for one in (Both(), OwnLoss(), patched, RedDetector())] == [True, False, False, False]
+    (losses,) = measured(meter_of([BRIGHTER], OwnLoss())).values()
+    assert losses == ([1.0], 1.0, 1.0)
 
 
 def test_the_worst_five_percent_are_at_least_one_image() -> None:
@@ -153,6 +211,6 @@ def test_the_map_of_classes_is_the_detectors_own() -> None:
     swapped = ClassMap({0: 47, 41: 1}, {47: 0, 1: 41}, ())
     raw = grey_raw()
     developed: Developed = develop_at_size(raw, 64)
-    LossMeter([], [detector], [swapped], 64).measure((CUP, PERSON), raw, developed, [])
+    Meter([BRIGHTER], [detector], [swapped], 64, 0.01).measure((CUP, PERSON), raw, developed, [developed.small])
     assert detector.targets[0][0].labels.tolist() == [0, 41]
-    assert len(detector.images[0]) == 2 and all(math.isfinite(v) for v in detector.images[0].flatten()[:3].tolist())
+    assert len(detector.images[0]) == 3 and all(math.isfinite(v) for v in detector.images[0].flatten()[:3].tolist())

@@ -17,9 +17,9 @@ from adaptiveisp.drawing import Tile, draw_found
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
 from adaptiveisp.framecache import open_cache
 from adaptiveisp.letterbox import frame_size, pad_to_frame
-from adaptiveisp.losses import ImageLosses, LossMeter, frame_targets
+from adaptiveisp.losses import ImageLosses, Meter, frame_targets
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels, is_static
-from adaptiveisp.predictor import Developed, Rendered, detect, develop_at_size, render, render_with_labels
+from adaptiveisp.predictor import Developed, Rendered, develop_at_size, render, render_with_labels
 from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.scores import PolicyResult
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
@@ -131,14 +131,14 @@ def evaluate(
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
-    meter = LossMeter(policies, detectors if options.losses else (), maps if options.losses else (), options.size)
+    meter = Meter(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     # The camera's own development starts from the raw itself, which a cache does not hold.
     needs_raw = not options.cache or any(isinstance(policy, CameraDevelopment) for policy in policies)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
         try:
-            rendered, found, losses = _one(sample, raw, policies, detectors, maps[0], options, meter)
+            rendered, found, losses = _one(sample, raw, policies, options, meter)
         except DetectorError:
             raise
         except Exception as error:
@@ -146,12 +146,12 @@ def evaluate(
         else:
             for place, (policy, picture) in enumerate(zip(policies, rendered, strict=True)):
                 for detector, class_map in zip(detectors, maps, strict=True):
-                    scored = _score(sample, found[policy.name, detector.name], class_map)
+                    scored = _score(sample, found[detector.name][place], class_map)
                     _collect(collected[policy.name, detector.name], scored, picture, options.costs)
                     if detector.name in losses:
                         collected[policy.name, detector.name].add_loss(losses[detector.name], place)
                 if number % stride == 0 and len(sheets[policy.name]) < SHEET_TILES:
-                    boxes = found[policy.name, detectors[0].name]
+                    boxes = found[detectors[0].name][place]
                     sheets[policy.name].append(_tile(sample, picture, boxes, detectors[0].class_names))
         on_image(sample.name)
     if len(skipped) == len(dataset.samples):
@@ -226,18 +226,15 @@ def _one(
     sample: Sample,
     raw: RawImage | Developed | Exception,
     policies: Sequence[AnyPolicy],
-    detectors: Sequence[Detector],
-    class_map: ClassMap,
     options: EvaluationOptions,
-    meter: LossMeter,
-) -> tuple[list[Rendered], dict[tuple[str, str], Detections], dict[str, ImageLosses]]:
-    """The renderings of one sample by each policy, and the detections in them and the losses of each detector.
+    meter: Meter,
+) -> tuple[list[Rendered], dict[str, list[Detections]], dict[str, ImageLosses]]:
+    """The renderings of one sample by each policy, and each detector's detections in them and losses of them.
 
     Args:
         sample, raw: what to render, developed or not, or why it cannot be.
-        policies, detectors, options: as for `evaluate`.
-        class_map: of the first detector.
-        meter: takes the losses.
+        policies, options: as for `evaluate`.
+        meter: has the detectors.
     """
     if isinstance(raw, Exception):
         raise raw
@@ -250,18 +247,15 @@ def _one(
     height, width = developed.full_size
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
+    first, class_map = meter.detectors[0], meter.maps[0]
     rendered = [
-        render_with_labels(policy, developed, _frame_targets(sample, developed, detectors[0], class_map), detectors[0])
+        render_with_labels(policy, developed, _frame_targets(sample, developed, first, class_map), first)
         if isinstance(policy, PlansWithLabels)
         else render(policy, original, developed, options.size)
         for policy in policies
     ]
-    images = [picture.image for picture in rendered]
-    found: dict[tuple[str, str], Detections] = {}
-    for detector in detectors:
-        answers = detect(detector, images, (height, width), options.size, EVALUATION_CONFIDENCE)
-        found |= {(policy.name, detector.name): a for policy, a in zip(policies, answers, strict=True)}
-    return rendered, found, meter.measure(sample.annotations, original, developed, images)
+    found, losses = meter.measure(sample.annotations, original, developed, [picture.image for picture in rendered])
+    return rendered, found, losses
 
 
 def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:

@@ -5,18 +5,20 @@ shows them. Every policy's is held against two references, the raw input as it i
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import torch
+from torch import Tensor
 
 from adaptiveisp.classes import ClassMap
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.letterbox import boxes_to_frame, frame_size, pad_to_frame
+from adaptiveisp.letterbox import boxes_to_frame
 from adaptiveisp.policies import AnyPolicy, AutoExposure, FixedPipeline, Policy
-from adaptiveisp.predictor import Developed, render
-from adaptiveisp.types import Annotation, Detector, Image, Letterbox, RawImage, Targets
+from adaptiveisp.predictor import Developed, detect, in_full_frame, pad_for, render
+from adaptiveisp.types import Annotation, Detections, Detector, DetectsWithLoss, Image, Letterbox, RawImage, Targets
 
 RAW, AUTO_EXPOSURE = FixedPipeline(Pipeline(())), AutoExposure()
 REFERENCES: tuple[Policy, ...] = (RAW, AUTO_EXPOSURE)
@@ -42,15 +44,35 @@ class ImageLosses(NamedTuple):
     auto_exposure: float
 
 
+class Labels(NamedTuple):
+    """One raw's labels for one detector.
+
+    Attributes:
+        annotations: in pixels of the upright full frame.
+        to_label: category id → detector label.
+        full_size: (height, width) of the full frame.
+    """
+
+    annotations: Sequence[Annotation]
+    to_label: Mapping[int, int]
+    full_size: tuple[int, int]
+
+    def in_frames(self, letterboxes: Sequence[Letterbox], batch: Image) -> list[Targets]:
+        """The targets in each of the padded images of a batch."""
+        return [frame_targets(self.annotations, self.to_label, box, batch.device) for box in letterboxes]
+
+
 @dataclass
-class LossMeter:
-    """Takes the losses of every image, for as long as a detector gives them.
+class Meter:
+    """Takes the detections in every image, and the losses for as long as a detector gives them.
 
     Attributes:
         policies: those that are evaluated; a reference among them is not rendered again.
         detectors: each with its map of classes.
         maps: one a detector.
         size: longer side of the renderings in pixels.
+        confidence: least score of a detection.
+        losses: whether to take losses.
         unusable: detector → why it gives no loss; it is not asked again.
     """
 
@@ -58,73 +80,118 @@ class LossMeter:
     detectors: Sequence[Detector]
     maps: Sequence[ClassMap]
     size: int
+    confidence: float
+    losses: bool = True
     unusable: dict[str, str] = field(default_factory=dict)
 
     def measure(
         self, annotations: Sequence[Annotation], raw: RawImage | None, developed: Developed, images: Sequence[Image]
-    ) -> dict[str, ImageLosses]:
-        """Detector → losses of one image; nothing of a detector that gives none.
+    ) -> tuple[dict[str, list[Detections]], dict[str, ImageLosses]]:
+        """Detector → detections in each rendering of one image, and detector → losses, nothing where it gives none.
 
         Args:
             annotations: labels in pixels of the upright full frame.
             raw: the raw, None where no policy needs it.
             developed: the same, developed.
-            images: (1, 3, h, w) each policy's rendering, before padding.
+            images: (1, 3, h, w) each policy's rendering, before padding; at least one.
+
+        Raises:
+            DetectorError: a detector's detections make no sense.
         """
         asked = list(self.policies)
         places, seen = [], list(images)
-        for reference in REFERENCES:
+        for reference in REFERENCES if self.losses else ():
             if reference in asked:
                 places.append(asked.index(reference))
             else:
                 places.append(len(seen))
                 seen.append(render(reference, raw, developed, self.size).image)
-        full_size = developed.full_size
-        result: dict[str, ImageLosses] = {}
+        found: dict[str, list[Detections]] = {}
+        losses: dict[str, ImageLosses] = {}
         for detector, class_map in zip(self.detectors, self.maps, strict=True):
-            if detector.name in self.unusable:
-                continue
-            try:
-                values = image_losses(detector, seen, annotations, class_map.category_to_label, full_size, self.size)
-            # The loss is only one column of the report: whatever an own detector raises there, the rest goes on.
-            except Exception as error:
-                message = next(iter(str(error).splitlines()), "")
-                self.unusable[detector.name] = f"{type(error).__name__}: {message}".rstrip(": ")
-            else:
+            labels = Labels(annotations, class_map.category_to_label, developed.full_size)
+            found[detector.name], values = self._look(detector, seen, len(images), labels)
+            if values is not None:
                 raw_loss, auto_exposure_loss = (values[place] for place in places)
-                result[detector.name] = ImageLosses(values[: len(asked)], raw_loss, auto_exposure_loss)
-        return result
+                losses[detector.name] = ImageLosses(values[: len(images)], raw_loss, auto_exposure_loss)
+        return found, losses
+
+    def _look(
+        self, detector: Detector, images: list[Image], detect_in: int, labels: Labels
+    ) -> tuple[list[Detections], list[float] | None]:
+        """The detections in the first `detect_in` images, and the losses of all unless the detector gives none."""
+        first = images[:detect_in]
+        if not self.losses or detector.name in self.unusable:
+            return detect(detector, first, labels.full_size, self.size, self.confidence), None
+        if gives_both(detector):
+            # Whatever an own detector raises here, it is asked for one after the other below, where it shows again.
+            with suppress(Exception):
+                return look_once(detector, images, detect_in, labels, self.size, self.confidence)
+        found = detect(detector, first, labels.full_size, self.size, self.confidence)
+        try:
+            return found, image_losses(detector, images, labels, self.size)
+        # The loss is only one column of the report: whatever an own detector raises there, the rest goes on.
+        except Exception as error:
+            message = next(iter(str(error).splitlines()), "")
+            self.unusable[detector.name] = f"{type(error).__name__}: {message}".rstrip(": ")
+            return found, None
+
+
+def gives_both(detector: Detector) -> TypeGuard[DetectsWithLoss]:
+    """Whether one look gives detections and losses, and nothing nearer to the object changes one of them alone."""
+    # A subclass of ours may bring a loss of its own; what its base does at once would pass that by.
+    levels = [getattr(detector, "__dict__", {}), *(vars(kind) for kind in type(detector).__mro__)]
+    both, *single = (
+        next((number for number, level in enumerate(levels) if name in level), len(levels))
+        for name in ("detect_with_loss", "detect", "loss")
+    )
+    return isinstance(detector, DetectsWithLoss) and both <= min(single)
 
 
 @torch.inference_mode()
-def image_losses(
-    detector: Detector,
-    images: Sequence[Image],
-    annotations: Sequence[Annotation],
-    to_label: Mapping[int, int],
-    full_size: tuple[int, int],
-    size: int,
-) -> list[float]:
+def look_once(
+    detector: DetectsWithLoss, images: Sequence[Image], detect_in: int, labels: Labels, size: int, confidence: float
+) -> tuple[list[Detections], list[float]]:
+    """What `predictor.detect` says of the first images and `image_losses` of all, where a detector gives both at once.
+
+    Args:
+        detector: the detector.
+        images: (1, 3, h, w) each, before padding.
+        detect_in: so many are looked at for objects.
+        labels: of the raw.
+        size: longer side in pixels.
+        confidence: least score to report.
+
+    Raises:
+        DetectorError: detections or losses make no sense.
+        Exception: whatever the detector raises.
+    """
+    batch, letterboxes = pad_for(detector, images, labels.full_size, size)
+    found, values = detector.detect_with_loss(batch, labels.in_frames(letterboxes, batch), detect_in, confidence)
+    return in_full_frame(detector, found, letterboxes[:detect_in]), _checked(detector, values, len(images))
+
+
+@torch.inference_mode()
+def image_losses(detector: Detector, images: Sequence[Image], labels: Labels, size: int) -> list[float]:
     """The detector's loss of each of several renderings of one raw, in the padded frame that it detects in.
 
     Args:
         detector: the detector.
         images: (1, 3, h, w) each, before padding.
-        annotations: labels in pixels of the upright full frame.
-        to_label: category id → detector label.
-        full_size: (height, width) of the full frame.
+        labels: of the raw.
         size: longer side in pixels.
 
     Raises:
         DetectorError: the loss is not one finite number an image.
         Exception: whatever the detector raises, such as NotImplementedError where it has no loss.
     """
-    frame = frame_size(size, detector.stride)
-    padded = [pad_to_frame(image, frame, full_size) for image in images]
-    batch = torch.cat([image for image, _ in padded])
-    targets = [frame_targets(annotations, to_label, letterbox, batch.device) for _, letterbox in padded]
-    values = detector.loss(batch, targets)
-    if not isinstance(values, torch.Tensor) or values.shape != (len(images),) or not values.isfinite().all():
+    batch, letterboxes = pad_for(detector, images, labels.full_size, size)
+    return _checked(detector, detector.loss(batch, labels.in_frames(letterboxes, batch)), len(images))
+
+
+def _checked(detector: Detector, values: object, count: int) -> list[float]:
+    """The losses as numbers; DetectorError where they are not one finite number an image."""
+    if not isinstance(values, Tensor) or values.shape != (count,) or not values.isfinite().all():
         raise DetectorError(f"detector {detector.name}: loss must return one finite number for each image")
     return [float(value) for value in values]
 

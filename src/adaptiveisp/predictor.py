@@ -1,6 +1,7 @@
 """From one raw to what the detector sees in it: develop → resize → policy → modules → pad → detect."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -170,14 +171,42 @@ def detect(
     Raises:
         DetectorError: the detector's answer makes no sense.
     """
+    batch, letterboxes = pad_for(detector, images, full_size, size)
+    return in_full_frame(detector, detector.detect(batch, confidence=confidence), letterboxes)
+
+
+def pad_for(
+    detector: Detector, images: Sequence[Image], full_size: tuple[int, int], size: int
+) -> tuple[Float[Tensor, "images 3 frame frame"], list[Letterbox]]:
+    """Several renderings of one raw as the batch that a detector takes, and where each lies in its frame.
+
+    Args:
+        detector: says what its frame is a multiple of.
+        images: (1, 3, h, w) each.
+        full_size: (height, width) of the full frame.
+        size: longer side in pixels.
+    """
     frame = frame_size(size, detector.stride)
     padded = [pad_to_frame(image, frame, full_size) for image in images]
-    found = detector.detect(torch.cat([image for image, _ in padded]), confidence=confidence)
-    if not isinstance(found, list) or len(found) != len(images):
+    return torch.cat([image for image, _ in padded]), [letterbox for _, letterbox in padded]
+
+
+def in_full_frame(detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox]) -> list[Detections]:
+    """A detector's answer for padded images, in pixels of the upright full frame.
+
+    Args:
+        detector: whose answer it is.
+        found: what it returned.
+        letterboxes: where each image lies in its frame.
+
+    Raises:
+        DetectorError: the answer makes no sense.
+    """
+    if not isinstance(found, list) or len(found) != len(letterboxes):
         raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")
     for detections in found:
         _check(detector, detections)
-    return [_to_full(detections, box) for detections, (_, box) in zip(found, padded, strict=True)]
+    return [_to_full(detections, box) for detections, box in zip(found, letterboxes, strict=True)]
 
 
 def _check(detector: Detector, found: Detections) -> None:

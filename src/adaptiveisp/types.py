@@ -213,3 +213,20 @@ class Detector(Protocol):
     ) -> list[Detections]:
         """Detections of each image in pixels of `image`, at most `max_detections`, highest score first."""
         ...
+
+
+@runtime_checkable
+class DetectsWithLoss(Detector, Protocol):
+    """A detector that also gives detections and losses from one look at the images; none has to."""
+
+    def detect_with_loss(
+        self,
+        image: Image,
+        targets: list[Targets],
+        detect_in: int,
+        confidence: float = 0.001,
+        nms_iou: float = 0.6,
+        max_detections: int = 300,
+    ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
+        """What `detect` says of the first `detect_in` images, and what `loss` says of all; without gradient."""
+        ...

@@ -99,6 +99,11 @@ class TransformersDetector(nn.Module):
         Raises:
             DetectorError: the image has another shape, or the targets do not fit.
         """
+        losses: Tensor = self._with_labels(image, targets).loss
+        return losses
+
+    def _with_labels(self, image: Image, targets: list[Targets]) -> Any:
+        """The network's whole output, with the loss of each image."""
         check_image(self.name, image, self.stride)
         if len(targets) != len(image):
             raise DetectorError(f"{self.name}: {len(image)} images but targets for {len(targets)}")
@@ -108,8 +113,7 @@ class TransformersDetector(nn.Module):
         for target in targets:
             label = target.labels.to(image.device, torch.int64)
             labels.append({"class_labels": label, "boxes": xyxy_to_cxcywh(target.boxes.to(side) / side)})
-        losses: Tensor = self.model(pixel_values=self._normalised(image), labels=labels).loss
-        return losses
+        return self.model(pixel_values=self._normalised(image), labels=labels)
 
     @torch.no_grad()
     def detect(
@@ -126,7 +130,38 @@ class TransformersDetector(nn.Module):
             max_detections: per image.
         """
         logits, boxes = self(image)
-        height, width = image.shape[-2:]
+        return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections)
+
+    @torch.no_grad()
+    def detect_with_loss(
+        self,
+        image: Image,
+        targets: list[Targets],
+        detect_in: int,
+        confidence: float = 0.001,
+        nms_iou: float = 0.6,
+        max_detections: int = 300,
+    ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
+        """`detect` of the first `detect_in` images and `loss` of all, from one pass of the network.
+
+        Args:
+            image, targets: as for `loss`.
+            detect_in: from 0 to the number of images.
+            confidence, nms_iou, max_detections: as for `detect`.
+        """
+        output = self._with_labels(image, targets)
+        logits, boxes = output.logits[:detect_in].float(), output.pred_boxes[:detect_in].float()
+        return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections), output.loss
+
+    def _detections(
+        self,
+        logits: Float[Tensor, "batch n c"],
+        boxes: Float[Tensor, "batch n 4"],
+        size: torch.Size,
+        confidence: float,
+        max_detections: int,
+    ) -> list[Detections]:
+        height, width = size
         corners = cxcywh_to_xyxy(boxes) * boxes.new_tensor((width, height, width, height))
         results = []
         for image_logits, image_corners in zip(logits, corners, strict=True):

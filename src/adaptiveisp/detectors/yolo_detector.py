@@ -82,11 +82,7 @@ class YoloDetector(nn.Module):
             image: RGB in [0, 1].
             targets: one entry per image, boxes in pixels of `image`.
         """
-        anchors = [layer.anchors for layer in self.detection_layers]
-        height, width = image.shape[-2:]
-        # Under autocast the network works in half precision; the loss, a difference of close numbers, must not.
-        heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in self.heads(image)]
-        return yolo_loss(heads, targets, anchors, height, width, self.decode)
+        return self._loss_terms(self.heads(image), targets, image)
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
         """The sum of `loss_terms` of each image."""
@@ -104,8 +100,42 @@ class YoloDetector(nn.Module):
             nms_iou: greatest overlap of two boxes of one class.
             max_detections: per image.
         """
-        boxes, scores = self._decode(self.heads(image))
+        return self._detections(self.heads(image), image.shape[-2:], confidence, nms_iou, max_detections)
+
+    @torch.no_grad()
+    def detect_with_loss(
+        self,
+        image: Image,
+        targets: list[Targets],
+        detect_in: int,
+        confidence: float = 0.001,
+        nms_iou: float = 0.6,
+        max_detections: int = 300,
+    ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
+        """`detect` of the first `detect_in` images and `loss` of all, from one pass of the network.
+
+        Args:
+            image, targets: as for `loss`.
+            detect_in: from 0 to the number of images.
+            confidence, nms_iou, max_detections: as for `detect`.
+        """
+        heads = self.heads(image)
+        first = [head[:detect_in] for head in heads]
+        found = self._detections(first, image.shape[-2:], confidence, nms_iou, max_detections)
+        return found, self._loss_terms(heads, targets, image).total
+
+    def _loss_terms(self, heads: list[Head], targets: list[Targets], image: Image) -> LossTerms:
+        anchors = [layer.anchors for layer in self.detection_layers]
         height, width = image.shape[-2:]
+        # Under autocast the network works in half precision; the loss, a difference of close numbers, must not.
+        heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in heads]
+        return yolo_loss(heads, targets, anchors, height, width, self.decode)
+
+    def _detections(
+        self, heads: list[Head], size: torch.Size, confidence: float, nms_iou: float, max_detections: int
+    ) -> list[Detections]:
+        boxes, scores = self._decode(heads)
+        height, width = size
         results = []
         for image_boxes, image_scores in zip(boxes, scores, strict=True):
             place, label = (image_scores > confidence).nonzero(as_tuple=True)

@@ -91,7 +91,9 @@ def test_run_of_a_headerless_raw_with_flags_or_a_sidecar(tmp_path: Path) -> None
     assert (tmp_path / "flags" / "x.png").read_bytes() == (tmp_path / "sidecar" / "x.png").read_bytes()
 
 
-def test_run_with_a_pipeline_alone_or_with_a_policys_parameters(tmp_path: Path) -> None:
+def test_run_with_a_pipeline_alone_or_with_a_policys_parameters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     dng(tmp_path / "a.dng")
     Pipeline((Stage("exposure", {"ev": 1.5}),)).save(tmp_path / "p.json")
     common = ("--detector", RED, "--size", 64, "-q")
@@ -102,20 +104,34 @@ def test_run_with_a_pipeline_alone_or_with_a_policys_parameters(tmp_path: Path) 
     )
     (stage,) = Pipeline.load(tmp_path / "two" / "a.pipeline.json").stages
     assert stage.module == "exposure" and stage.params["ev"] != 1.5
+    assert capsys.readouterr().out == ""
+    content = {"version": 1, "start": "auto-exposure", "stages": [{"module": "exposure", "params": {"ev": 0.5}}]}
+    (tmp_path / "begun.json").write_text(json.dumps(content))
+    policy = ("--policy", "begun.json", "--out", "three")
+    assert adaptiveisp("run", "a.dng", "--pipeline", "p.json", *policy, *common[:-1]) == 0
+    stages = Pipeline.load(tmp_path / "three" / "a.pipeline.json").stages
+    assert [stage.module for stage in stages] == ["white_balance", "exposure", "srgb", "exposure"]
+    assert stages[-1].params == {"ev": 0.5}
+    assert "begun starts with auto-exposure: its stages come first, then the file's" in capsys.readouterr().out
 
 
 def test_run_goes_on_after_bad_inputs_and_exits_with_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dng(tmp_path / "good.dng")
     (tmp_path / "text.dng").write_text("this is no raw file\n")
     (tmp_path / "empty.dng").touch()
-    code = adaptiveisp(
-        "run", "good.dng", "text.dng", "empty.dng", "gone.dng", "--out", "out", "--detector", RED, "--size", 64
-    )
-    assert code == 3
+    long = dng(tmp_path / f"{'n' * 245}.dng").name  # its .boxes.png can be written, its .boxes.json cannot
+    inputs = ("good.dng", "text.dng", "empty.dng", "gone.dng", long)
+    assert adaptiveisp("run", *inputs, "--out", "out", "--detector", RED, "--size", 64) == 3
     skipped = json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"]
-    assert sorted(Path(entry["input"]).name for entry in skipped) == ["empty.dng", "gone.dng", "text.dng"]
-    assert (tmp_path / "out" / "good.png").is_file()
-    assert_one_line_error(capsys.readouterr().err, "text.dng", "empty.dng", "gone.dng")
+    assert sorted(Path(entry["input"]).name for entry in skipped) == ["empty.dng", "gone.dng", long, "text.dng"]
+    assert (tmp_path / "out" / "good.png").is_file() and not list((tmp_path / "out").glob("nnn*"))
+    lines = (
+        "text.dng",
+        "empty.dng",
+        "gone.dng",
+        "n.boxes.json: cannot be written (File name too long); shorten the name",
+    )
+    assert_one_line_error(capsys.readouterr().err, *lines)
 
 
 def bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
@@ -132,6 +148,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
     np.save(folder / "pixel.npy", np.ones((1, 1, 3), np.float32))
     np.save(folder / "black.npy", np.zeros((32, 32, 3), np.uint16))
     (folder / "notes.txt").write_text("hello")
+    (folder / "photos").mkdir()
+    Image.new("RGB", (32, 32)).save(folder / "photos" / "photo.jpg")
+    Image.new("L", (32, 32), 9).save(folder / "grey.png")
     header = ["--raw-size", "64x48", "--raw-bits", 8, "--raw-pattern", "GRBG"]
     return {
         "missing": (["gone.dng"], "gone.dng: no such file"),
@@ -146,6 +165,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[list[object], str]]:
         "one-pixel": (["pixel.npy"], "pixel.npy"),
         "black": (["black.npy"], "black.npy"),
         "unknown-kind": (["notes.txt"], "notes.txt"),
+        "photo": (["photos/photo.jpg"], "photo.jpg: is a photo; photos are no raws: give them to eval or train with"),
+        "photos": (["photos"], "no raw files in photos; photos are no raws: give them to eval or train with --light"),
+        "grey-photo": (["grey.png"], "photos are no raws"),
     }
 
 
@@ -162,6 +184,9 @@ BAD_INPUTS = [
     "one-pixel",
     "black",
     "unknown-kind",
+    "photo",
+    "photos",
+    "grey-photo",
 ]
 
 
@@ -182,7 +207,10 @@ def test_wrong_use_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert adaptiveisp("run", "a.dng", "--out", "taken", "--overwrite", *common) == 0
     assert (tmp_path / "taken" / "precious.txt").read_text() == "keep me"
     assert adaptiveisp("run", "a.dng", "--out", "a.dng", *common) == 2
+    capsys.readouterr()
     assert adaptiveisp("run", "a.dng", "--out", "x", "--policy", "automatic", *common) == 2
+    error = capsys.readouterr().err
+    assert "coco-fast" in error and "oracle" not in error  # those need labels, which run does not have
     assert adaptiveisp("run", "a.dng", "--out", "x", "--raw-size", "64by48", *common) == 2
     assert adaptiveisp("run", "a.dng", "--out", "x", "--raw-pattern", "RGBG", *common) == 2
     assert adaptiveisp("run", "a.dng", "--out", "x", "--size", "3") == 2
@@ -193,6 +221,28 @@ def test_wrong_use_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert adaptiveisp("run", "a.dng", "--out", "x", "--device", "cuda", *common) == 2
     assert adaptiveisp("nonsense") == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "a.dng"), "run: the following arguments are required: --out; see `adaptiveisp run --help`"),
+        (
+            ("run", "a.dng", "--out", "x", "--size", "3"),
+            "run: argument --size: 3 is not in 32 to 8192; see `adaptiveisp run --help`",
+        ),
+        (("bench", "--siz", "9"), "bench: unrecognized arguments: --siz 9; see `adaptiveisp bench --help`"),
+        (
+            ("weights", "get"),
+            "weights get: the following arguments are required: NAME; see `adaptiveisp weights get --help`",
+        ),
+        ((), "the following arguments are required: COMMAND; see `adaptiveisp --help`"),
+    ],
+)
+def test_wrong_options_are_one_line(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adaptiveisp(*arguments) == 2 and capsys.readouterr().err == f"adaptiveisp: {message}\n"
 
 
 @pytest.mark.parametrize("out", ["file/out", "/proc/adaptiveisp"])
@@ -283,7 +333,8 @@ def test_synth_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]  # fmt: skip
     page = (tmp_path / "report" / "report.html").read_text()
     assert "auto-exposure" in page and not re.search(r"(src|href)=\"https?:", page)
-    assert "AP50" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "AP50" in text and "cost ms" in text and text.count("With 3 photos the intervals are rough; use at") == 1
 
 
 def test_eval_on_the_fly_equals_eval_on_disk(tmp_path: Path) -> None:
@@ -337,6 +388,12 @@ def test_wrong_data_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert adaptiveisp("synth", "--data", "labels.json", "--images", "images", "--light", ",", "--out", "out") == 2
     assert adaptiveisp("synth", "--data", "labels.json", "--images", "gone", "--light", "dark", "--out", "out") == 1
     assert "Traceback" not in capsys.readouterr().err
+    name = "n" * 250  # a raw's name also has the number of its draw
+    (tmp_path / "images" / "photo1.png").rename(tmp_path / "images" / f"{name}.png")
+    (tmp_path / "labels.json").write_text((tmp_path / "labels.json").read_text().replace("photo1", name))
+    data = ("--data", "labels.json", "--images", "images", "--light", "dark")
+    assert adaptiveisp("synth", *data, "--limit", 1, "--out", "long") == 1 and not list((tmp_path / "long").iterdir())
+    assert_one_line_error(capsys.readouterr().err, f"{name}_0.png: cannot be written (File name too long); shorten")
 
 
 def test_two_pipelines_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

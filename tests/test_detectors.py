@@ -54,6 +54,30 @@ def test_a_file_of_another_kind_is_a_failure(folder: Path) -> None:
         load_detector("notes")
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("own_gone.mine:load", "ModuleNotFoundError: .*; run from the folder that holds it, or put that folder on"),
+        ("models/own_gone.py:load", "give a module instead of a path, own_gone:load; run from its folder"),
+        (
+            "own_broken:load",
+            "No module named 'no_such_library'; install no_such_library, or put its folder on PYTHONPATH",
+        ),
+        ("own_says_no:load", "ValueError: no; own_says_no must be a module that can be imported; -v shows where"),
+        ("own_remedy:gone", "has no attribute 'gone'; name a function that is in own_remedy"),
+        ("own_remedy:fails", r"RuntimeError: no model; it must return a detector \(docs/detectors\.md"),
+        ("own_remedy:CONSTANT", "TypeError: .*; it must return a detector"),
+    ],
+)
+def test_an_own_detector_that_cannot_be_had_names_the_remedy(spec: str, message: str, folder: Path) -> None:
+    (folder / "own_broken.py").write_text("import no_such_library\n")
+    (folder / "own_says_no.py").write_text("raise ValueError('no')\n")
+    own_module(folder, "own_remedy", "CONSTANT = 3", "def fails(): raise RuntimeError('no model')")
+    with pytest.raises(DetectorError, match=message) as caught:
+        load_detector(spec)
+    assert str(caught.value).startswith(f"{spec}: ") and "\n" not in str(caught.value)
+
+
 def test_a_callable_with_a_name_that_is_too_long() -> None:
     with pytest.raises(DetectorError, match="ModuleNotFoundError"):
         load_detector("x" * 5000 + ":load")

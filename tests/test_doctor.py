@@ -16,6 +16,8 @@ from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
 from tests.layouts import voc_xml, write_png, write_text, yolo_line
 
+RED = ("--detector", "tests.fake_detector:load")
+
 
 @pytest.fixture(autouse=True)
 def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,7 +35,7 @@ def read(out: str = "out") -> dict[str, object]:
 
 def test_a_good_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = layouts.lod_cr2(tmp_path)
-    assert doctor(path, "--detector", "tests.fake_detector:load", "--out", "out") == DONE
+    assert doctor(path, *RED, "--out", "out") == DONE
     found = read()
     assert (found["exit_code"], found["usable_images"], found["problems"], found["fatal"]) == (0, 2, [], "")
     row = {"listed": 1, "readable": 1, "with_objects": 1, "objects": 1, "objects_known": 1}
@@ -71,6 +73,11 @@ def test_every_kind_of_problem_is_found_once(tmp_path: Path, capsys: pytest.Capt
         write_text(labels / f"copy-{copy}.txt", yolo_line(1))
     shutil.copy(images / "1.png", tmp_path / "images" / "val" / "same.png")
     write_text(tmp_path / "labels" / "val" / "same.txt", yolo_line(1))
+    assert doctor(path) == FAILED and main(["train", "--data", f"{path}:train", "--out", "run", *RED]) == FAILED
+    for text in capsys.readouterr():  # what doctor says, and why train refuses: the same label, the same remedy
+        remedy = f"write class x y width height, or set bad-labels: drop in {path}"
+        assert f"five.txt:2: '1 0.5 0.5' is no label (3 values); {remedy}" in text
+    path.write_text(path.read_text() + "bad-labels: drop\n")
     assert doctor(path, "--out", "out") == DONE_WITH_SKIPS
     found = read()
     kinds = {
@@ -137,8 +144,16 @@ def test_photos_raws_without_labels_and_folders_of_synth(tmp_path: Path, capsys:
     content = json.loads(labels.read_text())
     content["annotations"][0]["bbox"] = [60, 10, 30, 10]
     labels.write_text(json.dumps(content))
-    assert doctor(labels, "--images", "images", "--out", "four") == DONE_WITH_SKIPS
+    assert doctor(labels, "--images", "images", "--out", "four") == FAILED  # as train does, which reads the JSON itself
     assert read("four")["problem_counts"] == {"bad box": 1}
+    photos = ["--data", "labels.json", "--images", "images", "--light", "dark"]
+    assert main(["train", *photos, "--out", "run", *RED]) == FAILED
+    output, error = capsys.readouterr()
+    for text in (output, error):
+        assert "photo1.bmp of 64x48 pixels; correct or remove it" in text
+    assert "in a data-set YAML with layout: coco and bad-labels: drop" in output
+    write_text(tmp_path / "set.yaml", "layout: coco\nbad-labels: drop\n")
+    assert doctor("set.yaml") == DONE_WITH_SKIPS
 
 
 def test_the_mean_level_is_between_black_and_white() -> None:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptiveisp.errors import DataError, OutputError
-from adaptiveisp.files import atomic_path, read_json, write_json
+from adaptiveisp.errors import DataError, OutputError, OutputNameError
+from adaptiveisp.files import atomic_path, check_length, read_json, write_json
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,10 @@ def test_a_name_that_is_too_long_is_one_line(tmp_path: Path) -> None:
             raise AssertionError("the block must not run")
         assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == []
+    with pytest.raises(OutputNameError, match="shorten the name"):
+        check_length(tmp_path / "not" / "yet" / ("x" * 256))
+    write_json(tmp_path / ("x" * 255), 1)  # as long as may be
+    assert os.listdir(tmp_path) == ["x" * 255]
 
 
 def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:

@@ -79,8 +79,10 @@ def test_a_folder_of_raws_with_a_yaml_can_be_taught(tmp_path: Path, capsys: pyte
     write_text(tmp_path / "raws.yaml", text)
     dataset = open_unlabelled(tmp_path / "raws.yaml")
     assert dataset.read(dataset.samples[0]).white_level == 4095 and not dataset.categories
-    write_text(tmp_path / "config.yaml", "train: {teacher_confidence: 0.05}\n")
-    assert train("raws.yaml", "--labels", "teacher", "--config", "config.yaml") == 0
+    write_text(tmp_path / "config.yaml", "train: {teacher_confidence: 0.05, light: mixed}\n")
+    teacher = ("--labels", "teacher", "--config", "config.yaml")
+    assert train("raws.yaml", *teacher) == 2 and "give --light none if --config has one" in capsys.readouterr().err
+    assert train("raws.yaml", *teacher, "--light", "none", "--overwrite") == 0
     assert train("raws.yaml", out="other") == 1
     assert "layout folder has no labels; use train --labels teacher" in capsys.readouterr().err
 
@@ -289,8 +291,18 @@ def test_lists_and_labels_with_other_line_ends_and_separators(ends: str, tmp_pat
     (sample,) = open_dataset(Path(f"{path}:train")).samples
     assert sample.annotations[0].bbox == pytest.approx(XYWH, abs=1e-3)
     path = layouts.voc(tmp_path / "voc")
-    write_text(tmp_path / "voc" / "ImageSets" / "Main" / "train.txt", f"1  1{ends}2 -1{ends}")
+    write_text(tmp_path / "voc" / "ImageSets" / "Main" / "train.txt", f"1{ends}2{ends}")
     assert len(open_dataset(Path(f"{path}:train")).samples) == 2
+
+
+def test_lists_of_one_class_beside_those_of_splits(tmp_path: Path) -> None:
+    """As Pascal VOC has them: 1 for shown, -1 for not shown, 0 for difficult ones only."""
+    path = layouts.voc(tmp_path)
+    for name, text in {"cup_train": "1  1\n2 -1\n", "cup_val": "2  0\n"}.items():
+        write_text(tmp_path / "ImageSets" / "Main" / f"{name}.txt", text)
+    assert splits_of(read_config(path)) == ("train", "val")
+    with pytest.raises(DataError, match=r"cup_val\.txt: says of each image whether it shows one class .*name a split"):
+        open_dataset(Path(f"{path}:cup_val"))
 
 
 def test_absolute_paths_in_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

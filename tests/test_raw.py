@@ -307,7 +307,9 @@ def test_a_name_that_leaves_no_room_for_a_sidecar(tmp_path):
 
 def test_missing_header_and_wrong_size_say_what_to_do(tmp_path):
     (tmp_path / "x.bin").write_bytes(bytes(1000))
-    with pytest.raises(RawFileError, match=r"--raw-size, --raw-bits, --raw-pattern or a sidecar x\.bin\.yaml"):
+    with pytest.raises(
+        RawFileError, match=r"--raw-size, --raw-bits, --raw-pattern or a sidecar x\.bin\.yaml .* header=Bayer"
+    ):
         read_raw(tmp_path / "x.bin")
     with pytest.raises(RawFileError, match="give --raw-pattern or"):
         read_raw(tmp_path / "x.bin", BayerHeader(20, 25, 16))
@@ -643,6 +645,17 @@ def test_impossible_file_names_are_one_line_errors(tmp_path, name):
     assert [path.name for path, _ in found] == ["good.dng"] and [text for text, _ in missing] == [str(tmp_path / name)]
     with pytest.raises(RawFileError):
         find_raw_files([str(tmp_path / name)])
+
+
+def test_pictures_of_8_bits_are_warned_of_once_a_folder(tmp_path, caplog):
+    for name, pixels in (("a.png", np.uint8), ("b.png", np.uint8), ("c/16.png", np.uint16)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        save(tmp_path / name, random_pixels((20, 20, 3), 256, pixels))
+        read_raw(tmp_path / name)
+    save(tmp_path / "c" / "known.png", random_pixels((20, 20, 3), 256, np.uint8))
+    read_raw(tmp_path / "c" / "known.png", BayerHeader(bits=8))
+    (text,) = caplog.messages
+    assert text.startswith(f"{tmp_path}: its pictures of 8 bits") and "train with --light" in text
 
 
 def test_missing_folder_and_unknown_extension(tmp_path):

@@ -9,7 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
@@ -97,10 +97,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes options by their full names only: scripts must not depend on abbreviations."""
+    """Takes options by their full names only, since scripts must not depend on abbreviations; errors are one line."""
 
     def __init__(self, **keywords: Any):
         super().__init__(**{**keywords, "allow_abbrev": False})
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Leaves no argument to the parser above, which would not know of which command to speak."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the error and where to look instead of the whole usage, and exits."""
+        command = self.prog.removeprefix("adaptiveisp").strip()
+        where = f"{command}: " if command else ""
+        self.exit(WRONG_USE, f"adaptiveisp: {where}{' '.join(message.split())}; see `{self.prog} --help`\n")
 
 
 class _Version(argparse.Action):
@@ -124,13 +137,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--workers", type=_natural, default=0, metavar="N", help="processes reading ahead, in eval (default 0)"
     )
-    group.add_argument(
-        "--limit",
-        type=_natural,
-        default=0,
-        metavar="N",
-        help="use the first N photos only, with all their draws",
-    )
+    group.add_argument("--limit", type=_natural, default=0, metavar="N", help="use the first N photos, with all draws")
     group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
     group.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of surprises")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
@@ -164,7 +171,8 @@ def _add_run(commands: Any) -> None:
         "--pipeline",
         type=Path,
         metavar="FILE.json",
-        help="run this file's modules; with --policy P their parameters are P's",
+        help="run this file's modules; with --policy P their parameters are P's, after P's own start (auto-exposure's "
+        "stages for the shipped policies)",
     )
     parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
     parser.add_argument("--size", type=_size, default=416, metavar="N", help="longer side in pixels (default 416)")
@@ -210,13 +218,8 @@ def _add_eval(commands: Any) -> None:
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help="apply the camera's gains before a policy")
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
-    parser.add_argument(
-        "--resamples",
-        type=_resamples,
-        default=1000,
-        metavar="N",
-        help="of the paired bootstrap, 200 or more (default 1000)",
-    )
+    resamples = "of the paired bootstrap, 200 or more (default 1000)"
+    parser.add_argument("--resamples", type=_resamples, default=1000, metavar="N", help=resamples)
     _common(parser)
     parser.set_defaults(command="evaluate_policies")
 
@@ -264,7 +267,8 @@ def _add_train(commands: Any) -> None:
     parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
-    parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
+    none = "none: the images are raws, whatever --config says"
+    parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
     parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
@@ -294,7 +298,7 @@ def _add_doctor(commands: Any) -> None:
         "doctor",
         help="look a data set over before training on it",
         description="Reads every image and label and lists what is wrong. Exit code: 0 training may start; 3 it may, "
-        "with the problems listed; 1 there is nothing it could use.",
+        "with the problems listed; 1 it would refuse the labels, or has nothing to use.",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help=f"{DATA_HELP}; or a folder of raws")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of a COCO JSON")

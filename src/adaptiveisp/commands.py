@@ -117,6 +117,7 @@ def run(options: argparse.Namespace) -> int:
     """Runs raw files through a policy and a detector."""
     from adaptiveisp.errors import DataError
     from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.policies import ForcedModules
     from adaptiveisp.predictor import AdaptiveISP
     from adaptiveisp.provenance import provenance
     from adaptiveisp.raw import find_raw_files
@@ -144,6 +145,8 @@ def run(options: argparse.Namespace) -> int:
             out.rmdir()
         raise DataError("no input could be used")
     if not options.quiet:
+        if isinstance(policy, ForcedModules) and policy.note:
+            print(policy.note)
         lines = [
             (Path(r.file).name, " ".join(r.modules) or "no module", r.found, f"{r.milliseconds:.1f}")
             for r in summary.rows
@@ -327,6 +330,8 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
         train["limit"] = options.limit
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
+    if train.get("light") == "none":
+        train["light"] = None
     for name in ("data", "images", "dev", "dev_images", "detector", "cache"):
         # The run may be resumed from another folder. A detector is a path, or the name of one that there is.
         if train.get(name) and (name != "detector" or os.path.exists(train[name])):

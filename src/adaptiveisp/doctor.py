@@ -5,10 +5,9 @@ wrongly from, or count twice; `Examination.exit_code` says whether they may star
 """
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,20 @@ import torch
 
 from adaptiveisp.classes import canonical, map_classes
 from adaptiveisp.color import to_uint8
-from adaptiveisp.datasets import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files, left_out
+from adaptiveisp.datasets import Dataset, FolderRaws, left_out
 from adaptiveisp.datasets.labelled import LabelledRaws
-from adaptiveisp.datasets.labels import SetConfig, SetOptions
-from adaptiveisp.datasets.layouts import open_config, read_config, splits_of
+from adaptiveisp.datasets.parts import why_refused
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import upright_size
 from adaptiveisp.drawing import Tile, draw_detections
-from adaptiveisp.errors import DataError, UsageError, skip_reason
+from adaptiveisp.errors import DataError, skip_reason
 from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.policies import AutoExposure
 from adaptiveisp.predictor import develop_at_size
+from adaptiveisp.raw import PHOTO_EXTENSIONS
 from adaptiveisp.types import RawImage, Sample
 
 SCHEMA_VERSION = 1
-PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
-"""Files that can only be photos; a PNG or TIFF is taken for a raw."""
 LIGHT_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 """Edges of the histogram of mean levels; they are about half a power of ten apart, since light counts in stops."""
 SHOWN = 12
@@ -118,7 +115,7 @@ class Examination:
 
     @property
     def exit_code(self) -> int:
-        """0: training may start; 3: it may, with the problems listed; 1: there is nothing it could use."""
+        """0: training may start; 3: it may, with the problems listed; 1: it would refuse, or has nothing to use."""
         if self.fatal or not self.usable:
             return FAILED
         return DONE_WITH_SKIPS if self.findings else DONE
@@ -173,43 +170,6 @@ def mean_level(images: Sequence[ImageFacts]) -> float | None:
     return float(np.mean([image.level for image in images])) if images else None
 
 
-def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[tuple[str, Dataset]]:
-    """The splits that DATA means, with what is wrong with single labels collected instead of raised.
-
-    Args:
-        data: a data-set YAML, with a split or without (then all that it has); a folder made by `synth` or of raws; or a
-            COCO JSON.
-        images: folder of the images of a COCO JSON.
-        limit: the first so many photos of each; 0 takes all.
-
-    Raises:
-        DataError: it is missing, or malformed as a whole.
-        UsageError: the arguments contradict each other.
-    """
-    if is_set_file(data):
-        config = read_config(data)
-        names = splits_of(config)
-        if not names:
-            return [(config.options.split, open_config(config, limit, strict=False))]
-        parts = [(name, replace(config, options=replace(config.options, split=name))) for name in names]
-        return [(name, open_config(part, limit, strict=False)) for name, part in parts]
-    if not os.path.exists(data):
-        raise DataError(f"{data}: no such file or folder; give a folder, a COCO JSON with --images, or a data-set YAML")
-    if data.is_dir():
-        found = [data / LABELS_FILE] if (data / LABELS_FILE).is_file() else label_files(data)
-        if not found:
-            return [("", FolderRaws(data, limit))]
-        return [("" if len(found) == 1 else path.parent.name, _coco(path, path.parent, limit)) for path in found]
-    if images is None:
-        raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
-    return [("", _coco(data, images, limit))]
-
-
-def _coco(labels: Path, images: Path, limit: int) -> LabelledRaws:
-    options = SetOptions(labels=str(labels.resolve()), images=str(images.resolve()), annotations="coco")
-    return open_config(SetConfig(labels, "coco", images, options), limit, strict=False)
-
-
 def examine(
     parts: Sequence[tuple[str, Dataset]],
     class_names: Sequence[str],
@@ -249,6 +209,7 @@ def examine(
             on_image(sample.name)
     found.findings += _repeated(hashes)
     _look_at_classes(found, parts, class_names)
+    found.fatal = found.fatal or next(filter(None, (why_refused(dataset) for _, dataset in parts)), "")
     for split in found.splits:
         if not any(image.known or not found.labelled for image in found.images if image.split == split):
             found.findings.append(Finding("nothing to learn from", split, _nothing(split, found.labelled)))

@@ -10,7 +10,8 @@ def doctor(options: argparse.Namespace) -> int:
     """Examines a data set; the exit code says whether training may start."""
     from tqdm import tqdm
 
-    from adaptiveisp.doctor import examine, open_parts
+    from adaptiveisp.datasets.parts import open_parts
+    from adaptiveisp.doctor import examine
     from adaptiveisp.doctor_page import summary, write_findings
     from adaptiveisp.files import prepare_output_folder
     from adaptiveisp.provenance import provenance

@@ -62,7 +62,8 @@ def by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 def verdict(found: Examination) -> str:
     """Whether training may start, in one sentence."""
     if found.exit_code == FAILED:
-        return f"Training cannot start: {found.fatal or found.findings[0].text if found.findings else 'no images'}."
+        reason = found.fatal or next((finding.text for finding in found.findings), "no images")
+        return f"Training cannot start: {reason}."
     how = "" if found.labelled else " with --labels teacher, since there are no labels"
     if found.exit_code == DONE:
         return f"Training may start{how}: {found.usable} images, no problem found."

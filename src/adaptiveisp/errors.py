@@ -37,6 +37,10 @@ class OutputError(AdaptiveISPError):
     """An output folder exists already, is not writable, or the disk is full."""
 
 
+class OutputNameError(OutputError):
+    """The name of an output, which mirrors that of an input, is longer than the file system takes."""
+
+
 class UsageError(AdaptiveISPError):
     """The request contradicts itself or asks for something that does not exist (exit code 2)."""
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the provenance that every JSON carries."""
 
+import errno
 import json
 import os
 import tempfile
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import OutputError, UsageError
+from adaptiveisp.errors import OutputError, OutputNameError, UsageError
 
 
 @contextmanager
@@ -20,11 +21,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Raises:
         OutputError: the folder cannot be made or written, or the disk is full.
+        OutputNameError: the name is too long.
     """
     path = Path(path)
+    check_length(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        # The temporary name must not be too long where the final one is not.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
         os.close(handle)
         # mkstemp makes files private; outputs follow the user's umask as any other file would.
         umask = os.umask(0)
@@ -42,6 +46,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_length(path: Path) -> None:
+    """Refuses a name that is too long for the file system; its folder need not exist yet.
+
+    Raises:
+        OutputNameError: names it.
+    """
+    folder = next(filter(os.path.isdir, path.parents), path.parent)
+    try:
+        os.lstat(folder / path.name)
+    except OSError as error:  # most often there is no such file yet
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputNameError(f"{path}: cannot be written ({error.strerror}); shorten the name") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

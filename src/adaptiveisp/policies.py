@@ -99,6 +99,11 @@ class AutoExposure:
         return [self.plan_view(view) for view in small]
 
     @property
+    def start(self) -> Start:
+        """Nothing: its modules are themselves what others start with."""
+        return "raw"
+
+    @property
     def settable(self) -> tuple[str, ...]:
         """White balance, exposure and the sRGB curve."""
         return ("white_balance", "exposure", "srgb")
@@ -178,6 +183,11 @@ class SetsParameters(Policy, Protocol):
     """A policy that can be told which modules to run: it then chooses their parameters only."""
 
     @property
+    def start(self) -> Start:
+        """What comes first, whatever the modules: learned parameters make sense after what they were learned on."""
+        ...
+
+    @property
     def settable(self) -> tuple[str, ...]:
         """Names of the modules it has parameters for."""
         ...
@@ -215,6 +225,13 @@ class ForcedModules:
     def name(self) -> str:
         """The policy's name, marked."""
         return f"{self.policy.name} (forced)"
+
+    @property
+    def note(self) -> str:
+        """What the pipeline file does not show, "" if that is nothing: the stages of the policy's start."""
+        if self.policy.start == "raw":
+            return ""
+        return f"{self.policy.name} starts with {self.policy.start}: its stages come first, then the file's modules"
 
     def plan(self, image: Image) -> list[Pipeline]:
         """The forced modules with the policy's parameters, for each developed image."""

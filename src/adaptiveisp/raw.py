@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import OutputError, RawFileError, UsageError
+from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.files import walk_files
 from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
 from adaptiveisp.rawlib import libraw_render, read_libraw
@@ -40,6 +41,9 @@ CAMERA_EXTENSIONS = frozenset(
 HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
 TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
 KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
+PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
+"""Files that can only be photos."""
+PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
 SMALLEST_SIDE = 16
 """Pixels; below this no module or detector can do anything sensible."""
 
@@ -135,6 +139,8 @@ def _checked_extension(path: Path) -> str:
     if path.is_dir():
         raise RawFileError(f"{path}: is a folder; give a raw file")
     extension = path.suffix.lower()
+    if extension in PHOTO_EXTENSIONS:
+        raise RawFileError(f"{path}: is a photo; {PHOTO_REMEDY}")
     if extension not in KNOWN_EXTENSIONS:
         raise RawFileError(f"{path}: unknown extension {extension!r}; known are {' '.join(sorted(KNOWN_EXTENSIONS))}")
     if path.stat().st_size == 0:
@@ -147,13 +153,16 @@ def _read_headerless(path: Path, header: BayerHeader) -> RawImage:
     if width is None or height is None or bits is None or pattern is None:
         known = {"--raw-size": width, "--raw-bits": bits, "--raw-pattern": pattern}
         missing = ", ".join(flag for flag, value in known.items() if value is None)
-        raise RawFileError(f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys")
+        raise RawFileError(
+            f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys; in Python "
+            "header=BayerHeader(width, height, bits, pattern)"
+        )
     n_bytes = 1 if bits == 8 else 2 if bits <= 16 else 3
     expected, found = width * height * n_bytes, path.stat().st_size
     if expected != found:
         raise RawFileError(
             f"{path}: {width}x{height} with {bits} bits needs {expected} bytes, found {found}; "
-            "correct --raw-size or --raw-bits (or the sidecar)"
+            "correct --raw-size or --raw-bits (in Python header=BayerHeader(…)), or the sidecar"
         )
     if n_bytes == 3:
         low, middle, high = np.moveaxis(np.fromfile(path, "u1").reshape(height, width, 3).astype(np.uint32), 2, 0)
@@ -175,7 +184,11 @@ def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
         pixels = read_tiff(path) if extension in TIFF_EXTENSIONS else read_npy(path)
     pixels = _arranged(pixels, path)
     if pixels.ndim == 2 and header.pattern is None:
-        raise RawFileError(f"{path}: has one channel, so it needs --raw-pattern or a sidecar {path.name}.yaml")
+        how = f"--raw-pattern or a sidecar {path.name}.yaml; in Python header=BayerHeader(pattern=…)"
+        hint = f"; {PHOTO_REMEDY}" if pixels.dtype == np.uint8 else ""
+        raise RawFileError(f"{path}: has one channel, so it needs {how}{hint}")
+    if pixels.ndim == 3 and pixels.dtype == np.uint8 and note is None and header == BayerHeader():
+        _warn_of_photos(path.parent)
     pixels, white = _levelled(pixels, header, path)
     try:
         unprocessing = unprocessing_from_note(note)
@@ -183,6 +196,12 @@ def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
         raise RawFileError(f"{path}: {error}") from None
     pattern = header.pattern if pixels.ndim == 2 else None
     return RawImage(pixels, pattern, header.black_levels, white, unprocessing=unprocessing, path=path)
+
+
+@cache
+def _warn_of_photos(folder: Path) -> None:
+    """Says once that pictures which may be photos are taken for linear light; nothing in the files tells."""
+    logger.warning("%s: its pictures of 8 bits a channel are taken for linear light; %s", folder, PHOTO_REMEDY)
 
 
 def _arranged(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
@@ -194,7 +213,10 @@ def _arranged(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[0] == 3:
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
     shape = "x".join(map(str, pixels.shape)) or "a single number"
-    raise RawFileError(f"{path}: has shape {shape}; save it with one channel (mosaic) or three (RGB), without alpha")
+    hint = f"; {PHOTO_REMEDY}" if pixels.dtype == np.uint8 else ""
+    raise RawFileError(
+        f"{path}: has shape {shape}; save it with one channel (mosaic) or three (RGB), without alpha{hint}"
+    )
 
 
 def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[NDArray[Any], float]:
@@ -286,9 +308,15 @@ def find_raw_files(
     if not found and n_excluded:
         raise RawFileError(f"all {n_excluded} raw files lie in the output folder {exclude}; choose another --out")
     if not found:
-        known = " ".join(sorted(KNOWN_EXTENSIONS))
-        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; known are {known}")
+        remedy = PHOTO_REMEDY if any(map(_has_photos, inputs)) else f"known are {' '.join(sorted(KNOWN_EXTENSIONS))}"
+        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; {remedy}")
     return _with_unique_stems(list(found.values())), missing
+
+
+def _has_photos(text: str) -> bool:
+    """Whether an input is a folder with photos, or a pattern for them."""
+    path = Path(text)
+    return path.suffix.lower() in PHOTO_EXTENSIONS or any(True for _ in walk_files(path, PHOTO_EXTENSIONS))
 
 
 def _lies_in(path: Path, folder: str) -> bool:

@@ -41,7 +41,10 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
         raise RawFileError(f"{path}: is damaged ({reason}); copy it again from its source") from None
     facts = find_header(path, header)
     if facts.width is None or facts.height is None:
-        raise RawFileError(f"{path}: has no header; give --raw-size or a sidecar {path.name}.yaml with raw-size")
+        remedy = (
+            f"give --raw-size or a sidecar {path.name}.yaml with raw-size; in Python header=BayerHeader(width, height)"
+        )
+        raise RawFileError(f"{path}: has no header; {remedy}")
     return facts.width, facts.height
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,14 @@ class Report:
     def detectors(self) -> list[str]:
         """Names of the detectors, in the order of first use."""
         return list(dict.fromkeys(detector for scores in self.policies.values() for detector in scores))
+
+    @property
+    def caution(self) -> str:
+        """What a reader of differences on few photos has to know, "" where there are enough."""
+        photos = [score.n_photos for by_detector in self.policies.values() for score in by_detector.values()]
+        if not self.differences or min(photos) >= FEW_PHOTOS:
+            return ""
+        return f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}."
 
     def units(self, detector: str) -> dict[str, PolicyScore]:
         """Policy or group → scores with a detector (of a group the means), in the order of the report."""
@@ -140,10 +148,7 @@ def build_report(
         differences += found.differences
         if found.best_static is not None:
             best_static[detector] = found.best_static
-    photos = [score.n_photos for by_detector in scores.values() for score in by_detector.values()]
-    if differences and min(photos) < FEW_PHOTOS:
-        remarks.append(f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}.")
-    return Report(
+    report = Report(
         scores,
         tuple(differences),
         provenance,
@@ -154,6 +159,7 @@ def build_report(
         best_static,
         tuple(_runs(results)),
     )
+    return replace(report, notes=(*remarks, report.caution)) if report.caution else report
 
 
 def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from PIL import Image as PilImage
 
 from adaptiveisp.color import to_uint8
 from adaptiveisp.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.errors import DetectorError, OutputError, UsageError, skip_reason
+from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, skip_reason
 from adaptiveisp.files import atomic_path, write_json, write_text
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.predictor import AdaptiveISP, Result
@@ -98,6 +99,13 @@ class Outputs:
         self.names.append(name)
         return self.folder / name
 
+    def forget(self, kept: int) -> None:
+        """Removes all but the first `kept` outputs: those of an input that failed half-way."""
+        for name in self.names[kept:]:
+            with suppress(OSError):  # it was not written yet, or its name is what failed
+                (self.folder / name).unlink()
+        del self.names[kept:]
+
     def picture(self, name: str, picture: Any) -> None:
         """Writes an 8-bit array or a PIL picture as PNG."""
         image = picture if isinstance(picture, PilImage.Image) else PilImage.fromarray(picture)
@@ -133,12 +141,14 @@ def run_files(
     params: list[tuple[str, int, str, str, float]] = []
     outputs = Outputs(out)
     for path, stem in files:
+        written = len(outputs.names)
         try:
             result = isp(path, options.header)
             tile = write_result(isp, result, path, outputs, stem.as_posix(), options, provenance)
-        except (OutputError, DetectorError):
-            raise
         except Exception as error:  # whatever one file does, the others go on
+            if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
+                raise
+            outputs.forget(written)
             skipped.append((str(path), skip_reason(str(path), error)))
         else:
             rows.append(_row(path, result))

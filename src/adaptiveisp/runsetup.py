@@ -172,9 +172,12 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
         cache = open_cache(options.cache)
         how_raws = {"teacher": teacher, "cache": cache, "smallest_crop": settings.smallest_crop}
         return RawStream(raws, to_label, settings.size, options.seed, **how_raws)
+    if is_set_file(data):
+        raise UsageError(f"{data}: its images are raws; leave out --light, or give --light none if --config has one")
     if os.path.isdir(data):
         if teacher is None:
-            remedy = "leave out --light if it does; photos without labels need --labels teacher"
+            remedy = "leave out --light, or give --light none if --config has one; "
+            remedy += "photos without labels need --labels teacher"
             raise UsageError(f"{data}: a folder holds raws, --light needs a COCO JSON of photos; {remedy}")
         images = data
     if images is None:

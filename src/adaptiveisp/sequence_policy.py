@@ -17,6 +17,7 @@ from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import SLOPE
+from adaptiveisp.policies import Start
 from adaptiveisp.sequence_networks import N_SCALARS, Observation, SequenceNetwork, look
 from adaptiveisp.types import Image
 
@@ -41,6 +42,11 @@ class SequencePolicy:
     def frozen(self) -> "FrozenSequence":
         """The network for use, as it was when it was first asked: later training does not reach it."""
         return FrozenSequence(self.network)
+
+    @property
+    def start(self) -> Start:
+        """What comes before its modules."""
+        return self.header.start
 
     @property
     def settable(self) -> tuple[str, ...]:

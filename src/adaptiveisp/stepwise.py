@@ -14,7 +14,7 @@ from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import Actor, observe, ruled_out
-from adaptiveisp.policies import first_stages, rendered_stages
+from adaptiveisp.policies import Start, first_stages, rendered_stages
 from adaptiveisp.types import Image
 
 
@@ -44,6 +44,11 @@ class StepwisePolicy:
     def frozen(self) -> FrozenActor:
         """The networks for use, as they were when they were first asked: later training does not reach them."""
         return FrozenActor(self.actor)
+
+    @property
+    def start(self) -> Start:
+        """What comes before its modules."""
+        return self.header.start
 
     @property
     def settable(self) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from typing import Any
 from adaptiveisp.datasets import LABELS_FILE, SET_FILE
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.dng import write_dng
-from adaptiveisp.errors import DataError, OutputError, UsageError, skip_reason
-from adaptiveisp.files import read_json, write_json
+from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, skip_reason
+from adaptiveisp.files import check_length, read_json, write_json
 from adaptiveisp.raw import write_png16
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.unprocess import NoiseName
@@ -97,6 +97,7 @@ def synthesise_set(
                 raw = _read(dataset, sample)
                 if not _is_below(out / light / name, out / light / "images"):
                     raise DataError(f"{sample.source}: its raw would not lie in {out / light / 'images'}; rename it")
+                check_length(out / light / name)
                 if not started:
                     _write_set(out, [], provenance)
                     started = True
@@ -104,9 +105,9 @@ def synthesise_set(
                     stale = _withdraw_labels(out / light)
                 _write(raw, out / light / name)
                 entries.append((sample, name))
-            except OutputError:
-                raise
             except Exception as error:  # whatever one photo does, the others go on
+                if isinstance(error, OutputError) and not isinstance(error, OutputNameError):
+                    raise
                 skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
             on_image(name)
         if entries:

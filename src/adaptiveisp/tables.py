@@ -52,14 +52,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 SCORE_COLUMNS = (
-    *("policy", "kind", "detector", "AP50", "sd", "AP", "AP75", "images", "modules", "ms"),
+    *("policy", "kind", "detector", "AP50", "sd", "AP", "AP75", "images", "modules", "ms", "cost ms"),
     *("loss", "worst 5 %", "worse than raw", "than auto-exp."),
 )
 DIFFERENCE_COLUMNS = ("difference", "detector", "AP50", "95 % interval")
 
 
 def score_tables(report: Report) -> str:
-    """Scores of every policy, group and detector, the paired differences, and those to the best static policy."""
+    """Scores of every policy, group and detector, paired differences, those to the best static policy, a caution."""
     rows = []
     for detector in report.detectors:
         for name, score in report.units(detector).items():
@@ -75,7 +75,7 @@ def score_tables(report: Report) -> str:
             text += f"\n\nBest static policy with {detector}: {best.name}, AP50 {points(best.ap50)}; chosen by the "
             text += f"{BEST_STATIC_CHOICE}.\n"
             text += table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in best.differences])
-    return text
+    return f"{text}\n\n{report.caution}" if report.caution else text
 
 
 def _score_row(name: str, detector: str, score: PolicyScore, sd: float | None) -> tuple[str, ...]:
@@ -90,6 +90,7 @@ def _score_row(name: str, detector: str, score: PolicyScore, sd: float | None) -
         str(score.n_images),
         number(score.modules_per_image),
         number(score.ms_per_image),
+        number(score.cost_ms),
         number(score.loss_mean, LOSS_DIGITS),
         number(score.loss_worst5, LOSS_DIGITS),
         percent(score.worse_than_raw),

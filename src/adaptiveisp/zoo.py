@@ -58,8 +58,9 @@ def policy_file(spec: str) -> Path:
     for file in files:
         if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
             return file
+    usable = [name for name, policy in NAMED_POLICIES.items() if not isinstance(policy, GreedyOracle)]
     raise UsageError(
-        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *NAMED_POLICIES))}, a pipeline .json, "
+        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable))}, a pipeline .json, "
         "a policy .safetensors or the folder of a training run"
     )
 

@@ -98,7 +98,8 @@ def open_folder(folder: Path, limit: int = 0) -> Dataset:
         parts.append(part)
     if not parts:
         raise DataError(
-            f"{folder}: holds no {LABELS_FILE}; make one with `adaptiveisp synth`, or give a COCO JSON and --images"
+            f"{folder}: holds no {LABELS_FILE}; make one with `adaptiveisp synth`, or give a COCO JSON and --images, "
+            "with --light if these are photos"
         )
     joined = JoinedRaws(str(folder), parts)
     joined.samples = limit_photos(joined.samples, limit)

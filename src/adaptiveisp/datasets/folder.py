@@ -7,12 +7,12 @@ from pathlib import Path
 from adaptiveisp.datasets.coco import CocoImage, CocoLabels, load_coco
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.files import walk_files
-from adaptiveisp.raw import find_raw_files, read_raw
+from adaptiveisp.raw import PHOTO_EXTENSIONS, find_raw_files, read_raw
 from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import RawImage, Sample
 
-PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Files that are taken for sRGB photos."""
+PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
+"""Files that are taken for sRGB photos where photos are asked for."""
 
 
 def load_photos(data: Path) -> CocoLabels:
@@ -26,9 +26,9 @@ def load_photos(data: Path) -> CocoLabels:
     data = Path(data)
     if not os.path.isdir(data):
         return load_coco(data, labelled=False)
-    names = [str(path.relative_to(data)) for path in walk_files(data, PHOTO_EXTENSIONS)]
+    names = [str(path.relative_to(data)) for path in walk_files(data, PICTURE_EXTENSIONS)]
     if not names:
-        known = " ".join(sorted(PHOTO_EXTENSIONS))
+        known = " ".join(sorted(PICTURE_EXTENSIONS))
         raise DataError(f"{data}: no photos in it; known are {known}; leave out --light if it holds raw files")
     images = [CocoImage(i, name, 0, 0, (), photo_id=i, draw=0, light=None) for i, name in enumerate(names, 1)]
     return CocoLabels(data, tuple(images), {})

@@ -66,11 +66,16 @@ class LabelledRaws:
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
         if labelled:
             self.samples = [self._labelled(sample) for sample in self.samples]
-        if strict and self.problems and config.options.bad_labels == "refuse":
-            bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
-            if bad:
-                remedy = f"or set bad-labels: drop in {config.path}; `adaptiveisp doctor` lists all {len(bad)}"
-                raise DataError(f"{bad[0].text}, {remedy}")
+        if strict and self.refusal:
+            raise DataError(f"{self.refusal}; `adaptiveisp doctor` lists them")
+
+    @property
+    def refusal(self) -> str:
+        """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
+        bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
+        if not bad or self.config.options.bad_labels == "drop":
+            return ""
+        return f"{bad[0].text}, or set bad-labels: drop in {self.config.path} ({len(bad)} such labels in all)"
 
     @property
     def left_out(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -230,20 +230,36 @@ def the_only(files: list[Path]) -> Path:
 def listed_stems(config: SetConfig) -> list[str] | None:
     """The stems that the list of the split names, None where there is no list or no split.
 
-    A line is a stem, a file name or a path; the second column of Pascal VOC's lists of one class is left out.
+    A line is a stem, a file name or a path.
 
     Raises:
-        DataError: the list is missing or empty.
+        DataError: the list is missing or empty, or one of a class.
     """
     if not config.options.list or not config.options.split:
         return None
     path = config.below(config.options.list)
-    lines = [re.sub(r"\s+-?[01]$", "", line).replace("\\", "/") for line in read_lines(path, "list of images")]
+    lines = [line.replace("\\", "/") for line in read_lines(path, "list of images")]
     if not lines:
         raise DataError(f"{path}: lists no images; correct it, or `list` in the data-set YAML")
+    if is_class_list(lines):
+        remedy = "name a split, or write one name a line"
+        raise DataError(f"{path}: says of each image whether it shows one class ({lines[0]!r}), no split; {remedy}")
     known = KNOWN_EXTENSIONS | {".jpg", ".jpeg", ".xml", ".json"}
     names = [line.rsplit("/", 1)[-1] for line in lines]
     return [stem_key(name) if Path(name).suffix.lower() in known else stem_key(f"{name}.x") for name in names]
+
+
+def is_class_list(lines: Sequence[str]) -> bool:
+    """Whether these lines say which images show one class, as the lists beside Pascal VOC's splits do.
+
+    Source: Everingham et al. 2010, Pascal VOC devkit: 1 for shown, -1 for not shown, 0 for difficult ones only.
+
+    >>> is_class_list(["000012 -1", "000017  1"]), is_class_list(["000012", "000017"]), is_class_list(["im 0", "im 1"])
+    (True, False, False)
+    """
+    found = [re.fullmatch(r"(\S+)\s+(?:-1|0|1)", line) for line in lines]
+    names = {match[1] for match in found if match is not None}
+    return len(names) == len(lines) > 0  # file names that end so, as "im 0" and "im 1", share what is before
 
 
 def shown_name(path: Path, root: Path) -> str:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from adaptiveisp.datasets import coco, lod, nod, oneplus, pascalraw, rod, unlabelled, voc, yolo_txt
 from adaptiveisp.datasets.labelled import LabelledRaws
-from adaptiveisp.datasets.labels import ParsedSet, SetConfig, SetOptions
+from adaptiveisp.datasets.labels import ParsedSet, SetConfig, SetOptions, is_class_list, read_lines
 from adaptiveisp.datasets.setfile import read_content, read_set, split_spec
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.rawheader import BayerHeader
@@ -91,7 +91,8 @@ def open_config(config: SetConfig, limit: int = 0, labelled: bool = True, strict
 def splits_of(config: SetConfig) -> tuple[str, ...]:
     """The splits of a data set: those that the YAML lists under `splits`, else those that there are; often none.
 
-    A list that only joins others, such as AdaptiveISP's test.txt of LOD, counts too: `splits` leaves it out.
+    A list that only joins others, such as AdaptiveISP's test.txt of LOD, counts too: `splits` leaves it out. One that
+    says which images show a class, as those beside Pascal VOC's splits, does not count.
     """
     options = config.options
     if options.splits or options.split:
@@ -107,6 +108,7 @@ def splits_of(config: SetConfig) -> tuple[str, ...]:
         name[len(before) : len(name) - len(after)]
         for name in names
         if len(name) > len(before + after) and name.startswith(before) and name.endswith(after)
+        if pattern != options.list or not is_class_list(read_lines(path.with_name(name), "list of images"))
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from adaptiveisp.classes import COCO_80
-from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.types import Detector
 from adaptiveisp.weights import require_weights
 
@@ -32,6 +32,8 @@ REMEDY = (
     f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
     "Face model folder (with config.json), or my_pkg.my_file:load"
 )
+
+OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
 
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """A model of the Hugging Face hub, `organisation/model`, if it is no path; a revision may follow."""
@@ -140,10 +142,13 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
     """The detector that the callable `module:attribute` returns."""
     module_name, _, attribute = text.partition(":")
     with _current_folder_importable():
+        remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
         try:
             function: Any = importlib.import_module(module_name)
+            remedy = f"name a function that is in {module_name}"
             for part in attribute.split("."):
                 function = getattr(function, part)
+            remedy = OWN_REMEDY
             takes_device = "device" in inspect.signature(function).parameters
             detector = function(device=device) if takes_device else function()
             if isinstance(detector, Detector):
@@ -153,9 +158,22 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
         # The code is the user's own, so anything may come, even an exit; all of it means that the detector cannot be
         # built. Only the user's own interrupt passes.
         except (Exception, SystemExit) as error:
+            logger.debug("%s", text, exc_info=error)
             reason = next(iter(str(error).splitlines()), "") or "no message"
-            raise DetectorError(f"{text}: {type(error).__name__}: {reason}") from error
-    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}")
+            if isinstance(error, ModuleNotFoundError):
+                remedy = _module_remedy(error.name or "", module_name)
+            raise DetectorError(f"{text}: {type(error).__name__}: {reason}; {remedy}") from error
+    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; see docs/detectors.md")
+
+
+def _module_remedy(missing: str, module_name: str) -> str:
+    """What helps where a module is not found: the one that was named, or one that it imports."""
+    if "/" in module_name or module_name.endswith(".py"):
+        name = f"{Path(module_name).stem}:load"
+        return f"give a module instead of a path, {name}; run from its folder, or put that on PYTHONPATH"
+    if missing and f"{module_name}.".startswith(f"{missing}."):
+        return "run from the folder that holds it, or put that folder on PYTHONPATH"
+    return f"install {missing or 'it'}, or put its folder on PYTHONPATH"
 
 
 def _looks_like_a_file(text: str) -> bool:

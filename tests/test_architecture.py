@@ -42,7 +42,8 @@ LAYERS = (
     ("doctor_page",),
     ("training",),
     ("demo",),
-    ("commands", "doctor_command"),
+    ("console",),
+    ("commands", "doctor_command", "train_command"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -140,7 +140,7 @@ def test_a_run_that_learns_nothing_gives_up(
     labelled_photos(tmp_path)
     monkeypatch.setattr("adaptiveisp.training.MOST_UNLEARNED", 3)
     monkeypatch.setattr(
-        "adaptiveisp.methods.actor_critic.optimiser_step", lambda parts, *_: dict.fromkeys(parts, math.nan)
+        "adaptiveisp.methods.actor_critic_networks.optimiser_step", lambda parts, *_: dict.fromkeys(parts, math.nan)
     )
     assert adaptiveisp(*train_arguments("run", 10**6)) == 1
     assert "gradients were not finite 3 times in a row, up to iteration 3" in capsys.readouterr().err

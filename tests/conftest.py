@@ -12,6 +12,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; read when hug
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+LONG = (
+    *("test_actor_critic.py", "test_training_stops.py", "test_training.py", "test_training_settings.py"),
+    *("test_sequence.py", "test_architecture.py", "test_cli.py", "test_onnx_detector.py", "test_random_search.py"),
+    *("test_cma_es.py", "test_teacher.py", "test_transformers_detector.py", "test_ultralytics_checkpoint.py"),
+)
+"""Files of tests that take long; they run first, so that no worker is left alone with one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+
+
 def shared_folder() -> Path:
     """The folder of golden values and data: ADAPTIVEISP_DATA, else `shared` beside the repository."""
     return Path(os.environ.get("ADAPTIVEISP_DATA") or REPOSITORY.parent / "shared")
@@ -20,6 +33,13 @@ def shared_folder() -> Path:
 @pytest.fixture(autouse=True, scope="session")
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty current folder, from where the command line finds `tests.fake_detector:load`."""
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="session")

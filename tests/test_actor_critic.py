@@ -130,9 +130,9 @@ def test_each_loss_moves_its_own_network_only() -> None:
     subject = learner(replace(SMALL, horizon=5))
     networks = {"actor": subject.actor, "critic": subject.critic}
     for moved, still in (("actor", "critic"), ("critic", "actor")):
-        for group in (*subject.actor_optimiser.param_groups, *subject.critic_optimiser.param_groups):
+        for group in (*subject.networks.actor_optimiser.param_groups, *subject.networks.critic_optimiser.param_groups):
             group["start"] = 0.0
-        optimiser = subject.actor_optimiser if moved == "actor" else subject.critic_optimiser
+        optimiser = subject.networks.actor_optimiser if moved == "actor" else subject.networks.critic_optimiser
         for group in optimiser.param_groups:
             group["start"] = 1e-3
         before = {name: copy.deepcopy(dict(network.named_parameters())) for name, network in networks.items()}
@@ -582,17 +582,17 @@ def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest
     seen: list[tuple[bool, float, float]] = []
 
     def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> dict[str, float]:
-        seen.append((optimiser is subject.critic_optimiser, loss.item(), scale))
+        seen.append((optimiser is subject.networks.critic_optimiser, loss.item(), scale))
         return optimiser_step(parameters, optimiser, loss, scale, limit)
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic.optimiser_step", spy)
+    monkeypatch.setattr("adaptiveisp.methods.actor_critic_networks.optimiser_step", spy)
     while not subject.done:
         metrics, _ = subject.iterate()
         (_, actor_loss, scale), (is_critic, critic_loss, _) = seen[-2:]
         assert is_critic and critic_loss == pytest.approx(metrics["loss"]["value"])
         assert actor_loss == pytest.approx(metrics["loss"]["selection"] + metrics["loss"]["parameters"], abs=1e-5)
         assert scale == pytest.approx(0.1 ** (2 * metrics["passes"] / 400), rel=0.2) or metrics["passes"] >= 400
-        assert subject.actor_optimiser.param_groups[0]["lr"] == pytest.approx(SMALL.actor_rate * scale)
+        assert subject.networks.actor_optimiser.param_groups[0]["lr"] == pytest.approx(SMALL.actor_rate * scale)
     assert seen[-1][2] < 0.05 * seen[0][2]
 
 
@@ -652,7 +652,7 @@ def test_the_two_networks_of_the_actor_may_be_limited_apart() -> None:
     subject = learner(replace(SMALL, clip_apart=True, gradient_norm=1e-3))
     metrics, _ = subject.iterate()
     assert set(metrics["gradient_norm"]) == {"parameters", "selection", "critic"}
-    for name, part in subject.actor_parts.items():
+    for name, part in subject.networks.actor_parts.items():
         squares = [p.grad.square().sum() for p in part if p.grad is not None]
         assert metrics["gradient_norm"][name] > 1e-3
         assert torch.stack(squares).sum().sqrt().item() == pytest.approx(1e-3, rel=1e-3)
@@ -716,7 +716,7 @@ def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     assert isinstance(subject.detector, WantsLight)
     assert subject.passes == subject.detector.passes == 8 * subject.iteration == 400
     assert all(torch.equal(critic[name], value) for name, value in subject.critic.named_parameters())
-    assert not subject.critic_optimiser.state  # Adam would count steps of zero
+    assert not subject.networks.critic_optimiser.state  # Adam would count steps of zero
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1008)])
     for plan in subject.policy().plan(images):
         assert [stage.module for stage in plan.stages] == ["gamma", "exposure"]
@@ -819,7 +819,7 @@ def test_calibration_sees_whole_episodes_and_reaches_all_networks() -> None:
     views = seen[-1]  # the last forward pass is calibration's
     assert views[:, 5].flatten(1).mean(dim=1).unique().tolist() == [0.0, 1.0, 2.0, 3.0]  # the step number
     expected = subject.actor.selection_encoder.layers[0](views).mean(dim=(0, 2, 3))
-    for network in (subject.actor, subject.averaged):
+    for network in (subject.actor, subject.networks.averaged):
         found = network.get_buffer("selection_encoder.layers.1.running_mean")
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert subject.critic.get_buffer("encoder.layers.1.running_mean").abs().max() > 0

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
-    ("extras", "files", "memory", "settings", "types"),
+    ("extras", "files", "memory", "settings", "threads", "types"),
     ("boxes", "classes", "color", "native", "native_training", "rawnote", "weights"),
     ("letterbox", "views", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
     ("rawlib",),
@@ -42,7 +42,8 @@ LAYERS = (
     ("doctor_page",),
     ("training",),
     ("demo",),
-    ("commands", "doctor_command"),
+    ("console",),
+    ("commands", "doctor_command", "train_command"),
     ("cli",),
     ("__init__", "__main__"),
 )

@@ -19,13 +19,9 @@ from adaptiveisp.raw import read_raw
 from adaptiveisp.types import RawImage
 from tests.data import labelled_photos
 
+pytestmark = pytest.mark.usefixtures("quiet_place")
+
 RED = "tests.fake_detector:load"
-
-
-@pytest.fixture(autouse=True)
-def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent))
-    monkeypatch.chdir(tmp_path)
 
 
 def adaptiveisp(*arguments: object) -> int:

@@ -1,8 +1,5 @@
 """The compiled kernels give what the PyTorch code gives; where they are not compiled the tests say so."""
 
-import itertools
-from functools import partial
-
 import pytest
 import torch
 
@@ -10,7 +7,6 @@ from adaptiveisp import native
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
 from adaptiveisp.isp.denoise import denoise
 from adaptiveisp.isp.execute import run_one
-from adaptiveisp.native import _ranges, _spread
 
 
 @pytest.fixture
@@ -58,14 +54,6 @@ def test_denoise_takes_views_that_are_not_contiguous(kernels: None) -> None:
     torch.testing.assert_close(denoise(image, h), denoise(image.contiguous(), h), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize(("n", "unit", "least"), [(1, 32, 1), (100, 32, 1), (64, 32, 64), (1000, 1, 1), (7, 1, 100)])
-def test_ranges_cover_everything_once(n: int, unit: int, least: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    found = _ranges(n, unit, least)
-    assert [i for a, b in found for i in range(a, b)] == list(range(n))
-    assert len(found) <= 4 and all(a % unit == 0 for a, _ in found)
-
-
 def test_other_versions_of_the_kernels_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "INTERFACE", -1)
     native._functions.cache_clear()
@@ -91,50 +79,6 @@ def test_kernels_refuse_what_does_not_fit(kernels: None, size: tuple[int, ...]) 
                 call(image, target)
     with pytest.raises(ValueError, match="coarse"):
         inspect.unwrap(native.guided)(right, torch.zeros(6, 3, 2), 4, 0.5, right.clone())
-
-
-def test_several_threads_may_work_at_once_while_the_pool_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    native._start_anew()
-    threads = itertools.cycle([2, 3, 4, 5, 6, 7])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: next(threads))
-
-    def one(n: int) -> list[int]:
-        return _spread([partial(pow, i, 2) for i in range(n)])
-
-    with ThreadPoolExecutor(4) as outer:
-        found = list(outer.map(one, [8] * 200))
-    assert found == [[i * i for i in range(8)]] * 200
-
-
-def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They write to memory that is given up afterwards."""
-    import time
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    running: list[int] = []
-
-    def slow() -> None:
-        running.append(1)
-        time.sleep(0.2)
-        running.pop()
-
-    def fails() -> None:
-        time.sleep(0.05)
-        raise KeyboardInterrupt
-
-    for parts in ([slow, slow, fails], [fails, slow, slow], [slow, fails, slow]):
-        with pytest.raises(KeyboardInterrupt):
-            _spread(parts)
-        assert not running
-
-
-def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert _spread([lambda i=i: i * i for i in range(20)]) == [i * i for i in range(20)]
-    with pytest.raises(ZeroDivisionError):
-        _spread([lambda: 1, lambda: 1 // 0, lambda: 2])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)

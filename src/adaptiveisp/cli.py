@@ -1,4 +1,4 @@
-"""The command line: parsing, errors and exit codes; what the commands do is in `commands`.
+"""The command line: parsing, errors and exit codes; what the commands do is in `commands` and beside it.
 
 Nothing heavy is imported here, so that help appears at once; argparse needs no import time of its own.
 """
@@ -290,7 +290,7 @@ def _add_train(commands: Any) -> None:
         help="any other setting of the method (docs/methods); may be given again",
     )
     _common(parser)
-    parser.set_defaults(command="train", seed=None)
+    parser.set_defaults(command="train", module="train_command", seed=None)
 
 
 def _add_doctor(commands: Any) -> None:

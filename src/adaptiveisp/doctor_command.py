@@ -1,15 +1,13 @@
 """The command `doctor`: opens the data, shows progress and the summary, writes the files."""
 
 import argparse
-import sys
 
 from adaptiveisp.classes import COCO_80
+from adaptiveisp.console import progress
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Examines a data set; the exit code says whether training may start."""
-    from tqdm import tqdm
-
     from adaptiveisp.datasets.parts import open_parts
     from adaptiveisp.doctor import examine
     from adaptiveisp.doctor_page import summary, write_findings
@@ -26,8 +24,7 @@ def doctor(options: argparse.Namespace) -> int:
         weights = {detector.name: detector.weights_sha256}
     out = prepare_output_folder(options.out, options.overwrite) if options.out is not None else None
     total = sum(len(dataset.samples) for _, dataset in parts)
-    quiet = options.quiet or not sys.stderr.isatty()
-    with tqdm(total=total, desc="doctor", unit="image", disable=quiet, leave=False, dynamic_ncols=True) as bar:
+    with progress(options, total, "doctor") as bar:
 
         def show(name: str) -> None:
             bar.update()

@@ -7,12 +7,9 @@ autograd: who differentiates calls the backward kernels.
 
 import ctypes
 import importlib.util
-import itertools
 import math
 import os
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
@@ -20,6 +17,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from adaptiveisp.threads import ranges, row_scratch, scratch, spread
 
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
@@ -121,90 +120,8 @@ def _kernel(name: str) -> Any:
     return functions[name]
 
 
-_local = threading.local()
-_pools: dict[str, Any] = {"lock": threading.Lock()}
-"""The pool of helper threads and its size, once one was needed, and what guards them."""
-
-
-def _scratch(n_bytes: int) -> int:
-    """Address of this thread's working memory of at least so many bytes."""
-    if getattr(_local, "size", 0) < n_bytes:
-        _local.memory, _local.size = torch.zeros(n_bytes, dtype=torch.uint8), n_bytes
-    address: int = _local.memory.data_ptr()
-    return address
-
-
-def _row_scratch(rows: int, width: int) -> int:
-    """Address of working memory for so many rows of float32, each a little longer than `width`."""
-    return _scratch(4 * rows * (width + 16))
-
-
-def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
-    """Starts the work on so many helper threads; a larger pool takes the place of one that is too small."""
-    with _pools["lock"]:  # several threads of a program may render, and none may submit to a pool that was shut down
-        if _pools.get("size", 0) < helpers:
-            if "pool" in _pools:
-                _pools["pool"].shutdown(wait=False)
-            _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
-        return [_pools["pool"].submit(work) for _ in range(helpers)]
-
-
-def _start_anew() -> None:
-    """In a child process, which inherits the pool but not its threads."""
-    _pools.clear()
-    _pools["lock"] = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_start_anew)
-
-
-def _spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
-    """The results of all parts, worked out on torch's number of threads, the calling one among them.
-
-    ctypes lets go of the interpreter lock while a kernel runs.
-    """
-    helpers = min(torch.get_num_threads(), len(parts)) - 1
-    if helpers < 1:
-        return [part() for part in parts]
-    stopped = threading.Event()
-    results: list[Any] = [None] * len(parts)
-    numbers = itertools.count()
-
-    def work() -> None:
-        while not stopped.is_set() and (number := next(numbers)) < len(parts):
-            try:
-                results[number] = parts[number]()
-            except BaseException:
-                stopped.set()
-                raise
-
-    waiting = _submit(work, helpers)
-    try:
-        work()
-    finally:  # no helper may go on when the memory it writes to is given up
-        stopped.set()
-        wait(waiting)
-    for future in waiting:
-        future.result()
-    return results
-
-
-def _ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
-    """0..n cut into ranges for torch's threads, at multiples of `unit`, none much shorter than `least`.
-
-    >>> _ranges(100, 32, 1000)
-    [(0, 100)]
-    """
-    if n < 1:
-        return []
-    threads = max(1, min(torch.get_num_threads(), n // max(least, 1)))
-    step = -(-n // (threads * unit)) * unit
-    return [(start, min(start + step, n)) for start in range(0, n, step)]
-
-
 def _rows(height: int, width: int, least: int | None = None) -> list[tuple[int, int]]:
-    return _ranges(height, TILE_ROWS, (LEAST_PIXELS if least is None else least) // max(width, 1))
+    return ranges(height, TILE_ROWS, (LEAST_PIXELS if least is None else least) // max(width, 1))
 
 
 def _refuse_unless(holds: bool, message: str) -> None:
@@ -253,8 +170,8 @@ def chain(image: Float[Tensor, "3 height width"], operations: Sequence[Operation
     kernel, pixels = _kernel("chain"), image.shape[1] * image.shape[2]
     fixed = (image.data_ptr(), target.data_ptr(), pixels)
     program = (ctypes.addressof(codes), ctypes.addressof(numbers), len(operations))
-    parts = _ranges(pixels, 1024, LEAST_CHEAP // len(operations))
-    _spread([partial(kernel, *fixed, a, b, *program) for a, b in parts])
+    parts = ranges(pixels, 1024, LEAST_CHEAP // len(operations))
+    spread([partial(kernel, *fixed, a, b, *program) for a, b in parts])
 
 
 def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tensor) -> None:
@@ -263,7 +180,7 @@ def sharpen(image: Float[Tensor, "3 height width"], factor: float, target: Tenso
     _refuse_unless(image.data_ptr() != target.data_ptr(), "the target must not be the image")
     kernel, (height, width) = _kernel("sharpen"), image.shape[1:]
     planes = [(image[c].data_ptr(), target[c].data_ptr(), height, width) for c in range(3)]
-    _spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width, LEAST_CHEAP)])
+    spread([partial(kernel, *plane, a, b, factor) for plane in planes for a, b in _rows(height, width, LEAST_CHEAP)])
 
 
 def demosaic(
@@ -293,9 +210,9 @@ def demosaic(
 
     def work(start: int, stop: int) -> None:
         place = (height, width, start, stop)
-        kernel(mosaic.data_ptr(), is_float, target.data_ptr(), *place, *addresses, _row_scratch(9, width))
+        kernel(mosaic.data_ptr(), is_float, target.data_ptr(), *place, *addresses, row_scratch(9, width))
 
-    _spread([partial(work, a, b) for a, b in _rows(height, width)])
+    spread([partial(work, a, b) for a, b in _rows(height, width)])
     return target
 
 
@@ -309,10 +226,10 @@ def pool(image: Float[Tensor, "batch 3 height width"], n: int) -> Float[Tensor, 
     def work(i: int, start: int, stop: int) -> None:
         for c in range(channels):
             address = (image[i, c].data_ptr(), target[i, c].data_ptr())
-            kernel(*address, height, width, n, start, stop, _row_scratch(1, width))
+            kernel(*address, height, width, n, start, stop, row_scratch(1, width))
 
-    cells = _ranges(n, 1, max(1, LEAST_CHEAP * n // max(height * width, 1)))
-    _spread([partial(work, i, a, b) for i in range(batch) for a, b in cells])
+    cells = ranges(n, 1, max(1, LEAST_CHEAP * n // max(height * width, 1)))
+    spread([partial(work, i, a, b) for i in range(batch) for a, b in cells])
     return target
 
 
@@ -323,13 +240,13 @@ def laplacian(image: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, " b
     kernel = _kernel("laplacian")
 
     def work(i: int, start: int, stop: int) -> float:
-        found: float = kernel(image[i].data_ptr(), height, width, start, stop, _row_scratch(4, width))
+        found: float = kernel(image[i].data_ptr(), height, width, start, stop, row_scratch(4, width))
         return found
 
-    inner = [(1 + a, 1 + b) for a, b in _ranges(height - 2, 1, LEAST_CHEAP // width)]
+    inner = [(1 + a, 1 + b) for a, b in ranges(height - 2, 1, LEAST_CHEAP // width)]
     tasks = [(i, a, b) for i in range(batch) for a, b in inner]
     sums = torch.zeros(batch, dtype=torch.float64)
-    for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+    for (i, _, _), found in zip(tasks, spread([partial(work, *task) for task in tasks]), strict=True):
         sums[i] += found
     return (sums / ((height - 2) * (width - 2))).to(image.dtype)
 
@@ -343,9 +260,9 @@ def moments(image: Float[Tensor, "3 height width"], cell: int) -> Float[Tensor, 
     kernel = _kernel("moments")
 
     def work(start: int, stop: int) -> None:
-        kernel(image.data_ptr(), target.data_ptr(), height, width, cell, start, stop, _row_scratch(6, width))
+        kernel(image.data_ptr(), target.data_ptr(), height, width, cell, start, stop, row_scratch(6, width))
 
-    _spread([partial(work, a, b) for a, b in _ranges(rows, 1, LEAST_PIXELS // (cell * width))])
+    spread([partial(work, a, b) for a, b in ranges(rows, 1, LEAST_PIXELS // (cell * width))])
     return target
 
 
@@ -358,9 +275,9 @@ def coefficients(cells: Float[Tensor, "6 rows columns"], ridge: float) -> Float[
     kernel = _kernel("coefficients")
 
     def work(start: int, stop: int) -> None:
-        kernel(cells.data_ptr(), target.data_ptr(), rows, columns, start, stop, ridge, _scratch(n_bytes))
+        kernel(cells.data_ptr(), target.data_ptr(), rows, columns, start, stop, ridge, scratch(n_bytes))
 
-    _spread([partial(work, a, b) for a, b in _ranges(rows, 1, LEAST_PIXELS // (8 * max(columns, 1)))])
+    spread([partial(work, a, b) for a, b in ranges(rows, 1, LEAST_PIXELS // (8 * max(columns, 1)))])
     return target
 
 
@@ -398,16 +315,16 @@ def _on_coarse(name: str, image: Tensor, coarse: Tensor, target: Tensor, cell: i
 
     def work(start: int, stop: int) -> None:
         addresses = (image.data_ptr(), coarse.data_ptr(), target.data_ptr())
-        kernel(*addresses, height, width, cell, start, stop, *numbers, _row_scratch(8, width))
+        kernel(*addresses, height, width, cell, start, stop, *numbers, row_scratch(8, width))
 
-    _spread([partial(work, a, b) for a, b in _rows(height, width)])
+    spread([partial(work, a, b) for a, b in _rows(height, width)])
 
 
 def _tasks(image: Float[Tensor, "batch 3 height width"]) -> list[tuple[int, int, int]]:
     """(image, first row, last row) of each part of a batch: whole images where there are enough for all threads."""
     batch, _, height, width = image.shape
-    ranges = [(0, height)] if batch >= torch.get_num_threads() else _rows(height, width)
-    return [(i, a, b) for i in range(batch) for a, b in ranges]
+    rows = [(0, height)] if batch >= torch.get_num_threads() else _rows(height, width)
+    return [(i, a, b) for i in range(batch) for a, b in rows]
 
 
 def _exponents(h: Tensor) -> list[float]:
@@ -430,9 +347,9 @@ def nlm_forward(
 
     def work(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), output[i].data_ptr(), total[i].data_ptr())
-        kernel(*planes, height, width, start, stop, exponents[i], _scratch(_kernel("nlm_scratch")()))
+        kernel(*planes, height, width, start, stop, exponents[i], scratch(_kernel("nlm_scratch")()))
 
-    _spread([partial(work, *task) for task in _tasks(image)])
+    spread([partial(work, *task) for task in _tasks(image)])
     return output, total
 
 
@@ -463,15 +380,15 @@ def nlm_backward(
         planes = (image[i].data_ptr(), ratio[i].data_ptr(), scalar[i].data_ptr())
         place = (height, width, start, stop, exponents[i])
         if grad_image is None:
-            found: float = _kernel("nlm_backward_h")(*planes, *place, _scratch(_kernel("nlm_scratch")()))
+            found: float = _kernel("nlm_backward_h")(*planes, *place, scratch(_kernel("nlm_scratch")()))
             return found
         found = _kernel("nlm_backward")(
-            *planes, grad_image[i].data_ptr(), *place, inverses[i], _scratch(_kernel("nlm_scratch")())
+            *planes, grad_image[i].data_ptr(), *place, inverses[i], scratch(_kernel("nlm_scratch")())
         )
         return found
 
     tasks = _tasks(image)
     sums = torch.zeros(len(image), dtype=torch.float64)
-    for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+    for (i, _, _), found in zip(tasks, spread([partial(work, *task) for task in tasks]), strict=True):
         sums[i] += found
     return grad_image, (sums.reshape(h.shape) / h.double().square()).to(h.dtype)

@@ -13,18 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp import native
-from adaptiveisp.native import (
-    CONSTANTS,
-    OPERATIONS,
-    TILE_ROWS,
-    _batch,
-    _kernel,
-    _ranges,
-    _refuse_unless,
-    _row_scratch,
-    _scratch,
-    _spread,
-)
+from adaptiveisp.native import CONSTANTS, OPERATIONS, TILE_ROWS, _batch, _kernel, _refuse_unless
+from adaptiveisp.threads import ranges, row_scratch, scratch, spread
 
 LEAST_POINTWISE = 1 << 16
 """Pixels that a thread gets at least of an image that is cut: a backward pass takes a nanosecond or two for each."""
@@ -40,8 +30,8 @@ Constants = Float[Tensor, "batch n"]
 
 def _cut(batch: int, n: int, unit: int, least: int) -> list[tuple[int, int, int]]:
     """(image, start, stop) of each part of a batch: whole images where there are enough for all threads."""
-    ranges = [(0, n)] if batch >= torch.get_num_threads() else _ranges(n, unit, least)
-    return [(i, start, stop) for i in range(batch) for start, stop in ranges]
+    cuts = [(0, n)] if batch >= torch.get_num_threads() else ranges(n, unit, least)
+    return [(i, start, stop) for i in range(batch) for start, stop in cuts]
 
 
 def _cut_rows(image: Batch) -> list[tuple[int, int, int]]:
@@ -51,7 +41,7 @@ def _cut_rows(image: Batch) -> list[tuple[int, int, int]]:
 def _summed(tasks: list[tuple[int, int, int]], work: Callable[..., Any], batch: int, n: int) -> Tensor:
     """Sums over the parts of each image: what work(image, start, stop) gives, n numbers, in float64."""
     sums = torch.zeros(batch, n, dtype=torch.float64)
-    for (i, _, _), found in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+    for (i, _, _), found in zip(tasks, spread([partial(work, *task) for task in tasks]), strict=True):
         sums[i] += torch.tensor(found, dtype=torch.float64)
     return sums
 
@@ -90,7 +80,7 @@ def pointwise(image: Batch, name: str, constants: Constants) -> Batch:
         planes = (image[i].data_ptr(), target[i].data_ptr(), plane)
         kernel(*planes, start, stop, ctypes.addressof(code), ctypes.addressof(rows[i]), 1)
 
-    _spread([partial(work, *task) for task in _cut(len(image), plane, 1024, LEAST_POINTWISE)])
+    spread([partial(work, *task) for task in _cut(len(image), plane, 1024, LEAST_POINTWISE)])
     return target
 
 
@@ -128,7 +118,7 @@ def sharpen(image: Batch, factor: Scalars) -> Batch:
         for c in range(3):
             kernel(image[i, c].data_ptr(), target[i, c].data_ptr(), height, width, start, stop, factors[i])
 
-    _spread([partial(work, *task) for task in _cut_rows(image)])
+    spread([partial(work, *task) for task in _cut_rows(image)])
     return target
 
 
@@ -139,7 +129,7 @@ def sharpen_backward(image: Batch, factor: Scalars, grad: Batch, of_image: bool)
     kernel, (height, width) = _kernel("sharpen_backward"), image.shape[2:]
 
     def work(i: int, start: int, stop: int) -> list[float]:
-        place = (height, width, start, stop, factors[i], _row_scratch(3, width))
+        place = (height, width, start, stop, factors[i], row_scratch(3, width))
         found = 0.0
         for c in range(3):
             to = None if target is None else target[i, c].data_ptr()
@@ -182,7 +172,7 @@ def filter_planes_backward(
 
     def coarse(i: int, start: int, stop: int) -> list[float]:
         planes = (cells[i].data_ptr(), grad[i].data_ptr(), _address(grad_cells, i))
-        return [_kernel("coefficients_backward")(*planes, rows, columns, ridges[i], _scratch(4 * n_floats))]
+        return [_kernel("coefficients_backward")(*planes, rows, columns, ridges[i], scratch(4 * n_floats))]
 
     found = _summed([(i, 0, rows) for i in range(len(image))], coarse, len(image), 1)[:, 0].to(ridge.dtype)
     if grad_image is None or grad_cells is None:
@@ -191,9 +181,9 @@ def filter_planes_backward(
 
     def fine(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), cells[i].data_ptr(), grad_cells[i].data_ptr(), grad_image[i].data_ptr())
-        _kernel("moments_backward")(*planes, height, width, cell, start, stop, _row_scratch(9, width))
+        _kernel("moments_backward")(*planes, height, width, cell, start, stop, row_scratch(9, width))
 
-    _spread([partial(fine, *task) for task in _cut_rows(image)])
+    spread([partial(fine, *task) for task in _cut_rows(image)])
     return found
 
 
@@ -267,14 +257,14 @@ def _on_coarse_backward(
         planes = (image[i].data_ptr(), coarse[i].data_ptr(), grad[i].data_ptr(), _address(target, i))
         place = (None if down is None else down.data_ptr(), height, width, cell, start, stop)
         if n == 1:
-            return [kernel(*planes, *place, *numbers[i], _row_scratch(27, width))], down
+            return [kernel(*planes, *place, *numbers[i], row_scratch(27, width))], down
         sums = (_DOUBLE * n)()
-        kernel(*planes, *place, *numbers[i], _row_scratch(12, width), ctypes.addressof(sums))
+        kernel(*planes, *place, *numbers[i], row_scratch(12, width), ctypes.addressof(sums))
         return list(sums), down
 
     tasks = _cut_rows(image)
     total, sums = torch.zeros_like(coarse) if of_coarse else None, torch.zeros(len(image), n, dtype=torch.float64)
-    for (i, _, _), (found, down) in zip(tasks, _spread([partial(work, *task) for task in tasks]), strict=True):
+    for (i, _, _), (found, down) in zip(tasks, spread([partial(work, *task) for task in tasks]), strict=True):
         sums[i] += torch.tensor(found, dtype=torch.float64)
         if total is not None and down is not None:
             total[i] += down

@@ -23,9 +23,6 @@ Source: Wang et al. 2024 (AdaptiveISP); Sutton & Barto 2018, section 7.1 (n-step
 from other samples). What differs from the released code stands in docs/differences.md.
 """
 
-import copy
-import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,9 +32,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp import reward as terms
-from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader, load_policy_file, save_policy
+from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
 from adaptiveisp.environment import STOP, State, actions_of
-from adaptiveisp.errors import WeightsError
+from adaptiveisp.methods.actor_critic_metrics import measured
+from adaptiveisp.methods.actor_critic_networks import Networks
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.credit import advantages, baseline, rewards
 from adaptiveisp.methods.edits import MARGIN, Comparisons, edited
@@ -47,10 +45,9 @@ from adaptiveisp.methods.learner import (
     NonFiniteLossError,
     detector_loss,
     differentiated_loss,
-    optimiser_step,
 )
 from adaptiveisp.methods.rollout import Rollout, Rules, roll_out
-from adaptiveisp.networks import Actor, Critic, calibrate, observe, start_neutral, to_training
+from adaptiveisp.networks import observe, to_training
 from adaptiveisp.policies import first_image
 from adaptiveisp.replay import Entry, ReplayPool, stack, unstack
 from adaptiveisp.rl import (
@@ -65,7 +62,6 @@ from adaptiveisp.rl import (
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.stream import Stream, TrainingImage
 from adaptiveisp.types import Detector, Image
-from adaptiveisp.zoo import policy_file
 
 DOUBT = 0.1
 """Share of what is imitated that goes to all open actions alike."""
@@ -90,21 +86,8 @@ class ActorCritic:
         self.costs = torch.tensor([config.costs.get(module.name, module.cost_ms) for module in self.modules])
         torch.manual_seed(seed)  # networks' first weights, and dropout later
         self.generator = torch.Generator().manual_seed(seed)
-        self.actor = Actor(self.modules, view=config.view)
-        if config.neutral_start:
-            start_neutral(self.actor)
-        self.averaged = copy.deepcopy(self.actor) if config.averaging else self.actor
-        self.critic = Critic(len(self.modules), config.view)
-        parts = {"parameters": self.actor.sets_parameters, "selection": self.actor.selects}
-        biases = self.actor.constants
-        weights = [p for p in parts["parameters"] if not any(p is bias for bias in biases)]
-        bias_rate = config.actor_rate if config.bias_rate is None else config.bias_rate
-        rates = ((weights, config.actor_rate), (parts["selection"], config.selection_rate), (biases, bias_rate))
-        self.actor_optimiser = torch.optim.Adam([{"params": group, "start": rate} for group, rate in rates], fused=True)
-        self.actor_parts = parts if config.clip_apart else {"actor": [p for part in parts.values() for p in part]}
-        self.critic_optimiser = torch.optim.Adam(
-            [{"params": self.critic.parameters(), "start": config.critic_rate}], fused=True
-        )
+        self.networks = Networks(config, self.modules)
+        self.actor, self.critic = self.networks.actor, self.networks.critic
         self.pool = ReplayPool(config.pool)
         self.comparisons = Comparisons(len(self.modules) - config.stop)
         self.iteration = 0
@@ -148,11 +131,12 @@ class ActorCritic:
 
     def policy(self) -> StepwisePolicy:
         """The policy as it stands; it looks at this learner's networks when it is first used, and never again."""
-        return StepwisePolicy(self.header, self.averaged.eval(), "actor_critic")
+        return StepwisePolicy(self.header, self.networks.averaged.eval(), "actor_critic")
 
     def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
         """Writes STEM.safetensors, the critic with it; config.yaml beside it says where it came from."""
-        save_policy(folder / f"{stem}.safetensors", self.header, {"actor": self.averaged, "critic": self.critic})
+        networks = {"actor": self.networks.averaged, "critic": self.critic}
+        save_policy(folder / f"{stem}.safetensors", self.header, networks)
 
     def warm_start(self, policy: str) -> None:
         """Takes the networks of a policy file or a run folder; optimisers, pool and budget start anew.
@@ -160,15 +144,7 @@ class ActorCritic:
         Raises:
             WeightsError: there is no such policy file, or its modules, view or start are others than this run's.
         """
-        header, actor, critic = load_policy_file(policy_file(policy))
-        ours = self.header
-        for name in ("module_set", "modules", "view", "start"):
-            if getattr(header, name) != getattr(ours, name):
-                theirs, wanted = getattr(header, name), getattr(ours, name)
-                raise WeightsError(f"{policy}: has the {name} {theirs}, this run has {wanted}; give both the same")
-        for network, given in ((self.actor, actor), (self.averaged, actor), (self.critic, critic)):
-            if given is not None:
-                network.load_state_dict(given.state_dict())
+        self.networks.warm_start(policy, self.header)
         self.calibrated = True
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
@@ -182,8 +158,7 @@ class ActorCritic:
         self._fill(clock)
         if not self.calibrated:
             self._calibrate(clock)
-        for network in (self.actor, self.critic):
-            to_training(network, fixed_statistics=self.config.calibrated)
+        self.networks.to_training()
         entries, rollout = self._roll_out(self._take(), clock)
         before = self._losses_before(entries)
         clock.lap("detector forward")
@@ -202,14 +177,20 @@ class ActorCritic:
         self._check(losses, entries, rollout)
         clock.lap("policy")
 
-        norms = self._learn(losses, clock)
+        norms = self.networks.learn(losses, self.progress, not self.demonstrating, clock)
         if self.config.reset_batch and _left_range(rollout.end.image):
             self.dropped += len(entries) // self.peers
         else:
             self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.peers])
         self.iteration += 1
-        self._average()
-        metrics = self._metrics(parts, losses, norms, value, rollout, before, after.detach())
+        self.networks.average(self.iteration)
+        metrics = {
+            "iteration": self.iteration,
+            "passes": self.passes,
+            **measured(rollout, parts, losses, norms, value, before, after.detach(), not self.demonstrating),
+            "worth": {self.modules[index].name: worth for index, worth in self.comparisons.known.items()},
+            "dropped": self.dropped,
+        }
         clock.lap("bookkeeping")
         return metrics, clock.seconds
 
@@ -222,9 +203,7 @@ class ActorCritic:
                 state = stack(self.pool.entries[first : first + self.config.batch])
                 rollout = self._episode(state, clock)
                 views += [step.view for step in rollout.steps]
-        for network in (self.actor, self.critic):
-            calibrate(network, torch.cat(views))
-        self.averaged.load_state_dict(self.actor.state_dict())
+        self.networks.calibrate(torch.cat(views))
         self.calibrated = True
         clock.lap("policy")
 
@@ -361,18 +340,6 @@ class ActorCritic:
         image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
         return TrainingImage(number, image, source.targets, source.light)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Moves the averaged weights (batch norm's statistics too) a little towards the present ones."""
-        if not self.config.averaging:
-            return
-        weight = max(1 - self.config.averaging, 1 / (1 + self.iteration))  # a plain mean at first
-        for ours, theirs in zip(self.averaged.state_dict().values(), self.actor.state_dict().values(), strict=True):
-            if ours.is_floating_point():
-                ours.lerp_(theirs, weight)
-            else:
-                ours.copy_(theirs)
-
     def _fill(self, clock: Clock) -> None:
         """Fills the pool with fresh images."""
         for _ in range(self.pool.missing()):
@@ -381,20 +348,6 @@ class ActorCritic:
             used = torch.zeros(len(self.modules))
             self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
         clock.lap("data")
-
-    def _learn(self, losses: dict[str, Tensor], clock: Clock) -> dict[str, float]:
-        """One step of both optimisers; each loss moves its own network only."""
-        scale = 0.1 ** (self.config.rate_decay * self.progress)
-        limit = self.config.gradient_norm
-        actor_loss = losses["selection"] + losses["parameters"]
-        norms = optimiser_step(self.actor_parts, self.actor_optimiser, actor_loss, scale, limit)
-        clock.lap("backward")
-        if self.demonstrating:  # no step, not even of zero, which Adam would count
-            return norms
-        critic = {"critic": list(self.critic.parameters())}
-        norms |= optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
-        clock.lap("critic backward")
-        return norms
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
@@ -418,45 +371,10 @@ class ActorCritic:
             }
             raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
-    def _metrics(
-        self,
-        parts: dict[str, Tensor],
-        losses: dict[str, Tensor],
-        norms: dict[str, float],
-        value: Tensor,
-        rollout: Rollout,
-        before: Tensor,
-        after: Tensor,
-    ) -> Metrics:
-        """What the run log keeps of an iteration; docs/methods/actor_critic.md explains each."""
-        hidden = (terms.detection_reward(before, after) - terms.detection_reward(before, after, None)).abs() > 1e-6
-        counts = Counter(self.modules[index].name for step in rollout.steps for index in step.action.tolist())
-        unknown = math.nan if self.demonstrating else 0.0  # what images were worth before, and all that follows from it
-        return {
-            "iteration": self.iteration,
-            "passes": self.passes,
-            "reward": {
-                name: _mean(part.sum(dim=0)) + (unknown if name == "detection" else 0.0) for name, part in parts.items()
-            },
-            "loss": {name: loss.item() + (unknown if name == "value" else 0.0) for name, loss in losses.items()},
-            "gradient_norm": norms,
-            "value": _mean(value) + unknown,
-            "entropy": _mean(torch.cat([terms.entropy(step.choice.probs) for step in rollout.steps])),
-            "detector_loss": _mean(after if self.demonstrating else before),
-            "clip_hides": _mean(hidden.float()) + unknown,
-            "modules": {module.name: counts[module.name] for module in self.modules},
-            "worth": {self.modules[index].name: worth for index, worth in self.comparisons.known.items()},
-            "dropped": self.dropped,
-        }
-
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on."""
         return {
-            "actor": self.actor.state_dict(),
-            "averaged": self.averaged.state_dict() if self.config.averaging else {},
-            "critic": self.critic.state_dict(),
-            "actor_optimiser": self.actor_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
+            **self.networks.state_dict(),
             "pool": self.pool.state_dict(),
             "comparisons": self.comparisons.state_dict(),
             "generator": self.generator.get_state(),
@@ -466,12 +384,7 @@ class ActorCritic:
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores what `state_dict` gave; the next iteration is then the same, bit by bit, for the same threads."""
-        self.actor.load_state_dict(content["actor"])
-        if self.config.averaging:
-            self.averaged.load_state_dict(content["averaged"])
-        self.critic.load_state_dict(content["critic"])
-        self.actor_optimiser.load_state_dict(content["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        self.networks.load_state_dict(content)
         self.pool.load_state_dict(content["pool"], self.fresh, self.modules)
         self.comparisons.load_state_dict(content["comparisons"])
         self.generator.set_state(content["generator"])
@@ -484,7 +397,3 @@ def _left_range(image: Image) -> bool:
     """Whether an image became too dark or too bright on average."""
     means = image.detach().mean(dim=(1, 2, 3))
     return bool(((means < terms.DARKEST) | (means > terms.BRIGHTEST)).any())
-
-
-def _mean(values: Tensor) -> float:
-    return float(values.detach().mean())

@@ -1,0 +1,93 @@
+"""Parts of a computation on torch's number of threads, and working memory that each of them keeps."""
+
+import itertools
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
+
+import torch
+
+_local = threading.local()
+_pools: dict[str, Any] = {"lock": threading.Lock()}
+"""The pool of helper threads and its size, once one was needed, and what guards them."""
+
+
+def scratch(n_bytes: int) -> int:
+    """Address of this thread's working memory of at least so many bytes."""
+    if getattr(_local, "size", 0) < n_bytes:
+        _local.memory, _local.size = torch.zeros(n_bytes, dtype=torch.uint8), n_bytes
+    address: int = _local.memory.data_ptr()
+    return address
+
+
+def row_scratch(rows: int, width: int) -> int:
+    """Address of working memory for so many rows of float32, each a little longer than `width`."""
+    return scratch(4 * rows * (width + 16))
+
+
+def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
+    """Starts the work on so many helper threads; a larger pool takes the place of one that is too small."""
+    with _pools["lock"]:  # several threads of a program may render, and none may submit to a pool that was shut down
+        if _pools.get("size", 0) < helpers:
+            if "pool" in _pools:
+                _pools["pool"].shutdown(wait=False)
+            _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
+        return [_pools["pool"].submit(work) for _ in range(helpers)]
+
+
+def start_anew() -> None:
+    """In a child process, which inherits the pool but not its threads."""
+    _pools.clear()
+    _pools["lock"] = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=start_anew)
+
+
+def spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
+    """The results of all parts, worked out on torch's number of threads, the calling one among them.
+
+    Args:
+        parts: calls that let go of the interpreter lock, as ctypes does while a kernel runs. After an error none that
+            waits is begun, and it is raised when the running ones have ended.
+    """
+    helpers = min(torch.get_num_threads(), len(parts)) - 1
+    if helpers < 1:
+        return [part() for part in parts]
+    stopped = threading.Event()
+    results: list[Any] = [None] * len(parts)
+    numbers = itertools.count()
+
+    def work() -> None:
+        while not stopped.is_set() and (number := next(numbers)) < len(parts):
+            try:
+                results[number] = parts[number]()
+            except BaseException:
+                stopped.set()
+                raise
+
+    waiting = _submit(work, helpers)
+    try:
+        work()
+    finally:  # no helper may go on when the memory it writes to is given up
+        stopped.set()
+        wait(waiting)
+    for future in waiting:
+        future.result()
+    return results
+
+
+def ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
+    """0..n cut into (start, stop) for torch's threads, at multiples of `unit`, none much shorter than `least`.
+
+    >>> ranges(100, 32, 1000)
+    [(0, 100)]
+    """
+    if n < 1:
+        return []
+    threads = max(1, min(torch.get_num_threads(), n // max(least, 1)))
+    step = -(-n // (threads * unit)) * unit
+    return [(start, min(start + step, n)) for start in range(0, n, step)]

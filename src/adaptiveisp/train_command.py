@@ -1,0 +1,104 @@
+"""The command `train`: starts or resumes a run, shows its progress, says what came of it."""
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from adaptiveisp.console import progress, report_skips, set_up_torch
+from adaptiveisp.errors import UsageError
+from adaptiveisp.exitcodes import INTERRUPTED
+
+if TYPE_CHECKING:
+    from adaptiveisp.runsetup import TrainOptions
+
+TRAIN_OPTIONS = (
+    *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
+)
+"""Options of `train` that its run keeps."""
+TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
+"""Options of `train` that are settings of the method."""
+
+
+def train(options: argparse.Namespace) -> int:
+    """Starts or resumes a training run."""
+    from adaptiveisp.costs import PAPER
+    from adaptiveisp.detectors import load_detector
+    from adaptiveisp.provenance import provenance
+    from adaptiveisp.training import new_run, peak_memory_mb, resumed_run
+
+    if options.device == "cuda":
+        raise UsageError("train works on the CPU only so far; leave out --device")
+    options.device = "cpu"  # what "auto" means here
+    device = set_up_torch(options)
+    if options.resume is not None:
+        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
+        given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
+        given += ["--limit"] if options.limit else []
+        if given or options.changes:
+            named = " ".join(given or ["--set"])
+            raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
+        folder = options.resume
+        run = resumed_run(folder, lambda spec: load_detector(spec, device))
+    else:
+        wanted, settings = _train_settings(options)
+        detector = load_detector(wanted.detector, device)
+        table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
+        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
+        folder = options.out
+        run = new_run(folder, wanted, settings, detector, origin, options.overwrite)
+    with progress(options, run.options.budget, "train", unit="pass") as bar:
+
+        def show(metrics: dict[str, Any]) -> None:
+            loss = metrics["detector_loss"]
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(metrics["passes"] - bar.n)
+            if bar.disable and not options.quiet and metrics["iteration"] % 100 == 0:
+                line = f"iteration {metrics['iteration']}, {metrics['passes']} passes, detector loss {loss:.3f}"
+                print(line, file=sys.stderr, flush=True)
+
+        finished = run.train(show)
+    if not options.quiet:
+        best = f", best AP50 on dev {100 * run.best_ap50:.1f}" if run.best_ap50 is not None else ""
+        state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
+        used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
+        print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
+        if run.teacher is not None:
+            seen, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
+            print(f"teacher: {seen} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
+        if run.why_no_tensorboard:
+            print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
+    if not finished:
+        return INTERRUPTED
+    return report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
+
+
+def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
+    """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
+    from adaptiveisp.costs import load_costs
+    from adaptiveisp.runsetup import read_config, resolve
+    from adaptiveisp.settings import parse_changes
+
+    train, settings = read_config(options.config) if options.config else ({}, {})
+    if options.preset or options.method:
+        settings = {}  # those of the file belong to another preset
+    train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
+    settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
+    settings |= parse_changes(options.changes)
+    if options.costs:
+        settings["costs"] = load_costs(options.costs)
+    if options.limit:
+        train["limit"] = options.limit
+    if train.get("dev") and not train.get("dev_images"):
+        train["dev_images"] = train.get("images", "")
+    if train.get("light") == "none":
+        train["light"] = None
+    for name in ("data", "images", "dev", "dev_images", "detector", "cache"):
+        # The run may be resumed from another folder. A detector is a path, or the name of one that there is.
+        if train.get(name) and (name != "detector" or os.path.exists(train[name])):
+            train[name] = os.path.abspath(train[name])
+    wanted, resolved = resolve(train, settings, str(options.config or "train"))
+    if not (wanted.data and options.out):
+        raise UsageError("train needs --data and --out, or --resume RUN")
+    return wanted, resolved

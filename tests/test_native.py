@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaptiveisp import native
+from adaptiveisp import native, native_photos
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
 from adaptiveisp.isp.denoise import denoise
 from adaptiveisp.isp.execute import run_one
@@ -119,6 +119,47 @@ def test_elementary_functions_are_good_to_a_millionth(kernels: None) -> None:
     native.chain(x, [("contrast", (1.0,))], target)
     exact = x.double() * (0.5 - 0.5 * (torch.pi * x.double()).cos()) / (x.double() + 1e-6)
     assert (target - exact).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(
+    ("before", "after"), [((40, 50), (29, 36)), ((13, 7), (64, 32)), ((33, 33), (33, 33)), ((90, 2), (9, 2))], ids=str
+)
+def test_resizing_equals_pytorch(
+    kernels: None, before: tuple[int, int], after: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    picture = random(3, *before) * 1.4 - 0.2  # some values are clipped
+    expected = torch.nn.functional.interpolate(picture[None], size=after, mode="bilinear", antialias=True)[0]
+    found = native_photos.resize(picture, *after)
+    torch.testing.assert_close(found, expected.clamp(0, 1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(3, 1, 1), (3, 700, 31), (3, 31, 700), (3, 288, 288)], ids=str)
+def test_resizing_keeps_a_plain_colour(kernels: None, size: tuple[int, ...]) -> None:
+    """Also at the borders, and where a value depends on many pixels."""
+    torch.testing.assert_close(native_photos.resize(torch.full(size, 0.7), 20, 25), torch.full((3, 20, 25), 0.7))
+
+
+def test_kernels_for_photos_refuse_what_does_not_fit(kernels: None) -> None:
+    import inspect
+
+    unprocess, noise = inspect.unwrap(native_photos.unprocess), inspect.unwrap(native_photos.add_noise)
+    codes, table, numbers = torch.zeros(3, 4, 4, dtype=torch.uint8), torch.zeros(256), [0.0] * 15
+    wrong = (
+        (codes[:2], table, numbers),
+        (codes.int(), table, numbers),
+        (codes, table[:9], numbers),
+        (codes, table, []),
+    )
+    for pixels, light, some in wrong:
+        with pytest.raises(ValueError, match="the kernel takes"):
+            unprocess(pixels, False, light, some, True)
+    with pytest.raises(ValueError, match="one shape"):
+        noise(torch.zeros(3, 4), torch.zeros(3, 4), torch.zeros(4, 3), 0)
+    with pytest.raises(ValueError, match="must be pixels"):
+        inspect.unwrap(native_photos.resize)(torch.zeros(3, 4, 4), 0, 4)
 
 
 @pytest.mark.parametrize("module", [*EXTENDED, *HELPERS], ids=lambda module: module.name)

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from adaptiveisp.datasets import open_dataset
-from adaptiveisp.datasets.synthetic import read_photo
+from adaptiveisp.datasets.synthetic import read_codes
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.stream import PhotoStream, RawStream, Stream, TrainingImage
 from adaptiveisp.synth import SynthOptions, synthesise_set
@@ -93,9 +93,9 @@ def test_each_photo_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     def counted(path: Path) -> Tensor:
         decoded.append(path.name)
-        return read_photo(path)
+        return read_codes(path)
 
-    monkeypatch.setattr("adaptiveisp.stream.read_photo", counted)
+    monkeypatch.setattr("adaptiveisp.stream.read_codes", counted)
     photos = stream(tmp_path)
     for number in range(9):
         photos[number]

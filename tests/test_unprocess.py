@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 
+from adaptiveisp import native, native_photos
 from adaptiveisp.develop import develop
 from adaptiveisp.errors import UsageError
 from adaptiveisp.types import Unprocessing
@@ -21,6 +23,7 @@ from adaptiveisp.unprocess import (
     light_range,
     mosaic,
     quantise,
+    raw_of_photo,
     reprocess,
     seeded_generator,
     synthesise_mosaic,
@@ -28,6 +31,7 @@ from adaptiveisp.unprocess import (
     to_linear,
     unprocess,
 )
+from adaptiveisp.views import View, cut
 
 
 def some_draw(noise: str = "none", light: str = "mixed", image_id: int = 5) -> Unprocessing:
@@ -101,6 +105,37 @@ def test_noise_has_its_declared_variance(noise: str) -> None:
     noisy = add_noise(torch.full((3, 200, 200), level), how, torch.Generator().manual_seed(0))
     assert noisy.var().item() == pytest.approx(how.shot * level + how.read, rel=0.03)
     assert noisy.mean().item() == pytest.approx(level, abs=0.002)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("kernels", ["1", "0"])
+@pytest.mark.parametrize("noise", NOISES)
+def test_raws_of_photos_are_those_of_the_plain_steps(
+    noise: str, kernels: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the light, mirrored or not, in both orders of memory; and the generator is left as they leave it."""
+    monkeypatch.setenv(native.SWITCH, kernels)
+    monkeypatch.setattr(native_photos, "LEAST_VALUES", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    called: list[int] = []
+    compiled = native_photos.unprocess
+    monkeypatch.setattr(native_photos, "unprocess", lambda *args: called.append(1) or compiled(*args))
+    source = torch.Generator().manual_seed(3)
+    codes = torch.randint(0, 256, (3, 75, 90), generator=source, dtype=torch.uint8)
+    codes[:, :, 60:] = 255  # highlights, which the gains leave alone
+    interleaved = codes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for number, (pixels, flipped) in enumerate(product((codes, interleaved), (False, True))):
+        view = View(3, 11, 71, flipped)
+        how = some_draw(noise, "normal" if number % 2 else "dark", number)
+        ours, plain = (torch.Generator().manual_seed(number) for _ in range(2))
+        found = raw_of_photo(pixels, view, how, ours)
+        expected = add_noise(unprocess(cut(pixels, view) / 255, how), how, plain)
+        assert torch.equal(ours.get_state(), plain.get_state())
+        difference = (found - expected).abs()
+        step = 1 / (2**how.bits - 1) if how.bits else 0.0
+        # Where rounding is another on this machine, a value may lie on the other side of a step's border.
+        assert difference.max() < step + 1e-6 and (difference > 1e-6).float().mean() < 1e-3
+    assert bool(called) == native.available()
 
 
 def test_noise_models_by_formula() -> None:

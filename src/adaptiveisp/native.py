@@ -23,7 +23,7 @@ from adaptiveisp.threads import ranges, row_scratch, scratch, spread
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 3
+INTERFACE = 4
 """Number of the kernels' signatures; csrc/kernels.h has the same. One more with every change of either."""
 
 OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
@@ -56,6 +56,10 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "local_tone_backward": ([*[_POINTER] * 5, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER, _POINTER], None),
     "coefficients_backward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),
     "moments_backward": ([*[_POINTER] * 4, *[_LONG] * 5, _POINTER], None),
+    "unprocess": ([_POINTER, *[_LONG] * 3, _POINTER, _POINTER, *[_LONG] * 4, _POINTER, _POINTER], None),
+    "add_noise": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT], None),
+    "resize_axis": ([_LONG, _LONG, _LONG, _POINTER, _POINTER], _LONG),
+    "resize": ([_POINTER, _POINTER, *[_LONG] * 5, *[_POINTER, _POINTER, _LONG] * 2, _POINTER], None),
     "nlm_scratch": ([], _LONG),
     "nlm_forward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], None),
     "nlm_backward_h": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),

@@ -6,6 +6,7 @@ Image number k depends only on (seed, k), so a run resumes its data order from o
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from adaptiveisp.datasets import Dataset, left_out, raw_file
 from adaptiveisp.datasets.coco import load_coco
 from adaptiveisp.datasets.folder import load_photos
-from adaptiveisp.datasets.synthetic import read_photo
+from adaptiveisp.datasets.synthetic import read_codes
 from adaptiveisp.develop import develop
 from adaptiveisp.errors import DataError, DetectorError, skip_reason
 from adaptiveisp.framecache import FrameCache
 from adaptiveisp.types import Annotation, Labeller, Targets
-from adaptiveisp.unprocess import NoiseName, add_noise, draw_unprocessing, light_range, seeded_generator, unprocess
+from adaptiveisp.unprocess import NoiseName, draw_unprocessing, light_range, raw_of_photo, seeded_generator
 from adaptiveisp.views import SMALLEST_CROP, Picture, cut, draw_view, reduced, resized, targets_of
 
 CACHED_BYTES = 2 * 10**9
@@ -179,7 +180,7 @@ class PhotoStream:
         generator = seeded_generator(self.seed, number, 0, "training")
         view = draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
         how = draw_unprocessing(generator, self.light, self.noise)
-        raw = add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)
+        raw = raw_of_photo(pixels, view, how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
         targets = targets_of(annotations, self.to_label, view, self.size)
@@ -188,7 +189,7 @@ class PhotoStream:
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""
         photo = self.photos[index]
-        pixels = (read_photo(self.folder / photo.file_name) * 255).round().to(torch.uint8)
+        pixels = read_codes(self.folder / photo.file_name)
         _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
         if self.teacher is not None:
             self.teacher.look_at_photo(photo.file_name, pixels)
@@ -345,5 +346,11 @@ def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
     Every `n` numbers are an epoch, with a random order of its own.
     """
     epoch, place = divmod(number, n)
-    order = torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))
+    order = _shuffled(n, epoch, seed)
     return (int(order[(place + step) % n]) for step in range(n))
+
+
+@lru_cache(maxsize=2)
+def _shuffled(n: int, epoch: int, seed: int) -> Tensor:
+    """The random order of an epoch: every image of it asks again."""
+    return torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))

@@ -8,17 +8,20 @@ Source: Brooks et al. 2019 (Unprocessing Images for Learned Raw Denoising), with
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptiveisp import native, native_photos
 from adaptiveisp.color import RGB_TO_XYZ, rgb_to_camera_matrix
 from adaptiveisp.errors import UsageError
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
+from adaptiveisp.views import View, cut
 
 Picture = Float[Tensor, "3 height width"]
 NoiseName = Literal["sensor", "brooks", "none"]
@@ -115,12 +118,12 @@ def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) 
     )
 
 
-def inverse_tone(image: Picture) -> Picture:
+def inverse_tone(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """t = 0.5 - sin(asin(1-2x)/3), the inverse of the smoothstep 3t² - 2t³."""
     return 0.5 - torch.sin(torch.asin(1 - 2 * image.clamp(0, 1)) / 3)
 
 
-def to_linear(image: Picture) -> Picture:
+def to_linear(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """max(t, 1e-8)^2.2."""
     return image.clamp(min=1e-8).pow(GAMMA)
 
@@ -130,12 +133,17 @@ def apply_matrix(image: Picture, matrix: Float[Tensor, "3 3"]) -> Picture:
     return torch.einsum("ij,jhw->ihw", matrix.to(image.dtype), image)
 
 
+def _factors(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
+    """What undoes the gains of red, green and blue."""
+    return like.new_tensor([1 / red_gain, 1.0, 1 / blue_gain]) / rgb_gain
+
+
 def inverse_gains(image: Picture, rgb_gain: float, red_gain: float, blue_gain: float) -> Picture:
     """The image divided by its white-balance gains, g = (1/red, 1, 1/blue)/rgb, highlights protected.
 
     With the mean of the channels and m = (max(mean-0.9, 0)/0.1)², each value is multiplied by max(m + (1-m)g, g).
     """
-    gains = image.new_tensor([1 / red_gain, 1.0, 1 / blue_gain])[:, None, None] / rgb_gain
+    gains = _factors(image, rgb_gain, red_gain, blue_gain)[:, None, None]
     mean = image.mean(dim=0, keepdim=True)
     mask = ((mean - HIGHLIGHT).clamp(min=0) / (1 - HIGHLIGHT)).square()
     return image * torch.maximum(mask + (1 - mask) * gains, gains)
@@ -148,10 +156,54 @@ def unprocess(photo: Picture, how: Unprocessing) -> Picture:
         photo: sRGB code values in [0, 1].
         how: camera, gains and brightness.
     """
-    linear = to_linear(inverse_tone((photo * HEADROOM).clamp(0, 1)))
-    camera = apply_matrix(linear, photo.new_tensor(how.ccm).reshape(3, 3))
+    return _seen_by_camera(_linear(photo), how)
+
+
+def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Linear light of sRGB code values in [0, 1]."""
+    return to_linear(inverse_tone((photo * HEADROOM).clamp(0, 1)))
+
+
+def _seen_by_camera(linear: Picture, how: Unprocessing) -> Picture:
+    camera = apply_matrix(linear, linear.new_tensor(how.ccm).reshape(3, 3))
     gained = inverse_gains(camera, how.rgb_gain, how.red_gain, how.blue_gain)
     return gained.clamp(0, 1) * how.light
+
+
+@cache
+def _linear_codes() -> Float[Tensor, "256"]:
+    """Linear light of the code values 0 to 255."""
+    return _linear(torch.arange(256).float() / 255)
+
+
+def raw_of_photo(
+    pixels: UInt8[Tensor, "3 height width"], view: View, how: Unprocessing, generator: torch.Generator
+) -> Float[Tensor, "3 side side"]:
+    """Part of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)`.
+
+    Each code is looked up in a table, and kernels do the rest where there are some: in the same order, so that the
+    same values come out (on x86-64; elsewhere some may be a step of the quantisation off).
+
+    Args:
+        pixels: sRGB code values, 0 to 255.
+        view: the part that is shown.
+        how: camera, gains, brightness, noise level.
+        generator: source of the noise.
+    """
+    if not native.available() or pixels.device.type != "cpu":
+        linear = _linear_codes().to(pixels.device)[cut(pixels, view).int()]
+        return add_noise(_seen_by_camera(linear, how), how, generator)
+    part = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side]
+    table = _linear_codes()
+    factors = _factors(table, how.rgb_gain, how.red_gain, how.blue_gain).tolist()
+    numbers = [*how.ccm, *factors, how.light, how.shot, how.read]
+    clean, variance = native_photos.unprocess(part, view.flipped, table, numbers, bool(how.shot or how.read))
+    if variance is None:
+        return quantise(clean, how.bits) if how.bits else clean
+    # The square root is PyTorch's, whose last bit is not always the processor's.
+    normal = torch.randn(clean.shape, generator=generator)
+    native_photos.add_noise(clean, variance.sqrt_(), normal, 2**how.bits - 1 if how.bits else 0)
+    return clean
 
 
 def reprocess(raw: Picture, how: Unprocessing) -> Picture:

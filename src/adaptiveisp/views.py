@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp import native, native_photos
 from adaptiveisp.types import Annotation, Targets
 
 SMALLEST_CROP = 0.75
@@ -57,7 +58,13 @@ def cut(pixels: Tensor, view: View) -> Picture:
 
 
 def resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture at another size, antialiased bilinear, in [0, 1]."""
+    """The picture at another size, antialiased bilinear, in [0, 1]; by a kernel where there is one, to 1e-6."""
+    if native.takes(picture):
+        return native_photos.resize(picture.contiguous(), height, width)
+    return _interpolated(picture, height, width)
+
+
+def _interpolated(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
     return torch.nn.functional.interpolate(
         picture[None], size=(height, width), mode="bilinear", antialias=True, align_corners=False
     )[0].clamp(0, 1)
@@ -69,7 +76,8 @@ def reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
     if min(height, width) <= shorter_side:
         return picture
     factor = shorter_side / min(height, width)
-    return resized(picture, round(height * factor), round(width * factor))
+    # What is stored of it is rounded to 16 bits: it has to be the same on every machine, with kernels or without.
+    return _interpolated(picture, round(height * factor), round(width * factor))
 
 
 def targets_of(

@@ -1,12 +1,20 @@
 /* The kernels for x86-64 processors with AVX2 and FMA. Whoever calls them asks adaptiveisp_has_avx2 first. */
 #if defined(__x86_64__) && defined(__GNUC__)
+#define VARIANT(name) adaptiveisp_##name##_avx2
 #if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
+#else
+#pragma GCC target("avx2")
+#endif
+#include "photos.c.inc" /* which FMA would change */
+#if defined(__clang__)
+#pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
 #pragma GCC target("avx2,fma")
 #endif
-#define VARIANT(name) adaptiveisp_##name##_avx2
 #include "kernels.c.inc"
+#include "resize.c.inc"
 #include "backward.c.inc"
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,6 +1,8 @@
 /* The kernels for any processor the compiler knows: SSE2 on x86-64, NEON on ARM. */
 #define VARIANT(name) adaptiveisp_##name##_base
+#include "photos.c.inc"
 #include "kernels.c.inc"
+#include "resize.c.inc"
 #include "backward.c.inc"
 
 /* 1 where the processor runs the kernels of avx2.c. */

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image as PilImage
 from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -23,8 +23,8 @@ from adaptiveisp.unprocess import (
 )
 
 
-def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
-    """sRGB code values in [0, 1] of a photo, upright.
+def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
+    """sRGB code values of a photo, 0 to 255, upright.
 
     Raises:
         DataError: the file is missing or no picture.
@@ -36,7 +36,16 @@ def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
         raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
     except (UnidentifiedImageError, PilImage.DecompressionBombError, OSError, SyntaxError) as error:
         raise DataError(f"{path}: cannot be read as a photo ({error}); replace or remove it") from error
-    return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
+    """sRGB code values in [0, 1] of a photo, upright.
+
+    Raises:
+        DataError: the file is missing or no picture.
+    """
+    return read_codes(path).float() / 255
 
 
 class SyntheticRaws:

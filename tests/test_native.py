@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 import torch
 
-from adaptiveisp import native
+from adaptiveisp import native, native_look
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
 from adaptiveisp.isp.denoise import denoise
 from adaptiveisp.isp.execute import run_one
@@ -137,7 +137,7 @@ def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.Mon
         _spread([lambda: 1, lambda: 1 // 0, lambda: 2])
 
 
-@pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)
+@pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3), (50, 640)], ids=str)
 def test_what_a_policy_sees_equals_pytorch(
     kernels: None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +152,48 @@ def test_what_a_policy_sees_equals_pytorch(
     luminance = (image * torch.tensor([0.27, 0.67, 0.06])[:, None, None]).sum(dim=1, keepdim=True)
     expected = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
     torch.testing.assert_close(native.laplacian(image), expected, rtol=1e-5, atol=1e-7)
+    for threads in (1, 2):  # in one piece, and cut
+        monkeypatch.setattr(native, "LEAST_CHEAP", 10 ** (9 * (2 - threads)))
+        cells, response = native_look.scan(image, 64)
+        torch.testing.assert_close(cells, F.adaptive_avg_pool2d(image, 64), rtol=0, atol=1e-6)
+        torch.testing.assert_close(response, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_image_too_small_for_noise_has_none(kernels: None) -> None:
+    cells, response = native_look.scan(random(1, 3, 2, 2), 64)
+    assert cells.shape == (1, 3, 64, 64) and response.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_numbers_of_the_pooled_image_equal_pytorch(kernels: None, dark: bool) -> None:
+    from adaptiveisp.sequence_networks import _light
+
+    cells, begun = random(2, 3, 64, 64) ** (12 if dark else 1), random(2, 3, 64, 64, seed=1)
+    cells[1, :, 5:20] = 0.0 if dark else 1.0
+    cells[0, 0, 3, 4] = float("nan")
+    view, numbers = native_look.light(cells, begun, 0.98)
+    expected_view, expected = _light(cells, begun, 0.98)
+    torch.testing.assert_close(view, expected_view, rtol=0, atol=1e-6, equal_nan=True)
+    moved = (numbers - expected)[:, :16].abs().sum(dim=1)  # a value on the border of two bins may fall in either
+    assert moved.max() < 3 / 64**2 and numbers[:, :16].sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    torch.testing.assert_close(numbers[:, 16:], expected[:, 16:], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_the_encoder_equals_pytorch(kernels: None, side: int) -> None:
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in ((5, 16), (16, 48), (48, 32))]
+    view = 2 * random(1, 5, side, side) - 1
+    ours = native_look.Encoder([tuple(p.detach().numpy() for p in (c.weight, c.bias)) for c in layers], 0.2)
+    with torch.no_grad():
+        features = nn.Sequential(*(part for c in layers for part in (c, nn.LeakyReLU(0.2))))(view)
+        expected = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)[0]
+    torch.testing.assert_close(torch.from_numpy(ours(view[0])), expected, rtol=1e-5, atol=1e-6)
+    for wrong in (view[0, :, :16, :16], view[0, :4], view[0].double()):
+        with pytest.raises(ValueError, match="takes no float32 view"):
+            ours(wrong)
 
 
 @pytest.mark.parametrize("cell", [1, 3, 4, 50])

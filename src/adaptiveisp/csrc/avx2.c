@@ -8,6 +8,7 @@
 #define VARIANT(name) adaptiveisp_##name##_avx2
 #include "kernels.c.inc"
 #include "backward.c.inc"
+#include "look.c.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 LAYERS = (
     ("errors", "exitcodes"),
     ("extras", "files", "memory", "settings", "threads", "types"),
-    ("boxes", "classes", "color", "native", "native_photos", "native_training", "rawnote", "weights"),
+    ("boxes", "classes", "color", "native", "native_look", "native_photos", "native_training", "rawnote", "weights"),
     ("letterbox", "views", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
     ("rawlib",),
     ("raw", "develop"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from adaptiveisp import native, native_photos
+from adaptiveisp import native, native_look, native_photos
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
 from adaptiveisp.isp.denoise import denoise
 from adaptiveisp.isp.execute import run_one
@@ -82,6 +82,51 @@ def test_kernels_refuse_what_does_not_fit(kernels: None, size: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)
+def test_several_threads_may_work_at_once_while_the_pool_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    native._start_anew()
+    threads = itertools.cycle([2, 3, 4, 5, 6, 7])
+    monkeypatch.setattr(torch, "get_num_threads", lambda: next(threads))
+
+    def one(n: int) -> list[int]:
+        return _spread([partial(pow, i, 2) for i in range(n)])
+
+    with ThreadPoolExecutor(4) as outer:
+        found = list(outer.map(one, [8] * 200))
+    assert found == [[i * i for i in range(8)]] * 200
+
+
+def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They write to memory that is given up afterwards."""
+    import time
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    running: list[int] = []
+
+    def slow() -> None:
+        running.append(1)
+        time.sleep(0.2)
+        running.pop()
+
+    def fails() -> None:
+        time.sleep(0.05)
+        raise KeyboardInterrupt
+
+    for parts in ([slow, slow, fails], [fails, slow, slow], [slow, fails, slow]):
+        with pytest.raises(KeyboardInterrupt):
+            _spread(parts)
+        assert not running
+
+
+def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    assert _spread([lambda i=i: i * i for i in range(20)]) == [i * i for i in range(20)]
+    with pytest.raises(ZeroDivisionError):
+        _spread([lambda: 1, lambda: 1 // 0, lambda: 2])
+
+
+@pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3), (50, 640)], ids=str)
 def test_what_a_policy_sees_equals_pytorch(
     kernels: None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,6 +141,48 @@ def test_what_a_policy_sees_equals_pytorch(
     luminance = (image * torch.tensor([0.27, 0.67, 0.06])[:, None, None]).sum(dim=1, keepdim=True)
     expected = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
     torch.testing.assert_close(native.laplacian(image), expected, rtol=1e-5, atol=1e-7)
+    for threads in (1, 2):  # in one piece, and cut
+        monkeypatch.setattr(native, "LEAST_CHEAP", 10 ** (9 * (2 - threads)))
+        cells, response = native_look.scan(image, 64)
+        torch.testing.assert_close(cells, F.adaptive_avg_pool2d(image, 64), rtol=0, atol=1e-6)
+        torch.testing.assert_close(response, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_an_image_too_small_for_noise_has_none(kernels: None) -> None:
+    cells, response = native_look.scan(random(1, 3, 2, 2), 64)
+    assert cells.shape == (1, 3, 64, 64) and response.tolist() == [0.0]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_numbers_of_the_pooled_image_equal_pytorch(kernels: None, dark: bool) -> None:
+    from adaptiveisp.sequence_networks import _light
+
+    cells, begun = random(2, 3, 64, 64) ** (12 if dark else 1), random(2, 3, 64, 64, seed=1)
+    cells[1, :, 5:20] = 0.0 if dark else 1.0
+    cells[0, 0, 3, 4] = float("nan")
+    view, numbers = native_look.light(cells, begun, 0.98)
+    expected_view, expected = _light(cells, begun, 0.98)
+    torch.testing.assert_close(view, expected_view, rtol=0, atol=1e-6, equal_nan=True)
+    moved = (numbers - expected)[:, :16].abs().sum(dim=1)  # a value on the border of two bins may fall in either
+    assert moved.max() < 3 / 64**2 and numbers[:, :16].sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    torch.testing.assert_close(numbers[:, 16:], expected[:, 16:], rtol=1e-5, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("side", [32, 64])
+def test_the_encoder_equals_pytorch(kernels: None, side: int) -> None:
+    from torch import nn
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in ((5, 16), (16, 48), (48, 32))]
+    view = 2 * random(1, 5, side, side) - 1
+    ours = native_look.Encoder([tuple(p.detach().numpy() for p in (c.weight, c.bias)) for c in layers], 0.2)
+    with torch.no_grad():
+        features = nn.Sequential(*(part for c in layers for part in (c, nn.LeakyReLU(0.2))))(view)
+        expected = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)[0]
+    torch.testing.assert_close(torch.from_numpy(ours(view[0])), expected, rtol=1e-5, atol=1e-6)
+    for wrong in (view[0, :, :16, :16], view[0, :4], view[0].double()):
+        with pytest.raises(ValueError, match="takes no float32 view"):
+            ours(wrong)
 
 
 @pytest.mark.parametrize("cell", [1, 3, 4, 50])

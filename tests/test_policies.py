@@ -21,17 +21,19 @@ from tests.test_unprocess import smooth_photo
 
 
 def test_grey_world_makes_means_grey_and_keeps_luminance() -> None:
-    view = torch.rand(3, 8, 8).double() * torch.tensor([0.2, 0.5, 0.3])[:, None, None]
-    gains = torch.tensor(grey_world_gains(view))
-    means = view.mean(dim=(1, 2))
-    torch.testing.assert_close(gains * means, (means * torch.tensor([0.27, 0.67, 0.06])).sum().expand(3))
+    for kind in (torch.float64, torch.float32):  # without kernels, and with them where they are compiled
+        view = (torch.rand(3, 8, 8) * torch.tensor([0.2, 0.5, 0.3])[:, None, None]).to(kind)
+        gains = torch.tensor(grey_world_gains(view), dtype=kind)
+        means = view.mean(dim=(1, 2))
+        torch.testing.assert_close(gains * means, (means * means.new_tensor([0.27, 0.67, 0.06])).sum().expand(3))
 
 
 def test_clipped_pixels_do_not_count_as_illuminant() -> None:
     view = torch.full((3, 4, 4), 0.2)
     view[:, 0] = torch.tensor([1.0, 0.5, 0.1])[:, None]
-    assert grey_world_gains(view) == pytest.approx((1, 1, 1))
-    assert all(np.isfinite(grey_world_gains(torch.ones(3, 4, 4))))
+    for kind in (torch.float64, torch.float32):
+        assert grey_world_gains(view.to(kind)) == pytest.approx((1, 1, 1))
+        assert grey_world_gains(torch.ones(3, 4, 4, dtype=kind)) == pytest.approx((1, 1, 1))
 
 
 @pytest.mark.parametrize("light", [1.0, 0.1, 0.004])
@@ -120,5 +122,8 @@ def test_exposure_to_a_mean_equals_bisection(target: float) -> None:
         view[:, : n % 12] = float(n % 3 == 0)
         views.append(view)
     for view in views:
-        ours = exposure_to_mean(view.double(), target, -10, 10)
-        assert ours == pytest.approx(bisected(view.double(), target, -10, 10), abs=1e-6)
+        gains = (0.9, 1.0, 1.3)
+        balanced = view.double() * view.new_tensor(gains).double()[:, None, None]
+        expected = bisected(balanced, target, -10, 10)
+        for same in (view, view.double()):  # with the kernels, where they are compiled, and without
+            assert exposure_to_mean(same, target, -10, 10, gains) == pytest.approx(expected, abs=1e-6)

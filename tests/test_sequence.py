@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp import native
 from adaptiveisp.checkpoint import load_policy_file, load_sequence_file, save_policy
 from adaptiveisp.environment import STOP
 from adaptiveisp.errors import UsageError, WeightsError
@@ -23,7 +24,7 @@ from adaptiveisp.methods.sequence import SequenceLearner
 from adaptiveisp.methods.sequence_settings import ADAPTIVE, PRESETS, SequenceConfig
 from adaptiveisp.policies import ForcedModules, first_image
 from adaptiveisp.rl import neighbour_loss
-from adaptiveisp.sequence_networks import SequenceNetwork, look, run_sequences
+from adaptiveisp.sequence_networks import BINS, N_SCALARS, SequenceNetwork, look, run_sequences
 from adaptiveisp.sequence_policy import load_sequence
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Image, Targets
@@ -375,6 +376,13 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
         embedding = subject.network.embed(seen)
         params = subject.network.params(subject.network.logits(embedding))
         actions = subject.network.sample(embedding, None).tolist()
+        torch.testing.assert_close(torch.from_numpy(frozen.embed(seen)), embedding, rtol=1e-5, atol=1e-5)
+        with native.turned_off():
+            plain = look(images, "auto-exposure")
+            torch.testing.assert_close(torch.from_numpy(frozen.embed(plain)), subject.network.embed(plain))
+    torch.testing.assert_close(seen.view, plain.view, rtol=0, atol=1e-4)
+    shares, numbers = (seen.numbers - plain.numbers).abs().split([BINS, N_SCALARS], dim=1)
+    assert shares.sum(dim=1).max() < 1e-3 and numbers.max() < 1e-4  # a value on a border may fall in either bin
     stop = len(subject.modules) - 1
     for row, ours in enumerate(frozen.embed(seen)):
         order = frozen.sequence(ours)

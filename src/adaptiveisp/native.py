@@ -23,7 +23,7 @@ from adaptiveisp.threads import ranges, row_scratch, scratch, spread
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 4
+INTERFACE = 5
 """Number of the kernels' signatures; csrc/kernels.h has the same. One more with every change of either."""
 
 OPERATIONS = ("scale", "power", "srgb", "matrix", "curve", "contrast", "saturation", "desaturation", "affine")
@@ -67,6 +67,11 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
         [_POINTER, _POINTER, _POINTER, _POINTER, _LONG, _LONG, _LONG, _LONG, _FLOAT, _FLOAT, _POINTER],
         _DOUBLE,
     ),
+    "scan": ([_POINTER, _POINTER, *[_LONG] * 5, _POINTER], _DOUBLE),
+    "unclipped": ([_POINTER, _LONG, _DOUBLE, _POINTER], _LONG),
+    "below_limit": ([_POINTER, _LONG, _POINTER, _DOUBLE, _POINTER], None),
+    "light": ([_POINTER, _POINTER, _LONG, _FLOAT, _POINTER, _POINTER, _POINTER], None),
+    "encode": ([_POINTER, _LONG, _LONG, _POINTER, _POINTER, _FLOAT, _POINTER, _POINTER], None),
 }
 
 Operation = tuple[str, Sequence[float]]

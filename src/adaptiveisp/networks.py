@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from adaptiveisp import native
+from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.environment import STOP, State
 from adaptiveisp.isp.module import IspModule
@@ -30,6 +30,9 @@ EXPLORATION = 0.05
 N_COUNTERS = 3
 """Numbers of a status before the used flags: reward, stopped, step."""
 N_STATISTICS = 3
+
+NOISE_SCALE = math.sqrt(math.pi / 2) / 6
+"""From the mean absolute Laplacian difference to the deviation of Gaussian noise. Source: Immerkær 1996."""
 
 LEAST_LIGHT = 2.0**-12
 N_LOG_PLANES = 6
@@ -69,15 +72,22 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
 
     Source: Immerkær 1996, "Fast Noise Variance Estimation".
     """
-    scale = math.sqrt(math.pi / 2) / 6
     if min(image.shape[2:]) < 3:
         return image.new_zeros(image.shape[0])
     if native.takes(image) and not image.requires_grad:
-        return native.laplacian(image) * scale
+        return native.laplacian(image) * NOISE_SCALE
     luminance = weighted_channel(image, LUMA)
     kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
     response: Tensor = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
-    return response * scale
+    return response * NOISE_SCALE
+
+
+def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[Tensor, " batch"]]:
+    """`pool` and `noise_level`; where the kernels do it, the image is read once."""
+    if native.takes(image) and not image.requires_grad:
+        pooled, response = native_look.scan(image, VIEW)
+        return pooled, response * NOISE_SCALE
+    return pool(image), noise_level(image)
 
 
 def log_light(values: Tensor) -> Tensor:

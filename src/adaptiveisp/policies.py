@@ -1,8 +1,9 @@
 """What a policy is, and the policies that need no learning."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA
 from adaptiveisp.develop import upright
 from adaptiveisp.errors import PipelineError, PolicyError
@@ -95,8 +97,7 @@ class AutoExposure:
 
     def plan(self, image: Image) -> list[Pipeline]:
         """White balance, exposure and sRGB for each image, from its pooled view."""
-        small = F.adaptive_avg_pool2d(image, OBSERVATION_SIZE).double()
-        return [self.plan_view(view) for view in small]
+        return [self.plan_view(view) for view in F.adaptive_avg_pool2d(image, OBSERVATION_SIZE)]
 
     @property
     def start(self) -> Start:
@@ -113,11 +114,10 @@ class AutoExposure:
         return [Pipeline(_picked(plan.stages, modules)) for plan in self.plan(image)]
 
     def plan_view(self, view: Float[Tensor, "3 height width"]) -> Pipeline:
-        """The same from the pooled view of one image, in float64."""
+        """The same from the pooled view of one image; the sums are float64."""
         gains = grey_world_gains(view)
-        balanced = view * view.new_tensor(gains)[:, None, None]
         exposure = find_module("exposure", "wide").params[0]
-        stops = exposure_to_mean(balanced, self.target_mean, exposure.low, exposure.high)
+        stops = exposure_to_mean(view, self.target_mean, exposure.low, exposure.high, gains)
         red, green, blue = gains
         return Pipeline(
             (
@@ -164,7 +164,7 @@ def first_stages_of_view(pooled: Image, kind: Start) -> list[tuple[Stage, ...]]:
     """`first_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
     if kind == "raw":
         return [()] * pooled.shape[0]
-    return [AutoExposure().plan_view(view).stages for view in pooled.double()]
+    return [AutoExposure().plan_view(view).stages for view in pooled]
 
 
 def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:
@@ -244,17 +244,32 @@ def grey_world_gains(view: Float[Tensor, "3 height width"]) -> tuple[float, floa
     >>> [round(gain, 2) for gain in grey_world_gains(torch.tensor([0.1, 0.1, 0.1]).reshape(3, 1, 1))]
     [1.0, 1.0, 1.0]
     """
-    pixels = view.reshape(3, -1)
-    usable = pixels[:, pixels.amax(dim=0) < CLIPPED]
-    means = (usable if usable.shape[1] else pixels).mean(dim=1).clamp(min=1e-6)
-    gains = (means.new_tensor(LUMA) * means).sum() / means
+    unclipped = partial(native_look.unclipped if native.takes(view) else _unclipped, view)
+    sums, count = unclipped(CLIPPED)
+    if not count:
+        sums, count = unclipped(math.inf)
+    means = [max(value / count if count else math.nan, 1e-6) for value in sums]  # no number where none is one
+    luminance = sum(weight * mean for weight, mean in zip(LUMA, means, strict=True))
     params = find_module("white_balance", "wide").params
-    red, green, blue = (min(max(gain, p.low), p.high) for gain, p in zip(gains.tolist(), params, strict=True))
+    red, green, blue = (min(max(luminance / mean, p.low), p.high) for mean, p in zip(means, params, strict=True))
     return red, green, blue
 
 
-def exposure_to_mean(view: Float[Tensor, "3 height width"], target: float, low: float, high: float) -> float:
-    """Stops in [low, high] after which the mean luminance, each channel clipped at 1, is `target`.
+def _unclipped(view: Float[Tensor, "3 height width"], ceiling: float) -> tuple[list[float], int]:
+    """What `native_look.unclipped` gives."""
+    pixels = view.reshape(3, -1).double()
+    usable = pixels[:, pixels.amax(dim=0) < ceiling]
+    return usable.sum(dim=1).tolist(), usable.shape[1]
+
+
+def exposure_to_mean(
+    view: Float[Tensor, "3 height width"],
+    target: float,
+    low: float,
+    high: float,
+    gains: Sequence[float] = (1.0, 1.0, 1.0),
+) -> float:
+    """Stops in [low, high] after which the mean luminance, each channel times its gain clipped at 1, is `target`.
 
     The mean is a concave line of pieces in the gain, with a corner where each value reaches 1. Newton's method from
     below stays below, and is right once no further value clips: a handful of passes instead of a sort.
@@ -262,21 +277,39 @@ def exposure_to_mean(view: Float[Tensor, "3 height width"], target: float, low: 
     >>> round(exposure_to_mean(torch.full((3, 2, 2), 0.125), 0.25, -8, 8), 3)
     1.0
     """
-    values = view.reshape(3, -1)
-    weighted = values * (values.new_tensor(LUMA) / values.shape[1])[:, None]
-    share = values.new_tensor(LUMA) / values.shape[1]
+    below = (native_look.below_limit if native.takes(view) else _below_limit)(view, gains)
+
+    def split(gain: float) -> tuple[float, float]:
+        """Mean luminance of what this gain clips, and before the gain of what it does not."""
+        n = view[0].numel()
+        sums, counts = below(gain)
+        clipped, linear = (sum(w * x / n for w, x in zip(LUMA, found, strict=True)) for found in (counts, sums))
+        return clipped, linear
+
     gain, least, most = 0.0, 2.0**low, 2.0**high
-    clipped, linear = 0.0, float(weighted.sum())
+    clipped, linear = split(gain)
     while linear > 0 and (better := (target - clipped) / linear) > gain:
         gain = better
         if gain >= most:
             break
-        at_limit = values * gain >= 1
-        clipped = float((at_limit.sum(dim=1) * share).sum())
-        linear = float(weighted.masked_fill(at_limit, 0.0).sum())
+        clipped, linear = split(gain)
     if linear <= 0 and clipped < target:
         return high  # too much of the image is black
     return math.log2(min(max(gain, least), most))
+
+
+def _below_limit(
+    view: Float[Tensor, "3 height width"], gains: Sequence[float]
+) -> Callable[[float], tuple[list[float], list[float]]]:
+    """What `native_look.below_limit` gives."""
+    values = view.reshape(3, -1).double()
+    values = values * values.new_tensor(gains)[:, None]
+
+    def at(gain: float) -> tuple[list[float], list[float]]:
+        at_limit = values * gain >= 1
+        return values.masked_fill(at_limit, 0.0).sum(dim=1).tolist(), at_limit.double().sum(dim=1).tolist()
+
+    return at
 
 
 @dataclass(frozen=True)

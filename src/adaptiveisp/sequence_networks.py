@@ -16,11 +16,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA, weighted_channel
 from adaptiveisp.environment import STOP, apply_chosen
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
-from adaptiveisp.networks import SLOPE, log_light, noise_level, pool
+from adaptiveisp.networks import LEAST_LIGHT, SLOPE, log_light, pool_and_noise
 from adaptiveisp.policies import Start, first_stages_of_view, rendered_stages
 from adaptiveisp.rl import sample_actions
 from adaptiveisp.types import Image
@@ -75,28 +76,32 @@ def look(image: Image, start: Start, module_set: str = "extended", begun: Image 
         module_set: whose ranges the start's stages keep.
         begun: the images after the start's stages, where they are at hand.
     """
-    pooled = pool(image)
+    pooled, before = pool_and_noise(image)
     first = first_stages_of_view(pooled, start)
     if begun is None:
         begun = rendered_stages(image, first, module_set) if start != "raw" else image
-    exposed = pool(begun) if start != "raw" else pooled
+    exposed, after = pool_and_noise(begun) if start != "raw" else (pooled, before)
+    seen = native_look.light if native.takes(pooled, exposed) else _light
+    view, light = seen(pooled, exposed, CLIPPED)
+    rest = [
+        (*(math.log2(max(noise, 0.0) + LEAST_LIGHT) / 6 + 1 for noise in noises), green / 4 - 1, red - blue)
+        for *noises, (red, green, blue) in zip(before.tolist(), after.tolist(), map(_log_gains, first), strict=True)
+    ]
+    return Observation(view, torch.cat([light, light.new_tensor(rest)], dim=1), first, begun)
+
+
+def _light(
+    pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"], ceiling: float
+) -> tuple[Float[Tensor, "batch 6 64 64"], Float[Tensor, "batch n_light"]]:
+    """What `native_look.light` gives: the view, the histogram, mean and deviation of log-luminance, what is clipped."""
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA).flatten(1)
     place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
-    histogram = luminance.new_zeros(len(image), BINS).scatter_add_(1, place, torch.ones_like(luminance))
-    gains = torch.tensor([_log_gains(stages) for stages in first], dtype=image.dtype, device=image.device)
-    numbers = [
-        luminance.mean(dim=1),
-        luminance.std(dim=1),
-        (pooled.amax(dim=1) > CLIPPED).float().mean(dim=(1, 2)),
-        log_light(noise_level(image)),
-        log_light(noise_level(begun)),
-        gains[:, 1] / 4 - 1,
-        gains[:, 0] - gains[:, 2],
-    ]
-    shares = histogram / luminance.shape[1]
+    histogram = luminance.new_zeros(len(pooled), BINS).scatter_add_(1, place, torch.ones_like(luminance))
+    clipped = (pooled.amax(dim=1) > ceiling).to(luminance.dtype).mean(dim=(1, 2))
+    rest = torch.stack([luminance.mean(dim=1), luminance.std(dim=1), clipped], dim=1)
     view = torch.cat([2 * exposed - 1, logarithm], dim=1)
-    return Observation(view, torch.cat([shares, torch.stack(numbers, dim=1)], dim=1), first, begun)
+    return view, torch.cat([histogram / luminance.shape[1], rest], dim=1)
 
 
 def _log_gains(stages: Sequence[Stage]) -> list[float]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adaptiveisp import native, native_look
 from adaptiveisp.checkpoint import PolicyHeader, load_sequence_file
 from adaptiveisp.environment import STOP
 from adaptiveisp.isp.execute import run_one
@@ -18,7 +19,7 @@ from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.networks import SLOPE
 from adaptiveisp.policies import Start
-from adaptiveisp.sequence_networks import N_SCALARS, Observation, SequenceNetwork, look
+from adaptiveisp.sequence_networks import CHANNELS, N_SCALARS, Observation, SequenceNetwork, look
 from adaptiveisp.types import Image
 
 
@@ -114,6 +115,8 @@ class FrozenSequence:
         self.network = copy.deepcopy(network).eval()
         self.modules, self.horizon = network.modules_in_order, network.horizon
         ours = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
+        layers = [f"encoder.{2 * i}" for i in range(len(CHANNELS))]
+        self.encoder = native_look.Encoder([(ours[f"{name}.weight"], ours[f"{name}.bias"]) for name in layers], SLOPE)
         self.trunk = [(ours[f"parameter_trunk.{i}.weight"], ours[f"parameter_trunk.{i}.bias"]) for i in (0, 2)]
         self.head = ours["parameter_head.weight"]
         neutral = self.network.neutral.cpu().numpy()
@@ -130,6 +133,9 @@ class FrozenSequence:
     @torch.no_grad()
     def embed(self, seen: Observation) -> Vector:
         """The encoding of each image, one a row."""
+        if native.takes(seen.view, seen.numbers):
+            features = np.stack([self.encoder(view) for view in seen.view])
+            return np.concatenate([features, seen.numbers.numpy()], axis=1)
         rows: Vector = self.network.embed(seen).cpu().numpy()
         return rows
 

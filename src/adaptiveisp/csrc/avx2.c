@@ -16,6 +16,7 @@
 #include "kernels.c.inc"
 #include "resize.c.inc"
 #include "backward.c.inc"
+#include "look.c.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

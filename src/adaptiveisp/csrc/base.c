@@ -4,6 +4,7 @@
 #include "kernels.c.inc"
 #include "resize.c.inc"
 #include "backward.c.inc"
+#include "look.c.inc"
 
 /* 1 where the processor runs the kernels of avx2.c. */
 int32_t adaptiveisp_has_avx2(void) {

@@ -3,7 +3,7 @@
 #ifndef ADAPTIVEISP_KERNELS_H
 #define ADAPTIVEISP_KERNELS_H
 
-#define INTERFACE 4 /* native.py has the same number; one more with every change of a signature */
+#define INTERFACE 5 /* native.py has the same number; one more with every change of a signature */
 #define OP_CONSTANTS 9 /* numbers of one operation of a chain */
 
 enum {

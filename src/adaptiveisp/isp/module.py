@@ -111,6 +111,8 @@ class Param:
 
 def _as_float(value: object) -> float | None:
     """The value as a float, None where it is no finite real number (True and False are none)."""
+    if type(value) is float:  # nearly always; to ask for the abstract class takes longer than all the rest
+        return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:

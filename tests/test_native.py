@@ -81,51 +81,6 @@ def test_kernels_refuse_what_does_not_fit(kernels: None, size: tuple[int, ...]) 
         inspect.unwrap(native.guided)(right, torch.zeros(6, 3, 2), 4, 0.5, right.clone())
 
 
-@pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3)], ids=str)
-def test_several_threads_may_work_at_once_while_the_pool_grows(monkeypatch: pytest.MonkeyPatch) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    native._start_anew()
-    threads = itertools.cycle([2, 3, 4, 5, 6, 7])
-    monkeypatch.setattr(torch, "get_num_threads", lambda: next(threads))
-
-    def one(n: int) -> list[int]:
-        return _spread([partial(pow, i, 2) for i in range(n)])
-
-    with ThreadPoolExecutor(4) as outer:
-        found = list(outer.map(one, [8] * 200))
-    assert found == [[i * i for i in range(8)]] * 200
-
-
-def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They write to memory that is given up afterwards."""
-    import time
-
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    running: list[int] = []
-
-    def slow() -> None:
-        running.append(1)
-        time.sleep(0.2)
-        running.pop()
-
-    def fails() -> None:
-        time.sleep(0.05)
-        raise KeyboardInterrupt
-
-    for parts in ([slow, slow, fails], [fails, slow, slow], [slow, fails, slow]):
-        with pytest.raises(KeyboardInterrupt):
-            _spread(parts)
-        assert not running
-
-
-def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    assert _spread([lambda i=i: i * i for i in range(20)]) == [i * i for i in range(20)]
-    with pytest.raises(ZeroDivisionError):
-        _spread([lambda: 1, lambda: 1 // 0, lambda: 2])
-
-
 @pytest.mark.parametrize("size", [(64, 64), (70, 100), (200, 90), (20, 30), (130, 3), (50, 640)], ids=str)
 def test_what_a_policy_sees_equals_pytorch(
     kernels: None, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch

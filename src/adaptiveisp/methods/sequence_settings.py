@@ -157,7 +157,7 @@ FAST = replace(
     ADAPTIVE,
     demonstrated=(),
     demonstration=0.0,
-    runtime_weight=0.03,
+    runtime_weight=0.012,
     rate=1e-4,
     line_rate=0.01,
     sequence_rate=1e-3,

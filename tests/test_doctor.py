@@ -77,6 +77,7 @@ def test_every_kind_of_problem_is_found_once(tmp_path: Path, capsys: pytest.Capt
     for text in capsys.readouterr():  # what doctor says, and why train refuses: the same label, the same remedy
         remedy = f"write class x y width height, or set bad-labels: drop in {path}"
         assert f"five.txt:2: '1 0.5 0.5' is no label (3 values); {remedy}" in text
+    assert doctor(f"{path}:val") != FAILED, "a split that is named is looked at alone"
     path.write_text(path.read_text() + "bad-labels: drop\n")
     assert doctor(path, "--out", "out") == DONE_WITH_SKIPS
     found = read()

@@ -98,16 +98,17 @@ def test_nothing_to_compare() -> None:
 
 def test_mean_and_deviation_by_hand() -> None:
     bins = (LightBin(0.003, 0.01, 4, None), LightBin(0.01, 0.03, 4, 0.1))
-    first = replace(PLAIN, per_light=bins)
-    second = replace(PLAIN, ap50=0.3, ap=0.1, cost_ms=7.0, loss_worst5=0.8, per_class={"person": 0.4}, per_light=(
-        LightBin(0.003, 0.01, 4, 0.2), LightBin(0.01, 0.03, 4, 0.3)
-    ))  # fmt: skip
+    first = replace(PLAIN, per_light=bins, per_size={"small": 0.0})
+    other_bins = (LightBin(0.003, 0.01, 4, 0.2), LightBin(0.01, 0.03, 4, 0.3))
+    second = replace(PLAIN, ap50=0.3, ap=0.1, cost_ms=7.0, loss_worst5=0.8, per_light=other_bins)
+    second = replace(second, per_class={"person": 0.4}, per_size={"small": 0.2})
     third = replace(first, ap50=0.7, ms_per_image=None)
     group = group_score(("g/1", "g/2", "g/3"), (first, second, third))
     # Deviations from 0.4 are -0.2, -0.1 and 0.3: 0.14 / 2 is the variance.
     assert group.mean.ap50 == pytest.approx(0.4) and group.ap50_sd == pytest.approx(math.sqrt(0.07))
     assert group.ap_sd == 0.0 and group.mean.cost_ms == pytest.approx(17 / 3) and group.mean.ms_per_image is None
     assert group.mean.loss_worst5 == pytest.approx(2 / 3) and group.mean.per_class == {"person": pytest.approx(0.8 / 3)}
+    assert group.mean.per_size == {"small": pytest.approx(0.2 / 3)}
     assert [part.ap50 for part in group.mean.per_light] == [None, pytest.approx(0.5 / 3)]
     written = group.to_json()
     assert written["members"] == ["g/1", "g/2", "g/3"] and written["ap50_mean"] == group.mean.ap50

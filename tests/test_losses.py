@@ -180,9 +180,13 @@ def test_a_loss_of_its_own_is_not_passed_by() -> None:
         def loss(self, image: torch.Tensor, targets: list[Targets]) -> torch.Tensor:
             return image.new_ones(len(image))
 
+    class OwnTerms(Both):
+        def loss_terms(self, image: torch.Tensor, targets: list[Targets]) -> object:
+            raise NotImplementedError
+
     patched = Both()
     patched.detect = RedDetector().detect  # type: ignore[method-assign]
-    assert [gives_both(one) for one in (Both(), OwnLoss(), patched, RedDetector())] == [True, False, False, False]
+    assert [gives_both(one) for one in (Both(), OwnLoss(), OwnTerms(), patched, RedDetector())] == [True] + [False] * 4
     (losses,) = measured(meter_of([BRIGHTER], OwnLoss())).values()
     assert losses == ([1.0], 1.0, 1.0)
 

@@ -330,6 +330,8 @@ def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[Sc
     assert "ours/1 adaptive 0.4200 0.6400 25.0 % 0.0 %" in text
     assert "chosen by the highest AP50 on this same data, which favours the static side" in text
     assert "exposure → gamma" in text and "75.0 %" in text
+    small = coco_average_precision(images, CATEGORIES).per_size["small"]
+    assert re.search(rf"AP50 by size of the object .* small .*{50 * small:.1f}", text)
     assert "Which module at which place" in text and "Parameters by light: ours/2" in text
     # forest, cost, light, classes; places and parameters
     assert page.tags.count("svg") == 6

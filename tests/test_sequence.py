@@ -236,6 +236,9 @@ def test_each_loss_moves_its_own_part_only() -> None:
         subject.iterate()
         changed = {n for n, p in subject.network.named_parameters() if not torch.equal(p, before[n])}
         assert changed and all(name.startswith("sequence") == (moved == "sequence") for name in changed)
+    # Without a rate the line is no part: its gradient is in no norm that limits the others.
+    assert set(learner().parts) == {"parameters", "sequence"}
+    assert set(learner(replace(SMALL, sequence_line_rate=0.1)).parts) == {"parameters", "sequence", "lines"}
     # The sequence's loss has no gradient for the encoder at all.
     network = learner().network
     embedding = network.embed(look(GreyStream()[0].image[None], "raw"))

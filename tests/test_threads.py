@@ -2,12 +2,14 @@
 
 import itertools
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 
+from adaptiveisp import threads
 from adaptiveisp.threads import ranges, spread, start_anew
 
 
@@ -50,6 +52,15 @@ def test_an_error_waits_for_the_other_threads(monkeypatch: pytest.MonkeyPatch) -
         with pytest.raises(KeyboardInterrupt):
             spread(parts)
         assert not running
+
+    def interrupted(futures: Any) -> Any:
+        monkeypatch.setattr(threads, "wait", wait)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threads, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        spread([lambda: None, slow, slow])
+    assert not running, "waiting itself was interrupted"
 
 
 def test_work_is_spread_in_order_and_errors_come_through(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,6 @@ shows them. Every policy's is held against two references, the raw input as it i
 """
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeGuard
 
@@ -74,6 +73,7 @@ class Meter:
         confidence: least score of a detection.
         losses: whether to take losses.
         unusable: detector → why it gives no loss; it is not asked again.
+        apart: detectors that could not give both at once, and are asked for one after the other.
     """
 
     policies: Sequence[AnyPolicy]
@@ -83,6 +83,7 @@ class Meter:
     confidence: float
     losses: bool = True
     unusable: dict[str, str] = field(default_factory=dict)
+    apart: set[str] = field(default_factory=set)
 
     def measure(
         self, annotations: Sequence[Annotation], raw: RawImage | None, developed: Developed, images: Sequence[Image]
@@ -123,10 +124,12 @@ class Meter:
         first = images[:detect_in]
         if not self.losses or detector.name in self.unusable:
             return detect(detector, first, labels.full_size, self.size, self.confidence), None
-        if gives_both(detector):
-            # Whatever an own detector raises here, it is asked for one after the other below, where it shows again.
-            with suppress(Exception):
+        if detector.name not in self.apart and gives_both(detector):
+            try:
                 return look_once(detector, images, detect_in, labels, self.size, self.confidence)
+            # Whatever an own detector raises here, it is asked for one after the other below, where it shows again.
+            except Exception:
+                self.apart.add(detector.name)
         found = detect(detector, first, labels.full_size, self.size, self.confidence)
         try:
             return found, image_losses(detector, images, labels, self.size)
@@ -143,7 +146,7 @@ def gives_both(detector: Detector) -> TypeGuard[DetectsWithLoss]:
     levels = [getattr(detector, "__dict__", {}), *(vars(kind) for kind in type(detector).__mro__)]
     both, *single = (
         next((number for number, level in enumerate(levels) if name in level), len(levels))
-        for name in ("detect_with_loss", "detect", "loss")
+        for name in ("detect_with_loss", "detect", "loss", "loss_terms")
     )
     return isinstance(detector, DetectsWithLoss) and both <= min(single)
 

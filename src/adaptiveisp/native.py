@@ -88,14 +88,14 @@ def _functions() -> dict[str, Any] | None:
         library = ctypes.CDLL(spec.origin)
         if library.adaptiveisp_interface() != INTERFACE:
             return None
+        variant = "avx2" if library.adaptiveisp_has_avx2() else "base"
+        found = {}
+        for name, (arguments, result) in _SIGNATURES.items():
+            function = getattr(library, f"adaptiveisp_{name}_{variant}")
+            function.argtypes, function.restype = arguments, result
+            found[name] = function
     except (OSError, AttributeError):  # compiled for another machine, or from another version of csrc/
         return None
-    variant = "avx2" if library.adaptiveisp_has_avx2() else "base"
-    found = {}
-    for name, (arguments, result) in _SIGNATURES.items():
-        function = getattr(library, f"adaptiveisp_{name}_{variant}")
-        function.argtypes, function.restype = arguments, result
-        found[name] = function
     return found
 
 
@@ -211,7 +211,7 @@ def demosaic(
     known = mosaic.dtype in (torch.uint16, torch.float32) and mosaic.device.type == "cpu"
     _refuse_unless(known and mosaic.is_contiguous() and min(mosaic.shape) >= 4, "no mosaic that the kernel takes")
     height, width = mosaic.shape
-    target = torch.empty(3, height, width)
+    target = torch.empty(3, height, width, dtype=torch.float32)
     numbers = [torch.tensor(table, dtype=torch.float32) for table in (black, scale, filters)]
     tables = [*numbers, torch.tensor(sources, dtype=torch.int32)]
     addresses = [table.data_ptr() for table in tables]

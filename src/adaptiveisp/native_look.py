@@ -34,6 +34,7 @@ def scan(
     """What `native.pool` and `native.laplacian` give, the image read once."""
     image = _batch(image)
     batch, _, height, width = image.shape
+    _refuse_unless(height > 0 and width > 0, "there must be pixels")
     cells, kernel = image.new_empty(batch, 3, n, n), _kernel("scan")
 
     def work(i: int, start: int, stop: int) -> float:

@@ -41,8 +41,8 @@ def unprocess(
     known = table.dtype == torch.float32 and table.shape == (256,) and table.is_contiguous()
     _refuse_unless(known and len(numbers) == NUMBERS, f"the kernel takes a table of 256 and {NUMBERS} numbers")
     height, width = pixels.shape[1:]
-    clean = torch.empty(pixels.shape)
-    variance = torch.empty(pixels.shape) if noisy else None
+    clean = torch.empty(pixels.shape, dtype=torch.float32)
+    variance = torch.empty(pixels.shape, dtype=torch.float32) if noisy else None
     to_plane, to_row, to_pixel = pixels.stride()
     first = pixels.data_ptr() + (to_pixel * (width - 1) if mirrored else 0)
     strides = (to_plane, to_row, -to_pixel if mirrored else to_pixel)
@@ -75,7 +75,7 @@ def add_noise(
 def _axis(before: int, after: int) -> Axis:
     """Where the values of an axis of `after` places come from on one of `before`."""
     room = min(before, math.ceil(2 * max(1.0, before / after)) + 1)
-    firsts, weights = torch.empty(after, dtype=torch.int32), torch.empty(room, after)
+    firsts, weights = torch.empty(after, dtype=torch.int32), torch.empty(room, after, dtype=torch.float32)
     return firsts, weights, _kernel("resize_axis")(before, after, room, firsts.data_ptr(), weights.data_ptr())
 
 
@@ -88,7 +88,7 @@ def resize(picture: Float[Tensor, "3 height width"], height: int, width: int) ->
     """
     _check(picture)
     _refuse_unless(picture.numel() > 0 and min(height, width) > 0, "there must be pixels")
-    target = torch.empty(3, height, width)
+    target = torch.empty(3, height, width, dtype=torch.float32)
     rows, columns = _axis(picture.shape[1], height), _axis(picture.shape[2], width)
     kernel, size = _kernel("resize"), (picture.shape[2], height, width)
     axes = [x for first, weights, taps in (rows, columns) for x in (first.data_ptr(), weights.data_ptr(), taps)]

@@ -34,7 +34,13 @@ def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
             if "pool" in _pools:
                 _pools["pool"].shutdown(wait=False)
             _pools.update(pool=ThreadPoolExecutor(helpers, thread_name_prefix="adaptiveisp"), size=helpers)
-        return [_pools["pool"].submit(work) for _ in range(helpers)]
+        started: list[Future[None]] = []
+        try:
+            started += (_pools["pool"].submit(work) for _ in range(helpers))
+        except BaseException:
+            _wait_for_all(started)
+            raise
+        return started
 
 
 def start_anew() -> None:
@@ -72,12 +78,25 @@ def spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
     waiting = _submit(work, helpers)
     try:
         work()
-    finally:  # no helper may go on when the memory it writes to is given up
+    finally:
         stopped.set()
-        wait(waiting)
+        _wait_for_all(waiting)
     for future in waiting:
         future.result()
     return results
+
+
+def _wait_for_all(running: Sequence[Future[None]]) -> None:
+    """Waits whatever happens: no helper may go on when the memory it writes to is given up."""
+    interrupted: KeyboardInterrupt | None = None
+    while True:
+        try:
+            wait(running)
+            break
+        except KeyboardInterrupt as error:
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.console import progress, report_skips, set_up_torch
@@ -77,6 +78,7 @@ def train(options: argparse.Namespace) -> int:
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
     from adaptiveisp.costs import load_costs
+    from adaptiveisp.datasets import is_set_file
     from adaptiveisp.runsetup import read_config, resolve
     from adaptiveisp.settings import parse_changes
 
@@ -90,6 +92,9 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
         settings["costs"] = load_costs(options.costs)
     if options.limit:
         train["limit"] = options.limit
+    for name, images in (("data", "images"), ("dev", "dev_images")):
+        if getattr(options, name) and not getattr(options, images) and is_set_file(Path(getattr(options, name))):
+            train.pop(images, None)  # of the file's data, not of this YAML's
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
     if train.get("light") == "none":

@@ -289,7 +289,8 @@ class Run:
             lines, self.former_skipped = content["lines"], content["skipped"]
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise WeightsError(
-                f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started with"
+                f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started "
+                "with, or go on from an earlier version's run by --warm-start"
             ) from error
         runlog.cut(self.folder, lines)
 

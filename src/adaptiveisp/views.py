@@ -59,7 +59,7 @@ def cut(pixels: Tensor, view: View) -> Picture:
 
 def resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
     """The picture at another size, antialiased bilinear, in [0, 1]; by a kernel where there is one, to 1e-6."""
-    if native.takes(picture):
+    if native.takes(picture) and len(picture) == 3 and not picture.requires_grad:
         return native_photos.resize(picture.contiguous(), height, width)
     return _interpolated(picture, height, width)
 

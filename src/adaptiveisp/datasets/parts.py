@@ -9,6 +9,7 @@ from adaptiveisp.datasets.coco import load_coco
 from adaptiveisp.datasets.labelled import LabelledRaws
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
 from adaptiveisp.datasets.layouts import open_config, read_config, splits_of
+from adaptiveisp.datasets.setfile import split_spec
 from adaptiveisp.errors import DataError, UsageError
 
 
@@ -27,7 +28,7 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
     """
     if is_set_file(data):
         config = read_config(data)
-        names = splits_of(config)
+        names = () if split_spec(data)[1] else splits_of(config)  # a split that DATA names is looked at alone
         if not names:
             return [(config.options.split, open_config(config, limit, strict=False))]
         parts = [(name, replace(config, options=replace(config.options, split=name))) for name in names]

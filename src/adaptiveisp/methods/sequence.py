@@ -84,7 +84,11 @@ class SequenceLearner:
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
         self.optimiser = torch.optim.AdamW(self._groups(), fused=True)
-        self.parts = {"parameters": self.network.sets_parameters, "sequence": self.network.chooses}
+        line = list(self.network.sequence_line.parameters())
+        chooses = [p for p in self.network.chooses if all(p is not own for own in line)]
+        self.parts = {"parameters": self.network.sets_parameters, "sequence": chooses}
+        if config.sequence_line_rate:  # on its own, so that without it the others learn as if there was none
+            self.parts["lines"] = line
         self.order = torch.tensor(
             [[names.index(n) for n in config.demonstrated] + [len(names)] * (config.horizon - len(config.demonstrated))]
         )

@@ -228,5 +228,11 @@ class DetectsWithLoss(Detector, Protocol):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """What `detect` says of the first `detect_in` images, and what `loss` says of all; without gradient."""
+        """What `detect` says of the first `detect_in` images, and what `loss` says of all; without gradient.
+
+        Args:
+            image, targets: as for `loss`.
+            detect_in: from 0 to the number of images.
+            confidence, nms_iou, max_detections: as for `detect`.
+        """
         ...

@@ -142,13 +142,7 @@ class TransformersDetector(nn.Module):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """`detect` of the first `detect_in` images and `loss` of all, from one pass of the network.
-
-        Args:
-            image, targets: as for `loss`.
-            detect_in: from 0 to the number of images.
-            confidence, nms_iou, max_detections: as for `detect`.
-        """
+        """Both from one pass of the network, see `DetectsWithLoss`."""
         output = self._with_labels(image, targets)
         logits, boxes = output.logits[:detect_in].float(), output.pred_boxes[:detect_in].float()
         return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections), output.loss

@@ -112,13 +112,7 @@ class YoloDetector(nn.Module):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """`detect` of the first `detect_in` images and `loss` of all, from one pass of the network.
-
-        Args:
-            image, targets: as for `loss`.
-            detect_in: from 0 to the number of images.
-            confidence, nms_iou, max_detections: as for `detect`.
-        """
+        """Both from one pass of the network, see `DetectsWithLoss`."""
         heads = self.heads(image)
         first = [head[:detect_in] for head in heads]
         found = self._detections(first, image.shape[-2:], confidence, nms_iou, max_detections)

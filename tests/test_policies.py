@@ -12,6 +12,7 @@ from adaptiveisp.policies import (
     FixedPipeline,
     ForcedModules,
     exposure_to_mean,
+    first_stages,
     grey_world_gains,
 )
 from adaptiveisp.types import RawImage
@@ -44,6 +45,17 @@ def test_auto_exposure_reaches_its_mean_at_any_light(light: float) -> None:
     exposed = list(pipeline.steps(image))[1]
     luminance = (exposed * torch.tensor([0.27, 0.67, 0.06])[:, None, None]).sum(dim=1)
     assert luminance.mean().item() == pytest.approx(0.18, rel=0.03)
+
+
+def test_auto_gain_is_auto_exposure_in_one_module_without_its_curve() -> None:
+    image = torch.stack([smooth_photo() * 0.1, smooth_photo() * 0.004])  # so dark that nothing clips on the way
+    apart = first_stages(image, "auto-exposure")
+    together = first_stages(image, "auto-gain")
+    assert [[stage.module for stage in stages] for stages in together] == [["gain"], ["gain"]]
+    for picture, two, one in zip(image, apart, together, strict=True):
+        expected, made = Pipeline(two[:2], "wide").render(picture[None]), Pipeline(one, "wide").render(picture[None])
+        torch.testing.assert_close(made, expected, rtol=1e-5, atol=1e-6)
+        assert Pipeline(one, "wide").cost_ms == 1.7
 
 
 def test_exposure_counts_what_it_clips() -> None:

@@ -346,15 +346,23 @@ def test_its_file_is_a_policy_of_its_own_kind(tmp_path: Path) -> None:
     assert all(len(plan.stages) <= 5 for plan in load_sequence(path).plan(images))
 
 
-def test_a_plan_renders_what_training_saw() -> None:
+def test_gains_are_seen_whether_they_are_two_modules_or_one() -> None:
+    image = 0.05 * torch.stack([GreyStream()[number].image for number in range(3)])
+    seen = [look(image, start).numbers[:, -2:] for start in ("auto-exposure", "auto-gain", "raw")]
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-5)
+    assert (seen[0] - seen[2]).abs().min() > 0.01
+
+
+@pytest.mark.parametrize("start", ["auto-exposure", "auto-gain"])
+def test_a_plan_renders_what_training_saw(start: Any) -> None:
     """The pooled view stands for the image: training and use see the same numbers and run the same modules."""
-    subject = learner(replace(SMALL, start="auto-exposure", averaging=0.0))
+    subject = learner(replace(SMALL, start=start, averaging=0.0))
     image = torch.stack([GreyStream()[number].image for number in range(3)])
-    seen = look(image, "auto-exposure")
+    seen = look(image, start)
     with torch.no_grad():
         embedding = subject.network.embed(seen)
         actions = subject.network.sample(embedding, None)
-        begun = first_image(image, "auto-exposure", "extended")
+        begun = first_image(image, start, "extended")
         expected = run_sequences(
             begun, subject.modules, actions, subject.network.params(subject.network.logits(embedding))
         )

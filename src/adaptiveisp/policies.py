@@ -30,9 +30,10 @@ TARGET_MEAN = 0.18
 CLIPPED = 0.98
 """A pixel with a channel above this tells nothing about the illuminant."""
 
-Start = Literal["raw", "auto-exposure"]
-STARTS: tuple[Start, ...] = ("raw", "auto-exposure")
-"""What may come before a policy's own stages: nothing, or the stages of auto-exposure."""
+Start = Literal["raw", "auto-exposure", "auto-gain"]
+STARTS: tuple[Start, ...] = ("raw", "auto-exposure", "auto-gain")
+"""What may come before a policy's own stages: nothing, the stages of auto-exposure, or its balance and exposure as one
+stage, `gain`, without its curve."""
 
 
 @runtime_checkable
@@ -154,17 +155,22 @@ def save_fixed(path: Path, policy: FixedPipeline, **extra: Any) -> None:
 
 
 def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
-    """The stages that come before a policy's own, for each image: none for "raw", else auto-exposure's."""
-    if kind == "raw":
-        return [()] * image.shape[0]
-    return [pipeline.stages for pipeline in AutoExposure().plan(image)]
+    """The stages that come before a policy's own, for each image: none for "raw", else those of its heuristic."""
+    return first_stages_of_view(image if kind == "raw" else F.adaptive_avg_pool2d(image, OBSERVATION_SIZE), kind)
 
 
 def first_stages_of_view(pooled: Image, kind: Start) -> list[tuple[Stage, ...]]:
     """`first_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
     if kind == "raw":
         return [()] * pooled.shape[0]
-    return [AutoExposure().plan_view(view).stages for view in pooled]
+    found = [AutoExposure().plan_view(view).stages for view in pooled]
+    return found if kind == "auto-exposure" else [(_as_gain(*stages[:2]),) for stages in found]
+
+
+def _as_gain(balance: Stage, exposure: Stage) -> Stage:
+    """White balance and the exposure after it as one stage."""
+    factor = 2.0 ** exposure.params["ev"]
+    return Stage("gain", {name: value * factor for name, value in balance.params.items()})
 
 
 def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:

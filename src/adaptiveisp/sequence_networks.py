@@ -105,10 +105,10 @@ def _light(
 
 
 def _log_gains(stages: Sequence[Stage]) -> list[float]:
-    """Stops by which the start's white balance and exposure raise red, green and blue."""
+    """Stops by which the start's gains raise red, green and blue."""
     stops = [0.0, 0.0, 0.0]
     for stage in stages:
-        if stage.module == "white_balance":
+        if stage.module in ("white_balance", "gain"):
             stops = [s + math.log2(stage.params[name]) for s, name in zip(stops, ("red", "green", "blue"), strict=True)]
         if stage.module == "exposure":
             stops = [s + stage.params["ev"] for s in stops]

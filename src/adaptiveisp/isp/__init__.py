@@ -30,7 +30,7 @@ WIDE_FILES = (*PAPER_FILES,)
 EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level")
 """The files of the set `extended`: cheap modules beyond the paper's ten; a new module of ours goes here, at the end."""
 
-HELPER_FILES = ("srgb",)
+HELPER_FILES = ("srgb", "gain")
 """Files of modules that a pipeline of any set may name but no policy chooses."""
 
 

@@ -55,7 +55,7 @@ class ActorCriticConfig:
         clip_apart: the norm holds for the actor's two networks each, not for both together, where the parameters'
             gradient, which is the larger one, says how far the selection moves.
         view: "linear" as in the paper, or "log": what the networks see, see `networks.observe`.
-        start: "raw", or "auto-exposure": its stages come first and the policy goes on from there.
+        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
         neutral_start: heads begin at parameters near each module's neutral ones.
         precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
             takes half the time on processors that have it, "auto" takes it there only.

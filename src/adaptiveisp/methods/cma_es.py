@@ -46,7 +46,7 @@ class CmaEsConfig:
         module_set: named set whose ranges the parameters keep.
         modules: names in the order they run.
         initial: module → parameter → value at the start, as for `fixed`; the others begin at their neutral values.
-        start: "raw", or "auto-exposure": its stages come first.
+        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
         population: λ, pipelines a generation; 0 takes 4 + ⌊3 ln n⌋ for n parameters.
         batch: images a generation, the same for all its pipelines: λ·batch passes through the detector.
         size: side of the square training images in pixels.

@@ -47,7 +47,7 @@ class FixedConfig:
         initial: module → parameter → value at the start, moved 0.1 % of the range off its ends; the others begin at
             their neutral values, moved off by 2 %, since a squashing has no slope at an end: denoise begins at
             h = 0.02, not 0.
-        start: "raw", or "auto-exposure": its stages come first.
+        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
         batch: images an iteration.
         size: side of the square training images in pixels.
         smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.

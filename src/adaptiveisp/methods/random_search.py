@@ -47,7 +47,7 @@ class RandomSearchConfig:
         module_set: named set whose ranges the parameters keep.
         modules: names to draw from; none takes all of the set.
         initial: module → parameter → value around which it is drawn; the others are drawn around their neutral values.
-        start: "raw", or "auto-exposure": its stages come first.
+        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
         longest: modules of a pipeline at most; lengths from 1 to this are equally likely.
         spread: standard deviation of a parameter around that value, in units of z.
         candidates: pipelines of a bracket, a power of two.

@@ -19,7 +19,7 @@ class SequenceConfig:
         module_set: named set whose ranges the parameters keep.
         modules: names of what may be chosen; empty for all of the set.
         condition: "image", or "none" for one sequence for all images; parameters depend on the image either way.
-        start: "raw", or "auto-exposure": its stages come first.
+        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
         horizon: most modules of a pipeline, the start's not counted.
         batch: renderings an iteration, each a pass of the detector.
         rivals: how an image's rivals are found, see above.

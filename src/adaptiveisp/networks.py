@@ -5,12 +5,13 @@ Source: Wang et al. 2024 (AdaptiveISP), section 3 and its released code; Hu et a
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA, weighted_channel
@@ -63,8 +64,33 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
 
 def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
     """The image averaged in 64x64 cells."""
-    fast = native.takes(image) and not image.requires_grad
-    return native.pool(image, VIEW) if fast else F.adaptive_avg_pool2d(image, VIEW)
+    if not native.takes(image):
+        return F.adaptive_avg_pool2d(image, VIEW)
+    if not image.requires_grad:
+        return native.pool(image, VIEW)
+    if image.shape[2] % VIEW or image.shape[3] % VIEW:
+        return F.adaptive_avg_pool2d(image, VIEW)
+    pooled: Tensor = _EvenPool.apply(image)  # type: ignore[no-untyped-call]
+    return pooled
+
+
+class _EvenPool(torch.autograd.Function):
+    """`pool` of images whose sides are multiples of `VIEW`: each pixel's gradient is its cell's, divided.
+
+    PyTorch's takes three times as long backward, since it goes by way of channels last here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        ctx.cell = image.shape[2] // VIEW, image.shape[3] // VIEW
+        return native.pool(image, VIEW)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = ctx.cell
+        share: Tensor = gradient.contiguous()[:, :, :, None, :, None] / (height * width)
+        return share.expand(-1, -1, -1, height, -1, width).reshape(*gradient.shape[:2], height * VIEW, width * VIEW)
 
 
 def noise_level(image: Image) -> Float[Tensor, " batch"]:
@@ -238,6 +264,7 @@ class Actor(nn.Module):
         temperature: float = 1.0,
     ) -> Choice:
         """Probabilities of the modules that are not closed, and physical parameters of all."""
+        view = view.contiguous(memory_format=torch.channels_last)  # once, for both encoders
         logits = self.selection_head(self.selection_encoder(view)) / temperature
         if closed is not None:
             logits = logits.masked_fill(closed, -math.inf)

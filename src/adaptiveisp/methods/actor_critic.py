@@ -45,6 +45,7 @@ from adaptiveisp.methods.learner import (
     NonFiniteLossError,
     detector_loss,
     differentiated_loss,
+    finite_images,
 )
 from adaptiveisp.methods.rollout import Rollout, Rules, roll_out
 from adaptiveisp.networks import observe, to_training
@@ -252,8 +253,7 @@ class ActorCritic:
         peers = self.peers
         for _ in range(MOST_TRIALS):
             rollout = self._rolled_out(stack(entries), clock)
-            finite = rollout.end.image.detach().flatten(1).isfinite().all(dim=1)
-            valid = finite.view(-1, peers).all(dim=1).tolist()
+            valid = finite_images(rollout.end.image).view(-1, peers).all(dim=1).tolist()
             if all(valid):
                 return entries, rollout
             if self.config.reset_batch:
@@ -292,7 +292,7 @@ class ActorCritic:
         moved = rollout.moved.nonzero(as_tuple=True)[0]
         if not len(moved):
             return before
-        image = rollout.end.image[moved]
+        image = rollout.end.rows(moved).image
         targets = [entries[i].targets for i in moved.tolist()]
         losses = differentiated_loss(self.detector, image, targets, self.config.precision, clock)
         self.passes += len(moved)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaptiveisp.environment import State, advance, stops
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.methods.learner import Clock
+from adaptiveisp.methods.learner import Clock, finite_images
 from adaptiveisp.networks import Actor, Choice, View, ViewKind, observe, ruled_out
 from adaptiveisp.rl import sample_actions
 
@@ -138,8 +138,7 @@ def roll_out(
         clock.lap("modules")
         steps.append(Step(rows, here, seen, choice, action))
         # An image that its module made invalid goes no further: batch norm would carry it into all others.
-        valid = state.image.detach().flatten(1).isfinite().all(dim=1)
-        rows = ((state.stopped == 0) & valid).nonzero(as_tuple=True)[0]
+        rows = ((state.stopped == 0) & finite_images(state.image)).nonzero(as_tuple=True)[0]
         if not len(rows):
             break
     return Rollout(tuple(modules), begin, state, tuple(steps))

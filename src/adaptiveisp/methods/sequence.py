@@ -48,6 +48,7 @@ from adaptiveisp.methods.learner import (
     NonFiniteLossError,
     detector_loss,
     differentiated_loss,
+    finite_images,
     optimiser_step,
 )
 from adaptiveisp.methods.sequence_settings import SequenceConfig
@@ -239,7 +240,7 @@ class SequenceLearner:
         Raises:
             NonFiniteLossError: none is left.
         """
-        finite = rendered.detach().flatten(1).isfinite().all(dim=1).view(-1, group).all(dim=1)
+        finite = finite_images(rendered).view(-1, group).all(dim=1)
         left = [source for source, valid in zip(sources, finite.tolist(), strict=True) if valid]
         self.dropped += len(sources) - len(left)
         if not left:

@@ -64,7 +64,7 @@ def entropy_penalty(
 
     Args:
         probs: probabilities of the modules; 0 where one is ruled out, which counts as certainty.
-        progress: iteration over all iterations, in [0, 1].
+        progress: how much of the run is done, in [0, 1].
         weight: reward per nat.
     """
     return weight * (1 - progress) * (math.log(probs.shape[1]) - entropy(probs))

@@ -8,7 +8,7 @@ Made by `python -m adaptiveisp.isp.docs > docs/modules.md` from the declarations
 it up to date. A pipeline file names modules and parameters as here. Its set is `extended` unless it says
 `"module_set": "wide"` (the ten of the paper, with the same ranges), `"paper"` or `"released"` (the paper's ranges,
 the latter with the released code's red grey). The cost is the paper's table, in milliseconds; that of modules which are
-not in it was measured against its others ([performance](performance.md)); `adaptiveisp bench --write-costs` measures
+not in it is our guess on its scale ([performance](performance.md)); `adaptiveisp bench --write-costs` measures
 them all on your machine.
 
 | module | parameter | range in `extended` | range in `paper` | neutral | cost ms | source |

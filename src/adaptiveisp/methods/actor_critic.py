@@ -160,19 +160,20 @@ class ActorCritic:
         if not self.calibrated:
             self._calibrate(clock)
         self.networks.to_training()
-        entries, rollout = self._roll_out(self._take(), clock)
+        entries, rollout = self._valid_rollout(self._take(), clock)
         before = self._losses_before(entries)
         clock.lap("detector forward")
         after = self._losses_after(before, rollout, entries, clock)
 
         gained = terms.detection_reward(before, after, self.config.loss_limit)
-        weights = (self.config.runtime_weight, self.config.entropy_weight)
-        parts = rewards(rollout, gained, self.costs, self.progress, *weights)
+        parts = rewards(
+            rollout, gained, self.costs, self.progress, self.config.runtime_weight, self.config.entropy_weight
+        )
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
         value = self.critic(rollout.steps[0].view)
         losses = {
             "selection": self._selection_loss(rollout, target, value),
-            "parameters": parameter_loss(target[0]),
+            "parameters": parameter_loss(target[0]),  # all that follows, differentiated back to the first step
             "value": value_loss(target[0], value),
         }
         self._check(losses, entries, rollout)
@@ -195,6 +196,21 @@ class ActorCritic:
         clock.lap("bookkeeping")
         return metrics, clock.seconds
 
+    def _fill(self, clock: Clock) -> None:
+        """Fills the pool with fresh images."""
+        for _ in range(self.pool.missing()):
+            image = self.fresh(self.next_number)
+            self.next_number += 1
+            used = torch.zeros(len(self.modules))
+            self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
+        clock.lap("data")
+
+    def fresh(self, number: int) -> TrainingImage:
+        """The image of that number as it enters the pool, after the start's stages."""
+        source = self.stream[number]
+        image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
+        return TrainingImage(number, image, source.targets, source.light)
+
     def _calibrate(self, clock: Clock) -> None:
         """Gives batch norm the statistics of what the networks will see: the pool on its way through random modules."""
         views = []
@@ -202,7 +218,7 @@ class ActorCritic:
             self.actor.eval()
             for first in range(0, len(self.pool.entries), self.config.batch):
                 state = stack(self.pool.entries[first : first + self.config.batch])
-                rollout = self._episode(state, clock)
+                rollout = self._to_the_end(state, clock)
                 views += [step.view for step in rollout.steps]
         self.networks.calibrate(torch.cat(views))
         self.calibrated = True
@@ -213,46 +229,11 @@ class ActorCritic:
         entries = self.pool.take(self.config.batch // self.peers, self.generator)
         return [entry for entry in entries for _ in range(self.peers)]
 
-    @property
-    def _order(self) -> tuple[int, ...]:
-        """Action ids of what is demonstrated."""
-        names = [module.name for module in self.modules]
-        return tuple(names.index(name) for name in (*self.config.demonstrated, *((STOP.name,) * self.config.stop)))
-
-    def _rolled_out(self, state: State, clock: Clock) -> Rollout:
-        config = self.config
-        temperature = config.last_temperature**self.progress
-        forced: Tensor | None = None
-        if self.demonstrating:
-            forced = torch.tensor([self._order]).expand(len(state.step), -1)
-        elif config.rivals == "edits":
-            forced = self._rivals(state, clock)
-        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, forced)
-        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
-
-    @torch.no_grad()
-    def _rivals(self, state: State, clock: Clock) -> Int[Tensor, "batch steps"]:
-        """For each image the sequence that the policy samples, and as many edits of it as it has further peers."""
-        stop = len(self.modules) - 1
-        firsts = torch.arange(0, len(state.step), self.peers)
-        self.actor.eval()  # sampled as it would be used; dropout is for what learns
-        temperature = self.config.last_temperature**self.progress
-        drawn = self._episode(state.rows(firsts), clock, temperature).sequences(end=stop)
-        drawn = torch.nn.functional.pad(drawn, (0, self.config.horizon - drawn.shape[1]), value=stop)
-        to_training(self.actor, fixed_statistics=self.config.calibrated)
-        rows = [row for base in drawn for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
-        return torch.stack(rows)
-
-    def _episode(self, state: State, clock: Clock, temperature: float = 1.0) -> Rollout:
-        """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
-        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once, temperature)
-        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
-
-    def _roll_out(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
+    def _valid_rollout(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
         """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
         peers = self.peers
         for _ in range(MOST_TRIALS):
-            rollout = self._rolled_out(stack(entries), clock)
+            rollout = self._one_rollout(stack(entries), clock)
             valid = finite_images(rollout.end.image).view(-1, peers).all(dim=1).tolist()
             if all(valid):
                 return entries, rollout
@@ -266,6 +247,41 @@ class ActorCritic:
         batch = {"iteration": self.iteration, "images": rollout.start.image, "histories": rollout.histories()}
         message = f"the policy made images invalid {MOST_TRIALS} times in a row at iteration {self.iteration}"
         raise NonFiniteLossError(message, batch)
+
+    def _one_rollout(self, state: State, clock: Clock) -> Rollout:
+        config = self.config
+        temperature = config.last_temperature**self.progress
+        forced: Tensor | None = None
+        if self.demonstrating:
+            forced = torch.tensor([self._demonstrated_actions]).expand(len(state.step), -1)
+        elif config.rivals == "edits":
+            forced = self._forced_rivals(state, clock)
+        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, forced)
+        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
+
+    @property
+    def _demonstrated_actions(self) -> tuple[int, ...]:
+        """Action ids of what is demonstrated."""
+        names = [module.name for module in self.modules]
+        return tuple(names.index(name) for name in (*self.config.demonstrated, *((STOP.name,) * self.config.stop)))
+
+    @torch.no_grad()
+    def _forced_rivals(self, state: State, clock: Clock) -> Int[Tensor, "batch steps"]:
+        """For each image the sequence that the policy samples, and as many edits of it as it has further peers."""
+        stop = len(self.modules) - 1
+        firsts = torch.arange(0, len(state.step), self.peers)
+        self.actor.eval()  # sampled as it would be used; dropout is for what learns
+        temperature = self.config.last_temperature**self.progress
+        drawn = self._to_the_end(state.rows(firsts), clock, temperature).sequences(end=stop)
+        drawn = torch.nn.functional.pad(drawn, (0, self.config.horizon - drawn.shape[1]), value=stop)
+        to_training(self.actor, fixed_statistics=self.config.calibrated)
+        rows = [row for base in drawn for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
+        return torch.stack(rows)
+
+    def _to_the_end(self, state: State, clock: Clock, temperature: float = 1.0) -> Rollout:
+        """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
+        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once, temperature)
+        return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     def _losses_before(self, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
         """The detector's loss of each image as it is; it costs a pass for those that it never looked at.
@@ -298,14 +314,14 @@ class ActorCritic:
         self.passes += len(moved)
         return before.index_copy(0, moved, losses)
 
-    def _returns(self, rollout: Rollout, rewards: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:
+    def _returns(self, rollout: Rollout, gained: Float[Tensor, "steps batch"]) -> Float[Tensor, "steps batch"]:
         """What each step leads to: rewards to the end of the rollout and, with "td", the critic's value behind it."""
         config = self.config
         discount = discounts(rollout.end.stopped, config.discount, config.bootstrap)
         following = torch.zeros_like(discount)
         if discount.any() and not self.demonstrating:  # when the critic learns nothing yet
             following = discount * self.critic(observe(rollout.end, config.view))
-        return returns(rewards, following, config.discount if config.bootstrap == "td" else 1.0)
+        return returns(gained, following, config.discount if config.bootstrap == "td" else 1.0)
 
     def _selection_loss(
         self, rollout: Rollout, target: Float[Tensor, "steps batch"], value: Float[Tensor, " batch"]
@@ -334,20 +350,16 @@ class ActorCritic:
         logs = log_prob.view(-1, self.peers)
         return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN)
 
-    def fresh(self, number: int) -> TrainingImage:
-        """The image of that number as it enters the pool, after the start's stages."""
-        source = self.stream[number]
-        image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
-        return TrainingImage(number, image, source.targets, source.light)
-
-    def _fill(self, clock: Clock) -> None:
-        """Fills the pool with fresh images."""
-        for _ in range(self.pool.missing()):
-            image = self.fresh(self.next_number)
-            self.next_number += 1
-            used = torch.zeros(len(self.modules))
-            self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
-        clock.lap("data")
+    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], rollout: Rollout) -> None:
+        bad = [name for name, loss in losses.items() if not loss.isfinite()]
+        if bad:
+            batch = {
+                "iteration": self.iteration,
+                "numbers": [entry.number for entry in entries],
+                "images": torch.stack([entry.image for entry in entries]),
+                "histories": rollout.histories(),
+            }
+            raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
     def _keep(self, entries: Sequence[Entry]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
@@ -359,17 +371,6 @@ class ActorCritic:
                 stays = bool(torch.rand(1, generator=self.generator) < self.config.keep_stopped)
             if stays:
                 self.pool.put([entry])
-
-    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], rollout: Rollout) -> None:
-        bad = [name for name, loss in losses.items() if not loss.isfinite()]
-        if bad:
-            batch = {
-                "iteration": self.iteration,
-                "numbers": [entry.number for entry in entries],
-                "images": torch.stack([entry.image for entry in entries]),
-                "histories": rollout.histories(),
-            }
-            raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
     def state_dict(self) -> dict[str, Any]:
         """All that the next iteration depends on."""

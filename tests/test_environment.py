@@ -11,7 +11,8 @@ from adaptiveisp.checkpoint import PolicyHeader, import_released, load_policy_fi
 from adaptiveisp.environment import advance, apply_chosen, start
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp import PAPER, RELEASED
-from adaptiveisp.networks import Actor, Critic, observe, observe_for_critic
+from adaptiveisp.methods.learner import finite_images
+from adaptiveisp.networks import VIEW, Actor, Critic, observe, observe_for_critic, pool
 
 
 def neutral(batch: int) -> dict[str, torch.Tensor]:
@@ -65,6 +66,28 @@ def test_the_critics_statistics_by_hand() -> None:
     assert planes[0] == pytest.approx(luminance / 2 + 1e-5)
     assert planes[1] == pytest.approx((luminance / 2) ** 2 * n / (n - 1), rel=1e-5)
     assert planes[2] == pytest.approx(0.5 * 0.5 / 0.51, rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(128, 192), (64, 64), (100, 130)], ids=str)
+def test_pooling_and_its_gradient(size: tuple[int, int]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(2, 3, *size, generator=generator).requires_grad_()
+    gradient = torch.rand(2, 3, VIEW, VIEW, generator=generator)
+    expected = torch.nn.functional.adaptive_avg_pool2d(image, VIEW)
+    for given in (gradient, gradient.contiguous(memory_format=torch.channels_last)):
+        found = pool(image)
+        torch.testing.assert_close(found, expected)
+        (ours,) = torch.autograd.grad(found, image, given)
+        (theirs,) = torch.autograd.grad(expected, image, given, retain_graph=True)
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_an_image_with_one_broken_value_is_not_finite() -> None:
+    images = torch.rand(5, 3, 8, 8)
+    images[1, 2, 3, 4] = math.nan
+    images[2, 0, 0, 0], images[2, 0, 0, 1] = math.inf, -math.inf
+    images[3, 1, 7, 7] = -math.inf
+    assert finite_images(images).tolist() == [True, False, False, False, True]
 
 
 def test_sizes_of_the_networks() -> None:

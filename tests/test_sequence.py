@@ -143,6 +143,28 @@ def test_a_line_makes_the_choice_go_with_the_light(condition: Any) -> None:
     assert (float((logs[0] - logs[1]).detach()) > 5) == (condition == "image")
 
 
+def test_with_frozen_parameters_only_the_choice_of_modules_learns() -> None:
+    """Nothing is differentiated through the detector, and the lines find which module the dark images want."""
+    config = replace(FAST, rate=0.0, line_rate=0.0, sequence_line_rate=0.05, group=4, runtime_weight=0.5)
+    subject = SequenceLearner(config, HalfLit(), Blind(), 8 * 120, 0)
+    with torch.no_grad():  # as an earlier run would have left it: exposure by two stops
+        first = sum(len(find_module(name, config.module_set).params) for name in BANDIT[: BANDIT.index("exposure")])
+        exposure = find_module("exposure", config.module_set)
+        wanted = exposure.logits_from_params({"ev": 2.0})[0] - exposure.logits_from_params(exposure.neutral_params)[0]
+        subject.network.parameter_line.bias[first] = wanted
+        subject.averaged.load_state_dict(subject.network.state_dict())
+    before = [p.detach().clone() for p in subject.network.sets_parameters]
+    chosen = [p.detach().clone() for p in subject.network.chooses]
+    while not subject.done:
+        metrics, _ = subject.iterate()
+    assert metrics["gradient_norm"]["parameters"] == 0
+    assert all(torch.equal(p, b) for p, b in zip(subject.network.sets_parameters, before, strict=True))
+    assert not any(torch.equal(p, b) for p, b in zip(subject.network.chooses, chosen, strict=True))
+    images = torch.stack([HalfLit()[number].image for number in range(1000, 1040)])
+    lengths = [len(plan.stages) for plan in subject.policy().plan(images)]
+    assert sum(lengths[1::2]) > 0.9 * 20 and sum(lengths[::2]) < 0.1 * 20
+
+
 def test_the_sequence_head_is_uniform_at_first_and_sums_to_one() -> None:
     network = learner(replace(SMALL, horizon=3)).network
     with torch.no_grad():
@@ -228,10 +250,9 @@ def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
 
 def test_each_loss_moves_its_own_part_only() -> None:
     for moved in ("parameters", "sequence"):
-        subject = learner(replace(SMALL, rate=0.0, line_rate=0.0, sequence_rate=0.0, averaging=0.0))
-        groups = subject.optimiser.param_groups
-        for group in groups[1::2] if moved == "sequence" else groups[::2]:
-            group["start"] = 1e-3
+        subject = learner(replace(SMALL, averaging=0.0))
+        for number, group in enumerate(subject.optimiser.param_groups):
+            group["start"] = 1e-3 if number % 2 == (moved == "sequence") else 0.0
         before = copy.deepcopy(dict(subject.network.named_parameters()))
         subject.iterate()
         changed = {n for n, p in subject.network.named_parameters() if not torch.equal(p, before[n])}

@@ -138,7 +138,7 @@ def check_gradients(method: str, settings: Any, detector: Detector) -> None:
     Raises:
         UsageError: names the methods that need none.
     """
-    explores = getattr(settings, "exploration", 0) > 0
+    explores = getattr(settings, "exploration", 0) > 0 or not getattr(settings, "sets_parameters", True)
     if find_method(method).needs_gradients and not explores and not getattr(detector, "differentiable", True):
         reason = getattr(detector, "not_differentiable_because", "") or "it says so itself"
         others = ", ".join(name for name, other in METHODS.items() if not other.needs_gradients)

@@ -16,6 +16,9 @@ is the setting `rivals`:
   back where it helps, in as many steps as it took to go. This is no gradient of the policy's expected reward: it
   leaves out the factor π(edit | either of the two), which is what makes a sure policy stop learning.
 
+Where neither `rate` nor `line_rate` is above 0 the parameters stay as they are, and no gradient of the detector is
+taken: for a run that only learns to choose, from an earlier one (`warm_start`).
+
 With a detector that has no gradient (`exploration`) parameters are sampled too, around z of the network, and learn by
 -(R - mean R of the others)·ln N(z tried; z, σ²), over the modules that ran. It takes many more passes.
 
@@ -195,7 +198,8 @@ class SequenceLearner:
         tried, log_density = self._tried(logits.repeat_interleave(group, dim=0), actions)
         clock.lap("policy")
         begun = seen.begun.repeat_interleave(group, dim=0)
-        rendered = run_sequences(begun, self.modules, actions, self.network.params(tried))
+        with torch.set_grad_enabled(config.sets_parameters):
+            rendered = run_sequences(begun, self.modules, actions, self.network.params(tried))
         clock.lap("modules")
         sources, kept = self._valid(sources, rendered, group)
         if len(kept) < len(rendered):
@@ -289,7 +293,7 @@ class SequenceLearner:
         return tried, -squares.sum(dim=1) / 2
 
     def _detector_loss(self, rendered: Tensor, targets: list[Targets], clock: Clock) -> Float[Tensor, " batch"]:
-        if not self.config.exploration:
+        if self.config.sets_parameters and not self.config.exploration:
             return differentiated_loss(self.detector, rendered, targets, self.config.precision, clock)
         with torch.no_grad():
             loss = detector_loss(self.detector, rendered, targets, self.config.precision)

@@ -86,6 +86,11 @@ class SequenceConfig:
     sequence_averaging: float = 0.995
     precision: Precision = "auto"
 
+    @property
+    def sets_parameters(self) -> bool:
+        """Whether parameters learn; with neither `rate` nor `line_rate` only the choice of modules does."""
+        return self.rate > 0 or self.line_rate > 0
+
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         names = [module.name for module in modules_of(self.module_set)]

@@ -37,7 +37,7 @@ def test_a_good_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = layouts.lod_cr2(tmp_path)
     assert doctor(path, *RED, "--out", "out") == DONE
     found = read()
-    assert (found["exit_code"], found["usable_images"], found["problems"], found["fatal"]) == (0, 2, [], "")
+    assert (found["exit_code"], found["usable_images"], found["problems"], found["fatal"]) == (0, 1, [], "")
     row = {"listed": 1, "readable": 1, "with_objects": 1, "objects": 1, "objects_known": 1}
     assert {key: found["splits"]["train"][key] for key in row} == row and set(found["splits"]) == {"train", "val"}
     assert found["sizes"] == {"64x48": 2} and found["sensors"] == {"adaptiveisp mosaic": 2}
@@ -47,7 +47,7 @@ def test_a_good_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert page.count("data:image/jpeg;base64,") == 2 and "<svg" in page and "{{" not in page
     assert "http" not in page.split("<h2>Provenance")[0].replace("http://www.w3.org", "")
     text = capsys.readouterr().out
-    assert "Training may start: 2 images, no problem found." in text and "known to red" in text
+    assert "Training may start: 1 images, no problem found." in text and "known to red" in text
     assert doctor(path, "--out", "out") == 2, "an existing folder is refused"
     assert doctor(f"{path}:val", "-q") == DONE and capsys.readouterr().out == ""
 
@@ -97,13 +97,32 @@ def test_every_kind_of_problem_is_found_once(tmp_path: Path, capsys: pytest.Capt
     assert "images/train/1.png in train, images/val/same.png in val" in by_kind["in several splits"]
     assert "class 'unicorn' (1 objects) is unknown to COCO's 80 classes" in by_kind["unknown class"]
     assert "orphan.txt: belongs to no image" in by_kind["label without image"]
-    # 1, copy-a and copy-b can be learned from, and both of val.
-    assert found["usable_images"] == 5 and found["splits"]["train"]["objects_known"] == 3
+    # 1, copy-a and copy-b of train can be learned from; val is not learned from.
+    assert found["usable_images"] == 3 and found["splits"]["train"]["objects_known"] == 3
     text = capsys.readouterr().out
-    assert "Training may start on 5 images, but there are problems" in text and "cut.png: is damaged" in text
+    assert "Training may start on 3 images, but there are problems" in text and "cut.png: is damaged" in text
     page = Path("out", "doctor.html").read_text()
     for kind, count in kinds.items():
         assert f"<summary>{kind}: {count}</summary>" in page
+
+
+def test_images_without_a_label_file_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As YOLO's format has it they show nothing; that is no problem, but may not be what was meant."""
+    path = layouts.yolo(tmp_path)
+    write_png(tmp_path / "images" / "train" / "bare.png", 77)
+    assert doctor(path, "--out", "out", "--threads", "1") == DONE
+    assert read()["without_label_file"] == {"train": 1}
+    line = "images without a label file, taken as showing nothing: 1 in train"
+    assert line in capsys.readouterr().out and line in Path("out", "doctor.html").read_text()
+
+
+def test_a_split_that_training_cannot_learn_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What val holds does not help; `train` refuses it too."""
+    path = layouts.yolo(tmp_path)
+    for file in (tmp_path / "images" / "train").iterdir():
+        file.write_bytes(file.read_bytes()[:500])
+    assert doctor(path, "-q") == FAILED and "Training cannot start" in capsys.readouterr().err
+    assert main(["train", "--data", f"{path}:train", "--out", "run", *RED]) == FAILED
 
 
 def test_nothing_usable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Detectors in ONNX files: decodes by hand, sidecars, sizes and batches, losses, what is refused, the command line."""
 
+import hashlib
 import json
 import logging
 import math
@@ -222,6 +223,15 @@ def test_names_come_from_many_places(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match=r"do not say how to read them with 80 classes \(no names are known\)"):
         load(path)
     assert load(answers(tmp_path / "coco.onnx", {"out": np.full((1, 2, 85), 30.0)})).class_names == COCO_80
+
+
+def test_what_a_sidecar_declares_is_part_of_the_hash(tmp_path: Path) -> None:
+    """A report names detectors by it, and other preprocessing gives other results."""
+    path = answers(tmp_path / "five.onnx", {"out": YOLO}, names=TWO)
+    plain = load(path).weights_sha256
+    assert plain == hashlib.sha256(path.read_bytes()).hexdigest()
+    declared = [load(path, text).weights_sha256 for text in ("scale: 255", "scale: 100", "names: [a, b]", "scale: 1")]
+    assert len({plain, *declared[:3]}) == 4 and declared[3] == plain
 
 
 def test_a_file_of_someone_else_is_no_sidecar(tmp_path: Path) -> None:

@@ -38,6 +38,31 @@ def test_the_example_finds_red_cells_and_scores_them() -> None:
     assert detector.loss(image[:1], [nothing]).item() == pytest.approx((red * cell[12.0] + quiet) / all_cells, rel=1e-4)
 
 
+def test_two_detectors_and_what_is_not_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--detector` given twice; only classes that both know count, and the terminal says which are left out by whom."""
+    labelled_photos(tmp_path)
+    shutil.copy(EXAMPLE, tmp_path / "other_detector.py")
+    text = (tmp_path / "other_detector.py").read_text()
+    text = text.replace('("cup",)', '("cup", "chair")').replace('"red-cells"', '"other"')
+    (tmp_path / "other_detector.py").write_text(text)
+    photos = ["eval", "--data", "labels.json", "--images", "images", "--light", "normal", "--size", "64"]
+    detectors = ["--detector", "own_detector:load", "--detector", "other_detector:load"]
+    options = ["--policy", "auto-exposure", "--resamples", "200", "-q", "--out"]
+    assert main([*photos, *detectors, *options, "report"]) == 0
+    scores = json.loads((tmp_path / "report" / "report.json").read_text())["policies"]["auto-exposure"]
+    assert set(scores) == {"red-cells", "other"} and scores["other"]["ap50"] == scores["red-cells"]["ap50"] > 0.5
+    told = capsys.readouterr().err
+    assert "red-cells does not know these classes, so they are not scored: person, chair" in told
+    assert "other does not know these classes, so they are not scored: person." in told
+
+    content = json.loads((tmp_path / "labels.json").read_text())
+    cup = next(entry["id"] for entry in content["categories"] if entry["name"] == "cup")
+    content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != cup]
+    (tmp_path / "labels.json").write_text(json.dumps(content))
+    assert main([*photos, "--detector", "own_detector:load", *options, "nothing"]) == 1
+    assert "has no object of a class that red-cells can find" in capsys.readouterr().err
+
+
 def test_the_example_on_the_command_line(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     photos = ["--data", "labels.json", "--images", "images", "--light", "normal", "--detector", "own_detector:load"]

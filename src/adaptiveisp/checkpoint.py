@@ -198,6 +198,8 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         raise WeightsError(f"{path}: no such checkpoint; check the path") from None
     except Exception as error:  # torch.load raises many kinds, pickle's among them
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if "weights_only" in detail:  # torch goes on to advise what would run the file's code
+            detail = "it holds more than tensors and plain containers, and nothing else is read"
         raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail})") from error
     modules = modules_of(RELEASED_SET)
     names = _encoder_names("feature_extractor", "parameter_encoder")

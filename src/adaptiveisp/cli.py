@@ -306,10 +306,7 @@ def _add_doctor(commands: Any) -> None:
         "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
-    parser.add_argument("--limit", type=_natural, default=0, metavar="N", help="look at the first N photos only")
-    parser.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
-    parser.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of surprises")
-    parser.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    _common(parser)
     parser.set_defaults(command="doctor", module="doctor_command")
 
 

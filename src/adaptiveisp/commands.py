@@ -4,6 +4,7 @@ Each function takes the parsed options and returns an exit code.
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -105,7 +106,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     from adaptiveisp.costs import PAPER, load_costs
     from adaptiveisp.datasets import open_dataset
     from adaptiveisp.detectors import load_detector
-    from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
+    from adaptiveisp.evaluate import EvaluationOptions, evaluate, not_scored, notes_on
     from adaptiveisp.files import prepare_output_folder
     from adaptiveisp.page import write_report
     from adaptiveisp.provenance import provenance
@@ -142,6 +143,8 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     )
     write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")
     code = report_skips(out, found.skipped, origin)
+    for line in not_scored(found):
+        print(f"adaptiveisp: {line}", file=sys.stderr)
     if not options.quiet:
         print(score_tables(report))
         if found.upper_bounds:

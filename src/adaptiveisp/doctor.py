@@ -95,6 +95,7 @@ class Examination:
         findings: the problems.
         known_by: whose class names were compared.
         labelled: the data set is one of labels; without them only `train --labels teacher` can use it.
+        unlabelled: split → images without a label file, which are taken as showing nothing; no problem by themselves.
         fatal: why training cannot start although there are images, "" otherwise.
         tiles: pictures with their labels.
     """
@@ -105,13 +106,18 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
     known_by: str = ""
     labelled: bool = True
+    unlabelled: dict[str, int] = field(default_factory=dict)
     fatal: str = ""
     tiles: list[Tile] = field(default_factory=list)
 
     @property
     def usable(self) -> int:
-        """Images that training can learn from: readable, with an object that the detector knows if there are labels."""
-        return sum(1 for image in self.images if image.known or not self.labelled)
+        """Images that training can learn from: readable, with an object that the detector knows if there are labels.
+
+        Where a split is named train, it is the one that counts.
+        """
+        learned = [image for image in self.images if "train" not in self.splits or image.split == "train"]
+        return sum(1 for image in learned if image.known or not self.labelled)
 
     @property
     def exit_code(self) -> int:
@@ -137,6 +143,7 @@ class Examination:
             "usable_images": self.usable,
             "fatal": self.fatal,
             "labelled": self.labelled,
+            "without_label_file": dict(self.unlabelled),
             "splits": {split: self._split(split, listed) for split, listed in self.splits.items()},
             "sizes": sizes(self.images),
             "sensors": dict(Counter(image.sensor for image in self.images).most_common()),
@@ -193,6 +200,8 @@ def examine(
         found.splits[split] = found.splits.get(split, 0) + len(dataset.samples)
         if isinstance(dataset, LabelledRaws):
             found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
+            if found.labelled and dataset.unlabelled:
+                found.unlabelled[split] = len(dataset.unlabelled)
         else:
             found.findings += [Finding("bad label", split, text) for text in left_out(dataset).values()]
         known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}

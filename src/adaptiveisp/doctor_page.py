@@ -44,6 +44,7 @@ def render_page(found: Examination, title: str, provenance: Mapping[str, Any]) -
         light_figure=svg(_light_figure(found.light_histogram()), "doctor-light") if found.images else None,
         classes=found.classes,
         known_by=found.known_by,
+        without_label=without_label(found),
         problems=by_kind(found.findings),
         most=MOST_ROWS,
         tiles=[tile_view(tile) for tile in found.tiles],
@@ -103,10 +104,19 @@ def summary(found: Examination) -> str:
             else ""
         )
         parts.append(table(("class", "taken for", "objects", f"known to {found.known_by}"), classes) + none)
+    parts += without_label(found)
     for kind, findings in by_kind(found.findings).items():
         lines = [f"{kind}: {len(findings)}", *(f"  {finding.text}" for finding in findings[:MOST_LINES])]
         parts.append("\n".join([*lines, *(["  …"] if len(findings) > MOST_LINES else [])]))
     return "\n\n".join([*parts, verdict(found)])
+
+
+def without_label(found: Examination) -> list[str]:
+    """A line on images without a label file, where there are any; they may be meant so."""
+    if not found.unlabelled:
+        return []
+    where = ", ".join(f"{count} in {split}" if split else str(count) for split, count in found.unlabelled.items())
+    return [f"images without a label file, taken as showing nothing: {where}"]
 
 
 def bin_names() -> list[str]:

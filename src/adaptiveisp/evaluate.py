@@ -62,7 +62,7 @@ class Evaluation:
         results: (policy, detector) → its detections and costs.
         sheets: policy → pictures with boxes, modules and parameters.
         categories: the classes that are scored: known to the data set and to every detector.
-        unmatched: the data set's classes that are not scored.
+        unmatched: detector → the data set's classes that it does not know; none of them is scored with any.
         skipped: inputs that could not be used by every policy, with the reason.
         no_loss: detector → why it gives no loss, where losses were asked for.
         upper_bounds: names of those that see the labels, so that they are no policies.
@@ -71,7 +71,7 @@ class Evaluation:
     results: dict[tuple[str, str], PolicyResult]
     sheets: dict[str, list[Tile]]
     categories: dict[int, str]
-    unmatched: tuple[str, ...]
+    unmatched: dict[str, tuple[str, ...]]
     skipped: list[tuple[str, str]]
     no_loss: dict[str, str] = field(default_factory=dict)
     upper_bounds: tuple[str, ...] = ()
@@ -124,10 +124,13 @@ def evaluate(
         DataError: a detector knows none of the data set's classes, or no sample could be used.
         DetectorError: a detector's answers make no sense.
     """
-    maps = [map_classes(detector.class_names, dataset.categories) for detector in detectors]
+    maps = [_known_classes(detector, dataset) for detector in detectors]
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
     if not shared:
         raise DataError(f"{dataset.name}: the detectors share no class of it; evaluate them one by one")
+    if not any(label.category_id in shared for sample in dataset.samples for label in sample.annotations):
+        names = ", ".join(detector.name for detector in detectors)
+        raise DataError(f"{dataset.name}: has no object of a class that {names} can find; there is nothing to score")
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
@@ -159,10 +162,20 @@ def evaluate(
     static = {policy.name: is_static(policy) for policy in policies}
     results = {key: c.result(static[key[0]], key[1] not in meter.unusable) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
-    unmatched = tuple(name for key, name in dataset.categories.items() if key not in shared)
+    unmatched = {
+        detector.name: tuple(name for key, name in dataset.categories.items() if key not in known.category_to_label)
+        for detector, known in zip(detectors, maps, strict=True)
+    }
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
     skipped += left_out(dataset).items()
     return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds)
+
+
+def _known_classes(detector: Detector, dataset: Dataset) -> ClassMap:
+    try:
+        return map_classes(detector.class_names, dataset.categories)
+    except DataError as error:
+        raise DataError(f"{dataset.name} with {detector.name}: {error}") from error
 
 
 @torch.inference_mode()
@@ -297,6 +310,15 @@ def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tup
     return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])
 
 
+def not_scored(found: Evaluation) -> list[str]:
+    """A line for each detector that does not know all classes: these are not scored, with any detector."""
+    return [
+        f"{detector} does not know these classes, so they are not scored: {', '.join(names)}."
+        for detector, names in found.unmatched.items()
+        if names
+    ]
+
+
 def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
     """What a reader of the report has to know: what `camera` is, what is not scored, what was skipped."""
     notes = [f"Data: {dataset.name}."]
@@ -312,8 +334,7 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
             "finds, not what exists. Its time is that of the search."
         )
-    if found.unmatched:
-        notes.append(f"Classes that a detector does not know are not scored: {', '.join(found.unmatched)}.")
+    notes += not_scored(found)
     for name, reason in found.no_loss.items():
         notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
     if found.skipped:

@@ -10,7 +10,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-LIBRARIES = ("torch", "numpy", "rawpy", "imagecodecs", "tifffile", "pillow", "faster-coco-eval")
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "rawpy",
+    "imagecodecs",
+    "tifffile",
+    "pillow",
+    "faster-coco-eval",
+    "onnx",
+    "onnxruntime",
+    "transformers",
+)
 
 
 def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:

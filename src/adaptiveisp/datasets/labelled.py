@@ -70,6 +70,11 @@ class LabelledRaws:
             raise DataError(f"{self.refusal}; `adaptiveisp doctor` lists them")
 
     @property
+    def unlabelled(self) -> list[str]:
+        """Images without a label file, taken as showing nothing."""
+        return [sample.name for sample in self.samples if sample.source.image.unlabelled]
+
+    @property
     def refusal(self) -> str:
         """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
         bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]

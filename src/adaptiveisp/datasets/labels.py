@@ -60,6 +60,7 @@ class LabelledImage:
         objects: what is labelled.
         fractions: boxes are fractions of width and height instead of pixels.
         photo_id, draw, light: as in `Sample`; photo_id None numbers the images.
+        unlabelled: it has no label file, which is taken to say that it shows nothing.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class LabelledImage:
     photo_id: int | None = None
     draw: int = 0
     light: float | None = None
+    unlabelled: bool = False
 
 
 @dataclass(frozen=True)

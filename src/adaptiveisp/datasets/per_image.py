@@ -54,7 +54,8 @@ def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> Pars
             path, f"{config.below(config.options.labels) / stem}{extension}", config, problems
         ):
             continue
-        images.append(LabelledImage(path, shown_name(path, config.root), width, height, tuple(objects)))
+        name, unlabelled = shown_name(path, config.root), stem not in label_files
+        images.append(LabelledImage(path, name, width, height, tuple(objects), unlabelled=unlabelled))
     if not images:
         first = f"; the first: {problems[0].text}" if problems else ""
         raise DataError(f"{config.path}: no image with labels below {config.root}{first}")

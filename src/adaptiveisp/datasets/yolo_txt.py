@@ -45,14 +45,16 @@ def parse(config: SetConfig) -> ParsedSet:
     for path in dict.fromkeys(_images(config)):
         label_file = existing(_label_file(path, config))
         used.add(label_file)
-        if not label_file.is_file():
+        unlabelled = not label_file.is_file()
+        if unlabelled:
             kept = _without_label(path, label_file, config, problems)
             objects: tuple[LabelledObject, ...] = ()
             if not kept:
                 continue
         else:
             objects = _read_labels(label_file, names, problems)
-        images.append(LabelledImage(path, shown_name(path, config.root), 0, 0, objects, fractions=True))
+        name = shown_name(path, config.root)
+        images.append(LabelledImage(path, name, 0, 0, objects, fractions=True, unlabelled=unlabelled))
     if not images:
         name = f"split {config.options.split!r}" if config.options.split else "the data set"
         remedy = "correct its paths; JPEG photos need a COCO JSON and --light"

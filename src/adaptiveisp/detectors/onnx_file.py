@@ -19,7 +19,7 @@ from adaptiveisp.detectors.checks import check_image, check_labels
 from adaptiveisp.detectors.onnx_decode import Layout, Predictions, best, decode_outputs, find_layout
 from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph, Values, verified
 from adaptiveisp.detectors.onnx_session import Session, read_model, reason_of
-from adaptiveisp.detectors.onnx_sidecar import Facts, read_facts
+from adaptiveisp.detectors.onnx_sidecar import Facts, read_facts, with_sidecar
 from adaptiveisp.detectors.set_loss import decoded_loss, detr_loss
 from adaptiveisp.errors import DetectorError, logger
 from adaptiveisp.letterbox import PAD_GREY
@@ -209,6 +209,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     """
     model, digest = read_model(path)
     facts = read_facts(path, {entry.key: entry.value for entry in model.metadata_props})
+    digest = with_sidecar(digest, facts)
     session = Session(path, model, torch.device(device), facts.sidecar.input)
     if bool(session.height) != bool(session.width) and facts.size is None:
         raise DetectorError(f"{path}: only one side of its input is fixed; declare size: in {facts.path.name}")

@@ -5,6 +5,7 @@ Source: the metadata keys `names`, `stride` and `task` are those that exports by
 """
 
 import ast
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -91,6 +92,18 @@ def read_facts(model: Path, metadata: Mapping[str, str]) -> Facts:
     return Facts(
         sidecar, path, names, (size[0], size[1]) if size else None, sidecar.stride or _metadata_stride(metadata)
     )
+
+
+def with_sidecar(digest: str, facts: Facts) -> str:
+    """The SHA-256 that stands for a model with its sidecar: the model's own where nothing is declared.
+
+    Args:
+        digest: SHA-256 of the model's files.
+        facts: what is declared; it changes results as weights do.
+    """
+    if facts.sidecar == Sidecar():
+        return digest
+    return hashlib.sha256(f"{digest} {facts.sidecar!r} {facts.names!r}".encode()).hexdigest()
 
 
 def _read_sidecar(path: Path) -> Sidecar:

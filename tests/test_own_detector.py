@@ -60,7 +60,7 @@ def test_two_detectors_and_what_is_not_scored(tmp_path: Path, capsys: pytest.Cap
     content["annotations"] = [entry for entry in content["annotations"] if entry["category_id"] != cup]
     (tmp_path / "labels.json").write_text(json.dumps(content))
     assert main([*photos, "--detector", "own_detector:load", *options, "nothing"]) == 1
-    assert "has no object of a class that red-cells can find" in capsys.readouterr().err
+    assert "no object that could be scored; what red-cells knows of its classes: cup" in capsys.readouterr().err
 
 
 def test_the_example_on_the_command_line(tmp_path: Path) -> None:

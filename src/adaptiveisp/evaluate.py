@@ -27,6 +27,8 @@ from adaptiveisp.usage import Planned, as_planned
 
 EVALUATION_CONFIDENCE = 0.001
 """Least score that counts in average precision, as in Wang et al. 2024."""
+MOST_NAMED = 10
+"""Classes that an error names."""
 SHEET_TILES = 12
 """Pictures on a policy's contact sheet."""
 
@@ -129,8 +131,10 @@ def evaluate(
     if not shared:
         raise DataError(f"{dataset.name}: the detectors share no class of it; evaluate them one by one")
     if not any(label.category_id in shared for sample in dataset.samples for label in sample.annotations):
-        names = ", ".join(detector.name for detector in detectors)
-        raise DataError(f"{dataset.name}: has no object of a class that {names} can find; there is nothing to score")
+        names = " and ".join(detector.name for detector in detectors)
+        known = ", ".join(dataset.categories[key] for key in sorted(shared)[:MOST_NAMED])
+        remedy = f"what {names} know{'s' * (len(detectors) == 1)} of its classes: {known}; evaluate other images"
+        raise DataError(f"{dataset.name}: no object that could be scored; {remedy}, or detectors one by one")
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []

@@ -65,6 +65,8 @@ def train(options: argparse.Namespace) -> int:
         state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
         used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
         print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
+        if finished:
+            print(f"the policy: --policy {folder}; compare it: adaptiveisp eval … --policy auto-exposure {folder}")
         if run.teacher is not None:
             seen, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
             print(f"teacher: {seen} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")

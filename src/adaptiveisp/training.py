@@ -78,6 +78,8 @@ def new_run(
     run = Run(folder, options, settings, detector, provenance)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)
+    if run.teacher is None:  # one that can only be used otherwise is told before there is a folder
+        run.stream[0]
     prepare_output_folder(folder, overwrite)
     run.remove_results()
     write_config(folder, options, settings, provenance)
@@ -93,6 +95,10 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector]) -> "Run"
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged.
     """
+    if not (folder / CONFIG).is_file():
+        raise DataError(
+            f"{folder}: is no folder of a run, it has no {CONFIG}; give --resume the --out of a training run"
+        )
     try:
         options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
     except (DataError, UsageError) as error:

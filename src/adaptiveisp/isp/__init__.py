@@ -35,13 +35,26 @@ HELPER_FILES = ("srgb", "gain")
 
 
 def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
-    """The module of each file, under the first of the names `variants` that it declares."""
-    modules = []
-    for file in files:
-        content = vars(importlib.import_module(f"adaptiveisp.isp.{file}"))
-        declared: IspModule = next(content[variant] for variant in variants if variant in content)
-        modules.append(declared)
-    return tuple(modules)
+    """The module of each file, under the first of the names `variants` that it declares.
+
+    Raises:
+        PipelineError: there is no such file, or it declares none of them.
+    """
+    return tuple(_declared(file, variants) for file in files)
+
+
+def _declared(file: str, variants: Sequence[str]) -> IspModule:
+    name = f"{__name__}.{file}"
+    try:
+        content = vars(importlib.import_module(name))
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise PipelineError(f"isp/{file}.py: does not exist; correct the names of files in isp/__init__.py") from error
+    for declared in map(content.get, variants):
+        if isinstance(declared, IspModule):
+            return declared
+    raise PipelineError(f"isp/{file}.py: declares no module; write {variants[0]} = IspModule(…) there")
 
 
 PAPER = make(PAPER_FILES, "PAPER")

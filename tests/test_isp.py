@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.isp import EXTENDED, HELPERS, MODULE_SETS, PAPER, WIDE, IspModule, find_module, modules_of
+from adaptiveisp.isp import EXTENDED, HELPERS, MODULE_SETS, PAPER, WIDE, IspModule, find_module, make, modules_of
 from adaptiveisp.isp.denoise import denoise, half_offsets
 from adaptiveisp.isp.execute import run, run_one
 from adaptiveisp.isp.guided import coefficients, moments
@@ -546,3 +546,10 @@ def test_the_documented_table_is_up_to_date() -> None:
     from tests.conftest import REPOSITORY
 
     assert (REPOSITORY / "docs" / "modules.md").read_text() == module_table(), "run python -m adaptiveisp.isp.docs"
+
+
+def test_a_wrong_entry_in_the_list_of_files_is_told_in_a_line() -> None:
+    with pytest.raises(PipelineError, match=r"isp/chroma\.py: does not exist; correct the names"):
+        make(("exposure", "chroma"), "PAPER")
+    with pytest.raises(PipelineError, match=r"isp/docs\.py: declares no module; write EXTENDED = IspModule"):
+        make(("docs",), "EXTENDED", "WIDE")

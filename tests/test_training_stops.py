@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
@@ -63,6 +64,20 @@ def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path) ->
     assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
     assert metrics(cut) == metrics(whole)
     assert (cut / "latest.safetensors").read_bytes() == (whole / "latest.safetensors").read_bytes()
+
+
+def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """JPEGs without --light: the command that mends it finds its --out free. What is no run is told as such."""
+    labels = labelled_photos(tmp_path)
+    for photo in (tmp_path / "images").iterdir():
+        with Image.open(photo) as picture:
+            picture.save(photo.with_suffix(".jpg"))
+    labels.write_text(labels.read_text().replace(".png", ".jpg"))
+    arguments = [argument for argument in train_arguments("run") if argument not in ("--light", "mixed")]
+    assert adaptiveisp(*arguments) == 1 and not Path("run").exists()
+    assert "with --light" in capsys.readouterr().err
+    assert adaptiveisp("train", "--resume", "nowhere") == 1
+    assert "nowhere: is no folder of a run, it has no config.yaml" in capsys.readouterr().err
 
 
 def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:

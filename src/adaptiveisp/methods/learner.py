@@ -210,12 +210,12 @@ def optimiser_step(
     Args:
         parts: what is moved, by name; the limit holds for each part on its own.
         optimiser: of these parameters; each of its groups has a rate "start".
-        loss: what is differentiated; its graph is kept.
+        loss: what is differentiated; its graph is gone afterwards.
         scale: the groups' rates are `start` times this.
         limit: largest norm of a part's gradient, None for any.
     """
     parameters = [parameter for part in parts.values() for parameter in part]
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norms = {}

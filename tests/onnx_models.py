@@ -92,3 +92,24 @@ def network(
     ]
     metadata = {"names": names} if names else {}
     return save(path, nodes, {"output0": FLOAT}, constants, shape, metadata, half=half)
+
+
+def detr_network(path: Path, seed: int = 0) -> Path:
+    """A DETR of one convolution: a query for each block of 16 pixels, two classes and none; its sidecar beside it."""
+    random = np.random.default_rng(seed)
+    constants: dict[str, NDArray[Any]] = {
+        "weight": random.normal(0, 0.06, (7, 3, 16, 16)).astype(np.float32),
+        "bias": np.array([0, 0, -0.5, -0.5, 0, 0, 0], np.float32),
+        "shape": np.array([0, 7, -1]),
+        "parts": np.array([4, 3]),
+    }
+    nodes = [
+        node("Conv", ["images", "weight", "bias"], ["cells"], strides=[16, 16]),
+        node("Reshape", ["cells", "shape"], ["columns"]),
+        node("Transpose", ["columns"], ["rows"], perm=[0, 2, 1]),
+        node("Split", ["rows", "parts"], ["places", "logits"], axis=2),
+        node("Sigmoid", ["places"], ["boxes"]),
+    ]
+    sidecar = "decode: detr\nnames: [cup, person]\nmean: [0, 0, 0]\nstd: [1, 1, 1]\noutputs: [logits, boxes]\n"
+    path.with_suffix(".yaml").write_text(sidecar)
+    return save(path, nodes, {"logits": FLOAT, "boxes": FLOAT}, constants, ("batch", 3, 64, 64))

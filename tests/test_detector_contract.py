@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from adaptiveisp.cli import main
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
 from tests.darknet_cfg import write_mixed
-from tests.onnx_models import network
+from tests.onnx_models import detr_network, network
 from tests.transformers_models import KINDS, write_model
 from tests.yolo_standins import save_checkpoint, stand_in_model, yolov3_tiny
 
@@ -27,13 +28,24 @@ def transformers(kind: str) -> Callable[[Path], Detector]:
     return lambda folder: load_detector(write_model(folder / kind, kind))
 
 
+def ultralytics(folder: Path) -> Path:
+    return save_checkpoint(folder / "tiny.pt", stand_in_model(yolov3_tiny(1 / 16, 3)))
+
+
+def imported(folder: Path) -> Detector:
+    """The same after `import`."""
+    assert main(["import", str(ultralytics(folder)), "--out", str(folder / "tiny.safetensors")]) == 0
+    return load_detector(folder / "tiny.safetensors")
+
+
 ADAPTERS: dict[str, Callable[[Path], Detector]] = {
     "darknet": darknet,
     "own callable": lambda folder: load_detector("examples.own_detector:load"),
-    "ultralytics": lambda folder: load_detector(
-        save_checkpoint(folder / "tiny.pt", stand_in_model(yolov3_tiny(1 / 16, 3)))
-    ),
+    "ultralytics": lambda folder: load_detector(ultralytics(folder)),
+    "imported": imported,
     "onnx": lambda folder: load_detector(network(folder / "net.onnx")),
+    "onnx, one image": lambda folder: load_detector(network(folder / "one.onnx", shape=(1, 3, 64, 64))),
+    "onnx, detr": lambda folder: load_detector(detr_network(folder / "detr.onnx")),
     **{kind: transformers(kind) for kind in KINDS},
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""
@@ -42,7 +54,7 @@ WITHOUT_LOSS: frozenset[str] = frozenset()
 """Those whose `loss` raises NotImplementedError; what is said of losses is not asked of them."""
 
 
-ASKED_TWICE = frozenset({"own callable", "onnx"})
+ASKED_TWICE = frozenset({"own callable", "onnx", "onnx, one image", "onnx, detr"})
 """Those that have no `detect_with_loss`."""
 
 

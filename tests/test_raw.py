@@ -492,6 +492,15 @@ def test_other_channel_counts_are_refused(tmp_path, extension, channels):
         read_raw(tmp_path / f"x.{extension}")
 
 
+def test_a_white_level_that_no_value_can_reach_is_refused(tmp_path):
+    """Such as the three byte planes of 24-bit values, taken for three colours: they would be black."""
+    np.save(tmp_path / "planes.npy", np.full((32, 32, 3), 200, np.uint8))
+    with pytest.raises(RawFileError, match=r"planes\.npy: holds uint8, up to 255, but its white level is 1.67772e\+07"):
+        read_raw(tmp_path / "planes.npy", BayerHeader(white=2.0**24 - 1))
+    np.save(tmp_path / "mosaic.npy", np.full((32, 32), 200, np.uint16))
+    assert read_raw(tmp_path / "mosaic.npy", BayerHeader(pattern="GRBG", white=65535)).white_level == 65535
+
+
 def test_npy_planes_first_and_foreign_byte_order(tmp_path):
     pixels = random_pixels((20, 26, 3), 65536)
     np.save(tmp_path / "x.npy", pixels.transpose(2, 0, 1).astype(">u2"))

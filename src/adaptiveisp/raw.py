@@ -47,6 +47,8 @@ PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or 
 SMALLEST_SIDE = 16
 """Pixels; below this no module or detector can do anything sensible."""
 
+FAR_ABOVE = 256
+"""A white level so many times beyond what the values' type can hold belongs to other values."""
 HDR_PERCENTILE = 99.0
 """Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
 
@@ -227,6 +229,12 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[ND
     if pixels.dtype in (np.uint8, np.uint16):
         full = 2**header.bits - 1 if header.bits is not None else np.iinfo(pixels.dtype).max
         white = header.white if header.white is not None else float(full)
+        most = np.iinfo(pixels.dtype).max
+        if not isinstance(white, str) and white > FAR_ABOVE * most:  # such as byte planes taken for colours
+            remedy = "correct it, or put the bytes of each value together first"
+            raise RawFileError(
+                f"{path}: holds {pixels.dtype}, up to {most}, but its white level is {white:g}; {remedy}"
+            )
         return pixels, _percentile_white(pixels, header) if isinstance(white, str) else white
     # What float32 cannot hold becomes infinite, which the next line reports better than a warning.
     with np.errstate(over="ignore", invalid="ignore"):

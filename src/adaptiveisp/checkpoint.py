@@ -4,6 +4,7 @@ A policy file stores modules and parameters by name, never by position alone.
 """
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -192,7 +193,8 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
     """
     path = Path(path)
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch, on pickles that are refused anyway
+            content: Any = torch.load(path, map_location="cpu", weights_only=True)
         agent, value = dict(content["agent_model"]), dict(content["value_model"])
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such checkpoint; check the path") from None
@@ -200,7 +202,8 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
         if "weights_only" in detail:  # torch goes on to advise what would run the file's code
             detail = "it holds more than tensors and plain containers, and nothing else is read"
-        raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail})") from error
+        remedy = "give the .pth as it was published"
+        raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail}); {remedy}") from error
     modules = modules_of(RELEASED_SET)
     names = _encoder_names("feature_extractor", "parameter_encoder")
     names |= _encoder_names("action_selection", "selection_encoder")

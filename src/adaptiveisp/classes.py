@@ -6,6 +6,9 @@ from typing import NamedTuple
 
 from adaptiveisp.errors import DataError
 
+MOST_NAMED = 10
+"""Classes that an error names."""
+
 COCO_80: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
     *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
@@ -54,13 +57,16 @@ def canonical(name: str) -> str:
     return ALIASES.get(plain, plain)
 
 
-def map_classes(detector_names: Sequence[str], dataset_categories: Mapping[int, str], strict: bool = False) -> ClassMap:
+def map_classes(
+    detector_names: Sequence[str], dataset_categories: Mapping[int, str], strict: bool = False, where: str = ""
+) -> ClassMap:
     """The correspondence of a detector's labels with a data set's categories, matched by canonical name.
 
     Args:
         detector_names: names of the detector's classes, index = label.
         dataset_categories: category id → name.
         strict: refuse a data set with any class that the detector does not know.
+        where: names of data and detector, to begin an error with.
 
     Raises:
         DataError: no class of the data set is known to the detector, or (strict) some are not, or two categories of
@@ -69,13 +75,14 @@ def map_classes(detector_names: Sequence[str], dataset_categories: Mapping[int, 
     >>> map_classes(["person", "sofa"], {1: "person", 63: "couch", 99: "unicorn"})
     ClassMap(label_to_category={0: 1, 1: 63}, category_to_label={1: 0, 63: 1}, unmatched=('unicorn',))
     """
+    begin = f"{where}: " if where else ""
     by_name: dict[str, int] = {}
     for category_id, name in sorted(dataset_categories.items()):
         first = by_name.setdefault(canonical(name), category_id)
         if first != category_id:
             raise DataError(
-                f"categories {first} ({dataset_categories[first]}) and {category_id} ({name}) are the same class; "
-                "merge them in the data set"
+                f"{begin}categories {first} ({dataset_categories[first]}) and {category_id} ({name}) "
+                "are the same class; merge them in the data set"
             )
     label_to_category = {
         label: by_name[canonical(name)] for label, name in enumerate(detector_names) if canonical(name) in by_name
@@ -86,8 +93,10 @@ def map_classes(detector_names: Sequence[str], dataset_categories: Mapping[int, 
     unmatched = tuple(name for key, name in sorted(dataset_categories.items()) if key not in category_to_label)
     if unmatched and (strict or not label_to_category):
         amount = "none" if not label_to_category else "some"
+        more = f" and {len(unmatched) - MOST_NAMED} others" if len(unmatched) > MOST_NAMED else ""
         raise DataError(
-            f"{amount} of the data set's classes are known to the detector; unknown: {', '.join(unmatched)}; "
+            f"{begin}{amount} of the data set's classes are known to the detector; "
+            f"unknown: {', '.join(unmatched[:MOST_NAMED])}{more}; "
             "rename them as the detector does or choose another detector"
         )
     return ClassMap(label_to_category, category_to_label, unmatched)

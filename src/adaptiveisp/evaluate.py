@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from adaptiveisp.classes import ClassMap, map_classes
+from adaptiveisp.classes import MOST_NAMED, ClassMap, map_classes
 from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
 from adaptiveisp.costs import Costs, cost_of
@@ -27,8 +27,6 @@ from adaptiveisp.usage import Planned, as_planned
 
 EVALUATION_CONFIDENCE = 0.001
 """Least score that counts in average precision, as in Wang et al. 2024."""
-MOST_NAMED = 10
-"""Classes that an error names."""
 SHEET_TILES = 12
 """Pictures on a policy's contact sheet."""
 
@@ -126,7 +124,7 @@ def evaluate(
         DataError: a detector knows none of the data set's classes, or no sample could be used.
         DetectorError: a detector's answers make no sense.
     """
-    maps = [_known_classes(detector, dataset) for detector in detectors]
+    maps = [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
     if not shared:
         raise DataError(f"{dataset.name}: the detectors share no class of it; evaluate them one by one")
@@ -173,13 +171,6 @@ def evaluate(
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
     skipped += left_out(dataset).items()
     return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds)
-
-
-def _known_classes(detector: Detector, dataset: Dataset) -> ClassMap:
-    try:
-        return map_classes(detector.class_names, dataset.categories)
-    except DataError as error:
-        raise DataError(f"{dataset.name} with {detector.name}: {error}") from error
 
 
 @torch.inference_mode()

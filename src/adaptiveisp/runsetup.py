@@ -160,7 +160,7 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
     def to_label(categories: dict[int, str]) -> dict[int, int]:
         if teacher is not None:  # its classes are the labels themselves
             return {label: label for label in range(len(detector.class_names))}
-        mapped = map_classes(detector.class_names, categories)
+        mapped = map_classes(detector.class_names, categories, where=f"{data} with {detector.name}")
         if mapped.unmatched:
             logger.warning("%s: classes that %s does not know: %s", data, detector.name, ", ".join(mapped.unmatched))
         return mapped.category_to_label

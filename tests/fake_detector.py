@@ -27,9 +27,9 @@ class RedDetector:
         rows, columns = torch.nonzero(redness > 0.5 * redness.max(), as_tuple=True)
         score = redness.max().clamp(0, 1).reshape(1)
         if score.item() < confidence or not len(rows):
-            return Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.long))
+            return Detections(image.new_zeros(0, 4), image.new_zeros(0), rows.new_zeros(0))
         box = torch.stack([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])[None].float()
-        return Detections(box, score, torch.tensor([COCO_80.index("cup")]))
+        return Detections(box, score, rows.new_tensor([COCO_80.index("cup")]))
 
 
 def load() -> RedDetector:

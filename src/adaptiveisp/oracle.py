@@ -106,7 +106,8 @@ class GreedyOracle:
 
     def _tried(self, module: IspModule, image: OneImage, targets: Targets, detector: Detector) -> Trial:
         """The module with the best parameters found: the best starting point, and what gradient steps make of it."""
-        pairs = [(row, _trial(module, row, image, targets, detector)) for row in self._starting_rows(module)]
+        rows = [row.to(image.device) for row in self._starting_rows(module)]
+        pairs = [(row, _trial(module, row, image, targets, detector)) for row in rows]
         row, best = min(pairs, key=lambda pair: pair[1].loss)
         visited = self._descent(module, row, image, targets, detector)
         if len(visited) < 2:

@@ -138,8 +138,10 @@ class ReplayPool:
         self.entries = []
         for saved in content:
             source = fresh(saved["number"])
-            history = tuple(zip(saved["actions"], saved["params"], strict=True))
+            params = [row.to(source.image.device) for row in saved["params"]]
+            history = tuple(zip(saved["actions"], params, strict=True))
             image = replayed(source.image, history, modules)
             step, stopped, loss = saved["numbers"]
-            entry = Entry(saved["number"], image, source.targets, saved["used"], step, stopped, loss, history)
+            used = saved["used"].to(image.device)
+            entry = Entry(saved["number"], image, source.targets, used, step, stopped, loss, history)
             self.entries.append(entry)

@@ -189,9 +189,9 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
     return PhotoStream(*where, *noise, teacher, settings.smallest_crop)
 
 
-def open_teacher(options: TrainOptions, detector: Detector) -> Teacher | None:
+def open_teacher(options: TrainOptions, detector: Detector, device: str) -> Teacher | None:
     """What stands in for annotations, None where they are taken."""
-    return Teacher(detector, options.teacher_confidence) if options.labels == "teacher" else None
+    return Teacher(detector, options.teacher_confidence, device) if options.labels == "teacher" else None
 
 
 def open_dev(options: TrainOptions) -> Dataset | None:

@@ -31,6 +31,7 @@ class Teacher:
     Args:
         detector: the frozen detector.
         confidence: least score of a target, in (0, 1].
+        device: where the detector is.
 
     Attributes:
         answers: title of a picture → its objects, in pixels of the upright full frame; their class is the detector's
@@ -38,8 +39,8 @@ class Teacher:
         passes: images that went through the detector for that.
     """
 
-    def __init__(self, detector: Detector, confidence: float):
-        self.detector, self.confidence = detector, confidence
+    def __init__(self, detector: Detector, confidence: float, device: str = "cpu"):
+        self.detector, self.confidence, self.device = detector, confidence, device
         self.answers: dict[str, tuple[Annotation, ...]] = {}
         self.passes = 0
 
@@ -51,7 +52,7 @@ class Teacher:
             photo: sRGB code values, 0 to 255.
         """
         if title not in self.answers:
-            self._answer(title, [resize_longer_side(photo / 255, DEFAULT_SIZE)[None]], photo)
+            self._answer(title, [self._small(photo / 255)], photo)
 
     def look_at_raw(
         self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
@@ -64,7 +65,11 @@ class Teacher:
             gains: the camera's white balance as multipliers of (R, G, B); None if unknown or applied already.
         """
         if title not in self.answers:
-            self._answer(title, renderings(resize_longer_side(full, DEFAULT_SIZE)[None], gains), full)
+            self._answer(title, renderings(self._small(full), gains), full)
+
+    def _small(self, picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "1 3 _ _"]:
+        """The picture at the detector's size, where the detector is."""
+        return resize_longer_side(picture, DEFAULT_SIZE)[None].to(self.device)
 
     def _answer(self, title: str, images: list[Image], full: Tensor) -> None:
         full_size = (full.shape[1], full.shape[2])

@@ -29,9 +29,6 @@ def train(options: argparse.Namespace) -> int:
     from adaptiveisp.provenance import provenance
     from adaptiveisp.training import new_run, peak_memory_mb, resumed_run
 
-    if options.device == "cuda":
-        raise UsageError("train works on the CPU only so far; leave out --device")
-    options.device = "cpu"  # what "auto" means here
     device = set_up_torch(options)
     if options.resume is not None:
         others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
@@ -41,14 +38,14 @@ def train(options: argparse.Namespace) -> int:
             named = " ".join(given or ["--set"])
             raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
         folder = options.resume
-        run = resumed_run(folder, lambda spec: load_detector(spec, device))
+        run = resumed_run(folder, lambda spec: load_detector(spec, device), device)
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device)
         table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
         origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
         folder = options.out
-        run = new_run(folder, wanted, settings, detector, origin, options.overwrite)
+        run = new_run(folder, wanted, settings, detector, origin, options.overwrite, device)
     with progress(options, run.options.budget, "train", unit="pass") as bar:
 
         def show(metrics: dict[str, Any]) -> None:

@@ -65,9 +65,19 @@ SHOWN = 6
 
 
 def new_run(
-    folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: dict[str, Any], overwrite: bool
+    folder: Path,
+    options: TrainOptions,
+    settings: Any,
+    detector: Detector,
+    provenance: dict[str, Any],
+    overwrite: bool,
+    device: str = "cpu",
 ) -> "Run":
     """A run at its start, its folder made and its config.yaml written; all inputs are checked before.
+
+    Args:
+        folder, options, settings, detector, provenance, device: as for `Run`.
+        overwrite: whether the folder may hold something.
 
     Raises:
         UsageError: the folder holds something and `overwrite` is off.
@@ -75,7 +85,7 @@ def new_run(
     """
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
-    run = Run(folder, options, settings, detector, provenance)
+    run = Run(folder, options, settings, detector, provenance, device)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)
     if run.teacher is None:  # one that can only be used otherwise is told before there is a folder
@@ -88,8 +98,8 @@ def new_run(
     return run
 
 
-def resumed_run(folder: Path, load_detector: Callable[[str], Detector]) -> "Run":
-    """The run of a folder, where its last checkpoint left it.
+def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu") -> "Run":
+    """The run of a folder, where its last checkpoint left it; that may have been on another device.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
@@ -104,7 +114,7 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector]) -> "Run"
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
     provenance = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")).get("provenance") or {}
-    run = Run(folder, options, settings, load_detector(options.detector), provenance)
+    run = Run(folder, options, settings, load_detector(options.detector), provenance, device)
     run.restore()
     return run
 
@@ -117,6 +127,7 @@ class Run:
         options, settings: of the run and of its method.
         detector: the frozen detector.
         provenance: kept in each JSON.
+        device: where the detector is, and where the run learns.
 
     Raises:
         DataError: the images or their labels cannot be used.
@@ -124,15 +135,22 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, options: TrainOptions, settings: Any, detector: Detector, provenance: Mapping[str, Any]
+        self,
+        folder: Path,
+        options: TrainOptions,
+        settings: Any,
+        detector: Detector,
+        provenance: Mapping[str, Any],
+        device: str = "cpu",
     ):
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
+        self.device = device
         check_gradients(options.method, settings, detector)
         self.dev = open_dev(options)
-        self.teacher = open_teacher(options, detector)
+        self.teacher = open_teacher(options, detector, device)
         self.stream = open_stream(options, settings, detector, self.teacher)
         method = find_method(options.method)
-        self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed)
+        self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed, device)
         self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
         self.costs: Costs = getattr(settings, "costs", {})
         self.best: float | None = None
@@ -200,7 +218,7 @@ class Run:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
         learner = self.learner
         with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-            options = EvaluationOptions(DEV_SIZE, costs=self.costs, cache=self.options.cache)
+            options = EvaluationOptions(DEV_SIZE, device=self.device, costs=self.costs, cache=self.options.cache)
             found = evaluate(dev, [learner.policy()], [self.detector], options)
         self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
@@ -232,7 +250,7 @@ class Run:
         n = min(SHOWN, len(samples))
         for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
             try:
-                images.append(develop_at_size(dev.read(sample), DEV_SIZE).small)
+                images.append(develop_at_size(dev.read(sample), DEV_SIZE, device=self.device).small)
             except Exception:  # whatever one file does to its reader; the evaluation has noted it
                 continue
             names.append(sample.name)
@@ -284,7 +302,7 @@ class Run:
                 self.learner.warm_start(self.options.warm_start)
             return
         try:
-            content = torch.load(path, weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch and pickle raise many kinds on a damaged file
             raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
         try:
@@ -318,6 +336,7 @@ class Run:
             "learning_seconds": sum(seconds.values()),
             "seconds_of_parts": seconds,
             "peak_memory_mb": peak_memory_mb(),
+            "device": self.device,
             "threads": torch.get_num_threads(),
             "skipped": self.skipped,
             "provenance": dict(self.provenance),

@@ -79,15 +79,26 @@ class ActorCritic:
         detector: the frozen detector.
         budget: image passes through the detector after which the run is done.
         seed: fixes networks, sampling and dropout.
+        device: where images and networks are, and the detector.
     """
 
-    def __init__(self, config: ActorCriticConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+    def __init__(
+        self,
+        config: ActorCriticConfig,
+        stream: Stream,
+        detector: Detector,
+        budget: int,
+        seed: int,
+        device: str = "cpu",
+    ):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        self.device = device
         self.modules = actions_of(config.module_set, config.stop)
-        self.costs = torch.tensor([config.costs.get(module.name, module.cost_ms) for module in self.modules])
+        costs = [config.costs.get(module.name, module.cost_ms) for module in self.modules]
+        self.costs = torch.tensor(costs, device=device)
         torch.manual_seed(seed)  # networks' first weights, and dropout later
         self.generator = torch.Generator().manual_seed(seed)
-        self.networks = Networks(config, self.modules)
+        self.networks = Networks(config, self.modules, device)
         self.actor, self.critic = self.networks.actor, self.networks.critic
         self.pool = ReplayPool(config.pool)
         self.comparisons = Comparisons(len(self.modules) - config.stop)
@@ -201,14 +212,14 @@ class ActorCritic:
         for _ in range(self.pool.missing()):
             image = self.fresh(self.next_number)
             self.next_number += 1
-            used = torch.zeros(len(self.modules))
+            used = torch.zeros(len(self.modules), device=self.device)
             self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
         clock.lap("data")
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""
         source = self.stream[number]
-        image = first_image(source.image[None], self.config.start, self.config.module_set)[0]
+        image = first_image(source.image[None].to(self.device), self.config.start, self.config.module_set)[0]
         return TrainingImage(number, image, source.targets, source.light)
 
     def _calibrate(self, clock: Clock) -> None:
@@ -253,7 +264,7 @@ class ActorCritic:
         temperature = config.last_temperature**self.progress
         forced: Tensor | None = None
         if self.demonstrating:
-            forced = torch.tensor([self._demonstrated_actions]).expand(len(state.step), -1)
+            forced = torch.tensor([self._demonstrated_actions], device=self.device).expand(len(state.step), -1)
         elif config.rivals == "edits":
             forced = self._forced_rivals(state, clock)
         rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, forced)
@@ -269,14 +280,14 @@ class ActorCritic:
     def _forced_rivals(self, state: State, clock: Clock) -> Int[Tensor, "batch steps"]:
         """For each image the sequence that the policy samples, and as many edits of it as it has further peers."""
         stop = len(self.modules) - 1
-        firsts = torch.arange(0, len(state.step), self.peers)
+        firsts = torch.arange(0, len(state.step), self.peers, device=self.device)
         self.actor.eval()  # sampled as it would be used; dropout is for what learns
         temperature = self.config.last_temperature**self.progress
         drawn = self._to_the_end(state.rows(firsts), clock, temperature).sequences(end=stop)
         drawn = torch.nn.functional.pad(drawn, (0, self.config.horizon - drawn.shape[1]), value=stop)
         to_training(self.actor, fixed_statistics=self.config.calibrated)
-        rows = [row for base in drawn for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
-        return torch.stack(rows)
+        rows = [row for base in drawn.cpu() for row in (base, *edited(base, stop, self.peers - 1, self.generator))]
+        return torch.stack(rows).to(self.device)
 
     def _to_the_end(self, state: State, clock: Clock, temperature: float = 1.0) -> Rollout:
         """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
@@ -299,7 +310,7 @@ class ActorCritic:
                 losses = detector_loss(self.detector, image, targets, self.config.precision)
             self.passes += len(unknown)
             known |= dict(zip(unknown, losses.tolist(), strict=True))
-        return torch.tensor([known[entry.number] for entry in entries])
+        return torch.tensor([known[entry.number] for entry in entries], device=self.device)
 
     def _losses_after(
         self, before: Tensor, rollout: Rollout, entries: Sequence[Entry], clock: Clock
@@ -380,6 +391,7 @@ class ActorCritic:
             "comparisons": self.comparisons.state_dict(),
             "generator": self.generator.get_state(),
             "dropout": torch.get_rng_state(),
+            "dropout_on_cuda": torch.cuda.get_rng_state() if self.device == "cuda" else None,
             "counters": [self.iteration, self.passes, self.next_number, self.dropped, int(self.calibrated)],
         }
 
@@ -390,6 +402,8 @@ class ActorCritic:
         self.comparisons.load_state_dict(content["comparisons"])
         self.generator.set_state(content["generator"])
         torch.set_rng_state(content["dropout"])
+        if self.device == "cuda" and content.get("dropout_on_cuda") is not None:
+            torch.cuda.set_rng_state(content["dropout_on_cuda"])
         self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]
         self.calibrated = bool(calibrated)
 

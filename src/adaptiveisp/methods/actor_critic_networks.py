@@ -22,19 +22,21 @@ class Networks:
     Args:
         config: settings.
         modules: in the order of action ids.
+        device: where the networks are.
 
     Attributes:
         averaged: what a policy file holds; without averaging the actor itself.
         actor_parts: what of the actor is limited and logged on its own, by name.
     """
 
-    def __init__(self, config: ActorCriticConfig, modules: Sequence[IspModule]):
+    def __init__(self, config: ActorCriticConfig, modules: Sequence[IspModule], device: str = "cpu"):
         self.config = config
         self.actor = Actor(modules, view=config.view)
         if config.neutral_start:
             start_neutral(self.actor)
+        self.actor.to(device)
         self.averaged = copy.deepcopy(self.actor) if config.averaging else self.actor
-        self.critic = Critic(len(modules), config.view)
+        self.critic = Critic(len(modules), config.view).to(device)
         parts = {"parameters": self.actor.sets_parameters, "selection": self.actor.selects}
         biases = self.actor.constants
         weights = [p for p in parts["parameters"] if not any(p is bias for bias in biases)]

@@ -94,10 +94,14 @@ class CmaEs:
         detector: the frozen detector.
         budget: image passes through the detector after which the run is done.
         seed: of the run; each generation draws by (seed, iteration).
+        device: where images are, and the detector.
     """
 
-    def __init__(self, config: CmaEsConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+    def __init__(
+        self, config: CmaEsConfig, stream: Stream, detector: Detector, budget: int, seed: int, device: str = "cpu"
+    ):
         self.config, self.stream, self.detector, self.budget, self.seed = config, stream, detector, budget, seed
+        self.device = device
         self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
         require(any(module.params for module in self.modules), "modules must have a parameter")
         rows = [starting_row(module, config.initial.get(module.name, {})) for module in self.modules]
@@ -121,7 +125,8 @@ class CmaEs:
         """
         clock = Clock.started()
         config = self.config
-        batch = take(self.stream, self.iteration * config.batch, config.batch, config.start, config.module_set)
+        first = self.iteration * config.batch
+        batch = take(self.stream, first, config.batch, config.start, config.module_set, self.device)
         clock.lap("data")
         generator = seeded_generator(self.seed, self.iteration, 0, "cma_es")
         points = self.distribution.ask(self.population, generator)

@@ -57,7 +57,7 @@ def baseline(rollout: Rollout, target: PerStep, value: Float[Tensor, " batch"], 
     """
     if peers == 1:
         return value.expand_as(target)
-    steps = torch.arange(len(target))[:, None]
+    steps = torch.arange(len(target), device=target.device)[:, None]
     reached = target.gather(0, torch.minimum(steps, rollout.last))
     return torch.stack([mean_of_others(row, peers) for row in reached])
 

@@ -113,12 +113,13 @@ class Comparisons:
             group: sequences of each image.
         """
         stop = len(self.worth)
+        rewards, modules = reward.cpu(), [set(row) - {stop} for row in actions.tolist()]
         found = []
-        for first in range(0, len(actions), group):
-            base = set(actions[first].tolist()) - {stop}
+        for first in range(0, len(modules), group):
+            base = modules[first]
             for other in range(first + 1, first + group):
-                changed = base ^ (set(actions[other].tolist()) - {stop})
-                better = float(reward[other] - reward[first])
+                changed = base ^ modules[other]
+                better = float(rewards[other] - rewards[first])
                 kind = next(iter(changed)) if len(changed) == 1 else stop
                 self.counts[kind] += 1
                 weight = max(1 - MEMORY, 1 / self.counts[kind])
@@ -126,4 +127,4 @@ class Comparisons:
                     self.worth[kind] += weight * (better * (-1 if kind in base else 1) - self.worth[kind])
                 self.squares[kind] += weight * (better**2 - self.squares[kind])
                 found.append(better / (math.sqrt(self.squares[kind]) + 1e-6))
-        return torch.tensor(found, dtype=reward.dtype)
+        return reward.new_tensor(found)

@@ -123,12 +123,17 @@ class Fixed:
         detector: the frozen detector.
         budget: image passes through the detector after which the run is done.
         seed: of the run; the stream's order depends on it, nothing is sampled here.
+        device: where images and parameters are, and the detector.
     """
 
-    def __init__(self, config: FixedConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+    def __init__(
+        self, config: FixedConfig, stream: Stream, detector: Detector, budget: int, seed: int, device: str = "cpu"
+    ):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        self.device = device
         self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
-        self.rows = [nn.Parameter(starting_row(m, config.initial.get(m.name, {}))) for m in self.modules if m.params]
+        rows = [starting_row(module, config.initial.get(module.name, {})) for module in self.modules if module.params]
+        self.rows = [nn.Parameter(row.to(device)) for row in rows]
         self.optimiser = torch.optim.Adam([{"params": self.rows, "start": config.rate}])
         self.iteration = 0
         self.passes = 0
@@ -147,7 +152,8 @@ class Fixed:
         clock = Clock.started()
         config = self.config
         sources = [self.stream[self.iteration * config.batch + i] for i in range(config.batch)]
-        image = first_image(torch.stack([source.image for source in sources]), config.start, config.module_set)
+        image = torch.stack([source.image for source in sources]).to(self.device)
+        image = first_image(image, config.start, config.module_set)
         clock.lap("data")
         rendered = self._render(image)
         clock.lap("modules")

@@ -86,13 +86,14 @@ class Method:
     Attributes:
         settings: the dataclass of its settings.
         presets: named settings; the first is the default.
-        learner: makes a learner of (settings, stream, detector, budget in passes, seed).
+        learner: makes a learner of (settings, stream, detector, budget in passes, seed, device). The device is where
+            images, networks and detector are; random numbers are drawn on the CPU, so that they are the same anywhere.
         needs_gradients: whether it learns from the gradient of the detector's loss.
     """
 
     settings: type[Any]
     presets: dict[str, Any]
-    learner: Callable[[Any, Stream, Detector, int, int], Learner]
+    learner: Callable[[Any, Stream, Detector, int, int, str], Learner]
     needs_gradients: bool = True
 
 

@@ -127,13 +127,23 @@ class RandomSearch:
         detector: the frozen detector.
         budget: image passes through the detector, never exceeded: the last bracket is made small enough.
         seed: of the run; each pipeline is drawn by (seed, bracket, its place).
+        device: where images are, and the detector.
 
     Raises:
         UsageError: the budget does not hold the smallest bracket.
     """
 
-    def __init__(self, config: RandomSearchConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+    def __init__(
+        self,
+        config: RandomSearchConfig,
+        stream: Stream,
+        detector: Detector,
+        budget: int,
+        seed: int,
+        device: str = "cpu",
+    ):
         self.config, self.stream, self.detector, self.budget, self.seed = config, stream, detector, budget, seed
+        self.device = device
         least = config.bracket_passes(2)
         require(budget >= least, f"budget must be at least {least}: two pipelines and their duel, see batch and duel")
         self.kept = Pipeline((), config.module_set)
@@ -159,7 +169,7 @@ class RandomSearch:
         candidates = self.candidates or self._drawn()
         duel = len(candidates) == 1
         n = self.config.duel if duel else self.config.batch * 2**self.rung
-        batch = take(self.stream, self.images, n, self.config.start, self.config.module_set)
+        batch = take(self.stream, self.images, n, self.config.start, self.config.module_set, self.device)
         clock.lap("data")
         pipelines = [*(candidate.pipeline for candidate in candidates), *([self.kept] if duel else [])]
         losses = torch.stack([self._losses(pipeline, batch) for pipeline in pipelines])

@@ -73,7 +73,7 @@ class Rollout:
     @property
     def moved(self) -> Bool[Tensor, " batch"]:
         """Where a module ran: an image that stopped at once is as it was."""
-        moved = torch.zeros(len(self.start.step), dtype=torch.bool)
+        moved = torch.zeros_like(self.start.step, dtype=torch.bool)
         for step in self.steps:
             moved[step.rows] |= ~stops(step.action, self.modules)
         return moved
@@ -81,7 +81,7 @@ class Rollout:
     @property
     def last(self) -> Int[Tensor, " batch"]:
         """The number of each image's last step here."""
-        last = torch.zeros(len(self.start.step), dtype=torch.long)
+        last = torch.zeros_like(self.start.step, dtype=torch.long)
         for number, step in enumerate(self.steps):
             last[step.rows] = number
         return last
@@ -92,7 +92,7 @@ class Rollout:
 
     def sequences(self, end: int) -> Int[Tensor, "batch steps"]:
         """Action ids of each image's steps here; `end` where it took none, and from the end of its episode on."""
-        found = torch.full((len(self.start.step), len(self.steps)), end)
+        found = torch.full((len(self.start.step), len(self.steps)), end, device=self.start.step.device)
         for number, step in enumerate(self.steps):
             found[step.rows, number] = step.action
         return found
@@ -125,7 +125,7 @@ def roll_out(
         clock: books the time of policy and modules.
     """
     begin, steps = state, []
-    rows = torch.arange(len(state.step))
+    rows = torch.arange(len(state.step), device=state.step.device)
     for _ in range(rules.n_steps):
         here = state.rows(rows)
         # The networks' input is a constant: gradients reach parameters through the modules only.

@@ -31,10 +31,11 @@ class Minibatch:
     targets: list[Targets]
 
 
-def take(stream: Stream, first: int, n: int, start: Start, module_set: str) -> Minibatch:
-    """The `n` images of the stream from number `first` on, each after the start's stages that are fitted to it."""
+def take(stream: Stream, first: int, n: int, start: Start, module_set: str, device: str) -> Minibatch:
+    """The `n` images of the stream from number `first` on, on a device, each after the start's stages fitted to it."""
     sources = [stream[first + i] for i in range(n)]
-    image = first_image(torch.stack([source.image for source in sources]), start, module_set)
+    image = torch.stack([source.image for source in sources]).to(device)
+    image = first_image(image, start, module_set)
     return Minibatch([source.number for source in sources], image, [source.targets for source in sources])
 
 
@@ -42,7 +43,7 @@ def take(stream: Stream, first: int, n: int, start: Start, module_set: str) -> M
 def pipeline_losses(
     pipeline: Pipeline, batch: Minibatch, detector: Detector, precision: Precision
 ) -> Float[Tensor, " batch"]:
-    """The detector's loss of each image after the pipeline, float64; a pass through the detector for each.
+    """The detector's loss of each image after the pipeline, float64, on the CPU; a detector pass for each.
 
     Args:
         pipeline: rendered on the fast path.
@@ -58,7 +59,7 @@ def pipeline_losses(
         some = slice(first, first + AT_ONCE)
         rendered = pipeline.render(batch.image[some])
         parts.append(detector_loss(detector, rendered, batch.targets[some], precision).double())
-    losses = torch.cat(parts)
+    losses = torch.cat(parts).cpu()
     if not bool(losses.isfinite().all()):
         content = {"numbers": batch.numbers, "images": batch.image, "pipeline": pipeline.to_json(), "losses": losses}
         raise NonFiniteLossError(f"the loss of a pipeline is not finite on images {batch.numbers}", content)

@@ -75,17 +75,28 @@ class SequenceLearner:
         detector: the frozen detector.
         budget: image passes through the detector after which the run is done.
         seed: fixes the network's first weights and all sampling.
+        device: where images and network are, and the detector.
     """
 
-    def __init__(self, config: SequenceConfig, stream: Stream, detector: Detector, budget: int, seed: int):
+    def __init__(
+        self,
+        config: SequenceConfig,
+        stream: Stream,
+        detector: Detector,
+        budget: int,
+        seed: int,
+        device: str = "cpu",
+    ):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
+        self.device = device
         names = config.modules or tuple(module.name for module in modules_of(config.module_set))
         self.modules = (*(find_module(name, config.module_set) for name in names), STOP)
-        self.costs = torch.tensor([config.costs.get(module.name, module.cost_ms) for module in self.modules])
+        costs = [config.costs.get(module.name, module.cost_ms) for module in self.modules]
+        self.costs = torch.tensor(costs, device=device)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.network = SequenceNetwork(self.modules, config.condition, config.horizon)
+            self.network = SequenceNetwork(self.modules, config.condition, config.horizon).to(device)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
         self.optimiser = torch.optim.AdamW(self._groups(), fused=True)
         line = list(self.network.sequence_line.parameters())
@@ -93,9 +104,9 @@ class SequenceLearner:
         self.parts = {"parameters": self.network.sets_parameters, "sequence": chooses}
         if config.sequence_line_rate:  # on its own, so that without it the others learn as if there was none
             self.parts["lines"] = line
-        self.order = torch.tensor(
-            [[names.index(n) for n in config.demonstrated] + [len(names)] * (config.horizon - len(config.demonstrated))]
-        )
+        order = [names.index(name) for name in config.demonstrated]
+        order += [len(names)] * (config.horizon - len(order))
+        self.order = torch.tensor([order], device=device)
         self.iteration = 0
         self.passes = 0
         self.next_number = 0
@@ -186,7 +197,7 @@ class SequenceLearner:
         group = 1 if demonstrating and not config.exploration else config.group
         sources = [self.stream[self.next_number + i] for i in range(config.batch // group)]
         self.next_number += len(sources)
-        image = torch.stack([source.image for source in sources])
+        image = torch.stack([source.image for source in sources]).to(self.device)
         clock.lap("data")
         seen = look(image, config.start, config.module_set)
         embedding = self.network.embed(seen)
@@ -260,8 +271,8 @@ class SequenceLearner:
             return self.network.sample(embedding.repeat_interleave(group, dim=0), self.generator, self.temperature)
         first = self.network.sample(embedding, self.generator, self.temperature)
         stop = len(self.modules) - 1
-        rows = [row for base in first for row in (base, *edited(base, stop, group - 1, self.generator))]
-        return torch.stack(rows)
+        rows = [row for base in first.cpu() for row in (base, *edited(base, stop, group - 1, self.generator))]
+        return torch.stack(rows).to(self.device)
 
     def _rewards(
         self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions

@@ -1,6 +1,7 @@
 """An iteration of the actor-critic: with our modules, and with the original's execution (all ten modules, plain NLM).
 
     python benchmarks/training_step.py --data train.json --images DIR [--threads 2] [--iterations 5] [--alone]
+        [--device cuda]
 
 The same learner, images and seeds. The settings are the paper's (one step between two looks of the detector, batch 8),
 at 320 pixels. Three cases: the plain execution; ours, where modules are sampled at random; ours, where the selection
@@ -8,6 +9,9 @@ has been told to leave non-local means alone, as policies do whose images are no
 
 With --alone the last one is the only learner in the process, as in a training run, for the share of each part: between
 the others it finds neither its weights in the caches nor the heap as it left it.
+
+On a GPU the total of an iteration holds all its work; the parts say when their kernels were started, not when they were
+done.
 """
 
 import argparse
@@ -51,10 +55,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--iterations", type=int, default=5)
     parser.add_argument("--alone", action="store_true")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     keep_freed_memory()  # as `train` does, for both executions
-    detector = load_detector("yolov3-tiny")
+    detector = load_detector("yolov3-tiny", options.device)
 
     def to_label(categories):
         return map_classes(detector.class_names, categories).category_to_label
@@ -62,7 +67,7 @@ def main() -> None:
     def learner(without_denoise: bool) -> ActorCritic:
         stream = PhotoStream(options.data, options.images, to_label, 320, "normal")
         settings = replace(PAPER, size=320, pool=16, neutral_start=True)
-        found = ActorCritic(settings, stream, detector, 10**6, 0)
+        found = ActorCritic(settings, stream, detector, 10**6, 0, options.device)
         if without_denoise:
             with torch.no_grad():
                 found.actor.selection_head.fc2.bias[[m.name for m in found.modules].index("denoise")] = NEVER
@@ -81,6 +86,8 @@ def main() -> None:
             with execution():
                 start = time.perf_counter()
                 _, seconds = subject.iterate()
+                if options.device == "cuda":
+                    torch.cuda.synchronize()
                 total = time.perf_counter() - start
             if iteration:
                 found[name].append({**seconds, "total": total})

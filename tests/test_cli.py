@@ -58,8 +58,8 @@ def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, caps
     )
     out = tmp_path / "out"
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
-    each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step0-developed.png"]
-    each += [".step1-white_balance.png", ".step2-exposure.png", ".step3-srgb.png"]
+    each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step00-developed.png"]
+    each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png"]
     assert names == sorted(
         [*("a" + e for e in each), *("deep/b" + e for e in each), "overview.png", "params.csv", "summary.json"]
     )

@@ -788,21 +788,21 @@ def test_names_of_a_runs_own_files_are_not_given_away(tmp_path):
 
 
 def outputs_of(stem):
-    endings = ("", ".boxes", ".full", ".step0-developed", ".step1-exposure", ".STEP12-white_balance")
+    endings = ("", ".boxes", ".full", ".step00-developed", ".step01-exposure", ".STEP12-white_balance")
     return {f"{stem}{end}.png".lower() for end in endings} | {
         f"{stem}{e}.json".lower() for e in (".boxes", ".pipeline")
     }
 
 
 def test_outputs_of_one_input_are_never_those_of_another(tmp_path):
-    names = ["x.png", "x.boxes.png", "x.full.tif", "x.pipeline.npy", "x.step0-developed.png", "X.Step1-Exposure.dng"]
+    names = ["x.png", "x.boxes.png", "x.full.tif", "x.pipeline.npy", "x.step00-developed.png", "X.Step01-Exposure.dng"]
     names += ["x.boxes.boxes.png", "x.step1-a.boxes.png", "x_boxes.png", "x.v2.png", "x.step1.png", "boxes.png"]
     touch(tmp_path, *names)
     found = stems(find_raw_files([str(tmp_path)]))
     assert len(found) == len(names)
     claimed = [output for stem in found for output in outputs_of(stem)]
     assert len(claimed) == len(set(claimed))
-    assert {"x", "x.v2", "x.step1", "boxes", "x_full", "x_pipeline", "x_step0-developed"} <= set(found)
+    assert {"x", "x.v2", "x.step1", "boxes", "x_full", "x_pipeline", "x_step00-developed"} <= set(found)
 
 
 def test_links_that_lead_nowhere_are_found_and_fail_alone(tmp_path):

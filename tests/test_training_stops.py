@@ -159,3 +159,17 @@ def test_a_run_that_learns_nothing_gives_up(
     )
     assert adaptiveisp(*train_arguments("run", 10**6)) == 1
     assert "gradients were not finite 3 times in a row, up to iteration 3" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_detector_it_began_with(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same name and path may hold other weights by then."""
+    shutil.copytree(whole, tmp_path / "run")
+    config = tmp_path / "run" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    assert "red" in content["provenance"]["weights_sha256"]
+    content["provenance"]["weights_sha256"]["red"] = "0123456789abcdef"
+    config.write_text(yaml.safe_dump(content))
+    assert adaptiveisp("train", "--resume", "run", "-q") == 1
+    assert "run: began with weights of red that were 0123456789ab…" in capsys.readouterr().err

@@ -237,9 +237,9 @@ def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str
 @torch.inference_mode()
 def _save_steps(developed: Image, pipeline: Pipeline, outputs: Outputs, stem: str) -> None:
     """Writes the developed image as step 0, and the image after each module."""
-    outputs.picture(f"{stem}.step0-developed.png", to_uint8(developed[0]))
+    outputs.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
     for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
-        outputs.picture(f"{stem}.step{number}-{stage.module}.png", to_uint8(image[0]))
+        outputs.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:

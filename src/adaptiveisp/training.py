@@ -103,7 +103,7 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
-        WeightsError: latest.pt is damaged.
+        WeightsError: latest.pt is damaged, or the detector's weights are others than the run began with.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
@@ -114,7 +114,14 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
     provenance = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")).get("provenance") or {}
-    run = Run(folder, options, settings, load_detector(options.detector), provenance, device)
+    detector = load_detector(options.detector)
+    began_with = (provenance.get("weights_sha256") or {}).get(detector.name, detector.weights_sha256)
+    if began_with != detector.weights_sha256:
+        raise WeightsError(
+            f"{folder}: began with weights of {detector.name} that were {began_with[:12]}…, now they are "
+            f"{detector.weights_sha256[:12]}…; bring those back, or start a new run with --warm-start {folder}"
+        )
+    run = Run(folder, options, settings, detector, provenance, device)
     run.restore()
     return run
 

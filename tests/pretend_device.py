@@ -135,7 +135,7 @@ MAKE_SUBCLASS = torch.Tensor._make_subclass
 def pretend_cuda() -> Iterator[None]:
     """Inside, "cuda" is a device like any other; where there is a real one, it is that."""
     if torch.cuda.is_available():
-        with patch.object(torch.backends.cudnn, "allow_tf32", False):  # 10 bits are not the CPU's numbers
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # 10 bits are not the CPU's numbers
             yield
         return
     with (

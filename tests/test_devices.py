@@ -105,6 +105,9 @@ def test_a_method_learns_the_same_on_another_device(name: str, tmp_path: Path) -
         theirs.save_policy(tmp_path, "there", {})
         plans = theirs.policy().plan(torch.stack([Boxes()[99].image]).to("cuda"))
     exact = 1 if name == "cma_es" else len(expected)  # pipelines of equal loss may change ranks by a rounding
+    if torch.cuda.is_available():
+        # A GPU orders its sums otherwise, which the optimisers' first steps enlarge, and draws its own dropout.
+        exact = min(exact, 1 if name.startswith("actor-critic") else 3)
     for number, (before, after) in enumerate(zip(expected, found, strict=True)):
         assert after["passes"] == before["passes"]
         within = 1e-3 if number < exact else 2e-2
@@ -130,7 +133,7 @@ def test_a_detector_finds_the_same_on_another_device(name: str, tmp_path: Path) 
         detections = detector.detect(leaf.detach())
         assert all(one.boxes.device.type == "cuda" for one in detections)
         detections = [replace(d, boxes=d.boxes.cpu(), scores=d.scores.cpu()) for d in detections]
-    torch.testing.assert_close(losses.detach(), loss, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(losses.detach().cpu(), loss, rtol=1e-4, atol=1e-6)
     for ours, theirs in zip(found, detections, strict=True):
         torch.testing.assert_close(theirs.boxes, ours.boxes, rtol=1e-4, atol=1e-3)
 

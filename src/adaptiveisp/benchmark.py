@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
+from adaptiveisp import cuda_graphs, native
 from adaptiveisp.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.environment import actions_of
 from adaptiveisp.isp import EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.isp.execute import Call, run_one
 from adaptiveisp.letterbox import frame_size
-from adaptiveisp.native import turned_off
 from adaptiveisp.networks import Actor
 from adaptiveisp.policies import AutoExposure
 from adaptiveisp.sequence_networks import SequenceNetwork, look
@@ -45,7 +45,8 @@ class Timing:
         name: what it is; modules by their names.
         kind: "module", "chain", "policy" or "peer".
         ms: median milliseconds.
-        plain_ms: the module's own PyTorch function, the kernels turned off, no gradient; None where there is none.
+        plain_ms: the module's own PyTorch function, the kernels and CUDA graphs turned off, no gradient; on a GPU also
+            chains and policies without graphs. None where it was not measured.
     """
 
     name: str
@@ -162,6 +163,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     fast[f"step-wise policy, {len(STEPS)} modules"] = lambda: policy.process(image, forced)
     dim = image * 0.05  # a frame that auto-exposure has something to do with
     one_look = untrained_sequence()
+    one_look.network.to(device)
     own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
     seen = look(dim, "auto-exposure")
     fast["sequence policy, prediction alone"] = lambda: one_look.planned(dim, own, seen.begun)
@@ -169,7 +171,9 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     found = medians(fast, repeats, wait)
-    with turned_off():
+    if device == "cuda":
+        plain |= {name: function for name, function in fast.items() if kinds[name] in ("chain", "policy")}
+    with native.turned_off(), cuda_graphs.turned_off():
         slow = medians(plain, max(3, repeats // 3), wait)
     return [Timing(name, kinds[name], ms, slow.get(name)) for name, ms in found.items()]
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from adaptiveisp.cuda_graphs import Recordings
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.networks import SLOPE, Actor, Encoder, Head, View, probabilities
 from adaptiveisp.types import ParamTensor
@@ -47,6 +48,7 @@ class FrozenActor:
     """
 
     def __init__(self, actor: Actor):
+        self.recordings = Recordings()
         self.modules: Sequence[IspModule] = actor.modules_in_order
         self.select = FrozenEncoder(actor.selection_encoder)
         self.set_parameters = FrozenEncoder(actor.parameter_encoder)
@@ -57,15 +59,16 @@ class FrozenActor:
         self, view: View, closed: Bool[Tensor, "batch n_modules"] | None = None
     ) -> Float[Tensor, "batch n_modules"]:
         """Probabilities of the modules that are not closed."""
-        logits = self.selection_head(self.select(view))
+        (logits,) = self.recordings.run("logits", lambda view: (self.selection_head(self.select(view)),), view)
         return probabilities(logits if closed is None else logits.masked_fill(closed, -math.inf))
 
     def features(self, view: View) -> Float[Tensor, "batch 4096"]:
         """What `params` starts from."""
-        return self.set_parameters(view)
+        return self.recordings.run("features", lambda view: (self.set_parameters(view),), view)[0]
 
     def params(self, features: Float[Tensor, "batch 4096"], module: IspModule) -> ParamTensor:
         """Physical parameters of one module."""
         if not module.params:
             return features.new_zeros(len(features), 0)
-        return module.params_from_logits(self.heads[module.name](features))
+        head = self.heads[module.name]
+        return self.recordings.run(module.name, lambda x: (module.params_from_logits(head(x)),), features)[0]

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.cuda_graphs import SHARED
 from adaptiveisp.environment import STOP, State
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.types import Image
@@ -52,14 +53,20 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
             constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
             noise away, so that without the last a network cannot tell a noisy image from a clean one.
     """
-    pooled = pool(state.image)
-    parts = [pooled, _planes(state.status)]
-    if kind == "log":
-        logarithm = log_light(pooled)
-        luminance = weighted_channel(logarithm, LUMA)
-        numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), log_light(noise_level(state.image))]
-        parts[1:1] = [logarithm, _planes(torch.stack(numbers, dim=1))]
-    return torch.cat(parts, dim=1)
+    work = _log_view if kind == "log" else _linear_view
+    return SHARED.run(f"observe {kind}", work, state.image, state.status)[0]
+
+
+def _linear_view(image: Image, status: Tensor) -> tuple[View]:
+    return (torch.cat([pool(image), _planes(status)], dim=1),)
+
+
+def _log_view(image: Image, status: Tensor) -> tuple[View]:
+    pooled = pool(image)
+    logarithm = log_light(pooled)
+    luminance = weighted_channel(logarithm, LUMA)
+    numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), log_light(noise_level(image))]
+    return (torch.cat([pooled, logarithm, _planes(torch.stack(numbers, dim=1)), _planes(status)], dim=1),)
 
 
 def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
@@ -103,8 +110,9 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
     if native.takes(image) and not image.requires_grad:
         return native.laplacian(image) * NOISE_SCALE
     luminance = weighted_channel(image, LUMA)
-    kernel = image.new_tensor([[1.0, -2.0, 1.0], [-2.0, 4.0, -2.0], [1.0, -2.0, 1.0]])[None, None]
-    response: Tensor = F.conv2d(luminance, kernel).abs().mean(dim=(1, 2, 3))
+    # Differences, not a convolution: a GPU may round a convolution's inputs to 10 bits, which is noise of its own.
+    down = luminance[:, :, :-2] - 2 * luminance[:, :, 1:-1] + luminance[:, :, 2:]
+    response = (down[..., :-2] - 2 * down[..., 1:-1] + down[..., 2:]).abs().mean(dim=(1, 2, 3))
     return response * NOISE_SCALE
 
 
@@ -113,7 +121,8 @@ def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[
     if native.takes(image) and not image.requires_grad:
         pooled, response = native_look.scan(image, VIEW)
         return pooled, response * NOISE_SCALE
-    return pool(image), noise_level(image)
+    pooled, noise = SHARED.run("pool and noise", lambda image: (pool(image), noise_level(image)), image)
+    return pooled, noise
 
 
 def log_light(values: Tensor) -> Tensor:

@@ -98,7 +98,7 @@ class AutoExposure:
 
     def plan(self, image: Image) -> list[Pipeline]:
         """White balance, exposure and sRGB for each image, from its pooled view."""
-        return [self.plan_view(view) for view in F.adaptive_avg_pool2d(image, OBSERVATION_SIZE)]
+        return [self.plan_view(view) for view in F.adaptive_avg_pool2d(image, OBSERVATION_SIZE).cpu()]
 
     @property
     def start(self) -> Start:
@@ -163,7 +163,8 @@ def first_stages_of_view(pooled: Image, kind: Start) -> list[tuple[Stage, ...]]:
     """`first_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
     if kind == "raw":
         return [()] * pooled.shape[0]
-    found = [AutoExposure().plan_view(view).stages for view in pooled]
+    # A handful of passes over little data, each waited for: on a GPU the waiting would take longer than all the rest.
+    found = [AutoExposure().plan_view(view).stages for view in pooled.cpu()]
     return found if kind == "auto-exposure" else [(_as_gain(*stages[:2]),) for stages in found]
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from adaptiveisp import native, native_look
 from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.cuda_graphs import SHARED
 from adaptiveisp.environment import STOP, apply_chosen
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
@@ -81,8 +82,10 @@ def look(image: Image, start: Start, module_set: str = "extended", begun: Image 
     if begun is None:
         begun = rendered_stages(image, first, module_set) if start != "raw" else image
     exposed, after = pool_and_noise(begun) if start != "raw" else (pooled, before)
-    seen = native_look.light if native.takes(pooled, exposed) else _light
-    view, light = seen(pooled, exposed, CLIPPED)
+    if native.takes(pooled, exposed):
+        view, light = native_look.light(pooled, exposed, CLIPPED)
+    else:
+        view, light = SHARED.run("light", _light, pooled, exposed)
     rest = [
         (*(math.log2(max(noise, 0.0) + LEAST_LIGHT) / 6 + 1 for noise in noises), green / 4 - 1, red - blue)
         for *noises, (red, green, blue) in zip(before.tolist(), after.tolist(), map(_log_gains, first), strict=True)
@@ -91,14 +94,14 @@ def look(image: Image, start: Start, module_set: str = "extended", begun: Image 
 
 
 def _light(
-    pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"], ceiling: float
+    pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"]
 ) -> tuple[Float[Tensor, "batch 6 64 64"], Float[Tensor, "batch n_light"]]:
     """What `native_look.light` gives: the view, the histogram, mean and deviation of log-luminance, what is clipped."""
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA).flatten(1)
     place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
     histogram = luminance.new_zeros(len(pooled), BINS).scatter_add_(1, place, torch.ones_like(luminance))
-    clipped = (pooled.amax(dim=1) > ceiling).to(luminance.dtype).mean(dim=(1, 2))
+    clipped = (pooled.amax(dim=1) > CLIPPED).to(luminance.dtype).mean(dim=(1, 2))
     rest = torch.stack([luminance.mean(dim=1), luminance.std(dim=1), clipped], dim=1)
     view = torch.cat([2 * exposed - 1, logarithm], dim=1)
     return view, torch.cat([histogram / luminance.shape[1], rest], dim=1)
@@ -174,8 +177,14 @@ class SequenceNetwork(nn.Module):
 
     def embed(self, seen: Observation) -> Embedding:
         """The encoding of each image that both heads read."""
-        features = self.encoder(seen.view)
-        return torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), seen.numbers], dim=1)
+        return self.encode(seen.view, seen.numbers)[0]
+
+    def encode(
+        self, view: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]
+    ) -> tuple[Embedding]:
+        """The same from the parts of the observation that the network reads."""
+        features = self.encoder(view)
+        return (torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), numbers], dim=1),)
 
     def logits(
         self, embedding: Embedding, dropout: float = 0.0, generator: torch.Generator | None = None

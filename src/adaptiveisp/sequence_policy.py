@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp import native, native_look
 from adaptiveisp.checkpoint import PolicyHeader, load_sequence_file
+from adaptiveisp.cuda_graphs import Recordings
 from adaptiveisp.environment import STOP
 from adaptiveisp.isp.execute import run_one
 from adaptiveisp.isp.module import IspModule
@@ -113,6 +114,7 @@ class FrozenSequence:
 
     def __init__(self, network: SequenceNetwork):
         self.network = copy.deepcopy(network).eval()
+        self.recordings = Recordings()
         self.modules, self.horizon = network.modules_in_order, network.horizon
         ours = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
         layers = [f"encoder.{2 * i}" for i in range(len(CHANNELS))]
@@ -136,7 +138,8 @@ class FrozenSequence:
         if native.takes(seen.view, seen.numbers):
             features = np.stack([self.encoder(view) for view in seen.view])
             return np.concatenate([features, seen.numbers.numpy()], axis=1)
-        rows: Vector = self.network.embed(seen).cpu().numpy()
+        (embedding,) = self.recordings.run("encode", self.network.encode, seen.view, seen.numbers)
+        rows: Vector = embedding.cpu().numpy()
         return rows
 
     def sequence(self, embedding: Vector) -> list[int]:

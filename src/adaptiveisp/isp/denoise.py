@@ -25,6 +25,7 @@ from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.color import LUMA_BT601, weighted_channel
+from adaptiveisp.cuda_graphs import SHARED
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.types import Image, ParamTensor
 
@@ -162,7 +163,7 @@ def nlm_backward(image: Image, h: Scalar, output: Image, total: Plane, grad: Ima
     return grad_image, grad_h / h.square()
 
 
-def nlm_backward_h(image: Image, h: Scalar, output: Image, total: Plane, grad: Image) -> Scalar:
+def nlm_backward_h(image: Image, h: Scalar, output: Image, total: Plane, grad: Image) -> tuple[Scalar]:
     """The gradient with respect to h' alone: about the work of the forward pass, a third of both gradients'.
 
     A pair of pixels p, p+o adds w·d·(a_p·x_{p+o} + a_{p+o}·x_p + c_p + c_{p+o}); as everything wraps around, the sum
@@ -187,7 +188,7 @@ def nlm_backward_h(image: Image, h: Scalar, output: Image, total: Plane, grad: I
                 bracket.addcmul_(here_x[:, channel], window(a, SEARCH_RADIUS, 0, offset)[:, channel])
             weight = (distance * inverse).exp_().mul_(distance)
             grad_h += (bracket * weight).sum(dim=(1, 2), keepdim=True)
-    return grad_h / h.square()
+    return (grad_h / h.square(),)
 
 
 class NonLocalMeans(torch.autograd.Function):
@@ -196,7 +197,10 @@ class NonLocalMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, h: Tensor) -> Tensor:
         """Filtered image; keeps the input, the output and the sum of weights."""
-        output, total = native.nlm_forward(image, h) if native.takes(image, h) else nlm_forward(image, h)
+        if native.takes(image, h):
+            output, total = native.nlm_forward(image, h)
+        else:
+            output, total = SHARED.run("nlm_forward", nlm_forward, image, h)
         ctx.save_for_backward(image, h, output, total)
         return output
 
@@ -208,8 +212,9 @@ class NonLocalMeans(torch.autograd.Function):
         if native.takes(image, h, grad):
             return native.nlm_backward(image, h, output, total, grad, of_image=ctx.needs_input_grad[0])
         if not ctx.needs_input_grad[0]:  # as while a policy learns, step by step
-            return None, nlm_backward_h(image, h, output, total, grad)
-        return nlm_backward(image, h, output, total, grad)
+            return None, SHARED.run("nlm_backward_h", nlm_backward_h, image, h, output, total, grad)[0]
+        grad_image, grad_h = SHARED.run("nlm_backward", nlm_backward, image, h, output, total, grad)
+        return grad_image, grad_h
 
 
 def denoise(image: Image, params: ParamTensor) -> Image:

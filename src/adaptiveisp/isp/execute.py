@@ -1,9 +1,9 @@
 """Runs modules on images when no gradient is wanted: the fast path of everything that only looks.
 
 Consecutive modules that declare an `operation` run as one chain of compiled kernels, the memory read and written once;
-others by their `fast` kernels, or as they are. Without the kernels (another device or type, nothing compiled) pointwise
-modules go strip by strip, so that large frames need little more memory than themselves. The numbers are those of the
-modules' own functions to 1e-5.
+others by their `fast` kernels, or as they are. Without the kernels (another type, nothing compiled) pointwise modules
+go strip by strip, so that large frames need little more memory than themselves. On a GPU all modules of a pipeline that
+came up before are started at once, see `cuda_graphs`. The numbers are those of the modules' own functions to 1e-5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp import native
+from adaptiveisp import cuda_graphs, native
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.types import Image
 
@@ -61,8 +61,10 @@ def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Pic
     for module, params in calls:
         if len(params) != len(module.params):
             raise ValueError(f"{module.name}: takes {len(module.params)} parameters, not {len(params)}")
-    if not picture.numel():
+    if not picture.numel() or not calls:
         return picture
+    if picture.device.type != "cpu":
+        return _run_elsewhere(picture, calls)
     spare: Tensor | None = None
     compiled = native.takes(picture)
     if compiled:
@@ -90,8 +92,23 @@ def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Pic
     return picture
 
 
+def _run_elsewhere(picture: Picture, calls: Sequence[Call]) -> Picture:
+    """By PyTorch's own operations, on another device than the CPU."""
+    modules = [module for module, _ in calls]
+    widths = [len(module.params) for module in modules]
+
+    def work(image: Tensor, numbers: Tensor) -> tuple[Tensor]:
+        for module, row in zip(modules, torch.split(numbers, widths), strict=True):
+            image = module(image, row[None])
+        return (image,)
+
+    numbers = torch.tensor([value for _, params in calls for value in params], dtype=picture.dtype).to(picture.device)
+    name = tuple((module.name, module.function) for module in modules)
+    return cuda_graphs.SHARED.run(name, work, picture[None], numbers)[0][0]
+
+
 def _called(module: IspModule, picture: Picture, params: Sequence[float]) -> Picture:
-    row = torch.tensor([list(params)], dtype=picture.dtype, device=picture.device).reshape(1, len(module.params))
+    row = torch.tensor([list(params)], dtype=picture.dtype).reshape(1, len(module.params))
     return module(picture[None], row)[0]
 
 
@@ -108,7 +125,7 @@ def _groups(calls: Sequence[Call], compiled: bool) -> Iterator[list[Call]]:
 
 
 def _strips(picture: Picture) -> Iterator[tuple[int, int]]:
-    """Strips that fit a core's cache; on another device, which has its own ways, the whole."""
-    rows = max(1, STRIP_VALUES // (3 * picture.shape[2])) if picture.device.type == "cpu" else picture.shape[1]
+    """Strips that fit a core's cache."""
+    rows = max(1, STRIP_VALUES // (3 * picture.shape[2]))
     for start in range(0, picture.shape[1], rows):
         yield start, min(start + rows, picture.shape[1])

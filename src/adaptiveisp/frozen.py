@@ -71,4 +71,6 @@ class FrozenActor:
         if not module.params:
             return features.new_zeros(len(features), 0)
         head = self.heads[module.name]
-        return self.recordings.run(module.name, lambda x: (module.params_from_logits(head(x)),), features)[0]
+        return self.recordings.run(("params", module.name), lambda x: (module.params_from_logits(head(x)),), features)[
+            0
+        ]

@@ -24,11 +24,8 @@ class StandIn:
     def __init__(self) -> None:
         self.recorded: list[Any] = []
         self.replayed: list[Any] = []
-        self.refuses = False
 
     def record(self, work: Any, given: tuple[Tensor, ...]) -> Any:
-        if self.refuses:
-            raise cuda_graphs.NotRecordableError("aten::item waits for the device")
         self.recorded.append(given)
         inputs = tuple(tensor.clone() for tensor in given)
         outputs = work(*inputs)
@@ -87,12 +84,17 @@ def test_what_was_not_used_for_longest_goes(stand_in: StandIn) -> None:
     assert len(stand_in.recorded) == before + 1
 
 
-def test_what_cannot_be_recorded_is_done_and_not_tried_again(stand_in: StandIn) -> None:
-    stand_in.refuses, tries = True, []
+REFUSALS = [cuda_graphs.NotRecordableError("aten::item waits for the device"), torch.cuda.OutOfMemoryError("no room")]
+
+
+@pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
+@pytest.mark.usefixtures("stand_in")
+def test_what_cannot_be_recorded_is_done_and_not_tried_again(refusal: Exception) -> None:
+    tries = []
 
     def record(work: Any, given: Any) -> Any:
         tries.append(given)
-        return stand_in.record(work, given)
+        raise refusal
 
     subject = Recordings()
     with patch.object(cuda_graphs, "_record", record):

@@ -104,6 +104,7 @@ def _record(work: Work, given: Tensors) -> _Recording:
 
     Raises:
         NotRecordableError: the work waits for the device.
+        torch.cuda.OutOfMemoryError: there is no room for what it keeps.
     """
     device = given[0].device
     inputs = tuple(tensor.clone() for tensor in given)
@@ -150,7 +151,7 @@ class Recordings:
                     return work(*given)
                 try:
                     recording = _record(work, given)
-                except NotRecordableError:
+                except (NotRecordableError, torch.cuda.OutOfMemoryError):  # a recording keeps copies
                     self._refused.add(key)
                     return work(*given)
             self._remember(key, recording)

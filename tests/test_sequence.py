@@ -3,12 +3,13 @@
 import copy
 import itertools
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from jaxtyping import Float
 from torch import Tensor
 
@@ -29,6 +30,7 @@ from adaptiveisp.sequence_policy import load_sequence
 from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Image, Targets
 from adaptiveisp.zoo import load_policy
+from tests.conftest import REPOSITORY
 from tests.test_actor_critic import GreyStream, WantsLight
 
 BANDIT = ("sharpen", "saturation", "exposure", "desaturation", "denoise")
@@ -479,3 +481,11 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 
 def test_the_default_starts_from_a_cameras_order() -> None:
     assert ADAPTIVE.demonstrated[0] == "denoise" and len(ADAPTIVE.demonstrated) <= ADAPTIVE.horizon
+
+
+@pytest.mark.parametrize("name", ["adaptive", "fast"])
+def test_the_recipe_of_a_shipped_policy_says_what_its_preset_says(name: str) -> None:
+    recipe = {"adaptive": "sequence-tone", "fast": "sequence-three-local"}[name]
+    content = yaml.safe_load((REPOSITORY / "recipes" / f"{recipe}.yaml").read_text())["settings"]
+    expected = asdict(PRESETS[name])
+    assert {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()} == expected

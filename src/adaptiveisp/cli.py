@@ -28,7 +28,7 @@ METHODS_HELP = (
     "random_search (the best of random pipelines)"
 )
 PRESETS_HELP = (
-    "cpu, paper or released; for sequence: adaptive, fast (after a warm start), one-sequence or pos; for the "
+    "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence or pos; for the "
     "baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"

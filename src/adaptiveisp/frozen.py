@@ -71,6 +71,5 @@ class FrozenActor:
         if not module.params:
             return features.new_zeros(len(features), 0)
         head = self.heads[module.name]
-        return self.recordings.run(("params", module.name), lambda x: (module.params_from_logits(head(x)),), features)[
-            0
-        ]
+        name = "params", module.name
+        return self.recordings.run(name, lambda given: (module.params_from_logits(head(given)),), features)[0]

@@ -16,7 +16,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
-    ("extras", "files", "memory", "settings", "threads", "types"),
+    ("extras", "files", "memory", "settings", "switches", "threads", "types"),
     (
         "boxes",
         "classes",

@@ -1,5 +1,6 @@
 """Recorded work: when it is recorded, what is kept, and, on a GPU, that the numbers are those of doing it."""
 
+import weakref
 from collections.abc import Iterator
 from typing import Any
 from unittest.mock import patch
@@ -84,7 +85,11 @@ def test_what_was_not_used_for_longest_goes(stand_in: StandIn) -> None:
     assert len(stand_in.recorded) == before + 1
 
 
-REFUSALS = [cuda_graphs.NotRecordableError("aten::item waits for the device"), torch.cuda.OutOfMemoryError("no room")]
+REFUSALS = [
+    cuda_graphs.NotRecordableError("aten::item waits for the device"),
+    torch.cuda.OutOfMemoryError("no room"),
+    RuntimeError("operation not permitted when stream is capturing"),
+]
 
 
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda error: type(error).__name__)
@@ -101,6 +106,27 @@ def test_what_cannot_be_recorded_is_done_and_not_tried_again(refusal: Exception)
         for _ in range(4):
             assert subject.run("double", double, torch.ones(3))[0].tolist() == [2.0] * 3
     assert len(tries) == 1
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_recording_that_found_no_room_is_gone_before_the_work_is_done() -> None:
+    tried: list[weakref.ref[Tensor]] = []
+    left: list[bool] = []
+
+    def record(work: Any, given: Any) -> Any:
+        copy = given[0].clone()
+        tried.append(weakref.ref(copy))
+        raise torch.cuda.OutOfMemoryError("no room")
+
+    def work(x: Tensor) -> tuple[Tensor]:
+        left.append(any(reference() is not None for reference in tried))
+        return (2 * x,)
+
+    subject = Recordings()
+    with patch.object(cuda_graphs, "_record", record):
+        for _ in range(3):
+            subject.run("work", work, torch.ones(3))
+    assert len(tried) == 1 and left == [False] * 3
 
 
 def test_the_cpu_records_nothing() -> None:
@@ -121,6 +147,8 @@ def test_only_what_is_worth_it_is_recorded() -> None:
     assert not cuda_graphs._worthwhile((image.requires_grad_(),))
     with torch.no_grad():
         assert cuda_graphs._worthwhile((image,))
+        with torch.autocast("cuda", torch.bfloat16):
+            assert not cuda_graphs._worthwhile((image,))
     assert not cuda_graphs._worthwhile((torch.empty(LARGEST + 1, device="cuda"),))
     with torch.cuda.stream(torch.cuda.Stream()):  # type: ignore[no-untyped-call]
         assert not cuda_graphs._worthwhile((image.detach(),))

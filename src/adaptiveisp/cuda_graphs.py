@@ -8,11 +8,10 @@ tensor made from Python numbers) cannot be recorded and is done as always. That 
 fails leaves PyTorch's random numbers and memory in disorder.
 """
 
-import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -21,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from adaptiveisp.switches import is_off, switched_off
 
 SWITCH = "ADAPTIVEISP_CUDA_GRAPHS"
 """Environment variable: 0 turns graphs off."""
@@ -45,18 +46,15 @@ def _pool() -> Any:
     return torch.cuda.graph_pool_handle()
 
 
-@contextmanager
-def turned_off() -> Iterator[None]:
+@cache
+def _aside(device: torch.device) -> torch.cuda.Stream:
+    """The stream in which a device's work is recorded: what is freed in a pool is used again in its own stream only."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def turned_off() -> AbstractContextManager[None]:
     """Everything inside runs without graphs; for comparisons, in one thread only."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[SWITCH]
-        else:
-            os.environ[SWITCH] = before
+    return switched_off(SWITCH)
 
 
 class NotRecordableError(RuntimeError):
@@ -104,11 +102,11 @@ def _record(work: Work, given: Tensors) -> _Recording:
 
     Raises:
         NotRecordableError: the work waits for the device.
-        torch.cuda.OutOfMemoryError: there is no room for what it keeps.
+        Exception: whatever else keeps it from being recorded.
     """
     device = given[0].device
     inputs = tuple(tensor.clone() for tensor in given)
-    aside = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    aside = _aside(device)
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside), _Watched(device):
         work(*inputs)  # libraries set themselves up on their first call in a stream, which cannot be recorded
@@ -139,23 +137,27 @@ class Recordings:
         """
         if not _worthwhile(given):
             return work(*given)
-        autocast = torch.is_autocast_enabled("cuda")
-        key = name, autocast, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in given)
+        key = name, tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in given)
         with _lock, torch.inference_mode(mode=False), torch.no_grad():
             if key in self._refused:
                 return work(*given)
-            recording = self._known.get(key)
+            if key not in self._known:
+                self._remember(key, None)
+                return work(*given)
+            recording = self._known[key] or self._try_to_record(key, work, given)
             if recording is None:
-                if key not in self._known:
-                    self._remember(key, None)
-                    return work(*given)
-                try:
-                    recording = _record(work, given)
-                except (NotRecordableError, torch.cuda.OutOfMemoryError):  # a recording keeps copies
-                    self._refused.add(key)
-                    return work(*given)
+                return work(*given)
             self._remember(key, recording)
             return recording.replay(given)
+
+    def _try_to_record(self, key: Hashable, work: Work, given: Tensors) -> _Recording | None:
+        """None where it fails, for whatever reason: the work is then done as always, and no memory of this is kept."""
+        try:
+            return _record(work, given)
+        except Exception:  # it waits for the device, there is no room for copies, a library of its own refuses
+            self._refused.add(key)
+            del self._known[key]
+            return None
 
     def _remember(self, key: Hashable, recording: _Recording | None) -> None:
         self._known[key] = recording
@@ -165,7 +167,11 @@ class Recordings:
 
 
 def _worthwhile(given: Tensors) -> bool:
-    if not given or not given[0].is_cuda or not torch.cuda.is_available() or os.environ.get(SWITCH) == "0":
+    if not given or not given[0].is_cuda or not torch.cuda.is_available() or is_off(SWITCH):
+        return False
+    if torch.is_autocast_enabled(
+        "cuda"
+    ):  # it keeps weights in half precision until its end, which a recording would read
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return False

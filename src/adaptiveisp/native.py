@@ -8,9 +8,8 @@ autograd: who differentiates calls the backward kernels.
 import ctypes
 import importlib.util
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp.switches import is_off, switched_off
 from adaptiveisp.threads import ranges, row_scratch, scratch, spread
 
 SWITCH = "ADAPTIVEISP_NATIVE"
@@ -101,21 +101,12 @@ def _functions() -> dict[str, Any] | None:
 
 def available() -> bool:
     """Whether the kernels are compiled and not turned off."""
-    return os.environ.get(SWITCH) != "0" and _functions() is not None
+    return not is_off(SWITCH) and _functions() is not None
 
 
-@contextmanager
-def turned_off() -> Iterator[None]:
+def turned_off() -> AbstractContextManager[None]:
     """Everything inside runs as if the kernels were not compiled; for comparisons, in one thread only."""
-    before = os.environ.get(SWITCH)
-    os.environ[SWITCH] = "0"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[SWITCH]
-        else:
-            os.environ[SWITCH] = before
+    return switched_off(SWITCH)
 
 
 def takes(*tensors: Tensor) -> bool:

@@ -28,8 +28,8 @@ METHODS_HELP = (
     "random_search (the best of random pipelines)"
 )
 PRESETS_HELP = (
-    "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence or pos; for the "
-    "baselines: raw or auto-exposure"
+    "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
+    "sampled; for the baselines: raw or auto-exposure"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = (

@@ -16,6 +16,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
+    ("yamlfile",),
     ("extras", "files", "memory", "settings", "switches", "threads", "types"),
     (
         "boxes",

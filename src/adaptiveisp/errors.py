@@ -1,12 +1,76 @@
 """Every error a user can meet, each a one-line message that names the input and the remedy."""
 
 import logging
+import re
+from typing import Any
+
+LONGEST_MESSAGE = 1000
+"""Characters of a message. A value from a file can be of any length, and the remedy, which comes last, must be seen."""
+LONGEST_VALUE = 80
+"""Characters of a value inside a message."""
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """The text in one printable line of limited length.
+
+    Line breaks and tabs become spaces. Control characters (terminal escapes among them), marks that reverse the
+    direction of writing, and bytes of a file name that are not UTF-8 are shown as their escapes.
+
+    >>> one_line("a\\x1b[31mb\\nc")
+    'a\\\\x1b[31mb c'
+    >>> len(one_line("x" * 5000))
+    1000
+
+    Args:
+        text: anything, perhaps from a file.
+        longest: characters to keep; of a longer text the beginning and the end are kept, with an ellipsis between.
+    """
+    if len(text) > 4 * longest:
+        text = text[: 2 * longest] + text[-2 * longest :]
+    text = _UNPRINTABLE.sub(_escaped, " ".join(re.split(r"[\r\n\t\v\f\u2028\u2029]+", text)))
+    if len(text) <= longest:
+        return text
+    tail = (longest - 3) // 3
+    return f"{text[: longest - 3 - tail]} … {text[len(text) - tail :]}"
+
+
+def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
+    """A value from a file for a message: its `repr` in one short printable line.
+
+    >>> shown({"a": 1}), len(shown("x" * 5000))
+    ("{'a': 1}", 80)
+    """
+    return one_line(repr(value), longest)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class _OneLine(logging.Filter):
+    """Keeps the package's log messages to one printable line each, whatever a file put into them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = one_line(record.getMessage()), ()
+        return True
+
 
 logger = logging.getLogger("adaptiveisp")
+logger.addFilter(_OneLine())
 
 
 class AdaptiveISPError(Exception):
-    """Base of all errors this package raises on purpose; the command line prints it without a traceback."""
+    """Base of all errors this package raises on purpose; the command line prints it without a traceback.
+
+    Args:
+        message: names the input and the remedy; kept as `one_line` makes it.
+        others: whatever a subclass keeps beside the message.
+    """
+
+    def __init__(self, message: str = "", *others: Any):
+        super().__init__(one_line(str(message)), *others)
 
 
 class RawFileError(AdaptiveISPError):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from adaptiveisp.errors import RawFileError, UsageError
 from adaptiveisp.types import BAYER_PATTERNS
+from adaptiveisp.yamlfile import read_yaml
 
 SIDECAR_KEYS = ("raw-size", "raw-bits", "raw-pattern", "raw-black", "raw-white")
 SMALLEST_BITS, LARGEST_BITS = 8, 24
@@ -109,14 +110,7 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
 
 def _read_sidecar(path: Path) -> BayerHeader | None:
     """The facts in a sidecar, or None when it holds none of our keys (then it belongs to someone else)."""
-    import yaml
-
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # Beside its own errors, PyYAML lets through those of Python's conversions, and of the stack on deep nesting.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise RawFileError(f"{path}: cannot be read as YAML ({reason}); correct it") from None
+    content = read_yaml(path, RawFileError, "correct it")
     if not isinstance(content, dict):
         return None
     values = {str(key).replace("_", "-"): value for key, value in content.items() if str(key).startswith("raw")}

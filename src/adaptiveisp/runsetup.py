@@ -18,6 +18,7 @@ from adaptiveisp.stream import PhotoStream, RawStream, Stream
 from adaptiveisp.teacher import Teacher
 from adaptiveisp.types import Detector, Labeller
 from adaptiveisp.unprocess import NoiseName
+from adaptiveisp.yamlfile import read_yaml
 
 CONFIG = "config.yaml"
 Labels = Literal["given", "teacher"]
@@ -93,13 +94,14 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         DataError: it is missing, no YAML, or of another structure.
     """
     remedy = "give a YAML file with the parts train: and settings:, such as the config.yaml of a run"
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        train, settings = (content.get(part) or {} for part in ("train", "settings"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, AttributeError) as error:  # PyYAML lets some through
-        detail = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{path}: cannot be read ({detail}); {remedy}") from error
-    if not isinstance(train, dict) or not isinstance(settings, dict) or not (train or settings):
+    content = read_yaml(Path(path), DataError, remedy)
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds no settings; {remedy}")
+    train, settings = (content.get(part) or {} for part in ("train", "settings"))
+    for part in (train, settings):
+        if not isinstance(part, dict) or not all(isinstance(name, str) for name in part):
+            raise DataError(f"{path}: train and settings must map names to values; {remedy}")
+    if not (train or settings):
         raise DataError(f"{path}: holds no settings; {remedy}")
     return train, settings
 

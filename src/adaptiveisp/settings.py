@@ -1,14 +1,13 @@
-"""Dataclasses of settings filled from YAML and the command line, with every name and type checked."""
+"""Dataclasses filled from YAML, JSON and the command line, with every name and type checked when they are read."""
 
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import MISSING, asdict, fields, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, one_line, shown
+from adaptiveisp.yamlfile import YamlError, parse_yaml
 
 Settings = TypeVar("Settings")
 
@@ -24,17 +23,49 @@ def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Sett
     Raises:
         UsageError: there is no such setting, or its value is of another type.
     """
-    hints = get_type_hints(type(settings))
-    names = [field.name for field in fields(settings)]  # type: ignore[arg-type]
-    values = {}
-    for name, value in changes.items():
+    return replace(settings, **_checked(type(settings), changes, origin))  # type: ignore[type-var]
+
+
+def record(kind: type[Settings], content: Any, origin: str, error: type[Exception], remedy: str) -> Settings:
+    """A dataclass filled from what a file holds.
+
+    Args:
+        kind: the dataclass; a field without a default must be in the file, and no others may be. Its own
+            `__post_init__` may refuse values with `require`.
+        content: the parsed file; anything.
+        origin: the file, and perhaps the place in it, for errors.
+        error: error class to raise.
+        remedy: what the user can do, appended to the message.
+    """
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise error(f"{origin}: is no mapping of names to values; {remedy}")
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise error(f"{origin}: lacks {', '.join(missing)}; {remedy}")
+    try:
+        return kind(**_checked(kind, content, origin))
+    except UsageError as cause:
+        raise error(f"{cause}; {remedy}") from None
+
+
+def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The values as the fields of a dataclass want them.
+
+    Raises:
+        UsageError: there is no such field, or its value is of another type.
+    """
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    found = {}
+    for name, value in values.items():
         if name not in names:
-            raise UsageError(f"{origin}: setting {name!r} does not exist; there are {', '.join(sorted(names))}")
+            raise UsageError(f"{origin}: setting {shown(name)} does not exist; there are {', '.join(sorted(names))}")
         fitting = _fitted(value, hints[name])
         if fitting is _UNFIT:
-            raise UsageError(f"{origin}: {name} = {value!r} does not fit; give {_described(hints[name])}")
-        values[name] = fitting
-    return replace(settings, **values)  # type: ignore[type-var]
+            raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {_described(hints[name])}")
+        found[name] = fitting
+    return found
 
 
 def require(holds: bool, message: str) -> None:
@@ -65,13 +96,12 @@ def parse_changes(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise UsageError(f"--set {pair}: give KEY=VALUE, for instance --set pool=32")
+            raise UsageError(f"--set {one_line(pair, 80)}: give KEY=VALUE, for instance --set pool=32")
         try:
-            found[name] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UsageError(
-                f"--set {pair}: the value cannot be read; give a number, true, false, null or a name"
-            ) from None
+            found[name] = parse_yaml(text)
+        except YamlError as error:
+            remedy = "give a number, true, false, null or a name"
+            raise UsageError(f"--set {one_line(pair, 80)}: the value cannot be read ({error}); {remedy}") from None
     return found
 
 
@@ -81,17 +111,22 @@ _UNFIT = object()
 def _fitted(value: Any, hint: Any) -> Any:
     """The value as its type hint wants it, `_UNFIT` where it is something else."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin in (Union, types.UnionType):
         options = [_fitted(value, one) for one in arguments]
         return next((option for option in options if option is not _UNFIT), _UNFIT)
     if origin is Literal:
-        return value if value in arguments else _UNFIT
-    if origin is tuple:
+        # A list is no member of a set of names, but asking costs nothing; True equals 1, and is none.
+        return next((one for one in arguments if type(one) is type(value) and one == value), _UNFIT)
+    if origin in (tuple, list):
         items = [_fitted(item, arguments[0]) for item in value] if isinstance(value, list | tuple) else [_UNFIT]
-        return _UNFIT if _UNFIT in items else tuple(items)
+        return _UNFIT if any(item is _UNFIT for item in items) else origin(items)
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        inner = {key: _fitted(item, arguments[1]) for key, item in value.items()} if isinstance(value, Mapping) else {}
-        return inner if isinstance(value, Mapping) and _UNFIT not in inner.values() else _UNFIT
+        if not isinstance(value, Mapping):
+            return _UNFIT
+        inner = {_fitted(key, arguments[0]): _fitted(item, arguments[1]) for key, item in value.items()}
+        return _UNFIT if any(_UNFIT is part for pair in inner.items() for part in pair) else inner
     if hint is type(None):
         return None if value is None else _UNFIT
     if hint is float:
@@ -123,7 +158,7 @@ def _described(hint: Any) -> str:
         return " or ".join(_described(one) for one in arguments)
     if origin is Literal:
         return " or ".join(str(one) for one in arguments)
-    if origin is tuple:
+    if origin in (tuple, list):
         return "a list"
     return names.get(hint, "a mapping")
 

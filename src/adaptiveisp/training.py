@@ -26,7 +26,6 @@ from types import FrameType, MappingProxyType
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image as PilImage
 
 from adaptiveisp import runlog
@@ -52,6 +51,7 @@ from adaptiveisp.runsetup import (
 )
 from adaptiveisp.trajectories import trajectory_sheet
 from adaptiveisp.types import Detector
+from adaptiveisp.yamlfile import read_yaml
 from adaptiveisp.zoo import RUN_POLICIES
 
 LATEST, LATEST_POLICY, BEST_POLICY = "latest.pt", "latest", "best"
@@ -113,7 +113,8 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
         options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
-    provenance = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8")).get("provenance") or {}
+    content = read_yaml(folder / CONFIG, DataError, "--resume needs the folder of a run")
+    provenance = content.get("provenance") or {}
     detector = load_detector(options.detector)
     began_with = (provenance.get("weights_sha256") or {}).get(detector.name, detector.weights_sha256)
     if began_with != detector.weights_sha256:

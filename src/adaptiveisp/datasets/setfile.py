@@ -6,12 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
 from adaptiveisp.errors import DataError
 from adaptiveisp.rawheader import BayerHeader, header_from_values
 from adaptiveisp.settings import changed
+from adaptiveisp.yamlfile import read_yaml
 
 REMEDY = "give a data-set YAML with layout and root (docs/datasets.md)"
 
@@ -40,13 +39,7 @@ def read_content(data: Path) -> dict[str, Any]:
         DataError: it is missing or no mapping.
     """
     path = split_spec(data)[0]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file; {REMEDY}") from None
-    except Exception as error:  # beside its own errors PyYAML lets through those of Python's conversions
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{path}: cannot be read as YAML ({reason}); {REMEDY}") from error
+    content = read_yaml(path, DataError, REMEDY)
     if not isinstance(content, dict):
         raise DataError(f"{path}: is no mapping; {REMEDY}")
     return {str(key): value for key, value in content.items()}
@@ -92,7 +85,6 @@ def _plain(keys: dict[str, Any]) -> dict[str, Any]:
             values[key] = [values[key]]
     names = values.get("names")
     if isinstance(names, dict):
-        # An alias of YAML can stand for a list of lists that would be gigabytes as text.
         values["names"] = {
             _number(key): str(value) for key, value in names.items() if isinstance(value, str | int | float)
         }

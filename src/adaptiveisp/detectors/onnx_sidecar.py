@@ -12,10 +12,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 from adaptiveisp.errors import DetectorError, UsageError
 from adaptiveisp.settings import changed
+from adaptiveisp.yamlfile import read_yaml
 
 Decode = Literal["yolo", "yolo-no-objectness", "yolox", "detr", "detr-sigmoid", "boxes"]
 DECODES = ("yolo", "yolo-no-objectness", "yolox", "detr", "detr-sigmoid", "boxes")
@@ -108,12 +107,7 @@ def with_sidecar(digest: str, facts: Facts) -> str:
 
 def _read_sidecar(path: Path) -> Sidecar:
     """The settings of a YAML file; those of a file that holds none of our keys, so is someone else's, are empty."""
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    # Beside its own errors, PyYAML lets through those of Python's conversions, and of the stack on deep nesting.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise DetectorError(f"{path}: cannot be read as YAML ({reason}); correct it") from None
+    content = read_yaml(path, DetectorError, "correct it")
     known = [entry.name for entry in fields(Sidecar)]
     if not isinstance(content, dict) or not set(content) & set(known):
         return Sidecar()

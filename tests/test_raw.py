@@ -313,8 +313,8 @@ def test_missing_header_and_wrong_size_say_what_to_do(tmp_path):
         read_raw(tmp_path / "x.bin")
     with pytest.raises(RawFileError, match="give --raw-pattern or"):
         read_raw(tmp_path / "x.bin", BayerHeader(20, 25, 16))
-    with pytest.raises(RawFileError, match=r"needs 1200 bytes, found 1000; correct --raw-size"):
-        read_raw(tmp_path / "x.bin", BayerHeader(20, 30, 10, "RGGB"))
+    with pytest.raises(RawFileError, match=r"needs 1440 bytes, found 1000; correct --raw-size .*cut short"):
+        read_raw(tmp_path / "x.bin", BayerHeader(24, 30, 10, "RGGB"))
 
 
 def test_parse_size():
@@ -473,15 +473,18 @@ def test_arrays_rgb_and_mosaic(tmp_path, extension, dtype):
     raw = read_raw(path)
     np.testing.assert_array_equal(raw.data, pixels)
     assert (raw.pattern, raw.white_level, raw.data.dtype) == (None, full, dtype)
-    narrow = read_raw(path, BayerHeader(bits=8, black=3.0, pattern="RGGB"))  # a pattern does not concern RGB
-    assert (narrow.pattern, narrow.white_level, narrow.black_level) == (None, 255.0, (3.0,) * 4)
+    bits = 8 if dtype == np.uint8 else 12
+    pixels >>= 0 if dtype == np.uint8 else 4
+    save(path, pixels)
+    narrow = read_raw(path, BayerHeader(bits=bits, black=3.0, pattern="RGGB"))  # a pattern does not concern RGB
+    assert (narrow.pattern, narrow.white_level, narrow.black_level) == (None, 2.0**bits - 1, (3.0,) * 4)
     save(path, pixels[..., 0].copy())
     with pytest.raises(RawFileError, match="--raw-pattern"):
         read_raw(path)
-    (tmp_path / "raw.yaml").write_text("raw-pattern: BGGR\nraw-bits: 12\n")
+    (tmp_path / "raw.yaml").write_text(f"raw-pattern: BGGR\nraw-bits: {bits}\n")
     mosaic = read_raw(path)
     np.testing.assert_array_equal(mosaic.data, pixels[..., 0])
-    assert (mosaic.pattern, mosaic.white_level) == ("BGGR", 4095.0)
+    assert (mosaic.pattern, mosaic.white_level) == ("BGGR", 2.0**bits - 1)
 
 
 @pytest.mark.parametrize("extension", ["png", "npy"])

@@ -6,6 +6,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,40 +18,41 @@ from numpy.typing import NDArray
 from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.files import walk_files
+from adaptiveisp.rawarray import Known, raw_from_array, read_headerless
+from adaptiveisp.rawchecks import level_remarks
 from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
+from adaptiveisp.rawkinds import (
+    CAMERA_EXTENSIONS,
+    CONVERTIBLE_EXTENSIONS,
+    HEADERLESS_EXTENSIONS,
+    KNOWN_EXTENSIONS,
+    PHOTO_EXTENSIONS,
+    PHOTO_REMEDY,
+    converter,
+)
 from adaptiveisp.rawlib import libraw_render, read_libraw
 from adaptiveisp.rawnote import unprocessing_from_note
-from adaptiveisp.rawpng import read_npy, read_png, read_tiff, write_png16
-from adaptiveisp.types import RawImage
+from adaptiveisp.rawpng import read_npy, read_png, write_png16
+from adaptiveisp.rawtiff import read_tiff, tag_remarks
+from adaptiveisp.types import RawImage, Remark
 
 __all__ = [
+    "CAMERA_EXTENSIONS",
     "KNOWN_EXTENSIONS",
+    "PHOTO_EXTENSIONS",
     "BayerHeader",
     "camera_render",
+    "check_usable",
     "find_raw_files",
     "is_libraw_file",
     "parse_size",
+    "raw_in_memory",
     "read_raw",
     "write_png16",
 ]
 
-CAMERA_EXTENSIONS = frozenset(
-    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef"}
-    | {".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
-)
-HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
-TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
-KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
-PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
-"""Files that can only be photos."""
-PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
 SMALLEST_SIDE = 16
 """Pixels; below this no module or detector can do anything sensible."""
-
-FAR_ABOVE = 256
-"""A white level so many times beyond what the values' type can hold belongs to other values."""
-HDR_PERCENTILE = 99.0
-"""Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
 
 RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
 """Files that a run writes beside the outputs of its inputs, without their extensions."""
@@ -65,12 +67,17 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
     Args:
         path: camera raw or DNG; headerless Bayer (.raw, .bin, .bayer: size, bits and pattern from `header` or a
             sidecar); 8- or 16-bit PNG or TIFF, linear RGB or a mosaic; .npy, (H, W, 3), (3, H, W) or (H, W). Float
-            arrays with values up to 1 are taken as they are; other floats and long integers are HDR, white at their
-            99th percentile.
-        header: facts about files that do not carry them; it wins over a sidecar and is not used for camera files.
+            arrays with values up to 1 are taken as they are; other floats and long integers without declared bits are
+            HDR, white at their 99th percentile.
+        header: facts about files that do not carry them; see `find_header` for what wins. It is not used for camera
+            files.
+
+    Returns:
+        The raw; what is doubtful about its declared facts is in its `remarks`.
 
     Raises:
-        RawFileError: the file is missing, damaged, of unknown type, too small, black, or lacks facts.
+        RawFileError: the file is missing, damaged, of unknown type, too small, black, lacks facts, or its values
+            contradict what is declared.
         AdaptiveISPError: the library that reads this kind of file is not installed.
     """
     path = Path(path)
@@ -79,12 +86,12 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
         if extension in CAMERA_EXTENSIONS:
             raw = read_libraw(path)
         elif extension in HEADERLESS_EXTENSIONS:
-            raw = _read_headerless(path, find_header(path, header))
+            raw = read_headerless(path, find_header(path, header))
         else:
-            raw = _read_array(path, extension, find_header(path, header))
+            raw = _read_array(path, extension, header)
     except OSError as error:
         raise RawFileError(_unreadable(path, error)) from None
-    _check_usable(raw, path)
+    check_usable(raw)
     return raw
 
 
@@ -143,6 +150,8 @@ def _checked_extension(path: Path) -> str:
     extension = path.suffix.lower()
     if extension in PHOTO_EXTENSIONS:
         raise RawFileError(f"{path}: is a photo; {PHOTO_REMEDY}")
+    if converter(path):
+        raise RawFileError(f"{path}: {extension} is not read; convert it: {converter(path)}")
     if extension not in KNOWN_EXTENSIONS:
         raise RawFileError(f"{path}: unknown extension {extension!r}; known are {' '.join(sorted(KNOWN_EXTENSIONS))}")
     if path.stat().st_size == 0:
@@ -150,54 +159,38 @@ def _checked_extension(path: Path) -> str:
     return extension
 
 
-def _read_headerless(path: Path, header: BayerHeader) -> RawImage:
-    width, height, bits, pattern = header.width, header.height, header.bits, header.pattern
-    if width is None or height is None or bits is None or pattern is None:
-        known = {"--raw-size": width, "--raw-bits": bits, "--raw-pattern": pattern}
-        missing = ", ".join(flag for flag, value in known.items() if value is None)
-        raise RawFileError(
-            f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys; in Python "
-            "header=BayerHeader(width, height, bits, pattern)"
-        )
-    n_bytes = 1 if bits == 8 else 2 if bits <= 16 else 3
-    expected, found = width * height * n_bytes, path.stat().st_size
-    if expected != found:
-        raise RawFileError(
-            f"{path}: {width}x{height} with {bits} bits needs {expected} bytes, found {found}; "
-            "correct --raw-size or --raw-bits (in Python header=BayerHeader(…)), or the sidecar"
-        )
-    if n_bytes == 3:
-        low, middle, high = np.moveaxis(np.fromfile(path, "u1").reshape(height, width, 3).astype(np.uint32), 2, 0)
-        data = (low | middle << 8 | high << 16).astype(np.float32)  # exact: float32 holds whole numbers to 2^24
-    else:
-        data = np.fromfile(path, "u1" if n_bytes == 1 else "<u2").reshape(height, width)
-        data = data.astype(data.dtype.newbyteorder("="), copy=False)
-    white = header.white if header.white is not None else float(2**bits - 1)
-    level = _percentile_white(data, header) if isinstance(white, str) else white
-    return RawImage(data, pattern, header.black_levels, level, path=path)
-
-
-def _read_array(path: Path, extension: str, header: BayerHeader) -> RawImage:
-    """PNG, TIFF or npy → RawImage; `header` gives the pattern of a mosaic and may correct the levels."""
-    note = None
+def _read_array(path: Path, extension: str, header: BayerHeader | None) -> RawImage:
+    """PNG, TIFF or npy → RawImage; the facts give the pattern of a mosaic and may correct the levels."""
+    facts = find_header(path, header)
+    orientation, note, tags, remarks = 1, None, BayerHeader(), list[Remark]()
     if extension == ".png":
         pixels, note = read_png(path)
+    elif extension == ".npy":
+        pixels = read_npy(path)
     else:
-        pixels = read_tiff(path) if extension in TIFF_EXTENSIONS else read_npy(path)
-    pixels = _arranged(pixels, path)
-    if pixels.ndim == 2 and header.pattern is None:
-        how = f"--raw-pattern or a sidecar {path.name}.yaml; in Python header=BayerHeader(pattern=…)"
-        hint = f"; {PHOTO_REMEDY}" if pixels.dtype == np.uint8 else ""
-        raise RawFileError(f"{path}: has one channel, so it needs {how}{hint}")
-    if pixels.ndim == 3 and pixels.dtype == np.uint8 and note is None and header == BayerHeader():
+        pixels, (tags, orientation) = read_tiff(path)
+        remarks += tag_remarks(facts, tags, path)
+    if pixels.ndim == 3 and pixels.dtype == np.uint8 and note is None and facts == BayerHeader():
         _warn_of_photos(path.parent)
-    pixels, white = _levelled(pixels, header, path)
+    remarks += _size_remark(path, pixels, header)
     try:
         unprocessing = unprocessing_from_note(note)
     except RawFileError as error:
         raise RawFileError(f"{path}: {error}") from None
-    pattern = header.pattern if pixels.ndim == 2 else None
-    return RawImage(pixels, pattern, header.black_levels, white, unprocessing=unprocessing, path=path)
+    known = Known(path, path, orientation, unprocessing, tuple(remarks))
+    return raw_from_array(pixels, facts.filled_from(tags), known)
+
+
+def _size_remark(path: Path, pixels: NDArray[Any], header: BayerHeader | None) -> list[Remark]:
+    """That an array is of another size than somebody stated; it knows its own, and a layout states nothing."""
+    if header is None:
+        return []
+    stated = find_header(path, header.without_layout())
+    size = pixels.shape[1::-1] if pixels.ndim == 2 or pixels.shape[-1] == 3 else pixels.shape[:0:-1]
+    if stated.width is None or stated.height is None or size == (stated.width, stated.height):
+        return []
+    found = f"is {size[0]}x{size[1]}, though --raw-size says {stated.width}x{stated.height}"
+    return [Remark("another size than declared", f"{path}: {found}; an array knows its size: correct or leave it out")]
 
 
 @cache
@@ -206,69 +199,59 @@ def _warn_of_photos(folder: Path) -> None:
     logger.warning("%s: its pictures of 8 bits a channel are taken for linear light; %s", folder, PHOTO_REMEDY)
 
 
-def _arranged(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
-    """(height, width) or (height, width, 3), whatever the order was."""
-    if pixels.size == 0:
-        raise RawFileError(f"{path}: holds no pixels; save it again")
-    if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3):
-        return pixels
-    if pixels.ndim == 3 and pixels.shape[0] == 3:
-        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    shape = "x".join(map(str, pixels.shape)) or "a single number"
-    hint = f"; {PHOTO_REMEDY}" if pixels.dtype == np.uint8 else ""
-    raise RawFileError(
-        f"{path}: has shape {shape}; save it with one channel (mosaic) or three (RGB), without alpha{hint}"
-    )
+def check_usable(raw: RawImage) -> None:
+    """Refuses a raw that no module or detector can make anything of.
 
-
-def _levelled(pixels: NDArray[Any], header: BayerHeader, path: Path) -> tuple[NDArray[Any], float]:
-    """The values as they are kept, and the white level that belongs to them."""
-    if pixels.dtype.kind not in "uif":
-        raise RawFileError(f"{path}: holds {pixels.dtype} values; save integers or floats")
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    if pixels.dtype in (np.uint8, np.uint16):
-        full = 2**header.bits - 1 if header.bits is not None else np.iinfo(pixels.dtype).max
-        white = header.white if header.white is not None else float(full)
-        most = np.iinfo(pixels.dtype).max
-        if not isinstance(white, str) and white > FAR_ABOVE * most:  # such as byte planes taken for colours
-            remedy = "correct it, or put the bytes of each value together first"
-            raise RawFileError(
-                f"{path}: holds {pixels.dtype}, up to {most}, but its white level is {white:g}; {remedy}"
-            )
-        return pixels, _percentile_white(pixels, header) if isinstance(white, str) else white
-    # What float32 cannot hold becomes infinite, which the next line reports better than a warning.
-    with np.errstate(over="ignore", invalid="ignore"):
-        values = pixels.astype(np.float32)
-    if not np.isfinite(values).all():
-        raise RawFileError(f"{path}: holds NaN, infinite or too large values; save finite numbers below 1e38")
-    values = np.maximum(values, 0.0)
-    if header.white is not None and not isinstance(header.white, str):
-        return values, header.white
-    if header.white is None and values.max(initial=0.0) <= 1 and pixels.dtype.kind == "f":
-        return values, 1.0
-    return values, _percentile_white(values, header)
-
-
-def _percentile_white(values: NDArray[Any], header: BayerHeader) -> float:
-    """The value above which the brightest hundredth of an HDR picture lies; its peak where that is black."""
-    percentile, peak = float(np.percentile(values, HDR_PERCENTILE)), float(values.max(initial=0.0))
-    black = max(header.black_levels)
-    # A picture with less than 1 % of lit pixels has no useful percentile, and one without any has no peak either.
-    return percentile if percentile > black else peak if peak > black else black + 1
-
-
-def _check_usable(raw: RawImage, path: Path) -> None:
+    Raises:
+        RawFileError: it is smaller than `SMALLEST_SIDE`, or has no value above the black level.
+    """
+    name = raw.path or "RawImage"
     height, width = raw.data.shape[:2]
     if min(height, width) < SMALLEST_SIDE:
-        raise RawFileError(f"{path}: {width}x{height} is too small; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} is needed")
-    if raw.white_level <= max(raw.black_level):
-        levels = f"white level {raw.white_level:g} is not above black level {max(raw.black_level):g}"
-        raise RawFileError(f"{path}: {levels}; correct the levels")
+        raise RawFileError(f"{name}: {width}x{height} is too small; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} is needed")
     tiles = [raw.data[row::2, column::2] for row in (0, 1) for column in (0, 1)]
     if raw.data.max() <= max(raw.black_level) and all(
         tile.max() <= black for tile, black in zip(tiles, raw.black_level, strict=True)
     ):
-        raise RawFileError(f"{path}: all pixels are at or below the black level; check the lens cap or the black level")
+        raise RawFileError(f"{name}: all pixels are at or below the black level; check the lens cap or the black level")
+
+
+def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) -> RawImage:
+    """A frame in memory, checked as `read_raw` checks a file.
+
+    Args:
+        frame: a raw, or an array of its pixels, as a .npy file would hold it.
+        header: facts about an array; a `RawImage` carries its own.
+
+    Raises:
+        RawFileError: the frame makes no sense.
+        UsageError: an array without header, or a `RawImage` with one.
+    """
+    if isinstance(frame, RawImage):
+        if header is not None:
+            raise UsageError(
+                "header is for files and arrays: a RawImage has pattern and levels of its own; leave it out"
+            )
+        check_usable(frame)
+        if frame.path is not None or frame.unprocessing is not None:
+            return frame
+        whole = frame.data.dtype.kind in "ui"
+        levels = (frame.pattern, frame.black_level, frame.white_level)
+        remarks = level_remarks(frame.data, *levels, "RawImage", white_is_declared=whole)
+        return _with_remarks(frame, remarks) if remarks else frame
+    if header is None:
+        raise UsageError(
+            "an array has no pattern and no levels: give RawImage(array, pattern, black_level, white_level), or "
+            'header=BayerHeader(pattern="RGGB", bits=10, black=64)'
+        )
+    raw = raw_from_array(frame, header, Known("array"))
+    check_usable(raw)
+    return raw
+
+
+def _with_remarks(raw: RawImage, remarks: tuple[Remark, ...]) -> RawImage:
+    known = raw.remarks
+    return replace(raw, remarks=known + tuple(remark for remark in remarks if remark not in known))
 
 
 def find_raw_files(
@@ -316,15 +299,19 @@ def find_raw_files(
     if not found and n_excluded:
         raise RawFileError(f"all {n_excluded} raw files lie in the output folder {exclude}; choose another --out")
     if not found:
-        remedy = PHOTO_REMEDY if any(map(_has_photos, inputs)) else f"known are {' '.join(sorted(KNOWN_EXTENSIONS))}"
-        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; {remedy}")
+        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; {_remedy_for(inputs)}")
     return _with_unique_stems(list(found.values())), missing
 
 
-def _has_photos(text: str) -> bool:
-    """Whether an input is a folder with photos, or a pattern for them."""
-    path = Path(text)
-    return path.suffix.lower() in PHOTO_EXTENSIONS or any(True for _ in walk_files(path, PHOTO_EXTENSIONS))
+def _remedy_for(inputs: list[str]) -> str:
+    """What helps where inputs hold no raw that is read: photos, arrays to convert, or nothing of the kind."""
+    for extensions in (CONVERTIBLE_EXTENSIONS, PHOTO_EXTENSIONS):
+        for text in inputs:
+            path = Path(text)
+            found = path if path.suffix.lower() in extensions else next(walk_files(path, extensions), None)
+            if found is not None:
+                return PHOTO_REMEDY if extensions is PHOTO_EXTENSIONS else f"convert {found.name}: {converter(found)}"
+    return f"known are {' '.join(sorted(KNOWN_EXTENSIONS))}"
 
 
 def _lies_in(path: Path, folder: str) -> bool:

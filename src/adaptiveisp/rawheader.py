@@ -3,7 +3,7 @@
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -70,8 +70,44 @@ class BayerHeader:
         >>> BayerHeader(bits=10).filled_from(BayerHeader(bits=8, pattern="RGGB")).pattern
         'RGGB'
         """
-        own = {name: value for name, value in vars(self).items() if value is not None}
-        return BayerHeader(**{**vars(other), **own})
+        names = [field.name for field in fields(BayerHeader)]
+        own = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return BayerHeader(**{**{name: getattr(other, name) for name in names}, **own})
+
+    def completed(self, own: "BayerHeader", folder: "BayerHeader") -> "BayerHeader":
+        """These facts, which win, completed by a file's own sidecar, and that by the sidecar of its folder."""
+        return self.filled_from(own).filled_from(folder)
+
+    def without_layout(self) -> "BayerHeader":
+        """The facts that somebody stated; none of a `BayerHeader` is a default of a layout."""
+        return self
+
+
+@dataclass(frozen=True)
+class SetHeader(BayerHeader):
+    """What a data-set YAML says about its raws, and what its layout takes for granted.
+
+    They concern all files, so that a file's own sidecar, which is nearer, wins over both; the YAML wins over `raw.yaml`
+    in the files' folder, and that over the layout.
+
+    Attributes:
+        layout: the facts of the layout.
+    """
+
+    layout: BayerHeader = BayerHeader()
+
+    @classmethod
+    def of(cls, stated: BayerHeader, layout: BayerHeader) -> "SetHeader":
+        """The facts that a YAML states over those of its layout."""
+        return cls(**vars(stated), layout=layout)
+
+    def completed(self, own: BayerHeader, folder: BayerHeader) -> BayerHeader:
+        """The file's own sidecar, then the YAML, then the folder's sidecar, then the layout."""
+        return own.filled_from(self).filled_from(folder).filled_from(self.layout)
+
+    def without_layout(self) -> BayerHeader:
+        """The same without the defaults of the layout."""
+        return replace(self, layout=BayerHeader())
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -90,22 +126,30 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
-    """The facts known of `path`: those of `header`, completed by its sidecar.
+    """The facts known of `path`: those of `header` and of its sidecars; the nearest and most explicit wins.
 
-    The sidecar is the first of `FILE.yaml` (as `x.raw.yaml`), the same with the extension replaced (`x.yaml`) and
-    `raw.yaml` in the folder that holds any of `SIDECAR_KEYS`; underscores may stand for the hyphens.
+    Flags (a plain `header`) win over the file's own sidecar, `FILE.yaml` (as `x.raw.yaml`) or the same with the
+    extension replaced (`x.yaml`), and that over `raw.yaml` in its folder. Each completes what the one before it leaves
+    open. Facts of a data set (`SetHeader`) stand between the two sidecars, those of its layout behind both. A YAML that
+    holds none of `SIDECAR_KEYS` belongs to someone else; underscores may stand for the hyphens.
 
     Raises:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
     """
     given = header if header is not None else BayerHeader()
-    for candidate in (path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"), path.with_name("raw.yaml")):
+    own = _first_facts(path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"))
+    return given.completed(own, _first_facts(path.with_name("raw.yaml")))
+
+
+def _first_facts(*candidates: Path) -> BayerHeader:
+    """The facts of the first of the files that holds any."""
+    for candidate in candidates:
         # Path.is_file would raise where ".yaml" makes a name too long for the file system.
         if os.path.isfile(candidate):
             facts = _read_sidecar(candidate)
             if facts is not None:
-                return given.filled_from(facts)
-    return given
+                return facts
+    return BayerHeader()
 
 
 def _read_sidecar(path: Path) -> BayerHeader | None:
@@ -142,17 +186,18 @@ def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
 
 def _header_from_values(values: dict[str, Any]) -> BayerHeader:
     width, height = parse_size(str(values["raw-size"])) if "raw-size" in values else (None, None)
-    black = values.get("raw-black")
-    if isinstance(black, list):
-        if len(black) != 4:
+    black: Levels | None = None
+    if isinstance(values.get("raw-black"), list):
+        levels = [_float(level) for level in values["raw-black"]]
+        if len(levels) != 4:
             raise UsageError("raw-black takes one number or four")
-        black = (float(black[0]), float(black[1]), float(black[2]), float(black[3]))
-    elif black is not None:
-        black = float(black)
+        black = (levels[0], levels[1], levels[2], levels[3])
+    elif values.get("raw-black") is not None:
+        black = _float(values["raw-black"])
     return BayerHeader(
         width=width,
         height=height,
-        bits=int(values["raw-bits"]) if "raw-bits" in values else None,
+        bits=_whole(values["raw-bits"]) if "raw-bits" in values else None,
         pattern=str(values["raw-pattern"]) if "raw-pattern" in values else None,
         black=black,
         white=_white(values["raw-white"]) if "raw-white" in values else None,
@@ -160,4 +205,19 @@ def _header_from_values(values: dict[str, Any]) -> BayerHeader:
 
 
 def _white(value: Any) -> float | Literal["p99"]:
-    return "p99" if value == PERCENTILE_WHITE else float(value)
+    return "p99" if value == PERCENTILE_WHITE else _float(value)
+
+
+def _float(value: Any) -> float:
+    """A number; YAML's true and false, which Python takes for 1 and 0, are none."""
+    if isinstance(value, bool):
+        raise TypeError("no number")
+    return float(value)
+
+
+def _whole(value: Any) -> int:
+    """A whole number; 10.7 is not cut to 10."""
+    number = int(value) if isinstance(value, str) else _float(value)
+    if number != int(number):
+        raise ValueError("no whole number")
+    return int(number)

@@ -1,11 +1,8 @@
-"""Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), TIFF and npy."""
+"""Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), and npy."""
 
-import logging
 import struct
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +70,8 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     bits, colour_type = content[24], content[25]
     if bits not in (8, 16) or colour_type == _PALETTE:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
+    if any(kind == b"acTL" for kind, _, _ in _chunks(content)):
+        raise RawFileError(f"{path}: holds several frames (animated PNG); save each as a file of its own")
     # libpng passes over wrong checksums of lesser chunks with a line on stderr.
     if not all(intact for _, _, intact in _chunks(content)):
         raise RawFileError(f"{path}: is damaged (wrong checksum); copy it again from its source")
@@ -107,38 +106,6 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         body, checksum = content[at + 8 : at + 8 + length], content[at + 8 + length : at + 12 + length]
         yield kind, body, checksum == struct.pack(">I", zlib.crc32(kind + body))
         at += length + 12
-
-
-def read_tiff(path: Path) -> NDArray[Any]:
-    """The pixels of the first page.
-
-    Raises:
-        RawFileError: the file is damaged or no TIFF.
-        AdaptiveISPError: tifffile is not installed.
-    """
-    tifffile = import_extra("tifffile", "raw")
-    try:
-        with _silenced("tifffile"), tifffile.TiffFile(path) as file:
-            pixels: NDArray[Any] = file.pages[0].asarray()
-    # tifffile and the decoders behind it raise many kinds of errors on damaged files, some without a common base.
-    except Exception as error:
-        raise RawFileError(f"{path}: is damaged or no TIFF ({_first_line(error)}); copy it again") from None
-    return pixels
-
-
-@contextmanager
-def _silenced(logger: str) -> Iterator[None]:
-    """Drops what this thread logs under `logger` meanwhile: it speaks of damage that our own message reports."""
-    thread = threading.get_ident()
-
-    def of_another_thread(record: logging.LogRecord) -> bool:
-        return record.thread != thread
-
-    logging.getLogger(logger).addFilter(of_another_thread)
-    try:
-        yield
-    finally:
-        logging.getLogger(logger).removeFilter(of_another_thread)
 
 
 def read_npy(path: Path) -> NDArray[Any]:

@@ -4,12 +4,13 @@ from pathlib import Path
 
 import numpy as np
 
+from adaptiveisp.develop import upright_size
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.extras import import_extra
-from adaptiveisp.raw import CAMERA_EXTENSIONS, TIFF_EXTENSIONS
 from adaptiveisp.rawheader import BayerHeader, find_header
+from adaptiveisp.rawkinds import CAMERA_EXTENSIONS, TIFF_EXTENSIONS
 from adaptiveisp.rawlib import libraw_size
 from adaptiveisp.rawpng import PNG_SIGNATURE
+from adaptiveisp.rawtiff import tiff_size
 
 
 def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
@@ -29,11 +30,11 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
             return libraw_size(path)
         if extension == ".png":
             return _png_size(path)
-        if extension == ".npy" or extension in TIFF_EXTENSIONS:
-            shape = _npy_shape(path) if extension == ".npy" else _tiff_shape(path)
-            planes_first = len(shape) == 3 and shape[2] != 3 and shape[0] == 3
-            height, width = shape[1:] if planes_first else shape[:2]  # ValueError where there are fewer
-            return width, height
+        if extension == ".npy":
+            return _size_of(_npy_shape(path))
+        if extension in TIFF_EXTENSIONS:
+            shape, orientation = tiff_size(path)
+            return upright_size(*_size_of(shape), orientation)
     except OSError as error:
         raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its name") from None
     except ValueError as error:
@@ -46,6 +47,13 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
         )
         raise RawFileError(f"{path}: has no header; {remedy}")
     return facts.width, facts.height
+
+
+def _size_of(shape: tuple[int, ...]) -> tuple[int, int]:
+    """(width, height) of an array; ValueError where it has fewer than two axes."""
+    planes_first = len(shape) == 3 and shape[2] != 3 and shape[0] == 3
+    height, width = shape[1:] if planes_first else shape[:2]
+    return width, height
 
 
 def _png_size(path: Path) -> tuple[int, int]:
@@ -65,14 +73,3 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
     except Exception as error:  # a damaged header is a damaged Python literal: whatever Python's parser raises
         raise ValueError(f"{type(error).__name__}: {error}") from None
     return shape
-
-
-def _tiff_shape(path: Path) -> tuple[int, ...]:
-    tifffile = import_extra("tifffile", "raw")
-    try:
-        with tifffile.TiffFile(path) as file:
-            return tuple(int(side) for side in file.pages[0].shape)
-    except OSError:
-        raise
-    except Exception as error:  # tifffile raises many kinds on damaged files, some without a common base
-        raise ValueError(str(error)) from None

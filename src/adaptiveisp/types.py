@@ -9,13 +9,43 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
+from adaptiveisp.rawfields import BAYER_PATTERNS, checked_fields
+
+__all__ = [
+    "BAYER_PATTERNS",
+    "Annotation",
+    "Detections",
+    "Detector",
+    "DetectsWithLoss",
+    "Image",
+    "Labeller",
+    "Letterbox",
+    "LossTerms",
+    "ParamTensor",
+    "RawImage",
+    "Remark",
+    "Sample",
+    "Targets",
+    "Unprocessing",
+]
+
 Image = Float[Tensor, "batch 3 height width"]
 """RGB, linear light unless said otherwise, 0 = black level, 1 = white level, upright."""
 
 ParamTensor = Float[Tensor, "batch n_params"]
 """One row of physical parameters (units as in the module's `Param`s) per image."""
 
-BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+
+class Remark(NamedTuple):
+    """Something about a raw that may be wrong, though it can be used.
+
+    Attributes:
+        kind: a few words that are the same for all raws with this fault.
+        text: one line that names the raw and what helps.
+    """
+
+    kind: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -42,14 +72,16 @@ class Unprocessing:
     bits: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class RawImage:
     """What a camera recorded, before any processing, in the orientation of the sensor.
 
     Attributes:
         data: (height, width) mosaic, or (height, width, 3) RGB, already demosaiced; unsigned integers or float32.
         pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; None when `data` is RGB.
-        black_level: value of no light, per position of the 2x2 block row by row (all four equal for RGB).
+            It may be given in lower case.
+        black_level: value of no light, per position of the 2x2 block row by row (all four equal for RGB). One number
+            may be given for all.
         white_level: value of saturation.
         camera_gains: the camera's white balance as multipliers of (R, G, B) with G = 1, or None if unknown.
         xyz_to_camera: 3x3 colour matrix as in DNG's ColorMatrix1, row-major, or None if unknown.
@@ -59,6 +91,11 @@ class RawImage:
         unprocessing: how a synthetic raw was made, or None for a real one.
         path: the file it was read from, or None.
         camera: make and model, or None if unknown.
+        remarks: what the reader found doubtful, see `rawchecks`.
+
+    Raises:
+        RawFileError: a field makes no sense: an unknown pattern, another shape, NaN, white not above black, gains that
+            are not above 0. The message names `path`.
     """
 
     data: NDArray[Any]
@@ -74,6 +111,42 @@ class RawImage:
     unprocessing: Unprocessing | None = None
     path: Path | None = None
     camera: str | None = None
+    remarks: tuple[Remark, ...] = ()
+
+    def __init__(
+        self,
+        data: NDArray[Any],
+        pattern: str | None,
+        black_level: float | Sequence[float],
+        white_level: float,
+        camera_gains: Sequence[float] | None = None,
+        xyz_to_camera: Sequence[float] | None = None,
+        orientation: int = 1,
+        iso: float | None = None,
+        exposure_s: float | None = None,
+        noise_profile: Sequence[float] | None = None,
+        unprocessing: Unprocessing | None = None,
+        path: Path | str | None = None,
+        camera: str | None = None,
+        remarks: tuple[Remark, ...] = (),
+    ):
+        # Written out, since a raw may be given in more ways than the one in which its fields are kept.
+        given = {
+            "data": data,
+            "pattern": pattern,
+            "black_level": black_level,
+            "white_level": white_level,
+            "camera_gains": camera_gains,
+            "xyz_to_camera": xyz_to_camera,
+            "orientation": orientation,
+            "iso": iso,
+            "exposure_s": exposure_s,
+            "noise_profile": noise_profile,
+            "path": path,
+        }
+        others = {"unprocessing": unprocessing, "camera": camera, "remarks": remarks}
+        for name, value in {**checked_fields(given), **others}.items():
+            object.__setattr__(self, name, value)
 
 
 class Letterbox(NamedTuple):
@@ -111,11 +184,13 @@ class Detections:
         boxes: (n, 4) xyxy in pixels of the image they are given with.
         scores: (n,) in [0, 1].
         labels: (n,) indices into the detector's `class_names`.
+        dropped: boxes that were left out because their numbers make no sense, see `detectors.answers`.
     """
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, " n"]
     labels: Int[Tensor, " n"]
+    dropped: int = 0
 
 
 @dataclass(frozen=True)

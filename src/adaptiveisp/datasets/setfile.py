@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
 from adaptiveisp.errors import DataError
-from adaptiveisp.rawheader import BayerHeader, header_from_values
+from adaptiveisp.rawheader import BayerHeader, SetHeader, header_from_values
 from adaptiveisp.settings import changed
 from adaptiveisp.yamlfile import read_yaml
 
@@ -74,7 +74,7 @@ def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOpti
     root = path.parent / options.root
     if not os.path.isdir(root):
         raise DataError(f"{root}: no such folder; correct root in {path} (relative to that file)")
-    return SetConfig(path, layout, root, options, header_from_values(raw, path).filled_from(header))
+    return SetConfig(path, layout, root, options, SetHeader.of(header_from_values(raw, path), header))
 
 
 def _plain(keys: dict[str, Any]) -> dict[str, Any]:

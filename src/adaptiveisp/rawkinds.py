@@ -1,0 +1,44 @@
+"""The kinds of raw files by their extensions, and how files of other kinds become one of them."""
+
+from pathlib import Path
+
+CAMERA_EXTENSIONS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq", ".kdc", ".mef"}
+    | {".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
+TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
+KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
+PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
+"""Files that can only be photos."""
+PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
+
+_CONVERTERS = {
+    ".npz": ("", "numpy.load({name!r})['KEY']", "; numpy.load({name!r}).files lists the keys"),
+    ".pgm": ("opencv-python", "cv2.imread({name!r}, cv2.IMREAD_UNCHANGED)", "; then give --raw-bits"),
+    ".exr": ("OpenEXR", "OpenEXR.File({name!r}).channels()['RGB'].pixels", ""),
+    ".fits": ("astropy", "astropy.io.fits.getdata({name!r})", ""),
+    ".mat": ("scipy", "scipy.io.loadmat({name!r})['KEY']", ""),
+}
+"""Extension → package to install, code that gives the array with its values as they are, and a hint.
+
+ImageMagick and Pillow are not named for .pgm: they stretch 10 or 12 bits to 16, so that levels would be wrong.
+"""
+_SAME_AS = {".pnm": ".pgm", ".fit": ".fits"}
+CONVERTIBLE_EXTENSIONS = frozenset({*_CONVERTERS, *_SAME_AS})
+
+
+def converter(path: Path) -> str:
+    """How a file of a kind that is not read becomes one that is; "" where none is known.
+
+    >>> converter(Path("a/x.fit"))
+    "pip install astropy, then in Python numpy.save('x.npy', astropy.io.fits.getdata('x.fit'))"
+    """
+    extension = path.suffix.lower()
+    found = _CONVERTERS.get(_SAME_AS.get(extension, extension))
+    if found is None:
+        return ""
+    package, code, hint = found
+    install = f"pip install {package}, then " if package else ""
+    line = f"{install}in Python numpy.save({path.stem + '.npy'!r}, {code.format(name=path.name)})"
+    return line + hint.format(name=path.name)

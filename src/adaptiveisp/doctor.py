@@ -27,6 +27,7 @@ from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.policies import AutoExposure
 from adaptiveisp.predictor import develop_at_size
 from adaptiveisp.raw import PHOTO_EXTENSIONS
+from adaptiveisp.rawchecks import RemarkWatch
 from adaptiveisp.types import RawImage, Sample
 
 SCHEMA_VERSION = 1
@@ -204,10 +205,11 @@ def examine(
                 found.unlabelled[split] = len(dataset.unlabelled)
         else:
             found.findings += [Finding("bad label", split, text) for text in left_out(dataset).values()]
+        watch = RemarkWatch()
         known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}
         for sample in dataset.samples:
             try:
-                facts, picture = _look_at(split, dataset, sample, known, number % stride == 0)
+                facts, picture = _look_at(split, dataset, sample, known, number % stride == 0, watch)
                 hashes[_content_hash(dataset, sample)].append((split, sample.name))
             except Exception as error:  # whatever one file does to its reader, the others are looked at
                 found.findings.append(Finding("unreadable", split, skip_reason(sample.name, error)))
@@ -216,6 +218,7 @@ def examine(
                 found.tiles += [picture] if picture is not None and len(found.tiles) < SHOWN else []
             number += 1
             on_image(sample.name)
+        found.findings += [Finding(remark.kind, split, remark.text) for remark, _ in watch.remarks()]
     found.findings += _repeated(hashes)
     _look_at_classes(found, parts, class_names)
     found.fatal = found.fatal or next(filter(None, (why_refused(dataset) for _, dataset in parts)), "")
@@ -246,7 +249,7 @@ def _content_hash(dataset: Dataset, sample: Sample) -> str:
 
 
 def _look_at(
-    split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool
+    split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool, watch: RemarkWatch
 ) -> tuple[ImageFacts, Tile | None]:
     """The facts of one image, and its picture.
 
@@ -260,6 +263,7 @@ def _look_at(
         raw = None
     else:
         photo, raw = None, dataset.read(sample)
+        watch.look(raw)
         width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
         level, sensor = raw_level(raw), raw.camera or f"unknown ({path.suffix.lower()})"
     if sample.width and (width, height) != (sample.width, sample.height):

@@ -237,7 +237,7 @@ def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) ->
             return frame
         whole = frame.data.dtype.kind in "ui"
         levels = (frame.pattern, frame.black_level, frame.white_level)
-        remarks = level_remarks(frame.data, *levels, "RawImage", white_is_declared=whole)
+        remarks = level_remarks(frame.data, *levels, "RawImage", white_is_declared=whole, in_memory=True)
         return _with_remarks(frame, remarks) if remarks else frame
     if header is None:
         raise UsageError(

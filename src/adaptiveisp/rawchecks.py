@@ -92,6 +92,7 @@ def level_remarks(
     white_level: float,
     name: Path | str,
     white_is_declared: bool = True,
+    in_memory: bool = False,
 ) -> tuple[Remark, ...]:
     """What is doubtful about the levels of a raw: many sites below black, or values above white.
 
@@ -102,18 +103,20 @@ def level_remarks(
         white_level: value of saturation.
         name: the file, for the text.
         white_is_declared: False for a white level that was computed from the values.
+        in_memory: the levels are fields of a `RawImage`, no flags.
     """
     remarks = []
+    white, black_key = ("white_level", "black_level") if in_memory else ("--raw-white or --raw-bits", "--raw-black")
     extent = white_level - max(black_level)
     if white_is_declared and float(data.max()) > white_level + WHITE_MARGIN * extent:
         share = float(np.count_nonzero(data > white_level) / data.size)
         found = f"{share:.2%} of its values are above the white level {white_level:g}, up to {float(data.max()):g}"
-        remarks.append(Remark(ABOVE_WHITE, f"{name}: {found}; is --raw-white or --raw-bits larger?"))
+        remarks.append(Remark(ABOVE_WHITE, f"{name}: {found}; is {white} larger?"))
     for tile, black in zip(_tiles(data, pattern), black_level, strict=False):
         share = _share_below(tile, black, extent)
         if share > BELOW_SHARE:
             found = f"{share:.0%} of its values are below the black level {black:g} by more than the noise"
-            remedy = f"is --raw-black about {_lowest(tile):g}?"
+            remedy = f"is {black_key} about {_lowest(tile):g}?"
             remarks.append(Remark(BELOW_BLACK, f"{name}: {found}, down to {float(tile.min()):g}; {remedy}"))
             break
     return tuple(remarks)
@@ -187,7 +190,7 @@ class RemarkWatch:
 
     def remarks(self) -> list[tuple[Remark, int]]:
         """Each kind of remark with the number of raws that it concerns; the text names the first of them."""
-        found = [(Remark(kind, _and_others(texts[0], len(texts))), len(texts)) for kind, texts in self._found.items()]
+        found = [(Remark(kind, _counted(kind, texts)), len(texts)) for kind, texts in self._found.items()]
         for known in self._lows.values():
             above = [low - black for low, black in zip(known.lows, known.black, strict=True)]
             far = FAR_ABOVE_BLACK * (known.white - max(known.black))
@@ -198,6 +201,10 @@ class RemarkWatch:
                 found.append((Remark(PEDESTAL, f"{known.first}{among}: {text}"), known.count))
         return found
 
+    def news(self) -> list[tuple[Remark, int]]:
+        """The remarks that were not said at the first file already: on several files, and on the batch as a whole."""
+        return [(remark, count) for remark, count in self.remarks() if count > 1 or remark.kind == PEDESTAL]
 
-def _and_others(text: str, count: int) -> str:
-    return text if count == 1 else f"{text} (the same kind of remark on {count - 1} more)"
+
+def _counted(kind: str, texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{kind}: {len(texts)} files, the first is {texts[0]}"

@@ -16,8 +16,9 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
-    ("yamlfile",),
-    ("extras", "files", "memory", "settings", "switches", "threads", "types"),
+    ("yamlfile", "rawfields", "rawkinds"),
+    ("extras", "files", "memory", "settings", "switches", "terminal", "threads", "types"),
+    ("output_folder",),
     (
         "boxes",
         "classes",
@@ -30,8 +31,9 @@ LAYERS = (
         "rawnote",
         "weights",
     ),
-    ("letterbox", "views", "rawheader", "rawpng", "dng", "demosaic", "unprocess"),
-    ("rawlib",),
+    ("letterbox", "views", "rawheader", "rawpng", "rawguess", "dng", "demosaic", "unprocess"),
+    ("rawlib", "rawtiff", "rawchecks"),
+    ("rawarray",),
     ("raw", "develop"),
     ("framecache", "rawsize"),
     ("isp",),
@@ -50,7 +52,8 @@ LAYERS = (
     ("report",),
     ("tables",),
     ("page",),
-    ("benchmark", "doctor", "evaluate", "run", "runsetup"),
+    ("benchmark", "doctor", "evaluate", "run_outputs", "runsetup"),
+    ("run",),
     ("doctor_page",),
     ("training",),
     ("demo",),

@@ -1,6 +1,8 @@
 """Every command end to end, in process, on small data; files, exit codes and messages."""
 
+import errno
 import json
+import os
 import re
 from pathlib import Path
 
@@ -61,7 +63,11 @@ def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, caps
     each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step00-developed.png"]
     each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png"]
     assert names == sorted(
-        [*("a" + e for e in each), *("deep/b" + e for e in each), "overview.png", "params.csv", "summary.json"]
+        [
+            *("a" + e for e in each),
+            *("deep/b" + e for e in each),
+            *(".adaptiveisp", "overview.png", "params.csv", "summary.json"),
+        ]
     )
     boxes = json.loads((out / "a.boxes.json").read_text())
     assert (boxes["width"], boxes["height"], boxes["policy"]) == (64, 48, "auto-exposure")
@@ -200,8 +206,13 @@ def test_wrong_use_exits_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[st
     common = ("--detector", RED, "--size", 64)
     assert adaptiveisp("run", "a.dng", "--out", "taken", *common) == 2
     assert_one_line_error(capsys.readouterr().err, "taken: exists already", "--overwrite")
+    assert adaptiveisp("run", "a.dng", "--out", "taken", "--overwrite", *common) == 2
+    assert_one_line_error(capsys.readouterr().err, "taken: holds files, and no .adaptiveisp says")
+    (tmp_path / "taken" / ".adaptiveisp").touch()  # the remedy that the message names
     assert adaptiveisp("run", "a.dng", "--out", "taken", "--overwrite", *common) == 0
     assert (tmp_path / "taken" / "precious.txt").read_text() == "keep me"
+    assert adaptiveisp("doctor", "taken", "--out", "taken", "--overwrite") == 2
+    assert_one_line_error(capsys.readouterr().err, "taken: holds what `run` made")
     assert adaptiveisp("run", "a.dng", "--out", "a.dng", *common) == 2
     capsys.readouterr()
     assert adaptiveisp("run", "a.dng", "--out", "x", "--policy", "automatic", *common) == 2
@@ -276,15 +287,99 @@ def test_run_never_replaces_an_input(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert (tmp_path / "raws" / "a.dng").read_bytes() == before
 
 
-def test_overwrite_leaves_nothing_stale(tmp_path: Path) -> None:
+def test_overwrite_replaces_what_it_made_of_the_same_inputs_and_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "deep/c"):
+        dng(tmp_path / "in" / f"{name}.dng")
+    common = ("--out", "out", "--overwrite", "--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "in", "--save-steps", "--save-params", "--full", *common) == 0
+    out = tmp_path / "out"
+    (tmp_path / "outside").mkdir()
+    for name in ("out/mine.txt", "out/a.txt", "out/a.step.png", "outside/a.png", "outside/c.png"):
+        (tmp_path / name).write_text("keep me")
+    (out / "link").symlink_to(tmp_path / "outside")
+    # What a file in the folder lists is not believed.
+    (out / "summary.json").write_text(json.dumps({"files": ["mine.txt", "link/a.png", "../outside/c.png"]}))
+    assert adaptiveisp("run", "in/a.dng", "--policy", "camera", *common) == 0
+    names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name[0] == "a")
+    assert names == ["a.boxes.json", "a.boxes.png", "a.png", "a.step.png", "a.txt"]
+    assert json.loads((out / "summary.json").read_text())["files"] == ["a.boxes.json", "a.png", "a.boxes.png", "overview.png"]
+    assert (
+        (out / "b.step03-srgb.png").is_file()
+        and (out / "deep" / "c.full.png").is_file()
+        and not (out / "params.csv").exists()
+    )
+    assert {(out / "mine.txt").read_text(), *(p.read_text() for p in (tmp_path / "outside").iterdir())} == {"keep me"}
+    assert_one_line_error(capsys.readouterr().err, "out: 18 files of other inputs stay there, from an earlier run")
+
+
+def test_a_link_out_of_the_output_folder_is_not_written_through(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dng(tmp_path / "in" / "deep" / "a.dng")
+    dng(tmp_path / "in" / "b.dng")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "a.png").write_text("keep me")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".adaptiveisp").touch()
+    (tmp_path / "out" / "deep").symlink_to(tmp_path / "outside")
+    common = ("--out", "out", "--overwrite", "--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "in", *common) == 3
+    assert_one_line_error(capsys.readouterr().err, "a.boxes.json: a link leads out of out; remove the link")
+    assert [path.name for path in (tmp_path / "outside").iterdir()] == ["a.png"]
+    assert (tmp_path / "out" / "b.png").is_file()
+
+
+@pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_batch_that_is_stopped_leaves_whole_sets_and_a_summary(
+    failure: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk is full, or somebody interrupts, after the boxes of the second input and before its pipeline."""
     dng(tmp_path / "a.dng")
     dng(tmp_path / "b.dng")
-    common = ("--out", "out", "--overwrite", "--detector", RED, "--size", 64, "-q")
-    assert adaptiveisp("run", "a.dng", "--save-steps", "--save-params", *common) == 0
-    (tmp_path / "out" / "mine.txt").write_text("keep me")
-    assert adaptiveisp("run", "b.dng", "--policy", "camera", *common) == 0
-    names = sorted(p.name for p in (tmp_path / "out").iterdir())
-    assert names == ["b.boxes.json", "b.boxes.png", "b.png", "mine.txt", "overview.png", "summary.json"]
+    from adaptiveisp import run_outputs
+
+    real = run_outputs.save_png
+
+    def full(path: Path, picture: object) -> None:
+        if "b.boxes.png" in path.name:
+            raise failure
+        real(path, picture)
+
+    monkeypatch.setattr(run_outputs, "save_png", full)
+    code = adaptiveisp("run", "a.dng", "b.dng", "gone.dng", "--out", "out", "--detector", RED, "--size", 64, "-q")
+    assert code == (130 if isinstance(failure, KeyboardInterrupt) else 1)
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [".adaptiveisp", "a.boxes.json", "a.boxes.png", "a.pipeline.json", "a.png", "summary.json"]
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert [row["file"] for row in summary["images"]] == ["a.dng"] and summary["stopped"]
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    again = ("--out", "out", "--overwrite", "--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "a.dng", "b.dng", *again) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["stopped"] == ""
+
+
+def test_the_boxes_of_an_input_appear_last(tmp_path: Path) -> None:
+    """A kill between two renames leaves no boxes without what belongs to them."""
+    from adaptiveisp.run_outputs import ResultFiles
+
+    seen = []
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        seen.append(Path(target).name)
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch, ResultFiles(tmp_path) as files:
+        patch.setattr(os, "replace", replace)
+        files.json("a.boxes.json", {})
+        files.json("a.pipeline.json", {})
+        files.picture("a.png", np.zeros((4, 4, 3), np.uint8))
+        assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
+        files._files.close()
+    assert seen == ["a.png", "a.pipeline.json", "a.boxes.json"]
 
 
 def test_a_surprise_in_one_file_does_not_stop_the_batch(
@@ -388,7 +483,7 @@ def test_wrong_data_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     (tmp_path / "images" / "photo1.png").rename(tmp_path / "images" / f"{name}.png")
     (tmp_path / "labels.json").write_text((tmp_path / "labels.json").read_text().replace("photo1", name))
     data = ("--data", "labels.json", "--images", "images", "--light", "dark")
-    assert adaptiveisp("synth", *data, "--limit", 1, "--out", "long") == 1 and not list((tmp_path / "long").iterdir())
+    assert adaptiveisp("synth", *data, "--limit", 1, "--out", "long") == 1 and not (tmp_path / "long").exists()
     assert_one_line_error(capsys.readouterr().err, f"{name}_0.png: cannot be written (File name too long); shorten")
 
 

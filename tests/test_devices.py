@@ -173,7 +173,7 @@ def test_a_run_on_another_device(tmp_path: Path) -> None:
     how = ("--method", "sequence", "--dev", "labels.json", "--dev-every", 3, "--labels", "teacher")
     with found_by_the_command_line():
         assert adaptiveisp(*train_arguments("run", 50, ()), *how, "--set", "precision=float32") == 0
-        assert adaptiveisp("train", "--resume", "run", "-q") == 0
+        assert adaptiveisp("train", "--resume", "run", "--detector", RED, "-q") == 0
         policies = ("--policy", "run", "auto-exposure", "camera", "coco-adaptive", "greedy-oracle")
         assert adaptiveisp("eval", *data, *policies, "--detector", RED, "--out", "report", "-q") == 0
         assert adaptiveisp("run", "raws/dark", "--policy", "run", "--detector", RED, "--out", "out", "-q") == 0

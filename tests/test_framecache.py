@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,26 +25,33 @@ def frame(seed: int, shape: tuple[int, ...] = (3, 20, 30)) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).integers(0, 65536, shape).astype(np.uint16))
 
 
+def key(number: int) -> str:
+    return f"{number:040x}"
+
+
+KEY = key(255)
+
+
 def fail() -> tuple[torch.Tensor, tuple[int, int]]:
     raise AssertionError("made again")
 
 
 def test_a_frame_comes_back_from_the_file(tmp_path: Path) -> None:
     cache = FrameCache(tmp_path / "new" / "cache")
-    first = cache.get("k", lambda: (frame(1), (300, 200)))
-    again = FrameCache(tmp_path / "new" / "cache").get("k", fail)
+    first = cache.get(KEY, lambda: (frame(1), (300, 200)))
+    again = FrameCache(tmp_path / "new" / "cache").get(KEY, fail)
     for found in (first, again):
         assert torch.equal(found.pixels, frame(1)) and found.full_size == (300, 200) and found.mapped
     again.pixels[:] = 0  # what a reader does to its pixels is not written back
-    assert torch.equal(cache.get("k", fail).pixels, frame(1))
-    assert [path.name for path in (tmp_path / "new" / "cache").iterdir()] == ["k.npy"]
-    assert np.load(tmp_path / "new" / "cache" / "k.npy").shape == (3, 20, 30)
+    assert torch.equal(cache.get(KEY, fail).pixels, frame(1))
+    assert sorted(path.name for path in (tmp_path / "new" / "cache").iterdir()) == [".adaptiveisp", f"{KEY}.npy"]
+    assert np.load(tmp_path / "new" / "cache" / f"{KEY}.npy").shape == (3, 20, 30)
 
 
 @pytest.mark.parametrize("damage", ["cut", "cut trailer", "flipped", "emptied", "text", "header", "longer"])
 def test_a_damaged_frame_is_made_again(damage: str, tmp_path: Path) -> None:
-    path = tmp_path / "k.npy"
-    FrameCache(tmp_path).get("k", lambda: (frame(1), (300, 200)))
+    path = tmp_path / f"{KEY}.npy"
+    FrameCache(tmp_path).get(KEY, lambda: (frame(1), (300, 200)))
     content = bytearray(path.read_bytes())
     content[1000] ^= 1
     good = path.read_bytes()
@@ -60,8 +68,8 @@ def test_a_damaged_frame_is_made_again(damage: str, tmp_path: Path) -> None:
     )
     cache = FrameCache(tmp_path)
     assert cache.find("k") is None
-    assert torch.equal(cache.get("k", lambda: (frame(2), (30, 20))).pixels, frame(2))
-    assert cache.get("k", fail).full_size == (30, 20)
+    assert torch.equal(cache.get(KEY, lambda: (frame(2), (30, 20))).pixels, frame(2))
+    assert cache.get(KEY, fail).full_size == (30, 20)
 
 
 def test_the_key_is_the_content_what_is_known_of_it_and_the_settings(tmp_path: Path) -> None:
@@ -85,19 +93,58 @@ def test_the_key_is_the_content_what_is_known_of_it_and_the_settings(tmp_path: P
 def test_the_longest_unused_give_way(tmp_path: Path) -> None:
     one = 128 + 3 * 20 * 30 * 2 + 20  # header, pixels, trailer
     cache = FrameCache(tmp_path, limit_gb=5.2 * one / 1e9)
-    (tmp_path / ".k.npy.x.part").write_text("half")
-    os.utime(tmp_path / ".k.npy.x.part", (1, 1))
     for number in range(5):
-        cache.get(str(number), lambda number=number: (frame(number), (1, 1)))
-        os.utime(tmp_path / f"{number}.npy", (1000 + number, 1000 + number))
-    cache.get("0", fail)  # used again, so it is not the oldest any more
-    cache.get("5", lambda: (frame(5), (1, 1)))
-    assert sorted(path.stem for path in tmp_path.glob("*.npy")) == ["0", "3", "4", "5"], (
+        cache.get(key(number), lambda number=number: (frame(number), (1, 1)))
+        os.utime(tmp_path / f"{key(number)}.npy", (1000 + number, 1000 + number))
+    cache.get(key(0), fail)  # used again, so it is not the oldest any more
+    cache.get(key(5), lambda: (frame(5), (1, 1)))
+    assert sorted(int(path.stem, 16) for path in tmp_path.glob("*.npy")) == [0, 3, 4, 5], (
         "1 and 2 went: 90 % of 5.2 are 4"
     )
-    assert not list(tmp_path.glob(".*.part")), "what a killed process left"
-    too_large = cache.get("6", lambda: (frame(6, (3, 200, 300)), (1, 1)))
+    too_large = cache.get(key(6), lambda: (frame(6, (3, 200, 300)), (1, 1)))
     assert not too_large.mapped and torch.equal(too_large.pixels, frame(6, (3, 200, 300)))
+
+
+def test_nothing_but_frames_is_ever_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one = 128 + 3 * 20 * 30 * 2 + 20
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    np.save(mine / "mine.npy", np.zeros(3000))
+    with pytest.raises(UsageError, match=r"mine: holds files, and no \.adaptiveisp says .* put an empty file"):
+        FrameCache(mine)
+    (mine / ".adaptiveisp").touch()  # the remedy that the message names
+    outside = tmp_path / "outside.npy"
+    np.save(outside, np.zeros(3000))
+    (mine / f"{key(9)}.npy").symlink_to(outside)
+    (mine / ".frame.npy.adaptiveisp-part.txt").write_text("mine")
+    cache = FrameCache(mine, limit_gb=1.2 * one / 1e9)
+    for number in range(4):
+        cache.get(key(number), lambda number=number: (frame(number), (1, 1)))
+    assert (mine / "mine.npy").is_file() and (mine / ".frame.npy.adaptiveisp-part.txt").is_file()
+    assert outside.is_file() and (mine / f"{key(9)}.npy").is_symlink()
+    assert len([path for path in mine.glob("0*.npy") if not path.is_symlink()]) == 1
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, os\nfrom pathlib import Path\nfrom adaptiveisp.files import atomic_path\n"
+        f"with atomic_path(Path({str(tmp_path / 'f.npy')!r})) as part:\n"
+        "    part.write_bytes(b'half')\n    print(part.name, flush=True)\n    sys.stdin.read()\n"
+    )
+    start = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": environment}
+    with subprocess.Popen(start, **pipes) as killed, subprocess.Popen(start, **pipes) as alive:  # type: ignore[call-overload]
+        dead, live = (tmp_path / process.stdout.readline().strip() for process in (killed, alive))
+        killed.kill()
+        killed.wait()
+        assert dead.is_file() and live.is_file()
+        (tmp_path / ".adaptiveisp").touch()
+        FrameCache(tmp_path)
+        assert not dead.exists() and live.is_file()
+        alive.stdin.close()
+        assert alive.wait(60) == 0
+    assert (tmp_path / "f.npy").read_bytes() == b"half" and not live.exists()
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,9 +158,9 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv(LIMIT_VARIABLE, "0.5")
     cache = FrameCache(tmp_path / "cache")
     assert cache.limit == 500_000_000
-    (tmp_path / "cache").rmdir()
+    shutil.rmtree(tmp_path / "cache")
     (tmp_path / "cache").write_text("")  # gone while a run goes on
-    found = cache.get("k", lambda: (frame(1), (3, 2)))
+    found = cache.get(KEY, lambda: (frame(1), (3, 2)))
     assert torch.equal(found.pixels, frame(1)) and not found.mapped
 
 
@@ -148,8 +195,8 @@ from tests.test_framecache import frame
 import torch
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 cache = FrameCache(folder, limit_gb=20 * 3800 / 1e9)
-(folder / f"ready{seed}").touch()
-while not all((folder / f"ready{other}").exists() for other in (0, 1)):
+(folder.parent / f"ready{seed}").touch()
+while not all((folder.parent / f"ready{other}").exists() for other in (0, 1)):
     pass
 made = 0
 def make(number):
@@ -158,12 +205,12 @@ def make(number):
     return frame(number), (number, 7)
 for turn in range(200):
     number = (turn * 7 + seed * 11) % 30
-    found = cache.get(str(number), lambda: make(number))
+    found = cache.get(f"{number:040x}", lambda: make(number))
     assert torch.equal(found.pixels, frame(number)) and found.full_size == (number, 7), number
     if turn % 25 == 0:  # damage by another hand
-        damaged = folder / f"damaged-{seed}"  # put there whole, as by any writer: the old one may be mapped
+        damaged = folder.parent / f"damaged-{seed}"  # put there whole, as by any writer: the old one may be mapped
         damaged.write_bytes(b"half")
-        damaged.replace(folder / f"{(number + 1) % 30}.npy")
+        damaged.replace(folder / f"{(number + 1) % 30:040x}.npy")
 print(made)
 """
 
@@ -173,7 +220,7 @@ def test_two_processes_share_a_cache_that_is_too_small_for_both(tmp_path: Path) 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), str(seed)],
+            [sys.executable, "-c", WORKER, str(tmp_path / "cache"), str(seed)],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -185,5 +232,5 @@ def test_two_processes_share_a_cache_that_is_too_small_for_both(tmp_path: Path) 
     assert [worker.returncode for worker in workers] == [0, 0], answers
     made = [int(out) for out, _ in answers]
     assert sum(made) >= 30 and max(made) < 200, made
-    assert not list(tmp_path.glob(".*.part"))
-    assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 20 * 3800
+    assert not list(tmp_path.glob(".*-part"))
+    assert sum(path.stat().st_size for path in (tmp_path / "cache").glob("*.npy")) <= 20 * 3800

@@ -362,7 +362,7 @@ def test_resumed_equals_uninterrupted(
         return detect(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("adaptiveisp.teacher.detect", counted)
-    assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    assert adaptiveisp("train", "--resume", "cut", "--detector", RED, "--threads", 1, "-q") == 0
     assert len(looks) == 1  # whether there is anything to learn; all pictures were looked at before the stop
     whole, cut_ = (tmp_path / name for name in ("whole", "cut"))
     assert (whole / "metrics.jsonl").read_bytes() == (cut_ / "metrics.jsonl").read_bytes()

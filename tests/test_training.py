@@ -73,7 +73,8 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert summary["passes"] >= 100 and summary["peak_memory_mb"] > 50
     assert (tmp_path / "run" / "trajectories.png").stat().st_size > 1000
     assert summary["provenance"]["seed"] == 0
-    assert adaptiveisp("train", "--resume", "run", "--threads", 1, "-q") == 3  # what was skipped is not forgotten
+    # What was skipped is not forgotten.
+    assert adaptiveisp("train", "--resume", "run", "--detector", RED, "--threads", 1, "-q") == 3
     capsys.readouterr()
     assert adaptiveisp("train", *data, "--light", "dark", "--out", "other") == 2
     assert "leave out --light" in capsys.readouterr().err
@@ -134,7 +135,7 @@ def test_a_search_without_gradients_is_interrupted_resumed_and_its_file_is_a_pol
         interrupted.setattr(learner, "iterate", iterate)
         assert adaptiveisp(*cut) == INTERRUPTED
     assert len(metrics(tmp_path / "cut")) == 2
-    assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    assert adaptiveisp("train", "--resume", "cut", "--detector", RED, "--threads", 1, "-q") == 0
     assert metrics(tmp_path / "cut") == lines
     assert adaptiveisp("eval", *PHOTOS, "--policy", "whole", "cut/latest.json", "--out", "report", "-q") == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -156,7 +157,7 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     assert best != (tmp_path / "run" / "latest.json").read_bytes()
     config = tmp_path / "run" / "config.yaml"
     config.write_text(config.read_text().replace("budget: 24", "budget: 40"))
-    assert adaptiveisp("train", "--resume", "run", "--threads", 1) == 0
+    assert adaptiveisp("train", "--resume", "run", "--detector", RED, "--threads", 1) == 0
     assert (tmp_path / "run" / "best.json").read_bytes() == best
     assert "best AP50 on dev 50.0" in capsys.readouterr().out
 

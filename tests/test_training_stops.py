@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
-from tests.training_runs import adaptiveisp, metrics, train_arguments
+from tests.training_runs import RED, adaptiveisp, metrics, train_arguments
 
 pytestmark = pytest.mark.usefixtures("quiet_place")
 
@@ -61,7 +61,7 @@ def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path) ->
     assert subprocess.run(command, env=environment(), cwd=tmp_path).returncode == -signal.SIGKILL
     cut = tmp_path / "cut"
     assert len(metrics(cut)) == 8 and len(metrics(whole)) > 12
-    assert adaptiveisp("train", "--resume", "cut", "--threads", 1, "-q") == 0
+    assert adaptiveisp("train", "--resume", "cut", "--detector", RED, "--threads", 1, "-q") == 0
     assert metrics(cut) == metrics(whole)
     assert (cut / "latest.safetensors").read_bytes() == (whole / "latest.safetensors").read_bytes()
 
@@ -112,8 +112,8 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
         assert adaptiveisp(*train_arguments("full", 200), "--checkpoint-every", 5) == 1
     error = capsys.readouterr().err
     assert "full: cannot be written" in error and "train --resume full" in error and "Traceback" not in error
-    assert not list((tmp_path / "full").glob(".*.part"))
-    assert adaptiveisp("train", "--resume", "full", "--threads", 1, "-q") == 0
+    assert not list((tmp_path / "full").glob(".*-part"))
+    assert adaptiveisp("train", "--resume", "full", "--detector", RED, "--threads", 1, "-q") == 0
     assert metrics(tmp_path / "full") == metrics(whole)
 
 
@@ -125,7 +125,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(
     checkpoint = tmp_path / "run" / "latest.pt"
     for content in (checkpoint.read_bytes()[:1000], b"", b"text"):
         checkpoint.write_bytes(content)
-        assert adaptiveisp("train", "--resume", "run", "-q") == 1
+        assert adaptiveisp("train", "--resume", "run", "--detector", RED, "-q") == 1
         error = capsys.readouterr().err
         assert "latest.pt: is damaged" in error and "Traceback" not in error
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
@@ -145,7 +145,7 @@ def test_a_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.M
     assert settings["limit"] == 1 and Path(settings["data"]) == tmp_path / "labels.json"
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert adaptiveisp("train", "--resume", tmp_path / "run", "--threads", 1, "-q") == 0
+    assert adaptiveisp("train", "--resume", tmp_path / "run", "--detector", RED, "--threads", 1, "-q") == 0
     assert adaptiveisp("train", "--resume", tmp_path / "run", "--limit", 2) == 2
 
 
@@ -171,5 +171,5 @@ def test_a_run_goes_on_with_the_detector_it_began_with(
     assert "red" in content["provenance"]["weights_sha256"]
     content["provenance"]["weights_sha256"]["red"] = "0123456789abcdef"
     config.write_text(yaml.safe_dump(content))
-    assert adaptiveisp("train", "--resume", "run", "-q") == 1
+    assert adaptiveisp("train", "--resume", "run", "--detector", RED, "-q") == 1
     assert "run: began with weights of red that were 0123456789ab…" in capsys.readouterr().err

@@ -4,15 +4,16 @@ Nothing heavy is imported here, so that help appears at once; argparse needs no 
 """
 
 import argparse
+import contextlib
 import importlib
-import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
-from adaptiveisp.exitcodes import FAILED, INTERRUPTED, WRONG_USE
+from adaptiveisp.errors import AdaptiveISPError, UsageError, one_line
+from adaptiveisp.exitcodes import DONE, FAILED, INTERRUPTED, WRONG_USE
+from adaptiveisp.terminal import finish_output, show_log, take_any_text, terminable
 
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
 CACHE_HELP = "keep developed raws here for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
@@ -41,33 +42,43 @@ DETECTOR_HELP = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0 done, 1 failed, 2 wrong use, 3 done but inputs were skipped."""
-    parser = build_parser()
+    take_any_text()
     try:
-        options = parser.parse_args(argv)
+        with terminable():
+            return finish_output(_parse_and_run(argv), _fail)
+    except KeyboardInterrupt:
+        return _fail("interrupted", INTERRUPTED)
+
+
+def _parse_and_run(argv: Sequence[str] | None) -> int:
+    try:
+        options = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed help, version or its error
         return int(stop.code or 0)
-    if getattr(options, "verbose", False):
-        logging.basicConfig(format="%(name)s: %(message)s")
-        logger.setLevel(logging.DEBUG)
+    except BrokenPipeError:  # who asked for help or version has gone
+        return DONE
+    except OSError as error:  # there is no room for what it prints
+        return _fail(f"standard output: cannot be written ({error.strerror}); send it elsewhere", FAILED)
+    show_log(getattr(options, "verbose", False))
     try:
         module = importlib.import_module(f"adaptiveisp.{getattr(options, 'module', 'commands')}")
         command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
         return command(options)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # who reads the output has gone; the results were not all told
         return FAILED
     except UsageError as error:
         return _fail(error, WRONG_USE)
     except AdaptiveISPError as error:
         return _fail(error, FAILED)
     except OSError as error:  # such as a path that is too long, wherever it is first looked at
-        return _fail(f"{error.filename or 'input'}: {error.strerror or error}; check the path", FAILED)
-    except KeyboardInterrupt:
-        return _fail("interrupted", INTERRUPTED)
+        if error.filename is None:
+            return _fail(f"cannot read or write ({error.strerror or error}); check disk and output", FAILED)
+        return _fail(f"{error.filename}: {error.strerror or error}; check the path", FAILED)
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"adaptiveisp: {error}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # who would read it has gone
+        print(f"adaptiveisp: {one_line(str(error))}", file=sys.stderr)
     return code
 
 
@@ -108,6 +119,11 @@ class _Parser(argparse.ArgumentParser):
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Prints help, version or an error; where standard output is full that is an error too, unlike in argparse."""
+        if message:
+            (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         """Prints the error and where to look instead of the whole usage, and exits."""

@@ -4,17 +4,20 @@ Each function takes the parsed options and returns an exit code.
 """
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptiveisp.console import check_files, progress, report_skips, set_up_torch
+from adaptiveisp.console import check_files, progress, report_skips, say, set_up_torch
 from adaptiveisp.errors import UsageError
 from adaptiveisp.exitcodes import DONE
 
 if TYPE_CHECKING:
+    from adaptiveisp.datasets import Dataset
+    from adaptiveisp.output_folder import FolderClaim
     from adaptiveisp.policies import AnyPolicy
+    from adaptiveisp.predictor import AdaptiveISP
     from adaptiveisp.raw import BayerHeader
+    from adaptiveisp.types import Detector
 
 EVAL_SETTINGS = (
     "size",
@@ -60,34 +63,46 @@ def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
 
 def run(options: argparse.Namespace) -> int:
     """Runs raw files through a policy and a detector."""
-    from adaptiveisp.errors import DataError
-    from adaptiveisp.files import prepare_output_folder
-    from adaptiveisp.policies import ForcedModules
+    from adaptiveisp.output_folder import claim_folder
     from adaptiveisp.predictor import AdaptiveISP
-    from adaptiveisp.provenance import provenance
     from adaptiveisp.raw import find_raw_files
-    from adaptiveisp.run import RunOptions, check_outputs, remove_former_outputs, run_files
-    from adaptiveisp.tables import table
+    from adaptiveisp.run import check_outputs
 
     device = set_up_torch(options)
-    policy, header = _run_policy(options, device), _header(options)
+    policy = _run_policy(options, device)
     files, missing = find_raw_files(options.inputs, exclude=options.out)
     files = files[: options.limit or None]
     check_outputs(files, options.out)
     isp = AdaptiveISP(policy, options.detector, options.size, options.confidence, options.camera_white_balance, device)
-    out = prepare_output_folder(options.out, options.overwrite)
-    remove_former_outputs(out)
+    with claim_folder(options.out, "run", options.overwrite) as claim:
+        return _run_into(claim, isp, files, missing, options)
+
+
+def _run_into(
+    claim: "FolderClaim",
+    isp: "AdaptiveISP",
+    files: list[tuple[Path, Path]],
+    missing: list[tuple[str, str]],
+    options: argparse.Namespace,
+) -> int:
+    """Runs the files into a claimed folder and says what came of it; the exit code."""
+    from adaptiveisp.errors import DataError
+    from adaptiveisp.policies import ForcedModules
+    from adaptiveisp.provenance import provenance
+    from adaptiveisp.run import RunOptions, run_files
+    from adaptiveisp.run_outputs import SKIPPED_FILE, SUMMARY_FILE
+    from adaptiveisp.tables import table
+
+    out, policy = claim.folder, isp.policy
     origin = provenance(options.seed, {isp.detector.name: isp.detector.weights_sha256})
-    wanted = RunOptions(options.full, options.save_steps, options.save_params, header)
+    wanted = RunOptions(options.full, options.save_steps, options.save_params, _header(options))
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped
     code = report_skips(out, skipped, origin)
     if not summary.rows:
-        for name in ("skipped.json", "summary.json"):
+        for name in (SKIPPED_FILE, SUMMARY_FILE):
             (out / name).unlink(missing_ok=True)
-        if not any(out.iterdir()):
-            out.rmdir()
         raise DataError("no input could be used")
     if not options.quiet:
         if isinstance(policy, ForcedModules) and policy.note:
@@ -103,15 +118,9 @@ def run(options: argparse.Namespace) -> int:
 
 def evaluate_policies(options: argparse.Namespace) -> int:
     """Scores policies and detectors on labelled data."""
-    from adaptiveisp.costs import PAPER, load_costs
     from adaptiveisp.datasets import open_dataset
     from adaptiveisp.detectors import load_detector
-    from adaptiveisp.evaluate import EvaluationOptions, evaluate, not_scored, notes_on
-    from adaptiveisp.files import prepare_output_folder
-    from adaptiveisp.page import write_report
-    from adaptiveisp.provenance import provenance
-    from adaptiveisp.report import build_report
-    from adaptiveisp.tables import score_tables
+    from adaptiveisp.output_folder import claim_folder
     from adaptiveisp.zoo import load_policies
 
     device = set_up_torch(options)
@@ -120,11 +129,31 @@ def evaluate_policies(options: argparse.Namespace) -> int:
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
     detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector or ["yolov3-tiny"])]
-    costs = load_costs(options.costs) if options.costs else {}
     names = [detector.name for detector in detectors]
     if len(set(names)) < len(names):
         raise UsageError(f"two detectors have the same name ({', '.join(names)}); rename a file")
-    out = prepare_output_folder(options.out, options.overwrite)
+    with claim_folder(options.out, "eval", options.overwrite) as claim:
+        return _evaluate_into(claim.folder, dataset, policies, groups, detectors, options, device)
+
+
+def _evaluate_into(
+    out: Path,
+    dataset: "Dataset",
+    policies: "list[AnyPolicy]",
+    groups: dict[str, tuple[str, ...]],
+    detectors: "list[Detector]",
+    options: argparse.Namespace,
+    device: str,
+) -> int:
+    """Evaluates into a claimed folder and says what came of it; the exit code."""
+    from adaptiveisp.costs import PAPER, load_costs
+    from adaptiveisp.evaluate import EvaluationOptions, evaluate, not_scored, notes_on
+    from adaptiveisp.page import write_report
+    from adaptiveisp.provenance import provenance
+    from adaptiveisp.report import build_report
+    from adaptiveisp.tables import score_tables
+
+    costs = load_costs(options.costs) if options.costs else {}
     settings = EvaluationOptions(
         options.size, options.camera_white_balance, options.workers, device, costs, True, options.cache or ""
     )
@@ -144,7 +173,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")
     code = report_skips(out, found.skipped, origin)
     for line in not_scored(found):
-        print(f"adaptiveisp: {line}", file=sys.stderr)
+        say(line)
     if not options.quiet:
         print(score_tables(report))
         if found.upper_bounds:
@@ -156,7 +185,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
 def synth(options: argparse.Namespace) -> int:
     """Makes a labelled synthetic raw set."""
     from adaptiveisp.datasets.coco import load_coco
-    from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.output_folder import claim_folder
     from adaptiveisp.provenance import provenance
     from adaptiveisp.synth import SynthOptions, synthesise_set
     from adaptiveisp.tables import table
@@ -170,31 +199,28 @@ def synth(options: argparse.Namespace) -> int:
         raise UsageError(f"--light {options.light!r} names no light; choose from {', '.join(LIGHTS)}")
     wanted = SynthOptions(lights, options.draws, options.format, options.noise, options.seed, options.limit)
     photos = len(load_coco(options.data).images)
-    out = prepare_output_folder(options.out, options.overwrite)
-    origin = provenance(options.seed)
-    total = min(photos, options.limit or photos) * options.draws * len(lights)
-    with progress(options, total, "synth") as bar:
-        summary = synthesise_set(options.data, options.images, out, wanted, origin, lambda name: bar.update())
-    code = report_skips(out, summary.skipped, origin)
+    with claim_folder(options.out, "synth", options.overwrite) as claim:
+        out = claim.folder
+        origin = provenance(options.seed)
+        total = min(photos, options.limit or photos) * options.draws * len(lights)
+        with progress(options, total, "synth") as bar:
+            summary = synthesise_set(options.data, options.images, out, wanted, origin, lambda name: bar.update())
+        code = report_skips(out, summary.skipped, origin)
     if not options.quiet:
-        print(
-            table(
-                ("light", "raws", "labels"),
-                [(k, str(n), str(out / k / "labels.json")) for k, n in summary.written.items()],
-            )
-        )
+        rows = [(light, str(n), str(out / light / "labels.json")) for light, n in summary.written.items()]
+        print(table(("light", "raws", "labels"), rows))
     return code
 
 
 def demo(options: argparse.Namespace) -> int:
     """Runs the demo."""
     from adaptiveisp.demo import run_demo
-    from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.output_folder import claim_folder
     from adaptiveisp.tables import score_tables
 
     device = set_up_torch(options)
-    out = prepare_output_folder(options.out, options.overwrite)
-    with progress(options, 0, "demo") as bar:
+    with claim_folder(options.out, "demo", options.overwrite) as claim, progress(options, 0, "demo") as bar:
+        out = claim.folder
         report = run_demo(out, options.detector, options.seed, device, options.size, lambda name: bar.update())
     if not options.quiet:
         print(score_tables(report))

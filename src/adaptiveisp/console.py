@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, one_line
 from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS
 
 
@@ -52,6 +52,11 @@ def progress(options: argparse.Namespace, total: int, what: str, unit: str = "im
     )
 
 
+def say(message: object) -> None:
+    """Says something on standard error, in one printable line."""
+    print(f"adaptiveisp: {one_line(str(message))}", file=sys.stderr)
+
+
 def report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str, Any]) -> int:
     """Writes skipped.json and says on standard error what was skipped; the exit code of a command that went on.
 
@@ -68,9 +73,9 @@ def report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str
     entries = [{"input": name, "error": error} for name, error in skipped]
     write_json(out / "skipped.json", {"skipped": entries, "provenance": provenance})
     for _, error in skipped[:10]:
-        print(f"adaptiveisp: skipped: {error}", file=sys.stderr)
+        say(f"skipped: {error}")
     if len(skipped) > 10:
-        print(f"adaptiveisp: {len(skipped) - 10} more in {out / 'skipped.json'}", file=sys.stderr)
+        say(f"{len(skipped) - 10} more in {out / 'skipped.json'}")
     return DONE_WITH_SKIPS
 
 

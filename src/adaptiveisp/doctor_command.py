@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import nullcontext
 
 from adaptiveisp.classes import COCO_80
 from adaptiveisp.console import progress, set_up_torch
@@ -13,7 +14,7 @@ def doctor(options: argparse.Namespace) -> int:
     from adaptiveisp.datasets.parts import open_parts
     from adaptiveisp.doctor import examine
     from adaptiveisp.doctor_page import summary, verdict, write_findings
-    from adaptiveisp.files import prepare_output_folder
+    from adaptiveisp.output_folder import claim_folder
     from adaptiveisp.provenance import provenance
 
     device = set_up_torch(options)
@@ -25,16 +26,17 @@ def doctor(options: argparse.Namespace) -> int:
         detector = load_detector(options.detector, device)
         names, known_by = tuple(detector.class_names), detector.name
         weights = {detector.name: detector.weights_sha256}
-    out = prepare_output_folder(options.out, options.overwrite) if options.out is not None else None
+    out = options.out
+    claim = claim_folder(out, "doctor", options.overwrite) if out is not None else nullcontext()
     total = sum(len(dataset.samples) for _, dataset in parts)
-    with progress(options, total, "doctor") as bar:
+    with claim, progress(options, total, "doctor") as bar:
 
         def show(name: str) -> None:
             bar.update()
 
         found = examine(parts, names, known_by, show)
-    if out is not None:
-        write_findings(found, out, f"Data set {options.data}", provenance(options.seed, weights))
+        if out is not None:
+            write_findings(found, out, f"Data set {options.data}", provenance(options.seed, weights))
     if not options.quiet:
         print(summary(found))
         if out is not None:

@@ -1,20 +1,29 @@
-"""Files that appear whole or not at all, and the provenance that every JSON carries."""
+"""Files that appear whole or not at all; what a killed writer left behind is found and removed."""
 
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import OutputError, OutputNameError, UsageError
+from adaptiveisp.errors import OutputError, OutputNameError
+
+fcntl: Any = None
+with suppress(ImportError):  # Windows has none: files have no advisory locks there, and what a killed writer left stays
+    import fcntl
+
+PART_SUFFIX = ".adaptiveisp-part"
+"""How the temporary name of a file ends while it is written. The name begins with a dot, so that no reader takes it."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is renamed to `path`, on any failure it is removed.
+
+    The writer holds a lock on the temporary file, which ends with its process: see `remove_abandoned`.
 
     Args:
         path: final place; missing parent folders are made.
@@ -27,16 +36,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     check_length(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The temporary name must not be too long where the final one is not.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".part")
-        os.close(handle)
-        # mkstemp makes files private; outputs follow the user's umask as any other file would.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
+        handle, temporary = _locked_part(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
-    temporary = Path(name)
     try:
         yield temporary
         os.replace(temporary, path)
@@ -45,7 +47,65 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a folder that is gone or read-only by now; what the writer met matters more
+            temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _locked_part(path: Path) -> tuple[int, Path]:
+    """A new empty file beside `path`, open and locked."""
+    while True:
+        # The temporary name must not be too long where the final one is not.
+        temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{PART_SUFFIX}")
+        try:
+            handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
+        except FileExistsError:
+            continue
+        # Between these two lines another process could take the file for an abandoned one; then it is gone now.
+        if try_lock(handle) and os.fstat(handle).st_nlink:
+            return handle, temporary
+        os.close(handle)
+
+
+def try_lock(handle: int) -> bool:
+    """Takes the exclusive lock of an open file, False where another process holds it; True where there are no locks.
+
+    The system ends the lock with the process. A process that was forked keeps it too, one that was spawned does not.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def remove_abandoned(folder: Path, recursive: bool = False) -> None:
+    """Removes the temporary files of writers that are gone, such as a killed process; those in use stay.
+
+    Args:
+        folder: where to look; links are not followed.
+        recursive: also in its subfolders.
+    """
+    if fcntl is None:
+        return
+    for place, subfolders, names in os.walk(folder):
+        if not recursive:
+            subfolders.clear()
+        for name in names:
+            if not (name.startswith(".") and name.endswith(PART_SUFFIX)):
+                continue
+            path = os.path.join(place, name)
+            with suppress(OSError):  # gone already, or not ours to open
+                handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(path)
+                finally:
+                    os.close(handle)
 
 
 def check_length(path: Path) -> None:
@@ -69,13 +129,18 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes UTF-8 `text` to `path` atomically."""
-    write_bytes(path, text.encode("utf-8"))
+    """Writes UTF-8 `text` to `path` atomically; bytes of a file name that are not UTF-8 become their escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON to `path` atomically; NaN and infinity are refused (JSON has neither)."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """The text of a JSON file as `write_json` writes it."""
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
@@ -104,27 +169,6 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
 def _refuse_constant(name: str) -> Any:
     """Python's reader takes NaN and infinity, which JSON does not have and no reader of ours expects."""
     raise ValueError(f"holds {name}, which is no JSON number")
-
-
-def prepare_output_folder(folder: Path, overwrite: bool) -> Path:
-    """Makes `folder`; one that holds something is refused unless `overwrite` (files are then replaced one by one).
-
-    Raises:
-        UsageError: it exists and holds something, or is a file.
-        OutputError: it cannot be made or written.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder}: is a file; choose another --out")
-    try:
-        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-            raise UsageError(f"{folder}: exists already; choose another --out or add --overwrite")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
-    return folder
 
 
 def walk_files(folder: Path, extensions: Collection[str]) -> Iterator[Path]:

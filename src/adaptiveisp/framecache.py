@@ -8,7 +8,8 @@ that were not used for longest give way.
 
 import hashlib
 import os
-import time
+import re
+import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
-from adaptiveisp.files import atomic_path
+from adaptiveisp.files import atomic_path, remove_abandoned
+from adaptiveisp.output_folder import mark_shared_folder
 from adaptiveisp.rawheader import BayerHeader, find_header
 
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
@@ -28,8 +30,8 @@ LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
 DEFAULT_LIMIT_GB = 20.0
 KEPT_SHARE = 0.9
 """How full a folder is after frames gave way: if it were 1, each new frame would look through all again."""
-FORGOTTEN_S = 3600.0
-"""Age in seconds of a half-written file whose writer must be gone."""
+FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
+"""What a frame is called; nothing else in the folder is ever removed."""
 FORMAT = "adaptiveisp-frame-1"
 """Part of each key: a change of what `develop` or the resizing makes needs another number here."""
 _TRAILER = np.dtype([("magic", "S8"), ("width", "<u4"), ("height", "<u4"), ("checksum", "<u4")])
@@ -59,19 +61,16 @@ class FrameCache:
 
     Raises:
         OutputError: the folder cannot be made or written.
-        UsageError: the limit is no positive number.
+        UsageError: the limit is no positive number, or the folder holds files and was not made as a cache.
     """
 
     def __init__(self, folder: Path, limit_gb: float | None = None):
         self.folder = Path(folder)
         self.limit = round(1e9 * (_limit_from_environment() if limit_gb is None else limit_gb))
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            writable = os.access(self.folder, os.W_OK)
-        except OSError as error:
-            raise OutputError(f"{self.folder}: cannot be made ({error.strerror}); choose another --cache") from error
-        if not writable:
+        mark_shared_folder(self.folder, "cache", "--cache")
+        if not os.access(self.folder, os.W_OK):
             raise OutputError(f"{self.folder}: cannot be written to; choose another --cache")
+        remove_abandoned(self.folder)
         self._checked: set[str] = set()
         self._warned = False
 
@@ -159,13 +158,11 @@ class FrameCache:
         entries = []
         for entry in os.scandir(self.folder):
             try:
-                facts = entry.stat()
-                if entry.name.endswith(".part") and time.time() - facts.st_mtime > FORGOTTEN_S:
-                    os.unlink(entry.path)
-                elif entry.name.endswith(".npy"):
-                    entries.append((facts.st_mtime, facts.st_size, entry.path))
+                facts = entry.stat(follow_symlinks=False)
             except OSError:  # another process was faster
                 continue
+            if FRAME_NAME.fullmatch(entry.name) and stat.S_ISREG(facts.st_mode):
+                entries.append((facts.st_mtime, facts.st_size, entry.path))
         total = sum(size for _, size, _ in entries)
         if total <= self.limit:
             return

@@ -104,6 +104,14 @@ def available() -> bool:
     return not is_off(SWITCH) and _functions() is not None
 
 
+def description() -> str:
+    """Which kernels run: the instruction set they were compiled for, "avx2" or "base", or "none" and why."""
+    if is_off(SWITCH):
+        return f"none ({SWITCH}=0)"
+    functions = _functions()
+    return "none (not compiled)" if functions is None else str(functions["chain"].__name__).rpartition("_")[2]
+
+
 def turned_off() -> AbstractContextManager[None]:
     """Everything inside runs as if the kernels were not compiled; for comparisons, in one thread only."""
     return switched_off(SWITCH)

@@ -25,7 +25,7 @@ LIBRARIES = (
 
 
 def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:
-    """Version, commit, library versions, processor, threads, seed, weights' hashes, cost table and command.
+    """Version, commit, library versions, processor, kernels, threads, seed, weights' hashes, cost table and command.
 
     Args:
         seed: the seed of this run.
@@ -34,6 +34,8 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
     """
     import torch
 
+    from adaptiveisp.native import description
+
     return {
         "version": package_version(),
         "commit": _commit(),
@@ -41,6 +43,7 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
         "libraries": {name: version for name in LIBRARIES if (version := _installed(name))},
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
+        "kernels": description(),
         "threads": torch.get_num_threads(),
         "seed": seed,
         "weights_sha256": dict(weights or {}),

@@ -2,26 +2,26 @@
 
 import csv
 import io
-import json
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image as PilImage
 
+from adaptiveisp.classes import shown_name
 from adaptiveisp.color import to_uint8
+from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, skip_reason
+from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.files import atomic_path, write_json, write_text
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.predictor import AdaptiveISP, Result
 from adaptiveisp.raw import BayerHeader
+from adaptiveisp.rawchecks import RemarkWatch
+from adaptiveisp.run_outputs import OVERVIEW_FILE, PARAMS_FILE, SUMMARY_FILE, FormerFiles, ResultFiles, save_png
 from adaptiveisp.types import Detections, Image
 
-SUMMARY_FILE = "summary.json"
 OVERVIEW_TILES = 60
 """More pictures than this do not fit a sheet that a person looks at."""
 
@@ -51,14 +51,29 @@ class RunRow:
     modules: tuple[str, ...]
     found: str
     milliseconds: float
+    dropped_boxes: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class RunSummary:
-    """What was done, and the inputs that were skipped with the reason."""
+    """What was done, and the inputs that were skipped with the reason.
 
-    rows: list[RunRow]
-    skipped: list[tuple[str, str]]
+    Attributes:
+        rows: a line for each input that was used.
+        skipped: (input, why) of the others.
+        files: names of all files written, relative to the output folder.
+        stopped: why the batch ended before its last input; "" where it did not.
+    """
+
+    rows: list[RunRow] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+    @property
+    def dropped_boxes(self) -> int:
+        """Boxes of all images that the detector gave and that make no sense, see `detectors.answers`."""
+        return sum(row.dropped_boxes for row in self.rows)
 
 
 def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
@@ -73,46 +88,6 @@ def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
             raise UsageError(f"{path}: lies in the output folder {out}; choose another --out")
 
 
-def remove_former_outputs(out: Path) -> None:
-    """Deletes what the summary of an earlier run in `out` lists, so that nothing stale stays beside new results."""
-    summary = Path(out) / SUMMARY_FILE
-    try:
-        listed = json.loads(summary.read_text(encoding="utf-8"))["files"]
-        names = [Path(name) for name in listed]
-    except (OSError, ValueError, KeyError, TypeError):
-        return
-    for name in names:
-        if not name.is_absolute() and ".." not in name.parts:
-            (Path(out) / name).unlink(missing_ok=True)
-    summary.unlink(missing_ok=True)
-
-
-class Outputs:
-    """Writes the files of a run below one folder, atomically, and remembers their names for the summary."""
-
-    def __init__(self, folder: Path):
-        self.folder = Path(folder)
-        self.names: list[str] = []
-
-    def place(self, name: str) -> Path:
-        """The path of an output, noted down."""
-        self.names.append(name)
-        return self.folder / name
-
-    def forget(self, kept: int) -> None:
-        """Removes all but the first `kept` outputs: those of an input that failed half-way."""
-        for name in self.names[kept:]:
-            with suppress(OSError):  # it was not written yet, or its name is what failed
-                (self.folder / name).unlink()
-        del self.names[kept:]
-
-    def picture(self, name: str, picture: Any) -> None:
-        """Writes an 8-bit array or a PIL picture as PNG."""
-        image = picture if isinstance(picture, PilImage.Image) else PilImage.fromarray(picture)
-        with atomic_path(self.place(name)) as temporary:
-            image.save(temporary, format="PNG")
-
-
 def run_files(
     isp: AdaptiveISP,
     files: list[tuple[Path, Path]],
@@ -123,10 +98,13 @@ def run_files(
 ) -> RunSummary:
     """Runs every file; one that fails is reported and the batch goes on.
 
+    What an earlier run wrote for the same inputs is replaced. However the batch ends, the files of an input are all
+    there or none, and a summary says what was done.
+
     Args:
         isp: policy and detector.
         files: (input, output stem relative to `out`), see `raw.find_raw_files`.
-        out: output folder, which exists.
+        out: output folder, which exists and is claimed (`output_folder.claim_folder`).
         options: what to write.
         provenance: kept in each JSON.
         on_image: called with each file's name, for progress.
@@ -135,50 +113,108 @@ def run_files(
         OutputError: the output folder cannot be written or the disk is full.
         DetectorError: the detector's answers make no sense.
     """
-    rows: list[RunRow] = []
-    skipped: list[tuple[str, str]] = []
-    tiles: list[Tile] = []
-    params: list[tuple[str, int, str, str, float]] = []
-    outputs = Outputs(out)
-    for path, stem in files:
-        written = len(outputs.names)
+    batch = _Batch(isp, Path(out), options, provenance)
+    former = FormerFiles(batch.out, [stem for _, stem in files])
+    former.remove_batch_files()
+    if former.n_others:
+        logger.warning("%s: %d files of other inputs stay there, from an earlier run", out, former.n_others)
+    try:
+        for path, stem in files:
+            batch.add(path, stem.as_posix(), former)
+            on_image(path.name)
+    except BaseException as error:
+        batch.summary.stopped = str(error) or type(error).__name__
+        batch.finish_after_failure()
+        raise
+    batch.finish()
+    return batch.summary
+
+
+class _Batch:
+    """The results of a batch while they grow."""
+
+    def __init__(self, isp: AdaptiveISP, out: Path, options: RunOptions, provenance: dict[str, Any]):
+        self.isp, self.out, self.options, self.provenance = isp, out, options, provenance
+        self.summary = RunSummary()
+        self.watch = RemarkWatch()
+        self.tiles: list[Tile] = []
+        self.params: list[tuple[str, int, str, str, float]] = []
+
+    def add(self, path: Path, stem: str, former: FormerFiles) -> None:
+        """Runs one input and writes its files, or notes why it is skipped."""
         try:
-            result = isp(path, options.header)
-            tile = write_result(isp, result, path, outputs, stem.as_posix(), options, provenance)
+            result = self.isp(path, self.options.header)
+            with ResultFiles(self.out) as files:
+                tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance)
         except Exception as error:  # whatever one file does, the others go on
             if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
                 raise
-            outputs.forget(written)
-            skipped.append((str(path), skip_reason(str(path), error)))
-        else:
-            rows.append(_row(path, result))
-            if len(tiles) < OVERVIEW_TILES:
-                tiles.append(tile)
-            params += _parameter_rows(path, result)
-        on_image(path.name)
-    if tiles:
-        outputs.picture("overview.png", contact_sheet(tiles, columns=min(3, len(tiles))))
-    if options.save_params:
-        _write_csv(outputs.place("params.csv"), ("file", "stage", "module", "param", "value"), params)
-    images = [asdict(row) for row in rows]
-    summary = {"images": images, "n_skipped": len(skipped), "files": outputs.names, "provenance": provenance}
-    write_json(Path(out) / SUMMARY_FILE, summary)
-    return RunSummary(rows, skipped)
+            self.summary.skipped.append((str(path), skip_reason(str(path), error)))
+            self._remove_former(stem, former, ())
+            return
+        self._remove_former(stem, former, files.names)
+        self.summary.files += files.names
+        self.summary.rows.append(_row(path, result))
+        self.watch.look(result.raw)
+        self.params += _parameter_rows(path, result)
+        if len(self.tiles) < OVERVIEW_TILES:
+            self.tiles.append(tile)
+
+    def _remove_former(self, stem: str, former: FormerFiles, kept: tuple[str, ...] | list[str]) -> None:
+        try:
+            former.remove(stem, kept)
+        except OutputError as error:
+            logger.warning("%s", error)
+
+    def finish(self) -> None:
+        """Writes the files that speak of all inputs together."""
+        summary = self.summary
+        if self.tiles:
+            with atomic_path(self.out / OVERVIEW_FILE) as temporary:
+                save_png(temporary, contact_sheet(self.tiles, columns=min(3, len(self.tiles))))
+            summary.files.append(OVERVIEW_FILE)
+        if self.options.save_params:
+            _write_csv(self.out / PARAMS_FILE, ("file", "stage", "module", "param", "value"), self.params)
+            summary.files.append(PARAMS_FILE)
+        self._write_summary()
+
+    def finish_after_failure(self) -> None:
+        """Writes the summary of what was done before the batch was stopped, if that can be written."""
+        try:
+            self._write_summary()
+        except OutputError as error:
+            logger.warning("no summary: %s", error)
+
+    def _write_summary(self) -> None:
+        images = [asdict(row) for row in self.summary.rows]
+        if note := dropped_note(f"detector {self.isp.detector.name}", self.summary.dropped_boxes):
+            logger.warning("%s", note)
+        remarks = self.watch.remarks()
+        for remark, _ in self.watch.news():
+            logger.warning("%s", remark.text)
+        content = {
+            "images": images,
+            "remarks": [{"kind": remark.kind, "text": remark.text, "n_files": count} for remark, count in remarks],
+            "dropped_boxes": self.summary.dropped_boxes,
+            "n_skipped": len(self.summary.skipped),
+            "skipped": [{"input": name, "error": error} for name, error in self.summary.skipped],
+            "stopped": self.summary.stopped,
+            "files": self.summary.files,
+            "provenance": self.provenance,
+        }
+        write_json(self.out / SUMMARY_FILE, content)
 
 
 def write_result(
     isp: AdaptiveISP,
     result: Result,
     path: Path,
-    outputs: Outputs,
+    files: ResultFiles,
     stem: str,
     options: RunOptions,
     provenance: dict[str, Any],
 ) -> Tile:
-    """Writes STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
-    drawn = draw_result(result)
-    outputs.picture(f"{stem}.png", to_uint8(result.image))
-    outputs.picture(f"{stem}.boxes.png", drawn)
+    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
     height, width = result.full_size
     boxes = {
         "file": str(path),
@@ -191,21 +227,24 @@ def write_result(
         "boxes": named_boxes(result.detections, result.class_names),
         "provenance": provenance,
     }
-    write_json(outputs.place(f"{stem}.boxes.json"), boxes)
+    files.json(f"{stem}.boxes.json", boxes)  # the first one placed is the last one that appears
+    drawn = draw_result(result)
+    files.picture(f"{stem}.png", to_uint8(result.image))
+    files.picture(f"{stem}.boxes.png", drawn)
     if options.full:
-        outputs.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
+        files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
     if result.pipeline is None:
         return Tile(drawn, path.name, ["the camera's own development"])
-    result.pipeline.save(outputs.place(f"{stem}.pipeline.json"), provenance=provenance)
+    files.json(f"{stem}.pipeline.json", {**result.pipeline.to_json(), "provenance": provenance})
     if options.save_steps:
-        _save_steps(result.developed.small, result.pipeline, outputs, stem)
+        _save_steps(result.developed.small, result.pipeline, files, stem)
     return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
 
 
 def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
     """Detections for people and scripts: xyxy in pixels of the upright full frame, class name, score."""
     return [
-        {"box": [round(value, 2) for value in box], "class": class_names[label], "score": round(score, 4)}
+        {"box": [round(value, 2) for value in box], "class": shown_name(class_names[label]), "score": round(score, 4)}
         for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
     ]
 
@@ -219,9 +258,9 @@ def _row(path: Path, result: Result) -> RunRow:
     modules = tuple(module.name for module in result.pipeline.modules) if result.pipeline is not None else ("camera",)
     counts: dict[str, float] = {}
     for label, score in zip(result.detections.labels.tolist(), result.detections.scores.tolist(), strict=True):
-        counts.setdefault(result.class_names[label], score)
+        counts.setdefault(shown_name(result.class_names[label]), score)
     found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
-    return RunRow(str(path), modules, found or "nothing", result.milliseconds)
+    return RunRow(str(path), modules, found or "nothing", result.milliseconds, result.detections.dropped)
 
 
 def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:
@@ -235,11 +274,11 @@ def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str
 
 
 @torch.inference_mode()
-def _save_steps(developed: Image, pipeline: Pipeline, outputs: Outputs, stem: str) -> None:
-    """Writes the developed image as step 0, and the image after each module."""
-    outputs.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
+def _save_steps(developed: Image, pipeline: Pipeline, files: ResultFiles, stem: str) -> None:
+    """Places the developed image as step 0, and the image after each module."""
+    files.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
     for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
-        outputs.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
+        files.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from adaptiveisp.datasets import LABELS_FILE, SET_FILE
 from adaptiveisp.datasets.synthetic import SyntheticRaws
 from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, skip_reason
-from adaptiveisp.files import check_length, read_json, write_json
+from adaptiveisp.files import check_length, write_json
+from adaptiveisp.output_folder import check_inside, remove_inside
 from adaptiveisp.raw import write_png16
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.unprocess import NoiseName
@@ -61,8 +62,8 @@ def synthesise_set(
     """Writes OUT/<light>/images/…, then OUT/<light>/labels.json, and the light's name into OUT/set.json.
 
     Labels never promise a missing file, also not after an interrupt: those of an earlier run are removed before the
-    first image of their light is written, and afterwards the images that only they listed. A run that can use no photo
-    leaves everything as it was.
+    first image of their light is written, and afterwards its images of the same photos that this run did not write.
+    A run that can use no photo leaves everything as it was.
 
     Args:
         labels: COCO JSON of the photos.
@@ -81,6 +82,7 @@ def synthesise_set(
     skipped: list[tuple[str, str]] = []
     finished: list[str] = []
     started = False
+    withdrawn: set[str] = set()
     for light in options.lights:
         if (out / light / LABELS_FILE).resolve() == Path(labels).resolve():
             raise UsageError(f"{labels}: would be replaced by this run; choose another --out")
@@ -90,19 +92,19 @@ def synthesise_set(
         )
         stems = output_stems(dataset.file_names)
         entries: list[tuple[Sample, str]] = []
-        stale: set[str] | None = None
         for sample in dataset.samples:
             name = f"images/{stems[sample.image_id]}_{sample.draw}{EXTENSIONS[options.format]}"
             try:
                 raw = _read(dataset, sample)
-                if not _is_below(out / light / name, out / light / "images"):
-                    raise DataError(f"{sample.source}: its raw would not lie in {out / light / 'images'}; rename it")
+                check_inside(out / light / "images", out / light / name)
+                check_inside(out, out / light / name)
                 check_length(out / light / name)
                 if not started:
                     _write_set(out, [], provenance)
                     started = True
-                if stale is None:
-                    stale = _withdraw_labels(out / light)
+                if light not in withdrawn:
+                    _withdraw_labels(out / light)
+                    withdrawn.add(light)
                 _write(raw, out / light / name)
                 entries.append((sample, name))
             except Exception as error:  # whatever one photo does, the others go on
@@ -114,7 +116,7 @@ def synthesise_set(
             write_json(out / light / LABELS_FILE, _labels(dataset, entries, light, options, provenance))
             finished.append(light)
             _write_set(out, finished, provenance)
-            _remove_stale(out / light, stale or set(), {name for _, name in entries})
+            _remove_stale(out / light, stems.values(), [name for _, name in entries])
         written[light] = len(entries)
     if not finished:
         raise DataError(skipped[0][1] if skipped else f"{labels}: lists no images")
@@ -147,60 +149,43 @@ def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
     return stems
 
 
-def _is_below(path: Path, folder: Path) -> bool:
-    """Whether `path` lies in `folder`, links followed."""
-    return path.resolve().is_relative_to(folder.resolve())
-
-
 def _write_set(out: Path, lights: list[str], provenance: dict[str, Any]) -> None:
     """Writes which lights are finished: none while the first is being made, so that no older one is taken for it."""
     write_json(out / SET_FILE, {"version": 1, "lights": lights, "provenance": provenance})
 
 
-def _withdraw_labels(folder: Path) -> set[str]:
-    """Removes the label file of an earlier run, and returns the images it listed that `synth` made.
+def _withdraw_labels(folder: Path) -> None:
+    """Removes the label file of an earlier run, which the images to come would contradict.
 
     Raises:
         OutputError: it cannot be removed.
     """
-    path = folder / LABELS_FILE
-    try:
-        content = read_json(path, DataError, "")
-    except DataError:
-        content = None
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be replaced ({error.strerror}); choose another --out") from error
-    entries = content.get("images") if isinstance(content, dict) else None
-    found: set[str] = set()
-    for entry in entries if isinstance(entries, list) else []:
-        name = entry.get("file_name") if isinstance(entry, dict) and "photo_id" in entry else None
-        if (
-            isinstance(name, str)
-            and re.fullmatch(r"images/[^\0]+_[0-9]+\.(png|dng)", name)
-            and ".." not in name.split("/")
-        ):
-            found.add(name)
-    return found
+    remove_inside(folder.parent, folder / LABELS_FILE)
 
 
-def _remove_stale(folder: Path, listed_before: set[str], listed_now: set[str]) -> None:
-    """Removes the images that an earlier run listed and this one does not.
+def _remove_stale(folder: Path, stems: Iterable[str], written: Iterable[str]) -> None:
+    """Removes raws of other draws or of the other format that an earlier run made of the same photos.
+
+    They are found by the names that `synth` gives, never by a list in a file: that may come from anybody.
+
+    Args:
+        folder: of one light.
+        stems: of the photos, see `output_stems`.
+        written: names below `folder` that this run wrote.
 
     Raises:
         OutputError: one cannot be removed.
     """
     # Upper and lower case may be the same file.
-    kept = {name.casefold() for name in listed_now}
-    for name in sorted(listed_before):
-        path = folder / name
-        if name.casefold() in kept or not _is_below(path, folder / "images") or not os.path.isfile(path):
-            continue
-        try:
-            path.unlink()
-        except OSError as error:
-            raise OutputError(f"{path}: cannot be removed ({error.strerror}); choose another --out") from error
+    kept = {name.casefold() for name in written}
+    wanted = set(stems)
+    for parent in sorted({Path(stem).parent for stem in wanted}):
+        place = folder / "images" / parent
+        for name in sorted(entry.name for entry in os.scandir(place)) if place.is_dir() else ():
+            match = re.fullmatch(r"(.+)_[0-9]+\.(png|dng)", name)
+            full = (Path("images") / parent / name).as_posix()
+            if match and (parent / match[1]).as_posix() in wanted and full.casefold() not in kept:
+                remove_inside(folder.parent, folder / full)
 
 
 def _read(dataset: SyntheticRaws, sample: Sample) -> RawImage:

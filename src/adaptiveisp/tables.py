@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
+from adaptiveisp.errors import one_line
 from adaptiveisp.groups import Difference
 from adaptiveisp.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.scores import PolicyScore
 
 MINUS, DASH, PLUS_MINUS = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
 LOSS_DIGITS = 4
+LONGEST_CELL = 200
+"""Characters of a cell; a name from a file can be of any length."""
 
 
 def points(value: float | None, digits: int = 1, sign: bool = False) -> str:
@@ -41,7 +44,8 @@ def percent(share: float | None) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces."""
+    """Columns aligned with spaces; names from files are made printable."""
+    rows = [[one_line(cell, LONGEST_CELL) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -3,21 +3,27 @@
 import argparse
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.console import progress, report_skips, set_up_torch
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.exitcodes import INTERRUPTED
 
 if TYPE_CHECKING:
     from adaptiveisp.runsetup import TrainOptions
+    from adaptiveisp.types import Detector
 
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
     *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
 )
 """Options of `train` that its run keeps."""
+PATHS = ("data", "images", "dev", "dev_images", "cache")
+"""Options of `train` that are paths."""
+ALLOWED_WITH_RESUME = ("--detector", "--cache")
+"""Options that a run may be resumed with: code that runs and a folder that is written, which no file may decide."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
 """Options of `train` that are settings of the method."""
 
@@ -34,19 +40,20 @@ def train(options: argparse.Namespace) -> int:
         others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
         given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
         given += ["--limit"] if options.limit else []
+        given = [name for name in given if name not in ALLOWED_WITH_RESUME]
         if given or options.changes:
             named = " ".join(given or ["--set"])
             raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
         folder = options.resume
-        run = resumed_run(folder, lambda spec: load_detector(spec, device), device)
+        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "")
     else:
         wanted, settings = _train_settings(options)
-        detector = load_detector(wanted.detector, device)
+        detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
         table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
         origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
         folder = options.out
         run = new_run(folder, wanted, settings, detector, origin, options.overwrite, device)
-    with progress(options, run.options.budget, "train", unit="pass") as bar:
+    with run, progress(options, run.options.budget, "train", unit="pass") as bar:
 
         def show(metrics: dict[str, Any]) -> None:
             loss = metrics["detector_loss"]
@@ -74,6 +81,24 @@ def train(options: argparse.Namespace) -> int:
     return report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
 
 
+def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":
+    """The detector of a run that goes on. What the run's folder says is a file's word: it may not name code.
+
+    Raises:
+        UsageError: --detector is given and is not the run's.
+    """
+    from adaptiveisp.detectors import load_detector
+
+    if options.detector is not None and _absolute(options.detector) != spec:
+        raise UsageError(f"--resume goes on with the detector of the run, {spec}; leave out --detector, or give it so")
+    return load_detector(spec, device, trusted=options.detector is not None)
+
+
+def _absolute(detector: str) -> str:
+    """A detector as a run keeps it: a path made absolute, since the run may be resumed from another folder."""
+    return os.path.abspath(detector) if os.path.exists(detector) else detector
+
+
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
     from adaptiveisp.costs import load_costs
@@ -82,6 +107,9 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
     from adaptiveisp.settings import parse_changes
 
     train, settings = read_config(options.config) if options.config else ({}, {})
+    if train.pop("cache", "") and not options.cache:
+        # Frames are written and removed there: not in any folder that a file names.
+        logger.warning("%s: cache: is not taken from a file; give --cache DIR to use one", options.config)
     if options.preset or options.method:
         settings = {}  # those of the file belong to another preset
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
@@ -98,11 +126,10 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
         train["dev_images"] = train.get("images", "")
     if train.get("light") == "none":
         train["light"] = None
-    for name in ("data", "images", "dev", "dev_images", "detector", "cache"):
-        # The run may be resumed from another folder. A detector is a path, or the name of one that there is.
-        if train.get(name) and (name != "detector" or os.path.exists(train[name])):
-            train[name] = os.path.abspath(train[name])
     wanted, resolved = resolve(train, settings, str(options.config or "train"))
+    # The run may be resumed from another folder.
+    paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(wanted, name))}
+    wanted = replace(wanted, **paths, detector=_absolute(wanted.detector))
     if not (wanted.data and options.out):
         raise UsageError("train needs --data and --out, or --resume RUN")
     return wanted, resolved

@@ -16,11 +16,13 @@ RUN/
 
 import json
 import math
+import os
 import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any
@@ -32,10 +34,12 @@ from adaptiveisp import runlog
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.costs import Costs
 from adaptiveisp.datasets import Dataset
-from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError
+from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError, logger
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
-from adaptiveisp.files import atomic_path, prepare_output_folder, write_json
+from adaptiveisp.files import atomic_path, write_json
 from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
+from adaptiveisp.native import description
+from adaptiveisp.output_folder import FolderClaim, claim_folder, reclaim_folder, remove_inside
 from adaptiveisp.predictor import develop_at_size
 from adaptiveisp.runlog import RunLog
 from adaptiveisp.runsetup import (
@@ -56,6 +60,8 @@ from adaptiveisp.zoo import RUN_POLICIES
 
 LATEST, LATEST_POLICY, BEST_POLICY = "latest.pt", "latest", "best"
 SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
+KIND = "train"
+"""What marks the folder of a run, see `output_folder`."""
 DEV_SIZE = 416
 """Longer side in pixels at which dev is scored, as `eval` does."""
 MOST_UNLEARNED = 50
@@ -90,20 +96,33 @@ def new_run(
         run.learner.warm_start(options.warm_start)
     if run.teacher is None:  # one that can only be used otherwise is told before there is a folder
         run.stream[0]
-    prepare_output_folder(folder, overwrite)
-    run.remove_results()
-    write_config(folder, options, settings, provenance)
-    if options.warm_start:
-        run.checkpoint()  # the policy it came from may change or go before the next one
+    run.claim = claim_folder(folder, KIND, overwrite)
+    try:
+        run.check_names()
+        run.remove_results()
+        write_config(folder, options, settings, provenance)
+        if options.warm_start:
+            run.checkpoint()  # the policy it came from may change or go before the next one
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
-def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu") -> "Run":
+def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = "") -> "Run":
     """The run of a folder, where its last checkpoint left it; that may have been on another device.
+
+    Args:
+        folder: the run folder.
+        load_detector: gives the detector for what config.yaml says of it, which is a file's word.
+        device: where the detector is.
+        cache: folder where developed raws are kept, see `framecache`; the one that config.yaml names is not used, since
+            a file must not decide where something is written and removed.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged, or the detector's weights are others than the run began with.
+        UsageError: another process trains there.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
@@ -113,18 +132,45 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
         options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
-    content = read_yaml(folder / CONFIG, DataError, "--resume needs the folder of a run")
-    provenance = content.get("provenance") or {}
+    if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
+        logger.warning("%s: kept frames in %s; give --cache to use that again", folder, options.cache)
+    options = replace(options, cache=cache)
+    provenance = _provenance_of(folder)
     detector = load_detector(options.detector)
-    began_with = (provenance.get("weights_sha256") or {}).get(detector.name, detector.weights_sha256)
-    if began_with != detector.weights_sha256:
+    weights = provenance.get("weights_sha256")
+    began_with = weights.get(detector.name) if isinstance(weights, dict) else None
+    if began_with is not None and began_with != detector.weights_sha256:
         raise WeightsError(
-            f"{folder}: began with weights of {detector.name} that were {began_with[:12]}…, now they are "
+            f"{folder}: began with weights of {detector.name} that were {str(began_with)[:12]}…, now they are "
             f"{detector.weights_sha256[:12]}…; bring those back, or start a new run with --warm-start {folder}"
         )
+    if (kernels := provenance.get("kernels", description())) != description():
+        logger.warning(
+            "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
+        )
     run = Run(folder, options, settings, detector, provenance, device)
-    run.restore()
+    run.claim = reclaim_folder(folder, KIND)
+    try:
+        run.check_names()
+        run.restore()
+    except BaseException:
+        run.close()
+        raise
     return run
+
+
+def _provenance_of(folder: Path) -> dict[str, Any]:
+    """Where a run came from, as its config.yaml says.
+
+    Raises:
+        DataError: that is no mapping.
+    """
+    remedy = "--resume needs the folder of a run"
+    content = read_yaml(folder / CONFIG, DataError, remedy)
+    provenance = (content.get("provenance") if isinstance(content, dict) else None) or {}
+    if not isinstance(provenance, dict):
+        raise DataError(f"{folder / CONFIG}: provenance is no mapping; {remedy}")
+    return provenance
 
 
 class Run:
@@ -168,6 +214,18 @@ class Run:
         self.why_no_tensorboard = ""
         self.unreadable_dev: dict[str, str] = {}
         self.former_skipped: dict[str, str] = {}
+        self.claim: FolderClaim | None = None
+
+    def close(self) -> None:
+        """Lets other processes write into the folder."""
+        if self.claim is not None:
+            self.claim.release()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
         """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
@@ -294,8 +352,19 @@ class Run:
     def remove_results(self) -> None:
         """Removes what an earlier run left in the folder, but for its config.yaml and files that are no part of it."""
         for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
-            (self.folder / name).unlink(missing_ok=True)
+            remove_inside(self.folder, self.folder / name)
         runlog.remove(self.folder)
+
+    def check_names(self) -> None:
+        """Refuses a folder in which a link leads out what the run cuts, appends to or removes.
+
+        Raises:
+            OutputError: names the link.
+        """
+        for name in (*runlog.LOGS, runlog.TENSORBOARD):
+            path = self.folder / name
+            if path.is_symlink():
+                raise OutputError(f"{path}: is a link, and the run would write through it; put in place what it means")
 
     def restore(self) -> None:
         """Goes back to latest.pt: the learner, and the logs cut to where they were then.

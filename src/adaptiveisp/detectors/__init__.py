@@ -13,7 +13,11 @@ from typing import Any
 import torch
 
 from adaptiveisp.classes import COCO_80
-from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
+from adaptiveisp.detectors.answers import try_out
+from adaptiveisp.detectors.class_names import MOST_CLASSES, read_names
+from adaptiveisp.detectors.exports import export_remedy, newer_yolo_remedy
+from adaptiveisp.detectors.limits import MAX_STRIDE
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
 from adaptiveisp.weights import require_weights
 
@@ -30,8 +34,10 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 
 REMEDY = (
     f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
-    "Face model folder (with config.json), or my_pkg.my_file:load"
+    "Face model folder (with config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
 )
+
+_ASK = "give it on the command line too: --detector"
 
 OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
 
@@ -39,7 +45,7 @@ HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
 """A model of the Hugging Face hub, `organisation/model`, if it is no path; a revision may follow."""
 
 
-def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detector:
+def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted: bool = True) -> Detector:
     """The frozen detector that `spec` stands for.
 
     Args:
@@ -50,9 +56,11 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
             hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a
             `Detector` (it gets `device=` if it takes such an argument).
         device: where it runs.
+        trusted: whether `spec` comes from the command line or from Python code. One that comes from a file, such as a
+            recipe or a run folder, may name no code to run and no model to download.
 
     Raises:
-        UsageError: it is no file or callable, and no detector has this name.
+        UsageError: it is no file or callable, no detector has this name, or it is not trusted with what it names.
         DetectorError: it cannot be built, or lacks what the protocol `Detector` asks for.
         WeightsError: its weights are missing or do not fit.
     """
@@ -69,20 +77,23 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu") -> Detec
         detector = _from_checkpoint(Path(text))
     # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
     elif ":" in text and not os.path.exists(text):
+        if not trusted:
+            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ASK} {text}")
         detector = _from_callable(text, device)
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
     elif os.path.exists(text):
         raise DetectorError(f"{text}: is no detector; {REMEDY}")
     elif HUB_NAME.fullmatch(text) and not _has_extension(text):
-        detector = _from_hub(text)
+        detector = _from_hub(text, trusted)
     elif _looks_like_a_file(text):
-        raise DetectorError(f"{text}: no such file; {REMEDY}")
+        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or REMEDY}")
     else:
-        raise UsageError(f"{text}: no such detector; {REMEDY}")
+        raise UsageError(f"{text}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
     _check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
+    try_out(detector, text, device)
     return detector
 
 
@@ -108,11 +119,11 @@ def _from_transformers(folder: Path, name: str | None = None) -> Detector:
     return load_transformers(folder, name)
 
 
-def _from_hub(name: str) -> Detector:
+def _from_hub(name: str, trusted: bool) -> Detector:
     from adaptiveisp.detectors.transformers_folder import fetch_transformers
 
     try:
-        folder = fetch_transformers(name)
+        folder = fetch_transformers(name, download=trusted)
     except AdaptiveISPError as error:
         raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
     return _from_transformers(folder, name)
@@ -123,19 +134,13 @@ def _from_checkpoint(path: Path) -> Detector:
     from adaptiveisp.detectors.ultralytics_checkpoint import load_ultralytics
 
     if not os.path.isfile(path):
-        raise DetectorError(f"{path}: no such file; {REMEDY}")
+        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or REMEDY}")
     return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
     """The lines of a `.names` file, or COCO's 80 without one."""
-    if not os.path.isfile(path):
-        return COCO_80
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DetectorError(f"{path}: cannot be read; it must be a text file with one class name a line") from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return read_names(path) if os.path.isfile(path) else COCO_80
 
 
 def _from_callable(text: str, device: str | torch.device) -> Detector:
@@ -196,14 +201,21 @@ def _check_facts(detector: Detector, text: str) -> None:
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     facts = (
         ("name", isinstance(name, str) and name != "", "text"),
-        ("class_names", is_list and len(names) > 0 and all(isinstance(n, str) for n in names), "a list of class names"),
-        ("stride", isinstance(stride, int) and not isinstance(stride, bool) and stride >= 1, "a whole number from 1"),
+        (
+            "class_names",
+            is_list and 0 < len(names) <= MOST_CLASSES and all(isinstance(n, str) for n in names),
+            f"a list of class names, at most {MOST_CLASSES}",
+        ),
+        (
+            "stride",
+            isinstance(stride, int) and not isinstance(stride, bool) and 1 <= stride <= MAX_STRIDE,
+            f"a whole number from 1 to {MAX_STRIDE}",
+        ),
         ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
     )
     for attribute, is_right, expected in facts:
         if not is_right:
-            found = " ".join(repr(getattr(detector, attribute)).split())
-            raise DetectorError(f"{text}: its {attribute} is {found[:60]}, expected {expected}")
+            raise DetectorError(f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}")
 
 
 @contextmanager

@@ -25,21 +25,31 @@ class Pixels(NamedTuple):
     std: tuple[float, ...]
 
 
-def fetch_transformers(name: str) -> Path:
+def fetch_transformers(name: str, download: bool = True) -> Path:
     """The local folder of a model of the Hugging Face hub, fetched unless it is cached; weights as safetensors only.
 
     Args:
         name: `organisation/model` or `organisation/model@revision`.
+        download: whether it may be fetched; else it has to be cached already.
 
     Raises:
-        DetectorError: there is none of that name, or it cannot be reached.
+        DetectorError: there is none of that name, it cannot be reached, or it is not cached and may not be fetched.
         AdaptiveISPError: huggingface_hub is not installed.
     """
     hub = import_extra("huggingface_hub", EXTRA)
     repository, _, revision = name.partition("@")
     wanted = [CONFIG, PREPROCESSOR, INDEX, "model*.safetensors"]
+    options = {"revision": revision or None, "allow_patterns": wanted}
+    if not download:
+        try:
+            return Path(hub.snapshot_download(repository, local_files_only=True, **options))
+        except Exception as error:
+            raise DetectorError(
+                f"{name}: a file names this model, and it is not downloaded yet; if you want it, give it on the "
+                f"command line too: --detector {name}"
+            ) from error
     try:
-        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
+        return Path(hub.snapshot_download(repository, **options))
     # From a wrong name over a refused licence to a broken connection: dozens of kinds of several libraries.
     except Exception as error:
         raise DetectorError(

@@ -79,7 +79,7 @@ def test_an_own_detector_that_cannot_be_had_names_the_remedy(spec: str, message:
 
 
 def test_a_callable_with_a_name_that_is_too_long() -> None:
-    with pytest.raises(DetectorError, match="ModuleNotFoundError"):
+    with pytest.raises(DetectorError, match="put that folder on PYTHONPATH"):
         load_detector("x" * 5000 + ":load")
 
 

@@ -222,7 +222,7 @@ def test_names_come_from_many_places(tmp_path: Path) -> None:
     path.with_suffix(".yaml").unlink()
     with pytest.raises(DetectorError, match=r"do not say how to read them with 80 classes \(no names are known\)"):
         load(path)
-    assert load(answers(tmp_path / "coco.onnx", {"out": np.full((1, 2, 85), 30.0)})).class_names == COCO_80
+    assert load(answers(tmp_path / "coco.onnx", {"out": np.concatenate((np.full((1, 2, 4), 30.0), np.full((1, 2, 81), 0.5)), axis=2)})).class_names == COCO_80
 
 
 def test_what_a_sidecar_declares_is_part_of_the_hash(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_free_inputs_have_a_stride(tmp_path: Path) -> None:
     assert detector.stride == 8
     with pytest.raises(DetectorError, match="must be multiples of 8, not 60x64"):
         detector.detect(image(1, 60, 64))
-    assert load(tmp_path / "b.onnx", "size: [32, 96]").fixed == (32, 96)
+    assert load(tmp_path / "b.onnx", "size: [64, 96]").fixed == (64, 96)
 
 
 @pytest.mark.parametrize("batch", [1, 2, "batch"])
@@ -372,7 +372,7 @@ def test_data_beside_the_model(tmp_path: Path) -> None:
 
 SIDECARS = {
     "decode: yolov5": "decode = 'yolov5' does not fit; give yolo or",
-    "nmaes: [a, b]\ndecode: yolo": "setting 'nmaes' does not exist; there are boxes, channels, decode",
+    "nmaes: [a, b]\ndecode: yolo": "setting 'nmaes' does not exist; there are boxes, channels, coordinates, decode",
     "names: [a, b": "cannot be read as YAML",
     "names: {0: a, 2: b}": "names must be numbered from 0 without a gap",
     "names: gone.names": r"gone.names: cannot be read; it must be a text file",
@@ -386,6 +386,15 @@ SIDECARS = {
     "scale: 0": "scale must be above 0",
     "stride: -1": "stride must not be negative",
     "strides: [0]": "strides must be above 0",
+    "strides: []": "strides must have 1 to 16 numbers",
+    "size: 1000000000": "size must be at most 4096",
+    "stride: 1000000000": "stride must be at most 1024",
+    "first_label: 1000000000": "first_label must be from 0 to 30000",
+    "logits: true\ndecode: detr": "a detr has logits anyway",
+    "names: ../../etc/passwd": r"five.yaml: names: '\.\./\.\./etc/passwd' lies outside its folder; copy that file beside",
+    "names: /etc/passwd": "lies outside its folder; copy that file beside it",
+    "names: 'C:\\names.txt'": "lies outside its folder",
+    'names: "a\\0b"': "lies outside its folder",
     "input: other": "has the inputs images",
 }
 
@@ -436,7 +445,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(DetectorError, match="onnxruntime cannot load it"):
         load(tmp_path / "custom.onnx")
     grey = save(tmp_path / "grey.onnx", [node("Relu", ["images"], ["y"])], {"y": FLOAT}, {}, ("b", 1, 8, 8))
-    with pytest.raises(DetectorError, match=r"expected floats \(batch, 3, height, width\)"):
+    with pytest.raises(DetectorError, match=r"expected floats \(batch, 3, height, width\), or bytes"):
         load(grey)
 
 

@@ -213,7 +213,7 @@ def test_four_detection_layers_detect_but_have_no_loss() -> None:
     yaml = {"nc": 3, "depth_multiple": 1.0, "width_multiple": 1.0, "backbone": rows, "head": head}
     network = YoloNetwork(Description(yaml, (((8.0, 8.0),),) * 4), ("a", "b", "c"), "p6")
     assert network.strides == (8, 16, 32, 64)
-    network.to_empty(device="cpu").assign({name: torch.zeros_like(v) for name, v in network.state_dict().items()})
+    network.assign({name: torch.zeros(v.shape) for name, v in network.state_dict().items()})
     image = random_image(1, 3, 64, 64)
     assert len(network.detect(image, confidence=0.2, nms_iou=1.0)[0].labels) == 3 * (64 + 16 + 4 + 1)
     with pytest.raises(DetectorError, match="1 to 3 detection layers, not 4"):

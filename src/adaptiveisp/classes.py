@@ -4,10 +4,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from adaptiveisp.errors import DataError
+from adaptiveisp.errors import DataError, one_line
 
 MOST_NAMED = 10
 """Classes that an error names."""
+LONGEST_NAME = 100
+"""Characters of a class name. Those of known data sets stay below 50; one from a model's file can be of any length."""
 
 COCO_80: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -55,6 +57,15 @@ def canonical(name: str) -> str:
     """
     plain = re.sub(r"[\s_]+", " ", name).strip().lower()
     return ALIASES.get(plain, plain)
+
+
+def shown_name(name: str) -> str:
+    """A class name as it is printed, drawn and kept: one printable line of at most `LONGEST_NAME` characters.
+
+    >>> shown_name("traffic\\tlight"), len(shown_name("x" * 5000))
+    ('traffic light', 100)
+    """
+    return one_line(str(name), LONGEST_NAME)
 
 
 def map_classes(

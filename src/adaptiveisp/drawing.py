@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from adaptiveisp.classes import shown_name
 from adaptiveisp.types import Detections
 
 Colour = tuple[int, int, int]
@@ -196,7 +197,7 @@ def draw_found(
     """
     keep = found.scores >= confidence
     boxes = (found.boxes[keep] * (rgb.shape[1] / full_width)).cpu().numpy()
-    labels = [class_names[label] for label in found.labels[keep].tolist()]
+    labels = [shown_name(class_names[label]) for label in found.labels[keep].tolist()]
     return draw_detections(rgb, boxes, labels, found.scores[keep].cpu().numpy())
 
 

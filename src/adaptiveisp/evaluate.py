@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from adaptiveisp.classes import MOST_NAMED, ClassMap, map_classes
+from adaptiveisp.classes import MOST_NAMED, ClassMap, map_classes, shown_name
 from adaptiveisp.coco_map import ScoredImage
 from adaptiveisp.color import to_uint8
 from adaptiveisp.costs import Costs, cost_of
 from adaptiveisp.datasets import Dataset, left_out, raw_file
+from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.drawing import Tile, draw_found
-from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.framecache import open_cache
 from adaptiveisp.letterbox import frame_size, pad_to_frame
 from adaptiveisp.losses import ImageLosses, Meter, frame_targets
@@ -66,6 +67,7 @@ class Evaluation:
         skipped: inputs that could not be used by every policy, with the reason.
         no_loss: detector → why it gives no loss, where losses were asked for.
         upper_bounds: names of those that see the labels, so that they are no policies.
+        dropped_boxes: detector → boxes in all renderings that were left out because their numbers make no sense.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -75,6 +77,7 @@ class Evaluation:
     skipped: list[tuple[str, str]]
     no_loss: dict[str, str] = field(default_factory=dict)
     upper_bounds: tuple[str, ...] = ()
+    dropped_boxes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -127,7 +130,7 @@ def evaluate(
     maps = [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
     if not shared:
-        raise DataError(f"{dataset.name}: the detectors share no class of it; evaluate them one by one")
+        raise DataError(f"{dataset.name}: {_why_none_shared(dataset, detectors, maps)}")
     if not any(label.category_id in shared for sample in dataset.samples for label in sample.annotations):
         names = " and ".join(detector.name for detector in detectors)
         known = ", ".join(dataset.categories[key] for key in sorted(shared)[:MOST_NAMED])
@@ -136,6 +139,7 @@ def evaluate(
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
+    dropped = dict.fromkeys((detector.name for detector in detectors), 0)
     meter = Meter(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
@@ -151,6 +155,7 @@ def evaluate(
         else:
             for place, (policy, picture) in enumerate(zip(policies, rendered, strict=True)):
                 for detector, class_map in zip(detectors, maps, strict=True):
+                    dropped[detector.name] += found[detector.name][place].dropped
                     scored = _score(sample, found[detector.name][place], class_map)
                     _collect(collected[policy.name, detector.name], scored, picture, options.costs)
                     if detector.name in losses:
@@ -170,7 +175,21 @@ def evaluate(
     }
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
     skipped += left_out(dataset).items()
-    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds)
+    for note in _dropped_notes(dropped):
+        logger.warning("%s", note)
+    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds, dropped)
+
+
+def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequence[ClassMap]) -> str:
+    """Why there is no class that the data set and all detectors know."""
+    if not dataset.categories:
+        return "its labels name no class, so there is no object that could be scored; check its label files"
+    known = "; ".join(
+        f"{detector.name} knows {', '.join(map(shown_name, names[:MOST_NAMED]))}"
+        for detector, class_map in zip(detectors, maps, strict=True)
+        for names in [[dataset.categories[key] for key in sorted(class_map.category_to_label)]]
+    )
+    return f"no class of it is known to all detectors ({known}); evaluate them one by one"
 
 
 @torch.inference_mode()
@@ -305,6 +324,11 @@ def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tup
     return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])
 
 
+def _dropped_notes(dropped: dict[str, int]) -> list[str]:
+    """A line for each detector that gave boxes whose numbers make no sense."""
+    return [note for name, count in dropped.items() if (note := dropped_note(f"detector {name}", count))]
+
+
 def not_scored(found: Evaluation) -> list[str]:
     """A line for each detector that does not know all classes: these are not scored, with any detector."""
     return [
@@ -329,7 +353,7 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
             "finds, not what exists. Its time is that of the search."
         )
-    notes += not_scored(found)
+    notes += not_scored(found) + _dropped_notes(found.dropped_boxes)
     for name, reason in found.no_loss.items():
         notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
     if found.skipped:

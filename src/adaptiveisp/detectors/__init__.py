@@ -215,7 +215,9 @@ def _check_facts(detector: Detector, text: str) -> None:
     )
     for attribute, is_right, expected in facts:
         if not is_right:
-            raise DetectorError(f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}")
+            raise DetectorError(
+                f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
+            )
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adaptiveisp.detectors.darknet_layers import Convolution, Route, Shortcut, Yolo, build_layers, last_uses, read_cfg
+from adaptiveisp.detectors.limits import MAX_LAYER_WEIGHTS, MAX_WEIGHTS
 from adaptiveisp.detectors.yolo_detector import YoloDetector
 from adaptiveisp.detectors.yolo_loss import Decode, Head
 from adaptiveisp.errors import DetectorError, WeightsError
@@ -30,6 +31,7 @@ class Darknet(YoloDetector):
         name: str,
         decode: Decode = "darknet",
         weights_sha256: str = "",
+        most_weights: int = MAX_WEIGHTS,
     ) -> None:
         """Builds the network that `cfg` describes, with random weights.
 
@@ -39,12 +41,14 @@ class Darknet(YoloDetector):
             name: short name for tables.
             decode: how its boxes are read, see `yolo_loss.Decode`.
             weights_sha256: hash of the weights file, "" if there is none.
+            most_weights: so many the network may have.
 
         Raises:
-            DetectorError: the description is wrong, has no detection layer, or another number of classes.
+            DetectorError: the description is wrong, asks for more weights, has no detection layer, or another number of
+                classes.
         """
         super().__init__(name, class_names, decode, weights_sha256)
-        self.layers = nn.ModuleList(build_layers(read_cfg(cfg)))
+        self.layers = nn.ModuleList(build_layers(read_cfg(cfg), most_weights))
         self.detection_layers = sorted(
             (layer for layer in self.layers if isinstance(layer, Yolo)), key=lambda layer: layer.stride
         )
@@ -116,7 +120,9 @@ def load_darknet(
         content = Path(weights).read_bytes()
     except OSError as error:
         raise WeightsError(f"{weights}: cannot be read ({error.strerror}); give a Darknet .weights file") from error
-    model = Darknet(cfg, class_names, name, decode, hashlib.sha256(content).hexdigest())
+    # What the description asks for beyond the file could not be filled; the other message, of `_fill`, says what fits.
+    most = max(len(content), MAX_LAYER_WEIGHTS)
+    model = Darknet(cfg, class_names, name, decode, hashlib.sha256(content).hexdigest(), most)
     _fill(model, content, Path(weights), Path(cfg))
     return model.fold() if fold else model
 

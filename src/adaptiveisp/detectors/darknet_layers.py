@@ -13,8 +13,19 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from adaptiveisp.detectors.limits import (
+    ANCHOR_SIDES,
+    MAX_DENSITY,
+    MAX_FILE,
+    MAX_LAYER_WEIGHTS,
+    MAX_LAYERS,
+    MAX_NUMBER,
+    MAX_STRIDE,
+    MAX_WEIGHTS,
+    MAX_WINDOW,
+)
 from adaptiveisp.detectors.yolo_loss import Head
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import DetectorError, one_line, shown
 
 BATCH_NORM_EPS = 1e-6
 """Added to the variance, as OpenCV's reader of these files does; Darknet itself adds it to the standard deviation."""
@@ -26,18 +37,6 @@ ACTIVATIONS = ("linear", "leaky", "relu")
 
 VARIANTS = (("scale_x_y", 1.0), ("new_coords", 0.0))
 """Options of later detection layers with the value at which they change nothing."""
-
-MAX_NUMBER = 65536
-"""Greatest whole number an option may have. It and the limits below only keep slips of the pen from eating all memory:
-published networks stay below 10000 filters, windows of 13, strides of 2 and 64 in all, 5 million weights a layer."""
-MAX_WINDOW = 31
-"""Greatest window, padding and step of one layer in pixels."""
-MAX_STRIDE = 1024
-"""Greatest span of one pixel of a layer's output, in image pixels."""
-MAX_LAYER_WEIGHTS = 2**27
-"""Greatest number of weights of one layer; they take half a GiB."""
-ANCHOR_SIDES = (1e-3, 65536.0)
-"""Range of an anchor's sides in pixels, so that their ratios and logarithms are finite in float32."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +66,15 @@ class Section:
         try:
             return tuple(int(item) for item in text.split(",") if item.strip())
         except ValueError:
-            raise self.error(f"{key}={text}: expected whole numbers") from None
+            raise self.error(f"{key}={one_line(text, 80)}: expected whole numbers") from None
 
     def integer(self, key: str, default: int | None = None, low: int = 0, high: int = MAX_NUMBER) -> int:
         """The one whole number of an option, from `low` to `high`."""
         values = self.integers(key, None if default is None else (default,))
         if len(values) != 1 or not low <= values[0] <= high:
             raise self.error(
-                f"{key}={self.options.get(key)}: expected one whole number, at least {low} and at most {high}"
+                f"{key}={one_line(str(self.options.get(key)), 80)}: expected one whole number, at least {low} and at "
+                f"most {high}"
             )
         return values[0]
 
@@ -85,7 +85,7 @@ class Section:
         except KeyError:
             raise self.error(f"needs {key}=") from None
         except ValueError:
-            raise self.error(f"{key}={self.options[key]}: expected numbers") from None
+            raise self.error(f"{key}={one_line(self.options[key], 80)}: expected numbers") from None
 
 
 def read_cfg(path: Path) -> list[Section]:
@@ -95,10 +95,14 @@ def read_cfg(path: Path) -> list[Section]:
         DetectorError: the file cannot be read, or a line is neither `[kind]`, `key=value` nor a comment.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        with open(path, "rb") as stream:
+            content = stream.read(MAX_FILE + 1)
+        lines = content.decode("utf-8").splitlines()
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not text"
         raise DetectorError(f"{path}: cannot be read ({reason}); give a Darknet .cfg file") from error
+    if len(content) > MAX_FILE:
+        raise DetectorError(f"{path}: is larger than {MAX_FILE // 1_000_000} MB; give a Darknet .cfg file")
     sections: list[Section] = []
     for number, line in enumerate(lines, start=1):
         text = line.split("#")[0].split(";")[0].strip()
@@ -109,7 +113,7 @@ def read_cfg(path: Path) -> list[Section]:
             continue
         key, equals, value = text.partition("=")
         if not equals or not sections:
-            raise DetectorError(f"{path}:{number}: {text!r} is neither [section] nor key=value")
+            raise DetectorError(f"{path}:{number}: {shown(text)} is neither [section] nor key=value")
         sections[-1].options[key.strip()] = value.strip()
     if not sections or sections[0].kind not in ("net", "network"):
         raise DetectorError(f"{path}: must begin with [net]; give a Darknet .cfg file")
@@ -133,7 +137,7 @@ class Convolution(nn.Module):
         groups = section.integer("groups", 1, low=1)
         if in_channels % groups or filters % groups:
             raise section.error(f"groups={groups} divides neither {in_channels} channels nor filters={filters}")
-        if filters * (in_channels // groups) * size**2 > MAX_LAYER_WEIGHTS:
+        if _weights_of(section, in_channels) > MAX_LAYER_WEIGHTS:
             raise section.error(f"filters={filters}, size={size} on {in_channels} channels are too many weights")
         padding = size // 2 if section.integer("pad", 0) else section.integer("padding", 0, high=MAX_WINDOW)
         normalised = section.integer("batch_normalize", 0) != 0
@@ -180,6 +184,12 @@ class Convolution(nn.Module):
         old.weight = nn.Parameter(weight, requires_grad=False)
         old.bias = nn.Parameter(bias.to(weight.dtype), requires_grad=False)
         self.norm = None
+
+
+def _weights_of(section: Section, in_channels: int) -> int:
+    """How many weights the kernels of a `[convolutional]` section have."""
+    filters, size = section.integer("filters", low=1), section.integer("size", 1, 1, MAX_WINDOW)
+    return filters * (in_channels // section.integer("groups", 1, low=1)) * size**2
 
 
 class MaxPool(nn.Module):
@@ -259,8 +269,19 @@ class Yolo(nn.Module):
         return x.view(batch, len(self.anchors), 5 + self.classes, rows, columns).permute(0, 1, 3, 4, 2)
 
 
-def build_layers(sections: list[Section]) -> list[nn.Module]:
-    """One module per section after `[net]`."""
+def build_layers(sections: list[Section], most_weights: int = MAX_WEIGHTS) -> list[nn.Module]:
+    """One module per section after `[net]`.
+
+    Args:
+        sections: of a .cfg.
+        most_weights: so many the network may have; more could not be filled.
+
+    Raises:
+        DetectorError: names the section that is wrong, or asks for too much.
+    """
+    if len(sections) > MAX_LAYERS:
+        raise sections[0].error(f"is followed by {len(sections) - 1} layers; at most {MAX_LAYERS - 1} are supported")
+    weights = 0
     channels = sections[0].integer("channels", 3)
     if channels != 3:
         raise sections[0].error(f"channels={channels}: only RGB networks are supported")
@@ -268,9 +289,15 @@ def build_layers(sections: list[Section]) -> list[nn.Module]:
     shapes: list[Shape] = []
     for section in sections[1:]:
         before = shapes[-1] if shapes else Shape(channels, 1)
+        if section.kind == "convolutional":
+            weights += _weights_of(section, before.channels)
+            if weights > most_weights:  # before the layer takes its memory
+                raise section.error(f"brings the network to {weights} weights; at most {most_weights} fit")
         layer, shape = _build_layer(section, before, shapes)
         if shape.stride > MAX_STRIDE:
             raise section.error(f"brings the stride to {shape.stride}; at most {MAX_STRIDE} is supported")
+        if shape.channels > MAX_DENSITY * shape.stride**2:
+            raise section.error(f"has {shape.channels} channels at a stride of {shape.stride}, too much for any memory")
         layers.append(layer)
         shapes.append(shape)
     return layers
@@ -312,7 +339,8 @@ def _sources(section: Section, key: str, shapes: list[Shape]) -> tuple[int, ...]
     here = len(shapes)
     sources = tuple(number if number >= 0 else here + number for number in section.integers(key))
     if not sources or not all(0 <= number < here for number in sources):
-        raise section.error(f"{key}={section.options[key]}: must name earlier layers; this is layer {here}")
+        given = one_line(section.options[key], 80)
+        raise section.error(f"{key}={given}: must name earlier layers; this is layer {here}")
     return sources
 
 

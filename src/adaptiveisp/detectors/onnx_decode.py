@@ -1,38 +1,32 @@
-"""How the outputs of an ONNX detector become boxes and scores, by a declared decode.
+"""How the outputs of an ONNX detector become boxes and scores, by a known decode; which one: `onnx_layout`.
 
 yolo                 (b, n, 5+c)  centre x, centre y, width, height, objectness, class scores; score = product
 yolo-no-objectness   (b, 4+c, n)  the same without objectness
 yolox                (b, n, 5+c)  as yolo, but centres and sizes still in grid units: (v + cell)·stride, exp(v)·stride
 detr                 logits (b, q, c+1), the last for no object, softmax; boxes (b, q, 4) cx cy w h in 0..1
 detr-sigmoid         logits (b, q, c), sigmoid; boxes as for detr
-boxes                labels (b, n), boxes (b, n, 4) xyxy, scores (b, n), in this order where they are named; or one
-                     table (b, n, 6) of x0, y0, x1, y1, score, label. They are answers already: no suppression
+boxes                labels (b, n), boxes (b, n, 4) xyxy, scores (b, n), in this order where they are named, and perhaps
+                     how many of the n count (b) or (b, 1); or one table (b, n, 6) of x0, y0, x1, y1, score, label. They
+                     are answers already: no suppression
+boxes-scores         boxes (b, n, 4) or (b, n, 1, 4), scores (b, n, c) of all classes
 
-Source: the outputs of the public releases of YOLOv5, YOLOv8, YOLOX, DETR (Carion et al. 2020) and RT-DETR.
+Source: the outputs of the public releases of YOLOv5, YOLOv8, YOLOX, DETR (Carion et al. 2020) and RT-DETR, of
+TensorFlow's object detection API, and of the exports of YOLOv4 to ONNX.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.boxes import cxcywh_to_xyxy, nms
+from adaptiveisp.boxes import cxcywh_to_xyxy, nms, xywh_to_xyxy
 from adaptiveisp.classes import COCO_80
-from adaptiveisp.detectors.onnx_sidecar import DECODES, Decode, Facts
+from adaptiveisp.detectors.answers import choose
+from adaptiveisp.detectors.onnx_sidecar import Coordinates, Decode
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import Detections
-
-COLUMNS = 6
-"""Of a table of boxes: x0, y0, x1, y1, score, label."""
-
-FOUND_BY_SHAPE: tuple[Decode, ...] = ("yolo", "yolo-no-objectness", "detr", "detr-sigmoid", "boxes")
-"""What shapes can tell; `yolox` looks like `yolo`."""
-
-LEAST_SPAN = 0.1
-"""Centres of boxes in pixels reach further than this share of the input; else they are in another unit."""
 
 Values = Mapping[str, Tensor]
 
@@ -47,6 +41,10 @@ class Layout:
         names: class names.
         normalised: boxes are in 0..1 of the input, not in pixels.
         strides: of the grids of `yolox`.
+        coordinates: what the four numbers of a box are.
+        logits: scores are logits.
+        first_label: label of the first name.
+        is_set: each object is found once, so that nothing needs to be suppressed.
     """
 
     decode: Decode
@@ -54,6 +52,10 @@ class Layout:
     names: tuple[str, ...] = COCO_80
     normalised: bool = False
     strides: tuple[int, ...] = ()
+    coordinates: Coordinates = "cxcywh"
+    logits: bool = False
+    first_label: int = 0
+    is_set: bool = False
 
     @property
     def is_detr(self) -> bool:
@@ -69,128 +71,18 @@ class Predictions:
         boxes: xyxy in pixels of the model's input.
         scores: of each box for each class, in [0, 1].
         logits: of a DETR; None elsewhere.
+        unnamed: scores of boxes with a label that no name belongs to; None where labels are no numbers.
     """
 
     boxes: Float[Tensor, "n 4"]
     scores: Float[Tensor, "n classes"]
     logits: Float[Tensor, "n values"] | None = None
+    unnamed: Float[Tensor, " m"] | None = None
 
 
-def find_layout(facts: Facts, values: Values, height: int, width: int, model: Path) -> Layout:
-    """How the outputs are read: as declared, or as they leave no doubt about on a trial image.
-
-    Args:
-        facts: of the model.
-        values: its outputs on a random image.
-        height, width: of that image.
-        model: the .onnx file, for errors.
-
-    Raises:
-        DetectorError: nothing or more than one thing fits; the message says what to declare.
-    """
-    sidecar = facts.sidecar
-    declared = (sidecar.outputs,) if isinstance(sidecar.outputs, str) else sidecar.outputs
-    gone = [name for name in declared if name not in values]
-    if gone:
-        raise DetectorError(f"{facts.path}: output {gone[0]} does not exist; there are {', '.join(values)}")
-    chosen = {name: values[name] for name in declared or values}
-    names = facts.names or COCO_80
-    decodes = (sidecar.decode,) if sidecar.decode else FOUND_BY_SHAPE
-    found = [
-        Layout(decode, outputs, names, sidecar.boxes == "normalised", sidecar.strides)
-        for decode in decodes
-        for outputs in _readings(decode, chosen, len(names), bool(declared), bool(sidecar.decode))
-    ]
-    said = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
-    amount = f"{len(names)} classes" if facts.names else "80 classes (no names are known)"
-    if len(found) != 1 and sidecar.decode:
-        raise DetectorError(
-            f"{model}: its outputs ({said}) do not fit decode: {sidecar.decode} with {amount}; "
-            f"correct decode:, names: or outputs: in {facts.path.name}"
-        )
-    if len(found) != 1:
-        what = "can be read in several ways" if found else "do not say how to read them"
-        raise DetectorError(
-            f"{model}: its outputs ({said}) {what} with {amount}; write {facts.path.name} beside it with "
-            f"decode: ({' | '.join(DECODES)}), names: [...], and outputs: where there are several"
-        )
-    (layout,) = found
-    if layout.decode == "boxes" and not facts.names:
-        raise DetectorError(f"{model}: its class names are not known; write {facts.path.name} with names: [...]")
-    if not sidecar.boxes:
-        _check_unit(layout, values, height, width, facts, model)
-    return layout
-
-
-def _check_unit(layout: Layout, values: Values, height: int, width: int, facts: Facts, model: Path) -> None:
-    """Refuses boxes that are in no pixels although nobody said so.
-
-    Raises:
-        DetectorError: says what to declare.
-    """
-    if layout.is_detr:
-        return
-    reach = [p.boxes.abs().max() for p in decode_outputs(layout, values, height, width) if p.boxes.abs().sum() > 0]
-    if reach and float(max(reach)) < LEAST_SPAN * min(height, width):
-        raise DetectorError(
-            f"{model}: its boxes reach only to {float(max(reach)):.2g} of {width}x{height} pixels; write "
-            f"{facts.path.name} with boxes: normalised, or decode: yolox, or boxes: pixels if they are"
-        )
-
-
-def _readings(decode: Decode, values: Values, classes: int, declared: bool, sure: bool) -> Iterator[tuple[str, ...]]:
-    """The outputs by which a decode can be fed; whether they, and the decode, were named."""
-    if decode in ("yolo", "yolox", "yolo-no-objectness"):
-        columns, axis = _columns(decode, classes)
-        for name, value in values.items():
-            # Only who says the decode may have them along the other axis: 4 + c and 5 + c are easily mistaken.
-            axes = (1, 2) if sure else (axis,)
-            if value.ndim == 3 and columns in [value.shape[a] for a in axes] and value.is_floating_point():
-                yield (name,)
-    elif decode in ("detr", "detr-sigmoid"):
-        width = classes + (decode == "detr")
-        pairs = [tuple(values)] if declared and len(values) == 2 else [(a, b) for a in values for b in values if a != b]
-        for logits, boxes in pairs:
-            a, b = values[logits], values[boxes]
-            fits = a.ndim == 3 and a.shape[2] == width and b.shape == (*a.shape[:2], 4)
-            if fits and _within_one(b) and (declared or not _are_scores(a)):
-                yield logits, boxes
-    else:
-        yield from _box_readings(values, declared)
-
-
-def _columns(decode: Decode, classes: int) -> tuple[int, int]:
+def columns_of(decode: Decode, classes: int) -> tuple[int, int]:
     """How many columns a `yolo` output has, and along which axis exports lay them out."""
     return (classes + 4, 1) if decode == "yolo-no-objectness" else (classes + 5, 2)
-
-
-def _box_readings(values: Values, declared: bool) -> Iterator[tuple[str, ...]]:
-    for name, value in values.items():
-        if value.ndim == 3 and value.shape[2] == COLUMNS and (declared or _is_table(value)):
-            yield (name,)
-    triples = (
-        [tuple(values)]
-        if declared and len(values) == 3
-        else [(a, b, c) for a in values for b in values for c in values if len({a, b, c}) == 3]
-    )
-    for labels, boxes, scores in triples:
-        a, b, c = values[labels], values[boxes], values[scores]
-        whole = declared or not (a.is_floating_point() or not c.is_floating_point())
-        if b.ndim in (2, 3) and b.shape[-1] == 4 and a.shape == c.shape == b.shape[:-1] and whole:
-            yield labels, boxes, scores
-
-
-def _within_one(values: Tensor) -> bool:
-    return bool(((values >= -1e-3) & (values <= 1 + 1e-3)).all())
-
-
-def _are_scores(values: Tensor) -> bool:
-    return bool(((values >= 0) & (values <= 1)).all())
-
-
-def _is_table(value: Tensor) -> bool:
-    """Whether the last two columns may be scores and labels."""
-    return _within_one(value[..., 4]) and bool((value[..., 5] == value[..., 5].round()).all())
 
 
 def decode_outputs(layout: Layout, values: Values, height: int, width: int) -> list[Predictions]:
@@ -202,34 +94,81 @@ def decode_outputs(layout: Layout, values: Values, height: int, width: int) -> l
         height, width: of the model's input in pixels.
     """
     parts = [values[name] for name in layout.outputs]
-    first = parts[0]
-    size = first.new_tensor((width, height, width, height), dtype=torch.float32)
     if layout.decode == "boxes":
-        boxes, scores = _listed(parts, len(layout.names))
-        return [Predictions(*pair) for pair in zip(boxes * size if layout.normalised else boxes, scores, strict=True)]
+        return _listed(layout, parts, height, width)
+    if layout.decode == "boxes-scores":
+        corners = _corners(layout, without_lone_axis(parts[0]).float(), height, width)
+        scores = _probabilities(layout, parts[1].float())
+        return [Predictions(*pair) for pair in zip(corners, scores, strict=True)]
     if layout.is_detr:
-        corners = cxcywh_to_xyxy(parts[1].float() * size)
-        logits = first.float()
+        corners = _corners(layout, parts[1].float(), height, width)
+        logits = parts[0].float()
         scores = logits.softmax(-1)[..., :-1] if layout.decode == "detr" else logits.sigmoid()
         return [Predictions(*three) for three in zip(corners, scores, logits, strict=True)]
-    columns, axis = _columns(layout.decode, len(layout.names))
-    axis = axis if first.shape[axis] == columns else 3 - axis
-    rows = first.float() if axis == 2 else first.float().transpose(1, 2)
+    rows = _yolo_rows(layout, parts[0])
     boxes = _off_the_grid(rows[..., :4], layout.strides, height, width) if layout.decode == "yolox" else rows[..., :4]
-    scores = rows[..., 4:] if layout.decode == "yolo-no-objectness" else rows[..., 4:5] * rows[..., 5:]
-    corners = cxcywh_to_xyxy(boxes * size if layout.normalised else boxes)
-    return [Predictions(*pair) for pair in zip(corners, scores, strict=True)]
+    shares = _probabilities(layout, rows[..., 4:])
+    scores = shares if layout.decode == "yolo-no-objectness" else shares[..., :1] * shares[..., 1:]
+    return [Predictions(*pair) for pair in zip(_corners(layout, boxes, height, width), scores, strict=True)]
 
 
-def _listed(parts: list[Tensor], classes: int) -> tuple[Tensor, Tensor]:
-    """Boxes and scores of each class of a list of answers; a label beyond the names has no score."""
+def raw_scores(layout: Layout, values: Values) -> Tensor | None:
+    """All numbers of the outputs that stand for scores, as probabilities; None of a DETR, which has logits."""
+    parts = [values[name] for name in layout.outputs]
+    if layout.is_detr:
+        return None
+    if layout.decode == "boxes":
+        return parts[0][..., 4].float() if len(parts) == 1 else parts[2].float()
+    if layout.decode == "boxes-scores":
+        return _probabilities(layout, parts[1].float())
+    return _probabilities(layout, _yolo_rows(layout, parts[0])[..., 4:])
+
+
+def without_lone_axis(boxes: Tensor) -> Tensor:
+    """Boxes (b, n, 4) of those that also have an axis of length 1, (b, n, 1, 4)."""
+    return boxes.squeeze(2) if boxes.ndim == 4 and boxes.shape[2] == 1 else boxes
+
+
+def _yolo_rows(layout: Layout, value: Tensor) -> Tensor:
+    """The rows (b, n, columns) of a `yolo` output, however it is laid out."""
+    columns, axis = columns_of(layout.decode, len(layout.names))
+    axis = axis if value.shape[axis] == columns else 3 - axis
+    return value.float() if axis == 2 else value.float().transpose(1, 2)
+
+
+def _probabilities(layout: Layout, scores: Tensor) -> Tensor:
+    return scores.sigmoid() if layout.logits else scores
+
+
+def _corners(layout: Layout, boxes: Tensor, height: int, width: int) -> Tensor:
+    """Boxes xyxy in pixels of those that the model gives."""
+    if layout.coordinates == "yxyx":
+        boxes = boxes[..., [1, 0, 3, 2]]
+    if layout.normalised or layout.is_detr:
+        boxes = boxes * boxes.new_tensor((width, height, width, height))
+    if layout.coordinates == "cxcywh":
+        return cxcywh_to_xyxy(boxes)
+    return xywh_to_xyxy(boxes) if layout.coordinates == "xywh" else boxes
+
+
+def _listed(layout: Layout, parts: list[Tensor], height: int, width: int) -> list[Predictions]:
+    """Boxes and scores of each class of a list of answers; those without a name are kept apart."""
     if len(parts) == 1:
         boxes, score, label = parts[0][..., :4].float(), parts[0][..., 4].float(), parts[0][..., 5]
     else:
-        batched = [part[None] if parts[1].ndim == 2 else part for part in parts]
-        label, boxes, score = batched[0], batched[1].float(), batched[2].float()
-    one_hot = label.detach().round().long()[..., None] == torch.arange(classes, device=label.device)
-    return boxes, score[..., None] * one_hot
+        label, boxes, score = (part[None] if parts[1].ndim == 2 else part for part in parts[:3])
+        boxes, score = boxes.float(), score.float()
+    labels = label.detach().round().long()
+    if len(parts) == 4:  # the rows from there on are filling
+        place = torch.arange(score.shape[1], device=score.device)
+        score = torch.where(place < parts[3].reshape(-1, 1).to(score.device), score, torch.zeros_like(score))
+    score = torch.where(labels < 0, torch.zeros_like(score), score)  # filling, too, is marked by the label -1
+    labels = labels - layout.first_label
+    classes = len(layout.names)
+    scores = score[..., None] * (labels[..., None] == torch.arange(classes, device=labels.device))
+    unnamed = ((labels < 0) | (labels >= classes)) & ((score > 0) | score.isnan())
+    corners = _corners(layout, boxes, height, width)
+    return [Predictions(corners[i], scores[i], None, score[i][unnamed[i]]) for i in range(len(scores))]
 
 
 def _off_the_grid(rows: Tensor, strides: tuple[int, ...], height: int, width: int) -> Tensor:
@@ -246,26 +185,36 @@ def _off_the_grid(rows: Tensor, strides: tuple[int, ...], height: int, width: in
     return torch.cat(((rows[..., :2] + cell) * size, rows[..., 2:].exp() * size), dim=-1)
 
 
-def best(found: Predictions, decode: Decode, confidence: float, nms_iou: float, max_detections: int) -> Detections:
+def best(
+    found: Predictions,
+    layout: Layout,
+    confidence: float,
+    nms_iou: float,
+    max_detections: int,
+    height: int,
+    width: int,
+) -> Detections:
     """The detections of one image, in pixels of the model's input.
 
-    A `detr` gives one class a query (Carion et al. 2020), `detr-sigmoid` the best pairs of query and class; both and
-    `boxes` need no suppression.
+    A `detr` gives one class a query (Carion et al. 2020), `detr-sigmoid` the best pairs of query and class; what finds
+    a set of objects, and `boxes`, need no suppression.
 
     Args:
         found: what the model says.
-        decode: its decode.
+        layout: how it is read.
         confidence: scores at or below this are dropped.
-        nms_iou: greatest overlap of two boxes of one class, for the `yolo` kinds.
+        nms_iou: greatest overlap of two boxes of one class, where there is suppression.
         max_detections: at most so many.
+        height, width: of the model's input in pixels.
     """
     scores = found.scores
-    if decode == "detr" and len(scores):
-        scores = torch.where(scores == scores.amax(1, keepdim=True), scores, torch.zeros_like(scores))
-    place, label = (scores > confidence).nonzero(as_tuple=True)
-    score = scores[place, label]
-    if decode in ("detr", "detr-sigmoid", "boxes"):
+    if layout.decode == "detr" and len(scores):
+        scores = torch.where(scores < scores.amax(1, keepdim=True), torch.zeros_like(scores), scores)
+    place, label, score, dropped = choose(found.boxes, scores, confidence, height, width)
+    if found.unnamed is not None:
+        dropped += int((~(found.unnamed <= confidence)).sum())
+    if layout.is_set:
         kept = torch.argsort(score, descending=True, stable=True)[:max_detections]
     else:
         kept = nms(found.boxes[place], score, label, nms_iou, max_detections)
-    return Detections(found.boxes[place[kept]], score[kept], label[kept])
+    return Detections(found.boxes[place[kept]], score[kept], label[kept], dropped)

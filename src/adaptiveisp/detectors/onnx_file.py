@@ -6,6 +6,7 @@ How the outputs are read: `onnx_decode`; what a sidecar can say: `onnx_sidecar`;
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes
 from adaptiveisp.detectors.checks import check_image, check_labels
-from adaptiveisp.detectors.onnx_decode import Layout, Predictions, best, decode_outputs, find_layout
+from adaptiveisp.detectors.onnx_decode import Layout, Predictions, best, decode_outputs
 from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph, Values, verified
-from adaptiveisp.detectors.onnx_session import Session, read_model, reason_of
+from adaptiveisp.detectors.onnx_layout import find_layout
+from adaptiveisp.detectors.onnx_session import CODE_VALUES, Session, read_model, reason_of
 from adaptiveisp.detectors.onnx_sidecar import Facts, read_facts, with_sidecar
 from adaptiveisp.detectors.set_loss import decoded_loss, detr_loss
 from adaptiveisp.errors import DetectorError, logger
@@ -123,11 +125,9 @@ class OnnxDetector(nn.Module):
         height, width = image.shape[2:]
         results = []
         for predictions in found:
-            kept = best(predictions, self.layout.decode, confidence, nms_iou, max_detections)
+            kept = best(predictions, self.layout, confidence, nms_iou, max_detections, place.height, place.width)
             scale, offset = _mapping(place, kept.boxes)
-            results.append(
-                Detections(clip_boxes((kept.boxes - offset) / scale, height, width), kept.scores, kept.labels)
-            )
+            results.append(replace(kept, boxes=clip_boxes((kept.boxes - offset) / scale, height, width)))
         return results
 
     def _predictions(self, image: Image, by_graph: bool) -> tuple[list[Predictions], Place]:
@@ -151,7 +151,8 @@ class OnnxDetector(nn.Module):
         feeds = self.session.feeds(given)
         try:
             if by_graph and self.graph is not None:
-                found: Values = self.graph({**feeds, self.session.image: given})
+                # Bytes have no gradient, so the graph is given the code values as they are.
+                found: Values = self.graph({**feeds, self.session.image: self.session.laid_out(given)})
                 return found
             return self.session(feeds)
         except DetectorError as error:
@@ -184,7 +185,8 @@ class OnnxDetector(nn.Module):
         sidecar = self.facts.sidecar
         if sidecar.channels == "bgr":
             image = image.flip(1)
-        image = image * sidecar.scale if sidecar.scale != 1 else image
+        scale = CODE_VALUES if self.session.takes_bytes else sidecar.scale
+        image = image * scale if scale != 1 else image
         if sidecar.mean:
             image = image - image.new_tensor(sidecar.mean)[:, None, None]
         if sidecar.std:
@@ -210,7 +212,12 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     model, digest = read_model(path)
     facts = read_facts(path, {entry.key: entry.value for entry in model.metadata_props})
     digest = with_sidecar(digest, facts)
-    session = Session(path, model, torch.device(device), facts.sidecar.input)
+    session = Session(path, model, torch.device(device), facts.sidecar.input, facts.sidecar.layout)
+    if session.takes_bytes and (facts.sidecar.mean or facts.sidecar.std or facts.sidecar.scale not in (1, CODE_VALUES)):
+        raise DetectorError(
+            f"{path}: its input is of bytes, 0 to 255, which nothing is done to; leave out scale:, mean: and std: in "
+            f"{facts.path.name}"
+        )
     if bool(session.height) != bool(session.width) and facts.size is None:
         raise DetectorError(f"{path}: only one side of its input is fixed; declare size: in {facts.path.name}")
     detector = OnnxDetector(path, session, facts, Layout("yolo", ()), digest)
@@ -220,7 +227,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     alone = detector.run(given[:1].repeat(max(1, session.batch), 1, 1, 1), by_graph=False)
     detector.layout = find_layout(facts, alone, height, width, path)
     detector.class_names = detector.layout.names
-    if detector.layout.is_detr and not (facts.sidecar.mean and facts.sidecar.std):
+    if detector.layout.is_detr and not session.takes_bytes and not (facts.sidecar.mean and facts.sidecar.std):
         raise DetectorError(
             f"{path}: what a DETR expects of its input cannot be seen; write {facts.path.name} beside it with mean: "
             "[0.485, 0.456, 0.406] and std: [0.229, 0.224, 0.225], or mean: [0, 0, 0] and std: [1, 1, 1]"

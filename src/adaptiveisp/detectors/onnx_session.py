@@ -12,11 +12,17 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.detectors.onnx_graph import Values
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.detectors.onnx_sidecar import MAX_SIDE
+from adaptiveisp.errors import DetectorError, shown
 from adaptiveisp.extras import import_extra
 from adaptiveisp.types import Image
 
-FLOATS = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16}
+DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+"""Types of an image input; bytes are code values, 0 to 255."""
+CODE_VALUES = 255
+MOST_IMAGES = 256
+"""Largest fixed batch of a model: a smaller batch is filled up to it."""
+CHANNELS = 3
 EXTERNAL = 1
 """Where a tensor's data lies in another file (`TensorProto.EXTERNAL`)."""
 
@@ -28,10 +34,13 @@ class Session:
         path: the file, for errors.
         model: the `onnx.ModelProto` with all its data.
         device: where it is to run; a device that onnxruntime has no provider for falls back to the CPU.
+        image: name of the image input; "" finds it.
+        layout: order of its axes, `nchw` or `nhwc`; "" finds it from its shape.
 
     Attributes:
         image: name of the image input.
         others: names of inputs that get the size of the input (width, height) for each image.
+        channels_last: its input is (batch, height, width, 3).
         batch: images that it takes at once; 0 takes any number.
         height, width: of its input in pixels; 0 if free.
         dtype: of its input.
@@ -41,7 +50,7 @@ class Session:
         DetectorError: onnxruntime cannot run it, or its input is no batch of RGB images.
     """
 
-    def __init__(self, path: Path, model: Any, device: torch.device, image: str):
+    def __init__(self, path: Path, model: Any, device: torch.device, image: str, layout: str = ""):
         runtime = import_extra("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
@@ -66,19 +75,46 @@ class Session:
                 "whole-number ones of shape (batch, 2) for its width and height"
             )
         (self.image,), self.others = pictures, sizes
-        entry = inputs[self.image]
-        batch, channels, height, width = (side if isinstance(side, int) and side > 0 else 0 for side in entry.shape)
-        if channels not in (0, 3) or entry.type not in FLOATS:
-            raise DetectorError(
-                f"{path}: its input is {entry.type} {entry.shape}; expected floats (batch, 3, height, width)"
-            )
-        self.batch, self.height, self.width, self.dtype = batch, height, width, FLOATS[entry.type]
         self.outputs = [entry.name for entry in self.session.get_outputs()]
+        self._take_input(path, inputs[self.image], layout)
+
+    def _take_input(self, path: Path, entry: Any, layout: str) -> None:
+        """Takes the facts of the image input.
+
+        Raises:
+            DetectorError: it is no batch of RGB images, or of a size that no detector has.
+        """
+        sides = [side if isinstance(side, int) and side > 0 else 0 for side in entry.shape]
+        # Three channels at the end, and not in their usual place: there is no doubt. Where all is free, a sidecar says.
+        self.channels_last = layout == "nhwc" or (not layout and sides[3] == CHANNELS and sides[1] != CHANNELS)
+        batch, *others = sides
+        height, width, channels = others if self.channels_last else (others[1], others[2], others[0])
+        if channels not in (0, CHANNELS) or entry.type not in DTYPES:
+            raise DetectorError(
+                f"{path}: its input is {entry.type} {entry.shape}; expected floats (batch, 3, height, width), or "
+                "bytes, or channels last"
+            )
+        if max(height, width) > MAX_SIDE or batch > MOST_IMAGES:
+            raise DetectorError(
+                f"{path}: its input is {entry.shape}; at most {MAX_SIDE} pixels and {MOST_IMAGES} images are "
+                "supported; export it for a smaller size"
+            )
+        self.batch, self.height, self.width, self.dtype = batch, height, width, DTYPES[entry.type]
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether its input is of code values, 0 to 255."""
+        return self.dtype == torch.uint8
+
+    def laid_out(self, image: Image) -> Tensor:
+        """A batch of images with its axes in the order of the input."""
+        return image.permute(0, 2, 3, 1) if self.channels_last else image
 
     def feeds(self, image: Image) -> dict[str, Tensor]:
         """All inputs for a batch of images."""
         size = torch.tensor([[image.shape[3], image.shape[2]]] * len(image), device=image.device)
-        return {self.image: image.to(self.dtype), **dict.fromkeys(self.others, size)}
+        given = self.laid_out(image.round().clamp(0, CODE_VALUES) if self.takes_bytes else image)
+        return {self.image: given.to(self.dtype), **dict.fromkeys(self.others, size)}
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> Values:
         """The outputs by name, floats in single precision, on the device of the inputs."""
@@ -110,13 +146,18 @@ def read_model(path: Path) -> tuple[Any, str]:
     folders = (path.parent.resolve(), path.resolve().parent)
     tensors = [*_tensors(model.graph), *(t for function in model.functions for t in _node_tensors(function.node))]
     for location in sorted({location for proto in tensors for location in _external(proto)}):
-        file = (path.parent / location).resolve()
-        if Path(location).is_absolute() or not any(file.is_relative_to(folder) for folder in folders):
-            raise DetectorError(f"{path}: wants data from {location!r}, outside its own folder; export it again")
         try:
+            file = (path.parent / location).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, or links in a circle
+            raise DetectorError(f"{path}: its data file {shown(location)} cannot be read; export it again") from error
+        if Path(location).is_absolute() or not any(file.is_relative_to(folder) for folder in folders):
+            raise DetectorError(f"{path}: wants data from {shown(location)}, outside its own folder; export it again")
+        try:
+            if not file.is_file():  # a pipe would be waited for
+                raise OSError
             digest.update(file.read_bytes())
-        except OSError as error:
-            raise DetectorError(f"{path}: its data file {location!r} cannot be read; put it there") from error
+        except (OSError, ValueError) as error:
+            raise DetectorError(f"{path}: its data file {shown(location)} cannot be read; put it there") from error
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
     except Exception as error:  # offsets beyond the file's end, and onnx's own checks

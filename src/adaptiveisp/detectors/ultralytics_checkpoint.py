@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from adaptiveisp.detectors.darknet_layers import LEAKY_SLOPE, MAX_STRIDE
+from adaptiveisp.detectors.class_names import tidy_names
+from adaptiveisp.detectors.darknet_layers import LEAKY_SLOPE
+from adaptiveisp.detectors.exports import export_remedy
+from adaptiveisp.detectors.limits import MAX_STRIDE
 from adaptiveisp.detectors.restricted_pickle import Record, StoredTensor, shown
 from adaptiveisp.detectors.torch_file import TorchFile, is_torch_file, open_torch_file
 from adaptiveisp.detectors.yolo_layers import BottleneckCSP, Conv
@@ -19,6 +22,9 @@ from adaptiveisp.errors import DetectorError, WeightsError
 from adaptiveisp.weights import sha256_of
 
 REMEDY = "give a .pt that train.py of the YOLOv3 or YOLOv5 repository wrote"
+
+NEWER_PACKAGE = "ultralytics."
+"""Where the classes of YOLOv8 and later are; those of YOLOv3 and YOLOv5 are in `models.`."""
 
 MODELS = ("ema", "model")
 """Where a checkpoint keeps its network; the running average of the weights first, as the repositories take it."""
@@ -90,7 +96,14 @@ class _Reading:
         self.file, self.path = file, file.path
 
     def error(self, message: str) -> WeightsError:
-        return WeightsError(f"{self.path}: {message}; {REMEDY}")
+        return WeightsError(f"{self.path}: {message}; {self.remedy()}")
+
+    def remedy(self) -> str:
+        """What helps: for a network of the ultralytics package, so YOLOv8 and later, its export."""
+        model = _model_of(self.file.content)
+        if model is not None and model.name.startswith(NEWER_PACKAGE):
+            return export_remedy(self.path.name)
+        return REMEDY
 
     def network(self) -> YoloNetwork:
         model = _model_of(self.file.content)
@@ -134,7 +147,7 @@ class _Reading:
             value = [value.get(label) for label in range(len(value))]
         if not isinstance(value, list) or not all(isinstance(n, str) and len(n) <= MAX_TEXT_LENGTH for n in value):
             raise self.error("has no list `names` of its classes")
-        return tuple(value)
+        return tidy_names(value, self.path)
 
     def strides(self, detect: Record) -> tuple[int, ...]:
         value = detect.state.get("stride") if isinstance(detect.state, dict) else None
@@ -150,7 +163,8 @@ class _Reading:
         buffers = detect.state.get("_buffers")
         value = buffers.get("anchors") if isinstance(buffers, dict) else None
         if not isinstance(value, StoredTensor) or len(value.shape) != 3 or value.shape[::2] != (len(strides), 2):
-            raise self.error("its Detect has no anchors; YOLOv8 and later, and the u models, are not supported")
+            message = "its Detect has no anchors; YOLOv8 and later, and the u models, are read from ONNX"
+            raise WeightsError(f"{self.path}: {message}; {export_remedy(self.path.name)}")
         pixels = self.file.tensor(value) * torch.tensor(strides)[:, None, None]
         return tuple(tuple((width, height) for width, height in layer) for layer in pixels.tolist())
 

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, nms
+from adaptiveisp.detectors.answers import choose
 from adaptiveisp.detectors.checks import check_image
 from adaptiveisp.detectors.darknet_layers import Yolo
 from adaptiveisp.detectors.yolo_loss import DECODES, Decode, Head, decode_boxes, yolo_loss
@@ -132,11 +133,10 @@ class YoloDetector(nn.Module):
         height, width = size
         results = []
         for image_boxes, image_scores in zip(boxes, scores, strict=True):
-            place, label = (image_scores > confidence).nonzero(as_tuple=True)
-            score = image_scores[place, label]
+            place, label, score, dropped = choose(image_boxes, image_scores, confidence, height, width)
             kept = nms(image_boxes[place], score, label, nms_iou, max_detections)
             clipped = clip_boxes(image_boxes[place[kept]], height, width)
-            results.append(Detections(clipped, score[kept], label[kept]))
+            results.append(Detections(clipped, score[kept], label[kept], dropped))
         return results
 
     def _decode(self, heads: list[Head]) -> tuple[Float[Tensor, "batch n 4"], Float[Tensor, "batch n classes"]]:

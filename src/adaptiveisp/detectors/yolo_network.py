@@ -11,15 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adaptiveisp.detectors.darknet_layers import (
-    ANCHOR_SIDES,
-    MAX_NUMBER,
-    MAX_STRIDE,
-    MAX_WINDOW,
-    Shape,
-    Upsample,
-    Yolo,
-)
+from adaptiveisp.detectors.darknet_layers import Shape, Upsample, Yolo
+from adaptiveisp.detectors.limits import ANCHOR_SIDES, MAX_DENSITY, MAX_NUMBER, MAX_STRIDE, MAX_WINDOW
 from adaptiveisp.detectors.yolo_detector import YoloDetector
 from adaptiveisp.detectors.yolo_layers import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Detect, Focus
 from adaptiveisp.detectors.yolo_loss import Head
@@ -155,6 +148,8 @@ class YoloNetwork(YoloDetector):
             layer, shape = _build_layer(row, inputs, scale)
             if shape.stride > MAX_STRIDE:
                 raise row.error(f"brings the stride to {shape.stride}; at most {MAX_STRIDE} is supported")
+            if shape.channels > MAX_DENSITY * shape.stride**2:
+                raise row.error(f"has {shape.channels} channels at a stride of {shape.stride}, too much for any memory")
             self.layers.append(layer)
             shapes.append(shape)
         # The image must be divisible by the longest step anywhere, or the layers that are joined would not fit.

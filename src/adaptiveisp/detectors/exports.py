@@ -1,0 +1,32 @@
+"""The way to a detector that we do not read as it is: YOLOv8 and later, which their own tool exports to ONNX."""
+
+import re
+
+NEWER_YOLO = re.compile(r"(yolov?(8|9|10|11|12|26)[a-z]{0,3}(-[a-z-]+)?|rtdetr-[a-z]+)(\.pt)?", re.IGNORECASE)
+"""Names of the weights that ultralytics publishes, such as yolov8n, yolo11s.pt and rtdetr-l."""
+
+
+def export_remedy(weights: str = "best.pt") -> str:
+    """The two commands by which a network of ultralytics becomes a detector here.
+
+    >>> export_remedy("yolo11s.pt")
+    'export it: yolo export model=yolo11s.pt format=onnx, then --detector yolo11s.onnx'
+
+    Args:
+        weights: name of its file.
+    """
+    return f"export it: yolo export model={weights} format=onnx, then --detector {weights.removesuffix('.pt')}.onnx"
+
+
+def newer_yolo_remedy(text: str) -> str:
+    """The remedy if a detector that was asked for is named like a newer YOLO; "" for all other names.
+
+    Args:
+        text: as the user gave it.
+    """
+    name = text.replace("\\", "/").rpartition("/")[2]
+    if not NEWER_YOLO.fullmatch(name):
+        return ""
+    return (
+        f"YOLOv8 and later are read from ONNX; {export_remedy(name if name.lower().endswith('.pt') else f'{name}.pt')}"
+    )

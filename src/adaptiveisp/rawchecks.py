@@ -25,6 +25,8 @@ WHITE_MARGIN = 0.01
 BELOW_SHARE = 0.01
 """More sites than this below black by more than the noise make the black level doubtful."""
 NOISE_SIGMAS = 4.0
+UNCUT_SHARE = 0.3
+"""Share of the values above 0 whose noise is measured where the black level is so low that noise is cut off at 0."""
 BLACK_MARGIN = 0.001
 """Share of the range by which the black level may be wrong without a remark: it drifts with temperature."""
 LOWEST_SHARE = 0.001
@@ -134,13 +136,17 @@ def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
     """The share of values below black by more than noise explains.
 
     The noise is measured where it matters, at neighbours of one colour whose mean lies below black: their difference is
-    that of two samples of the noise, and independent of their mean, so that the choice does not bias it.
+    that of two samples of the noise, and independent of their mean, so that the choice does not bias it. Where noise is
+    cut off at 0, differences near 0 tell too little, so that brighter neighbours are taken too.
     """
     margin = BLACK_MARGIN * extent + (1.0 if tile.dtype.kind in "ui" else 0.0)
     if np.count_nonzero(tile < black - margin) <= BELOW_SHARE * tile.size:
         return 0.0
+    dark, cut_off = black, float(np.count_nonzero(tile <= 0) / tile.size)
+    if cut_off > BELOW_SHARE:
+        dark = max(black, float(np.quantile(tile, min(1.0, cut_off + UNCUT_SHARE))))
     left, right = tile[:, :-1].astype(np.float32), tile[:, 1:].astype(np.float32)
-    differences = np.abs(left - right)[left + right < 2 * black]
+    differences = np.abs(left - right)[left + right < 2 * dark]
     # The median of |difference| of two samples is 0.6745·√2·sigma.
     sigma = float(np.median(differences)) / (0.6745 * 2**0.5) if differences.size else 0.0
     return float(np.count_nonzero(tile < black - margin - NOISE_SIGMAS * sigma) / tile.size)
@@ -170,13 +176,14 @@ class RemarkWatch:
     """
 
     def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
+        self._found: dict[str, tuple[str, int]] = {}
         self._lows: dict[tuple[Any, ...], _Lows] = {}
 
     def look(self, raw: RawImage) -> None:
         """Takes a raw's remarks, and notes its lowest values where its black level was declared, not known."""
         for remark in raw.remarks:
-            self._found.setdefault(remark.kind, []).append(remark.text)
+            first, count = self._found.get(remark.kind, (remark.text, 0))
+            self._found[remark.kind] = (first, count + 1)
         path = raw.path
         if path is None or raw.pattern is None or raw.unprocessing is not None:
             return
@@ -190,7 +197,7 @@ class RemarkWatch:
 
     def remarks(self) -> list[tuple[Remark, int]]:
         """Each kind of remark with the number of raws that it concerns; the text names the first of them."""
-        found = [(Remark(kind, _counted(kind, texts)), len(texts)) for kind, texts in self._found.items()]
+        found = [(Remark(kind, _counted(kind, *entry)), entry[1]) for kind, entry in self._found.items()]
         for known in self._lows.values():
             above = [low - black for low, black in zip(known.lows, known.black, strict=True)]
             far = FAR_ABOVE_BLACK * (known.white - max(known.black))
@@ -206,5 +213,5 @@ class RemarkWatch:
         return [(remark, count) for remark, count in self.remarks() if count > 1 or remark.kind == PEDESTAL]
 
 
-def _counted(kind: str, texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{kind}: {len(texts)} files, the first is {texts[0]}"
+def _counted(kind: str, first: str, count: int) -> str:
+    return first if count == 1 else f"{kind}: {count} files, the first is {first}"

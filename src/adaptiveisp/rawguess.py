@@ -12,7 +12,7 @@ import numpy as np
 MOST_GUESSES = 3
 """More than this many explain nothing."""
 LARGEST_PADDING = 1024
-"""Bytes at the end of a row; drivers align rows to a power of two, mostly 16 to 256."""
+"""Bytes at the end of a row, which also are less than half of its pixels; drivers align to 16 to 256, seldom more."""
 MOST_FRAMES = 100_000
 LARGEST_HEADER = 65_536
 """Bytes before or behind the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
@@ -112,11 +112,11 @@ def _padded_rows(
             continue
         for packing in packings:
             row = _row(packing, width)
-            if row and row < stride <= row + LARGEST_PADDING:
+            if row and row < stride <= row + min(LARGEST_PADDING, row // 2):
                 guess = _packed(path, packing, width, height, stride)
                 candidates.append((_is_constant(path, rows, stride, row), guess))
         row = n_bytes * width
-        if row < stride <= row + LARGEST_PADDING and stride % n_bytes == 0:
+        if row < stride <= row + min(LARGEST_PADDING, row // 2) and stride % n_bytes == 0:
             code = _whole_rows(
                 path, n_bytes, f"[:{height * stride}].reshape({height}, {stride})[:, :{row}]", height, width
             )

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 import sys
 from pathlib import Path
 from typing import Any
@@ -229,10 +230,10 @@ FAULTS: dict[str, tuple[Any, type[AdaptiveISPError], str]] = {
     "kind": (
         lambda f: change_json(f / "config.json", model_type="bert"),
         DetectorError,
-        "of the kind bert; known: yolos, detr",
+        "of the kind 'bert'; known: yolos, detr",
     ),
     "no kind": (lambda f: (f / "config.json").write_text("{}"), DetectorError, "kind None; known"),
-    "no JSON": (lambda f: (f / "config.json").write_text("{"), DetectorError, "config.json: cannot be read as JSON"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{"), DetectorError, "config.json: is not valid JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), DetectorError, "config.json: holds no JSON object"),
     "sizes": (lambda f: change_json(f / "config.json", hidden_size=24), WeightsError, "do not fit config.json"),
     "layers": (lambda f: change_json(f / "config.json", num_hidden_layers="x"), DetectorError, "cannot load it"),
@@ -259,7 +260,7 @@ FAULTS: dict[str, tuple[Any, type[AdaptiveISPError], str]] = {
         "1 of its weights hold values that are not finite",
     ),
     "truncated": (
-        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:5000]),
+        lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:50000]),
         DetectorError,
         "transformers cannot load it: SafetensorError",
     ),
@@ -332,3 +333,81 @@ def test_training_and_evaluation_on_the_command_line(tmp_path: Path, monkeypatch
         assert scores["n_images"] == 3 and scores["loss_mean"] > 0
     detector = load_detector("yolos")
     assert report["provenance"]["weights_sha256"] == {"yolos": detector.weights_sha256}
+
+
+MARKER = "ran"
+CODE = f"open({MARKER!r}, 'w').close()\n"
+
+
+class _Runs:
+    """Unpickled, it leaves a file behind."""
+
+    def __reduce__(self) -> Any:
+        return exec, (CODE,)
+
+
+def test_nothing_in_a_folder_is_run_and_nothing_else_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code that config.json names, pickles beside the weights, and an adapter that names another folder."""
+    monkeypatch.chdir(tmp_path)
+    folder = write_model(tmp_path / "yolos", "yolos")
+    expected = load_detector(folder)
+    for name in ("modeling_mine.py", "configuration_mine.py", "image_processing_mine.py", "__init__.py"):
+        (folder / name).write_text(CODE)
+    classes = {"AutoConfig": "configuration_mine.Mine", "AutoModelForObjectDetection": "modeling_mine.Mine"}
+    change_json(folder / "config.json", auto_map=classes, custom_pipelines={"x": {"impl": "modeling_mine.Mine"}})
+    change_json(folder / "preprocessor_config.json", auto_map={"AutoImageProcessor": "image_processing_mine.Mine"})
+    for name in ("pytorch_model.bin", ".metadata", "training_args.bin"):
+        (folder / name).write_bytes(pickle.dumps(_Runs()))
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(tmp_path / "gone")}))
+    found: Any = load_detector(folder)
+    assert not list(tmp_path.rglob(MARKER)) and "modeling_mine" not in " ".join(sys.modules)
+    assert type(found.model).__module__ == "transformers.models.yolos.modeling_yolos"
+    torch.testing.assert_close(found(image_of(photo())), expected(image_of(photo())))
+    pickle.loads((folder / "pytorch_model.bin").read_bytes())  # what was not done above
+    assert (tmp_path / MARKER).exists()
+
+
+CONFIGS: dict[str, tuple[str, dict[str, Any], str]] = {
+    "queries": ("detr", {"num_queries": 1e9}, r"num_queries is 1000000000\.0; detectors have from 1 to 2000"),
+    "no queries": ("detr", {"num_queries": 0}, "num_queries is 0; detectors have from 1 to 2000"),
+    "tokens": ("yolos", {"num_detection_tokens": 10**9}, "num_detection_tokens is 1000000000"),
+    "layers": ("yolos", {"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000; detectors have from 0 to 256"),
+    "width": ("yolos", {"hidden_size": 10**9}, "hidden_size is 1000000000; detectors have from -65536 to 65536"),
+    "below": ("yolos", {"hidden_size": -(10**400)}, "hidden_size is -1000"),
+    "patches": ("yolos", {"patch_size": 1}, "patch_size is 1; detectors have from 8"),
+    "image": ("yolos", {"image_size": [10**9, 8]}, "image_size is 1000000000"),
+    "classes": ("yolos", {"num_labels": 10**9}, "num_labels is 1000000000; detectors have from 1 to 30000"),
+    "backbone": ("detr", {"backbone_config": {"model_type": "resnet", "depths": [10**7]}}, "depths is 10000000"),
+    "weights": ("yolos", {"hidden_size": 60000}, "asks for [0-9]+ weights, but its files have [0-9]+ bytes"),
+    "kernels": ("yolos", {"attn_implementation": "some-org/kernel"}, "brings code or files from elsewhere"),
+    "inner kernels": (
+        "detr",
+        {"backbone_config": {"model_type": "resnet", "attn_implementation": "some-org/kernel"}},
+        "attn_implementation is 'some-org/kernel', which brings code",
+    ),
+    "other weights": ("yolos", {"transformers_weights": "../other.safetensors"}, "transformers_weights is"),
+    "quantised": ("yolos", {"quantization_config": {"quant_method": "awq"}}, "quantization_config is"),
+    "a model of the hub": (
+        "rt_detr",
+        {"backbone": "some-org/resnet", "backbone_config": None},
+        "its backbone comes from the library timm",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CONFIGS)
+def test_a_config_that_asks_for_too_much_or_for_code(fault: str, tmp_path: Path) -> None:
+    kind, changes, message = CONFIGS[fault]
+    folder = write_model(tmp_path / kind, kind)
+    change_json(folder / "config.json", **changes)
+    with pytest.raises(DetectorError, match=message) as caught:
+        load_detector(folder)
+    assert str(caught.value).startswith(str(folder)) and "\n" not in str(caught.value)
+
+
+def test_long_class_names_are_shortened(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "yolos", "yolos")
+    labels = {"0": "x" * 10**7, "1": "a\x1b[31mb\nc", "2": "chair"}
+    change_json(folder / "config.json", id2label=labels, label2id={})
+    first, second, third = load_detector(folder).class_names
+    assert len(first) == 100 and (second, third) == ("a\\x1b[31mb c", "chair")

@@ -15,23 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adaptiveisp.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
+from adaptiveisp.detectors.answers import choose
 from adaptiveisp.detectors.checks import check_image, check_labels
+from adaptiveisp.detectors.class_names import tidy_names
 from adaptiveisp.detectors.transformers_folder import (
     CONFIG,
     EXTRA,
     PREPROCESSOR,
+    TIMM,
     Pixels,
     hash_of,
-    read_json,
+    read_config,
     read_pixels,
     reason_of,
     weights_files,
 )
-from adaptiveisp.errors import DetectorError, WeightsError
+from adaptiveisp.errors import DetectorError, WeightsError, shown
 from adaptiveisp.extras import import_extra
 from adaptiveisp.types import Detections, Image, Targets
 
@@ -69,7 +73,8 @@ class TransformersDetector(nn.Module):
         config = model.config
         self.model = model
         self.name, self.weights_sha256 = name, weights_sha256
-        self.class_names = tuple(str(config.id2label.get(label, "N/A")) for label in range(config.num_labels))
+        labels = range(config.num_labels)
+        self.class_names = tidy_names([str(config.id2label.get(label, "N/A")) for label in labels], name)
         self.stride = int(config.patch_size) if config.model_type == "yolos" else BACKBONE_STRIDE
         self.scale = pixels.scale
         for key, value in (("mean", pixels.mean), ("std", pixels.std)):
@@ -159,26 +164,24 @@ class TransformersDetector(nn.Module):
         corners = cxcywh_to_xyxy(boxes) * boxes.new_tensor((width, height, width, height))
         results = []
         for image_logits, image_corners in zip(logits, corners, strict=True):
-            score, query, label = _candidates(image_logits, len(self.class_names))
+            scores = _scores(image_logits, len(self.class_names))
+            query, label, score, dropped = choose(image_corners, scores, confidence, height, width)
             kept = torch.argsort(score, descending=True, stable=True)[:max_detections]
-            kept = kept[score[kept] > confidence]
             found = clip_boxes(image_corners[query[kept]], height, width)
-            results.append(Detections(found, score[kept], label[kept]))
+            results.append(Detections(found, score[kept], label[kept], dropped))
         return results
 
     def _normalised(self, image: Image) -> Image:
         return (image * self.scale - self.mean) / self.std
 
 
-def _candidates(
-    logits: Float[Tensor, "n c"], classes: int
-) -> tuple[Float[Tensor, " m"], Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Score, query and label of all that one image's queries may mean."""
-    if logits.shape[1] > classes:  # the last is "no object"
-        score, label = logits.softmax(-1)[:, :classes].max(-1)
-        return score, torch.arange(len(score), device=score.device), label
-    place = torch.arange(logits.numel(), device=logits.device)
-    return logits.sigmoid().flatten(), place // classes, place % classes
+def _scores(logits: Float[Tensor, "n c"], classes: int) -> Float[Tensor, "n classes"]:
+    """Scores of all that one image's queries may mean; 0 of the others."""
+    if logits.shape[1] <= classes:
+        return logits.sigmoid()
+    scores = logits.softmax(-1)[:, :classes]  # the last is "no object"
+    label = scores.argmax(-1, keepdim=True)  # one class a query
+    return torch.zeros_like(scores).scatter(1, label, scores.gather(1, label))
 
 
 def _loss_per_image(
@@ -235,39 +238,47 @@ def load_transformers(folder: Path, name: str | None = None) -> TransformersDete
         AdaptiveISPError: transformers or scipy is not installed.
     """
     folder = Path(folder)
-    kind = read_json(folder / CONFIG).get("model_type")
-    if kind not in LAYERS_FIRST:
-        raise DetectorError(f"{folder}: is a network of the kind {kind}; known: {', '.join(LAYERS_FIRST)}")
+    config = read_config(folder / CONFIG)
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in LAYERS_FIRST:
+        raise DetectorError(f"{folder}: is a network of the kind {shown(kind)}; known: {', '.join(LAYERS_FIRST)}")
     pixels, files = read_pixels(folder / PREPROCESSOR), weights_files(folder)
     library = import_extra("transformers", EXTRA)
     import_extra("scipy", EXTRA)  # the loss matches boxes with it
-    model = _load_model(library, folder)
+    model = _load_model(library, folder, kind, config, files)
     return TransformersDetector(model, pixels, name or folder.resolve().name, hash_of(files))
 
 
-def _load_model(library: Any, folder: Path) -> nn.Module:
-    """The network with its weights, in float32."""
-    options = {"local_files_only": True, "trust_remote_code": False}
+def _load_model(library: Any, folder: Path, kind: str, content: dict[str, Any], files: list[Path]) -> nn.Module:
+    """The network with its weights, in float32.
+
+    The library is given the checked settings and the weights themselves, never the folder: nothing else that lies
+    there, such as code, pickles, or adapters that name other folders, can be read by it.
+    """
     with _quiet(library):
         try:
-            config = library.AutoConfig.from_pretrained(folder, **options)
+            config = library.CONFIG_MAPPING[kind].from_dict(content)
             config.anchor_image_size = None  # anchors for the size of each image, not for one size only
-            model, found = library.AutoModelForObjectDetection.from_pretrained(
-                folder,
+            network = library.MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)]
+            _check_amount(network, config, folder, files)
+            weights: dict[str, Tensor] = {}
+            for file in files:
+                weights |= load_file(file)
+            model, found = network.from_pretrained(
+                None,
                 config=config,
-                use_safetensors=True,
+                state_dict=weights,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,  # they are refused below, in one line
                 output_loading_info=True,
-                **options,
+                local_files_only=True,
             )
+        except DetectorError:
+            raise
         # Whatever a wrong config.json or a damaged file makes the library raise, the network cannot be built.
         except Exception as error:
             if isinstance(error, ImportError) and "timm" in str(error):
-                raise DetectorError(
-                    f"{folder}: its backbone comes from the library timm, which is not supported; give a model with a "
-                    "backbone of transformers' own (on the hub often the revision no_timm: organisation/model@no_timm)"
-                ) from error
+                raise DetectorError(f"{folder}: {TIMM}") from error
             raise DetectorError(f"{folder}: transformers cannot load it: {reason_of(error)}; get it again") from error
     wrong = sorted(found["missing_keys"]) + sorted(str(entry[0]) for entry in found["mismatched_keys"])
     if wrong:
@@ -278,8 +289,23 @@ def _load_model(library: Any, folder: Path) -> nn.Module:
     bad = [key for key, value in model.state_dict().items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise WeightsError(f"{folder}: {len(bad)} of its weights hold values that are not finite; get them again")
-    network: nn.Module = model
-    return network
+    loaded: nn.Module = model
+    return loaded
+
+
+def _check_amount(network: Any, config: Any, folder: Path, files: list[Path]) -> None:
+    """Refuses a network with more weights than its files can hold, before they take memory ("meta" has none).
+
+    Raises:
+        DetectorError: says how many there are.
+    """
+    with torch.device("meta"):
+        wanted = sum(value.numel() for value in network(config).parameters())
+    held = sum(file.stat().st_size for file in files)
+    if wanted > held:
+        raise DetectorError(
+            f"{folder}: {CONFIG} asks for {wanted} weights, but its files have {held} bytes; get it again"
+        )
 
 
 @contextmanager

@@ -110,18 +110,22 @@ def _padded_rows(
         stride = size // rows
         if stride * rows != size:
             continue
+        # So many combinations fit an aligned number of rows that the ends of the rows must speak for it.
+        needed = rows != height
         for packing in packings:
             row = _row(packing, width)
             if row and row < stride <= row + min(LARGEST_PADDING, row // 2):
                 guess = _packed(path, packing, width, height, stride)
-                candidates.append((_is_constant(path, rows, stride, row), guess))
+                constant = _is_constant(path, rows, stride, row)
+                candidates += [(constant, guess)] if constant or not needed else []
         row = n_bytes * width
         if row < stride <= row + min(LARGEST_PADDING, row // 2) and stride % n_bytes == 0:
             code = _whole_rows(
                 path, n_bytes, f"[:{height * stride}].reshape({height}, {stride})[:, :{row}]", height, width
             )
             text = f"rows padded to {stride} bytes ({row} of them pixels)"
-            candidates.append((_is_constant(path, rows, stride, row), Guess(text, _save(path, code))))
+            constant = _is_constant(path, rows, stride, row)
+            candidates += [(constant, Guess(text, _save(path, code)))] if constant or not needed else []
     candidates.sort(key=lambda candidate: not candidate[0])  # sorting keeps the order of equals
     yield from (guess for _, guess in candidates)
 

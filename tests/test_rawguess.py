@@ -113,7 +113,7 @@ def test_a_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, n_
     ("size", "bits", "message"),
     [
         (WIDTH * HEIGHT, 12, "looks like one byte a pixel; give --raw-bits 8 "),
-        (2 * WIDTH * HEIGHT, 8, "looks like two bytes a pixel, or 2 frames of 960 bytes; give --raw-bits 9 to 16 "),
+        (2 * WIDTH * HEIGHT, 8, "looks like two bytes a pixel, or 2 frames of 960 bytes, or 960 bytes of header"),
         (2 * WIDTH * HEIGHT, 24, "looks like two bytes a pixel; give --raw-bits 9 to 16 "),
         (4 * WIDTH * HEIGHT, 16, "looks like four bytes a pixel, such as float32, or 2 frames"),
         (2 * WIDTH * (HEIGHT - 2), 16, "looks like 22 rows instead of 24; give --raw-size 40x22 "),

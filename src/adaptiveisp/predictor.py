@@ -1,22 +1,26 @@
 """From one raw to what the detector sees in it: develop → resize → policy → modules → pad → detect."""
 
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp.detectors import load_detector
+from adaptiveisp.detectors.answers import checked
 from adaptiveisp.develop import develop
-from adaptiveisp.errors import DetectorError, UsageError
+from adaptiveisp.errors import DetectorError, UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels
-from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.raw import BayerHeader, raw_in_memory, read_raw
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stepwise import StepwisePolicy
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage, Targets
@@ -172,7 +176,7 @@ def detect(
         DetectorError: the detector's answer makes no sense.
     """
     batch, letterboxes = pad_for(detector, images, full_size, size)
-    return in_full_frame(detector, detector.detect(batch, confidence=confidence), letterboxes)
+    return in_full_frame(detector, detector.detect(batch, confidence=confidence), letterboxes, batch.shape[-1])
 
 
 def pad_for(
@@ -191,35 +195,41 @@ def pad_for(
     return torch.cat([image for image, _ in padded]), [letterbox for _, letterbox in padded]
 
 
-def in_full_frame(detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox]) -> list[Detections]:
-    """A detector's answer for padded images, in pixels of the upright full frame.
+def in_full_frame(
+    detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox], frame: int
+) -> list[Detections]:
+    """A detector's answer for padded images, in pixels of the upright full frame, without boxes that make no sense.
 
     Args:
         detector: whose answer it is.
         found: what it returned.
         letterboxes: where each image lies in its frame.
+        frame: side of the padded frames in pixels.
 
     Raises:
         DetectorError: the answer makes no sense.
     """
     if not isinstance(found, list) or len(found) != len(letterboxes):
         raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")
-    for detections in found:
-        _check(detector, detections)
-    return [_to_full(detections, box) for detections, box in zip(found, letterboxes, strict=True)]
+    answers = [checked(detector, detections, frame, frame) for detections in found]
+    return [
+        replace(answer, boxes=boxes_to_full(answer.boxes, letterbox))
+        for answer, letterbox in zip(answers, letterboxes, strict=True)
+    ]
 
 
-def _check(detector: Detector, found: Detections) -> None:
-    """Raises DetectorError where a detector's answer makes no sense, which files of results could not express."""
-    if not isinstance(found, Detections):
-        raise DetectorError(f"detector {detector.name}: detect returned a {type(found).__name__}, not Detections")
-    known = ((found.labels >= 0) & (found.labels < len(detector.class_names))).all()
-    if not (known and found.boxes.isfinite().all() and found.scores.isfinite().all()):
-        raise DetectorError(f"detector {detector.name} gave a box or score that is not finite, or an unknown label")
+def as_raw(raw: Any, header: BayerHeader | None) -> RawImage:
+    """The raw that a file, a `RawImage` or an array of pixels stands for.
 
-
-def _to_full(found: Detections, letterbox: Letterbox) -> Detections:
-    return Detections(boxes_to_full(found.boxes, letterbox), found.scores, found.labels)
+    Raises:
+        RawFileError, UsageError: see `AdaptiveISP.__call__`.
+    """
+    if isinstance(raw, RawImage | np.ndarray):
+        return raw_in_memory(raw, header)
+    if isinstance(raw, str | os.PathLike):
+        return read_raw(Path(raw), header)
+    what = "a RawImage, or a numpy array of its pixels with header=BayerHeader(…)"
+    raise UsageError(f"an object of type {type(raw).__name__} is no raw: give the name of a file, {what}")
 
 
 class AdaptiveISP:
@@ -255,6 +265,7 @@ class AdaptiveISP:
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
         self.device = torch.device(device)
+        self._said: set[str] = set()
 
     @classmethod
     def from_pretrained(
@@ -274,17 +285,22 @@ class AdaptiveISP:
             raise UsageError(f"no policy {name!r} is shipped; choose one of {', '.join(SHIPPED)}")
         return cls(name, detector, **settings)
 
-    def __call__(self, raw: str | Path | RawImage, header: BayerHeader | None = None) -> Result:
-        """The detections in a raw, and how it was rendered.
+    def __call__(self, raw: str | Path | RawImage | NDArray[Any], header: BayerHeader | None = None) -> Result:
+        """The detections in a raw, and how it was rendered. What is doubtful about raws is logged once for each kind.
 
         Args:
-            raw: a file, or a raw that was read already.
-            header: size, depth and pattern of a file that has no header of its own.
+            raw: a file, a raw that was read already, or the pixels of a frame, (height, width) or (height, width, 3).
+            header: size, depth and pattern of a file that has no header of its own; pattern and levels of an array.
 
         Raises:
-            RawFileError: the file cannot be read.
+            RawFileError: the raw cannot be read, or makes no sense.
+            UsageError: an array without header, a `RawImage` with one, or an object of another kind.
         """
-        image = raw if isinstance(raw, RawImage) else read_raw(Path(raw), header)
+        image = as_raw(raw, header)
+        for remark in image.remarks:
+            if remark.kind not in self._said:
+                logger.warning("%s", remark.text)
+                self._said.add(remark.kind)
         developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
         rendered = render(self.policy, image, developed, self.size)
         full_size = developed.full_size

@@ -331,6 +331,9 @@ def test_weights_hash_is_kept(mixed: Darknet) -> None:
     assert len(mixed_weights()) == 20 + 4 * floats
 
 
+YOLO_TWO = "[yolo]\nmask=0\nanchors=1,2\nclasses=2\n"
+
+
 @pytest.mark.parametrize(
     ("cfg", "message"),
     [
@@ -365,6 +368,15 @@ def test_weights_hash_is_kept(mixed: Darknet) -> None:
         ("[net]\n[maxpool]\nsize=100000\n", r"bad\.cfg:2: .*size=100000: .*at most 31"),
         ("[net]\n[upsample]\nstride=100000\n", r"bad\.cfg:2: .*stride=100000: .*at most 31"),
         ("[net]\n" + "[maxpool]\nstride=31\n" * 3, r"bad\.cfg:6: .*brings the stride to 29791"),
+        ("[net]\n[maxpool]\nsize=1\n[shortcut]\nfrom=1\n", r"bad\.cfg:4: .*from=1: must name earlier layers"),
+        ("[net]\n[maxpool]\nsize=1\n[shortcut]\nfrom=-1000000000\n", r"bad\.cfg:4: .*from=-1000000000: must name"),
+        ("[net]\n[route]\nlayers=0\n", r"bad\.cfg:2: .*layers=0: must name earlier layers; this is layer 0"),
+        ("[net]\n[yolo]\nmask=0\nanchors=1,2\nclasses=1000000000\n", r"classes=1000000000: .*at most 65536"),
+        ("[net]\n[convolutional]\nfilters=1e9\n", r"bad\.cfg:2: .*filters=1e9: expected whole numbers"),
+        (f"[net]\n[convolutional]\nfilters={'9' * 5000}\n", r"bad\.cfg:2: .*filters=999+ … 999+: expected"),
+        ("[net]\n[convolutional]\nfilters=300\n", r"bad\.cfg:2: .*has 300 channels at a stride of 1, too much"),
+        ("[net]\n" + "[maxpool]\nsize=1\n" * 1024, r"bad\.cfg:1: .*followed by 1024 layers; at most 1023"),
+        ("#" * 1_000_001, r"bad\.cfg: is larger than 1 MB"),
         ("[net]\nchannels=1\n", r"bad\.cfg:1: .*only RGB"),
         ("[net]\n[maxpool]\nsize=1\n", r"has no \[yolo\]"),
     ],
@@ -373,6 +385,14 @@ def test_a_wrong_cfg_names_its_line(tmp_path: Path, cfg: str, message: str) -> N
     (tmp_path / "bad.cfg").write_text(cfg)
     with pytest.raises(DetectorError, match=message):
         Darknet(tmp_path / "bad.cfg", NAMES, "bad")
+
+
+def test_a_network_with_too_many_weights_is_refused_before_they_take_memory(tmp_path: Path) -> None:
+    cfg = "[net]\n[convolutional]\nfilters=4\nsize=3\n[convolutional]\nfilters=7\ngroups=1\n" + YOLO_TWO
+    (tmp_path / "a.cfg").write_text(cfg)
+    assert len(Darknet(tmp_path / "a.cfg", NAMES[:2], "a", most_weights=4 * 3 * 9 + 7 * 4).layers) == 3
+    with pytest.raises(DetectorError, match=r"a\.cfg:5: .*brings the network to 136 weights; at most 135 fit"):
+        Darknet(tmp_path / "a.cfg", NAMES[:2], "a", most_weights=135)
 
 
 def test_a_missing_cfg_and_wrong_names_are_refused(tmp_path: Path, mixed_files: tuple[Path, Path]) -> None:

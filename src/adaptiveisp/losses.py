@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.classes import ClassMap
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import DetectorError, logger
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_frame
 from adaptiveisp.policies import AnyPolicy, AutoExposure, FixedPipeline, Policy
@@ -137,6 +137,8 @@ class Meter:
         except Exception as error:
             message = next(iter(str(error).splitlines()), "")
             self.unusable[detector.name] = f"{type(error).__name__}: {message}".rstrip(": ")
+            logger.debug("detector %s: loss", detector.name, exc_info=error)
+            logger.warning("detector %s gives no usable loss: %s", detector.name, self.unusable[detector.name])
             return found, None
 
 
@@ -171,7 +173,8 @@ def look_once(
     """
     batch, letterboxes = pad_for(detector, images, labels.full_size, size)
     found, values = detector.detect_with_loss(batch, labels.in_frames(letterboxes, batch), detect_in, confidence)
-    return in_full_frame(detector, found, letterboxes[:detect_in]), _checked(detector, values, len(images))
+    full = in_full_frame(detector, found, letterboxes[:detect_in], batch.shape[-1])
+    return full, _checked(detector, values, len(images))
 
 
 @torch.inference_mode()

@@ -157,7 +157,8 @@ def try_out(detector: Detector, text: str, device: str | torch.device = "cpu") -
     except Exception:
         return
     if answer.dropped:
-        what = wrong_numbers(found.boxes, found.scores, height, width) or "gives boxes or scores that are not finite"
+        what = wrong_numbers(found.boxes, found.scores, height, width)
+        what = what or f"gives {answer.dropped} boxes whose numbers make no sense"
         raise DetectorError(f"{text}: on a trial image it {what}; {WANTED}")
 
 

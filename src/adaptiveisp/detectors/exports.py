@@ -2,7 +2,7 @@
 
 import re
 
-NEWER_YOLO = re.compile(r"(yolov?(8|9|10|11|12|26)[a-z]{0,3}(-[a-z-]+)?|rtdetr-[a-z]+)(\.pt)?", re.IGNORECASE)
+NEWER_YOLO = re.compile(r"(yolov?(8|9|10|11|12|26)[a-z]{0,3}(-[a-z0-9-]+)?|rtdetr-[a-z]+)(\.pt)?", re.IGNORECASE)
 """Names of the weights that ultralytics publishes, such as yolov8n, yolo11s.pt and rtdetr-l."""
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw import BayerHeader, read_raw
+from tests.conftest import REPOSITORY
 
 WIDTH, HEIGHT = 40, 24
 
@@ -125,3 +126,18 @@ def test_a_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int, n_
 def test_other_sizes(tmp_path: Path, size: int, bits: int, message: str) -> None:
     (tmp_path / "x.raw").write_bytes(np.random.default_rng(0).bytes(size))
     assert message in refusal(tmp_path / "x.raw", BayerHeader(WIDTH, HEIGHT, bits, "RGGB"))
+
+
+@pytest.mark.parametrize("bits", [10, 12])
+def test_the_documented_code_unpacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bits: int) -> None:
+    """The blocks of docs/raws.md, run up to the one of these bits."""
+    text = (REPOSITORY / "docs" / "raws.md").read_text()
+    code = text.split("## Unpacking")[1].split("```python\n")[1].split("```")[0]
+    head, blocks = code.split("# 16-bit values")[0], code.split("# MIPI RAW")[1:]
+    values = pixels(bits)
+    rows = np.pad(packed(values, bits), ((0, 0), (0, 7)))
+    rows.tofile(tmp_path / "x.raw")
+    monkeypatch.chdir(tmp_path)
+    block = next(block for block in blocks if block.startswith(str(bits)))
+    exec(head + "#" + block, {"height": HEIGHT, "width": WIDTH, "stride": rows.shape[1]})
+    assert np.array_equal(read_raw(tmp_path / "x.npy", BayerHeader(bits=bits, pattern="RGGB")).data, values)

@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 
 node = helper.make_node
 FLOAT, HALF, INT = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.INT64
+BYTE = onnx.TensorProto.UINT8
 
 
 def save(
@@ -20,10 +21,10 @@ def save(
     shape: tuple[int | str, ...],
     metadata: dict[str, str] | None = None,
     more_inputs: dict[str, tuple[int | str, ...]] | None = None,
-    half: bool = False,
+    kind: int = FLOAT,
 ) -> Path:
-    """Writes a model whose image input has this shape."""
-    inputs = [helper.make_tensor_value_info("images", HALF if half else FLOAT, shape)]
+    """Writes a model whose image input has this shape and type."""
+    inputs = [helper.make_tensor_value_info("images", kind, shape)]
     inputs += [helper.make_tensor_value_info(name, INT, size) for name, size in (more_inputs or {}).items()]
     values = [helper.make_tensor_value_info(name, kind, None) for name, kind in outputs.items()]
     held = [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -39,12 +40,14 @@ def answers(
     tables: dict[str, NDArray[Any]],
     shape: tuple[int | str, ...] = ("batch", 3, 64, 64),
     names: str = "",
+    kind: int = FLOAT,
     **metadata: str,
 ) -> Path:
     """A model that says the same of every image: each output is its table, a row of it for each image."""
     constants: dict[str, NDArray[Any]] = {"axes": np.array([1, 2, 3]), "zero": np.float32(0), "one": np.float32(1)}
     nodes = [
-        node("ReduceMean", ["images", "axes"], ["mean"], keepdims=1),
+        node("Cast", ["images"], ["numbers"], to=FLOAT),
+        node("ReduceMean", ["numbers", "axes"], ["mean"], keepdims=1),
         node("Mul", ["mean", "zero"], ["nothing"]),
         node("Add", ["nothing", "one"], ["ones"]),
     ]
@@ -57,7 +60,8 @@ def answers(
         if whole:
             nodes.append(node("Cast", [f"{name}-float"], [name], to=INT))
     outputs = {name: INT if table.dtype.kind == "i" else FLOAT for name, table in tables.items()}
-    return save(path, nodes, outputs, constants, shape, {**({"names": names} if names else {}), **metadata})
+    known = {**({"names": names} if names else {}), **metadata}
+    return save(path, nodes, outputs, constants, shape, known, kind=kind)
 
 
 def network(
@@ -68,8 +72,12 @@ def network(
     baked_batch: bool = False,
     half: bool = False,
     seed: int = 0,
+    camera: bool = False,
 ) -> Path:
-    """A YOLO without objectness of one convolution: an answer for each block of 16 pixels, two classes."""
+    """A YOLO without objectness of one convolution: an answer for each block of 16 pixels, two classes.
+
+    One for a `camera` takes bytes with channels last, and is the same otherwise.
+    """
     random = np.random.default_rng(seed)
     constants: dict[str, NDArray[Any]] = {
         "weight": random.normal(0, 0.06, (6, 3, 16, 16)).astype(np.float32),
@@ -77,10 +85,17 @@ def network(
         "shape": np.array([1 if baked_batch else 0, 6, -1]),
         "size": np.array([64, 64, 64, 64, 1, 1], np.float32).reshape(1, 6, 1),
         "none": np.zeros(1, np.float32),
+        "white": np.float32(255),
     }
+    of_camera = [
+        node("Cast", ["images"], ["numbers"], to=FLOAT),
+        node("Div", ["numbers", "white"], ["shares of white"]),
+        node("Transpose", ["shares of white"], ["single"], perm=[0, 3, 1, 2]),
+    ]
+    of_half = [node("Cast", ["images"], ["single"], to=FLOAT)]
     nodes = [
-        *([node("Cast", ["images"], ["single"], to=FLOAT)] if half else []),
-        node("Conv", ["single" if half else "images", "weight", "bias"], ["cells"], strides=[16, 16]),
+        *(of_camera if camera else of_half if half else []),
+        node("Conv", ["single" if half or camera else "images", "weight", "bias"], ["cells"], strides=[16, 16]),
         node("Reshape", ["cells", "shape"], ["rows"]),
     ]
     if not differentiable:  # what it adds is nothing, but it has no counterpart of ours
@@ -91,7 +106,8 @@ def network(
         node("Mul", ["shares", "size"], ["output0"]),
     ]
     metadata = {"names": names} if names else {}
-    return save(path, nodes, {"output0": FLOAT}, constants, shape, metadata, half=half)
+    kind = BYTE if camera else HALF if half else FLOAT
+    return save(path, nodes, {"output0": FLOAT}, constants, shape, metadata, kind=kind)
 
 
 def detr_network(path: Path, seed: int = 0) -> Path:

@@ -27,6 +27,9 @@ COLUMNS = 6
 FOUND_BY_SHAPE: tuple[Decode, ...] = ("yolo", "yolo-no-objectness", "detr", "detr-sigmoid", "boxes", "boxes-scores")
 """What shapes can tell; `yolox` looks like `yolo`."""
 
+RTDETR_DECODES: tuple[Decode, ...] = ("boxes", "yolo-no-objectness")
+"""What ultralytics' exports of RT-DETR give: a table, or in older ones the scores of all classes."""
+
 LEAST_SPAN = 0.1
 """Centres of boxes in pixels reach further than this share of the input; else they are in another unit."""
 
@@ -56,13 +59,16 @@ def find_layout(facts: Facts, values: Values, height: int, width: int, model: Pa
         raise DetectorError(f"{facts.path}: output {gone[0]} does not exist; there are {', '.join(values)}")
     chosen = {name: values[name] for name in declared or values}
     names = facts.names or COCO_80
-    decodes = (sidecar.decode,) if sidecar.decode else FOUND_BY_SHAPE
+    told: tuple[Decode, ...] = RTDETR_DECODES if facts.head == RTDETR_HEAD else ("boxes",) if facts.end2end else ()
+    decodes = (sidecar.decode,) if sidecar.decode else told or FOUND_BY_SHAPE
     sure = bool(sidecar.decode) or facts.head == RTDETR_HEAD
     found = [
         _layout(facts, names, decode, outputs)
         for decode in decodes
         for outputs in _readings(decode, chosen, len(names), bool(declared), sure)
     ]
+    if told and not sidecar.decode:  # with two classes, both of RT-DETR's have six columns; whole numbers are labels
+        found = found[:1]
     said = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
     amount = f"{len(names)} classes" if facts.names else "80 classes (no names are known)"
     if len(found) != 1 and sidecar.decode:

@@ -1,7 +1,7 @@
 """What a model file does not say of itself: how its outputs are read, its classes, and what its input expects.
 
 It comes from a sidecar MODEL.yaml beside MODEL.onnx, and else from the metadata and the shapes of the outputs.
-Source: the metadata keys `names`, `stride`, `task` and `head` are those that exports by ultralytics write.
+Source: the metadata keys `names`, `stride`, `task`, `head` and `end2end` are those that exports by ultralytics write.
 """
 
 import ast
@@ -87,12 +87,14 @@ class Metadata:
         stride: sides of the input must be multiples of this.
         task: what the model is made for.
         head: class of the network's last part.
+        end2end: `True` where each object is found once, so that the output is a table of answers.
     """
 
     names: str = ""
     stride: str = ""
     task: str = "detect"
     head: str = ""
+    end2end: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class Facts:
         size: (height, width) that was declared, or None.
         stride: 0 if unknown.
         head: what the metadata name as the network's last part, "" if nothing.
+        end2end: the metadata say that the output is a table of answers.
     """
 
     sidecar: Sidecar
@@ -114,6 +117,7 @@ class Facts:
     size: tuple[int, int] | None
     stride: int
     head: str = ""
+    end2end: bool = False
 
 
 def read_facts(model: Path, metadata: Mapping[str, str]) -> Facts:
@@ -136,7 +140,8 @@ def read_facts(model: Path, metadata: Mapping[str, str]) -> Facts:
     names = _names(sidecar.names, path) if sidecar.names else _metadata_names(known.names, model)
     size = (sidecar.size, sidecar.size) if isinstance(sidecar.size, int) else sidecar.size
     stride = sidecar.stride or _metadata_stride(known.stride, model)
-    return Facts(sidecar, path, names, (size[0], size[1]) if size else None, stride, known.head)
+    shape = (size[0], size[1]) if size else None
+    return Facts(sidecar, path, names, shape, stride, known.head, known.end2end.lower() == "true")
 
 
 def with_sidecar(digest: str, facts: Facts) -> str:

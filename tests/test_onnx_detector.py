@@ -222,7 +222,8 @@ def test_names_come_from_many_places(tmp_path: Path) -> None:
     path.with_suffix(".yaml").unlink()
     with pytest.raises(DetectorError, match=r"do not say how to read them with 80 classes \(no names are known\)"):
         load(path)
-    assert load(answers(tmp_path / "coco.onnx", {"out": np.concatenate((np.full((1, 2, 4), 30.0), np.full((1, 2, 81), 0.5)), axis=2)})).class_names == COCO_80
+    rows = np.concatenate((np.full((1, 2, 4), 30.0), np.full((1, 2, 81), 0.5)), axis=2)
+    assert load(answers(tmp_path / "coco.onnx", {"out": rows})).class_names == COCO_80
 
 
 def test_what_a_sidecar_declares_is_part_of_the_hash(tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ SIDECARS = {
     "stride: 1000000000": "stride must be at most 1024",
     "first_label: 1000000000": "first_label must be from 0 to 30000",
     "logits: true\ndecode: detr": "a detr has logits anyway",
-    "names: ../../etc/passwd": r"five.yaml: names: '\.\./\.\./etc/passwd' lies outside its folder; copy that file beside",
+    "names: ../../etc/passwd": r"five.yaml: names: '\.\./\.\./etc/passwd' lies outside its folder; copy that file",
     "names: /etc/passwd": "lies outside its folder; copy that file beside it",
     "names: 'C:\\names.txt'": "lies outside its folder",
     'names: "a\\0b"': "lies outside its folder",

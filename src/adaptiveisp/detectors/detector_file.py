@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from adaptiveisp.detectors.class_names import tidy_names
 from adaptiveisp.detectors.yolo_layers import ACTIVATIONS, BottleneckCSP, Conv
 from adaptiveisp.detectors.yolo_network import Description, YoloNetwork
 from adaptiveisp.errors import DetectorError, WeightsError
@@ -81,7 +82,7 @@ def load_detector_file(path: Path) -> YoloNetwork:
 def _network(path: Path, header: dict[str, Any]) -> YoloNetwork:
     """The network of a header, without weights."""
     anchors = tuple(tuple((float(width), float(height)) for width, height in layer) for layer in header["anchors"])
-    names = tuple(str(name) for name in header["class_names"])
+    names = tidy_names([str(name) for name in header["class_names"]], path)
     network = YoloNetwork(Description(dict(header["yaml"]), anchors), names, path.stem, sha256_of(path))
     activations = header["activations"]
     for name, module in _activated(network).items():

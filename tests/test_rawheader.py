@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from adaptiveisp.datasets import open_dataset
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import RawFileError, UsageError
 from adaptiveisp.framecache import FrameCache
 from adaptiveisp.raw import read_raw
-from adaptiveisp.rawheader import BayerHeader, SetHeader, find_header
+from adaptiveisp.rawheader import BayerHeader, SetHeader, _plain_facts, find_header
 from tests import layouts
 
+NOTHING = dict.fromkeys(("width", "height", "bits", "pattern", "black", "white"))
 SOURCES = ("flags", "own sidecar", "set", "folder sidecar", "layout")
 
 
@@ -84,3 +85,28 @@ def test_values_are_not_bent_into_numbers(tmp_path: Path, text: str) -> None:
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(RawFileError, match=r"x\.yaml: a value has the wrong type"):
         find_header(tmp_path / "x.raw", None)
+
+
+def test_levels_of_a_header_may_be_a_list() -> None:
+    header = BayerHeader(black=(60, 61, 62, 63), white=1000)
+    assert header.black_levels == (60.0, 61.0, 62.0, 63.0)
+    for levels in ([60, 61, 62, 63], np.array([60, 61, 62, 63])):
+        found = _plain_facts({**NOTHING, "black": levels, "white": np.float32(1000), "bits": np.int64(10)})
+        assert found["black"] == header.black and type(found["white"]) is float and type(found["bits"]) is int
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"bits": 10.5}, r"raw bits 10\.5 is not a whole number"),
+        ({"bits": True}, "raw bits True is not a whole number"),
+        ({"width": "640"}, "raw width '640' is not a whole number"),
+        ({"black": "64"}, "raw black '64' is not a number"),
+        ({"black": [1, 2]}, "raw-black takes one number or four"),
+        ({"black": [1, 2, 3, None]}, "raw-black takes one number or four"),
+        ({"white": "p98"}, "raw white 'p98' is not a number or p99"),
+    ],
+)
+def test_facts_of_a_wrong_type_are_one_line(facts: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        _plain_facts({**NOTHING, **facts})

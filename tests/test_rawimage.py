@@ -112,6 +112,7 @@ def test_an_array_with_a_header_is_what_a_npy_file_of_it_is(tmp_path: Path) -> N
     ("frame", "header", "kind", "message"),
     [
         (MOSAIC, None, UsageError, r"no pattern and no levels: give RawImage\(array, .*header=BayerHeader\("),
+        (MOSAIC, "RGGB", UsageError, r"header is of type str; give BayerHeader"),
         (MOSAIC, BayerHeader(bits=10), RawFileError, r"^array: has one channel, so it needs header=BayerHeader"),
         (MOSAIC, BayerHeader(bits=9, pattern="RGGB"), RawFileError, "9 bits are declared, which end at 511"),
         (MOSAIC[:8], BayerHeader(bits=10, pattern="RGGB"), RawFileError, "64x8 is too small"),

@@ -153,3 +153,21 @@ def test_several_images_are_refused_and_a_preview_is_passed_over(tmp_path: Path)
     tifffile.imwrite(path, np.stack([pixels(), pixels()]), imagej=True)
     with pytest.raises(RawFileError, match="holds 2 images"):
         read_raw(path, header)
+
+
+def test_a_png_that_is_not_upright_or_has_several_frames_is_refused(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    exif = image.Exif()
+    path = tmp_path / "x.png"
+    for orientation, refused in ((1, False), (6, True)):
+        exif[274] = orientation
+        image.fromarray((pixels() // 16).astype(np.uint8)).save(path, exif=exif)
+        if refused:
+            with pytest.raises(RawFileError, match=r"x\.png: its Exif data say orientation 6; save it upright"):
+                read_raw(path, BayerHeader(pattern="RGGB"))
+        else:
+            assert read_raw(path, BayerHeader(pattern="RGGB")).data.shape == (HEIGHT, WIDTH)
+    frames = [image.fromarray((pixels() // (16 * count)).astype(np.uint8)) for count in (1, 2)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.raises(RawFileError, match=r"x\.png: holds several frames"):
+        read_raw(path, BayerHeader(pattern="RGGB"))

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from adaptiveisp import native
 from adaptiveisp.demosaic import bilinear, compiled, malvar
-from adaptiveisp.errors import RawFileError
 from adaptiveisp.types import RawImage
 
 DEMOSAICS = {"malvar": malvar, "bilinear": bilinear}
@@ -30,14 +29,7 @@ def develop(
 
     Returns:
         float32 in [0, 1] on the CPU, width and height as seen by the viewer.
-
-    Raises:
-        RawFileError: the white level is not above the black level.
     """
-    if raw.white_level <= max(raw.black_level):
-        name = raw.path if raw.path is not None else "raw image"
-        levels = f"white level {raw.white_level:g} is not above black level {max(raw.black_level):g}"
-        raise RawFileError(f"{name}: {levels}; correct the levels")
     gains = (1.0, 1.0, 1.0)
     if camera_white_balance and raw.camera_gains is not None:
         red, green, blue = raw.camera_gains

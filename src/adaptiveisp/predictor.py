@@ -218,12 +218,14 @@ def in_full_frame(
     ]
 
 
-def as_raw(raw: Any, header: BayerHeader | None) -> RawImage:
+def as_raw(raw: Any, header: Any) -> RawImage:
     """The raw that a file, a `RawImage` or an array of pixels stands for.
 
     Raises:
         RawFileError, UsageError: see `AdaptiveISP.__call__`.
     """
+    if header is not None and not isinstance(header, BayerHeader):
+        raise UsageError(f"header is of type {type(header).__name__}; give BayerHeader(…)")
     if isinstance(raw, RawImage | np.ndarray):
         return raw_in_memory(raw, header)
     if isinstance(raw, str | os.PathLike):

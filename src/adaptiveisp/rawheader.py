@@ -1,13 +1,17 @@
 """What a headerless raw does not say of itself: its size, depth, pattern and levels, from flags or a sidecar."""
 
 import math
+import numbers
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from adaptiveisp.errors import RawFileError, UsageError
+import numpy as np
+
+from adaptiveisp.errors import RawFileError, UsageError, shown
 from adaptiveisp.types import BAYER_PATTERNS
 from adaptiveisp.yamlfile import read_yaml
 
@@ -43,11 +47,11 @@ class BayerHeader:
     white: float | Literal["p99"] | None = None
 
     def __post_init__(self) -> None:
-        """Brings the pattern to upper case and checks ranges."""
-        if self.pattern is not None:
-            object.__setattr__(self, "pattern", self.pattern.upper())
+        """Brings the pattern to upper case and checks types and ranges."""
+        for name, value in _plain_facts(vars(self)).items():
+            object.__setattr__(self, name, value)
         if self.pattern is not None and self.pattern not in BAYER_PATTERNS:
-            raise UsageError(f"raw pattern {self.pattern!r} is unknown; choose one of {', '.join(BAYER_PATTERNS)}")
+            raise UsageError(f"raw pattern {shown(self.pattern)} is unknown; choose one of {', '.join(BAYER_PATTERNS)}")
         if self.bits is not None and not SMALLEST_BITS <= self.bits <= LARGEST_BITS:
             raise UsageError(f"raw bits must be {SMALLEST_BITS} to {LARGEST_BITS}, not {self.bits}")
         if any(side is not None and side < 1 for side in (self.width, self.height)):
@@ -81,6 +85,40 @@ class BayerHeader:
     def without_layout(self) -> "BayerHeader":
         """The facts that somebody stated; none of a `BayerHeader` is a default of a layout."""
         return self
+
+
+def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts as they are kept: Python's own numbers, four black levels as a tuple.
+
+    Raises:
+        UsageError: one is of a wrong type.
+    """
+    facts: dict[str, Any] = {"pattern": given["pattern"], "black": given["black"], "white": given["white"]}
+    if isinstance(facts["pattern"], str):
+        facts["pattern"] = facts["pattern"].upper()
+    for name in ("width", "height", "bits"):
+        facts[name] = _fact(name, given[name], "a whole number")
+    if facts["white"] != PERCENTILE_WHITE:
+        facts["white"] = _fact("white", facts["white"], "a number or p99")
+    if isinstance(facts["black"], list | tuple | np.ndarray):
+        facts["black"] = tuple(_fact("black", level, "a number") for level in facts["black"])
+        if len(facts["black"]) != 4 or None in facts["black"]:
+            raise UsageError("raw-black takes one number or four")
+    else:
+        facts["black"] = _fact("black", facts["black"], "a number")
+    return facts
+
+
+def _fact(name: str, value: Any, wanted: str) -> Any:
+    """A number, None where it is unknown."""
+    kind = numbers.Integral if wanted == "a whole number" else numbers.Real
+    if value is None:
+        return None
+    if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
+        raise UsageError(f"raw {name} {shown(value)} is not {wanted}")
+    if kind is numbers.Integral:
+        return int(value)
+    return value if type(value) in (int, float) else float(value)
 
 
 @dataclass(frozen=True)

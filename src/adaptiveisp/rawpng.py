@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
     if any(kind == b"acTL" for kind, _, _ in _chunks(content)):
         raise RawFileError(f"{path}: holds several frames (animated PNG); save each as a file of its own")
+    orientation = _orientation(content)
+    if orientation not in (0, 1):
+        raise RawFileError(
+            f"{path}: its Exif data say orientation {orientation}; save it upright, or without Exif data"
+        )
     # libpng passes over wrong checksums of lesser chunks with a line on stderr.
     if not all(intact for _, _, intact in _chunks(content)):
         raise RawFileError(f"{path}: is damaged (wrong checksum); copy it again from its source")
@@ -80,6 +86,19 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     except (ValueError, RuntimeError, MemoryError) as error:
         raise RawFileError(f"{path}: is damaged ({_first_line(error)}); copy it again from its source") from None
     return pixels, _note_of(content)
+
+
+def _orientation(content: bytes) -> int:
+    """The EXIF orientation in an eXIf chunk, 1 where it says none. Source: PNG specification 3rd edition, 11.3.3.5."""
+    from PIL import Image
+
+    for kind, body, _ in _chunks(content):
+        if kind == b"eXIf":
+            exif = Image.Exif()
+            with suppress(Exception):  # damaged Exif data, which say nothing, raise many kinds of errors
+                exif.load(body)
+                return int(exif.get(274, 1))
+    return 1
 
 
 def _note_of(content: bytes) -> str | None:

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors", "exitcodes"),
     ("yamlfile", "rawfields", "rawkinds"),
     ("extras", "files", "memory", "settings", "switches", "terminal", "threads", "types"),
-    ("output_folder",),
+    ("output_folder", "package_index", "run_state"),
     (
         "boxes",
         "classes",

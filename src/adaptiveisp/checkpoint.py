@@ -17,17 +17,20 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from adaptiveisp.environment import HORIZON, actions_of
-from adaptiveisp.errors import WeightsError
-from adaptiveisp.files import write_bytes
-from adaptiveisp.isp import IspModule, modules_of
+from adaptiveisp.errors import WeightsError, shown
+from adaptiveisp.files import parse_json, write_bytes
+from adaptiveisp.isp import MODULE_SETS, IspModule, modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
-from adaptiveisp.policies import STARTS, Start
-from adaptiveisp.sequence_networks import CONDITIONS, Condition, SequenceNetwork
+from adaptiveisp.policies import Start
+from adaptiveisp.sequence_networks import Condition, SequenceNetwork
+from adaptiveisp.settings import record, require
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
 ACTOR_CRITIC, SEQUENCE = "actor_critic", "sequence"
 RELEASED_SET = "released"
+LONGEST_HORIZON = 64
+"""Steps of an episode at most. The paper has 5, the longest policy here 12; each step costs a pass over the image."""
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -56,6 +59,13 @@ class PolicyHeader:
     once: bool = False
     condition: Condition = "image"
     origin: str = ""
+
+    def __post_init__(self) -> None:
+        require(self.kind in (ACTOR_CRITIC, SEQUENCE), f"kind {shown(self.kind)} is none that this version knows")
+        require(self.module_set in MODULE_SETS, f"module_set {shown(self.module_set)} is none that this version knows")
+        require(1 <= self.horizon <= LONGEST_HORIZON, f"horizon must be from 1 to {LONGEST_HORIZON}")
+        require(0 < len(self.modules) <= LONGEST_HORIZON, "modules must name some")
+        require(len(set(self.modules)) == len(self.modules), "modules names one twice")
 
 
 def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Module]) -> None:
@@ -155,16 +165,14 @@ def _modules(header: PolicyHeader, kind: str, path: Path) -> list[IspModule]:
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
-    try:
-        content = json.loads(metadata[FORMAT])
-        if content.pop("format") != FORMAT or content.pop("format_version") != FORMAT_VERSION:
-            raise ValueError("another format")
-        header = PolicyHeader(**{**content, "modules": tuple(content["modules"])})
-        if header.view not in ("linear", "log") or header.start not in STARTS or header.condition not in CONDITIONS:
-            raise ValueError("an unknown view, start or condition")
-        return header
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{path}: is no policy of this package; import it with `adaptiveisp import`") from error
+    remedy = "import it with `adaptiveisp import`, or save it again"
+    if FORMAT not in metadata:
+        raise WeightsError(f"{path}: is no policy of this package; {remedy}")
+    content = parse_json(metadata[FORMAT], f"{path}: the header", WeightsError, remedy)
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if version != FORMAT_VERSION or isinstance(version, bool) or content.pop("format", None) != FORMAT:
+        raise WeightsError(f"{path}: is no policy of version {FORMAT_VERSION} of this package; {remedy}")
+    return record(PolicyHeader, content, f"{path}: the header", WeightsError, remedy)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -172,6 +180,9 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"{path}: {name} holds weights that are not finite; train or import it again")
     try:
         network.load_state_dict(dict(tensors))
     except RuntimeError as error:

@@ -5,21 +5,46 @@ on the machine at hand; with it `train --costs FILE` learns to save that machine
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import DataError
+from adaptiveisp.errors import DataError, one_line
 from adaptiveisp.files import read_json, write_json
 from adaptiveisp.isp import EXTENDED, HELPERS
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.settings import record, require
 
 VERSION = 1
 PAPER = "paper"
 """Name of the table that the modules declare."""
 REMEDY = "make one with: adaptiveisp bench --write-costs FILE"
 
+LONGEST_MS = 1e9
+"""Milliseconds; a module that took longer than eleven days was not measured."""
+
 Costs = Mapping[str, float]
 """Module → milliseconds; empty for the paper's table."""
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What a file of costs holds.
+
+    Attributes:
+        version: of the file's format.
+        milliseconds: module → time.
+        size: side of the square image they were measured at, in pixels; 0 where the file does not say.
+        provenance: where they come from.
+    """
+
+    version: int
+    milliseconds: Mapping[str, float]
+    size: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.version == VERSION, f"is no cost table of version {VERSION}")
 
 
 def load_costs(path: Path) -> dict[str, float]:
@@ -28,18 +53,14 @@ def load_costs(path: Path) -> dict[str, float]:
     Raises:
         DataError: the file is missing, no JSON, no table of costs, or lacks a module that there is.
     """
-    content = read_json(Path(path), DataError, REMEDY)
-    table = content.get("milliseconds") if isinstance(content, dict) and content.get("version") == VERSION else None
-    if not isinstance(table, dict) or not table:
-        raise DataError(f"{path}: is no cost table of version {VERSION}; {REMEDY}")
+    table = record(CostTable, read_json(Path(path), DataError, REMEDY), str(path), DataError, REMEDY).milliseconds
     known = {module.name for module in (*EXTENDED, *HELPERS)}
     for name, value in table.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if name not in known or not number or not 0 <= value < 1e9:
-            raise DataError(f"{path}: {name} = {value!r} is no module with a time in milliseconds; {REMEDY}")
+        if name not in known or not 0 <= value < LONGEST_MS:
+            raise DataError(f"{path}: {one_line(name, 80)} = {value:g} is no module with a time in milliseconds; {REMEDY}")
     if missing := sorted(known - set(table)):
         raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
-    return {name: float(value) for name, value in table.items()}
+    return dict(table)
 
 
 def save_costs(path: Path, costs: Costs, size: int, provenance: Mapping[str, Any]) -> None:

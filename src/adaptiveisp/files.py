@@ -152,18 +152,34 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
         remedy: what the user can do, appended to the message.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise error(f"{path}: no such file; {remedy}") from None
     except OSError as cause:
         raise error(f"{path}: cannot be read ({cause.strerror}); {remedy}") from cause
-    except RecursionError:
-        raise error(f"{path}: is nested too deeply; {remedy}") from None
     except UnicodeDecodeError as cause:
         raise error(f"{path}: is not UTF-8 text (byte {cause.start}); {remedy}") from cause
+    except ValueError as cause:  # a path that cannot be
+        raise error(f"{path}: cannot be read ({cause}); {remedy}") from cause
+    return parse_json(text, str(path), error, remedy)
+
+
+def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> Any:
+    """The value of a JSON text; NaN and Infinity are refused.
+
+    Args:
+        text: the JSON.
+        origin: where it comes from, for errors.
+        error: error class to raise.
+        remedy: what the user can do, appended to the message.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise error(f"{origin}: is nested too deeply; {remedy}") from None
     except ValueError as cause:
         detail = str(cause).splitlines()[0]
-        raise error(f"{path}: is not valid JSON ({detail}); {remedy}") from cause
+        raise error(f"{origin}: is not valid JSON ({detail}); {remedy}") from cause
 
 
 def _refuse_constant(name: str) -> Any:

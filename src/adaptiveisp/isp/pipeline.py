@@ -21,6 +21,8 @@ DEFAULT_SET = "extended"
 START_KEY = "start"
 """Key of a pipeline file that names a heuristic fitted to each image: such a file is a policy, no pipeline alone."""
 
+MOST_STAGES = 64
+"""Stages of a pipeline file at most: each is a pass over the image, and the longest policy here has 12."""
 FILE_REMEDY = 'give {"version": 1, "stages": [{"module": "exposure", "params": {"ev": 2.5}}]}'
 
 
@@ -116,6 +118,8 @@ class Pipeline:
             raise PipelineError(
                 f"{origin}: starts from {value[START_KEY]}, which is fitted to each image; load it as a policy"
             )
+        if len(value["stages"]) > MOST_STAGES:
+            raise PipelineError(f"{origin}: has {len(value['stages'])} stages, more than {MOST_STAGES}; {FILE_REMEDY}")
         module_set = str(value.get("module_set", DEFAULT_SET))
         stages = []
         for number, stage in enumerate(value["stages"], 1):

@@ -13,6 +13,7 @@ from adaptiveisp.isp.module import IspModule
 from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
 from adaptiveisp.methods.learner import Clock, optimiser_step
 from adaptiveisp.networks import Actor, Critic, View, calibrate, start_neutral, to_training
+from adaptiveisp.run_state import check_optimiser
 from adaptiveisp.zoo import policy_file
 
 
@@ -131,5 +132,6 @@ class Networks:
         if self.config.averaging:
             self.averaged.load_state_dict(content["averaged"])
         self.critic.load_state_dict(content["critic"])
-        self.actor_optimiser.load_state_dict(content["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(content["critic_optimiser"])
+        for name, optimiser in (("actor_optimiser", self.actor_optimiser), ("critic_optimiser", self.critic_optimiser)):
+            check_optimiser(content[name], optimiser, name)
+            optimiser.load_state_dict(content[name])

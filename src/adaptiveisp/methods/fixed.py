@@ -29,6 +29,7 @@ from adaptiveisp.methods.learner import (
 )
 from adaptiveisp.parameters import pipeline_of, starting_row
 from adaptiveisp.policies import FixedPipeline, Start, first_image, save_fixed
+from adaptiveisp.run_state import check_optimiser
 from adaptiveisp.settings import require
 from adaptiveisp.stream import Stream
 from adaptiveisp.types import Detector, Image
@@ -222,5 +223,6 @@ class Fixed:
         """Restores what `state_dict` gave."""
         for row, value in zip(self.rows, content["rows"], strict=True):
             row.data.copy_(value)
+        check_optimiser(content["optimiser"], self.optimiser, "optimiser")
         self.optimiser.load_state_dict(content["optimiser"])
         self.iteration, self.passes = content["counters"]

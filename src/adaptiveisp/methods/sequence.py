@@ -56,6 +56,7 @@ from adaptiveisp.methods.learner import (
 )
 from adaptiveisp.methods.sequence_settings import SequenceConfig
 from adaptiveisp.rl import mean_of_others, neighbour_loss, parameter_loss
+from adaptiveisp.run_state import check_optimiser
 from adaptiveisp.sequence_networks import Actions, SequenceNetwork, look, run_sequences
 from adaptiveisp.sequence_policy import SequencePolicy
 from adaptiveisp.stream import Stream, TrainingImage
@@ -393,6 +394,7 @@ class SequenceLearner:
         self.network.load_state_dict(content["network"])
         if self.config.averaging:
             self.averaged.load_state_dict(content["averaged"])
+        check_optimiser(content["optimiser"], self.optimiser, "optimiser")
         self.optimiser.load_state_dict(content["optimiser"])
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]

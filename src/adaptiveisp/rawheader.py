@@ -111,14 +111,14 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fact(name: str, value: Any, wanted: str) -> Any:
     """A number, None where it is unknown."""
-    kind = numbers.Integral if wanted == "a whole number" else numbers.Real
+    kind, number = numbers.Integral if wanted == "a whole number" else numbers.Real, value
     if value is None:
         return None
     if isinstance(value, bool | np.bool_) or not isinstance(value, kind):
         raise UsageError(f"raw {name} {shown(value)} is not {wanted}")
     if kind is numbers.Integral:
-        return int(value)
-    return value if type(value) in (int, float) else float(value)
+        return int(number)
+    return number if isinstance(number, int | float) else float(number)
 
 
 @dataclass(frozen=True)
@@ -175,12 +175,16 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
     """
     given = header if header is not None else BayerHeader()
-    own = _first_facts(path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"))
-    return given.completed(own, _first_facts(path.with_name("raw.yaml")))
+    own = sidecar_facts(path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"))
+    return given.completed(own, sidecar_facts(path.with_name("raw.yaml")))
 
 
-def _first_facts(*candidates: Path) -> BayerHeader:
-    """The facts of the first of the files that holds any."""
+def sidecar_facts(*candidates: Path) -> BayerHeader:
+    """The facts of the first of the files that holds any.
+
+    Raises:
+        RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
+    """
     for candidate in candidates:
         # Path.is_file would raise where ".yaml" makes a name too long for the file system.
         if os.path.isfile(candidate):

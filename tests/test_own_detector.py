@@ -1,5 +1,6 @@
 """The example of an own detector, as a user would try it."""
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -8,7 +9,11 @@ import pytest
 import torch
 
 from adaptiveisp.cli import main
+from adaptiveisp.datasets import open_dataset
 from adaptiveisp.detectors import load_detector
+from adaptiveisp.errors import DataError
+from adaptiveisp.evaluate import EvaluationOptions, evaluate
+from adaptiveisp.policies import AutoExposure
 from adaptiveisp.types import Targets
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
@@ -61,6 +66,23 @@ def test_two_detectors_and_what_is_not_scored(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "labels.json").write_text(json.dumps(content))
     assert main([*photos, "--detector", "own_detector:load", *options, "nothing"]) == 1
     assert "no object that could be scored; what red-cells knows of its classes: cup" in capsys.readouterr().err
+
+
+def test_why_there_is_no_class_in_common_is_told(tmp_path: Path) -> None:
+    """Two detectors of different classes; and labels that name no class, whatever the detectors know."""
+    dataset = open_dataset(labelled_photos(tmp_path), tmp_path / "images", light="normal")
+    cups, persons = load_detector("own_detector:load"), load_detector("own_detector:load")
+    persons.name, persons.class_names = "persons", ("person",)
+    with pytest.raises(
+        DataError, match=r"no class of it is known to all detectors \(red-cells knows cup; persons knows pe"
+    ):
+        evaluate(dataset, [AutoExposure()], [cups, persons], EvaluationOptions(64))
+    nameless = copy.copy(dataset)
+    nameless.categories = {}
+    with pytest.raises(
+        DataError, match="its labels name no class, so there is no object that could be scored; check its"
+    ):
+        evaluate(nameless, [AutoExposure()], [cups], EvaluationOptions(64))
 
 
 def test_the_example_on_the_command_line(tmp_path: Path) -> None:

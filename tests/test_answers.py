@@ -1,6 +1,7 @@
 """What a detector's numbers must be: refused on the trial image, left out and counted in use, by every kind alike."""
 
 import json
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from adaptiveisp.detectors.answers import checked, choose, dropped_note, sound_b
 from adaptiveisp.detectors.exports import newer_yolo_remedy
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.predictor import detect
+from adaptiveisp.teacher import Teacher
 from adaptiveisp.types import Detections, Detector, Targets
 from tests.data import labelled_photos
 
@@ -136,6 +138,15 @@ def test_the_note_counts() -> None:
     assert dropped_note("detector x", 0) == ""
     assert dropped_note("detector x", 1).startswith("detector x: 1 box was left out")
     assert "12 boxes were left out" in dropped_note("detector x", 12)
+
+
+def test_a_teacher_tells_of_boxes_left_out_once(caplog: pytest.LogCaptureFixture) -> None:
+    teacher = Teacher(Own([GOOD, [30, 5, 20, 9]], [0.9, 0.8]), 0.5)
+    with caplog.at_level(logging.WARNING, logger="adaptiveisp"):
+        for title in ("one", "two"):
+            teacher.look_at_photo(title, torch.full((3, 32, 32), 90, dtype=torch.uint8))
+    assert [len(found) for found in teacher.answers.values()] == [1, 1] and teacher.dropped == 2
+    assert len(caplog.records) == 1 and "detector own, first in one: 1 box was left out" in caplog.text
 
 
 FICKLE = """

@@ -101,6 +101,17 @@ def test_an_input_that_no_memory_holds_is_refused(shape: tuple[int, ...], tmp_pa
         load(path)
 
 
+def test_a_sparse_tensor_that_no_memory_holds_is_refused(tmp_path: Path) -> None:
+    path = network(tmp_path / "sparse.onnx")
+    model = onnx.load(path)
+    values = onnx.helper.make_tensor("huge", FLOAT, [1], [1.0])
+    places = onnx.helper.make_tensor("places", onnx.TensorProto.INT64, [1], [5])
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, [10**6, 10**6]))
+    onnx.save(model, path)
+    with pytest.raises(DetectorError, match="has a sparse tensor of 1000000000000 values; at most 536870912 are supp"):
+        load(path)
+
+
 # ---------------------------------------------------------------- outputs
 
 BOXES = np.array([[[10, 20, 30, 40], [11, 20, 31, 40], [0, 0, 64, 32]]], np.float32)

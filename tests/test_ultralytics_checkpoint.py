@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,7 +341,10 @@ FAULTS: dict[str, tuple[Callable[[DetectionModel], None], str]] = {
     "a slope that is not known": (of_layer(0, lambda c: setattr(c, "act", nn.LeakyReLU(0.3))), "activation LeakyReLU"),
     "dilation": (of_layer(2, lambda c: setattr(c.conv, "dilation", (2, 2))), "another dilation"),
     "a pool of another step": (of_layer(1, lambda pool: setattr(pool, "stride", 1)), r"layers\.1 has another stride"),
-    "no anchors": (of_layer(-1, lambda d: delattr(d, "anchors")), "has no anchors; YOLOv8"),
+    "no anchors": (
+        of_layer(-1, lambda d: delattr(d, "anchors")),
+        "has no anchors; YOLOv8 and later, and the u models, are read from ONNX; export it: yolo export model=a",
+    ),
     "anchors for another number": (of_layer(-1, lambda d: setattr(d, "anchors", d.anchors[:1])), "has no anchors"),
     "anchors of no size": (of_layer(-1, lambda d: d.anchors.zero_()), "its anchors must be"),
     "no strides": (of_layer(-1, lambda d: setattr(d, "stride", None)), "has no strides"),
@@ -363,6 +367,33 @@ def test_a_checkpoint_that_is_wrong_is_refused(fault: str, honest_model: Detecti
     with pytest.raises((WeightsError, DetectorError), match=message) as caught:
         load_detector(path)
     assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+class Newer(nn.Module):
+    """Stands in for a network of the package ultralytics."""
+
+    def __init__(self, last: str) -> None:
+        super().__init__()
+        head = type(last, (nn.Module,), {"__module__": "ultralytics.nn.tasks"})()
+        head.stride = torch.tensor([8.0, 16.0])
+        self.yaml, self.names, self.model = {"nc": 2, "backbone": [], "head": []}, {0: "a", 1: "b"}, nn.Sequential(head)
+
+
+@pytest.mark.parametrize("last", ["Detect", "Segment", "RTDETRDecoder"])
+def test_the_way_to_read_a_newer_network_is_told(last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Newer(last)
+    fake = types.ModuleType("ultralytics.nn.tasks")
+    kinds = {last: type(model.model[0]), "Newer": Newer}
+    with monkeypatch.context() as patch:
+        patch.setattr(Newer, "__module__", "ultralytics.nn.tasks")
+        vars(fake).update(kinds)
+        for name in ("ultralytics", "ultralytics.nn", "ultralytics.nn.tasks"):
+            patch.setitem(sys.modules, name, fake)
+        torch.save({"model": model, "train_args": {"task": "detect"}}, tmp_path / "best.pt")
+    with pytest.raises(
+        WeightsError, match=r"export it: yolo export model=best\.pt format=onnx, then --detector best\.on"
+    ):
+        load_detector(tmp_path / "best.pt")
 
 
 def test_a_shortcut_that_the_description_does_not_have_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from adaptiveisp.boxes import xyxy_to_xywh
+from adaptiveisp.detectors.answers import dropped_note
+from adaptiveisp.errors import logger
 from adaptiveisp.isp import find_module
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import resize_longer_side
@@ -37,12 +39,13 @@ class Teacher:
         answers: title of a picture → its objects, in pixels of the upright full frame; their class is the detector's
             label.
         passes: images that went through the detector for that.
+        dropped: boxes that were left out because their numbers make no sense.
     """
 
     def __init__(self, detector: Detector, confidence: float, device: str = "cpu"):
         self.detector, self.confidence, self.device = detector, confidence, device
         self.answers: dict[str, tuple[Annotation, ...]] = {}
-        self.passes = 0
+        self.passes = self.dropped = 0
 
     def look_at_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
         """Finds what a clean photo shows.
@@ -74,6 +77,10 @@ class Teacher:
     def _answer(self, title: str, images: list[Image], full: Tensor) -> None:
         full_size = (full.shape[1], full.shape[2])
         found = detect(self.detector, images, full_size, DEFAULT_SIZE, self.confidence)
+        dropped = sum(detections.dropped for detections in found)
+        if dropped and not self.dropped:  # once, not for each of many pictures
+            logger.warning("%s", dropped_note(f"detector {self.detector.name}, first in {title}", dropped))
+        self.dropped += dropped
         self.passes += len(images)
         self.answers[title] = as_annotations(best_of(found))
 

@@ -4,6 +4,7 @@ Only the graph is run: no operators of other libraries are loaded, and data outs
 """
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from adaptiveisp.detectors.limits import MAX_WEIGHTS
 from adaptiveisp.detectors.onnx_graph import Values
 from adaptiveisp.detectors.onnx_sidecar import MAX_SIDE
 from adaptiveisp.errors import DetectorError, shown
@@ -142,6 +144,9 @@ def read_model(path: Path) -> tuple[Any, str]:
         raise DetectorError(f"{path}: is no ONNX file, or damaged ({reason_of(error)}); export it again") from error
     if not model.graph.node:
         raise DetectorError(f"{path}: holds no graph; it is no ONNX file, or damaged; export it again")
+    dense = max((math.prod(dims) for dims in _sparse_sizes(model.graph)), default=0)
+    if dense > MAX_WEIGHTS:  # a few bytes could stand for any amount of memory
+        raise DetectorError(f"{path}: has a sparse tensor of {dense} values; at most {MAX_WEIGHTS} are supported")
     digest = hashlib.sha256(content)
     folders = (path.parent.resolve(), path.resolve().parent)
     tensors = [*_tensors(model.graph), *(t for function in model.functions for t in _node_tensors(function.node))]
@@ -180,6 +185,16 @@ def _node_tensors(nodes: Any) -> Iterator[Any]:
             yield from attribute.tensors
             for inner in (attribute.g, *attribute.graphs):
                 yield from _tensors(inner)
+
+
+def _sparse_sizes(graph: Any) -> Iterator[list[int]]:
+    """The sizes that the sparse tensors of a graph, and of the graphs inside it, would have with all their zeros."""
+    yield from (list(sparse.dims) for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (list(sparse.dims) for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors))
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _sparse_sizes(inner)
 
 
 def _external(proto: Any) -> Iterator[str]:

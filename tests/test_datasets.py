@@ -27,15 +27,25 @@ def test_labels_are_read_with_their_crowds(tmp_path: Path) -> None:
         ({"bbox": [-5, 10, 10, 10]}, "does not lie inside its image"),
         ({"bbox": [1, 1, -3, 10]}, "does not lie inside its image"),
         ({"bbox": [1, 1, float("nan"), 10]}, "holds NaN, which is no JSON number"),
-        ({"bbox": [1, 1, 10**400, 10]}, "annotation 2: malformed"),
-        ({"bbox": [1, 1, "wide", 10]}, "annotation 2: malformed"),
+        ({"bbox": [1, 1, 10**400, 10]}, "annotation 2: bbox .* must be four numbers x, y, width, height"),
+        ({"bbox": [1, 1, "wide", 10]}, "annotation 2: bbox .* must be four numbers"),
         ({"area": -1}, "annotation 2: area -1 must be from 0"),
-        ({"area": 1e11}, r"annotation 2: area 1e\+11 must be from 0"),
-        ({"area": "big"}, "annotation 2: malformed"),
+        ({"area": 1e11}, "annotation 2: area 100000000000.0 must be from 0"),
+        ({"area": "big"}, "annotation 2: area 'big' must be from 0"),
         ({"image_id": 1.5}, "annotation 2: image_id 1.5 must be a whole number"),
         ({"iscrowd": 2}, "annotation 2: iscrowd 2 must be a whole number from 0 to 1"),
-        ({"bbox": [1, 1, 10]}, "malformed"),
-        ({"bbox": None}, "malformed"),
+        ({"bbox": [1, 1, 10]}, "annotation 2: bbox .* must be four numbers"),
+        ({"bbox": "1234"}, "annotation 2: bbox '1234' must be four numbers"),
+        ({"bbox": [True, 1, 10, 10]}, "annotation 2: bbox .* must be four numbers"),
+        ({"bbox": {"x": 1}}, "annotation 2: bbox .* must be four numbers"),
+        ({"bbox": None}, "annotation 2: has no bbox and no polygon"),
+        ({"bbox": [], "segmentation": []}, "annotation 2: has no bbox and no polygon"),
+        ({"bbox": None, "segmentation": {"counts": "x", "size": [48, 64]}}, "has a mask .* pycocotools.mask.toBbox"),
+        ({"bbox": None, "segmentation": [[1, 2, 3, 4]]}, "polygon .* must be x, y of three points or more"),
+        ({"bbox": None, "segmentation": [[1, 2, 3, 4, 5]]}, "polygon .* must be x, y of three points or more"),
+        ({"bbox": None, "segmentation": [[1, 2, 3, 4, 5, "6x"]]}, "polygon .* must be x, y of three points or more"),
+        ({"bbox": None, "segmentation": [[1, 2, 3, 4, 90, 6]]}, "does not lie inside its image"),
+        ({"bbox": [40, 20, 60, 40]}, "does not lie inside .*these look like the corners x0, y0, x1, y1"),
     ],
 )
 def test_bad_annotations_are_named(change: dict[str, object], message: str, tmp_path: Path) -> None:
@@ -65,9 +75,10 @@ FIRST = '"id": 10, "file_name": "photo1.png", "width": 64, "height": 48'
         ('"id": 10,', '"id": Infinity,', "holds Infinity"),
         ('"id": 10,', '"id": 1e999,', "image 1: id inf must be a whole number"),
         ('"id": 10,', '"id": null,', "image 1: id None must be"),
-        ('"id": 10,', "", r"image 1: malformed \(KeyError: 'id'\)"),
+        ('"id": 10,', "", "image 1: lacks id"),
         ('"width": 64', '"width": 1e999', "image 10: width inf must be a whole number from 1"),
         ('"width": 64', '"width": 0', "image 10: width 0 must be"),
+        ('"width": 64', '"width": 1000000000', "image 10: width 1000000000 must be a whole number from 1 to 100000"),
         ('"width": 64', '"width": true', "image 10: width True must be"),
         ('"width": 64', '"width": 64.5', "image 10: width 64.5 must be"),
         ('"height": 48', '"height": -48', "image 10: height -48 must be"),
@@ -86,7 +97,7 @@ FIRST = '"id": 10, "file_name": "photo1.png", "width": 64, "height": 48'
         ('"name": "chair"', r'"name": "\ud800"', "category 3: name .* must be text"),
         *(
             ('"file_name": "photo1.png"', f'"file_name": {json.dumps(name)}', "image 10: file_name .* must be")
-            for name in ("", ".", "./", "..", "../a.jpg", "a/../../b.jpg", "a\\..\\b.jpg", "/etc/a.jpg", "a\0.jpg")
+            for name in ("", ".", "./", "..", "a/..", "a\\..", "/", "a\0.jpg")
         ),
         ('"file_name": "photo1.png"', r'"file_name": "a\nb.jpg"', "image 10: file_name .* must be"),
         ('"file_name": "photo1.png"', r'"file_name": "\udcff.jpg"', "image 10: file_name .* must be text"),
@@ -231,7 +242,7 @@ def test_nothing_is_written_outside_the_folder_of_images(tmp_path: Path) -> None
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "dark" / "images" / "sub").symlink_to(tmp_path / "elsewhere")
     summary = synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {})
-    assert summary.written == {"dark": 2} and "would not lie in" in summary.skipped[0][1]
+    assert summary.written == {"dark": 2} and "a link leads out of" in summary.skipped[0][1]
     assert files_in(tmp_path / "elsewhere") == []
 
 
@@ -274,7 +285,7 @@ def test_a_second_run_removes_what_only_the_first_listed(tmp_path: Path) -> None
     # A damaged or hostile label file names what is not the set's own.
     changed(out / "dark" / "labels.json", "images/photo3_1.png", "images/../../precious_0.png")
     synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark",), draws=1, limit=2), {})
-    kept = ["mine_0.png", "photo1_0.png", "photo2_0.png", "photo3_1.png"]
+    kept = ["mine_0.png", "photo1_0.png", "photo2_0.png"]
     assert files_in(out / "dark" / "images") == kept
     assert (out / "precious_0.png").is_file() and len(files_in(out / "normal" / "images")) == 6
     assert len(open_dataset(out).samples) == 2

@@ -225,7 +225,7 @@ def test_a_bad_line_is_refused_or_dropped_and_reported(
     [
         ("<name>cup</name>", "", "1.xml: object 1: has no name"),
         ("<xmin>17</xmin>", "", "1.xml: object 1: has no bndbox with four numbers"),
-        ("<xmin>17</xmin>", "<xmin>inf</xmin>", "a box that is not finite"),
+        ("<xmin>17</xmin>", "<xmin>inf</xmin>", "object 1: xmin 'inf' is no finite number"),
         ("<xmin>17</xmin>", "<xmin>49</xmin>", "has no area"),
         ("<xmax>48</xmax>", "<xmax>99</xmax>", "does not lie inside JPEGImages/1.png"),
         ("</annotation>", "", "is no Pascal VOC file"),
@@ -243,7 +243,19 @@ def test_a_bad_xml_is_named(old: str, new: str, message: str, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "has no list `shapes`"),
+        ("{", "is not valid JSON"),
+        ("[" * 100000, "is nested too deeply"),
+        ("[]", "has no list `shapes`"),
+        ('{"shapes": {"0": 1}}', "has no list `shapes`"),
+        ('{"shapes": [], "imageWidth": 1e9, "imageHeight": 3}', "has no list `shapes` (a size of 1000000000.0)"),
+        ('{"shapes": [{"label": "Car", "points": [[1, NaN], [3, 4]]}]}', "holds NaN, which is no JSON number"),
+        ('{"shapes": [{"label": "Car", "points": [[1, 1e999], [3, 4]]}]}', "shape 1: needs a label and two points"),
+        ('{"shapes": [{"label": "Car", "points": ["12", "34"]}]}', "shape 1: needs a label and two points"),
+        (
+            '{"shapes": [{"label": {}, "points": [[1, 2], [3, 4]]}]}',
+            "shape 1: needs a label and two points, has label {}",
+        ),
+        ('{"shapes": ["Car"]}', "shape 1: needs a label and two points"),
         ('{"shapes": [{"label": "Car"}]}', "shape 1: needs a label and two points"),
         ('{"shapes": [{"label": "Car", "points": [[1, 2], [3]]}]}', "shape 1: needs a label and two points"),
         ('{"shapes": [{"label": "Car", "points": [[1, 2], [90, 20]]}]}', "does not lie inside train/day-00001.raw"),

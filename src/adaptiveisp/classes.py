@@ -4,10 +4,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from adaptiveisp.errors import DataError, one_line
+from adaptiveisp.errors import DataError, first_few, one_line
 
-MOST_NAMED = 10
-"""Classes that an error names."""
 LONGEST_NAME = 100
 """Characters of a class name. Those of known data sets stay below 50; one from a model's file can be of any length."""
 
@@ -92,7 +90,8 @@ def map_classes(
         first = by_name.setdefault(canonical(name), category_id)
         if first != category_id:
             raise DataError(
-                f"{begin}categories {first} ({dataset_categories[first]}) and {category_id} ({name}) "
+                f"{begin}categories {first} ({shown_name(dataset_categories[first])}) and {category_id} "
+                f"({shown_name(name)}) "
                 "are the same class; merge them in the data set"
             )
     label_to_category = {
@@ -104,10 +103,9 @@ def map_classes(
     unmatched = tuple(name for key, name in sorted(dataset_categories.items()) if key not in category_to_label)
     if unmatched and (strict or not label_to_category):
         amount = "none" if not label_to_category else "some"
-        more = f" and {len(unmatched) - MOST_NAMED} others" if len(unmatched) > MOST_NAMED else ""
         raise DataError(
             f"{begin}{amount} of the data set's classes are known to the detector; "
-            f"unknown: {', '.join(unmatched[:MOST_NAMED])}{more}; "
+            f"unknown: {first_few(unmatched)}; "
             "rename them as the detector does or choose another detector"
         )
     return ClassMap(label_to_category, category_to_label, unmatched)

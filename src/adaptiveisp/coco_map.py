@@ -143,6 +143,29 @@ def coco_average_precision(images: Sequence[ScoredImage], category_ids: Iterable
     )
 
 
+def finds_anything(images: Iterable[ScoredImage], category_ids: Iterable[int]) -> bool:
+    """Whether any detection overlaps a label of its category with an IoU of 0.5 or more; crowds do not count.
+
+    Args:
+        images: labels and detections.
+        category_ids: the categories that count.
+    """
+    wanted = set(category_ids)
+    for image in images:
+        for label in image.annotations:
+            if label.iscrowd or label.category_id not in wanted:
+                continue
+            x, y, width, height = label.bbox
+            boxes = np.asarray(image.boxes, np.float64)[np.asarray(image.category_ids) == label.category_id]
+            over_x = np.minimum(boxes[:, 2], x + width) - np.maximum(boxes[:, 0], x)
+            over_y = np.minimum(boxes[:, 3], y + height) - np.maximum(boxes[:, 1], y)
+            shared = over_x.clip(0) * over_y.clip(0)
+            union = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) + width * height - shared
+            if (shared >= IOU_THRESHOLDS[0] * union)[union > 0].any():
+                return True
+    return False
+
+
 def _sizes(labels: Iterable[Mapping[str, Any]]) -> list[str]:
     """The sizes, without `all`, that some label has that is no crowd. On a border it has both, as in COCO's code."""
     areas = [label["area"] for label in labels if not label["iscrowd"]]

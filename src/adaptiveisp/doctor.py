@@ -5,6 +5,7 @@ wrongly from, or count twice; `Examination.exit_code` says whether they may star
 """
 
 import hashlib
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,15 @@ import torch
 
 from adaptiveisp.classes import canonical, map_classes
 from adaptiveisp.color import to_uint8
-from adaptiveisp.datasets import Dataset, FolderRaws, left_out
+from adaptiveisp.datasets import Dataset, FolderRaws, left_out, notes_of
+from adaptiveisp.datasets.doubts import why_nothing
 from adaptiveisp.datasets.labelled import LabelledRaws
-from adaptiveisp.datasets.parts import why_refused
+from adaptiveisp.datasets.parts import UnusablePart, why_refused
+from adaptiveisp.datasets.places import raw_beside
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.develop import upright_size
 from adaptiveisp.drawing import Tile, draw_detections
-from adaptiveisp.errors import DataError, skip_reason
+from adaptiveisp.errors import DataError, first_few, shown, skip_reason
 from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.policies import AutoExposure
 from adaptiveisp.predictor import develop_at_size
@@ -97,6 +100,7 @@ class Examination:
         known_by: whose class names were compared.
         labelled: the data set is one of labels; without them only `train --labels teacher` can use it.
         unlabelled: split → images without a label file, which are taken as showing nothing; no problem by themselves.
+        notes: what a user should know of a split although it can be used, each with the split before it.
         fatal: why training cannot start although there are images, "" otherwise.
         tiles: pictures with their labels.
     """
@@ -108,6 +112,7 @@ class Examination:
     known_by: str = ""
     labelled: bool = True
     unlabelled: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     fatal: str = ""
     tiles: list[Tile] = field(default_factory=list)
 
@@ -145,6 +150,7 @@ class Examination:
             "fatal": self.fatal,
             "labelled": self.labelled,
             "without_label_file": dict(self.unlabelled),
+            "notes": list(self.notes),
             "splits": {split: self._split(split, listed) for split, listed in self.splits.items()},
             "sizes": sizes(self.images),
             "sensors": dict(Counter(image.sensor for image in self.images).most_common()),
@@ -192,19 +198,18 @@ def examine(
         known_by: its name.
         on_image: called with each image's name, for progress.
     """
-    found = Examination(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in parts))
+    opened = [(split, dataset) for split, dataset in parts if not isinstance(dataset, UnusablePart)]
+    found = Examination(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in opened))
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     known_names = {canonical(name) for name in class_names}
-    total = sum(len(dataset.samples) for _, dataset in parts)
+    total = sum(len(dataset.samples) for _, dataset in opened)
     stride, number = max(1, total // SHOWN), 0
     for split, dataset in parts:
         found.splits[split] = found.splits.get(split, 0) + len(dataset.samples)
-        if isinstance(dataset, LabelledRaws):
-            found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
-            if found.labelled and dataset.unlabelled:
-                found.unlabelled[split] = len(dataset.unlabelled)
-        else:
-            found.findings += [Finding("bad label", split, text) for text in left_out(dataset).values()]
+        if isinstance(dataset, UnusablePart):
+            found.findings.append(Finding("unusable split", split, dataset.reason))
+            continue
+        _look_at_labels(found, split, dataset)
         watch = RemarkWatch()
         known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}
         for sample in dataset.samples:
@@ -220,17 +225,42 @@ def examine(
             on_image(sample.name)
         found.findings += [Finding(remark.kind, split, remark.text) for remark, _ in watch.remarks()]
     found.findings += _repeated(hashes)
-    _look_at_classes(found, parts, class_names)
-    found.fatal = found.fatal or next(filter(None, (why_refused(dataset) for _, dataset in parts)), "")
-    for split in found.splits:
+    _look_at_classes(found, opened, class_names)
+    found.fatal = found.fatal or next(filter(None, (why_refused(dataset) for _, dataset in opened)), "")
+    for split, dataset in opened:
         if not any(image.known or not found.labelled for image in found.images if image.split == split):
-            found.findings.append(Finding("nothing to learn from", split, _nothing(split, found.labelled)))
+            reason = _nothing(split, dataset, known_names, found.labelled)
+            found.findings.append(Finding("nothing to learn from", split, reason))
     return found
 
 
-def _nothing(split: str, labelled: bool) -> str:
-    what = "no image with an object that the detector knows" if labelled else "no raw that can be read"
-    return f"{f'split {split}' if split else 'the data set'} has {what}"
+def _look_at_labels(found: Examination, split: str, dataset: Dataset) -> None:
+    """Adds what is wrong with single labels, and what to know of them all."""
+    if isinstance(dataset, LabelledRaws):
+        found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
+        if found.labelled and dataset.unlabelled:
+            found.unlabelled[split] = len(dataset.unlabelled)
+    else:
+        found.findings += [Finding("bad label", split, text) for text in left_out(dataset).values()]
+    notes = notes_of(dataset)
+    paths = [_path_of(dataset, sample) for sample in dataset.samples]
+    beside = [
+        path for path in paths if path.suffix.lower() in PHOTO_EXTENSIONS and os.path.isfile(path) and raw_beside(path)
+    ]
+    if beside:
+        told = f"{len(beside)} images are photos with a raw of the same name beside them, first {beside[0]}"
+        notes.append(f"{told}; to use the raws set layout: coco and by-stem: true in a data-set YAML")
+    found.notes += [f"{split}: {note}" if split else note for note in notes]
+
+
+def _nothing(split: str, dataset: Dataset, known_names: set[str], labelled: bool) -> str:
+    """Why training can learn nothing from a split."""
+    where = f"split {split}" if split else "the data set"
+    if not labelled:
+        return f"{where} has no raw that can be read"
+    known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}
+    reason = why_nothing((sample.annotations for sample in dataset.samples), known)
+    return f"{where} has no image with an object that the detector knows: {reason or 'those with one cannot be read'}"
 
 
 def _has_labels(dataset: Dataset) -> bool:
@@ -257,7 +287,7 @@ def _look_at(
         AdaptiveISPError: it cannot be read, or is of another size than its labels say.
     """
     path = _path_of(dataset, sample)
-    if path.suffix.lower() in PHOTO_EXTENSIONS:
+    if path.suffix.lower() in PHOTO_EXTENSIONS and os.path.exists(path):
         photo = read_photo(path)
         width, height, level, sensor = photo.shape[2], photo.shape[1], _photo_level(photo), "photo, for train --light"
         raw = None
@@ -329,10 +359,10 @@ def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
             by_split[split].append(name)
         for split, names in by_split.items():
             if len(names) > 1:
-                text = f"{names[0]}: the same content as {', '.join(names[1:])}; remove all but one"
+                text = f"{names[0]}: the same content as {first_few(names[1:])}; remove all but one"
                 findings.append(Finding("duplicate", split, text))
         if len(by_split) > 1:
-            where = ", ".join(f"{names[0]} in {split}" for split, names in by_split.items())
+            where = first_few(f"{names[0]} in {split}" for split, names in by_split.items())
             text = f"{where}: the same content in several splits; keep it in one"
             findings.append(Finding("in several splits", next(iter(by_split)), text))
     return findings
@@ -352,7 +382,7 @@ def _look_at_classes(found: Examination, parts: Sequence[tuple[str, Dataset]], c
     for entry in found.classes:
         if not entry.known and entry.target is not None and entry.count:
             remedy = "name the detector's class under classes in a data-set YAML, or null to leave it out"
-            text = f"class {entry.name!r} ({entry.count} objects) is unknown to {found.known_by}; {remedy}"
+            text = f"class {shown(entry.name)} ({entry.count} objects) is unknown to {found.known_by}; {remedy}"
             found.findings.append(Finding("unknown class", "", text))
     reasons = [(split, _why_unmatched(dataset, class_names)) for split, dataset in parts if found.labelled]
     if reasons and all(reason for _, reason in reasons):

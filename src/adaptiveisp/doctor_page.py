@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.doctor import LIGHT_EDGES, Examination, Finding, mean_level, sizes
+from adaptiveisp.errors import first_few, one_line
 from adaptiveisp.exitcodes import DONE, FAILED
 from adaptiveisp.figures import LINE_COLOUR, POLICY_COLOURS, new_figure, svg
 from adaptiveisp.files import write_json, write_text
@@ -44,7 +45,7 @@ def render_page(found: Examination, title: str, provenance: Mapping[str, Any]) -
         light_figure=svg(_light_figure(found.light_histogram()), "doctor-light") if found.images else None,
         classes=found.classes,
         known_by=found.known_by,
-        without_label=without_label(found),
+        without_label=[*without_label(found), *(f"Note: {note}" for note in found.notes)],
         problems=by_kind(found.findings),
         most=MOST_ROWS,
         tiles=[tile_view(tile) for tile in found.tiles],
@@ -86,9 +87,9 @@ def summary(found: Examination) -> str:
     parts = [table(("split", "images", "readable", "with objects", "objects", "known", "mean level"), rows)]
     if found.images:
         shown = list(sizes(found.images).items())
-        more = f" and {len(shown) - MOST_SIZES} others" if len(shown) > MOST_SIZES else ""
-        parts.append("sizes: " + ", ".join(f"{size} ({count})" for size, count in shown[:MOST_SIZES]) + more)
-        parts.append("sensors: " + ", ".join(f"{name} ({count})" for name, count in content["sensors"].items()))
+        parts.append("sizes: " + first_few((f"{size} ({count})" for size, count in shown), MOST_SIZES))
+        sensors = content["sensors"].items()
+        parts.append("sensors: " + first_few((f"{name} ({count})" for name, count in sensors), MOST_SIZES))
         bins = zip(bin_names(), found.light_histogram(), strict=True)
         light = ", ".join(f"{name}: {count}" for name, count in bins if count)
         parts.append(f"light (mean level {number(mean_level(found.images), 4)}): {light}")
@@ -105,10 +106,17 @@ def summary(found: Examination) -> str:
         )
         parts.append(table(("class", "taken for", "objects", f"known to {found.known_by}"), classes) + none)
     parts += without_label(found)
+    parts += ["\n".join(f"note: {one_line(note)}" for note in found.notes)] if found.notes else []
     for kind, findings in by_kind(found.findings).items():
         lines = [f"{kind}: {len(findings)}", *(f"  {finding.text}" for finding in findings[:MOST_LINES])]
-        parts.append("\n".join([*lines, *(["  …"] if len(findings) > MOST_LINES else [])]))
+        parts.append("\n".join([*lines, *_others(findings)]))
     return "\n\n".join([*parts, verdict(found)])
+
+
+def _others(findings: Sequence[Finding]) -> list[str]:
+    """A line on the problems of a kind that are not shown."""
+    more = len(findings) - MOST_LINES
+    return [f"  and {more} more; --out DIR lists all"] if more > 0 else []
 
 
 def without_label(found: Examination) -> list[str]:

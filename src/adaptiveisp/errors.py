@@ -2,12 +2,15 @@
 
 import logging
 import re
+from collections.abc import Iterable
 from typing import Any
 
 LONGEST_MESSAGE = 1000
 """Characters of a message. A value from a file can be of any length, and the remedy, which comes last, must be seen."""
 LONGEST_VALUE = 80
 """Characters of a value inside a message."""
+MOST_NAMED = 5
+"""Names that a message lists; it counts the others."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -44,8 +47,26 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
     return one_line(repr(value), longest)
 
 
+def first_few(names: Iterable[Any], most: int = MOST_NAMED, longest: int = LONGEST_VALUE) -> str:
+    """Names for a message: the first of them, and how many more there are.
+
+    >>> first_few(["cat", "dog"]), first_few("abcdefgh")
+    ('cat, dog', 'a, b, c, d, e and 3 more')
+
+    Args:
+        names: perhaps from a file, each kept short.
+        most: how many to name.
+        longest: characters of each name.
+    """
+    found = list(names)
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return ", ".join(one_line(str(name), longest) for name in found[:most]) + more
+
+
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

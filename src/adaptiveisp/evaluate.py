@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from adaptiveisp.classes import MOST_NAMED, ClassMap, map_classes, shown_name
-from adaptiveisp.coco_map import ScoredImage
+from adaptiveisp.classes import ClassMap, map_classes
+from adaptiveisp.coco_map import ScoredImage, finds_anything
 from adaptiveisp.color import to_uint8
 from adaptiveisp.costs import Costs, cost_of
-from adaptiveisp.datasets import Dataset, left_out, raw_file
+from adaptiveisp.datasets import Dataset, left_out, notes_of, raw_file
+from adaptiveisp.datasets.doubts import why_nothing
 from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.drawing import Tile, draw_found
-from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
+from adaptiveisp.errors import DataError, DetectorError, first_few, logger, skip_reason
 from adaptiveisp.framecache import open_cache
 from adaptiveisp.letterbox import frame_size, pad_to_frame
 from adaptiveisp.losses import ImageLosses, Meter, frame_targets
@@ -131,11 +132,11 @@ def evaluate(
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
     if not shared:
         raise DataError(f"{dataset.name}: {_why_none_shared(dataset, detectors, maps)}")
-    if not any(label.category_id in shared for sample in dataset.samples for label in sample.annotations):
+    if reason := why_nothing((sample.annotations for sample in dataset.samples), shared):
         names = " and ".join(detector.name for detector in detectors)
-        known = ", ".join(dataset.categories[key] for key in sorted(shared)[:MOST_NAMED])
-        remedy = f"what {names} know{'s' * (len(detectors) == 1)} of its classes: {known}; evaluate other images"
-        raise DataError(f"{dataset.name}: no object that could be scored; {remedy}, or detectors one by one")
+        known = first_few(dataset.categories[key] for key in sorted(shared))
+        remedy = f"what {names} know{'s' * (len(detectors) == 1)} of its classes: {known}; {reason}; evaluate other"
+        raise DataError(f"{dataset.name}: no object that could be scored; {remedy} images, or detectors one by one")
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
@@ -175,9 +176,10 @@ def evaluate(
     }
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
     skipped += left_out(dataset).items()
-    for note in _dropped_notes(dropped):
+    evaluation = Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds, dropped)
+    for note in [*_dropped_notes(dropped), *label_notes(evaluation, dataset)]:
         logger.warning("%s", note)
-    return Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds, dropped)
+    return evaluation
 
 
 def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequence[ClassMap]) -> str:
@@ -185,9 +187,8 @@ def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequ
     if not dataset.categories:
         return "its labels name no class, so there is no object that could be scored; check its label files"
     known = "; ".join(
-        f"{detector.name} knows {', '.join(map(shown_name, names[:MOST_NAMED]))}"
+        f"{detector.name} knows {first_few(dataset.categories[key] for key in sorted(class_map.category_to_label))}"
         for detector, class_map in zip(detectors, maps, strict=True)
-        for names in [[dataset.categories[key] for key in sorted(class_map.category_to_label)]]
     )
     return f"no class of it is known to all detectors ({known}); evaluate them one by one"
 
@@ -332,10 +333,23 @@ def _dropped_notes(dropped: dict[str, int]) -> list[str]:
 def not_scored(found: Evaluation) -> list[str]:
     """A line for each detector that does not know all classes: these are not scored, with any detector."""
     return [
-        f"{detector} does not know these classes, so they are not scored: {', '.join(names)}."
+        f"{detector} does not know these classes, so they are not scored: {first_few(names)}."
         for detector, names in found.unmatched.items()
         if names
     ]
+
+
+def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
+    """What may be wrong with the labels: what the data set says itself, and detectors that never hit any."""
+    notes = [f"{dataset.name}: {note}." for note in notes_of(dataset)]
+    for name in dict.fromkeys(detector for _, detector in found.results):
+        own = [result.scored for (_, detector), result in found.results.items() if detector == name]
+        if not any(finds_anything(scored, found.categories) for scored in own):
+            notes.append(
+                f"{name}: with no policy does a box of it lie on a label of its class (IoU of 0.5 or more). Either it "
+                "finds nothing in these images, or the labels are wrong; `adaptiveisp doctor --out DIR` draws them."
+            )
+    return notes
 
 
 def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
@@ -353,7 +367,7 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
             "finds, not what exists. Its time is that of the search."
         )
-    notes += not_scored(found) + _dropped_notes(found.dropped_boxes)
+    notes += label_notes(found, dataset) + not_scored(found) + _dropped_notes(found.dropped_boxes)
     for name, reason in found.no_loss.items():
         notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
     if found.skipped:

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import yaml
 
 from adaptiveisp.classes import map_classes
-from adaptiveisp.datasets import Dataset, is_set_file, open_dataset, open_unlabelled
-from adaptiveisp.errors import DataError, UsageError, logger
+from adaptiveisp.datasets import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
+from adaptiveisp.datasets.doubts import why_nothing
+from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.files import write_text
 from adaptiveisp.framecache import open_cache
 from adaptiveisp.methods import METHODS, find_method
@@ -164,7 +165,7 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
             return {label: label for label in range(len(detector.class_names))}
         mapped = map_classes(detector.class_names, categories, where=f"{data} with {detector.name}")
         if mapped.unmatched:
-            logger.warning("%s: classes that %s does not know: %s", data, detector.name, ", ".join(mapped.unmatched))
+            logger.warning("%s: classes that %s does not know: %s", data, detector.name, first_few(mapped.unmatched))
         return mapped.category_to_label
 
     data, images = Path(options.data), Path(options.images) if options.images else None
@@ -215,6 +216,8 @@ def open_dev(options: TrainOptions) -> Dataset | None:
         if options.labels == "given":
             raise
         raise type(error)(f"{error}; {remedy}") from error
-    if not any(sample.annotations for sample in dataset.samples):
-        raise DataError(f"{options.dev}: has no annotations; {remedy}")
+    if reason := why_nothing((sample.annotations for sample in dataset.samples), dataset.categories):
+        raise DataError(f"{options.dev}: has no annotations to score ({reason}); {remedy}")
+    for note in notes_of(dataset):
+        logger.warning("%s: %s", dataset.name, note)
     return dataset

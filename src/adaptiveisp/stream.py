@@ -14,12 +14,14 @@ import torch
 from jaxtyping import UInt8, UInt16
 from torch import Tensor
 
-from adaptiveisp.datasets import Dataset, left_out, raw_file
+from adaptiveisp.datasets import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.datasets.coco import load_coco
+from adaptiveisp.datasets.doubts import why_nothing
 from adaptiveisp.datasets.folder import load_photos
+from adaptiveisp.datasets.places import find_file
 from adaptiveisp.datasets.synthetic import read_codes
 from adaptiveisp.develop import develop
-from adaptiveisp.errors import DataError, DetectorError, skip_reason
+from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.framecache import FrameCache
 from adaptiveisp.types import Annotation, Labeller, Targets
 from adaptiveisp.unprocess import NoiseName, draw_unprocessing, light_range, raw_of_photo, seeded_generator
@@ -158,6 +160,7 @@ class PhotoStream:
     ):
         light_range(light)
         checked = load_coco(labels) if teacher is None else load_photos(labels)
+        _tell(str(labels), checked.notes)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images[: limit or None]
         self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
@@ -189,7 +192,7 @@ class PhotoStream:
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""
         photo = self.photos[index]
-        pixels = read_codes(self.folder / photo.file_name)
+        pixels = read_codes(find_file(self.folder, photo.file_name))
         _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
         if self.teacher is not None:
             self.teacher.look_at_photo(photo.file_name, pixels)
@@ -232,6 +235,7 @@ class RawStream:
         self.dataset, self.samples = dataset, dataset.samples
         if not self.samples:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
+        _tell(dataset.name, notes_of(dataset) if teacher is None else ())
         self.to_label = to_label(dataset.categories)
         self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
         self.teacher, self.cache, self.smallest_crop = teacher, cache, smallest_crop
@@ -319,9 +323,15 @@ def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_l
     Raises:
         DataError: names the data.
     """
-    if not any(a.category_id in to_label for one in annotations for a in one if not a.iscrowd):
+    if reason := why_nothing(annotations, to_label):
         remedy = "give labelled images, or `train --labels teacher`"
-        raise DataError(f"{name}: has no labelled object that the detector knows; {remedy}")
+        raise DataError(f"{name}: has no labelled object that the detector knows ({reason}); {remedy}")
+
+
+def _tell(name: str, notes: Iterable[str]) -> None:
+    """Warns of what a user should know about a data set that can be used."""
+    for note in notes:
+        logger.warning("%s: %s", name, note)
 
 
 def _check_taught(pictures: _Pictures, teacher: Labeller) -> None:

@@ -4,13 +4,13 @@ import os
 from pathlib import Path
 
 from adaptiveisp.datasets.coco import CocoRaws, limit_photos
-from adaptiveisp.datasets.dataset import Dataset, left_out, raw_file
+from adaptiveisp.datasets.dataset import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.datasets.folder import FolderRaws
 from adaptiveisp.datasets.labelled import LabelledRaws
 from adaptiveisp.datasets.layouts import LAYOUTS, open_set, require_labels
 from adaptiveisp.datasets.setfile import is_set_file
 from adaptiveisp.datasets.synthetic import SyntheticRaws
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.errors import DataError, UsageError, shown
 from adaptiveisp.files import read_json
 from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import RawImage, Sample
@@ -33,6 +33,7 @@ class JoinedRaws:
         self.name = name
         self.categories = _joined_categories(parts)
         self.samples = [sample for part in parts for sample in part.samples]
+        self.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
         self._reader = parts[0]
 
     def read(self, sample: Sample) -> RawImage:
@@ -52,7 +53,7 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
             known, source = joined.setdefault(key, (name, part.name))
             if known != name:
                 raise DataError(
-                    f"{part.name}: class id {key} is {name!r}, but {known!r} in {source}; "
+                    f"{part.name}: class id {key} is {shown(name)}, but {shown(known)} in {source}; "
                     "give both the same classes, or open them one by one"
                 )
     return {key: name for key, (name, _) in joined.items()}
@@ -189,6 +190,7 @@ __all__ = [
     "SyntheticRaws",
     "is_set_file",
     "left_out",
+    "notes_of",
     "open_dataset",
     "open_folder",
     "open_unlabelled",

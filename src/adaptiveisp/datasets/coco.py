@@ -3,14 +3,14 @@
 Source: the COCO data format (Lin et al. 2014), cocodataset.org/#format-data.
 """
 
-import math
 import os
-import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.datasets.coco_objects import has_box, read_annotation
+from adaptiveisp.datasets.doubts import UnitWatch, classes_of, outside_note, repeated_note
 from adaptiveisp.datasets.labels import (
     LabelledImage,
     LabelledObject,
@@ -23,21 +23,12 @@ from adaptiveisp.datasets.labels import (
     stem_key,
     the_only,
 )
-from adaptiveisp.errors import DataError
+from adaptiveisp.datasets.places import find_file, leads_out, read_listed
+from adaptiveisp.datasets.values import MAX_COUNT, MAX_ID, finite, is_number_text, side, text, whole
+from adaptiveisp.errors import DataError, shown
 from adaptiveisp.files import read_json
-from adaptiveisp.raw import read_raw
 from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.types import Annotation, RawImage, Sample
-
-BOX_SLACK = 1.0
-"""Pixels a box may stick out of its image: COCO's own boxes are rounded."""
-
-MAX_AREA = 1e10
-"""Greatest area of an object in square pixels; COCO's evaluation ignores larger ones."""
-MAX_COUNT = 2**31 - 1
-"""Greatest side of an image and number of a draw; greater ones are no counts but damage."""
-MAX_ID = 2**63 - 1
-"""Greatest id; ids are kept in arrays of 64 bits."""
 
 DEFAULTS = SetOptions(images="images", labels="labels.json", annotations="coco")
 """Of the layout `coco`."""
@@ -51,7 +42,7 @@ class CocoImage:
 
     Attributes:
         id: its id.
-        file_name: path of the file, relative and without `..`.
+        file_name: path of the file; relative to the folder of the images unless it is absolute.
         width, height: size in pixels, upright.
         annotations: its labelled objects.
         photo_id: the photo that a draw was made from; the image's own id if the file does not say.
@@ -71,15 +62,26 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoLabels:
-    """The checked contents of a COCO JSON."""
+    """The checked contents of a COCO JSON.
+
+    Attributes:
+        path: the file.
+        images: in its order.
+        categories: category id → name.
+        notes: what a user should know about the set as a whole, a line each.
+    """
 
     path: Path
     images: tuple[CocoImage, ...]
     categories: dict[int, str]
+    notes: tuple[str, ...] = ()
 
 
 def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
     """Labels of a COCO JSON file; boxes may stick out of their image by a pixel.
+
+    Ids may be texts. Categories that are spellings of one class become one. A box that is missing is taken from the
+    polygons of `segmentation`.
 
     Args:
         path: the file.
@@ -87,114 +89,148 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
 
     Raises:
         DataError: the file is missing, malformed or empty; an id, or a draw of a photo, is listed twice; a value is of
-            the wrong kind or out of range; a file name leads out of its folder; an annotation has an unknown image or
-            class or lies outside its image.
+            the wrong kind or out of range; an annotation has an unknown image or class or lies outside its image; all
+            boxes are in fractions of the image.
     """
     path = Path(path)
     if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; {REMEDY}")
-    return _checked(read_json(path, DataError, REMEDY), path, labelled)
+    checked = _checked(read_json(path, DataError, REMEDY), path, labelled)
+    watch = UnitWatch()
+    for image in checked.images:
+        for x, y, width, height in (annotation.bbox for annotation in image.annotations):
+            watch.look(image.file_name, (x, y, x + width, y + height), (image.width, image.height))
+    if watch.refusal:
+        raise DataError(f"{path}: {watch.refusal}")
+    categories, becomes, joined = classes_of(checked.categories)
+    images = tuple(
+        replace(image, annotations=tuple(replace(a, category_id=becomes[a.category_id]) for a in image.annotations))
+        for image in checked.images
+    )
+    twice = repeated_note(image.annotations for image in images)
+    return CocoLabels(path, images, categories, (*checked.notes, *joined, *watch.notes, *twice))
 
 
 def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] | None = None) -> CocoLabels:
     """The checked labels; annotations that make no sense are raised, or left out and added to `problems`."""
-    where = str(path)
-    try:
-        categories: dict[int, str] = {}
-        for number, entry in enumerate(content["categories"] if labelled else (), 1):
-            where = f"{path}: category {number}"
-            key = _whole(entry["id"], where, "id", -MAX_ID, MAX_ID)
-            if key in categories:
-                raise DataError(f"{path}: category id {key} is listed twice; give each class its own id")
-            categories[key] = _text(str(entry["name"]), where, "name")
-        images: dict[int, CocoImage] = {}
-        for number, entry in enumerate(content["images"], 1):
-            where = f"{path}: image {number}"
-            image = _image(entry, path, where)
-            if image.id in images:
-                raise DataError(f"{path}: image id {image.id} is listed twice; give each image its own id")
-            images[image.id] = image
-        by_image: dict[int, list[Annotation]] = {key: [] for key in images}
-        for number, entry in enumerate(content["annotations"] if labelled else (), 1):
-            where = f"{path}: annotation {number}"
-            where = f"{path}: annotation {_shown(entry.get('id', number))}"  # by its own id, once it surely is a dict
-            try:
-                image_id, checked = _annotation(entry, images, categories, where)
-                by_image[image_id].append(checked)
-            except (DataError, KeyError, TypeError, ValueError, OverflowError) as error:
-                if problems is None:
-                    raise
-                text = str(error) if isinstance(error, DataError) else f"{where}: malformed ({error}); correct it"
-                problems.append(Problem("bad box" if "does not lie" in text else "bad label", where, text))
-    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        detail = next(iter(str(error).splitlines()), "")
-        raise DataError(f"{where}: malformed ({type(error).__name__}: {detail}); {REMEDY}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: is no mapping of names to lists; {REMEDY}")
+    content = _with_numbers(content)
+    categories = _categories(content, path) if labelled else {}
+    images: dict[int, CocoImage] = {}
+    for where, entry in _entries(content, "images", "image", path):
+        image = _image(entry, path, where)
+        if image.id in images:
+            raise DataError(f"{path}: image id {image.id} is listed twice; give each image its own id")
+        images[image.id] = image
     if not images:
         raise DataError(f"{path}: lists no images; {REMEDY}")
     _check_draws(images.values(), path)
+    notes = outside_note(image.file_name for image in images.values() if leads_out(image.file_name))
+    by_image: dict[int, list[Annotation]] = {key: [] for key in images}
+    if labelled:
+        notes += _add_annotations(content, path, categories, images, by_image, problems)
     complete = tuple(replace(image, annotations=tuple(by_image[key])) for key, image in images.items())
-    return CocoLabels(path, complete, categories)
+    return CocoLabels(path, complete, categories, tuple(notes))
+
+
+def _entries(content: Mapping[str, Any], key: str, what: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Where each entry of a list stands, for errors, and the entry.
+
+    Raises:
+        DataError: there is no such list, or an entry is no mapping.
+    """
+    entries = content.get(key)
+    if not isinstance(entries, list):
+        found = f"{key} is no list" if key in content else f"lacks the list {key}"
+        raise DataError(f"{path}: {found}; {REMEDY}")
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict):
+            raise DataError(f"{path}: {what} {number}: {shown(entry)} is no mapping; {REMEDY}")
+        yield f"{path}: {what} {number}", entry
+
+
+def _needed(entry: Mapping[str, Any], key: str, where: str) -> Any:
+    """The value of a key that an entry must have."""
+    if key not in entry:
+        raise DataError(f"{where}: lacks {key}; {REMEDY}")
+    return entry[key]
+
+
+def _categories(content: Mapping[str, Any], path: Path) -> dict[int, str]:
+    """Category id → name."""
+    categories: dict[int, str] = {}
+    for where, entry in _entries(content, "categories", "category", path):
+        key, name = whole(_needed(entry, "id", where), where, "id", -MAX_ID, MAX_ID), _needed(entry, "name", where)
+        if key in categories:
+            raise DataError(f"{path}: category id {key} is listed twice; give each class its own id")
+        if isinstance(name, int | float) and not isinstance(name, bool):
+            name = str(name)
+        if not text(name, where, "name").strip():
+            raise DataError(f"{where}: name {shown(name)} must be text; correct it")
+        categories[key] = name
+    return categories
+
+
+def _add_annotations(
+    content: Mapping[str, Any],
+    path: Path,
+    categories: Mapping[int, str],
+    images: Mapping[int, CocoImage],
+    by_image: Mapping[int, list[Annotation]],
+    problems: list[Problem] | None,
+) -> list[str]:
+    """Adds the annotations to those of their image, and returns what to say of all of them."""
+    sizes = {key: (image.file_name, image.width, image.height) for key, image in images.items()}
+    derived = 0
+    for place, entry in _entries(content, "annotations", "annotation", path):
+        where = f"{path}: annotation {shown(entry['id'])}" if "id" in entry else place
+        try:
+            image_id, annotation = read_annotation(entry, sizes, categories, where)
+        except DataError as error:
+            if problems is None:
+                raise
+            problems.append(Problem("bad box" if "does not lie" in str(error) else "bad label", where, str(error)))
+        else:
+            by_image[image_id].append(annotation)
+            derived += not has_box(entry)
+    return [f"{derived} annotations have no bbox; their boxes are those of their polygons"] if derived else []
 
 
 def _image(entry: dict[str, Any], path: Path, where: str) -> CocoImage:
     """The checked entry, its annotations still missing."""
-    key = _whole(entry["id"], where, "id", -MAX_ID, MAX_ID)
+    key = whole(_needed(entry, "id", where), where, "id", -MAX_ID, MAX_ID)
     where = f"{path}: image {key}"
     light, photo_id, draw = (entry.get(name) for name in ("light", "photo_id", "draw"))
     return CocoImage(
         id=key,
-        file_name=_file_name(entry["file_name"], where),
-        width=_whole(entry["width"], where, "width", 1, MAX_COUNT),
-        height=_whole(entry["height"], where, "height", 1, MAX_COUNT),
+        file_name=_file_name(_needed(entry, "file_name", where), where),
+        width=side(_needed(entry, "width", where), where, "width"),
+        height=side(_needed(entry, "height", where), where, "height"),
         annotations=(),
-        photo_id=key if photo_id is None else _whole(photo_id, where, "photo_id", 0, MAX_ID),
-        draw=0 if draw is None else _whole(draw, where, "draw", 0, MAX_COUNT),
+        photo_id=key if photo_id is None else whole(photo_id, where, "photo_id", 0, MAX_ID),
+        draw=0 if draw is None else whole(draw, where, "draw", 0, MAX_COUNT),
         light=None if light is None else _light(light, where),
     )
 
 
-def _whole(value: Any, where: str, key: str, low: int, high: int) -> int:
-    """A whole number in [low, high]; some tools write it as 12.0 or "12"."""
-    is_text = isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,19}", value)
-    if is_text or (isinstance(value, float) and value.is_integer()):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        wanted = f"a whole number from {low}" if low >= 0 else "a whole number"
-        raise DataError(f"{where}: {key} {_shown(value)} must be {wanted} to {high}; correct it")
-    return value
-
-
 def _light(value: Any, where: str) -> float:
     """A brightness factor in (0, 1]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+    number = None if isinstance(value, str) else finite(value)
+    if number is None or not 0 < number <= 1:
         raise DataError(
-            f"{where}: light {_shown(value)} must be a number above 0, at most 1; correct it or leave it out"
+            f"{where}: light {shown(value)} must be a number above 0, at most 1; correct it or leave it out"
         )
-    return float(value)
-
-
-def _text(value: Any, where: str, key: str) -> str:
-    """Text that can be written to a file: JSON can hold halves of characters."""
-    if not isinstance(value, str) or re.search(r"[\ud800-\udfff]", value):
-        raise DataError(f"{where}: {key} {_shown(value)} must be text; correct it")
-    return value
+    return number
 
 
 def _file_name(value: Any, where: str) -> str:
-    """A path that stays below the folder it is relative to, in one line."""
-    name = _text(value, where, "file_name")
-    path = Path(name)
-    # Both kinds of separators, so that a label file means the same on every system.
-    leads_out = bool(path.anchor) or ".." in re.split(r"[/\\]", name)
-    if leads_out or not path.name or "\0" in name or name.splitlines() != [name]:
-        raise DataError(f"{where}: file_name {_shown(name)} must be a path below the folder of the images; correct it")
+    """The path of an image, in one line."""
+    name = text(value, where, "file_name")
+    last = Path(name.replace("\\", "/")).name
+    if last in ("", "..") or "\0" in name or name.splitlines() != [name]:
+        raise DataError(f"{where}: file_name {shown(name)} must be the path of an image; correct it")
     return name
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: one line, not too long, printable."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
@@ -211,38 +247,6 @@ def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
                 f"{path}: images {first} and {image.id} are both draw {image.draw} of photo {image.photo_id}; "
                 "number the draws of a photo"
             )
-
-
-def _annotation(
-    entry: dict[str, Any], images: dict[int, CocoImage], categories: dict[int, str], where: str
-) -> tuple[int, Annotation]:
-    """The image id and the checked annotation."""
-    image_id = _whole(entry["image_id"], where, "image_id", -MAX_ID, MAX_ID)
-    category = _whole(entry["category_id"], where, "category_id", -MAX_ID, MAX_ID)
-    if image_id not in images:
-        raise DataError(f"{where} belongs to image {image_id}, which is not listed; remove it or list its image")
-    if category not in categories:
-        raise DataError(f"{where} has the unknown class id {category}; add it to categories or correct it")
-    x, y, width, height = (float(v) for v in entry["bbox"])
-    image = images[image_id]
-    inside = (
-        all(math.isfinite(v) for v in (x, y, width, height))
-        and min(width, height) >= 0
-        and min(x, y) >= -BOX_SLACK
-        and x + width <= image.width + BOX_SLACK
-        and y + height <= image.height + BOX_SLACK
-    )
-    if not inside:
-        raise DataError(
-            f"{where}: box {_shown(entry['bbox'])} (x, y, width, height) does not lie inside its image "
-            f"{image.file_name} of {image.width}x{image.height} pixels; correct or remove it"
-        )
-    given, crowd = entry.get("area"), entry.get("iscrowd", 0)
-    area = width * height if given is None else float(given)
-    if not 0 <= area <= MAX_AREA:
-        raise DataError(f"{where}: area {area:g} must be from 0 to {MAX_AREA:g} square pixels; correct it")
-    iscrowd = _whole(int(crowd) if isinstance(crowd, bool) else crowd, where, "iscrowd", 0, 1)
-    return image_id, Annotation(category, (x, y, width, height), area, iscrowd)
 
 
 class CocoRaws:
@@ -263,6 +267,7 @@ class CocoRaws:
         checked = load_coco(labels, labelled)
         self.name = str(labels)
         self.categories = checked.categories
+        self.notes: Sequence[str] = checked.notes
         samples = [self._sample(image, Path(images), draw_offset) for image in checked.images]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
 
@@ -276,12 +281,12 @@ class CocoRaws:
             height=image.height,
             annotations=image.annotations,
             light=image.light,
-            source=folder / image.file_name,
+            source=find_file(folder, image.file_name),
         )
 
     def read(self, sample: Sample) -> RawImage:
         """The raw file of a sample."""
-        return read_raw(sample.source)
+        return read_listed(sample.source)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
         """The file of a sample; a sidecar knows the rest."""
@@ -295,58 +300,60 @@ def limit_photos(samples: Sequence[Sample], limit: int) -> list[Sample]:
     return [sample for sample in samples if sample.image_id in kept]
 
 
-def parse(config: SetConfig, by_stem: bool = False) -> ParsedSet:
+def parse(config: SetConfig) -> ParsedSet:
     """The images of a COCO JSON named by a data-set YAML.
 
-    Args:
-        config: the data set.
-        by_stem: take the raw that has the stem of `file_name`, which may be that of a JPG.
+    With `by_stem` each is the raw that has the stem of `file_name`, which may be that of a JPG.
 
     Raises:
         DataError: the JSON is missing, malformed or empty.
     """
+    by_stem = config.options.by_stem
     path = config.below(config.options.labels)
     problems: list[Problem] = []
-    content = _with_numbers(read_json(path, DataError, REMEDY))
-    checked = _checked(content, path, True, problems)
+    checked = _checked(read_json(path, DataError, REMEDY), path, True, problems)
     folder = config.below(config.options.images)
     files = files_by_stem(folder, config.options.extensions) if by_stem else {}
     images = []
     for image in checked.images:
-        stem = stem_key(image.file_name)
+        stem = stem_key(image.file_name.replace("\\", "/"))
         if by_stem and stem not in files:
-            text = f"{path}: {image.file_name} has no raw below {folder}; add it"
-            problems.append(Problem("label without image", f"{path}: {image.file_name}", text))
+            missing = f"{path}: {image.file_name} has no raw below {folder}; add it"
+            problems.append(Problem("label without image", f"{path}: {image.file_name}", missing))
             continue
-        file = the_only(files[stem]) if by_stem else folder / image.file_name
+        file = the_only(files[stem]) if by_stem else find_file(folder, image.file_name)
         name = shown_name(file, config.root) if by_stem else image.file_name
         images.append(_labelled(image, file, name, checked.categories, path))
     if not images:
         raise DataError(f"{path}: none of its images is below {folder}; correct images in {config.path}")
-    return ParsedSet(tuple(images), tuple(checked.categories.values()), True, tuple(problems))
+    names = tuple(dict.fromkeys(checked.categories.values()))
+    return ParsedSet(tuple(images), names, True, tuple(problems), checked.notes)
 
 
-def _with_numbers(content: Any) -> Any:
+def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
     """The JSON with numbers in the place of ids that are texts, as in RAW-NOD; anything else is left as it is."""
-    entries = content.get("images") if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        return content
-    ids = [entry.get("id") for entry in entries]
-    labels = content.get("annotations") or []
-    if not isinstance(labels, list) or not all(isinstance(key, Hashable) for key in ids):
-        return content  # the checks will say so
-    if not any(isinstance(key, str) and not re.fullmatch(r"-?[0-9]{1,19}", key) for key in ids):
-        return content
-    number: dict[Any, int] = {key: i for i, key in enumerate(ids, 1) if isinstance(key, str)}
-    if len(number) < len(ids):
-        return content  # listed twice, or of several kinds: the checks will say so
-    annotations = [
-        {**entry, "image_id": number.get(key, key) if isinstance(key := entry.get("image_id"), str) else key}
-        for entry in labels
-        if isinstance(entry, dict)
-    ]
-    images = [{**entry, "id": number[entry["id"]]} for entry in entries]
-    return {**content, "images": images, "annotations": annotations}
+    for key, reference in (("images", "image_id"), ("categories", "category_id")):
+        entries, labels = content.get(key), content.get("annotations")
+        number = _numbering(entries) if isinstance(entries, list) else {}
+        if not number:
+            continue
+        content = {**content, key: [{**entry, "id": number[entry["id"]]} for entry in entries or ()]}
+        if isinstance(labels, list):
+            content["annotations"] = [
+                {**entry, reference: number.get(name, name)}
+                if isinstance(entry, dict) and isinstance(name := entry.get(reference), str)
+                else entry
+                for entry in labels
+            ]
+    return content
+
+
+def _numbering(entries: Collection[Any]) -> dict[str, int]:
+    """Text id → number, empty unless all ids are texts, each its own, and some are no numbers."""
+    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
+    if not all(isinstance(key, str) for key in ids) or len(set(ids)) < len(ids) or all(map(is_number_text, ids)):
+        return {}
+    return {str(key): number for number, key in enumerate(ids, 1)}
 
 
 def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:

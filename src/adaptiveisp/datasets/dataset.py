@@ -55,6 +55,21 @@ class LeavesOut(Protocol):
         ...
 
 
+@runtime_checkable
+class HasNotes(Protocol):
+    """A data set about which a user should know something, though it can be used."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """A line each."""
+        ...
+
+
+def notes_of(dataset: Dataset) -> list[str]:
+    """What a user should know about a data set as a whole, a line each."""
+    return list(dataset.notes) if isinstance(dataset, HasNotes) else []
+
+
 def left_out(dataset: Dataset) -> dict[str, str]:
     """Where → why, of the labels and images that a data set leaves out."""
     return dataset.left_out if isinstance(dataset, LeavesOut) else {}

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adaptiveisp.datasets.coco import BOX_SLACK, MAX_AREA, limit_photos
+from adaptiveisp.datasets.coco import limit_photos
+from adaptiveisp.datasets.coco_objects import BOX_SLACK, MAX_AREA
+from adaptiveisp.datasets.doubts import UnitWatch, joined_spellings, repeated_note
 from adaptiveisp.datasets.labels import LabelledImage, LabelledObject, ParsedSet, Problem, SetConfig
-from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError
-from adaptiveisp.raw import read_raw
+from adaptiveisp.datasets.places import read_listed
+from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError, first_few, shown
 from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.rawsize import raw_size
 from adaptiveisp.types import Annotation, RawImage, Sample
@@ -40,9 +42,10 @@ class LabelledRaws:
         problems: what is wrong with single labels; these objects or images are left out.
         counts: class name of the data set → objects, those that the YAML leaves out included.
         mapping: class name of the data set → name it is known by here, None for one that the YAML leaves out.
+        notes: what a user should know about the set as a whole, a line each.
 
     Raises:
-        DataError: strict, and a label makes no sense.
+        DataError: strict, and a label makes no sense, or all boxes are in fractions where pixels are expected.
         UsageError: `classes` names a class that the data set does not have.
     """
 
@@ -51,7 +54,7 @@ class LabelledRaws:
     ):
         self.config = config
         self.name = f"{config.path}:{config.options.split}" if config.options.split else str(config.path)
-        self.mapping = _mapping(config, parsed)
+        self.mapping, joined = _mapping(config, parsed)
         targets = list(dict.fromkeys(target for target in self.mapping.values() if target is not None))
         self.categories = dict(enumerate(targets, 1)) if labelled else {}
         self._ids = (
@@ -59,6 +62,7 @@ class LabelledRaws:
         )
         self.problems = list(parsed.problems) if labelled else []
         self.counts: Counter[str] = Counter()
+        self._units = UnitWatch()
         samples = [
             Sample(_id(image, number), image.draw, image.name, 0, 0, (), image.light, _Source(image))
             for number, image in enumerate(parsed.images, 1)
@@ -66,8 +70,10 @@ class LabelledRaws:
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
         if labelled:
             self.samples = [self._labelled(sample) for sample in self.samples]
+        twice = repeated_note(sample.annotations for sample in self.samples)
+        self.notes = [*parsed.notes, *joined, *self._units.notes, *twice] if labelled else []
         if strict and self.refusal:
-            raise DataError(f"{self.refusal}; `adaptiveisp doctor` lists them")
+            raise DataError(self.refusal)
 
     @property
     def unlabelled(self) -> list[str]:
@@ -77,10 +83,13 @@ class LabelledRaws:
     @property
     def refusal(self) -> str:
         """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
+        if self._units.refusal:
+            return f"{self.name}: {self._units.refusal}"
         bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
         if not bad or self.config.options.bad_labels == "drop":
             return ""
-        return f"{bad[0].text}, or set bad-labels: drop in {self.config.path} ({len(bad)} such labels in all)"
+        remedy = f"or set bad-labels: drop in {self.config.path} ({len(bad)} such labels in all)"
+        return f"{bad[0].text}, {remedy}; `adaptiveisp doctor` lists them"
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -93,7 +102,7 @@ class LabelledRaws:
         Raises:
             RawFileError: it cannot be read, or its labels do not fit it.
         """
-        raw = read_raw(sample.source.image.path, self.config.header)
+        raw = read_listed(sample.source.image.path, self.config.header)
         if sample.source.problem:
             raise RawFileError(sample.source.problem)
         return raw
@@ -118,6 +127,8 @@ class LabelledRaws:
             width, height = full
         annotations = []
         for labelled in image.objects:
+            if not image.fractions:
+                self._units.look(image.name, labelled.box, (image.width or width, image.height or height))
             if labelled.name in self._ids:
                 found = _annotation(labelled, self._ids[labelled.name], scale, (width, height), image)
                 if isinstance(found, Problem):
@@ -131,14 +142,19 @@ def _id(image: LabelledImage, number: int) -> int:
     return number if image.photo_id is None else image.photo_id
 
 
-def _mapping(config: SetConfig, parsed: ParsedSet) -> dict[str, str | None]:
-    """Class name of the data set → name of the detector's class; those that `classes` does not name keep theirs."""
+def _mapping(config: SetConfig, parsed: ParsedSet) -> tuple[dict[str, str | None], list[str]]:
+    """Class name of the data set → name of the detector's class, and notes on names that mean the same class.
+
+    Those that `classes` does not name keep theirs, or the first spelling of it.
+    """
     classes = config.options.classes
     unknown = [name for name in classes if name not in parsed.names]
     if unknown and parsed.declared:
-        known = ", ".join(parsed.names)
-        raise UsageError(f"{config.path}: classes: {unknown[0]!r} is no class of the data set; there are {known}")
-    return {name: classes.get(name, name) for name in parsed.names}
+        known = first_few(parsed.names)
+        raise UsageError(f"{config.path}: classes: {shown(unknown[0])} is no class of the data set; there are {known}")
+    targets = {name: classes.get(name, name) for name in parsed.names}
+    joined, notes = joined_spellings(target for target in targets.values() if target is not None)
+    return {name: None if target is None else joined[target] for name, target in targets.items()}, notes
 
 
 def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """What the readers of label files share: labelled images as the files tell them, problems, lists, files by stem."""
 
+import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
@@ -7,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from adaptiveisp.errors import DataError
+from adaptiveisp.datasets.values import read_label_file
+from adaptiveisp.errors import DataError, shown
 from adaptiveisp.files import walk_files
 from adaptiveisp.raw import KNOWN_EXTENSIONS
 from adaptiveisp.rawheader import BayerHeader
@@ -84,12 +86,14 @@ class ParsedSet:
         names: class names, in the order of the data set where it has one.
         declared: the data set lists its classes itself; otherwise `names` are those that its labels use.
         problems: of single labels; whatever is wrong with the set as a whole is raised.
+        notes: what a user should know about the set as a whole, a line each.
     """
 
     images: tuple[LabelledImage, ...]
     names: tuple[str, ...]
     declared: bool
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ class SetOptions:
         annotations: kind of the label files.
         extensions: of the image files, where several lie side by side; empty takes all that can be read.
         classes: name in the data set → name of the detector's class, or null to leave its objects out.
+        by_stem: a COCO JSON names files of another extension: take the raws that have their stems.
         names: class names by id, where labels are numbers.
         train, val, test: images of a split in the manner of Ultralytics: a folder, glob or list file, or several.
         scale_labels: the labels were made on a resized image: fit their boxes to the raw's size.
@@ -123,6 +128,7 @@ class SetOptions:
     annotations: Literal["yolo", "xml", "labelme", "coco", "none"] = "none"
     extensions: tuple[str, ...] = ()
     classes: Mapping[str, str | None] = field(default_factory=dict)
+    by_stem: bool = False
     names: Mapping[int, str] | tuple[str, ...] = ()
     train: str | tuple[str, ...] = ""
     val: str | tuple[str, ...] = ""
@@ -169,24 +175,13 @@ def read_lines(path: Path, what: str) -> list[str]:
 def numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
     """The same with the number of each line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_label_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: is not UTF-8 text (byte {error.start}); save the {what} as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read as {what} ({error.strerror or error}); check the path") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be read as {what} ({reason}); check the path") from error
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def existing(path: Path) -> Path:
-    """The file of that name, also where it was unpacked under the name's other Unicode form; as given if there is none.
-
-    Archives made on a Mac write ä as a and a mark; label files mostly write one letter.
-    """
-    for form in ("NFC", "NFD"):
-        other = Path(unicodedata.normalize(form, str(path)))
-        if not path.exists() and other.exists():
-            return other
-    return path
 
 
 def files_by_stem(folder: Path, extensions: Collection[str]) -> dict[str, list[Path]]:
@@ -199,7 +194,7 @@ def files_by_stem(folder: Path, extensions: Collection[str]) -> dict[str, list[P
     Raises:
         DataError: there is no such folder.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"{folder}: no such folder; correct root, images or labels in the data-set YAML")
     wanted = {extension.lower() for extension in extensions} or KNOWN_EXTENSIONS
     found: dict[str, list[Path]] = {}
@@ -245,7 +240,9 @@ def listed_stems(config: SetConfig) -> list[str] | None:
         raise DataError(f"{path}: lists no images; correct it, or `list` in the data-set YAML")
     if is_class_list(lines):
         remedy = "name a split, or write one name a line"
-        raise DataError(f"{path}: says of each image whether it shows one class ({lines[0]!r}), no split; {remedy}")
+        raise DataError(
+            f"{path}: says of each image whether it shows one class ({shown(lines[0])}), no split; {remedy}"
+        )
     known = KNOWN_EXTENSIONS | {".jpg", ".jpeg", ".xml", ".json"}
     names = [line.rsplit("/", 1)[-1] for line in lines]
     return [stem_key(name) if Path(name).suffix.lower() in known else stem_key(f"{name}.x") for name in names]

@@ -9,7 +9,7 @@ from adaptiveisp.datasets import coco
 from adaptiveisp.datasets.labels import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.errors import DataError
 
-DEFAULTS = SetOptions(annotations="coco", extensions=(".arw", ".nef"), scale_labels=True)
+DEFAULTS = SetOptions(annotations="coco", extensions=(".arw", ".nef"), scale_labels=True, by_stem=True)
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -22,4 +22,4 @@ def parse(config: SetConfig) -> ParsedSet:
         raise DataError(
             f"{config.path}: name the JSON, for instance labels: annotations/Nikon/raw_new_Nikon750_{{split}}.json"
         )
-    return coco.parse(config, by_stem=True)
+    return coco.parse(config)

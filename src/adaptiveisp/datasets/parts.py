@@ -1,7 +1,7 @@
 """A data set as `doctor` looks at it: all its splits, with labels that make no sense collected instead of raised."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adaptiveisp.datasets import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files
@@ -11,6 +11,30 @@ from adaptiveisp.datasets.labels import SetConfig, SetOptions
 from adaptiveisp.datasets.layouts import open_config, read_config, splits_of
 from adaptiveisp.datasets.setfile import split_spec
 from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.types import RawImage, Sample
+
+
+@dataclass(frozen=True)
+class UnusablePart:
+    """A split that cannot be read as a whole, for instance because its folder is missing, where others can.
+
+    Attributes:
+        name: of the split in errors.
+        reason: why, in one line.
+    """
+
+    name: str
+    reason: str
+    samples: tuple[Sample, ...] = ()
+    categories: dict[int, str] = field(default_factory=dict)
+
+    def read(self, sample: Sample) -> RawImage:
+        """Nothing: there is no sample.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(self.reason)
 
 
 def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[tuple[str, Dataset]]:
@@ -23,7 +47,7 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
         limit: the first so many photos of each; 0 takes all.
 
     Raises:
-        DataError: it is missing, or malformed as a whole.
+        DataError: it is missing, or malformed as a whole, or none of its splits can be read.
         UsageError: the arguments contradict each other.
     """
     if is_set_file(data):
@@ -32,7 +56,10 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
         if not names:
             return [(config.options.split, open_config(config, limit, strict=False))]
         parts = [(name, replace(config, options=replace(config.options, split=name))) for name in names]
-        return [(name, open_config(part, limit, strict=False)) for name, part in parts]
+        opened = [(name, _open_part(part, limit)) for name, part in parts]
+        if all(isinstance(dataset, UnusablePart) for _, dataset in opened):
+            open_config(parts[0][1], limit, strict=False)  # raises why
+        return opened
     if not os.path.exists(data):
         raise DataError(f"{data}: no such file or folder; give a folder, a COCO JSON with --images, or a data-set YAML")
     if data.is_dir():
@@ -43,6 +70,14 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
     if images is None:
         raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
     return [("", _coco(data, images, limit))]
+
+
+def _open_part(config: SetConfig, limit: int) -> Dataset:
+    """A split, or why it cannot be read."""
+    try:
+        return open_config(config, limit, strict=False)
+    except DataError as error:
+        return UnusablePart(f"{config.path}:{config.options.split}", str(error))
 
 
 def _coco(labels: Path, images: Path, limit: int) -> LabelledRaws:
@@ -59,5 +94,7 @@ def why_refused(dataset: Dataset) -> str:
     try:  # without a YAML they read the JSON themselves, more strictly in some things and less in others
         load_coco(dataset.config.path)
     except DataError as error:
-        return f"{error}, or name the JSON in a data-set YAML with layout: coco and bad-labels: drop"
+        single = any(problem.kind in ("bad label", "bad box") for problem in dataset.problems)
+        drop = ", or name the JSON in a data-set YAML with layout: coco and bad-labels: drop"
+        return f"{error}{drop if single else ''}"
     return ""

@@ -6,14 +6,14 @@ and `points` [[xmin, ymin], [xmax, ymax]]. The RGGB pattern is SimROD's (Xie et 
 the publisher does not speak of a compander. AdaptiveISP reads .npy files and divides by their 99th percentile.
 """
 
-import json
-import math
 from pathlib import Path
 from typing import Any
 
 from adaptiveisp.datasets.labels import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.datasets.per_image import parse_per_image
-from adaptiveisp.errors import DataError
+from adaptiveisp.datasets.values import numbers, read_label_file, side_or_none
+from adaptiveisp.errors import DataError, shown
+from adaptiveisp.files import parse_json
 from adaptiveisp.rawheader import BayerHeader
 
 DEFAULTS = SetOptions(annotations="labelme", list="", extensions=(".raw", ".npy"))
@@ -38,24 +38,38 @@ def parse(config: SetConfig) -> ParsedSet:
 def read_labelme(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObject], list[Problem]]:
     """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8-sig"))
-        shapes = list(content["shapes"])
-        width, height = (int(content.get(key) or 0) for key in ("imageWidth", "imageHeight"))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        text = read_label_file(path).decode("utf-8-sig")
+        content: Any = parse_json(text, str(path), DataError, "correct or remove it")
+        shapes = content.get("shapes") if isinstance(content, dict) else None
+        if not isinstance(shapes, list):
+            raise ValueError("there is none")
+        width, height = (side_or_none(content.get(key)) for key in ("imageWidth", "imageHeight"))
+    except DataError as error:
+        return 0, 0, [], [Problem("bad label", str(path), str(error))]
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         return 0, 0, [], [Problem("bad label", str(path), f"{path}: has no list `shapes` ({reason}); correct it")]
     objects: list[LabelledObject] = []
     problems: list[Problem] = []
     for number, shape in enumerate(shapes, 1):
         where = f"{path}: shape {number}"
-        try:
-            (x0, y0), (x1, y1) = ((float(x), float(y)) for x, y in shape["points"])
-            name = str(shape["label"]).strip()
-            if not name or not all(math.isfinite(value) for value in (x0, y0, x1, y1)):
-                raise ValueError("no name or no finite box")
-        except (ValueError, KeyError, TypeError, OverflowError) as error:
-            text = f"{where}: needs a label and two points ({type(error).__name__}: {error}); correct or remove it"
-            problems.append(Problem("bad label", where, text.splitlines()[0]))
+        found = _object(shape, where)
+        if isinstance(found, LabelledObject):
+            objects.append(found)
         else:
-            objects.append(LabelledObject(name, (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)), where))
+            problems.append(found)
     return width, height, objects, problems
+
+
+def _object(shape: Any, where: str) -> LabelledObject | Problem:
+    """The object of one shape."""
+    shape = shape if isinstance(shape, dict) else {}
+    name, points = shape.get("label"), shape.get("points")
+    corners = [numbers(point, 2) for point in points] if isinstance(points, list) else []
+    if isinstance(name, int) and not isinstance(name, bool):
+        name = str(name)
+    if not isinstance(name, str) or not name.strip() or len(corners) != 2 or None in corners:
+        given = f"label {shown(shape.get('label'))}, points {shown(points)}"
+        return Problem("bad label", where, f"{where}: needs a label and two points, has {given}; correct or remove it")
+    xs, ys = zip(*(corner for corner in corners if corner is not None), strict=True)
+    return LabelledObject(name.strip(), (min(xs), min(ys), max(xs), max(ys)), where)

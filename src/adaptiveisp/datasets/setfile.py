@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.datasets.labels import SetConfig, SetOptions
-from adaptiveisp.errors import DataError
+from adaptiveisp.errors import DataError, shown
 from adaptiveisp.rawheader import BayerHeader, SetHeader, header_from_values
 from adaptiveisp.settings import changed
 from adaptiveisp.yamlfile import read_yaml
@@ -68,7 +68,7 @@ def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOpti
     known = SetOptions.__dataclass_fields__
     if plain_ultralytics:  # such files also hold a download link, counts and credits
         keys = {key: value for key, value in keys.items() if key in known and value is not None}
-    options = changed(defaults, _plain(keys), str(path))
+    options = changed(defaults, _plain(keys, path), str(path))
     if split:
         options = replace(options, split=split)
     root = path.parent / options.root
@@ -77,7 +77,7 @@ def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOpti
     return SetConfig(path, layout, root, options, SetHeader.of(header_from_values(raw, path), header))
 
 
-def _plain(keys: dict[str, Any]) -> dict[str, Any]:
+def _plain(keys: dict[str, Any], path: Path) -> dict[str, Any]:
     """Values as the options want them: a single extension as a list, empty entries as none."""
     values = {key: value for key, value in keys.items() if not (key in ("train", "val", "test") and value is None)}
     for key in ("extensions", "splits"):
@@ -85,10 +85,17 @@ def _plain(keys: dict[str, Any]) -> dict[str, Any]:
             values[key] = [values[key]]
     names = values.get("names")
     if isinstance(names, dict):
-        values["names"] = {
-            _number(key): str(value) for key, value in names.items() if isinstance(value, str | int | float)
-        }
+        values["names"] = {_number(key): _class_name(value, path) for key, value in names.items()}
+    elif isinstance(names, list):
+        values["names"] = [_class_name(value, path) for value in names]
     return values
+
+
+def _class_name(value: Any, path: Path) -> str:
+    """A class name; YAML takes 3 for a number, which is one too, and no, yes, on and off for truth values."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
+        raise DataError(f'{path}: names: {shown(value)} is no text; put class names such as "no" into quotes')
+    return str(value)
 
 
 def _number(key: Any) -> Any:

@@ -1,5 +1,6 @@
 """Raws made on the fly from labelled sRGB photos: the same values that `synth` writes to disk."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from adaptiveisp.datasets.coco import CocoImage, limit_photos, load_coco
+from adaptiveisp.datasets.places import find_file, inside
 from adaptiveisp.errors import DataError
 from adaptiveisp.types import RawImage, Sample, Unprocessing
 from adaptiveisp.unprocess import (
@@ -30,6 +32,8 @@ def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
         DataError: the file is missing or no picture.
     """
     try:
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("is no file")  # a pipe would be waited for without end
         with PilImage.open(path) as picture:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
@@ -77,8 +81,9 @@ class SyntheticRaws:
         checked = load_coco(labels)
         self.name = f"{labels} ({light}, {draws} draws, noise {noise}, seed {seed})"
         self.categories = checked.categories
-        self.file_names = {image.id: image.file_name for image in checked.images}
-        """Image id → file name of every photo, also of those beyond `limit`."""
+        self.notes: Sequence[str] = checked.notes
+        self.file_names = {image.id: inside(image.file_name) for image in checked.images}
+        """Image id → file name of every photo, also of those beyond `limit`, without what leads out of a folder."""
         self.light, self.noise, self.seed, self.as_mosaic = light, noise, seed, as_mosaic
         samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
@@ -92,7 +97,7 @@ class SyntheticRaws:
             height=image.height,
             annotations=image.annotations,
             light=self.unprocessing(image.id, draw).light,
-            source=folder / image.file_name,
+            source=find_file(folder, image.file_name),
         )
 
     def unprocessing(self, image_id: int, draw: int) -> Unprocessing:

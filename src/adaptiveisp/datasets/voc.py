@@ -4,17 +4,22 @@ Source: Everingham et al. 2010, Pascal VOC devkit: Annotations, JPEGImages, Imag
 name the first and last pixel, the first of the image being 1. Many other tools write the same file with edges from 0.
 """
 
-import math
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
+from xml.parsers import expat
 
 from adaptiveisp.datasets.labels import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.datasets.per_image import parse_per_image
-from adaptiveisp.errors import DataError
+from adaptiveisp.datasets.values import finite, read_label_file, side_or_none
+from adaptiveisp.errors import DataError, shown
 
 DEFAULTS = SetOptions(
     images="JPEGImages", labels="Annotations", list="ImageSets/Main/{split}.txt", annotations="xml", first_pixel=1
 )
+
+DEEPEST = 50
+"""Levels of nesting; a label file has four."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -29,14 +34,10 @@ def parse(config: SetConfig) -> ParsedSet:
 def read_xml(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObject], list[Problem]]:
     """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
     try:
-        content = path.read_bytes()
-        # Nothing of the format needs entities, which can be made to grow without end; UTF-16 would hide them.
-        if b"<!ENTITY" in content or b"\0" in content:
-            raise ValueError("declares entities, or is not in UTF-8")
-        root = ElementTree.fromstring(content)
-        width, height = (_whole(root.findtext(f"size/{side}")) for side in ("width", "height"))
-    except (OSError, ElementTree.ParseError, ValueError, OverflowError, LookupError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        root = parse_xml(read_label_file(path))
+        width, height = (side_or_none((root.findtext(f"size/{side}") or "").strip()) for side in ("width", "height"))
+    except (OSError, expat.ExpatError, ValueError, LookupError) as error:
+        reason = getattr(error, "strerror", None) or next(iter(str(error).splitlines()), type(error).__name__)
         text = f"{path}: is no Pascal VOC file ({reason}); correct or remove it"
         return 0, 0, [], [Problem("bad label", str(path), text)]
     objects: list[LabelledObject] = []
@@ -52,20 +53,55 @@ def read_xml(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObje
 
 def _object(element: ElementTree.Element, where: str, config: SetConfig) -> LabelledObject:
     name = (element.findtext("name") or "").strip()
-    try:
-        left, top, right, bottom = (
-            float(element.findtext(f"bndbox/{key}") or "none") for key in ("xmin", "ymin", "xmax", "ymax")
-        )
-    except ValueError:
-        raise DataError(f"{where}: has no bndbox with four numbers; correct or remove it") from None
-    if not name or not all(math.isfinite(value) for value in (left, top, right, bottom)):
-        raise DataError(f"{where}: has no name or a box that is not finite; correct or remove it")
+    if not name:
+        raise DataError(f"{where}: has no name; correct or remove it")
+    edges = []
+    for key in ("xmin", "ymin", "xmax", "ymax"):
+        given = element.findtext(f"bndbox/{key}")
+        edge = finite(given)
+        if edge is None:
+            found = "has no bndbox with four numbers" if given is None else f"{key} {shown(given)} is no finite number"
+            raise DataError(f"{where}: {found}; correct or remove it")
+        edges.append(edge)
+    left, top, right, bottom = edges
     first = config.options.first_pixel
     difficult = (element.findtext("difficult") or "0").strip() == "1"
     crowd = difficult and config.options.difficult == "ignore"
     return LabelledObject(name, (left - first, top - first, right, bottom), where, crowd=crowd)
 
 
-def _whole(text: str | None) -> int:
-    """A side in pixels; some tools leave it out, or write 0."""
-    return round(float(text)) if text and text.strip() else 0
+def parse_xml(content: bytes) -> ElementTree.Element:
+    """The root of an XML document without entities.
+
+    Entities can stand for gigabytes or for other files. Nothing of these formats needs them, so that they are refused
+    where they are declared, in whatever encoding, before one is used.
+
+    Raises:
+        ValueError: it declares an entity, or is nested too deeply.
+        xml.parsers.expat.ExpatError: it is no XML.
+    """
+    builder = ElementTree.TreeBuilder()
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"is nested more than {DEEPEST} levels deep")
+        builder.start(tag, attributes)
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag)
+
+    def refuse(name: str, *_: Any) -> None:
+        raise ValueError("declares entities, which no labels need")
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    parser.Parse(content, True)
+    root: ElementTree.Element = builder.close()
+    return root

@@ -3,12 +3,13 @@
 Source: the format of Ultralytics' detection data sets, docs.ultralytics.com/datasets/detect (facts only): train, val
 and test are a folder, a list of paths or several of these; labels lie in a parallel folder `labels`; class numbers are
 positions in `names`; an image without a label file, or with an empty one, shows nothing.
-Differs: globs are taken too; `path` is relative to the YAML's own folder.
+A `../` before an entry is dropped where there is no such place but one without it, as that reader does: the exports of
+Roboflow are written so. Differs: globs are taken too; `path` is relative to the YAML's own folder.
 """
 
 import glob
-import math
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from adaptiveisp.datasets.labels import (
@@ -18,17 +19,20 @@ from adaptiveisp.datasets.labels import (
     Problem,
     SetConfig,
     SetOptions,
-    existing,
     numbered_lines,
     read_lines,
     shown_name,
 )
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.datasets.places import existing, find_file
+from adaptiveisp.datasets.values import finite
+from adaptiveisp.errors import DataError, UsageError, shown
 from adaptiveisp.files import walk_files
 from adaptiveisp.raw import KNOWN_EXTENSIONS
 
 DEFAULTS = SetOptions(images="images", labels="labels", annotations="yolo", missing_labels="background")
 SPLITS = ("train", "val", "test")
+LARGEST_FRACTION = 2.0
+"""Greater values are pixels. Fractions end at 1, and a little above where a label is wrong in another way."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -41,11 +45,13 @@ def parse(config: SetConfig) -> ParsedSet:
     names = class_names(config)
     images: list[LabelledImage] = []
     problems: list[Problem] = []
-    used: set[Path] = set()
-    for path in dict.fromkeys(_images(config)):
+    notes: list[str] = []
+    used: dict[Path, None] = {}
+    for path in dict.fromkeys(_images(config, notes)):
         label_file = existing(_label_file(path, config))
-        used.add(label_file)
-        unlabelled = not label_file.is_file()
+        used[label_file] = None
+        # `os.path` answers no to a name that cannot be, for instance one that is too long; pathlib raises.
+        unlabelled = not os.path.isfile(label_file)
         if unlabelled:
             kept = _without_label(path, label_file, config, problems)
             objects: tuple[LabelledObject, ...] = ()
@@ -60,7 +66,9 @@ def parse(config: SetConfig) -> ParsedSet:
         remedy = "correct its paths; JPEG photos need a COCO JSON and --light"
         raise DataError(f"{config.path}: {name} has no raw images; {remedy}")
     problems += _orphans(config, used)
-    return ParsedSet(tuple(images), tuple(names.values()), True, tuple(problems))
+    if all(image.unlabelled for image in images):
+        notes.append(f"none of its {len(images)} images has a label file; looked for {next(iter(used))} first")
+    return ParsedSet(tuple(images), tuple(names.values()), True, tuple(problems), tuple(notes))
 
 
 def class_names(config: SetConfig) -> dict[int, str]:
@@ -81,8 +89,8 @@ def splits(config: SetConfig) -> tuple[str, ...]:
     return tuple(split for split in SPLITS if getattr(config.options, split))
 
 
-def _images(config: SetConfig) -> Iterator[Path]:
-    """The image files of the split, in order."""
+def _images(config: SetConfig, notes: list[str]) -> Iterator[Path]:
+    """The image files of the split, in order; adds to the notes."""
     split = config.options.split
     entries = getattr(config.options, split) if split in SPLITS else ""
     if not entries and config.options.list and split:
@@ -94,21 +102,25 @@ def _images(config: SetConfig) -> Iterator[Path]:
         name = f"has no split {split!r}" if split else "has splits"
         raise UsageError(f"{config.path}: {name}; name one as {config.path.name}:SPLIT (there are: {known})")
     for entry in (entries,) if isinstance(entries, str) else entries:
-        yield from _expand(entry, config)
+        yield from _expand(entry, config, notes)
 
 
-def _expand(entry: str, config: SetConfig) -> Iterator[Path]:
+def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
     """The files that one entry stands for: a folder with its subfolders, a list, a glob or a file."""
-    path = config.below(entry)
+    path = find_file(config.root, entry.replace("{split}", config.options.split))
+    below = config.below(entry.replace("\\", "/").removeprefix("../"))
+    if entry.startswith(("../", "..\\")) and not os.path.exists(path) and os.path.exists(below):
+        notes.append(f"{config.path}: {shown(entry)} is not there and taken as {below}")
+        path = below
     extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
-    if path.is_dir():
+    if os.path.isdir(path):
         yield from walk_files(path, extensions)
     elif path.suffix.lower() == ".txt":
         yield from (_listed(line, path, config) for line in read_lines(path, "list of images"))
     elif glob.has_magic(str(entry)):
         found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         yield from (match for match in found if match.suffix.lower() in extensions)
-    elif path.exists():
+    elif os.path.exists(path):
         yield path
     else:
         raise DataError(f"{path}: no such folder, list or image; correct {config.options.split} in {config.path}")
@@ -116,12 +128,7 @@ def _expand(entry: str, config: SetConfig) -> Iterator[Path]:
 
 def _listed(line: str, listing: Path, config: SetConfig) -> Path:
     """The image of a line: absolute, relative to the list where it begins with ./, else to the root."""
-    plain = existing(Path(line))
-    if plain.is_absolute() and plain.exists():
-        return plain
-    text = line.replace("\\", "/")
-    base = listing.parent if text.startswith("./") else config.root
-    return existing(base / text)
+    return find_file(listing.parent if line.startswith(("./", ".\\")) else config.root, line)
 
 
 def _label_file(image: Path, config: SetConfig) -> Path:
@@ -147,7 +154,7 @@ def _without_label(path: Path, label_file: Path, config: SetConfig, problems: li
     text = f"{path}: has no label file {label_file}"
     if policy == "refuse":
         raise DataError(f"{text}; add an empty one if it shows nothing")
-    if path.exists() and policy == "skip":
+    if os.path.exists(path) and policy == "skip":
         problems.append(Problem("image without label", str(path), f"{text}; add an empty one if it shows nothing"))
     return policy == "background"
 
@@ -171,24 +178,24 @@ def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> 
 
 def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Problem:
     """The object of one line. What follows the fifth value is no part of a box (a segment has more, a pose too)."""
-    values = line.split()
-    try:
-        if len(values) != 5:
-            raise ValueError(f"{len(values)} values")
-        key, (x, y, width, height) = float(values[0]), (float(value) for value in values[1:])
-        if not (key.is_integer() and all(math.isfinite(value) for value in (x, y, width, height))):
-            raise ValueError("no numbers")
-    except (ValueError, OverflowError) as error:
-        text = f"{where}: {line[:60]!r} is no label ({error}); write class x y width height"
+    values = [finite(value) for value in line.split()]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) != 5 or len(values) != 5 or not numbers[0].is_integer():
+        reason = f"{len(values)} values" if len(values) != 5 else "no numbers"
+        text = f"{where}: {shown(line, 60)} is no label ({reason}); write class x y width height"
         return Problem("bad label", where, text)
+    key, x, y, width, height = numbers
     if key not in names:
-        known = f"{min(names)} to {max(names)}"
-        return Problem("bad label", where, f"{where}: class id {key:.0f} is not among names ({known}); correct it")
+        text = f"{where}: class id {key:g} is not among names ({min(names)} to {max(names)}); correct it"
+        return Problem("bad label", where, text)
+    if max(map(abs, numbers[1:])) > LARGEST_FRACTION:
+        remedy = "divide x and width by the width of the image, y and height by its height"
+        return Problem("bad label", where, f"{where}: {shown(line, 60)} is in pixels, not in fractions; {remedy}")
     box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return LabelledObject(names[int(key)], box, where)
 
 
-def _orphans(config: SetConfig, used: set[Path]) -> Iterator[Problem]:
+def _orphans(config: SetConfig, used: Collection[Path]) -> Iterator[Problem]:
     """Label files in the folders of the split's labels that belong to none of its images."""
     if isinstance(entry := getattr(config.options, config.options.split, ""), str) and entry.endswith(".txt"):
         return  # other splits share the folder

@@ -304,7 +304,8 @@ def test_overwrite_replaces_what_it_made_of_the_same_inputs_and_nothing_else(
     assert adaptiveisp("run", "in/a.dng", "--policy", "camera", *common) == 0
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name[0] == "a")
     assert names == ["a.boxes.json", "a.boxes.png", "a.png", "a.step.png", "a.txt"]
-    assert json.loads((out / "summary.json").read_text())["files"] == ["a.boxes.json", "a.png", "a.boxes.png", "overview.png"]
+    listed = json.loads((out / "summary.json").read_text())["files"]
+    assert listed == ["a.boxes.json", "a.png", "a.boxes.png", "overview.png"]
     assert (
         (out / "b.step03-srgb.png").is_file()
         and (out / "deep" / "c.full.png").is_file()
@@ -380,6 +381,37 @@ def test_the_boxes_of_an_input_appear_last(tmp_path: Path) -> None:
         assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
         files._files.close()
     assert seen == ["a.png", "a.pipeline.json", "a.boxes.json"]
+
+
+def test_a_name_that_is_not_utf8_is_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "in" / "good.dng")
+    try:
+        os.rename(dng(tmp_path / "in" / "x.dng"), os.fsencode(tmp_path) + b"/in/caf\xe9.dng")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    assert adaptiveisp("run", "in", "--out", "out", "--detector", RED, "--size", 64, "-q") == 3
+    assert_one_line_error(capsys.readouterr().err, r"in/caf\xe9.dng: its name is not UTF-8", "rename it")
+    (entry,) = json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"]
+    assert entry["input"].endswith("caf\udce9.dng") and (tmp_path / "out" / "good.png").is_file()
+
+
+def test_options_that_do_nothing_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    assert adaptiveisp("run", "a.dng", "--workers", 2, "--out", "out", "--detector", RED, "--size", 64, "-q") == 0
+    assert_one_line_error(capsys.readouterr().err, "--workers has no effect in this command")
+
+
+def test_full_size_says_when_memory_is_short(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dng(tmp_path / "a.dng", shape=(96, 128))
+    (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 300 kB\n")
+    monkeypatch.setattr("adaptiveisp.memory.MEMORY_FACTS", tmp_path / "meminfo")
+    assert adaptiveisp("run", "a.dng", "--full", "--out", "out", "--detector", RED, "--size", 64, "-q") == 0
+    assert_one_line_error(capsys.readouterr().err, "a.dng: --full of 0 MP needs about 0.0 GB of memory")
+    monkeypatch.setattr("adaptiveisp.memory.MEMORY_FACTS", tmp_path / "gone")
+    assert adaptiveisp("run", "a.dng", "--full", "--out", "out2", "--detector", RED, "--size", 64, "-q") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_a_surprise_in_one_file_does_not_stop_the_batch(

@@ -13,7 +13,8 @@ from adaptiveisp.errors import LONGEST_MESSAGE, DataError, logger, one_line, sho
     [
         ("\x1b[31mred\x1b[0m", r"\x1b[31mred\x1b[0m"),
         ("a\nb\r\nc\td", "a b c d"),
-        ("caf\udce9.dng", r"caf\udce9.dng"),
+        ("caf\udce9.dng", r"caf\xe9.dng"),
+        ("\ud83d", r"\ud83d"),
         ("\u202egnp.exe", r"\u202egnp.exe"),
         ("\x9b2J bell\x07", r"\x9b2J bell\x07"),
         ("Straße 東京 γ", "Straße 東京 γ"),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adaptiveisp.errors import AdaptiveISPError, UsageError, one_line
+from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 from adaptiveisp.exitcodes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.terminal import finish_output, show_log, take_any_text, terminable
 
@@ -60,6 +60,9 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
     except OSError as error:  # there is no room for what it prints
         return _fail(f"standard output: cannot be written ({error.strerror}); send it elsewhere", FAILED)
     show_log(getattr(options, "verbose", False))
+    for name in getattr(options, "without", ()):
+        if getattr(options, name):
+            logger.warning("--%s has no effect in this command", name)
     try:
         module = importlib.import_module(f"adaptiveisp.{getattr(options, 'module', 'commands')}")
         command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
@@ -145,8 +148,16 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _common(parser: argparse.ArgumentParser) -> None:
+def _common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Adds the options that all commands take.
+
+    Args:
+        parser: of a command.
+        without: those that have no effect in it. Scripts may give them all the same, so they are taken, and a command
+            that is given one says that it does nothing.
+    """
     group = parser.add_argument_group("common options")
+    parser.set_defaults(without=without)
     group.add_argument("--seed", type=_natural, default=0, metavar="N", help="fixes all randomness (default 0)")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
     group.add_argument("--threads", type=_natural, default=0, metavar="N", help="threads of torch (default: all cores)")
@@ -170,7 +181,7 @@ def _add_demo(commands: Any) -> None:
     parser.add_argument(
         "--size", type=_size, default=224, metavar="N", help="longer side in pixels; default 224, for close-ups"
     )
-    _common(parser)
+    _common(parser, without=("workers", "limit"))
     parser.set_defaults(command="demo")
 
 
@@ -211,7 +222,7 @@ def _add_run(commands: Any) -> None:
     group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
     group.add_argument("--raw-black", type=float, metavar="V", help="value of no light (default 0)")
     group.add_argument("--raw-white", type=float, metavar="V", help="value of saturation (default 2^bits - 1)")
-    _common(parser)
+    _common(parser, without=("workers",))
     parser.set_defaults(command="run")
 
 
@@ -252,7 +263,7 @@ def _add_synth(commands: Any) -> None:
     parser.add_argument("--draws", type=_positive, default=1, metavar="N", help="lights and noises a photo (default 1)")
     parser.add_argument("--format", choices=("png16", "dng"), default="png16", help="default png16")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
-    _common(parser)
+    _common(parser, without=("workers",))
     parser.set_defaults(command="synth")
 
 
@@ -305,7 +316,7 @@ def _add_train(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="any other setting of the method (docs/methods); may be given again",
     )
-    _common(parser)
+    _common(parser, without=("workers",))
     parser.set_defaults(command="train", module="train_command", seed=None)
 
 
@@ -322,7 +333,7 @@ def _add_doctor(commands: Any) -> None:
         "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
-    _common(parser)
+    _common(parser, without=("workers",))
     parser.set_defaults(command="doctor", module="doctor_command")
 
 
@@ -343,7 +354,7 @@ def _add_bench(commands: Any) -> None:
     parser.add_argument(
         "--write-costs", type=Path, metavar="FILE.json", help="write the modules' times as a cost table"
     )
-    _common(parser)
+    _common(parser, without=("workers", "limit"))
     parser.set_defaults(command="bench")
 
 

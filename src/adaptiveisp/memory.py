@@ -7,14 +7,30 @@ each of which the system has to clear: in training some fifty thousand an iterat
 import ctypes
 import os
 import sys
+from pathlib import Path
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 """Numbers of `mallopt` in glibc's malloc.h."""
+
+MEMORY_FACTS = Path("/proc/meminfo")
+"""Where Linux says how much memory is free."""
 
 KEPT_BYTES = 1 << 30
 """So much free memory at the end of the heap stays with the process."""
 GROWTH_BYTES = 64 << 20
 """The heap grows by at least so much at a time."""
+
+
+def available_bytes() -> int | None:
+    """Memory that new work can take without paging, in bytes; None where the system does not say."""
+    try:
+        for line in MEMORY_FACTS.read_text(encoding="ascii").splitlines():
+            name, _, rest = line.partition(":")
+            if name == "MemAvailable":
+                return 1024 * int(rest.split()[0])
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
 
 
 def keep_freed_memory() -> bool:

@@ -235,10 +235,11 @@ class ForcedModules:
 
     @property
     def note(self) -> str:
-        """What the pipeline file does not show, "" if that is nothing: the stages of the policy's start."""
+        """What the pipeline file does not show: whose parameters run, and the stages of the policy's start."""
+        own = f"the modules are the pipeline file's, their parameters are those of {self.policy.name}, not the file's"
         if self.policy.start == "raw":
-            return ""
-        return f"{self.policy.name} starts with {self.policy.start}: its stages come first, then the file's modules"
+            return own
+        return f"{self.policy.name} starts with {self.policy.start}: its stages come first, then the file's; {own}"
 
     def plan(self, image: Image) -> list[Pipeline]:
         """The forced modules with the policy's parameters, for each developed image."""

@@ -16,12 +16,16 @@ from adaptiveisp.drawing import Tile, contact_sheet, draw_found
 from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.files import atomic_path, write_json, write_text
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.memory import available_bytes
 from adaptiveisp.predictor import AdaptiveISP, Result
 from adaptiveisp.raw import BayerHeader
 from adaptiveisp.rawchecks import RemarkWatch
 from adaptiveisp.run_outputs import OVERVIEW_FILE, PARAMS_FILE, SUMMARY_FILE, FormerFiles, ResultFiles, save_png
 from adaptiveisp.types import Detections, Image
 
+FULL_BYTES_PER_PIXEL = 60
+"""Memory that `--full` takes for a pixel, in bytes: 12 for the developed frame, 36 at the most for a pipeline of the
+shipped policies with its result, 12 for the 8-bit picture and its PNG. Measured with frames of 6 and 12 MP."""
 OVERVIEW_TILES = 60
 """More pictures than this do not fit a sheet that a person looks at."""
 
@@ -232,6 +236,7 @@ def write_result(
     files.picture(f"{stem}.png", to_uint8(result.image))
     files.picture(f"{stem}.boxes.png", drawn)
     if options.full:
+        warn_of_memory(path, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
     if result.pipeline is None:
         return Tile(drawn, path.name, ["the camera's own development"])
@@ -239,6 +244,16 @@ def write_result(
     if options.save_steps:
         _save_steps(result.developed.small, result.pipeline, files, stem)
     return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
+
+
+def warn_of_memory(path: Path, pixels: int) -> None:
+    """Says that a frame at full size needs more memory than there is, before it is rendered."""
+    needed, free = FULL_BYTES_PER_PIXEL * pixels, available_bytes()
+    if free is not None and needed > free:
+        logger.warning(
+            "%s: --full of %.0f MP needs about %.1f GB of memory, %.1f GB are free; leave out --full if it fails",
+            *(path, pixels / 1e6, needed / 1e9, free / 1e9),
+        )
 
 
 def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from adaptiveisp.cli import main
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.detectors.answers import checked, choose, dropped_note, sound_boxes, try_out
 from adaptiveisp.detectors.exports import newer_yolo_remedy
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import AdaptiveISPError, DetectorError
 from adaptiveisp.predictor import detect
 from adaptiveisp.teacher import Teacher
 from adaptiveisp.types import Detections, Detector, Targets
@@ -132,6 +132,19 @@ def test_a_detector_that_fails_on_the_trial_image_may_serve_otherwise() -> None:
             raise RuntimeError("this size only")
 
     try_out(Fails([], []), "my_file:load")
+
+
+def test_a_detector_that_fails_in_use_is_named() -> None:
+    """The reason for a skipped file must not ask to replace the file."""
+
+    class Fails(Own):
+        def detect(self, image: Tensor, *options: Any, **named: Any) -> list[Detections]:
+            raise ValueError("no weights\nat all")
+
+    with pytest.raises(
+        AdaptiveISPError, match=r"detector own: detect fails on an image of 32x32 pixels \(ValueError: no w"
+    ):
+        detect(Fails([], []), [torch.zeros(1, 3, 32, 32)], (64, 64), 32, 0.1)
 
 
 def test_the_note_counts() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from adaptiveisp.detectors import load_detector
 from adaptiveisp.detectors.answers import checked
 from adaptiveisp.develop import develop
-from adaptiveisp.errors import DetectorError, UsageError, logger
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 from adaptiveisp.policies import AnyPolicy, CameraDevelopment, PlansWithLabels
@@ -174,9 +174,22 @@ def detect(
 
     Raises:
         DetectorError: the detector's answer makes no sense.
+        AdaptiveISPError: it raises something else.
     """
     batch, letterboxes = pad_for(detector, images, full_size, size)
-    return in_full_frame(detector, detector.detect(batch, confidence=confidence), letterboxes, batch.shape[-1])
+    try:
+        found = detector.detect(batch, confidence=confidence)
+    except AdaptiveISPError:
+        raise
+    # An own detector may raise anything. It is not the image's fault, as the reason for a skipped file would say.
+    except Exception as error:
+        logger.debug("detector %s", detector.name, exc_info=error)
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+        raise AdaptiveISPError(
+            f"detector {detector.name}: detect fails on an image of {batch.shape[-1]}x{batch.shape[-2]} pixels "
+            f"({reason}); correct the detector, or choose another --size; -v shows where"
+        ) from error
+    return in_full_frame(detector, found, letterboxes, batch.shape[-1])
 
 
 def pad_for(

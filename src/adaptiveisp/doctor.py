@@ -202,8 +202,7 @@ def examine(
     found = Examination(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in opened))
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     known_names = {canonical(name) for name in class_names}
-    total = sum(len(dataset.samples) for _, dataset in opened)
-    stride, number = max(1, total // SHOWN), 0
+    stride, number = max(1, sum(len(dataset.samples) for _, dataset in opened) // SHOWN), 0
     for split, dataset in parts:
         found.splits[split] = found.splits.get(split, 0) + len(dataset.samples)
         if isinstance(dataset, UnusablePart):
@@ -238,6 +237,7 @@ def _look_at_labels(found: Examination, split: str, dataset: Dataset) -> None:
     """Adds what is wrong with single labels, and what to know of them all."""
     if isinstance(dataset, LabelledRaws):
         found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
+        found.findings += [Finding("wrong unit", split, dataset.unit_problem)] if dataset.unit_problem else []
         if found.labelled and dataset.unlabelled:
             found.unlabelled[split] = len(dataset.unlabelled)
     else:

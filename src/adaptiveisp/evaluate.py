@@ -346,8 +346,8 @@ def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
         own = [result.scored for (_, detector), result in found.results.items() if detector == name]
         if not any(finds_anything(scored, found.categories) for scored in own):
             notes.append(
-                f"{name}: with no policy does a box of it lie on a label of its class (IoU of 0.5 or more). Either it "
-                "finds nothing in these images, or the labels are wrong; `adaptiveisp doctor --out DIR` draws them."
+                f"{name}: none of its boxes overlaps a label of its class by an IoU of 0.5 or more, with any policy; "
+                "it finds nothing in these images, or the labels are wrong: `adaptiveisp doctor --out DIR` draws them."
             )
     return notes
 

@@ -100,12 +100,12 @@ def why_nothing(annotations: Iterable[Sequence[Annotation]], known: Collection[i
             return ""
         else:
             others += 1
-    told = "crowds (iscrowd: 1, or marked difficult), which are neither learned from nor scored"
     if not crowds + others:
         return "no object is labelled"
+    told = "a crowd (iscrowd: 1, or marked difficult), which is neither learned from nor scored"
     if not others:
-        return f"all {crowds} objects are {told}" if crowds > 1 else f"the only object is one of the {told}"
-    return f"{others} objects are of other classes" + (f", {crowds} are {told}" if crowds else "")
+        return f"each of the {crowds} objects is {told}" if crowds > 1 else f"the only object is {told}"
+    return f"{others} objects are of other classes" + (f", and each of {crowds} more is {told}" if crowds else "")
 
 
 def outside_note(names: Iterable[str]) -> list[str]:

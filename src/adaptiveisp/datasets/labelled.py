@@ -83,13 +83,18 @@ class LabelledRaws:
     @property
     def refusal(self) -> str:
         """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
-        if self._units.refusal:
-            return f"{self.name}: {self._units.refusal}"
+        if self.unit_problem:
+            return self.unit_problem
         bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
         if not bad or self.config.options.bad_labels == "drop":
             return ""
         remedy = f"or set bad-labels: drop in {self.config.path} ({len(bad)} such labels in all)"
         return f"{bad[0].text}, {remedy}; `adaptiveisp doctor` lists them"
+
+    @property
+    def unit_problem(self) -> str:
+        """Why the boxes cannot be in pixels, "" if they can."""
+        return f"{self.name}: {self._units.refusal}" if self._units.refusal else ""
 
     @property
     def left_out(self) -> dict[str, str]:

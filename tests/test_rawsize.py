@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from adaptiveisp.develop import develop
-from adaptiveisp.dng import read_dng_tags, write_dng
+from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw import BayerHeader, read_raw, write_png16
 from adaptiveisp.rawsize import raw_size
+from adaptiveisp.rawtags import read_dng_tags
 from adaptiveisp.types import RawImage
 
 

@@ -32,7 +32,7 @@ KEPT_SHARE = 0.9
 """How full a folder is after frames gave way: if it were 1, each new frame would look through all again."""
 FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
 """What a frame is called; nothing else in the folder is ever removed."""
-FORMAT = "adaptiveisp-frame-2"
+FORMAT = "adaptiveisp-frame-3"
 """Part of each key: a change of what `develop` or the resizing makes needs another number here."""
 _TRAILER = np.dtype([("magic", "S8"), ("width", "<u4"), ("height", "<u4"), ("checksum", "<u4")])
 _MAGIC = b"AISPFRM1"

@@ -19,6 +19,7 @@ from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.files import walk_files
 from adaptiveisp.rawarray import Known, raw_from_array, read_headerless
+from adaptiveisp.rawcamera import read_camera
 from adaptiveisp.rawchecks import level_remarks
 from adaptiveisp.rawheader import BayerHeader, find_header, parse_size
 from adaptiveisp.rawkinds import (
@@ -30,7 +31,7 @@ from adaptiveisp.rawkinds import (
     PHOTO_REMEDY,
     converter,
 )
-from adaptiveisp.rawlib import libraw_render, read_libraw
+from adaptiveisp.rawlib import libraw_render
 from adaptiveisp.rawnote import unprocessing_from_note
 from adaptiveisp.rawpng import read_npy, read_png, write_png16
 from adaptiveisp.rawtiff import read_tiff, tag_remarks
@@ -69,8 +70,8 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
             sidecar); 8- or 16-bit PNG or TIFF, linear RGB or a mosaic; .npy, (H, W, 3), (3, H, W) or (H, W). Float
             arrays with values up to 1 are taken as they are; other floats and long integers without declared bits are
             HDR, white at their 99th percentile.
-        header: facts about files that do not carry them; see `find_header` for what wins. It is not used for camera
-            files.
+        header: facts about files that do not carry them; see `find_header` for what wins, and `camera_facts` for what
+            is used for camera files.
 
     Returns:
         The raw; what is doubtful about its declared facts is in its `remarks`.
@@ -84,7 +85,7 @@ def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
     try:
         extension = _checked_extension(path)
         if extension in CAMERA_EXTENSIONS:
-            raw = read_libraw(path)
+            raw = read_camera(path, header)
         elif extension in HEADERLESS_EXTENSIONS:
             raw = read_headerless(path, find_header(path, header))
         else:
@@ -115,7 +116,9 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
             there is no room for the temporary DNG.
     """
     if raw.path is not None and is_libraw_file(raw.path):
-        return libraw_render(raw.path)
+        rendered = libraw_render(raw.path, raw)
+        if rendered is not None:  # otherwise other levels were declared, which LibRaw learns from a DNG that says so
+            return rendered
     name = raw.path or "raw image"
     if raw.pattern is None:
         raise RawFileError(f"{name}: LibRaw develops mosaics only, and this is RGB; use another policy than camera")
@@ -124,7 +127,9 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
             mosaic = Path(folder) / "mosaic.dng"
             try:
                 write_dng(raw, mosaic)
-                return libraw_render(mosaic)
+                rendered = libraw_render(mosaic)
+                assert rendered is not None
+                return rendered
             except (OutputError, RawFileError) as error:
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None

@@ -12,99 +12,134 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from adaptiveisp.dng import DngTags, read_dng_tags
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.extras import import_extra
+from adaptiveisp.rawheader import BayerHeader
 from adaptiveisp.rawnote import unprocessing_from_note
-from adaptiveisp.types import BAYER_PATTERNS, RawImage
+from adaptiveisp.rawtags import DngTags, TagFile, dng_tags, read_tag_file
+from adaptiveisp.tagchecks import mono_text, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
 
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 """EXIF orientation of LibRaw's `flip`, whose bits say: 1 mirror columns, 2 mirror rows, 4 swap the axes first."""
+
+SQUARE_MARGIN = 0.05
+"""Pixels that differ less from squares, as those of some cameras, do no harm to a detector."""
 
 _DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
 _stderr_lock = threading.Lock()
 
 
-def read_libraw(path: Path) -> RawImage:
+def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
     """A camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours when it is no Bayer mosaic.
 
+    Args:
+        path: the file.
+        facts: pattern, black and white level (a number) that take the place of the file's own; what they replace is
+            said in the raw's `remarks`. Size and bits are not looked at.
+
     Raises:
-        RawFileError: LibRaw cannot read the file, or it is damaged.
+        RawFileError: LibRaw cannot read the file or would get it wrong, it is damaged, or it is no Bayer mosaic and
+            has facts.
         AdaptiveISPError: rawpy is not installed.
     """
-    tags = read_dng_tags(path)
-    if tags.missing_bytes:
-        raise RawFileError(f"{path}: is truncated ({tags.missing_bytes} bytes are missing); copy it again")
-    with _opened(path) as file:
+    facts = facts if facts is not None else BayerHeader()
+    tag_file = read_tag_file(path)
+    tags = dng_tags(tag_file)
+    with _opened(path, tag_file, black_is_given=facts.black is not None) as file:
         # postprocess changes what LibRaw answers, so all metadata is read before.
         common = _metadata(file, tags, path)
+        remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
         pattern = _bayer_pattern(file)
         if pattern is not None:
-            return RawImage(
-                data=file.raw_image_visible.copy(),
-                pattern=pattern,
-                black_level=_black_levels(file, tags),
-                white_level=float(file.white_level),
-                **common,
-            )
+            pattern, black, white = _declared_levels(file, tags, pattern, facts, path, remarks)
+            data = file.raw_image_visible.copy()
+            return RawImage(data, pattern, black, white, remarks=tuple(remarks), **common)
+        named = [name for name in ("pattern", "black", "white") if getattr(facts, name) is not None]
+        if named:
+            found = "is no Bayer mosaic, and LibRaw applies its levels itself"
+            raise RawFileError(f"{path}: {found}: raw-{named[0]} cannot be used; leave it out for this file")
         data = _linear_rgb(file, path)
-    return RawImage(data=data, pattern=None, black_level=(0.0, 0.0, 0.0, 0.0), white_level=65535.0, **common)
+    return RawImage(data, None, (0.0, 0.0, 0.0, 0.0), 65535.0, remarks=tuple(remarks), **common)
 
 
-def libraw_render(path: Path) -> UInt8[np.ndarray, "height width 3"]:
+def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, "height width 3"] | None:
     """LibRaw's default development: camera white balance, sRGB colours and curve, automatic brightness, upright, 8 bit.
 
+    Args:
+        path: the file.
+        raw: what was read from it; None stands for what the file itself says.
+
+    Returns:
+        The picture, of the frame's size also where pixels are not square, or None where `raw` has another pattern or
+        other levels than the file, so that it cannot be developed from it.
+
     Raises:
-        RawFileError: LibRaw cannot read the file.
+        RawFileError: LibRaw cannot read the file or would get it wrong.
         AdaptiveISPError: rawpy is not installed.
     """
     rawpy = import_extra("rawpy", "raw")
-    with _opened(path) as file:
+    tag_file = read_tag_file(path)
+    with _opened(path, tag_file, black_is_given=raw is not None) as file:
+        if raw is not None and raw.pattern is not None:
+            own = (_bayer_pattern(file), _black_levels(file, dng_tags(tag_file)), float(file.white_level))
+            if own != (raw.pattern, raw.black_level, raw.white_level):
+                return None
         known = all(gain > 0 for gain in file.camera_whitebalance[:3])
+        orientation, aspect = ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1), float(file.sizes.pixel_aspect)
         rendered: UInt8[np.ndarray, "height width 3"] = file.postprocess(
             use_camera_wb=known, use_auto_wb=not known, output_color=rawpy.ColorSpace.sRGB, output_bps=8
         )
-    return rendered
+    picture: UInt8[np.ndarray, "height width 3"] = _unstretched(rendered, aspect, orientation)
+    return picture
 
 
 def libraw_size(path: Path) -> tuple[int, int]:
     """(width, height) of a camera file, upright; its pixels are not decoded.
 
     Raises:
-        RawFileError: LibRaw cannot read the file.
+        RawFileError: LibRaw cannot read the file or would get it wrong.
         AdaptiveISPError: rawpy is not installed.
     """
-    with _opened(path, unpack=False) as file:
+    with _opened(path, read_tag_file(path), black_is_given=True, unpack=False) as file:
         width, height = int(file.sizes.width), int(file.sizes.height)
         return (height, width) if ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1) >= 5 else (width, height)
 
 
 @contextmanager
-def _opened(path: Path, unpack: bool = True) -> Iterator[Any]:
+def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True) -> Iterator[Any]:
     """The file opened by LibRaw; its errors, and the damage it only reports on stderr, become RawFileError."""
     rawpy = import_extra("rawpy", "raw")
+    refuse_misread(tags, path, black_is_given)
     file = None
     try:
         with _captured_stderr() as said:
             file = rawpy.imread(str(path))
+            refuse_too_small(tags, path, int(file.sizes.raw_width), int(file.sizes.raw_height))
             if unpack:
                 file.unpack()  # otherwise put off until the pixels are asked for, where nobody listens
         if said:
             raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
+        if file.num_colors == 1:
+            raise RawFileError(f"{path}: {mono_text(path)}")
         yield file
-    except rawpy.LibRawFileUnsupportedError:
-        raise RawFileError(f"{path}: is not a raw file that LibRaw knows; is the extension right?") from None
-    except (rawpy.LibRawIOError, rawpy.LibRawDataError):
-        raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source") from None
-    except NotImplementedError:  # rawpy, asked for the pattern of such a file
-        raise RawFileError(
-            f"{path}: its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
-        ) from None
-    except (rawpy.LibRawError, rawpy.NotSupportedError) as error:
-        raise RawFileError(f"{path}: LibRaw cannot develop it ({_reason(error)}); convert it to DNG") from None
+    except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError) as error:
+        raise RawFileError(f"{path}: {why_unknown(tags, path) or _said(error)}") from None
     finally:
         if file is not None:
             file.close()
+
+
+def _said(error: Exception) -> str:
+    """What an error of LibRaw or rawpy means, with the remedy."""
+    rawpy = import_extra("rawpy", "raw")
+    if isinstance(error, rawpy.LibRawFileUnsupportedError):
+        return "is not a raw file that LibRaw knows; is the extension right?"
+    if isinstance(error, rawpy.LibRawIOError | rawpy.LibRawDataError):
+        return "is damaged or truncated; copy it again from its source"
+    if isinstance(error, NotImplementedError):  # rawpy, asked for the pattern of such a file
+        return "its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
+    return f"LibRaw cannot develop it ({_reason(error)}); convert it to DNG"
 
 
 def _reason(error: Exception) -> str:
@@ -173,6 +208,8 @@ def _bayer_pattern(file: Any) -> str | None:
     """The pattern of the visible area, or None for anything but a three-colour Bayer mosaic."""
     if file.raw_type.name != "Flat" or file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
         return None
+    if file.raw_image_visible.shape != (int(file.sizes.height), int(file.sizes.width)):
+        return None  # a sensor with diagonal rows (SuperCCD), which LibRaw turns
     pattern = "".join(chr(file.color_desc[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel())
     return pattern if pattern in BAYER_PATTERNS else None
 
@@ -188,9 +225,74 @@ def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]
     return levels[0], levels[1], levels[2], levels[3]
 
 
+def _declared_levels(
+    file: Any, tags: DngTags, pattern: str, facts: BayerHeader, path: Path, remarks: list[Remark]
+) -> tuple[str, tuple[float, float, float, float], float]:
+    """Pattern, black and white level: those declared, with a remark where the file says something else, or its own."""
+    own_black, own_white = _black_levels(file, tags), float(file.white_level)
+    black = facts.black_levels if facts.black is not None else own_black
+    white = float(facts.white) if isinstance(facts.white, int | float) else own_white
+    declared = facts.pattern if facts.pattern is not None else pattern
+    for name, value, own in (
+        ("pattern", declared, pattern),
+        ("black", _as_text(*black), _as_text(*own_black)),
+        ("white", _as_text(white), _as_text(own_white)),
+    ):
+        if value != own:
+            change = f"raw-{name} {value} is used in place of the file's own {own}"
+            text = f"{path}: {change}; leave it out if that is not meant"
+            remarks.append(Remark(f"raw-{name} in place of a camera file's own", text))
+    return declared, black, white
+
+
+def _as_text(*levels: float) -> str:
+    """Levels for a message; four equal ones are one.
+
+    >>> _as_text(12.5, 12.5, 12.5, 12.5), _as_text(1.0, 2.0, 2.0, 3.0)
+    ('12.5', '1, 2, 2, 3')
+    """
+    return ", ".join(f"{level:g}" for level in (levels[:1] if len(set(levels)) == 1 else levels))
+
+
+def _aspect_remark(file: Any, path: Path) -> list[Remark]:
+    aspect = float(file.sizes.pixel_aspect)
+    if abs(aspect - 1) <= SQUARE_MARGIN:
+        return []
+    found = f"its pixels are not square (width to height {aspect:g}); pictures and boxes are those of the pixels"
+    return [Remark("pixels that are not square", f"{path}: {found}, so that objects look squeezed")]
+
+
+def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
+    """A picture that LibRaw stretched to square pixels, as large as the frame again.
+
+    LibRaw gives output column i the input's column i / aspect (rows where aspect is below 1), between two columns the
+    mixture; so column k of the input lies at k · aspect.
+
+    Args:
+        picture: (height, width, 3), upright.
+        aspect: width of a pixel in heights.
+        orientation: EXIF orientation by which the picture was turned after it was stretched.
+    """
+    if aspect == 1:
+        return picture
+    factor = max(aspect, 1 / aspect)
+    axis = int((aspect > 1) != (orientation >= 5))
+    is_mirrored = orientation in ((3, 4, 7, 8), (2, 3, 6, 7))[axis]
+    stretched = picture.shape[axis]
+    places = np.minimum(np.arange(round(stretched / factor)) * factor, stretched - 1.0)
+    if is_mirrored:
+        places = stretched - 1 - places[::-1]
+    low = np.floor(places).astype(int)
+    share = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+    values = np.take(picture, low, axis) * (1 - share)
+    values += np.take(picture, np.minimum(low + 1, stretched - 1), axis) * share
+    return np.rint(values).astype(picture.dtype)
+
+
 def _linear_rgb(file: Any, path: Path) -> Any:
     """LibRaw's linear 16-bit RGB in camera colours, sensor orientation, black subtracted, white at 65535."""
     rawpy = import_extra("rawpy", "raw")
+    aspect = float(file.sizes.pixel_aspect)
     data = file.postprocess(
         gamma=(1, 1),
         no_auto_bright=True,
@@ -203,4 +305,4 @@ def _linear_rgb(file: Any, path: Path) -> Any:
     )
     if data.ndim != 3 or data.shape[2] != 3:
         raise RawFileError(f"{path}: has {data.shape[-1]} colours instead of three; convert it to linear RGB first")
-    return data
+    return _unstretched(data, aspect, 1)

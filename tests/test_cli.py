@@ -399,6 +399,12 @@ def test_options_that_do_nothing_say_so(tmp_path: Path, capsys: pytest.CaptureFi
     dng(tmp_path / "a.dng")
     assert adaptiveisp("run", "a.dng", "--workers", 2, "--out", "out", "--detector", RED, "--size", 64, "-q") == 0
     assert_one_line_error(capsys.readouterr().err, "--workers has no effect in this command")
+    labelled_photos(tmp_path)
+    data = ("--data", "labels.json", "--images", "images", "--policy", "none", "--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("eval", *data, "--light", "dark", "--cache", "c", "--limit", 1, "--out", "report") == 0
+    assert_one_line_error(capsys.readouterr().err, "--cache has no effect: raws that --light makes are made anew")
+    assert adaptiveisp("eval", *data, "--draws", 3, "--noise", "none", "--out", "other") == 0
+    assert_one_line_error(capsys.readouterr().err, "--draws has no effect", "--noise has no effect")
 
 
 def test_full_size_says_when_memory_is_short(

@@ -26,3 +26,17 @@ def test_the_commands_of_the_readme_exist() -> None:
     known = build_parser().format_help()
     for command in commands:
         assert re.search(rf"^    {command} ", known, flags=re.MULTILINE), command
+
+
+def test_each_line_of_the_security_page_names_tests_that_exist() -> None:
+    text = (REPOSITORY / "docs" / "security.md").read_text()
+    files = {path.stem for path in (REPOSITORY / "tests").glob("test_*.py")}
+    functions = [
+        name
+        for path in (REPOSITORY / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), flags=re.MULTILINE)
+    ]
+    named = re.findall(r"\btest_\w+", text)
+    assert len(named) > 20
+    for name in named:
+        assert name in files or any(function.startswith(name) for function in functions), name

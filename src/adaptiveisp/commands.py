@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.console import check_files, progress, report_skips, say, set_up_torch
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.exitcodes import DONE
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     from adaptiveisp.zoo import load_policies
 
     device = set_up_torch(options)
+    _say_what_has_no_effect(options)
     policies, groups = load_policies(options.policy, device, options.steps)
     dataset = open_dataset(
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
@@ -134,6 +135,20 @@ def evaluate_policies(options: argparse.Namespace) -> int:
         raise UsageError(f"two detectors have the same name ({', '.join(names)}); rename a file")
     with claim_folder(options.out, "eval", options.overwrite) as claim:
         return _evaluate_into(claim.folder, dataset, policies, groups, detectors, options, device)
+
+
+def _say_what_has_no_effect(options: argparse.Namespace) -> None:
+    """Warns of options of `eval` that the others make useless."""
+    without_light = options.light is None
+    useless = (
+        (without_light and options.draws != 1, "--draws", "it is of raws that --light makes"),
+        (without_light and options.noise != "sensor", "--noise", "it is of raws that --light makes"),
+        (not without_light and options.cache, "--cache", "raws that --light makes are made anew"),
+        (options.images is not None and options.data.is_dir(), "--images", f"{options.data} is a folder"),
+    )
+    for holds, option, reason in useless:
+        if holds:
+            logger.warning("%s has no effect: %s", option, reason)
 
 
 def _evaluate_into(

@@ -12,6 +12,7 @@ from adaptiveisp.develop import develop
 from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw import BayerHeader, camera_render, read_raw
+from adaptiveisp.rawchecks import RemarkWatch
 from adaptiveisp.rawheader import SetHeader
 from adaptiveisp.types import RawImage
 from tests.odddng import BLACK, WHITE, mosaic, scene, write_odd_dng
@@ -144,6 +145,18 @@ def test_levels_cannot_be_declared_for_linear_files(tmp_path: Path, header: Baye
     assert read_raw(path).remarks == ()
     with pytest.raises(RawFileError, match=r"x\.dng: is no Bayer mosaic.*cannot be used; leave it out"):
         read_raw(path, header)
+
+
+def test_a_camera_file_without_a_black_level_is_doubted_in_a_batch(tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).integers(BLACK, BLACK + 200, (48, 64)).astype(np.uint16)
+    watch = RemarkWatch()
+    watch.look(read_raw(write_odd_dng(tmp_path / "x.dng", dark, t50714=None)))
+    (remark, _) = watch.remarks()[0]
+    assert f"{tmp_path / 'x.dng'}: smallest value 512, far above the black level 0" in remark.text
+    for changes in ({}, {"t50714": (4, [16])}):  # right, and wrong but known to the file
+        known = RemarkWatch()
+        known.look(read_raw(write_odd_dng(tmp_path / "y.dng", dark, **changes)))
+        assert known.remarks() == []
 
 
 @pytest.mark.usefixtures("quiet_place")

@@ -238,6 +238,6 @@ def test_an_npz_is_converted_as_the_message_says(tmp_path: Path, monkeypatch: py
 
 def test_frames_of_a_camera_file_are_left_to_its_reader(tmp_path: Path) -> None:
     watch = RemarkWatch()
-    watch.look(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 0, 1023, path=tmp_path / "x.dng"))
+    watch.look(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 16, 1023, path=tmp_path / "x.dng"))
     watch.look(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 0, 1023))
     assert watch.remarks() == []

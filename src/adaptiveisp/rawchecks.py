@@ -187,8 +187,8 @@ class RemarkWatch:
         path = raw.path
         if path is None or raw.pattern is None or raw.unprocessing is not None:
             return
-        if path.suffix.lower() in CAMERA_EXTENSIONS:
-            return
+        if path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0:
+            return  # the file knows its level; 0 may also stand for a missing tag
         lows = [_lowest(tile) for tile in _tiles(raw.data, raw.pattern)]
         key = (path.parent, raw.data.shape, raw.black_level)
         known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))

@@ -94,6 +94,32 @@ def test_some_fractions_among_pixels_are_noted(capsys: pytest.CaptureFixture[str
     assert train(data, *HERE) == DONE and note in capsys.readouterr().err
 
 
+def test_boxes_that_reach_nowhere_are_noted() -> None:
+    """Labels of a copy of half the size: all boxes lie in the upper left quarter."""
+    content = json.loads(coco().read_text())
+    places = [(x, y) for x in range(0, 24, 4) for y in range(0, 20, 4)]
+    content["annotations"] = [
+        {"id": i, "image_id": 1, "category_id": 3, "bbox": [x, y, 8, 4]} for i, (x, y) in enumerate(places)
+    ]
+    data = write_text(Path("set.json"), json.dumps(content))
+    note = "all 30 boxes end within the first 44% of the width and 42% of the height of their images"
+    assert load_coco(data).notes == (f"{note}: were they made on smaller copies?",)
+    content["annotations"][0]["bbox"] = [50, 0, 8, 4]
+    assert load_coco(write_text(Path("set.json"), json.dumps(content))).notes == ()
+
+
+def test_names_of_classes_are_printable_and_short(capsys: pytest.CaptureFixture[str]) -> None:
+    data = coco(None, None, [{"id": 3, "name": "cup"}, {"id": 4, "name": "\x1b[31m" + "x" * 5000}])
+    assert max(map(len, load_coco(data).categories.values())) == 100
+    content = json.loads(data.read_text())
+    content["annotations"].append({"id": 2, "image_id": 1, "category_id": 4, "bbox": [60, 1, 30, 9]})
+    content["images"][0]["file_name"] = "\x1b[2Ja.png"
+    write_png(Path("\x1b[2Ja.png"), 1)
+    write_text(Path("set.json"), json.dumps(content))
+    doctor("set.json", *HERE)
+    assert "\x1b" not in capsys.readouterr().out
+
+
 def test_fractions_in_xml_and_pixels_in_yolo_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = layouts.voc(tmp_path / "voc")
     for number in (1, 2):
@@ -307,7 +333,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", ["../photo1.png", "../../photo1.png", "ABSOLUTE", "x/../../photo1.png"])
-def test_nothing_that_a_data_set_names_is_written(name: str, tmp_path: Path) -> None:
+def test_nothing_that_a_data_set_names_is_written(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Each command that writes, on a set whose names lead out: all else stays as it was."""
     home = tmp_path / "home" / "deep"
     labels = labelled_photos(home, n=1)
@@ -332,7 +360,7 @@ def test_nothing_that_a_data_set_names_is_written(name: str, tmp_path: Path) -> 
             "-q",
             "--overwrite",
         ]
-        assert main(command) == DONE
+        assert main(command) == DONE and "so the set cannot be moved" in capsys.readouterr().err
     assert evaluate(out / "raws", "--cache", out / "frames", "--out", out / "report") == DONE
     train(out / "raws", "--cache", out / "frames", "--out", out / "run")
     after = tree(tmp_path)

@@ -213,7 +213,10 @@ def synth(options: argparse.Namespace) -> int:
     if not lights:
         raise UsageError(f"--light {options.light!r} names no light; choose from {', '.join(LIGHTS)}")
     wanted = SynthOptions(lights, options.draws, options.format, options.noise, options.seed, options.limit)
-    photos = len(load_coco(options.data).images)
+    checked = load_coco(options.data)
+    for note in checked.notes:
+        logger.warning("%s: %s", options.data, note)
+    photos = len(checked.images)
     with claim_folder(options.out, "synth", options.overwrite) as claim:
         out = claim.folder
         origin = provenance(options.seed)

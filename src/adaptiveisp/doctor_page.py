@@ -65,7 +65,7 @@ def verdict(found: Examination) -> str:
     """Whether training may start, in one sentence."""
     if found.exit_code == FAILED:
         reason = found.fatal or next((finding.text for finding in found.findings), "no images")
-        return f"Training cannot start: {reason}."
+        return f"Training cannot start: {one_line(reason)}."
     how = "" if found.labelled else " with --labels teacher, since there are no labels"
     if found.exit_code == DONE:
         return f"Training may start{how}: {found.usable} images, no problem found."
@@ -108,7 +108,7 @@ def summary(found: Examination) -> str:
     parts += without_label(found)
     parts += ["\n".join(f"note: {one_line(note)}" for note in found.notes)] if found.notes else []
     for kind, findings in by_kind(found.findings).items():
-        lines = [f"{kind}: {len(findings)}", *(f"  {finding.text}" for finding in findings[:MOST_LINES])]
+        lines = [f"{kind}: {len(findings)}", *(f"  {one_line(finding.text)}" for finding in findings[:MOST_LINES])]
         parts.append("\n".join([*lines, *_others(findings)]))
     return "\n\n".join([*parts, verdict(found)])
 

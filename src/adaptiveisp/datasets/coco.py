@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.classes import shown_name as class_name
 from adaptiveisp.datasets.coco_objects import has_box, read_annotation
 from adaptiveisp.datasets.doubts import UnitWatch, classes_of, outside_note, repeated_note
 from adaptiveisp.datasets.labels import (
@@ -103,6 +104,7 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
     if watch.refusal:
         raise DataError(f"{path}: {watch.refusal}")
     categories, becomes, joined = classes_of(checked.categories)
+    categories = {key: class_name(name) for key, name in categories.items()}
     images = tuple(
         replace(image, annotations=tuple(replace(a, category_id=becomes[a.category_id]) for a in image.annotations))
         for image in checked.images

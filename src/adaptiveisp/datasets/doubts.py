@@ -7,17 +7,25 @@ from adaptiveisp.classes import canonical
 from adaptiveisp.errors import first_few, shown
 from adaptiveisp.types import Annotation
 
+LEAST_REACH = 0.7
+"""Share of width and height that some box of a set should pass. If none does, labels may be of a smaller copy."""
+LEAST_BOXES = 30
+"""So many boxes are looked at before it is said that none of them reaches far."""
 SMALLEST_SIDE = 16
 """Pixels. In a smaller image a box of one pixel may be meant."""
 
 
 @dataclass
 class UnitWatch:
-    """Looks for boxes in fractions of the image where pixels are expected: they all end within the first pixel."""
+    """Looks for boxes in another unit than pixels of the image.
+
+    Fractions all end within the first pixel. Pixels of a smaller copy all end in the upper left part.
+    """
 
     total: int = 0
     inside: int = 0
     first: str = ""
+    reach: tuple[float, float] = (0.0, 0.0)
 
     def look(self, name: str, box: Sequence[float], size: tuple[int, int]) -> None:
         """Takes a box.
@@ -30,6 +38,7 @@ class UnitWatch:
         if max(size) < SMALLEST_SIDE or box[2] <= box[0] or box[3] <= box[1]:
             return
         self.total += 1
+        self.reach = (max(self.reach[0], box[2] / size[0]), max(self.reach[1], box[3] / size[1]))
         if box[2] <= 1 and box[3] <= 1:
             self.inside += 1
             self.first = self.first or name
@@ -47,7 +56,11 @@ class UnitWatch:
 
     @property
     def notes(self) -> list[str]:
-        """A line where some boxes look so and others do not."""
+        """A line where some boxes look so and others do not, or where none reaches far."""
+        if max(self.reach) < LEAST_REACH and self.total >= LEAST_BOXES and not self.inside:
+            across, down = (f"{share:.0%}" for share in self.reach)
+            found = f"all {self.total} boxes end within the first {across} of the width and {down} of the height"
+            return [f"{found} of their images: were they made on smaller copies?"]
         if not 0 < self.inside < self.total:
             return []
         found = f"{self.inside} of {self.total} boxes end within the first pixel of their image, first in {self.first}"
@@ -130,7 +143,7 @@ def classes_of(categories: Mapping[int, str]) -> tuple[dict[int, str], dict[int,
     groups: dict[str, list[int]] = {}
     for key, name in categories.items():
         groups.setdefault(canonical(name), []).append(key)
-    becomes = {key: group[0] for group in groups.values() for key in group}
+    becomes = {key: groups[canonical(name)][0] for key, name in categories.items()}
     kept = {key: name for key, name in categories.items() if becomes[key] == key}
     notes = [
         f"categories {first_few(f'{key} ({categories[key]})' for key in group)} are one class and taken for the first"

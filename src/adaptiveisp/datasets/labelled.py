@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from adaptiveisp.classes import shown_name
 from adaptiveisp.datasets.coco import limit_photos
 from adaptiveisp.datasets.coco_objects import BOX_SLACK, MAX_AREA
 from adaptiveisp.datasets.doubts import UnitWatch, joined_spellings, repeated_note
@@ -56,7 +57,7 @@ class LabelledRaws:
         self.name = f"{config.path}:{config.options.split}" if config.options.split else str(config.path)
         self.mapping, joined = _mapping(config, parsed)
         targets = list(dict.fromkeys(target for target in self.mapping.values() if target is not None))
-        self.categories = dict(enumerate(targets, 1)) if labelled else {}
+        self.categories = {key: shown_name(name) for key, name in enumerate(targets, 1)} if labelled else {}
         self._ids = (
             {name: targets.index(t) + 1 for name, t in self.mapping.items() if t is not None} if labelled else {}
         )

@@ -384,7 +384,8 @@ class Run:
             f"it does not fit the settings in {CONFIG}; bring that file back to what the run was started with, or go "
             "on from an earlier version's run by --warm-start"
         )
-        teacher = self.teacher.state_dict() if self.teacher is not None else None
+        # Which images it has answered for differs from run to run.
+        teacher = {**self.teacher.state_dict(), "answers": {}} if self.teacher is not None else None
         state = read_state(path, self.learner.state_dict(), teacher, remedy)
         try:
             if self.teacher is not None:  # before the learner, which may ask for its images at once

@@ -129,14 +129,7 @@ def evaluate(
         DetectorError: a detector's answers make no sense.
     """
     maps = [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
-    shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
-    if not shared:
-        raise DataError(f"{dataset.name}: {_why_none_shared(dataset, detectors, maps)}")
-    if reason := why_nothing((sample.annotations for sample in dataset.samples), shared):
-        names = " and ".join(detector.name for detector in detectors)
-        known = first_few(dataset.categories[key] for key in sorted(shared))
-        remedy = f"what {names} know{'s' * (len(detectors) == 1)} of its classes: {known}; {reason}; evaluate other"
-        raise DataError(f"{dataset.name}: no object that could be scored; {remedy} images, or detectors one by one")
+    shared = _scored_categories(dataset, detectors, maps)
     collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
@@ -180,6 +173,23 @@ def evaluate(
     for note in [*_dropped_notes(dropped), *label_notes(evaluation, dataset)]:
         logger.warning("%s", note)
     return evaluation
+
+
+def _scored_categories(dataset: Dataset, detectors: Sequence[Detector], maps: Sequence[ClassMap]) -> set[int]:
+    """The categories that the data set and all detectors know.
+
+    Raises:
+        DataError: there is none, or no object of one.
+    """
+    shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
+    if not shared:
+        raise DataError(f"{dataset.name}: {_why_none_shared(dataset, detectors, maps)}")
+    if reason := why_nothing((sample.annotations for sample in dataset.samples), shared):
+        names = " and ".join(detector.name for detector in detectors)
+        known = first_few(dataset.categories[key] for key in sorted(shared))
+        remedy = f"what {names} know{'s' * (len(detectors) == 1)} of its classes: {known}; {reason}; evaluate other"
+        raise DataError(f"{dataset.name}: no object that could be scored; {remedy} images, or detectors one by one")
+    return shared
 
 
 def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequence[ClassMap]) -> str:

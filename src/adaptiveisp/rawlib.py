@@ -23,6 +23,8 @@ from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 """EXIF orientation of LibRaw's `flip`, whose bits say: 1 mirror columns, 2 mirror rows, 4 swap the axes first."""
 
+ROUNDING = 1e-6
+"""Of a column's place in a stretched picture; LibRaw adds up fractions."""
 SQUARE_MARGIN = 0.05
 """Pixels that differ less from squares, as those of some cameras, do no harm to a detector."""
 
@@ -265,8 +267,9 @@ def _aspect_remark(file: Any, path: Path) -> list[Remark]:
 def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
     """A picture that LibRaw stretched to square pixels, as large as the frame again.
 
-    LibRaw gives output column i the input's column i / aspect (rows where aspect is below 1), between two columns the
-    mixture; so column k of the input lies at k · aspect.
+    LibRaw repeats columns: column j of its picture is column floor(j / aspect) of the frame (rows where aspect is below
+    1), so that any j between k · aspect and (k + 1) · aspect brings column k back. The middle one is safe from
+    rounding. The last column is its neighbour where LibRaw left it out.
 
     Args:
         picture: (height, width, 3), upright.
@@ -279,14 +282,10 @@ def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
     axis = int((aspect > 1) != (orientation >= 5))
     is_mirrored = orientation in ((3, 4, 7, 8), (2, 3, 6, 7))[axis]
     stretched = picture.shape[axis]
-    places = np.minimum(np.arange(round(stretched / factor)) * factor, stretched - 1.0)
-    if is_mirrored:
-        places = stretched - 1 - places[::-1]
-    low = np.floor(places).astype(int)
-    share = (places - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-    values = np.take(picture, low, axis) * (1 - share)
-    values += np.take(picture, np.minimum(low + 1, stretched - 1), axis) * share
-    return np.rint(values).astype(picture.dtype)
+    edges = np.arange(round(stretched / factor) + 1) * factor
+    first, last = np.floor(edges[:-1] + ROUNDING) + 1, np.ceil(edges[1:] - ROUNDING) - 1
+    places = np.clip((first + last) // 2, 0, stretched - 1).astype(int)
+    return np.take(picture, stretched - 1 - places[::-1] if is_mirrored else places, axis)
 
 
 def _linear_rgb(file: Any, path: Path) -> Any:

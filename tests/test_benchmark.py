@@ -88,9 +88,15 @@ def test_costs_of_a_pipeline(tmp_path: Path) -> None:
         ('{"version": true, "milliseconds": {}}', "version = True does not fit"),
         ('{"version": 2, "milliseconds": {"exposure": 1}}', "no cost table"),
         ('{"version": 1, "milliseconds": {"blur": 1}}', "blur = 1"),
-        ('{"version": 1, "milliseconds": {"exposure": "fast"}}', "'exposure': 'fast'} does not fit; give a mapping of names to a number"),
+        (
+            '{"version": 1, "milliseconds": {"exposure": "fast"}}',
+            "'fast'} does not fit; give a mapping of names to a number",
+        ),
         ('{"version": 1, "milliseconds": {"exposure": -1}}', "exposure = -1"),
-        ('{"version": 1, "milliseconds": {"exposure": true}}', "'exposure': True} does not fit; give a mapping of names to a number"),
+        (
+            '{"version": 1, "milliseconds": {"exposure": true}}',
+            "True} does not fit; give a mapping of names to a number",
+        ),
         ('{"version": 1, "milliseconds": {"exposure": 1e999}}', "does not fit"),
         ('{"version": 1, "milliseconds": {"exposure": 1}}', "lacks the modules black_level"),
         ("no json", "costs.json"),

@@ -49,9 +49,10 @@ def test_a_configuration_file_repeats_a_run_and_flags_replace_it(first: Path, tm
     config = first / "config.yaml"
     assert adaptiveisp("train", "--config", config, *TRUSTED, "--out", "again", "-q", "--threads", 1) == 0
     assert metrics(tmp_path / "again") == metrics(first)
-    assert adaptiveisp("train", "--config", config, *TRUSTED, "--out", "other", "--budget", 60, "--set", "pool=16", "-q") == 0
-    assert adaptiveisp("train", "--config", config, *TRUSTED, "--preset", "paper", "--budget", 20, "--size", 64, "--out", "p",
-                       "--dev", "labels.json", "-q") == 0  # fmt: skip
+    again = ("train", "--config", config, *TRUSTED, "-q")
+    assert adaptiveisp(*again, "--out", "other", "--budget", 60, "--set", "pool=16") == 0
+    small = ("--budget", 20, "--size", 64, "--dev", "labels.json")
+    assert adaptiveisp(*again, "--preset", "paper", *small, "--out", "p") == 0
     assert yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["settings"]["module_set"] == "paper"
     content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
     assert content["train"]["budget"] == 60 and content["settings"]["pool"] == 16 and content["train"]["seed"] == 3

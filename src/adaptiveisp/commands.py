@@ -254,12 +254,14 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     """Turns a released checkpoint into a policy file, or a detector's checkpoint into a detector file."""
     from adaptiveisp.checkpoint import import_released, save_policy
     from adaptiveisp.detectors.ultralytics_checkpoint import holds_detector
+    from adaptiveisp.files import remove_abandoned
 
     if holds_detector(options.file):
         return _import_detector(options)
     header, actor, critic = import_released(options.file)
     if options.out.exists() and not options.overwrite:
         raise UsageError(f"{options.out}: exists already; choose another --out or add --overwrite")
+    remove_abandoned(options.out.parent)
     save_policy(options.out, header, {"actor": actor, "critic": critic})
     numbers = sum(parameter.numel() for parameter in actor.parameters())
     print(f"{options.out}: {numbers:,} actor parameters, modules {', '.join(header.modules)}")
@@ -269,11 +271,13 @@ def import_checkpoint(options: argparse.Namespace) -> int:
 def _import_detector(options: argparse.Namespace) -> int:
     from adaptiveisp.detectors.detector_file import save_detector
     from adaptiveisp.detectors.ultralytics_checkpoint import load_ultralytics
+    from adaptiveisp.files import remove_abandoned
     from adaptiveisp.provenance import provenance
 
     network = load_ultralytics(options.file)
     if options.out.exists() and not options.overwrite:
         raise UsageError(f"{options.out}: exists already; choose another --out or add --overwrite")
+    remove_abandoned(options.out.parent)
     save_detector(options.out, network, provenance(0, {options.file.name: network.weights_sha256}))
     numbers = sum(parameter.numel() for parameter in network.parameters())
     strides = ", ".join(str(stride) for stride in network.strides)

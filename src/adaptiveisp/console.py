@@ -9,6 +9,7 @@ from typing import Any
 
 from adaptiveisp.errors import UsageError, one_line
 from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS
+from adaptiveisp.files import remove_abandoned
 
 
 def set_up_torch(options: argparse.Namespace) -> str:
@@ -95,3 +96,4 @@ def check_files(paths: Sequence[Path | None], overwrite: bool) -> None:
             raise UsageError(f"{path}: exists already; choose another name or add --overwrite")
         if not os.access(path.resolve().parent, os.W_OK):
             raise UsageError(f"{path}: its folder does not exist or cannot be written to; choose another name")
+        remove_abandoned(path.parent)

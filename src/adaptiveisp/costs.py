@@ -57,7 +57,8 @@ def load_costs(path: Path) -> dict[str, float]:
     known = {module.name for module in (*EXTENDED, *HELPERS)}
     for name, value in table.items():
         if name not in known or not 0 <= value < LONGEST_MS:
-            raise DataError(f"{path}: {one_line(name, 80)} = {value:g} is no module with a time in milliseconds; {REMEDY}")
+            what = f"{one_line(name, 80)} = {value:g}"
+            raise DataError(f"{path}: {what} is no module with a time in milliseconds; {REMEDY}")
     if missing := sorted(known - set(table)):
         raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
     return dict(table)

@@ -344,6 +344,9 @@ def test_a_file_far_too_small_for_its_pixels_is_cut_off(tmp_path: Path) -> None:
         refuse_too_small(read_tag_file(path), path, 1000, 1000)
     path.write_bytes(bytes(50_000))
     refuse_too_small(read_tag_file(path), path, 1000, 1000)
+    black = zlib.compress(bytes(4 * PIXELS.size))  # floats that compress to next to nothing
+    path = write_odd_dng(tmp_path / "x.dng", PIXELS, [black], **FLOATS, t259=(3, [8]), t317=(3, [3]))
+    refuse_too_small(read_tag_file(path), path, 1000, 1000)
 
 
 # --- doubts --------------------------------------------------------------------------------------------------------

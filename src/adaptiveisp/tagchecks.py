@@ -26,8 +26,10 @@ from adaptiveisp.rawtags import (
 )
 from adaptiveisp.types import Remark
 
+JPEG_XL = 52546
+"""Value of Compression."""
 LEAST_BYTES = 0.05
-"""Bytes a pixel of a whole file; lossless JPEG needs at least a bit, 0.125 bytes, and lossy raws need more."""
+"""Bytes a pixel of a whole file; lossless JPEG needs at least a bit, 0.125 bytes, and cameras' lossy raws need more."""
 SMALLEST_XTRANS = 512
 """LibRaw develops X-Trans in tiles of this size and refuses smaller pictures as damaged."""
 
@@ -47,7 +49,7 @@ _COMPRESSIONS = {
     34925: "LZMA",
     50000: "Zstandard",
     50001: "WebP",
-    52546: "JPEG XL",
+    JPEG_XL: "JPEG XL",
 }
 """Values of Compression that LibRaw does not read, or only when it was built with Adobe's or GoPro's code."""
 _READ_BY_TIFFFILE = frozenset({5, 8, 32773, 32946, 34925, 50000})
@@ -140,7 +142,9 @@ def refuse_too_small(file: TagFile, path: Path, width: int, height: int) -> None
     Raises:
         RawFileError: it is cut off.
     """
-    if file.size < LEAST_BYTES * width * height:
+    # A dark frame has hardly any size in these, and the strips or tiles of a DNG were looked at.
+    is_small_by_right = file.is_dng and _whole(file.raw, 259, 1) in (DEFLATE, LOSSY_JPEG, JPEG_XL)
+    if file.size < LEAST_BYTES * width * height and not is_small_by_right:
         cut = f"is cut off ({file.size} bytes for {width}x{height} pixels); copy it again from its source"
         _refuse(path, why_unknown(file, path) or cut)
 

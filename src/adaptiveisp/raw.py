@@ -293,6 +293,8 @@ def find_raw_files(
             for path, relative in _expand(text):
                 if excluded is not None and path != Path(text) and _lies_in(path, excluded):
                     n_excluded += 1
+                elif not _is_utf8(relative):
+                    missing.append((str(path), f"{path}: its name is not UTF-8, which no result could name; rename it"))
                 else:
                     found.setdefault(os.path.realpath(path), (path, relative))
         except RawFileError as error:
@@ -317,6 +319,15 @@ def _remedy_for(inputs: list[str]) -> str:
             if found is not None:
                 return PHOTO_REMEDY if extensions is PHOTO_EXTENSIONS else f"convert {found.name}: {converter(found)}"
     return f"known are {' '.join(sorted(KNOWN_EXTENSIONS))}"
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a name is text; archives from other systems leave names in other encodings."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _lies_in(path: Path, folder: str) -> bool:

@@ -23,7 +23,9 @@ from adaptiveisp import native
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.files import atomic_path, remove_abandoned
 from adaptiveisp.output_folder import mark_shared_folder
+from adaptiveisp.rawcamera import camera_facts
 from adaptiveisp.rawheader import BayerHeader, find_header
+from adaptiveisp.rawkinds import CAMERA_EXTENSIONS
 
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
 """Environment variable with the most gigabytes a cache folder may hold."""
@@ -91,7 +93,9 @@ class FrameCache:
         except OSError as error:
             raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its name") from None
         # The compiled kernels and PyTorch agree to rounding only, and a run must not depend on who came first.
-        facts = (FORMAT, path.suffix.lower(), find_header(path, header), settings, native.available())
+        is_camera = path.suffix.lower() in CAMERA_EXTENSIONS
+        declared = camera_facts(path, header)[0] if is_camera else find_header(path, header)
+        facts = (FORMAT, path.suffix.lower(), declared, settings, native.available())
         content.update(repr(facts).encode())
         return content.hexdigest()
 

@@ -137,6 +137,10 @@ class Fuzz:
         os.dup2(log, 1)
         os.dup2(log, 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        # A test runner puts others in their place.
+        sys.stdout = os.fdopen(1, "w", buffering=1, errors="backslashreplace", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
+        faulthandler.enable(sys.stderr)
 
     def prepare(self, seed: int, number: int) -> Reader:
         """Puts an input into the folder `box/in`, with a canary beside it."""
@@ -163,21 +167,30 @@ class Fuzz:
                     again = outcome.seconds > LONGEST_SECONDS and len(chunk) > 0
                     yield next(iter(self._run_chunk(seed, [outcome.number]))) if again else outcome
 
+    def run_valid(self) -> Iterator[Outcome]:
+        """What becomes of the inputs without any change; they have negative numbers."""
+        return self.run(0, range(-len(self.readers), 0))
+
     def _run_chunk(self, seed: int, numbers: Sequence[int]) -> Iterator[Outcome]:
         """Reads inputs in one child until one of them ends it."""
         reading, writing = os.pipe()
         process = os.fork()
         if process == 0:
+            code = 1
             try:
                 os.close(reading)
-                _limit()
                 self._quiet("said.txt")
+                _limit()
                 with os.fdopen(writing, "w", buffering=1) as answers:
                     for number in numbers:
                         answers.write(f"{number}\n")
                         answers.write(json.dumps(asdict(self._try(seed, number))) + "\n")
+                code = 0
+            except BaseException:
+                traceback.print_exc()  # found by the parent in what was said
             finally:
-                os._exit(0)
+                sys.stderr.flush()
+                os._exit(code)
         os.close(writing)
         yield from self._watch(process, reading)
 
@@ -265,7 +278,6 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _limit() -> None:
     """Limits this process, and forbids it the network."""
-    faulthandler.enable()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES, used + MOST_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -368,16 +380,6 @@ def fuzz(
     for kind, count in Counter(map(signature, faults)).most_common():
         say(f"{count} x {kind}")
     say(f"{len(outcomes)} inputs, {refused} refused, {len(faults)} faults")
-    return outcomes
-
-
-def valid_inputs(root: Path, readers: Sequence[Reader] = READERS) -> list[Outcome]:
-    """What becomes of the inputs without any change: each must be read."""
-    fuzzing = Fuzz(root, readers)
-    outcomes = []
-    for number in range(len(fuzzing.readers)):
-        found = next(iter(fuzzing._run_chunk(0, [number - len(fuzzing.readers)])))
-        outcomes.append(found)
     return outcomes
 
 

@@ -28,7 +28,8 @@ from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.raw import BayerHeader, camera_render, read_raw
 from adaptiveisp.types import RawImage
 from tests import darknet_cfg, layouts, odddng
-from tests.fuzz_mutations import Outside, damaged
+from tests.fuzz_formats import damaged
+from tests.fuzz_mutations import Outside
 
 WIDTH, HEIGHT = 64, 48
 LONGEST_MESSAGE = 1000
@@ -118,6 +119,11 @@ def read_one(name: str, header: BayerHeader | None = None) -> Callable[[], None]
 def dng_maker(**changes: Any) -> Callable[[Path], Path]:
     """Writes a DNG with these changes."""
     return lambda folder: odddng.write_odd_dng(folder / "x.dng", odddng.mosaic(odddng.scene()), **changes)
+
+
+def camera_file(folder: Path) -> None:
+    """A DNG with the ending of a camera's file."""
+    dng_maker()(folder).rename(folder / "x.nef")
 
 
 def tiled_dng(folder: Path) -> Path:
@@ -294,6 +300,9 @@ def read_run() -> None:
 
     run = resumed_run(Path("run"), lambda name: RedDetector())
     run.close()
+    from adaptiveisp.zoo import load_policy
+
+    load_policy("run")
 
 
 def recipe(folder: Path) -> None:
@@ -385,6 +394,19 @@ def small_coco(folder: Path) -> None:
     (folder / "set.yaml").unlink()
 
 
+def photos(folder: Path) -> None:
+    """Photos with a COCO JSON, from which raws are made on the fly."""
+    from tests.data import labelled_photos
+
+    labelled_photos(folder, n=1)
+
+
+def read_photos() -> None:
+    """Makes raws of photos, and looks for what is wrong with them."""
+    data = open_dataset(Path("labels.json"), Path("images"), light="mixed", draws=2)
+    look_at_set(data)
+
+
 def synth_folder(folder: Path) -> None:
     """What `synth` makes: lights with labels, listed."""
     for light in ("dark", "mixed"):
@@ -404,10 +426,10 @@ def detector_reader(name: str) -> Callable[[], None]:
 
     def read() -> None:
         from adaptiveisp.detectors import load_detector
+        from adaptiveisp.predictor import detect
 
         detector = load_detector(name, trusted=False)
-        side = 64
-        found = detector.detect(torch.full((1, 3, side, side), 0.3))[0]
+        found = detect(detector, [torch.full((1, 3, 48, 64), 0.3)], (48, 64), 64, 0.001)[0]
         require(bool(found.boxes.isfinite().all()) and bool(found.scores.isfinite().all()), "boxes that are not finite")
 
     return read
@@ -515,7 +537,7 @@ def forged_pickle(folder: Path, random_: random.Random, outside: Outside) -> Non
 
 
 SET_FILES = ("**/*.yaml", "**/*.json", "**/*.txt", "**/*.xml")
-RUN_FILES = ("run/config.yaml", "run/latest.pt", "run/*.jsonl", "run/*.json")
+RUN_FILES = ("run/config.yaml", "run/latest.pt", "run/*.jsonl", "run/*.json", "run/*.safetensors")
 FIXED = ("--method", "fixed", "--preset", "raw")
 SEQUENCE = (
     "--method",
@@ -529,7 +551,7 @@ HF_FILES = ("hf/config.json", "hf/preprocessor_config.json", "hf/model.safetenso
 
 READERS: tuple[Reader, ...] = (
     Reader("dng", dng_maker(), read_one("x.dng"), needs=("rawpy",), change=odd_dng),
-    Reader("dng-big", dng_maker(big=True), read_one("x.dng"), needs=("rawpy",)),
+    Reader("dng-nef", camera_file, read_one("x.nef"), needs=("rawpy",)),
     Reader("dng-tiled", tiled_dng, read_one("x.dng"), needs=("rawpy",)),
     Reader("dng-linear", linear_dng, read_one("x.dng"), needs=("rawpy",)),
     Reader("tiff", plain_tiff, read_one("x.tif")),
@@ -553,6 +575,7 @@ READERS: tuple[Reader, ...] = (
     Reader("set-rod", layouts.rod, set_reader("set.yaml:train"), SET_FILES),
     Reader("set-nod", layouts.nod, set_reader("set.yaml:train"), SET_FILES, needs=("rawpy",)),
     Reader("set-lod", layouts.lod_yolo, set_reader("set.yaml:train"), SET_FILES),
+    Reader("photos", photos, read_photos),
     Reader("synth", synth_folder, set_reader("."), SET_FILES),
     Reader("darknet", darknet, detector_reader("d.weights")),
     Reader("yolo-pt", yolo_checkpoint, detector_reader("y.pt"), change=forged_pickle),

@@ -17,7 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from adaptiveisp.environment import HORIZON, actions_of
-from adaptiveisp.errors import WeightsError, shown
+from adaptiveisp.errors import WeightsError, one_line, shown
 from adaptiveisp.files import parse_json, write_bytes
 from adaptiveisp.isp import MODULE_SETS, IspModule, modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
@@ -180,8 +180,18 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    wanted = network.state_dict()
     for name, value in tensors.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        # A pickle can hold other values than tensors, and tensors without values or of far more than the file has.
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
+        plain = plain and not value.is_complex()
+        if not plain or (name in wanted and value.shape != wanted[name].shape):
+            what = f"a tensor {tuple(value.shape)}" if plain else f"a {type(value).__name__} of another kind"
+            expected = f", expected {tuple(wanted[name].shape)}" if name in wanted else ""
+            raise WeightsError(
+                f"{path}: does not fit its network ({one_line(name, 80)} is {what}{expected}); save or import it again"
+            )
+        if name in wanted and value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"{path}: {name} holds weights that are not finite; train or import it again")
     try:
         network.load_state_dict(dict(tensors))

@@ -192,6 +192,6 @@ def walk_files(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            path = Path(place) / name
-            if path.suffix.lower() in extensions and not name.startswith("."):
-                yield path
+            # A folder may hold millions of other files; a Path of each would take most of the time.
+            if os.path.splitext(name)[1].lower() in extensions and not name.startswith("."):
+                yield Path(place) / name

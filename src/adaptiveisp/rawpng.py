@@ -20,6 +20,11 @@ from adaptiveisp.types import Unprocessing
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _HEADER_END = 33  # signature and IHDR, which has a fixed length
 _PALETTE = 3  # PNG colour type
+_CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
+_LARGEST_RATIO = 1100
+"""A byte of the file stands for so many of pixels at most. Source: zlib's technical details, 1032 for deflate."""
+LONGEST_NOTE = 2**20
+"""Characters of the note; it has some hundred."""
 PNG_LEVEL = 1
 """Of zlib. Noise hardly compresses: level 6 takes five times as long for files 2 % smaller."""
 
@@ -71,6 +76,9 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     bits, colour_type = content[24], content[25]
     if bits not in (8, 16) or colour_type == _PALETTE:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
+    width, height = struct.unpack_from(">II", content, 16)
+    if width * height * _CHANNELS.get(colour_type, 1) * bits // 8 > _LARGEST_RATIO * len(content):
+        raise RawFileError(f"{path}: is damaged or truncated: too short for {width}x{height} pixels; copy it again")
     if any(kind == b"acTL" for kind, _, _ in _chunks(content)):
         raise RawFileError(f"{path}: holds several frames (animated PNG); save each as a file of its own")
     orientation = _orientation(content)
@@ -111,7 +119,9 @@ def _note_of(content: bytes) -> str | None:
         if kind == b"iTXt" and len(rest) > 2:
             compressed, text = rest[0] == 1, rest[2:].split(b"\0", 2)[-1]
             try:
-                return (zlib.decompress(text) if compressed else text).decode("utf-8", errors="replace")
+                # A short text can stand for gigabytes.
+                text = zlib.decompressobj().decompress(text, LONGEST_NOTE) if compressed else text
+                return text.decode("utf-8", errors="replace")
             except zlib.error:
                 return None
     return None

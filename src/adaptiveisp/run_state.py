@@ -148,6 +148,10 @@ def _check_plain(value: Any, where: str, depth: int) -> None:
         for number, inner in enumerate(value):
             _check_plain(inner, f"{where}[{number}]", depth + 1)
     elif isinstance(value, Tensor):
+        # One stored value can stand for any number of them.
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{where} is {_what(value)} without values of its own")
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise ValueError(f"{where} holds values that are not finite")
     elif isinstance(value, int):

@@ -3,7 +3,7 @@
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -198,9 +198,21 @@ def files_by_stem(folder: Path, extensions: Collection[str]) -> dict[str, list[P
         raise DataError(f"{folder}: no such folder; correct root, images or labels in the data-set YAML")
     wanted = {extension.lower() for extension in extensions} or KNOWN_EXTENSIONS
     found: dict[str, list[Path]] = {}
-    for path in walk_files(folder, wanted):
+    for path in files_of_set(folder, wanted):
         found.setdefault(stem_key(path.name), []).append(path)
     return found
+
+
+def files_of_set(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
+    """The files of a folder that a data-set YAML names, with its subfolders; see `walk_files`.
+
+    Raises:
+        DataError: the YAML names the top of the file system: to search it all would take minutes, or hours.
+    """
+    top = os.path.realpath(folder)
+    if os.path.dirname(top) == top:
+        raise DataError(f"{folder}: is the whole file system; name the folder of the set in the data-set YAML")
+    return walk_files(folder, extensions)
 
 
 def stem_key(name: str) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image as PilImage
-from PIL import ImageOps, UnidentifiedImageError
+from PIL import ImageOps
 from torch import Tensor
 
 from adaptiveisp.datasets.coco import CocoImage, limit_photos, load_coco
@@ -38,8 +38,9 @@ def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
-    except (UnidentifiedImageError, PilImage.DecompressionBombError, OSError, SyntaxError) as error:
-        raise DataError(f"{path}: cannot be read as a photo ({error}); replace or remove it") from error
+    except Exception as error:  # a damaged file makes Pillow's readers raise many kinds
+        reason = str(error) or type(error).__name__
+        raise DataError(f"{path}: cannot be read as a photo ({reason}); replace or remove it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 

@@ -1,8 +1,7 @@
 """Raws that nobody labelled, in a folder: the layout `folder`, whose YAML tells what the raws do not say themselves."""
 
-from adaptiveisp.datasets.labels import LabelledImage, ParsedSet, SetConfig, SetOptions, shown_name
+from adaptiveisp.datasets.labels import LabelledImage, ParsedSet, SetConfig, SetOptions, files_of_set, shown_name
 from adaptiveisp.errors import DataError
-from adaptiveisp.files import walk_files
 from adaptiveisp.raw import KNOWN_EXTENSIONS
 
 DEFAULTS = SetOptions()
@@ -16,7 +15,7 @@ def parse(config: SetConfig) -> ParsedSet:
     """
     folder = config.below(config.options.images)
     extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
-    paths = list(walk_files(folder, extensions))
+    paths = list(files_of_set(folder, extensions))
     if not paths:
         raise DataError(f"{folder}: no raw files in it; correct root or images in {config.path}")
     images = tuple(LabelledImage(path, shown_name(path, config.root), 0, 0, ()) for path in paths)

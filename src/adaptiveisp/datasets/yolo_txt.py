@@ -19,6 +19,7 @@ from adaptiveisp.datasets.labels import (
     Problem,
     SetConfig,
     SetOptions,
+    files_of_set,
     numbered_lines,
     read_lines,
     shown_name,
@@ -26,7 +27,6 @@ from adaptiveisp.datasets.labels import (
 from adaptiveisp.datasets.places import existing, find_file
 from adaptiveisp.datasets.values import finite
 from adaptiveisp.errors import DataError, UsageError, shown
-from adaptiveisp.files import walk_files
 from adaptiveisp.raw import KNOWN_EXTENSIONS
 
 DEFAULTS = SetOptions(images="images", labels="labels", annotations="yolo", missing_labels="background")
@@ -114,7 +114,7 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
         path = below
     extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
     if os.path.isdir(path):
-        yield from walk_files(path, extensions)
+        yield from files_of_set(path, extensions)
     elif path.suffix.lower() == ".txt":
         yield from (_listed(line, path, config) for line in read_lines(path, "list of images"))
     elif glob.has_magic(str(entry)):

@@ -97,9 +97,11 @@ class Fuzz:
         self.root = root.resolve()
         self.left_out = {reader.name: reader.missing for reader in readers if reader.missing}
         self.readers = [reader for reader in readers if not reader.missing]
-        for name in (*IMPORTS, *MODELS):  # once, instead of in every child
+        models = MODELS if any("transformers" in reader.needs for reader in self.readers) else ()
+        for name in (*IMPORTS, *models):  # once, instead of in every child
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        torch.optim.Adam([torch.zeros(1, requires_grad=True)])  # imports hundreds more
         torch.set_num_threads(1)
         for folder in ("seeds", "box"):
             (self.root / folder).mkdir()
@@ -233,6 +235,7 @@ class Fuzz:
         box = self.root / "box"
         os.chdir(box / "in")
         os.environ |= {"HOME": str(box / "home"), "TMPDIR": str(box / "tmp"), "ADAPTIVEISP_CACHE": str(box / "home")}
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(self.root / "compiled")  # made by an import
         tempfile.tempdir = str(box / "tmp")
         before, said = _contents(box), (self.root / "said.txt").stat().st_size
         memory, began = _start_of_memory(), time.monotonic()

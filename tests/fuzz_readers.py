@@ -50,6 +50,7 @@ class Reader:
         files: those that are damaged, as glob patterns; all where empty.
         needs: optional libraries without which it is left out.
         change: damages the folder, where that takes more than changing one file.
+        slow: left to the long tests, since making or reading its valid input takes seconds.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Reader:
     files: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     change: Callable[[Path, random.Random, Outside], None] | None = None
+    slow: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -562,9 +564,9 @@ READERS: tuple[Reader, ...] = (
     Reader("raw-folder", headerless("raw.yaml"), read_one("x.raw"), ("raw.yaml",)),
     Reader("pipeline", pipeline, read_pipeline),
     Reader("policy", sequence_policy, read_policy),
-    Reader("policy-stepwise", stepwise_policy, read_policy),
+    Reader("policy-stepwise", stepwise_policy, read_policy, slow=True),
     Reader("released", released, read_released),
-    Reader("run-fixed", run_folder(*FIXED), read_run, RUN_FILES),
+    Reader("run-fixed", run_folder(*FIXED), read_run, RUN_FILES, slow=True),
     Reader("run-sequence", run_folder(*SEQUENCE), read_run, RUN_FILES),
     Reader("recipe", recipe, read_recipe),
     Reader("costs", costs, read_costs),
@@ -573,17 +575,17 @@ READERS: tuple[Reader, ...] = (
     Reader("set-voc", layouts.voc, set_reader("set.yaml:train"), SET_FILES),
     Reader("set-coco", layouts.coco, set_reader("set.yaml:train"), SET_FILES),
     Reader("set-rod", layouts.rod, set_reader("set.yaml:train"), SET_FILES),
-    Reader("set-nod", layouts.nod, set_reader("set.yaml:train"), SET_FILES, needs=("rawpy",)),
+    Reader("set-nod", layouts.nod, set_reader("set.yaml:train"), SET_FILES, needs=("rawpy",), slow=True),
     Reader("set-lod", layouts.lod_yolo, set_reader("set.yaml:train"), SET_FILES),
     Reader("photos", photos, read_photos),
     Reader("synth", synth_folder, set_reader("."), SET_FILES),
     Reader("darknet", darknet, detector_reader("d.weights")),
     Reader("yolo-pt", yolo_checkpoint, detector_reader("y.pt"), change=forged_pickle),
-    Reader("yolov5-pt", yolov5_checkpoint, detector_reader("y.pt")),
+    Reader("yolov5-pt", yolov5_checkpoint, detector_reader("y.pt"), slow=True),
     Reader("detector", detector_file, detector_reader("y.safetensors")),
     Reader("onnx", onnx_network, detector_reader("o.onnx"), needs=("onnx", "onnxruntime")),
-    Reader("onnx-table", onnx_table, detector_reader("o.onnx"), needs=("onnx", "onnxruntime")),
+    Reader("onnx-table", onnx_table, detector_reader("o.onnx"), needs=("onnx", "onnxruntime"), slow=True),
     Reader("onnx-queries", onnx_queries, detector_reader("o.onnx"), needs=("onnx", "onnxruntime")),
-    Reader("hf-yolos", hugging_face("yolos"), detector_reader("hf"), HF_FILES, ("transformers",)),
-    Reader("hf-rtdetr", hugging_face("rt_detr"), detector_reader("hf"), HF_FILES, ("transformers",)),
+    Reader("hf-yolos", hugging_face("yolos"), detector_reader("hf"), HF_FILES, ("transformers",), slow=True),
+    Reader("hf-rtdetr", hugging_face("rt_detr"), detector_reader("hf"), HF_FILES, ("transformers",), slow=True),
 )

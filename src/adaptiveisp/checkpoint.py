@@ -182,11 +182,10 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     wanted = network.state_dict()
     for name, value in tensors.items():
-        # A pickle can hold other values than tensors, and tensors without values or of far more than the file has.
-        plain = isinstance(value, Tensor) and value.layout == torch.strided and value.device.type == "cpu"
-        plain = plain and not value.is_complex()
+        # A pickle can hold tensors without values, and some that stand for far more values than it has.
+        plain = value.layout == torch.strided and value.device.type == "cpu" and not value.is_complex()
         if not plain or (name in wanted and value.shape != wanted[name].shape):
-            what = f"a tensor {tuple(value.shape)}" if plain else f"a {type(value).__name__} of another kind"
+            what = f"a tensor {tuple(value.shape)}" + ("" if plain else f" of {value.layout} and {value.dtype}")
             expected = f", expected {tuple(wanted[name].shape)}" if name in wanted else ""
             raise WeightsError(
                 f"{path}: does not fit its network ({one_line(name, 80)} is {what}{expected}); save or import it again"
@@ -257,16 +256,16 @@ def _head_names(theirs: str, ours: str, last: str) -> dict[str, str]:
     return {f"{a}.{kind}": f"{b}.{kind}" for a, b in pairs for kind in ("weight", "bias")}
 
 
-def _renamed(
-    tensors: Mapping[str, Tensor], names: Mapping[str, str], unused: set[str], path: Path
-) -> dict[str, Tensor]:
+def _renamed(tensors: Mapping[Any, Any], names: Mapping[str, str], unused: set[str], path: Path) -> dict[str, Tensor]:
     """The tensors under our names.
 
     Raises:
-        WeightsError: a key is missing, or there is one that we do not know.
+        WeightsError: a key is missing, there is one that we do not know, or a value is no tensor.
     """
     if missing := [key for key in names if key not in tensors]:
         raise WeightsError(f"{path}: lacks {missing[0]!r}; give a checkpoint of the released AdaptiveISP code")
     if unknown := [key for key in tensors if key not in names and key not in unused]:
-        raise WeightsError(f"{path}: has the unknown key {unknown[0]!r}; give a checkpoint of the released code")
+        raise WeightsError(f"{path}: has the unknown key {shown(unknown[0])}; give a checkpoint of the released code")
+    if wrong := [key for key in names if not isinstance(tensors[key], Tensor)]:
+        raise WeightsError(f"{path}: {wrong[0]!r} is no tensor; give a checkpoint of the released AdaptiveISP code")
     return {ours: tensors[theirs] for theirs, ours in names.items()}

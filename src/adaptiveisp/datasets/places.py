@@ -87,8 +87,6 @@ def read_listed(path: Path, header: BayerHeader | None = None) -> RawImage:
         other = raw_beside(path) if missing or path.suffix.lower() in PHOTO_EXTENSIONS else None
         if other is None:
             raise
-        reason = "no such file" if missing else "is a photo"
-        remedy = "correct the name in the labels; a COCO JSON is read by stems with layout: coco and by-stem: true"
-        raise RawFileError(
-            f"{path}: {reason}, but the raw {other.name} is there; {remedy} in a data-set YAML"
-        ) from error
+        reason = "no such file" if missing else "is a photo, to be used with --light"
+        remedy = "correct the name in the labels; a COCO JSON is read by stems with layout: coco and by-stem: true in a"
+        raise RawFileError(f"{path}: {reason}, but the raw {other.name} is there; {remedy} data-set YAML") from error

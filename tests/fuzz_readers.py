@@ -26,7 +26,7 @@ from adaptiveisp.datasets.dataset import Dataset
 from adaptiveisp.datasets.parts import open_parts
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.raw import BayerHeader, camera_render, read_raw
-from adaptiveisp.types import RawImage
+from adaptiveisp.types import RawImage, Targets
 from tests import darknet_cfg, layouts, odddng
 from tests.fuzz_formats import damaged
 from tests.fuzz_mutations import Outside
@@ -433,6 +433,9 @@ def detector_reader(name: str) -> Callable[[], None]:
         detector = load_detector(name, trusted=False)
         found = detect(detector, [torch.full((1, 3, 48, 64), 0.3)], (48, 64), 64, 0.001)[0]
         require(bool(found.boxes.isfinite().all()) and bool(found.scores.isfinite().all()), "boxes that are not finite")
+        if getattr(detector, "differentiable", True):
+            box = Targets(torch.tensor([[8.0, 8, 40, 32]]), torch.tensor([0]))
+            detector.loss(torch.full((1, 3, 64, 64), 0.3), [box])
 
     return read
 

@@ -1,5 +1,6 @@
 """Damaged inputs for every reader: a slice of `tests.fuzz` here, two thousand of them in the long tests."""
 
+import io
 import os
 import signal
 import struct
@@ -16,11 +17,13 @@ import torch
 from PIL import Image
 
 from adaptiveisp.checkpoint import import_released
-from adaptiveisp.datasets import open_unlabelled
+from adaptiveisp.datasets import open_dataset, open_unlabelled
 from adaptiveisp.datasets.synthetic import read_photo
+from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph
 from adaptiveisp.errors import DataError, RawFileError, WeightsError, logger
 from adaptiveisp.raw import read_raw
 from adaptiveisp.run_state import check_like
+from tests import layouts, odddng
 from tests.conftest import REPOSITORY
 from tests.fuzz import Fuzz, Outcome, read_input
 from tests.fuzz_readers import READERS, Reader, Wrong, fault_of_message, released
@@ -243,3 +246,36 @@ def test_a_set_does_not_search_the_whole_file_system(tmp_path: Path, layout: str
     )
     with pytest.raises(DataError, match="/: is the whole file system; name the folder of the set"):
         open_unlabelled(tmp_path / "set.yaml")
+
+
+@pytest.mark.parametrize("compression", [1, 8, 5])
+def test_a_tiff_that_states_more_pixels_than_it_can_hold(tmp_path: Path, compression: int) -> None:
+    dng_only = dict.fromkeys(("t50706", "t50707", "t50708", "t50714", "t50717", "t50721", "t50778", "t50728"))
+    tags = {"t257": (4, [2**32 - 1]), "t259": (3, [compression]), "t262": (3, [2]), **dng_only}
+    path = odddng.write_odd_dng(tmp_path / "x.tif", np.zeros((16, 16, 3), np.uint16), **tags)
+    with pytest.raises(RawFileError, match="is damaged or truncated: too short for 4294967295x16x3 values; copy"):
+        read_raw(path)
+
+
+def test_an_array_that_states_more_values_than_it_holds(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "<u2", "fortran_order": False, "shape": (100_000,) * 2})
+    (tmp_path / "x.npy").write_bytes(content.getvalue() + bytes(6000))
+    with pytest.raises(RawFileError, match=r"x.npy: is damaged or holds no numbers .mmap length is greater than"):
+        read_raw(tmp_path / "x.npy")
+
+
+def test_a_line_without_a_name_in_a_list_of_images(tmp_path: Path) -> None:
+    layouts.lod_yolo(tmp_path)
+    (tmp_path / "train.txt").write_text("./RAW_dark/2.png\n./\n")
+    opened = open_dataset(tmp_path / "set.yaml:train")
+    assert [sample.name for sample in opened.samples] == ["RAW_dark/2.png", "."]
+    with pytest.raises(RawFileError, match="is a folder; give a raw file"):
+        opened.read(opened.samples[1])
+
+
+def test_constants_whose_bytes_do_not_fit_their_shape(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.helper.make_graph([], "g", [], [], [onnx.TensorProto(name="c", data_type=1, dims=[4], raw_data=b"12")])
+    with pytest.raises(ConversionError, match="c: its values cannot be read"):
+        OnnxGraph(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)]))

@@ -147,7 +147,8 @@ def read_npy(path: Path) -> NDArray[Any]:
         with path.open("rb") as stream:
             if stream.read(6) != b"\x93NUMPY":
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
-        pixels: NDArray[Any] = np.load(path, allow_pickle=False)
+        # Mapped, since a header may state any shape: where the file is shorter, this fails before it takes memory.
+        pixels: NDArray[Any] = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
     except (OSError, RawFileError):
         raise
     # The header is a Python literal, so a damaged one raises whatever Python's tokenizer, parser and integers do.

@@ -30,6 +30,10 @@ PHOTOMETRIC_REMEDIES = {
 _PHOTOMETRIC, _ORIENTATION, _DNG_VERSION = 262, 274, 50706
 _CFA_DIM, _CFA_PATTERN, _BLACK_DIM, _BLACK, _WHITE = 33421, 33422, 50713, 50714, 50717
 
+_UNCOMPRESSED = 1
+_LARGEST_RATIO = 20_000
+"""A compressed byte stands for so many of pixels at most; no frame that shows something comes near it."""
+
 
 class TiffFacts(NamedTuple):
     """What the tags of a TIFF say.
@@ -52,8 +56,21 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], TiffFacts]:
     """
     with _opened(path) as page:
         facts = _facts(page, path)
+        _check_amount(page, path)
         pixels: NDArray[Any] = page.asarray()
     return pixels, facts
+
+
+def _check_amount(page: Any, path: Path) -> None:
+    """Refuses an image of more pixels than the file can hold, before they take memory.
+
+    Raises:
+        RawFileError: says how many it states.
+    """
+    ratio = 1 if int(page.compression) == _UNCOMPRESSED else _LARGEST_RATIO
+    if page.size * int(page.bitspersample) // 8 > ratio * path.stat().st_size:
+        sides = "x".join(str(side) for side in page.shape)
+        raise RawFileError(f"{path}: is damaged or truncated: too short for {sides} values; copy it again")
 
 
 def tiff_size(path: Path) -> tuple[tuple[int, ...], int]:

@@ -145,7 +145,7 @@ def _label_file(image: Path, config: SetConfig) -> Path:
             parts[place : place + 1] = labels.parts
             return config.root / Path(*parts, f"{image.stem}.txt")
     inside = relative if not relative.is_absolute() else Path(image.name)
-    return config.root / labels / inside.with_suffix(".txt")
+    return config.root / labels / inside.parent / f"{inside.stem}.txt"  # a line of a list may be "./", without a name
 
 
 def _without_label(path: Path, label_file: Path, config: SetConfig, problems: list[Problem]) -> bool:

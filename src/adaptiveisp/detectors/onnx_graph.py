@@ -131,7 +131,11 @@ def _attribute(proto: Any, op: str) -> Any:
 def _tensor(proto: Any) -> Tensor:
     if proto.data_type not in DTYPES:
         raise ConversionError(f"{proto.name}: values of type {proto.data_type} are not supported")
-    array = import_extra("onnx.numpy_helper", "onnx").to_array(proto)
+    helper = import_extra("onnx.numpy_helper", "onnx")
+    try:
+        array = helper.to_array(proto)
+    except (ValueError, TypeError, OSError) as error:  # its bytes do not fit its shape; onnxruntime may not mind
+        raise ConversionError(f"{proto.name}: its values cannot be read ({error})") from error
     plain = array.astype(np.float32) if proto.data_type in (10, 16) else array
     return torch.from_numpy(np.array(plain)).to(DTYPES[proto.data_type])
 

@@ -220,6 +220,7 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         raise WeightsError(f"{path}: no such checkpoint; check the path") from None
     except Exception as error:  # torch.load raises many kinds, pickle's among them
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
+        detail = detail.partition(". This is an internal")[0]  # torch goes on about what might be the cause
         if "weights_only" in detail:  # torch goes on to advise what would run the file's code
             detail = "it holds more than tensors and plain containers, and nothing else is read"
         remedy = "give the .pth as it was published"

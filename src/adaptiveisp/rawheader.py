@@ -159,7 +159,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text)
     if match is None or "0" in {match[1].lstrip("0") or "0", match[2].lstrip("0") or "0"}:
-        raise UsageError(f"raw size {text!r} is not WIDTHxHEIGHT; write it like 2592x1536")
+        raise UsageError(f"raw size {shown(text)} is not WIDTHxHEIGHT; write it like 2592x1536")
     return int(match[1]), int(match[2])
 
 

@@ -1,5 +1,6 @@
 """Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), and npy."""
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -158,4 +159,5 @@ def read_npy(path: Path) -> NDArray[Any]:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    line = (str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"<(\S+) object at 0x\w+>", r"\1", line)  # an address says nothing, and is another each time

@@ -49,7 +49,10 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"{where}{error.problem or error.context or 'no YAML'}") from None
     # Beside its own errors, PyYAML lets through those of Python's conversions, and of the stack on deep nesting.
     except Exception as error:
-        raise YamlError(next(iter(str(error).splitlines()), "") or type(error).__name__) from None
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if isinstance(error, AttributeError | TypeError | LookupError):  # they speak of PyYAML's own variables
+            reason = "a value does not fit its tag, such as !!timestamp"
+        raise YamlError(reason) from None
 
 
 def read_yaml(path: Path, error: type[Exception], remedy: str) -> Any:

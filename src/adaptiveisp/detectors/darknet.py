@@ -57,7 +57,10 @@ class Darknet(YoloDetector):
         counts = {layer.classes for layer in self.detection_layers}
         if counts != {len(class_names)}:
             found = " and ".join(str(count) for count in sorted(counts))
-            raise DetectorError(f"{cfg}: detects {found} classes, but {len(class_names)} names were given")
+            raise DetectorError(
+                f"{cfg}: detects {found} classes, but {len(class_names)} names were given; write the names into a .names "
+                "file beside the weights, one a line (without it they are COCO's 80)"
+            )
         self.stride = max(layer.stride for layer in self.detection_layers)
         self._last_use = last_uses(self.layers)
         self._freeze()

@@ -73,6 +73,8 @@ def load_detector_file(path: Path) -> YoloNetwork:
         DetectorError,
     ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if isinstance(error, TypeError | AttributeError):  # they speak of our own variables
+            reason = "a value in its header is of another type"
         raise WeightsError(f"{path}: cannot be used ({reason}); import the detector again") from error
     if not all(value.isfinite().all() for value in network.parameters()):
         raise WeightsError(f"{path}: some of its weights are not finite; import the detector again")

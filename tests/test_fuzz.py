@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from adaptiveisp.checkpoint import import_released
-from adaptiveisp.datasets import open_dataset, open_unlabelled
+from adaptiveisp.datasets import notes_of, open_dataset, open_unlabelled
 from adaptiveisp.datasets.synthetic import read_photo
 from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph
 from adaptiveisp.errors import DataError, RawFileError, WeightsError, logger
@@ -269,9 +269,8 @@ def test_a_line_without_a_name_in_a_list_of_images(tmp_path: Path) -> None:
     layouts.lod_yolo(tmp_path)
     (tmp_path / "train.txt").write_text("./RAW_dark/2.png\n./\n")
     opened = open_dataset(tmp_path / "set.yaml:train")
-    assert [sample.name for sample in opened.samples] == ["RAW_dark/2.png", "."]
-    with pytest.raises(RawFileError, match="is a folder; give a raw file"):
-        opened.read(opened.samples[1])
+    assert [sample.name for sample in opened.samples] == ["RAW_dark/2.png"]
+    assert notes_of(opened) == [f"{tmp_path / 'train.txt'}: './' names a folder and is left out; list images only"]
 
 
 def test_constants_whose_bytes_do_not_fit_their_shape(tmp_path: Path) -> None:

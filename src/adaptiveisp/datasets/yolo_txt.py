@@ -116,7 +116,11 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
     if os.path.isdir(path):
         yield from files_of_set(path, extensions)
     elif path.suffix.lower() == ".txt":
-        yield from (_listed(line, path, config) for line in read_lines(path, "list of images"))
+        for line in read_lines(path, "list of images"):
+            if PurePosixPath(line.replace("\\", "/")).name in ("", ".."):  # the first line of `find . > train.txt`
+                notes.append(f"{path}: {shown(line)} names a folder and is left out; list images only")
+            else:
+                yield _listed(line, path, config)
     elif glob.has_magic(str(entry)):
         found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
         yield from (match for match in found if match.suffix.lower() in extensions)
@@ -145,7 +149,7 @@ def _label_file(image: Path, config: SetConfig) -> Path:
             parts[place : place + 1] = labels.parts
             return config.root / Path(*parts, f"{image.stem}.txt")
     inside = relative if not relative.is_absolute() else Path(image.name)
-    return config.root / labels / inside.parent / f"{inside.stem}.txt"  # a line of a list may be "./", without a name
+    return config.root / labels / inside.with_suffix(".txt")
 
 
 def _without_label(path: Path, label_file: Path, config: SetConfig, problems: list[Problem]) -> bool:

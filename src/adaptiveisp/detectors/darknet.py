@@ -58,7 +58,7 @@ class Darknet(YoloDetector):
         if counts != {len(class_names)}:
             found = " and ".join(str(count) for count in sorted(counts))
             raise DetectorError(
-                f"{cfg}: detects {found} classes, but {len(class_names)} names were given; write the names into a .names "
+                f"{cfg}: detects {found} classes, but {len(class_names)} names were given; write them into a .names "
                 "file beside the weights, one a line (without it they are COCO's 80)"
             )
         self.stride = max(layer.stride for layer in self.detection_layers)

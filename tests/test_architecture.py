@@ -16,8 +16,9 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 LAYERS = (
     ("errors", "exitcodes"),
-    ("yamlfile", "rawfields", "rawkinds"),
-    ("extras", "files", "memory", "settings", "switches", "terminal", "threads", "types"),
+    ("files", "rawfields", "rawkinds"),
+    ("yamlfile",),
+    ("extras", "memory", "settings", "switches", "terminal", "threads", "types"),
     ("output_folder", "package_index", "run_state"),
     (
         "boxes",

@@ -235,7 +235,8 @@ def test_names_of_files_of_another_extension(capsys: pytest.CaptureFixture[str])
     path = write_text(Path("set.yaml"), "layout: coco\nlabels: set.json\nimages: raws\nby-stem: true\n")
     assert evaluate(path) == DONE and doctor(path) == DONE
     Path("raws", "a.jpg").write_bytes(b"a photo")
-    assert evaluate(data, *HERE) == FAILED and "is a photo, to be used with --light, but the raw a.dng is there" in capsys.readouterr().err
+    assert evaluate(data, *HERE) == FAILED
+    assert "is a photo, to be used with --light, but the raw a.dng is there" in capsys.readouterr().err
     doctor(data, *HERE)
     assert "1 images are photos with a raw of the same name beside them" in found()["notes"][0]
 

@@ -4,6 +4,7 @@ Each line of docs/security.md is held by a test here, or by one that it names.
 """
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -322,6 +323,23 @@ def test_a_config_of_other_types_is_refused_in_one_line(
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q") == 1
     error = capsys.readouterr().err
     assert "config.yaml" in error and error.count("\n") == 1 and "Traceback" not in error, error
+
+
+@pytest.mark.parametrize("name", ["x.pt", "x.onnx", "x.weights", "x.safetensors", "x.json", "x.pth", "x.yaml", "x.dng"])
+def test_a_pipe_is_not_waited_for(name: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A named pipe that nobody writes to would be read without end."""
+    os.mkfifo(place / name)
+    commands = {
+        ".json": ("run", "images", "--pipeline", name, "--out", "out", "--detector", RED),
+        ".yaml": ("train", "--config", name, "--out", "out"),
+        ".pth": ("import", name, "--out", "p.safetensors"),
+        ".dng": ("run", name, "--out", "out", "--detector", RED),
+        ".safetensors": ("run", "images", "--policy", name, "--out", "out", "--detector", RED),
+    }
+    detector = ("run", "images", "--detector", name, "--policy", "none", "--out", "out")
+    assert adaptiveisp(*commands.get(Path(name).suffix, detector)) in (1, 2)
+    error = capsys.readouterr().err
+    assert name in error and "Traceback" not in error
 
 
 def test_a_damaged_log_of_times_does_not_lose_the_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

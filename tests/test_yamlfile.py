@@ -1,11 +1,13 @@
 """YAML from files: plain values of limited size, whatever a few hundred bytes stand for."""
 
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from adaptiveisp.errors import DataError
+from adaptiveisp.files import read_json
 from adaptiveisp.yamlfile import DEEPEST, LARGEST_FILE, MOST_ALIASES, YamlError, parse_yaml, read_yaml
 
 
@@ -62,3 +64,8 @@ def test_a_file_is_named_with_the_remedy(tmp_path: Path) -> None:
         read_yaml(path, DataError, "")
     with pytest.raises(DataError, match="cannot be read"):
         read_yaml(tmp_path, DataError, "")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="is a pipe or a device and no file; give another"):
+        read_yaml(tmp_path / "pipe", DataError, "give another")
+    with pytest.raises(DataError, match="is a pipe or a device and no file; give another"):
+        read_json(tmp_path / "pipe", DataError, "give another")

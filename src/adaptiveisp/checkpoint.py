@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from adaptiveisp.environment import HORIZON, actions_of
 from adaptiveisp.errors import WeightsError, one_line, shown
-from adaptiveisp.files import parse_json, write_bytes
+from adaptiveisp.files import parse_json, require_regular, write_bytes
 from adaptiveisp.isp import MODULE_SETS, IspModule, modules_of
 from adaptiveisp.networks import Actor, Critic, ViewKind
 from adaptiveisp.policies import Start
@@ -106,6 +106,7 @@ def read_header(path: Path) -> PolicyHeader:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
+    require_regular(path, WeightsError, "give a policy file")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -212,6 +213,7 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         WeightsError: the file is missing, is no such checkpoint, or its tensors have other shapes.
     """
     path = Path(path)
+    require_regular(path, WeightsError, "give the .pth as it was published")
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on pickles that are refused anyway
             content: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -254,8 +254,9 @@ def import_checkpoint(options: argparse.Namespace) -> int:
     """Turns a released checkpoint into a policy file, or a detector's checkpoint into a detector file."""
     from adaptiveisp.checkpoint import import_released, save_policy
     from adaptiveisp.detectors.ultralytics_checkpoint import holds_detector
-    from adaptiveisp.files import remove_abandoned
+    from adaptiveisp.files import remove_abandoned, require_regular
 
+    require_regular(options.file, UsageError, "give a checkpoint")
     if holds_detector(options.file):
         return _import_detector(options)
     header, actor, critic = import_released(options.file)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -151,6 +152,7 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
         error: error class to raise.
         remedy: what the user can do, appended to the message.
     """
+    require_regular(path, error, remedy)
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -162,6 +164,16 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
     except ValueError as cause:  # a path that cannot be
         raise error(f"{path}: cannot be read ({cause}); {remedy}") from cause
     return parse_json(text, str(path), error, remedy)
+
+
+def require_regular(path: Path, error: type[Exception], remedy: str) -> None:
+    """Refuses a pipe or a device, which could be read without end; a path that is not there is left to its reader."""
+    try:
+        kind = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
+        raise error(f"{path}: is a pipe or a device and no file; {remedy}")
 
 
 def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> Any:

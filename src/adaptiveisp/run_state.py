@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.errors import WeightsError, shown
+from adaptiveisp.files import require_regular
 from adaptiveisp.settings import record, require
 
 LARGEST_COUNT = 1 << 53
@@ -52,6 +53,7 @@ def read_state(path: Path, learner: Mapping[str, Any], teacher: Mapping[str, Any
     Raises:
         WeightsError: it is damaged, or something in it is of another type, shape or range than it can be.
     """
+    require_regular(path, WeightsError, remedy)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and pickle raise many kinds on a damaged file

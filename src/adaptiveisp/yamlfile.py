@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from adaptiveisp.files import require_regular
+
 LARGEST_FILE = 16_000_000
 """Bytes; a list of a million class names fits."""
 LARGEST_VALUE = 1_000_000
@@ -63,6 +65,7 @@ def read_yaml(path: Path, error: type[Exception], remedy: str) -> Any:
         error: error class to raise.
         remedy: what the user can do, appended to the message.
     """
+    require_regular(path, error, remedy)
     try:
         with open(path, "rb") as stream:
             content = stream.read(LARGEST_FILE + 1)

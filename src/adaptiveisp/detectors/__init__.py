@@ -18,6 +18,7 @@ from adaptiveisp.detectors.class_names import MOST_CLASSES, read_names
 from adaptiveisp.detectors.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.detectors.limits import MAX_STRIDE
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
+from adaptiveisp.files import require_regular
 from adaptiveisp.types import Detector
 from adaptiveisp.weights import require_weights
 
@@ -65,6 +66,7 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
         WeightsError: its weights are missing or do not fit.
     """
     text = str(spec)
+    require_regular(Path(text), DetectorError, "give a file")
     if text in DETECTORS:
         detector = DETECTORS[text]()
     elif text.endswith(".weights"):

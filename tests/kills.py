@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,8 @@ def start(arguments: list[str]) -> int:
             os.dup2(log, 1)
             os.dup2(log, 2)
             code = main(arguments)
+        except BaseException:  # whatever it is must be told here: a forked child does not return
+            os.write(2, traceback.format_exc().encode())
         finally:
             os._exit(code)
     return process

@@ -349,3 +349,14 @@ def test_a_damaged_log_of_times_does_not_lose_the_run(place: Path, capsys: pytes
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
     assert "damaged lines, which the summary's seconds leave out" in capsys.readouterr().err
     assert json.loads((place / "fixed" / "summary.json").read_text())["learning_seconds"] > 0
+
+
+def test_a_resume_under_other_kernels_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They agree to rounding only, so that the run is not the one that it would have been."""
+    config = place / "fixed" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    assert content["provenance"]["kernels"]
+    content["provenance"]["kernels"] = "of another machine"
+    config.write_text(yaml.safe_dump(content))
+    assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
+    assert "began with kernels of another machine, goes on with" in capsys.readouterr().err

@@ -360,3 +360,22 @@ def test_a_resume_under_other_kernels_says_so(place: Path, capsys: pytest.Captur
     config.write_text(yaml.safe_dump(content))
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
     assert "began with kernels of another machine, goes on with" in capsys.readouterr().err
+
+
+def test_a_resume_with_other_data_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = ("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1)
+    config = place / "fixed" / "config.yaml"
+    content = yaml.safe_load(config.read_text())
+    labels = Path(content["train"]["data"])
+    content["train"]["data"] = str(place / "labels.json")  # the copy has the same content
+    config.write_text(yaml.safe_dump(content))
+    assert labels.read_bytes() == (place / "labels.json").read_bytes()
+    changed = json.loads((place / "labels.json").read_text())
+    changed["annotations"][0]["bbox"][0] += 1
+    (place / "labels.json").write_text(json.dumps(changed))
+    assert adaptiveisp(*resume) == 0
+    assert "its data or dev have changed since it began" in capsys.readouterr().err
+    (place / "labels.json").write_bytes(labels.read_bytes())
+    config.write_text(config.read_text().replace("budget: 48", "budget: 60"))
+    assert adaptiveisp(*resume) == 0
+    assert "changed since" not in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """What a training run is made of: its options, its configuration file, its images and what labels them."""
 
+import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +12,7 @@ import yaml
 from adaptiveisp.classes import map_classes
 from adaptiveisp.datasets import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
 from adaptiveisp.datasets.doubts import why_nothing
+from adaptiveisp.datasets.setfile import split_spec
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.files import write_text
 from adaptiveisp.framecache import open_cache
@@ -133,6 +136,26 @@ def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tup
     """
     options = changed(TrainOptions(), train, origin)
     return options, make_settings(options.method, options.preset, settings, origin)
+
+
+def data_digest(options: TrainOptions) -> str:
+    """A hash of what data and dev of a run are: label files and YAMLs by content, files of folders by name and size.
+
+    A run that goes on with other data is not the run that it was.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for text in (options.data, options.images, options.dev, options.dev_images):
+        path = split_spec(Path(text))[0] if text else Path()
+        if text and path.is_file():
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        for place, folders, names in os.walk(path) if text and path.is_dir() else ():
+            folders.sort()
+            for name in sorted(names):
+                with suppress(OSError):  # a broken link, or a file that goes at this moment
+                    digest.update(f"{name} {os.stat(os.path.join(place, name)).st_size}\n".encode(errors="replace"))
+    return digest.hexdigest()
 
 
 def check_gradients(method: str, settings: Any, detector: Detector) -> None:

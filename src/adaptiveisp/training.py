@@ -46,6 +46,7 @@ from adaptiveisp.runsetup import (
     CONFIG,
     TrainOptions,
     check_gradients,
+    data_digest,
     open_dev,
     open_stream,
     open_teacher,
@@ -91,6 +92,7 @@ def new_run(
     """
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
+    provenance = {**provenance, "data": data_digest(options)}
     run = Run(folder, options, settings, detector, provenance, device)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)
@@ -148,6 +150,9 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
         logger.warning(
             "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
         )
+    digest = data_digest(options)
+    if provenance.get("data", digest) != digest:
+        logger.warning("%s: its data or dev have changed since it began; it goes on with what is there now", folder)
     if not (folder / LATEST).is_file() and not is_marked(folder):
         raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
     run = Run(folder, options, settings, detector, provenance, device)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -381,6 +382,34 @@ def test_the_boxes_of_an_input_appear_last(tmp_path: Path) -> None:
         assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")]
         files._files.close()
     assert seen == ["a.png", "a.pipeline.json", "a.boxes.json"]
+
+
+def test_a_run_that_can_use_nothing_leaves_what_was_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    common = ("--out", "out", "--overwrite", "--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "a.dng", *common) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.name != ".adaptiveisp"}
+    (tmp_path / "a.dng").write_text("damaged")
+    assert adaptiveisp("run", "a.dng", *common) == 1
+    assert_one_line_error(capsys.readouterr().err, "skipped: a.dng", "no input could be used")
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.name != ".adaptiveisp"}
+
+
+def test_results_of_earlier_runs_are_not_taken_for_raws(tmp_path: Path) -> None:
+    dng(tmp_path / "in" / "a.dng")
+    common = ("--detector", RED, "--size", 64, "-q")
+    assert adaptiveisp("run", "in", "--out", "in/first", *common) == 0
+    assert adaptiveisp("run", "in", "--out", "in/second", *common) == 0
+    summary = json.loads((tmp_path / "in" / "second" / "summary.json").read_text())
+    assert [row["file"] for row in summary["images"]] == ["in/a.dng"] and summary["n_skipped"] == 0
+
+
+def test_a_detector_that_ends_the_process_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dng(tmp_path / "a.dng")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.fake_detector.RedDetector._one", lambda *_: sys.exit(0))
+        assert adaptiveisp("run", "a.dng", "--out", "out", "--detector", RED, "--size", 64, "-q") == 1
+    assert_one_line_error(capsys.readouterr().err, "SystemExit")
 
 
 def test_a_name_that_is_not_utf8_is_skipped_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -379,3 +380,32 @@ def test_a_resume_with_other_data_says_so(place: Path, capsys: pytest.CaptureFix
     config.write_text(config.read_text().replace("budget: 48", "budget: 60"))
     assert adaptiveisp(*resume) == 0
     assert "changed since" not in capsys.readouterr().err
+
+
+def test_a_log_that_has_two_names_is_not_written_through(place: Path) -> None:
+    """A backup by hard links keeps what it had."""
+    log = place / "fixed" / "metrics.jsonl"
+    os.link(log, place / "backup.jsonl")
+    before = log.read_bytes()
+    assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
+    assert (place / "backup.jsonl").read_bytes() == before and len(log.read_bytes()) > len(before)
+
+
+@pytest.mark.parametrize("settings", ["{size: 8192}", "{size: 64, batch: 100000}", "{size: 2080}"])
+def test_a_recipe_cannot_ask_for_all_memory(settings: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = (
+        f"train: {{method: fixed, preset: raw, data: labels.json, images: images, light: dark}}\nsettings: {settings}\n"
+    )
+    (place / "recipe.yaml").write_text(recipe)
+    assert adaptiveisp("train", "--config", "recipe.yaml", "--detector", RED, "--out", "run") == 2
+    error = capsys.readouterr().err
+    assert ("MP an iteration, more than the 34 that are taken" in error) or ("is too large; give at most" in error)
+
+
+def test_a_picture_of_more_pixels_than_any_camera_makes_is_refused_before_it_is_read(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.lib.format.open_memmap(place / "large.npy", "w+", np.uint16, (20_000, 20_000)).flush()
+    flags = ("--raw-pattern", "RGGB", "--raw-bits", 12, "--out", "out", "--detector", RED)
+    assert adaptiveisp("run", "large.npy", *flags) == 1
+    assert "large.npy: has 400 MP, more than the 250 that are taken" in capsys.readouterr().err

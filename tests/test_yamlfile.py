@@ -27,6 +27,7 @@ def bomb(levels: int) -> str:
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: 9" + "9" * 5000, "4300 digits"),
         ("x: 1\ny: [", "line 2"),
+        ("raw-bits: 10\nraw-bits: 12", "the key 'raw-bits' stands twice"),
         ("\x00", "unacceptable character"),
         ("2020-13-45", "month must be"),
     ],

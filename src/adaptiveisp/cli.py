@@ -67,6 +67,8 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
         module = importlib.import_module(f"adaptiveisp.{getattr(options, 'module', 'commands')}")
         command: Callable[[argparse.Namespace], int] = getattr(module, options.command)
         return command(options)
+    except SystemExit as stop:  # of a detector of one's own, most likely
+        return _fail(f"ended by code that it called (SystemExit: {stop.code})", FAILED)
     except BrokenPipeError:  # who reads the output has gone; the results were not all told
         return FAILED
     except UsageError as error:
@@ -160,7 +162,7 @@ def _common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> N
     parser.set_defaults(without=without)
     group.add_argument("--seed", type=_natural, default=0, metavar="N", help="fixes all randomness (default 0)")
     group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
-    group.add_argument("--threads", type=_natural, default=0, metavar="N", help="threads of torch (default: all cores)")
+    group.add_argument("--threads", type=_threads, default=0, metavar="N", help="threads of torch (default: all cores)")
     group.add_argument(
         "--workers", type=_natural, default=0, metavar="N", help="processes reading ahead, in eval (default 0)"
     )
@@ -386,6 +388,10 @@ def _add_weights(commands: Any) -> None:
 
 def _natural(text: str) -> int:
     return _integer(text, 0, 1 << 31)
+
+
+def _threads(text: str) -> int:
+    return _integer(text, 0, 1024)  # many more than that crash the process when they are made
 
 
 def _positive(text: str) -> int:

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptiveisp.console import check_files, progress, report_skips, say, set_up_torch
+from adaptiveisp.console import check_files, progress, report_skips, say, say_skips, set_up_torch
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.exitcodes import DONE
 
@@ -90,7 +90,6 @@ def _run_into(
     from adaptiveisp.policies import ForcedModules
     from adaptiveisp.provenance import provenance
     from adaptiveisp.run import RunOptions, run_files
-    from adaptiveisp.run_outputs import SKIPPED_FILE, SUMMARY_FILE
     from adaptiveisp.tables import table
 
     out, policy = claim.folder, isp.policy
@@ -99,11 +98,10 @@ def _run_into(
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped
-    code = report_skips(out, skipped, origin)
-    if not summary.rows:
-        for name in (SKIPPED_FILE, SUMMARY_FILE):
-            (out / name).unlink(missing_ok=True)
+    if not summary.rows:  # what an earlier run left stays as it is
+        say_skips(skipped)
         raise DataError("no input could be used")
+    code = report_skips(out, skipped, origin)
     if not options.quiet:
         if isinstance(policy, ForcedModules) and policy.note:
             print(policy.note)

@@ -73,11 +73,21 @@ def report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str
         return DONE
     entries = [{"input": name, "error": error} for name, error in skipped]
     write_json(out / "skipped.json", {"skipped": entries, "provenance": provenance})
+    say_skips(skipped, f" in {out / 'skipped.json'}")
+    return DONE_WITH_SKIPS
+
+
+def say_skips(skipped: list[tuple[str, str]], where: str = "") -> None:
+    """Says on standard error what was skipped, the first ten by name.
+
+    Args:
+        skipped: (input, why) of each.
+        where: where the others are listed, to be put behind their number.
+    """
     for _, error in skipped[:10]:
         say(f"skipped: {error}")
     if len(skipped) > 10:
-        say(f"{len(skipped) - 10} more in {out / 'skipped.json'}")
-    return DONE_WITH_SKIPS
+        say(f"{len(skipped) - 10} more{where}")
 
 
 def check_files(paths: Sequence[Path | None], overwrite: bool) -> None:

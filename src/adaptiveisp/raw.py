@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.files import walk_files
+from adaptiveisp.output_folder import marker_kind
 from adaptiveisp.rawarray import Known, raw_from_array, read_headerless
 from adaptiveisp.rawcamera import read_camera
 from adaptiveisp.rawchecks import level_remarks
@@ -60,6 +61,9 @@ RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
 
 _DERIVED_ENDING = re.compile(r"\.(?=(?:boxes|full|pipeline|step\d+-[^.]*)$)", re.IGNORECASE)
 """The dot of a stem that ends as the outputs of another stem do: x.boxes.png belongs to x as well as to x.boxes."""
+
+RESULT_KINDS = frozenset({"run", "eval", "doctor", "train"})
+"""Kinds of output folders whose pictures are results; `synth` and `demo` make raws."""
 
 
 def read_raw(path: Path, header: BayerHeader | None = None) -> RawImage:
@@ -339,7 +343,10 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
     """The files of one input, each with its path relative to where mirroring starts."""
     path = Path(text)
     if path.is_dir():
-        yield from ((file, file.relative_to(path)) for file in walk_files(path, KNOWN_EXTENSIONS))
+        kinds: dict[Path, str | None] = {}
+        for file in walk_files(path, KNOWN_EXTENSIONS):
+            if not _is_result(file, path, kinds):
+                yield file, file.relative_to(path)
     elif path.exists():
         yield path, Path(path.name)
     elif glob.has_magic(text):
@@ -354,6 +361,24 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
                 yield match, match.relative_to(root)
     else:
         raise RawFileError(f"{text}: no such file or folder; check the path")
+
+
+def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
+    """Whether a file lies in a folder of results of ours below `top`: its pictures are no raws.
+
+    Args:
+        file: below `top`.
+        top: the folder that is searched; it may be one of ours itself, if it was named.
+        kinds: folder → what made it, as far as it is known already.
+    """
+    for folder in file.parents:
+        if folder == top:
+            return False
+        if folder not in kinds:
+            kinds[folder] = marker_kind(folder)
+        if kinds[folder] in RESULT_KINDS:
+            return True
+    return False
 
 
 def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

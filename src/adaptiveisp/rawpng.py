@@ -19,6 +19,8 @@ from adaptiveisp.rawnote import MARKER, note_from_unprocessing
 from adaptiveisp.types import Unprocessing
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+MOST_PIXELS = 250_000_000
+"""Of a frame. The largest sensors have 150 MP; a small compressed file can state any number."""
 _HEADER_END = 33  # signature and IHDR, which has a fixed length
 _PALETTE = 3  # PNG colour type
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
@@ -78,6 +80,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     if bits not in (8, 16) or colour_type == _PALETTE:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
     width, height = struct.unpack_from(">II", content, 16)
+    require_sane_size(path, width * height)
     if width * height * _CHANNELS.get(colour_type, 1) * bits // 8 > _LARGEST_RATIO * len(content):
         raise RawFileError(f"{path}: is damaged or truncated: too short for {width}x{height} pixels; copy it again")
     if any(kind == b"acTL" for kind, _, _ in _chunks(content)):
@@ -138,6 +141,18 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
         at += length + 12
 
 
+def require_sane_size(path: Path, pixels: int) -> None:
+    """Refuses a picture of more pixels than any camera makes, before they take memory.
+
+    Raises:
+        RawFileError: says how many there are.
+    """
+    if pixels > MOST_PIXELS:
+        raise RawFileError(
+            f"{path}: has {pixels / 1e6:.0f} MP, more than the {MOST_PIXELS / 1e6:.0f} that are taken; cut or shrink it"
+        )
+
+
 def read_npy(path: Path) -> NDArray[Any]:
     """The array in a .npy file; pickled objects are never loaded.
 
@@ -149,7 +164,9 @@ def read_npy(path: Path) -> NDArray[Any]:
             if stream.read(6) != b"\x93NUMPY":
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
         # Mapped, since a header may state any shape: where the file is shorter, this fails before it takes memory.
-        pixels: NDArray[Any] = np.array(np.load(path, mmap_mode="r", allow_pickle=False))
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        require_sane_size(path, mapped.shape[0] * mapped.shape[1] if mapped.ndim > 1 else mapped.size)
+        pixels: NDArray[Any] = np.array(mapped)
     except (OSError, RawFileError):
         raise
     # The header is a Python literal, so a damaged one raises whatever Python's tokenizer, parser and integers do.

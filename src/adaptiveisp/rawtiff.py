@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from adaptiveisp.errors import RawFileError, UsageError, shown
 from adaptiveisp.extras import import_extra
 from adaptiveisp.rawheader import LARGEST_BITS, SMALLEST_BITS, BayerHeader
+from adaptiveisp.rawpng import require_sane_size
 from adaptiveisp.types import Remark
 
 PHOTOMETRIC_REMEDIES = {
@@ -67,6 +68,7 @@ def _check_amount(page: Any, path: Path) -> None:
     Raises:
         RawFileError: says how many it states.
     """
+    require_sane_size(path, page.imagewidth * page.imagelength)
     ratio = 1 if int(page.compression) == _UNCOMPRESSED else _LARGEST_RATIO
     if page.size * int(page.bitspersample) // 8 > ratio * path.stat().st_size:
         sides = "x".join(str(side) for side in page.shape)

@@ -102,8 +102,8 @@ def run_files(
 ) -> RunSummary:
     """Runs every file; one that fails is reported and the batch goes on.
 
-    What an earlier run wrote for the same inputs is replaced. However the batch ends, the files of an input are all
-    there or none, and a summary says what was done.
+    What an earlier run wrote for the same inputs is replaced, once there is something new. However the batch ends, the
+    files of an input are all there or none, and a summary says what was done.
 
     Args:
         isp: policy and detector.
@@ -119,7 +119,6 @@ def run_files(
     """
     batch = _Batch(isp, Path(out), options, provenance)
     former = FormerFiles(batch.out, [stem for _, stem in files])
-    former.remove_batch_files()
     if former.n_others:
         logger.warning("%s: %d files of other inputs stay there, from an earlier run", out, former.n_others)
     try:
@@ -130,7 +129,8 @@ def run_files(
         batch.summary.stopped = str(error) or type(error).__name__
         batch.finish_after_failure()
         raise
-    batch.finish()
+    if batch.summary.rows:
+        batch.finish()
     return batch.summary
 
 
@@ -154,7 +154,6 @@ class _Batch:
             if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
                 raise
             self.summary.skipped.append((str(path), skip_reason(str(path), error)))
-            self._remove_former(stem, former, ())
             return
         self._remove_former(stem, former, files.names)
         self.summary.files += files.names
@@ -166,6 +165,8 @@ class _Batch:
 
     def _remove_former(self, stem: str, former: FormerFiles, kept: tuple[str, ...] | list[str]) -> None:
         try:
+            if not self.summary.rows:  # the first result: what speaks of all inputs is wrong from here on
+                former.remove_batch_files()
             former.remove(stem, kept)
         except OutputError as error:
             logger.warning("%s", error)
@@ -184,6 +185,8 @@ class _Batch:
 
     def finish_after_failure(self) -> None:
         """Writes the summary of what was done before the batch was stopped, if that can be written."""
+        if not self.summary.rows:
+            return
         try:
             self._write_summary()
         except OutputError as error:

@@ -25,6 +25,8 @@ from adaptiveisp.unprocess import NoiseName
 from adaptiveisp.yamlfile import read_yaml
 
 CONFIG = "config.yaml"
+MOST_PIXELS = 1 << 25
+"""Pixels of a batch at most: 8 images of 2048x2048. Presets have 0.6 to 2 million."""
 Labels = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. What YOLOv3-tiny found in 253 labelled photos of COCO (clean, at 416): of at least
@@ -82,6 +84,7 @@ class TrainOptions:
         for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         require(self.limit >= 0, "limit must not be negative")
+        require(self.seed >= 0, "seed must not be negative")
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
 
@@ -125,7 +128,14 @@ def make_settings(method: str, preset: str, changes: dict[str, Any], origin: str
     presets = find_method(method).presets
     if preset and preset not in presets:
         raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
-    return changed(presets[preset or next(iter(presets))], changes, origin)
+    settings = changed(presets[preset or next(iter(presets))], changes, origin)
+    pixels = settings.batch * settings.size**2
+    if pixels > MOST_PIXELS:
+        raise UsageError(
+            f"{origin}: batch {settings.batch} of size {settings.size} are {pixels / 1e6:.0f} MP an iteration, more "
+            f"than the {MOST_PIXELS / 1e6:.0f} that are taken; lower size or batch"
+        )
+    return settings
 
 
 def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainOptions, Any]:

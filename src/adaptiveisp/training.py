@@ -17,6 +17,7 @@ RUN/
 import math
 import os
 import resource
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -370,6 +371,10 @@ class Run:
         """
         for name in (*runlog.LOGS, runlog.TENSORBOARD):
             path = self.folder / name
+            if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+                # A backup by hard links, say: what is appended here must not appear there.
+                with atomic_path(path) as temporary:
+                    shutil.copyfile(path, temporary)
             if path.is_symlink():
                 raise OutputError(f"{path}: is a link, and the run would write through it; put in place what it means")
 

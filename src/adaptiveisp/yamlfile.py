@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from adaptiveisp.errors import shown
 from adaptiveisp.files import require_regular
 
 LARGEST_FILE = 16_000_000
@@ -122,6 +123,10 @@ class _Loader(yaml.SafeLoader):
                 if isinstance(node, yaml.SequenceNode):
                     children = node.value
                 elif isinstance(node, yaml.MappingNode):
+                    names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+                    if len(set(names)) < len(names):
+                        twice = next(name for name in names if names.count(name) > 1)
+                        raise YamlError(f"line {node.start_mark.line + 1}: the key {shown(twice)} stands twice")
                     children = [part for pair in node.value for part in pair]
                 found = [measured(child) for child in children]
                 size = 1 + sum(values for values, _ in found)

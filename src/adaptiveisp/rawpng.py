@@ -80,9 +80,9 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     if bits not in (8, 16) or colour_type == _PALETTE:
         raise RawFileError(f"{path}: palette and {bits}-bit PNG hold no raw data; save it as 16-bit RGB")
     width, height = struct.unpack_from(">II", content, 16)
-    require_sane_size(path, width * height)
     if width * height * _CHANNELS.get(colour_type, 1) * bits // 8 > _LARGEST_RATIO * len(content):
         raise RawFileError(f"{path}: is damaged or truncated: too short for {width}x{height} pixels; copy it again")
+    require_sane_size(path, width * height)
     if any(kind == b"acTL" for kind, _, _ in _chunks(content)):
         raise RawFileError(f"{path}: holds several frames (animated PNG); save each as a file of its own")
     orientation = _orientation(content)

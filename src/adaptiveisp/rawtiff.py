@@ -68,11 +68,11 @@ def _check_amount(page: Any, path: Path) -> None:
     Raises:
         RawFileError: says how many it states.
     """
-    require_sane_size(path, page.imagewidth * page.imagelength)
     ratio = 1 if int(page.compression) == _UNCOMPRESSED else _LARGEST_RATIO
     if page.size * int(page.bitspersample) // 8 > ratio * path.stat().st_size:
         sides = "x".join(str(side) for side in page.shape)
         raise RawFileError(f"{path}: is damaged or truncated: too short for {sides} values; copy it again")
+    require_sane_size(path, page.imagewidth * page.imagelength)
 
 
 def tiff_size(path: Path) -> tuple[tuple[int, ...], int]:

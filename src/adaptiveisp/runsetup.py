@@ -26,7 +26,7 @@ from adaptiveisp.yamlfile import read_yaml
 
 CONFIG = "config.yaml"
 MOST_PIXELS = 1 << 25
-"""Pixels of a batch at most: 8 images of 2048x2048. Presets have 0.6 to 2 million."""
+"""Pixels of a batch at most: 8 images of 2048x2048. Presets have 0.4 to 2.1 million."""
 Labels = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. What YOLOv3-tiny found in 253 labelled photos of COCO (clean, at 416): of at least

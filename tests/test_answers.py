@@ -269,3 +269,15 @@ def test_a_network_without_numbers_is_refused(tmp_path: Path) -> None:
         DetectorError, match=r"odd.weights: on a trial image it gives [0-9]+ boxes whose numbers make no"
     ):
         load_detector(tmp_path / "odd.weights")
+
+
+def test_an_answer_is_in_order_not_too_long_and_not_below_what_was_asked() -> None:
+    scores = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[1.0, 2, 9, 9]]) + torch.arange(500.0)[:, None] / 100
+    found = checked(Own([], []), Detections(boxes, scores, torch.zeros(500, dtype=torch.long)), 60, 60, 0.1)
+    order = scores.argsort(descending=True)[:300]
+    assert torch.equal(found.scores, scores[order]) and torch.equal(found.boxes, boxes[order]) and found.dropped == 0
+    few = checked(Own([], []), Detections(boxes, scores, torch.zeros(500, dtype=torch.long)), 60, 60, 0.9)
+    assert 0 < len(few.scores) < 300 and few.scores.min() >= 0.9
+    right = Detections(boxes[:2], torch.tensor([0.9, 0.8]), torch.zeros(2, dtype=torch.long))
+    assert checked(Own([], []), right, 60, 60, 0.1) is right

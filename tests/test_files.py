@@ -16,6 +16,7 @@ from adaptiveisp.files import atomic_path, check_length, read_json, write_json
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a": "\xff"}', "is not UTF-8 text"),
         (b"{", "is not valid JSON"),
+        (b'[{"b": 1, "a": 1, "a": 2}]', "the key 'a' stands twice in one object"),
         (b"9" * 10_000, "is not valid JSON"),
     ],
 )

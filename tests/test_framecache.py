@@ -48,6 +48,14 @@ def test_a_frame_comes_back_from_the_file(tmp_path: Path) -> None:
     assert np.load(tmp_path / "new" / "cache" / f"{KEY}.npy").shape == (3, 20, 30)
 
 
+def test_a_frame_that_was_copied_over_another_is_found_out(tmp_path: Path) -> None:
+    cache = FrameCache(tmp_path)
+    for number in (1, 2):
+        cache.get(key(number), lambda number=number: (frame(number), (300, 200)))  # type: ignore[misc]
+    shutil.copy(tmp_path / f"{key(1)}.npy", tmp_path / f"{key(2)}.npy")
+    assert FrameCache(tmp_path).find(key(2)) is None and FrameCache(tmp_path).find(key(1)) is not None
+
+
 @pytest.mark.parametrize("damage", ["cut", "cut trailer", "flipped", "emptied", "text", "header", "longer"])
 def test_a_damaged_frame_is_made_again(damage: str, tmp_path: Path) -> None:
     path = tmp_path / f"{KEY}.npy"

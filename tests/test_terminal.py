@@ -49,6 +49,17 @@ def test_a_terminal_that_is_not_utf8_gets_plain_characters() -> None:
     assert rb"caf\xe9.dng: no such file" in done.stderr and b"Traceback" not in done.stderr
 
 
+def test_a_folder_that_is_gone_is_told(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'rmdir "$PWD" && exec "$0" -m adaptiveisp run x.npy --out /tmp/none'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable], cwd=gone, env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "adaptiveisp: the working folder does not exist any more; change to one that does\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_command_and_all_its_processes(number: signal.Signals, tmp_path: Path) -> None:
     labelled_photos(tmp_path)

@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that help appears at once; argparse needs no 
 import argparse
 import contextlib
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +61,10 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
     except OSError as error:  # there is no room for what it prints
         return _fail(f"standard output: cannot be written ({error.strerror}); send it elsewhere", FAILED)
     show_log(getattr(options, "verbose", False))
+    try:
+        os.getcwd()
+    except OSError:  # libraries that look for their parts end the process in such a place
+        return _fail("the working folder does not exist any more; change to one that does", FAILED)
     for name in getattr(options, "without", ()):
         if getattr(options, name):
             logger.warning("--%s has no effect in this command", name)

@@ -124,6 +124,8 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     _say_what_has_no_effect(options)
     policies, groups = load_policies(options.policy, device, options.steps)
+    if options.steps and not any(hasattr(policy, name) for policy in policies for name in ("steps", "horizon")):
+        logger.warning("--steps has no effect: no policy here takes steps")
     dataset = open_dataset(
         options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
     )
@@ -147,6 +149,12 @@ def _say_what_has_no_effect(options: argparse.Namespace) -> None:
     for holds, option, reason in useless:
         if holds:
             logger.warning("%s has no effect: %s", option, reason)
+
+
+def _recorded(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of `eval` for its report; those of raws made of photos are None where none was made."""
+    unused = () if options.light is not None else ("draws", "noise")
+    return {name: None if name in unused else getattr(options, name) for name in EVAL_SETTINGS}
 
 
 def _evaluate_into(
@@ -180,7 +188,7 @@ def _evaluate_into(
         notes_on(found, dataset),
         options.resamples,
         options.seed,
-        settings={name: getattr(options, name) for name in EVAL_SETTINGS},
+        settings=_recorded(options),
         groups=groups,
     )
     write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")

@@ -1,5 +1,6 @@
 """Policies and detectors side by side on one data set: the same draws, the same frames, paired."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -257,7 +258,11 @@ def read_all(
     """
     context = "spawn" if workers else None
     reader = _Reader(dataset, cached)
-    yield from DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    with warnings.catch_warnings():
+        # More workers than cores are the user's choice; what PyTorch says of them on each pass helps nobody.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        loader = DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    yield from loader
 
 
 def _one(

@@ -177,7 +177,7 @@ def require_regular(path: Path, error: type[Exception], remedy: str) -> None:
 
 
 def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> Any:
-    """The value of a JSON text; NaN and Infinity are refused.
+    """The value of a JSON text; NaN, Infinity and a key that stands twice in one object are refused.
 
     Args:
         text: the JSON.
@@ -186,12 +186,22 @@ def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> A
         remedy: what the user can do, appended to the message.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except RecursionError:
         raise error(f"{origin}: is nested too deeply; {remedy}") from None
     except ValueError as cause:
         detail = str(cause).splitlines()[0]
         raise error(f"{origin}: is not valid JSON ({detail}); {remedy}") from cause
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object from its pairs. Python's reader takes the last of two values with one key, and drops the other."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+    return found
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,9 +1,10 @@
 """Developed frames on disk, for runs that see the same raws again: decoding and demosaicing cost more than all else.
 
 A frame is a .npy file, mapped into memory, so that several runs share it and none holds it. Its name is a hash of the
-raw's content and of all settings that made it; behind the array stand the size of the full frame and a checksum. Files
-appear whole (`files.atomic_path`); one that is missing or damaged is made again. Where the folder is full, the frames
-that were not used for longest give way.
+raw's content and of all settings that made it; behind the array stand the size of the full frame and a checksum of
+pixels and name, so that a frame which was copied over another is found out. Files appear whole (`files.atomic_path`);
+one that is missing or damaged is made again. Where the folder is full, the frames that were not used for longest give
+way.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp import native
@@ -34,10 +36,10 @@ KEPT_SHARE = 0.9
 """How full a folder is after frames gave way: if it were 1, each new frame would look through all again."""
 FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
 """What a frame is called; nothing else in the folder is ever removed."""
-FORMAT = "adaptiveisp-frame-3"
+FORMAT = "adaptiveisp-frame-4"
 """Part of each key: a change of what `develop` or the resizing makes needs another number here."""
 _TRAILER = np.dtype([("magic", "S8"), ("width", "<u4"), ("height", "<u4"), ("checksum", "<u4")])
-_MAGIC = b"AISPFRM1"
+_MAGIC = b"AISPFRM2"
 
 
 class Frame(NamedTuple):
@@ -124,7 +126,7 @@ class FrameCache:
             if len(trailer) != 1 or trailer["magic"][0] != _MAGIC or pixels.ndim != 3:
                 raise ValueError("damaged")
             if key not in self._checked:  # the first time only: it reads the whole file
-                if zlib.crc32(pixels.data) != trailer["checksum"][0]:
+                if _checksum(key, pixels) != trailer["checksum"][0]:
                     raise ValueError("damaged")
                 self._checked.add(key)
             os.utime(path)  # how lately it was used
@@ -145,7 +147,7 @@ class FrameCache:
         array = np.ascontiguousarray(pixels.numpy())
         if array.nbytes > self.limit:
             return
-        trailer = np.array([(_MAGIC, *full_size, zlib.crc32(array.data))], _TRAILER)
+        trailer = np.array([(_MAGIC, *full_size, _checksum(key, array))], _TRAILER)
         self._checked.discard(key)
         try:
             with atomic_path(self._path(key)) as temporary, temporary.open("wb") as stream:
@@ -178,6 +180,10 @@ class FrameCache:
             except OSError:  # gone already, or open elsewhere on a system that minds
                 continue
             total -= size
+
+
+def _checksum(key: str, pixels: NDArray[Any]) -> int:
+    return zlib.crc32(pixels.data, zlib.crc32(key.encode()))
 
 
 def _limit_from_environment() -> float:

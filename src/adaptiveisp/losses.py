@@ -173,7 +173,7 @@ def look_once(
     """
     batch, letterboxes = pad_for(detector, images, labels.full_size, size)
     found, values = detector.detect_with_loss(batch, labels.in_frames(letterboxes, batch), detect_in, confidence)
-    full = in_full_frame(detector, found, letterboxes[:detect_in], batch.shape[-1])
+    full = in_full_frame(detector, found, letterboxes[:detect_in], batch.shape[-1], confidence)
     return full, _checked(detector, values, len(images))
 
 

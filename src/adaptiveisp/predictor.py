@@ -189,7 +189,7 @@ def detect(
             f"detector {detector.name}: detect fails on an image of {batch.shape[-1]}x{batch.shape[-2]} pixels "
             f"({reason}); correct the detector, or choose another --size; -v shows where"
         ) from error
-    return in_full_frame(detector, found, letterboxes, batch.shape[-1])
+    return in_full_frame(detector, found, letterboxes, batch.shape[-1], confidence)
 
 
 def pad_for(
@@ -209,7 +209,7 @@ def pad_for(
 
 
 def in_full_frame(
-    detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox], frame: int
+    detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox], frame: int, confidence: float
 ) -> list[Detections]:
     """A detector's answer for padded images, in pixels of the upright full frame, without boxes that make no sense.
 
@@ -218,13 +218,14 @@ def in_full_frame(
         found: what it returned.
         letterboxes: where each image lies in its frame.
         frame: side of the padded frames in pixels.
+        confidence: least score to report.
 
     Raises:
         DetectorError: the answer makes no sense.
     """
     if not isinstance(found, list) or len(found) != len(letterboxes):
         raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")
-    answers = [checked(detector, detections, frame, frame) for detections in found]
+    answers = [checked(detector, detections, frame, frame, confidence) for detections in found]
     return [
         replace(answer, boxes=boxes_to_full(answer.boxes, letterbox))
         for answer, letterbox in zip(answers, letterboxes, strict=True)
@@ -313,9 +314,10 @@ class AdaptiveISP:
         """
         image = as_raw(raw, header)
         for remark in image.remarks:
-            if remark.kind not in self._said:
-                logger.warning("%s", remark.text)
-                self._said.add(remark.kind)
+            self._say_once(remark.kind, remark.text)
+        if self.camera_white_balance and image.camera_gains is None:
+            name = image.path or "RawImage"
+            self._say_once("no gains", f"{name}: has no gains of the camera, so its white balance is not applied")
         developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
         rendered = render(self.policy, image, developed, self.size)
         full_size = developed.full_size
@@ -330,6 +332,11 @@ class AdaptiveISP:
             developed=developed,
             raw=image,
         )
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            logger.warning("%s", text)
+            self._said.add(kind)
 
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:

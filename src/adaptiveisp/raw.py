@@ -182,6 +182,9 @@ def _read_array(path: Path, extension: str, header: BayerHeader | None) -> RawIm
     if pixels.ndim == 3 and pixels.dtype == np.uint8 and note is None and facts == BayerHeader():
         _warn_of_photos(path.parent)
     remarks += _size_remark(path, pixels, header)
+    if pixels.ndim == 3 and header is not None and header.without_layout().pattern:
+        text = f"{path}: is RGB, so the pattern {header.pattern} has no effect; leave it out"
+        remarks.append(Remark("pattern of RGB", text))
     try:
         unprocessing = unprocessing_from_note(note)
     except RawFileError as error:

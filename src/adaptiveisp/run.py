@@ -49,9 +49,10 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One line of the summary."""
+    """One line of the summary; `stem` is what the names of its files begin with, relative to the output folder."""
 
     file: str
+    stem: str
     modules: tuple[str, ...]
     found: str
     milliseconds: float
@@ -157,7 +158,7 @@ class _Batch:
             return
         self._remove_former(stem, former, files.names)
         self.summary.files += files.names
-        self.summary.rows.append(_row(path, result))
+        self.summary.rows.append(_row(path, stem, result))
         self.watch.look(result.raw)
         self.params += _parameter_rows(path, result)
         if len(self.tiles) < OVERVIEW_TILES:
@@ -272,13 +273,13 @@ def draw_result(result: Result) -> Any:
     return draw_found(to_uint8(result.image), result.detections, result.class_names, result.full_size[1])
 
 
-def _row(path: Path, result: Result) -> RunRow:
+def _row(path: Path, stem: str, result: Result) -> RunRow:
     modules = tuple(module.name for module in result.pipeline.modules) if result.pipeline is not None else ("camera",)
     counts: dict[str, float] = {}
     for label, score in zip(result.detections.labels.tolist(), result.detections.scores.tolist(), strict=True):
         counts.setdefault(shown_name(result.class_names[label]), score)
     found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
-    return RunRow(str(path), modules, found or "nothing", result.milliseconds, result.detections.dropped)
+    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, result.detections.dropped)
 
 
 def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:

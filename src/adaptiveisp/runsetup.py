@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 import yaml
 
 from adaptiveisp.classes import map_classes
@@ -20,7 +21,7 @@ from adaptiveisp.methods import METHODS, find_method
 from adaptiveisp.settings import as_yaml, changed, require
 from adaptiveisp.stream import PhotoStream, RawStream, Stream
 from adaptiveisp.teacher import Teacher
-from adaptiveisp.types import Detector, Labeller
+from adaptiveisp.types import Detector, Labeller, Targets
 from adaptiveisp.unprocess import NoiseName
 from adaptiveisp.yamlfile import read_yaml
 
@@ -169,20 +170,72 @@ def data_digest(options: TrainOptions) -> str:
 
 
 def check_gradients(method: str, settings: Any, detector: Detector) -> None:
-    """Refuses a method that would learn nothing, since the detector's loss has no gradient.
+    """Refuses a method that would learn nothing, since the detector says that its loss has no gradient.
 
     Raises:
         UsageError: names the methods that need none.
     """
-    explores = getattr(settings, "exploration", 0) > 0 or not getattr(settings, "sets_parameters", True)
-    if find_method(method).needs_gradients and not explores and not getattr(detector, "differentiable", True):
-        reason = getattr(detector, "not_differentiable_because", "") or "it says so itself"
-        others = ", ".join(name for name, other in METHODS.items() if not other.needs_gradients)
-        others += ", or sequence with preset sampled"
-        raise UsageError(
-            f"method {method}: needs the gradient of the detector's loss, and {detector.name} has none ({reason}); "
-            f"choose a method that needs none ({others}), or another detector"
+    if _needs_gradients(method, settings) and not getattr(detector, "differentiable", True):
+        raise _no_gradient(method, detector, getattr(detector, "not_differentiable_because", "") or "it says so itself")
+
+
+def check_loss(method: str, settings: Any, detector: Detector, device: str) -> None:
+    """Tries the detector's loss on two images of random numbers, before a run spends its budget on it.
+
+    Args:
+        method, settings: of the run.
+        detector: which may be the user's own, and do anything.
+        device: where it is.
+
+    Raises:
+        UsageError: the loss fails, is not one finite number an image, or has no gradient that the method needs.
+    """
+    size = settings.size
+    image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
+    quarter, whole = size / 4, torch.zeros(1, dtype=torch.long, device=device)
+    boxes = torch.tensor([[quarter, quarter, 3 * quarter, 3 * quarter]], device=device)
+    wanted = _needs_gradients(method, settings)
+    with torch.set_grad_enabled(wanted):
+        image.requires_grad_(wanted)
+        try:
+            loss = detector.loss(image, [Targets(boxes, whole)] * 2)
+        except Exception as error:  # whatever the user's own code raises
+            logger.debug("detector %s: loss", detector.name, exc_info=error)
+            reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+            raise UsageError(
+                f"detector {detector.name}: its loss fails on a trial batch of {size}x{size} pixels ({reason}); "
+                "correct it, or choose another --size; -v shows where"
+            ) from error
+        if not isinstance(loss, torch.Tensor) or loss.shape != (2,) or not bool(loss.isfinite().all()):
+            what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
+            raise UsageError(
+                f"detector {detector.name}: its loss must be a tensor of one finite number for each image, of shape "
+                f"(2,) for a trial batch of 2; it returned {what}"
+            )
+        if not wanted:
+            return
+        if not loss.requires_grad:
+            raise _no_gradient(method, detector, "what its loss returns does not depend on the image's pixels")
+        (gradient,) = torch.autograd.grad(loss.sum(), image, allow_unused=True)
+    if gradient is None:
+        raise _no_gradient(method, detector, "what its loss returns does not depend on the image's pixels")
+    if not bool(gradient.any()):
+        logger.warning(
+            "detector %s: the gradient of its loss is 0 on a trial batch; a run may learn nothing", detector.name
         )
+
+
+def _needs_gradients(method: str, settings: Any) -> bool:
+    explores = getattr(settings, "exploration", 0) > 0 or not getattr(settings, "sets_parameters", True)
+    return find_method(method).needs_gradients and not explores
+
+
+def _no_gradient(method: str, detector: Detector, reason: str) -> UsageError:
+    others = ", ".join(name for name, other in METHODS.items() if not other.needs_gradients)
+    return UsageError(
+        f"method {method}: needs the gradient of the detector's loss, and {detector.name} has none ({reason}); "
+        f"choose a method that needs none ({others}, or sequence with preset sampled), or another detector"
+    )
 
 
 def open_stream(options: TrainOptions, settings: Any, detector: Detector, teacher: Labeller | None = None) -> Stream:

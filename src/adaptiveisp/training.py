@@ -47,6 +47,7 @@ from adaptiveisp.runsetup import (
     CONFIG,
     TrainOptions,
     check_gradients,
+    check_loss,
     data_digest,
     open_dev,
     open_stream,
@@ -208,6 +209,7 @@ class Run:
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
         self.device = device
         check_gradients(options.method, settings, detector)
+        check_loss(options.method, settings, detector, device)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector, device)
         self.stream = open_stream(options, settings, detector, self.teacher)

@@ -21,6 +21,9 @@ MARGIN = 0.5
 """The centre of a box lies within the image and this share of its sides around it, so within twice the image. It is
 the centre that counts: a network may give an object that fills the image a box far larger than that."""
 
+MOST_DETECTIONS = 300
+"""Boxes of one image that are kept, as `Detector.detect` has it by default; COCO's protocol looks at 100 a class."""
+
 TRIAL_SIZE = (256, 320)
 """(height, width) in pixels of the trial image, rounded up to the detector's stride."""
 
@@ -66,13 +69,17 @@ def choose(
     return Chosen(place, label, scores[place, label].clamp(max=1), dropped)
 
 
-def checked(detector: Detector, found: Any, height: int, width: int) -> Detections:
-    """A detector's answer for one image without the boxes whose numbers make no sense; these are counted.
+def checked(detector: Detector, found: Any, height: int, width: int, confidence: float = 0.0) -> Detections:
+    """A detector's answer for one image: highest score first, at most `MOST_DETECTIONS`, none below `confidence`.
+
+    Boxes whose numbers make no sense are left out and counted. A detector of one's own may not look at what it was
+    asked for, and what comes after it must be able to rely on it.
 
     Args:
         detector: whose answer it is.
         found: what it returned for the image.
         height, width: of the image in pixels.
+        confidence: least score.
 
     Raises:
         DetectorError: the answer is no `Detections`, its shapes do not fit each other, or a label is unknown.
@@ -91,9 +98,14 @@ def checked(detector: Detector, found: Any, height: int, width: int) -> Detectio
             f"detector {detector.name} gave an unknown label; labels must be from 0 to {len(detector.class_names) - 1}"
         )
     good = sound_boxes(boxes, height, width) & _sound_scores(scores)
-    if bool(good.all()):
+    dropped = found.dropped + int((~good).sum())
+    wanted = good & (scores >= confidence)
+    in_order = bool((scores[1:] <= scores[:-1]).all())
+    if bool(wanted.all()) and in_order and count <= MOST_DETECTIONS:
         return found
-    return Detections(boxes[good], scores[good], labels[good], found.dropped + int((~good).sum()))
+    kept = wanted.nonzero().flatten()
+    kept = kept[scores[kept].sort(descending=True, stable=True).indices][:MOST_DETECTIONS]
+    return Detections(boxes[kept], scores[kept], labels[kept], dropped)
 
 
 def sound_boxes(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Bool[Tensor, " n"]:

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adaptiveisp.isp import EXTENDED, HELPERS, IspModule, find_module
-from adaptiveisp.native import available, turned_off
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
+from adaptiveisp.kernels.forward import available, turned_off
 
 PIPELINE = (
     *("guided_denoise", "white_balance", "exposure", "ccm", "gamma", "tone", "local_tone"),

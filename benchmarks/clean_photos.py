@@ -6,14 +6,14 @@ python benchmarks/clean_photos.py --data val.json --images DIR [--detector yolov
 import argparse
 from pathlib import Path
 
-from adaptiveisp.classes import map_classes
-from adaptiveisp.coco_map import ScoredImage, coco_average_precision
-from adaptiveisp.datasets.coco import load_coco
-from adaptiveisp.datasets.synthetic import read_photo
-from adaptiveisp.detectors import load_detector
-from adaptiveisp.evaluate import EVALUATION_CONFIDENCE
-from adaptiveisp.letterbox import resize_longer_side
-from adaptiveisp.predictor import detect
+from adaptiveisp.data.formats.coco import load_coco
+from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.detectors.classes import map_classes
+from adaptiveisp.detectors.letterbox import resize_longer_side
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
+from adaptiveisp.evaluation.evaluator import EVALUATION_CONFIDENCE
+from adaptiveisp.inference.predictor import detect
 
 
 def main() -> None:

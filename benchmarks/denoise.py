@@ -13,9 +13,9 @@ from collections.abc import Callable
 import plain
 import torch
 
-from adaptiveisp.benchmark import medians
-from adaptiveisp.isp.denoise import denoise
-from adaptiveisp.native import turned_off
+from adaptiveisp.evaluation.benchmark import medians
+from adaptiveisp.isp.modules.denoise import denoise
+from adaptiveisp.kernels.forward import turned_off
 
 BATCH, SIZE = 8, 320
 STRENGTH = 0.3

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from adaptiveisp.benchmark import CHAIN, STEPS, medians, some_calls, untrained_policy
-from adaptiveisp.files import write_json
-from adaptiveisp.isp.execute import run_one
-from adaptiveisp.predictor import develop_at_size
-from adaptiveisp.provenance import provenance
+from adaptiveisp.evaluation.benchmark import CHAIN, STEPS, medians, some_calls, untrained_policy
+from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.isp.execution import run_one
 from adaptiveisp.types import RawImage
+from adaptiveisp.utils.files import write_json
+from adaptiveisp.utils.provenance import provenance
 
 SIDES = {"0.25 MP": (576, 432), "1 MP": (1152, 864), "3 MP": (2000, 1500), "6 MP": (2828, 2121), "12 MP": (4000, 3000)}
 LARGEST = {"50 MP": (8192, 6144)}

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from adaptiveisp.classes import COCO_80, map_classes
-from adaptiveisp.memory import keep_freed_memory
-from adaptiveisp.native import available, turned_off
-from adaptiveisp.stream import PhotoStream
-from adaptiveisp.unprocess import add_noise, draw_unprocessing, raw_of_photo, seeded_generator, unprocess
-from adaptiveisp.views import cut, draw_view, resized
+from adaptiveisp.data.random_crop import cut, draw_view, resized
+from adaptiveisp.data.training_images import PhotoStream
+from adaptiveisp.detectors.classes import COCO_80, map_classes
+from adaptiveisp.kernels.forward import available, turned_off
+from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, raw_of_photo, seeded_generator, unprocess
+from adaptiveisp.utils.allocator import keep_freed_memory
 
 
 def plain_raw(pixels, view, how, generator) -> Tensor:

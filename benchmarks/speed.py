@@ -22,17 +22,25 @@ import numpy as np
 import plain
 import torch
 
-from adaptiveisp import native
-from adaptiveisp.benchmark import CHAIN, STEPS, medians, sample_image, some_calls, some_parameters, untrained_policy
-from adaptiveisp.detectors import load_detector
-from adaptiveisp.develop import develop
-from adaptiveisp.environment import counted, start
-from adaptiveisp.files import write_json
-from adaptiveisp.isp import PAPER, find_module
-from adaptiveisp.isp.execute import run_one
-from adaptiveisp.networks import observe
-from adaptiveisp.provenance import provenance
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.evaluation.benchmark import (
+    CHAIN,
+    STEPS,
+    medians,
+    sample_image,
+    some_calls,
+    some_parameters,
+    untrained_policy,
+)
+from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.registry import PAPER, find_module
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.policies.environment import counted, start
+from adaptiveisp.policies.stepwise.networks import observe
+from adaptiveisp.raw.develop import develop
 from adaptiveisp.types import RawImage
+from adaptiveisp.utils.files import write_json
+from adaptiveisp.utils.provenance import provenance
 
 SIZE = 512
 Functions = dict[str, Callable[[], object]]

@@ -11,9 +11,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from adaptiveisp.detectors import load_detector
-from adaptiveisp.isp.denoise import denoise
-from adaptiveisp.methods.learner import detector_loss
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.isp.modules.denoise import denoise
+from adaptiveisp.training.methods.learner import detector_loss
 from adaptiveisp.types import Targets
 
 

@@ -26,12 +26,12 @@ from unittest import mock
 import plain
 import torch
 
-from adaptiveisp.classes import map_classes
-from adaptiveisp.detectors import load_detector
-from adaptiveisp.memory import keep_freed_memory
-from adaptiveisp.methods.actor_critic import ActorCritic
-from adaptiveisp.methods.actor_critic_settings import PAPER
-from adaptiveisp.stream import PhotoStream
+from adaptiveisp.data.training_images import PhotoStream
+from adaptiveisp.detectors.classes import map_classes
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
+from adaptiveisp.training.methods.actor_critic.settings import PAPER
+from adaptiveisp.utils.allocator import keep_freed_memory
 
 DETECTOR_PARTS = ("detector forward", "detector backward")
 NEVER = -20.0
@@ -44,7 +44,7 @@ def all_modules(image, modules, action, params):
 
 @contextlib.contextmanager
 def plain_execution() -> Iterator[None]:
-    with mock.patch("adaptiveisp.environment.apply_chosen", all_modules):
+    with mock.patch("adaptiveisp.policies.environment.apply_chosen", all_modules):
         yield
 
 

@@ -60,7 +60,7 @@ def golden(shared: Path) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="session")
 def tiny_weights() -> Path:
     """The cached YOLOv3-tiny weights."""
-    from adaptiveisp.weights import is_installed, weights_path
+    from adaptiveisp.detectors.weights import is_installed, weights_path
 
     if not is_installed("yolov3-tiny"):
         pytest.skip("yolov3-tiny is not installed; run `adaptiveisp weights get yolov3-tiny`")

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.classes import COCO_80
+from adaptiveisp.detectors.classes import COCO_80
 from adaptiveisp.types import Detections, Image, Targets
 
 

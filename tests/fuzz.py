@@ -52,15 +52,15 @@ IMPORTS = (
     "rawpy",
     "tifffile",
     "safetensors.torch",
-    "adaptiveisp.doctor",
-    "adaptiveisp.training",
+    "adaptiveisp.data.validation",
+    "adaptiveisp.training.trainer",
 )
 MODELS = (
     "torch._dynamo",
     "torch._inductor.config",
     "transformers.models.yolos",
     "transformers.models.rt_detr",
-    "adaptiveisp.detectors.transformers",
+    "adaptiveisp.detectors.huggingface.loading",
 )
 
 

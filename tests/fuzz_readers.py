@@ -20,12 +20,12 @@ import torch
 import yaml
 from PIL import Image
 
-from adaptiveisp.classes import COCO_80
-from adaptiveisp.datasets import open_dataset, open_unlabelled
-from adaptiveisp.datasets.dataset import Dataset
-from adaptiveisp.datasets.parts import open_parts
+from adaptiveisp.data.dataset import Dataset
+from adaptiveisp.data.opening import open_dataset, open_unlabelled
+from adaptiveisp.data.splits import open_parts
+from adaptiveisp.detectors.classes import COCO_80
 from adaptiveisp.errors import AdaptiveISPError
-from adaptiveisp.raw import BayerHeader, camera_render, read_raw
+from adaptiveisp.raw.reader import BayerHeader, camera_render, read_raw
 from adaptiveisp.types import RawImage, Targets
 from tests import darknet_cfg, layouts, odddng
 from tests.fuzz_formats import damaged
@@ -216,7 +216,7 @@ def pipeline(folder: Path) -> None:
 def read_pipeline() -> None:
     """Reads a pipeline as a file and as a policy, and runs it."""
     from adaptiveisp.isp.pipeline import Pipeline
-    from adaptiveisp.zoo import load_policy
+    from adaptiveisp.policies.registry import load_policy
 
     policy = load_policy("p.json")
     require(bool(policy.name), "a policy without a name")
@@ -234,9 +234,9 @@ def sequence_policy(folder: Path) -> None:
 
 def stepwise_policy(folder: Path) -> None:
     """A step-wise policy of two modules."""
-    from adaptiveisp.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
-    from adaptiveisp.isp import PAPER
-    from adaptiveisp.networks import Actor
+    from adaptiveisp.isp.registry import PAPER
+    from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
+    from adaptiveisp.policies.stepwise.networks import Actor
 
     modules = PAPER[:2]
     header = PolicyHeader(ACTOR_CRITIC, "paper", tuple(module.name for module in modules))
@@ -245,16 +245,16 @@ def stepwise_policy(folder: Path) -> None:
 
 def read_policy() -> None:
     """Loads a policy and lets it plan."""
-    from adaptiveisp.zoo import load_policy
+    from adaptiveisp.policies.registry import load_policy
 
     load_policy("p.safetensors")
 
 
 def released(folder: Path) -> None:
     """A checkpoint of the released code in little: each tensor is one stored value that is repeated."""
-    from adaptiveisp import checkpoint
-    from adaptiveisp.isp import modules_of
-    from adaptiveisp.networks import Actor, Critic
+    from adaptiveisp.isp.registry import modules_of
+    from adaptiveisp.policies import checkpoint
+    from adaptiveisp.policies.stepwise.networks import Actor, Critic
 
     modules = modules_of(checkpoint.RELEASED_SET)
     names = checkpoint._encoder_names("feature_extractor", "parameter_encoder")
@@ -274,7 +274,7 @@ def released(folder: Path) -> None:
 
 def read_released() -> None:
     """Imports a released checkpoint."""
-    from adaptiveisp.checkpoint import import_released
+    from adaptiveisp.policies.checkpoint import import_released
 
     _, actor, _ = import_released(Path("r.pth"))
     require(all(bool(value.isfinite().all()) for value in actor.parameters()), "weights that are not finite")
@@ -297,12 +297,12 @@ def run_folder(*arguments: str) -> Callable[[Path], None]:
 
 def read_run() -> None:
     """Takes a run up again."""
-    from adaptiveisp.training import resumed_run
+    from adaptiveisp.training.trainer import resumed_run
     from tests.fake_detector import RedDetector
 
     run = resumed_run(Path("run"), lambda name: RedDetector())
     run.close()
-    from adaptiveisp.zoo import load_policy
+    from adaptiveisp.policies.registry import load_policy
 
     load_policy("run")
 
@@ -318,22 +318,22 @@ def recipe(folder: Path) -> None:
 
 def read_recipe() -> None:
     """Reads a recipe as `train --config` does."""
-    from adaptiveisp.runsetup import read_config, resolve
+    from adaptiveisp.training.config import read_config, resolve
 
     resolve(*read_config(Path("recipe.yaml")), origin="recipe.yaml")
 
 
 def costs(folder: Path) -> None:
     """A table of costs."""
-    from adaptiveisp.costs import save_costs
-    from adaptiveisp.isp import EXTENDED, HELPERS
+    from adaptiveisp.isp.costs import save_costs
+    from adaptiveisp.isp.registry import EXTENDED, HELPERS
 
     save_costs(folder / "costs.json", {module.name: 1.5 for module in (*EXTENDED, *HELPERS)}, 224, {"cpu": "some"})
 
 
 def read_costs() -> None:
     """Reads a table of costs."""
-    from adaptiveisp.costs import load_costs
+    from adaptiveisp.isp.costs import load_costs
 
     require(all(0 <= value < math.inf for value in load_costs(Path("costs.json")).values()), "a cost below 0")
 
@@ -372,7 +372,7 @@ def set_reader(data: str, images: str | None = None) -> Callable[[], None]:
     """Opens a data set for training, without its labels, and as `doctor` does."""
 
     def read() -> None:
-        from adaptiveisp.doctor import examine
+        from adaptiveisp.data.validation import examine
 
         folder = Path(images) if images else None
         errors = []
@@ -427,8 +427,8 @@ def detector_reader(name: str) -> Callable[[], None]:
     """Loads a detector and lets it look at an image."""
 
     def read() -> None:
-        from adaptiveisp.detectors import load_detector
-        from adaptiveisp.predictor import detect
+        from adaptiveisp.detectors.loading import load_detector
+        from adaptiveisp.inference.predictor import detect
 
         detector = load_detector(name, trusted=False)
         found = detect(detector, [torch.full((1, 3, 48, 64), 0.3)], (48, 64), 64, 0.001)[0]
@@ -463,7 +463,7 @@ def yolov5_checkpoint(folder: Path) -> None:
 def detector_file(folder: Path) -> None:
     """The same detector as it is imported."""
     from adaptiveisp.detectors.detector_file import save_detector
-    from adaptiveisp.detectors.ultralytics_checkpoint import load_ultralytics
+    from adaptiveisp.detectors.yolo.checkpoint import load_ultralytics
 
     yolo_checkpoint(folder)
     save_detector(folder / "y.safetensors", load_ultralytics(folder / "y.pt"), {"from": "here"})

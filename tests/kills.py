@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from adaptiveisp import weights
-from adaptiveisp.cli import main
-from adaptiveisp.datasets import open_folder
-from adaptiveisp.files import PART_SUFFIX
-from adaptiveisp.weights import WeightsEntry
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.opening import open_folder
+from adaptiveisp.detectors import weights
+from adaptiveisp.detectors.weights import WeightsEntry
+from adaptiveisp.utils.files import PART_SUFFIX
 from tests.conftest import shared_folder
 from tests.data import labelled_photos
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptiveisp.dng import write_dng
-from adaptiveisp.raw import write_png16
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.reader import write_png16
 from adaptiveisp.types import RawImage
 
 WIDTH, HEIGHT = 64, 48

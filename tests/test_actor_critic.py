@@ -11,17 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.checkpoint import load_policy_file
-from adaptiveisp.environment import STOP, start
+from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import PolicyError, UsageError, WeightsError
-from adaptiveisp.isp import MODULE_SETS, PAPER, find_module, modules_of
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.actor_critic import DOUBT, ActorCritic, NonFiniteLossError
-from adaptiveisp.methods.actor_critic_settings import CPU, PRESETS, ActorCriticConfig
-from adaptiveisp.methods.credit import rewards
-from adaptiveisp.methods.learner import Clock, differentiated_loss, optimiser_step
-from adaptiveisp.methods.rollout import Rules, roll_out
-from adaptiveisp.networks import (
+from adaptiveisp.isp.registry import MODULE_SETS, PAPER, find_module, modules_of
+from adaptiveisp.policies.base import ForcedModules, first_image
+from adaptiveisp.policies.checkpoint import load_policy_file
+from adaptiveisp.policies.environment import STOP, start
+from adaptiveisp.policies.stepwise.networks import (
     Actor,
     Choice,
     Critic,
@@ -33,10 +30,13 @@ from adaptiveisp.networks import (
     start_neutral,
     to_training,
 )
-from adaptiveisp.policies import ForcedModules, first_image
-from adaptiveisp.replay import Entry, replayed, stack
-from adaptiveisp.rl import discounts, returns, selection_loss, td_target, value_loss
-from adaptiveisp.stream import TrainingImage
+from adaptiveisp.training.methods.actor_critic.learner import DOUBT, ActorCritic, NonFiniteLossError
+from adaptiveisp.training.methods.actor_critic.settings import CPU, PRESETS, ActorCriticConfig
+from adaptiveisp.training.methods.learner import Clock, differentiated_loss, optimiser_step
+from adaptiveisp.training.rl.advantages import rewards
+from adaptiveisp.training.rl.losses import discounts, returns, selection_loss, td_target, value_loss
+from adaptiveisp.training.rl.replay_buffer import Entry, replayed, stack
+from adaptiveisp.training.rl.rollout import Rules, roll_out
 from adaptiveisp.types import Detections, Image, Targets
 
 ONE_STEP: dict[str, Any] = {
@@ -585,7 +585,7 @@ def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest
         seen.append((optimiser is subject.networks.critic_optimiser, loss.item(), scale))
         return optimiser_step(parameters, optimiser, loss, scale, limit)
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic_networks.optimiser_step", spy)
+    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.networks.optimiser_step", spy)
     while not subject.done:
         metrics, _ = subject.iterate()
         (_, actor_loss, scale), (is_critic, critic_loss, _) = seen[-2:]
@@ -610,7 +610,7 @@ def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: p
         seen.append(advantage.clone())
         return selection_loss(probs, action, advantage)
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic.selection_loss", spy)
+    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
     subject = learner(replace(SMALL, peers=4, normalise_advantage=False))
     subject._fill(Clock.started())
     taken = [entry.number for entry in subject._take()]
@@ -679,7 +679,7 @@ def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) 
         seen.append(rules.temperature)
         return real(state, actor, modules, rules, *others)
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic.roll_out", spy)
+    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.roll_out", spy)
     subject = learner(replace(SMALL, last_temperature=0.1), budget=100)
     spent = []
     while not subject.done:
@@ -837,7 +837,7 @@ def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.M
         seen.append(advantage)
         return probs.sum() * 0
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic.selection_loss", spy)
+    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
     subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, peers=peers, normalise_advantage=False))
     state = stack([replace(entry_of(number // 2), used=torch.zeros(11)) for number in range(4)])
     rules = Rules(2, 2, "linear", False)
@@ -884,6 +884,6 @@ def test_an_invalid_rollout_takes_its_image_with_it(monkeypatch: pytest.MonkeyPa
             rollout.end.image.data[2] = math.nan
         return rollout
 
-    monkeypatch.setattr("adaptiveisp.methods.actor_critic.roll_out", spoiled)
+    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.roll_out", spoiled)
     metrics, _ = subject.iterate()
     assert calls == [8, 4] and metrics["dropped"] == 1

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptiveisp.cli import main
-from adaptiveisp.detectors import load_detector
+from adaptiveisp.cli.parser import main
 from adaptiveisp.detectors.answers import checked, choose, dropped_note, sound_boxes, try_out
-from adaptiveisp.detectors.exports import newer_yolo_remedy
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.detectors.yolo.exports import newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError
-from adaptiveisp.predictor import detect
-from adaptiveisp.teacher import Teacher
+from adaptiveisp.inference.predictor import detect
+from adaptiveisp.training.pseudo_labels import Teacher
 from adaptiveisp.types import Detections, Detector, Targets
 from tests.data import labelled_photos
 

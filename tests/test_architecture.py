@@ -140,7 +140,7 @@ def test_no_public_name_is_also_a_module() -> None:
 
 def test_help_does_not_wait_for_torch() -> None:
     code = (
-        "import sys\nfrom adaptiveisp.cli import main\n"
+        "import sys\nfrom adaptiveisp.cli.parser import main\n"
         "for command in ([], ['run'], ['eval'], ['synth'], ['demo'], ['doctor'], ['weights', 'get']):\n"
         "    assert main([*command, '--help']) == 0\n"
         "assert not {'torch', 'numpy', 'matplotlib', 'rawpy'} & set(sys.modules), 'help is slow'"
@@ -172,7 +172,7 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "'pipelines/night.json', 'pretrained/coco-adaptive.safetensors', 'pretrained/coco-fast.md', "
         "'detectors/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
-        "from adaptiveisp.cli import main\n"
+        "from adaptiveisp.cli.parser import main\n"
         "from adaptiveisp import native\n"
         f"assert native.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptiveisp.benchmark import COPY, medians, module_costs, run_benchmark, to_json
-from adaptiveisp.cli import main
-from adaptiveisp.costs import cost_of, load_costs, save_costs
+from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import DataError, UsageError
-from adaptiveisp.isp import EXTENDED, HELPERS
+from adaptiveisp.evaluation.benchmark import COPY, medians, module_costs, run_benchmark, to_json
+from adaptiveisp.isp.costs import cost_of, load_costs, save_costs
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.actor_critic_settings import ActorCriticConfig
+from adaptiveisp.isp.registry import EXTENDED, HELPERS
+from adaptiveisp.training.methods.actor_critic.settings import ActorCriticConfig
 from tests.data import labelled_photos
 from tests.test_actor_critic import SMALL, learner
 
@@ -50,7 +50,7 @@ def test_bench_writes_timings_and_costs(tmp_path: Path, capsys: pytest.CaptureFi
 def test_bench_refuses_bad_outputs_before_it_measures(
     tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch
 ) -> None:
-    monkeypatch.setattr("adaptiveisp.benchmark.run_benchmark", lambda *_: pytest.fail("it measured first"))
+    monkeypatch.setattr("adaptiveisp.evaluation.benchmark.run_benchmark", lambda *_: pytest.fail("it measured first"))
     assert main(["bench", *(argument.format(tmp_path) for argument in arguments)]) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
@@ -67,7 +67,7 @@ def test_a_detector_is_a_peer() -> None:
 
 def test_medians_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter([0, 1, 10, 12, 20, 25, 30, 31, 40, 43, 50, 52])  # a: 1, 5, 3; b: 2, 1, 2 seconds
-    monkeypatch.setattr("adaptiveisp.benchmark.time.perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("adaptiveisp.evaluation.benchmark.time.perf_counter", lambda: next(ticks))
     found = medians({"a": lambda: None, "b": lambda: None}, 3)
     assert found == {"a": 3000, "b": 2000}
 

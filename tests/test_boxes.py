@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from adaptiveisp import boxes as boxes_module
-from adaptiveisp.boxes import (
+from adaptiveisp.detectors import boxes as boxes_module
+from adaptiveisp.detectors.boxes import (
     clip_boxes,
     complete_iou,
     cxcywh_to_xyxy,

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from adaptiveisp.classes import ALIASES, COCO_80, canonical, map_classes
+from adaptiveisp.detectors.classes import ALIASES, COCO_80, canonical, map_classes
 from adaptiveisp.errors import DataError
 
 

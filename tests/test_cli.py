@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptiveisp.checkpoint import PolicyHeader, save_policy
-from adaptiveisp.cli import build_parser, main
-from adaptiveisp.dng import write_dng
-from adaptiveisp.isp import PAPER
+from adaptiveisp.cli.parser import build_parser, main
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.networks import Actor
-from adaptiveisp.raw import read_raw
+from adaptiveisp.isp.registry import PAPER
+from adaptiveisp.policies.checkpoint import PolicyHeader, save_policy
+from adaptiveisp.policies.stepwise.networks import Actor
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.reader import read_raw
 from adaptiveisp.types import RawImage
 from tests.data import labelled_photos
 
@@ -340,7 +340,7 @@ def test_a_batch_that_is_stopped_leaves_whole_sets_and_a_summary(
     """The disk is full, or somebody interrupts, after the boxes of the second input and before its pipeline."""
     dng(tmp_path / "a.dng")
     dng(tmp_path / "b.dng")
-    from adaptiveisp import run_outputs
+    from adaptiveisp.inference import result_files as run_outputs
 
     real = run_outputs.save_png
 
@@ -365,7 +365,7 @@ def test_a_batch_that_is_stopped_leaves_whole_sets_and_a_summary(
 
 def test_the_boxes_of_an_input_appear_last(tmp_path: Path) -> None:
     """A kill between two renames leaves no boxes without what belongs to them."""
-    from adaptiveisp.run_outputs import ResultFiles
+    from adaptiveisp.inference.result_files import ResultFiles
 
     seen = []
     real = os.replace
@@ -441,10 +441,10 @@ def test_full_size_says_when_memory_is_short(
 ) -> None:
     dng(tmp_path / "a.dng", shape=(96, 128))
     (tmp_path / "meminfo").write_text("MemTotal: 100 kB\nMemAvailable: 300 kB\n")
-    monkeypatch.setattr("adaptiveisp.memory.MEMORY_FACTS", tmp_path / "meminfo")
+    monkeypatch.setattr("adaptiveisp.utils.allocator.MEMORY_FACTS", tmp_path / "meminfo")
     assert adaptiveisp("run", "a.dng", "--full", "--out", "out", "--detector", RED, "--size", 64, "-q") == 0
     assert_one_line_error(capsys.readouterr().err, "a.dng: --full of 0 MP needs about 0.0 GB of memory")
-    monkeypatch.setattr("adaptiveisp.memory.MEMORY_FACTS", tmp_path / "gone")
+    monkeypatch.setattr("adaptiveisp.utils.allocator.MEMORY_FACTS", tmp_path / "gone")
     assert adaptiveisp("run", "a.dng", "--full", "--out", "out2", "--detector", RED, "--size", 64, "-q") == 0
     assert capsys.readouterr().err == ""
 
@@ -454,7 +454,7 @@ def test_a_surprise_in_one_file_does_not_stop_the_batch(
 ) -> None:
     dng(tmp_path / "a.dng")
     dng(tmp_path / "b.dng")
-    from adaptiveisp import predictor
+    from adaptiveisp.inference import predictor
 
     def surprise(path: Path, header: object) -> RawImage:
         if path.name == "a.dng":

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from adaptiveisp.errors import PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods import find_method
-from adaptiveisp.methods.cma import Constants, Distribution, default_population
-from adaptiveisp.methods.cma_es import PRESETS, RAW, CmaEs, CmaEsConfig
-from adaptiveisp.methods.learner import NonFiniteLossError
-from adaptiveisp.policies import FixedPipeline, save_fixed
+from adaptiveisp.policies.base import FixedPipeline, save_fixed
+from adaptiveisp.training.methods.cma_distribution import Constants, Distribution, default_population
+from adaptiveisp.training.methods.cma_es import PRESETS, RAW, CmaEs, CmaEsConfig
+from adaptiveisp.training.methods.learner import NonFiniteLossError
+from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.types import Image, Targets
 from tests.test_actor_critic import GreyStream, WantsLight
 

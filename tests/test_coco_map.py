@@ -8,7 +8,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from adaptiveisp.coco_map import AveragePrecision, ScoredImage, coco_average_precision, xywh
+from adaptiveisp.evaluation.coco_ap import AveragePrecision, ScoredImage, coco_average_precision, xywh
 from adaptiveisp.types import Annotation
 
 CATEGORIES = (1, 3, 7)

@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.classes import COCO_80, map_classes
-from adaptiveisp.color import LUMA, LUMA_BT601, to_uint8
-from adaptiveisp.datasets.synthetic import read_photo
-from adaptiveisp.detectors.darknet import CFG_FOLDER, Darknet
-from adaptiveisp.develop import develop, upright_size
-from adaptiveisp.isp import PAPER, find_module
+from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.detectors.classes import COCO_80, map_classes
+from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, Darknet
+from adaptiveisp.evaluation.tables import points
+from adaptiveisp.inference.predictor import DEFAULT_SIZE, AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.predictor import DEFAULT_SIZE, AdaptiveISP
-from adaptiveisp.tables import points
+from adaptiveisp.isp.registry import PAPER, find_module
+from adaptiveisp.raw.develop import develop, upright_size
+from adaptiveisp.raw.unprocess import Unprocessing, add_noise, unprocess
 from adaptiveisp.types import RawImage, Targets
-from adaptiveisp.unprocess import Unprocessing, add_noise, unprocess
+from adaptiveisp.utils.color import LUMA, LUMA_BT601, to_uint8
 from tests.conftest import REPOSITORY
 from tests.fake_detector import RedDetector
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptiveisp import cuda_graphs, native
-from adaptiveisp.benchmark import some_calls, untrained_policy, untrained_sequence
-from adaptiveisp.cuda_graphs import KEPT, LARGEST, SWITCH, Recordings, turned_off
-from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
-from adaptiveisp.isp.denoise import denoise
-from adaptiveisp.isp.execute import run_one
+from adaptiveisp.evaluation.benchmark import some_calls, untrained_policy, untrained_sequence
+from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.modules.denoise import denoise
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule
+from adaptiveisp.kernels import cuda_graphs
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.cuda_graphs import KEPT, LARGEST, SWITCH, Recordings, turned_off
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 

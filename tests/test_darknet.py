@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptiveisp.classes import COCO_80
-from adaptiveisp.detectors import DETECTORS, load_detector
-from adaptiveisp.detectors.darknet import CFG_FOLDER, Darknet, load_darknet
-from adaptiveisp.detectors.darknet_layers import MaxPool, read_cfg
-from adaptiveisp.detectors.yolo_detector import YoloDetector
+from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.darknet.layers import MaxPool, read_cfg
+from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, Darknet, load_darknet
+from adaptiveisp.detectors.loading import DETECTORS, load_detector
+from adaptiveisp.detectors.weights import WEIGHTS, weights_path
+from adaptiveisp.detectors.yolo.detector import YoloDetector
 from adaptiveisp.errors import DetectorError, UsageError, WeightsError
 from adaptiveisp.types import Detector, Targets
-from adaptiveisp.weights import WEIGHTS, weights_path
 from tests.darknet_cfg import MIXED, MIXED_CONVOLUTIONS, ONE_LAYER, header, mixed_weights, write_mixed
 
 NAMES = ("cat", "dog")

@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp.datasets import CocoRaws, Dataset, SyntheticRaws, open_dataset
-from adaptiveisp.datasets.coco import load_coco
+from adaptiveisp.data.formats.coco import load_coco
+from adaptiveisp.data.opening import CocoRaws, Dataset, SyntheticRaws, open_dataset
+from adaptiveisp.data.synthesize import SynthOptions, output_stems, synthesise_set
 from adaptiveisp.errors import DataError, UsageError
-from adaptiveisp.synth import SynthOptions, output_stems, synthesise_set
 from tests.data import labelled_photos
 
 

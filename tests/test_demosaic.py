@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptiveisp.demosaic import bilinear, malvar
+from adaptiveisp.raw.demosaic import bilinear, malvar
 from adaptiveisp.types import BAYER_PATTERNS
 
 METHODS = {"bilinear": bilinear, "malvar": malvar}

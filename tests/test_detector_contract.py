@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from adaptiveisp.cli import main
-from adaptiveisp.detectors import load_detector
+from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
 from tests.darknet_cfg import write_mixed
 from tests.onnx_models import detr_network, network

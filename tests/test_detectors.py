@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptiveisp.cli import main
-from adaptiveisp.detectors import DETECTORS, load_detector
+from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.loading import DETECTORS, load_detector
 from adaptiveisp.errors import DetectorError, UsageError
 
 OWN = """

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.develop import develop, upright, upright_size
-from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.raw.develop import develop, upright, upright_size
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.reader import BayerHeader, read_raw
 from adaptiveisp.types import BAYER_PATTERNS, RawImage
 
 
@@ -181,7 +181,7 @@ def test_real_sensor_frames_load_and_develop(shared, name, header):
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (37, 70), (64, 33)], ids=str)
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32], ids=lambda kind: kind.__name__)
 def test_compiled_development_equals_pytorch(monkeypatch, method, size, kind):
-    from adaptiveisp import native
+    from adaptiveisp.kernels import forward as native
 
     if not native.available():
         pytest.skip("the kernels of csrc/ are not compiled here; install with a C compiler")

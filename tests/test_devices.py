@@ -11,16 +11,16 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from adaptiveisp.methods.actor_critic import ActorCritic
-from adaptiveisp.methods.actor_critic_settings import CPU, PAPER
-from adaptiveisp.methods.cma_es import CmaEs, CmaEsConfig
-from adaptiveisp.methods.fixed import AFTER_AUTO_EXPOSURE, Fixed
-from adaptiveisp.methods.learner import Learner, Metrics
-from adaptiveisp.methods.random_search import RandomSearch, RandomSearchConfig
-from adaptiveisp.methods.sequence import SequenceLearner
-from adaptiveisp.methods.sequence_settings import ADAPTIVE
-from adaptiveisp.stream import TrainingImage
-from adaptiveisp.teacher import Teacher
+from adaptiveisp.data.training_images import TrainingImage
+from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
+from adaptiveisp.training.methods.actor_critic.settings import CPU, PAPER
+from adaptiveisp.training.methods.cma_es import CmaEs, CmaEsConfig
+from adaptiveisp.training.methods.fixed import AFTER_AUTO_EXPOSURE, Fixed
+from adaptiveisp.training.methods.learner import Learner, Metrics
+from adaptiveisp.training.methods.random_search import RandomSearch, RandomSearchConfig
+from adaptiveisp.training.methods.sequence.learner import SequenceLearner
+from adaptiveisp.training.methods.sequence.settings import ADAPTIVE
+from adaptiveisp.training.pseudo_labels import Teacher
 from adaptiveisp.types import Targets
 from tests.data import labelled_photos
 from tests.pretend_device import WrongDeviceError, marked, pretend_cuda

@@ -5,9 +5,9 @@ import struct
 import numpy as np
 import pytest
 
-from adaptiveisp.dng import XYZ_TO_SRGB, write_dng
 from adaptiveisp.errors import OutputError
-from adaptiveisp.raw import read_raw
+from adaptiveisp.raw.dng import XYZ_TO_SRGB, write_dng
+from adaptiveisp.raw.reader import read_raw
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
 
 rawpy = pytest.importorskip("rawpy")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp.cli import main
-from adaptiveisp.doctor import LIGHT_EDGES, Examination, ImageFacts, raw_level
-from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
+from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS, FAILED
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.validation import LIGHT_EDGES, Examination, ImageFacts, raw_level
 from adaptiveisp.types import RawImage
 from tests import layouts
 from tests.conftest import REPOSITORY

@@ -18,7 +18,7 @@ def test_local_links_exist(document: Path) -> None:
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    from adaptiveisp.cli import build_parser
+    from adaptiveisp.cli.parser import build_parser
 
     text = (REPOSITORY / "README.md").read_text()
     commands = set(re.findall(r"^adaptiveisp ([a-z]+) ", text, flags=re.MULTILINE))

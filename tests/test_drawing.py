@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptiveisp import drawing
-from adaptiveisp.drawing import (
+from adaptiveisp.inference import drawing
+from adaptiveisp.inference.drawing import (
     PALETTE,
     PAPER,
     Tile,

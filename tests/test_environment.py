@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptiveisp import reward
-from adaptiveisp.checkpoint import PolicyHeader, import_released, load_policy_file, save_policy
-from adaptiveisp.environment import advance, apply_chosen, start
 from adaptiveisp.errors import WeightsError
-from adaptiveisp.isp import PAPER, RELEASED
-from adaptiveisp.methods.learner import finite_images
-from adaptiveisp.networks import VIEW, Actor, Critic, observe, observe_for_critic, pool
+from adaptiveisp.isp.registry import PAPER, RELEASED
+from adaptiveisp.policies.checkpoint import PolicyHeader, import_released, load_policy_file, save_policy
+from adaptiveisp.policies.environment import advance, apply_chosen, start
+from adaptiveisp.policies.stepwise.networks import VIEW, Actor, Critic, observe, observe_for_critic, pool
+from adaptiveisp.training.methods.learner import finite_images
+from adaptiveisp.training.rl import rewards as reward
 
 
 def neutral(batch: int) -> dict[str, torch.Tensor]:
@@ -36,7 +36,7 @@ def test_only_the_chosen_module_runs_and_gets_its_rows(monkeypatch: pytest.Monke
     def fail(*_: object) -> None:
         raise AssertionError("denoise ran")
 
-    monkeypatch.setattr("adaptiveisp.isp.denoise.nlm_forward", fail)
+    monkeypatch.setattr("adaptiveisp.isp.modules.denoise.nlm_forward", fail)
     image = torch.rand(5, 3, 8, 8)
     ev = torch.arange(5.0)[:, None] / 10
     action = torch.tensor([0, 8, 0, 8, 0])

@@ -4,14 +4,14 @@ from typing import Any
 import pytest
 import torch
 
-from adaptiveisp.datasets import open_dataset
-from adaptiveisp.detectors import load_detector
+from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
+from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate, notes_on
+from adaptiveisp.evaluation.report import build_report
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.report import build_report
+from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.types import Detections, Targets
-from adaptiveisp.zoo import load_policy
 from tests.darknet_cfg import write_mixed
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector

@@ -1,7 +1,7 @@
 import pytest
 
 from adaptiveisp.errors import AdaptiveISPError
-from adaptiveisp.extras import import_extra
+from adaptiveisp.utils.optional_imports import import_extra
 
 
 def test_a_missing_library_is_named_with_its_remedy() -> None:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from adaptiveisp.figures import POLICY_COLOURS, DifferenceBar, class_figure, forest_figure, light_figure
+from adaptiveisp.evaluation.figures.common import (
+    POLICY_COLOURS,
+    DifferenceBar,
+    class_figure,
+    forest_figure,
+    light_figure,
+)
 
 
 def test_the_light_figure_skips_bins_without_a_score() -> None:

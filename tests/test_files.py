@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adaptiveisp.errors import DataError, OutputError, OutputNameError
-from adaptiveisp.files import atomic_path, check_length, read_json, write_json
+from adaptiveisp.utils.files import atomic_path, check_length, read_json, write_json
 
 
 @pytest.mark.parametrize(

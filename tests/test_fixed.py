@@ -9,10 +9,10 @@ import torch
 
 from adaptiveisp.errors import PipelineError, PolicyError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.methods.fixed import PRESETS, RAW, Fixed, FixedConfig
-from adaptiveisp.methods.learner import NonFiniteLossError
-from adaptiveisp.policies import load_fixed
-from adaptiveisp.zoo import load_policy
+from adaptiveisp.policies.base import load_fixed
+from adaptiveisp.policies.registry import load_policy
+from adaptiveisp.training.methods.fixed import PRESETS, RAW, Fixed, FixedConfig
+from adaptiveisp.training.methods.learner import NonFiniteLossError
 from tests.test_actor_critic import GreyStream, WantsLight
 
 SMALL = replace(RAW, modules=("exposure", "white_balance"), initial={}, size=64, precision="float32")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.cli import main
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.frame_cache import LIMIT_VARIABLE, FrameCache
 from adaptiveisp.errors import OutputError, UsageError
-from adaptiveisp.framecache import LIMIT_VARIABLE, FrameCache
-from adaptiveisp.rawheader import BayerHeader
+from adaptiveisp.raw.headerless import BayerHeader
 from tests import layouts
 from tests.conftest import REPOSITORY
 
@@ -135,7 +135,7 @@ def test_nothing_but_frames_is_ever_removed(tmp_path: Path, caplog: pytest.LogCa
 
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     code = (
-        "import sys, os\nfrom pathlib import Path\nfrom adaptiveisp.files import atomic_path\n"
+        "import sys, os\nfrom pathlib import Path\nfrom adaptiveisp.utils.files import atomic_path\n"
         f"with atomic_path(Path({str(tmp_path / 'f.npy')!r})) as part:\n"
         "    part.write_bytes(b'half')\n    print(part.name, flush=True)\n    sys.stdin.read()\n"
     )
@@ -185,7 +185,7 @@ def test_train_and_eval_give_the_same_with_it_and_read_no_raw_twice(
     assert main([*train, "plain"]) == 0 and main([*score, "plain-report"]) == 0
     assert main([*train, "first", "--cache", "cache"]) == 0 and main([*score, "first-report", "--cache", "cache"]) == 0
     assert len(list(Path("cache").glob("*.npy"))) == 3  # the one of train at two sizes, that of val at one
-    monkeypatch.setattr("adaptiveisp.datasets.places.read_raw", fail)
+    monkeypatch.setattr("adaptiveisp.data.places.read_raw", fail)
     assert main([*train, "second", "--cache", "cache"]) == 0
     assert main([*score, "second-report", "--cache", "cache", "--workers", "0"]) == 0
     logs = [Path(run, "metrics.jsonl").read_text() for run in ("plain", "first", "second")]
@@ -198,7 +198,7 @@ def test_train_and_eval_give_the_same_with_it_and_read_no_raw_twice(
 WORKER = """
 import sys
 from pathlib import Path
-from adaptiveisp.framecache import FrameCache
+from adaptiveisp.data.frame_cache import FrameCache
 from tests.test_framecache import frame
 import torch
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])

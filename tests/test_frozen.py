@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from adaptiveisp.environment import actions_of, start
-from adaptiveisp.frozen import FrozenActor
-from adaptiveisp.networks import Actor, ViewKind, calibrate, observe
+from adaptiveisp.policies.environment import actions_of, start
+from adaptiveisp.policies.inference import FrozenActor
+from adaptiveisp.policies.stepwise.networks import Actor, ViewKind, calibrate, observe
 
 
 @pytest.mark.parametrize("view", ["linear", "log"])

@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from adaptiveisp.checkpoint import import_released
-from adaptiveisp.datasets import notes_of, open_dataset, open_unlabelled
-from adaptiveisp.datasets.synthetic import read_photo
-from adaptiveisp.detectors.onnx_graph import ConversionError, OnnxGraph
+from adaptiveisp.data.opening import notes_of, open_dataset, open_unlabelled
+from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.detectors.onnx.graph import ConversionError, OnnxGraph
 from adaptiveisp.errors import DataError, RawFileError, WeightsError, logger
-from adaptiveisp.raw import read_raw
-from adaptiveisp.run_state import check_like
+from adaptiveisp.policies.checkpoint import import_released
+from adaptiveisp.raw.reader import read_raw
+from adaptiveisp.training.run_state import check_like
 from tests import layouts, odddng
 from tests.conftest import REPOSITORY
 from tests.fuzz import Fuzz, Outcome, read_input

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adaptiveisp.coco_map import ScoredImage
-from adaptiveisp.groups import compare, group_score, units_of
-from adaptiveisp.paired import bootstrap_weights
-from adaptiveisp.scores import LightBin, PolicyScore
+from adaptiveisp.evaluation.bootstrap import bootstrap_weights
+from adaptiveisp.evaluation.coco_ap import ScoredImage
+from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
+from adaptiveisp.evaluation.seed_groups import compare, group_score, units_of
 from adaptiveisp.types import Annotation
 
 LABEL = (Annotation(1, (0.0, 0.0, 10.0, 10.0), 100.0),)

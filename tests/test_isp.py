@@ -11,11 +11,21 @@ import torch
 import torch.nn.functional as F
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.isp import EXTENDED, HELPERS, MODULE_SETS, PAPER, WIDE, IspModule, find_module, make, modules_of
-from adaptiveisp.isp.denoise import denoise, half_offsets
-from adaptiveisp.isp.execute import run, run_one
-from adaptiveisp.isp.guided import coefficients, moments
-from adaptiveisp.isp.sharpen import smooth
+from adaptiveisp.isp.execution import run, run_one
+from adaptiveisp.isp.guided_filter import coefficients, moments
+from adaptiveisp.isp.modules.denoise import denoise, half_offsets
+from adaptiveisp.isp.modules.sharpen import smooth
+from adaptiveisp.isp.registry import (
+    EXTENDED,
+    HELPERS,
+    MODULE_SETS,
+    PAPER,
+    WIDE,
+    IspModule,
+    find_module,
+    make,
+    modules_of,
+)
 
 # Sets share modules; each is tested once, under the first set that has it.
 ALL = list(
@@ -281,7 +291,7 @@ def test_a_chain_equals_its_modules_one_by_one(monkeypatch: pytest.MonkeyPatch) 
         ours = run(image, calls)
         assert torch.equal(image, before), "the input was changed"
         monkeypatch.setenv("ADAPTIVEISP_NATIVE", "0")
-        monkeypatch.setattr("adaptiveisp.isp.execute.STRIP_VALUES", 3 * 34 * 4)
+        monkeypatch.setattr("adaptiveisp.isp.execution.STRIP_VALUES", 3 * 34 * 4)
         expected = image
         for module, row in calls:
             expected = module(expected, torch.tensor([row]).reshape(1, -1).expand(2, -1))
@@ -454,7 +464,7 @@ def plain_nlm(image: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("size", [(13, 17), (24, 9), (3, 40)], ids=str)
 def test_denoise_equals_all_rolls_in_value_and_gradient(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("adaptiveisp.isp.denoise.STRIP_VALUES", 64)  # several strips even on a small image
+    monkeypatch.setattr("adaptiveisp.isp.modules.denoise.STRIP_VALUES", 64)  # several strips even on a small image
     image = random_image(2, 3, *size, dtype=torch.float64).requires_grad_()
     h = torch.tensor([[0.2], [0.7]], dtype=torch.float64, requires_grad=True)
     out, expected = denoise(image, h), plain_nlm(image, h)
@@ -471,7 +481,7 @@ def test_denoise_equals_all_rolls_in_value_and_gradient(size: tuple[int, int], m
 def test_denoise_strips_agree_with_one_strip(monkeypatch: pytest.MonkeyPatch) -> None:
     image, h = random_image(1, 3, 61, 20), torch.tensor([[0.3]])
     whole = denoise(image, h)
-    monkeypatch.setattr("adaptiveisp.isp.denoise.STRIP_VALUES", 1)
+    monkeypatch.setattr("adaptiveisp.isp.modules.denoise.STRIP_VALUES", 1)
     torch.testing.assert_close(denoise(image, h), whole, rtol=0, atol=1e-6)
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import yaml
 
-from adaptiveisp.cli import main
-from adaptiveisp.datasets import LabelledRaws, open_dataset, open_unlabelled
-from adaptiveisp.datasets.labelled import LabelledRaws as Labelled
-from adaptiveisp.datasets.labels import SetOptions
-from adaptiveisp.datasets.layouts import LAYOUTS as READERS
-from adaptiveisp.datasets.layouts import open_set, read_config, splits_of
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.labelled import LabelledRaws as Labelled
+from adaptiveisp.data.labels import SetOptions
+from adaptiveisp.data.layouts import LAYOUTS as READERS
+from adaptiveisp.data.layouts import open_set, read_config, splits_of
+from adaptiveisp.data.opening import LabelledRaws, open_dataset, open_unlabelled
 from adaptiveisp.errors import DataError, RawFileError, UsageError
 from tests import layouts
 from tests.conftest import REPOSITORY

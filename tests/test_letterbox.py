@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adaptiveisp.letterbox import boxes_to_frame, boxes_to_full, frame_size, pad_to_frame, resize_longer_side
+from adaptiveisp.detectors.letterbox import boxes_to_frame, boxes_to_full, frame_size, pad_to_frame, resize_longer_side
 
 
 @settings(max_examples=40, deadline=None)

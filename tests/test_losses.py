@@ -6,13 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.classes import ClassMap, map_classes
+from adaptiveisp.detectors.classes import ClassMap, map_classes
+from adaptiveisp.detectors.letterbox import pad_to_frame
 from adaptiveisp.errors import DetectorError
+from adaptiveisp.evaluation.detector_loss import (
+    Labels,
+    Meter,
+    frame_targets,
+    gives_both,
+    image_losses,
+    share_worse,
+    worst_mean,
+)
+from adaptiveisp.inference.predictor import Developed, develop_at_size, render
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.letterbox import pad_to_frame
-from adaptiveisp.losses import Labels, Meter, frame_targets, gives_both, image_losses, share_worse, worst_mean
-from adaptiveisp.policies import AnyPolicy, AutoExposure, FixedPipeline
-from adaptiveisp.predictor import Developed, develop_at_size, render
+from adaptiveisp.policies.base import AnyPolicy, AutoExposure, FixedPipeline
 from adaptiveisp.types import Annotation, Detections, Detector, RawImage, Targets
 from tests.fake_detector import RedDetector
 

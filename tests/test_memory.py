@@ -6,7 +6,7 @@ import pytest
 
 FAULTS = """
 import resource, numpy
-from adaptiveisp.memory import keep_freed_memory
+from adaptiveisp.utils.allocator import keep_freed_memory
 kept = {asked} and keep_freed_memory()
 numpy.ones(5_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from adaptiveisp import native, native_look, native_photos
-from adaptiveisp.isp import EXTENDED, HELPERS, IspModule
-from adaptiveisp.isp.denoise import denoise
-from adaptiveisp.isp.execute import run_one
+from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.modules.denoise import denoise
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import observation as native_look
+from adaptiveisp.kernels import synthesis as native_photos
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_an_image_too_small_for_noise_has_none(kernels: None) -> None:
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_numbers_of_the_pooled_image_equal_pytorch(kernels: None, dark: bool) -> None:
-    from adaptiveisp.sequence_networks import _light
+    from adaptiveisp.policies.sequence.networks import _light
 
     cells, begun = random(2, 3, 64, 64) ** (12 if dark else 1), random(2, 3, 64, 64, seed=1)
     cells[1, :, 5:20] = 0.0 if dark else 1.0
@@ -142,7 +144,7 @@ def test_the_encoder_equals_pytorch(kernels: None, side: int) -> None:
 
 @pytest.mark.parametrize("cell", [1, 3, 4, 50])
 def test_moments_equal_pytorch(kernels: None, cell: int) -> None:
-    from adaptiveisp.isp.guided import moments
+    from adaptiveisp.isp.guided_filter import moments
 
     image = random(1, 3, 37, 51)
     rounding = max(1e-6, 1e-8 * cell**2)  # of a sum of so many

@@ -6,8 +6,9 @@ import itertools
 import pytest
 import torch
 
-from adaptiveisp import native, native_training
-from adaptiveisp.isp import EXTENDED, HELPERS, PAPER, RELEASED, WIDE, IspModule, find_module
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, PAPER, RELEASED, WIDE, IspModule, find_module
+from adaptiveisp.kernels import backward as native_training
+from adaptiveisp.kernels import forward as native
 
 MODULES = list(
     {

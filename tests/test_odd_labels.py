@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptiveisp.cli import main
-from adaptiveisp.coco_map import ScoredImage, finds_anything
-from adaptiveisp.datasets import SyntheticRaws, open_dataset
-from adaptiveisp.datasets.coco import CocoImage, load_coco
-from adaptiveisp.datasets.voc import parse_xml
+from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS, FAILED
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.formats.coco import CocoImage, load_coco
+from adaptiveisp.data.formats.voc import parse_xml
+from adaptiveisp.data.opening import SyntheticRaws, open_dataset
+from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
 from adaptiveisp.errors import DataError
-from adaptiveisp.exitcodes import DONE, DONE_WITH_SKIPS, FAILED
-from adaptiveisp.synth import SynthOptions, synthesise_set
+from adaptiveisp.evaluation.coco_ap import ScoredImage, finds_anything
 from adaptiveisp.types import Annotation
 from tests import layouts
 from tests.conftest import REPOSITORY

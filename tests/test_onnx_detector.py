@@ -16,12 +16,12 @@ from torch import Tensor
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from adaptiveisp.classes import COCO_80  # noqa: E402
-from adaptiveisp.cli import main  # noqa: E402
-from adaptiveisp.detectors import load_detector  # noqa: E402
-from adaptiveisp.detectors.onnx_file import OnnxDetector  # noqa: E402
-from adaptiveisp.detectors.onnx_session import Session  # noqa: E402
-from adaptiveisp.detectors.set_loss import decoded_loss, detr_loss  # noqa: E402
+from adaptiveisp.cli.parser import main  # noqa: E402
+from adaptiveisp.detectors.classes import COCO_80  # noqa: E402
+from adaptiveisp.detectors.huggingface.set_loss import decoded_loss, detr_loss  # noqa: E402
+from adaptiveisp.detectors.loading import load_detector  # noqa: E402
+from adaptiveisp.detectors.onnx.file import OnnxDetector  # noqa: E402
+from adaptiveisp.detectors.onnx.session import Session  # noqa: E402
 from adaptiveisp.errors import DetectorError  # noqa: E402
 from adaptiveisp.types import Detections, Detector, Targets  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402

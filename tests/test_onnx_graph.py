@@ -15,7 +15,7 @@ from torch import nn
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from adaptiveisp.detectors.onnx_graph import SUPPORTED, ConversionError, OnnxGraph, verified  # noqa: E402
+from adaptiveisp.detectors.onnx.graph import SUPPORTED, ConversionError, OnnxGraph, verified  # noqa: E402
 from adaptiveisp.errors import DetectorError  # noqa: E402
 from tests.conftest import REPOSITORY  # noqa: E402
 

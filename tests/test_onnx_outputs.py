@@ -11,8 +11,8 @@ from torch import Tensor
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from adaptiveisp.detectors import load_detector  # noqa: E402
-from adaptiveisp.detectors.onnx_file import OnnxDetector  # noqa: E402
+from adaptiveisp.detectors.loading import load_detector  # noqa: E402
+from adaptiveisp.detectors.onnx.file import OnnxDetector  # noqa: E402
 from adaptiveisp.errors import DetectorError  # noqa: E402
 from adaptiveisp.types import Detections, Targets  # noqa: E402
 from tests.onnx_models import BYTE, FLOAT, answers, network, node, save  # noqa: E402

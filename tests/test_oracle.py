@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptiveisp.cli import main
-from adaptiveisp.datasets import open_dataset
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.errors import UsageError
-from adaptiveisp.evaluate import EvaluationOptions, evaluate, notes_on
-from adaptiveisp.isp import MODULE_SETS, find_module
+from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate, notes_on
+from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.methods import find_method
-from adaptiveisp.oracle import GreedyOracle, frame_losses
-from adaptiveisp.policies import AutoExposure, PlansWithLabels
-from adaptiveisp.predictor import AdaptiveISP
+from adaptiveisp.isp.registry import MODULE_SETS, find_module
+from adaptiveisp.policies.base import AutoExposure, PlansWithLabels
+from adaptiveisp.policies.oracle import GreedyOracle, frame_losses
+from adaptiveisp.policies.registry import load_policy
+from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.types import Image, Targets
-from adaptiveisp.zoo import load_policy
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adaptiveisp.errors import OutputError, OutputNameError, UsageError
-from adaptiveisp.output_folder import (
+from adaptiveisp.utils.output_folder import (
     MARKER,
     check_inside,
     claim_folder,
@@ -24,7 +24,7 @@ from tests.conftest import REPOSITORY
 HOLDER = """
 import sys
 from pathlib import Path
-from adaptiveisp.output_folder import claim_folder
+from adaptiveisp.utils.output_folder import claim_folder
 claim_folder(Path(sys.argv[1]), "run", overwrite=True)
 print("claimed", flush=True)
 sys.stdin.read()

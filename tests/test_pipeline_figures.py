@@ -5,10 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from adaptiveisp.figures import POLICY_COLOURS
-from adaptiveisp.pipeline_figures import MOST_DOTS, STRONGEST, binned_medians, parameter_figure, place_figure
-from adaptiveisp.scores import LIGHT_EDGES
-from adaptiveisp.usage import ParameterByLight
+from adaptiveisp.evaluation.figures.common import POLICY_COLOURS
+from adaptiveisp.evaluation.figures.pipelines import (
+    MOST_DOTS,
+    STRONGEST,
+    binned_medians,
+    parameter_figure,
+    place_figure,
+)
+from adaptiveisp.evaluation.pipeline_stats import ParameterByLight
+from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES
 
 SHARES = {
     "first": [{"exposure": 1.0}, {"gamma": 0.75, "denoise": 0.25}],

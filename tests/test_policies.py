@@ -6,7 +6,7 @@ import torch
 
 from adaptiveisp.errors import PipelineError, PolicyError, RawFileError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies import (
+from adaptiveisp.policies.base import (
     AutoExposure,
     CameraDevelopment,
     FixedPipeline,
@@ -15,9 +15,9 @@ from adaptiveisp.policies import (
     first_stages,
     grey_world_gains,
 )
+from adaptiveisp.policies.registry import load_policy
+from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
 from adaptiveisp.types import RawImage
-from adaptiveisp.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
-from adaptiveisp.zoo import load_policy
 from tests.test_unprocess import smooth_photo
 
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from adaptiveisp import AdaptiveISP, Pipeline, Stage
-from adaptiveisp.dng import write_dng
-from adaptiveisp.policies import FixedPipeline
+from adaptiveisp.policies.base import FixedPipeline
+from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.types import RawImage
 from tests.fake_detector import RedDetector
 

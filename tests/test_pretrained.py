@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from adaptiveisp import AdaptiveISP
-from adaptiveisp.cli import main
+from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
-from adaptiveisp.sequence_policy import SequencePolicy
+from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy, policy_file, shipped_file
+from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.types import Image
-from adaptiveisp.zoo import DEFAULT_POLICY, SHIPPED, load_policy, policy_file, shipped_file
 from tests.fake_detector import RedDetector
 from tests.test_cli import RED, dng
 from tests.test_predictor import red_box_raw

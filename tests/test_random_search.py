@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import PolicyError, UsageError
-from adaptiveisp.isp import find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.learner import NonFiniteLossError
-from adaptiveisp.methods.random_search import (
+from adaptiveisp.isp.registry import find_module
+from adaptiveisp.policies.base import FixedPipeline, save_fixed
+from adaptiveisp.training.methods.learner import NonFiniteLossError
+from adaptiveisp.training.methods.random_search import (
     PRESETS,
     RAW,
     Candidate,
@@ -22,8 +24,6 @@ from adaptiveisp.methods.random_search import (
     clearly_lower,
     random_pipeline,
 )
-from adaptiveisp.policies import FixedPipeline, save_fixed
-from adaptiveisp.stream import TrainingImage
 from adaptiveisp.types import Image, Targets
 from tests.test_actor_critic import GreyStream, WantsLight
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp import dng
-from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import AdaptiveISPError, OutputError, RawFileError, UsageError
-from adaptiveisp.raw import (
+from adaptiveisp.raw import dng
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.reader import (
     KNOWN_EXTENSIONS,
     BayerHeader,
     camera_render,

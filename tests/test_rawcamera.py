@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptiveisp.cli import main
-from adaptiveisp.develop import develop
-from adaptiveisp.dng import write_dng
+from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, camera_render, read_raw
-from adaptiveisp.rawchecks import RemarkWatch
-from adaptiveisp.rawheader import SetHeader
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.headerless import SetHeader
+from adaptiveisp.raw.level_checks import RemarkWatch
+from adaptiveisp.raw.reader import BayerHeader, camera_render, read_raw
 from adaptiveisp.types import RawImage
 from tests.odddng import BLACK, WHITE, mosaic, scene, write_odd_dng
 

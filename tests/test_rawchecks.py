@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, find_raw_files, read_raw, write_png16
-from adaptiveisp.rawchecks import ABOVE_WHITE, BELOW_BLACK, PEDESTAL, RemarkWatch
-from adaptiveisp.rawsize import raw_size
+from adaptiveisp.raw.image_size import raw_size
+from adaptiveisp.raw.level_checks import ABOVE_WHITE, BELOW_BLACK, PEDESTAL, RemarkWatch
+from adaptiveisp.raw.reader import BayerHeader, find_raw_files, read_raw, write_png16
+from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
 from adaptiveisp.types import RawImage
-from adaptiveisp.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
 from tests.test_rawguess import packed
 
 HEIGHT, WIDTH = 96, 128

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, read_raw
+from adaptiveisp.raw.reader import BayerHeader, read_raw
 from tests.conftest import REPOSITORY
 
 WIDTH, HEIGHT = 40, 24

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp.datasets import open_dataset
+from adaptiveisp.data.frame_cache import FrameCache
+from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.errors import RawFileError, UsageError
-from adaptiveisp.framecache import FrameCache
-from adaptiveisp.raw import read_raw
-from adaptiveisp.rawheader import BayerHeader, SetHeader, _plain_facts, find_header
+from adaptiveisp.raw.headerless import BayerHeader, SetHeader, _plain_facts, find_header
+from adaptiveisp.raw.reader import read_raw
 from tests import layouts
 
 NOTHING = dict.fromkeys(("width", "height", "bits", "pattern", "black", "white"))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from adaptiveisp import AdaptiveISP
-from adaptiveisp.develop import develop
 from adaptiveisp.errors import RawFileError, UsageError
-from adaptiveisp.predictor import as_raw
-from adaptiveisp.raw import BayerHeader, read_raw
-from adaptiveisp.rawfields import checked_fields
+from adaptiveisp.inference.predictor import as_raw
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.reader import BayerHeader, read_raw
 from adaptiveisp.types import RawImage
+from adaptiveisp.utils.raw_fields import checked_fields
 from tests.fake_detector import RedDetector
 
 MOSAIC = np.random.default_rng(0).integers(64, 1024, (48, 64)).astype(np.uint16)

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp.develop import develop
-from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, read_raw, write_png16
-from adaptiveisp.rawsize import raw_size
-from adaptiveisp.rawtags import read_dng_tags
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.image_size import raw_size
+from adaptiveisp.raw.reader import BayerHeader, read_raw, write_png16
+from adaptiveisp.raw.tags import read_dng_tags
 from adaptiveisp.types import RawImage
 
 

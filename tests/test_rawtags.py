@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptiveisp.dng import write_dng
 from adaptiveisp.errors import AdaptiveISPError, RawFileError
-from adaptiveisp.raw import BayerHeader, camera_render, read_raw
-from adaptiveisp.rawsize import raw_size
-from adaptiveisp.rawtags import dng_tags, read_dng_tags, read_tag_file
-from adaptiveisp.tagchecks import missing_bytes, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.image_size import raw_size
+from adaptiveisp.raw.reader import BayerHeader, camera_render, read_raw
+from adaptiveisp.raw.tag_checks import missing_bytes, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.raw.tags import dng_tags, read_dng_tags, read_tag_file
 from adaptiveisp.types import RawImage
 from tests.odddng import BLACK, WHITE, mosaic, scene, write_odd_dng
 

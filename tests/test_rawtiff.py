@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptiveisp.develop import develop
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw import BayerHeader, read_raw
-from adaptiveisp.rawsize import raw_size
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.image_size import raw_size
+from adaptiveisp.raw.reader import BayerHeader, read_raw
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("imagecodecs")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from adaptiveisp.cli import build_parser
+from adaptiveisp.cli.parser import build_parser
 from adaptiveisp.errors import UsageError
-from adaptiveisp.training import read_config, resolve
+from adaptiveisp.training.trainer import read_config, resolve
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))

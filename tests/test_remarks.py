@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adaptiveisp.cli import main
+from adaptiveisp.cli.parser import main
 
 RED = "tests.fake_detector:load"
 COMMON = ("--policy", "none", "--detector", RED, "--size", "64")

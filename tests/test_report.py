@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import adaptiveisp.page
-from adaptiveisp.coco_map import ScoredImage, coco_average_precision
-from adaptiveisp.drawing import Tile
-from adaptiveisp.figures import DifferenceBar
-from adaptiveisp.page import figure_png, render_html, write_report
-from adaptiveisp.paired import paired_difference
-from adaptiveisp.report import Report, build_report
-from adaptiveisp.scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
-from adaptiveisp.tables import number, points, score_tables
-from adaptiveisp.tradeoff import CostPoint
+import adaptiveisp.evaluation.html_report
+from adaptiveisp.evaluation.bootstrap import paired_difference
+from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
+from adaptiveisp.evaluation.figures.common import DifferenceBar
+from adaptiveisp.evaluation.figures.cost import CostPoint
+from adaptiveisp.evaluation.html_report import figure_png, render_html, write_report
+from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
+from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.evaluation.tables import number, points, score_tables
+from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.types import Annotation
 from tests.test_coco_map import CATEGORIES, random_images
 from tests.test_paired import without
@@ -211,7 +211,11 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
         return draw(*data)
 
     for name in ("light_figure", "forest_figure", "class_figure", "cost_figure"):
-        monkeypatch.setattr(adaptiveisp.page, name, partial(keep, name, getattr(adaptiveisp.page, name)))
+        monkeypatch.setattr(
+            adaptiveisp.evaluation.html_report,
+            name,
+            partial(keep, name, getattr(adaptiveisp.evaluation.html_report, name)),
+        )
     render_html(report, {}, "T")
     scores = {policy: report.policies[policy]["tiny"] for policy in ("none", NASTY)}
     bins, curves = given["light_figure"]
@@ -339,8 +343,10 @@ def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[Sc
 
 def test_the_figure_of_costs_shows_a_group_with_its_spread(seeded: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[CostPoint] = []
-    draw = adaptiveisp.page.cost_figure
-    monkeypatch.setattr(adaptiveisp.page, "cost_figure", lambda points: given.extend(points) or draw(points))
+    draw = adaptiveisp.evaluation.html_report.cost_figure
+    monkeypatch.setattr(
+        adaptiveisp.evaluation.html_report, "cost_figure", lambda points: given.extend(points) or draw(points)
+    )
     render_html(seeded, {}, "T")
     group = seeded.groups["ours"]["d"]
     assert [(point.policy, point.place, point.sd) for point in given] == [

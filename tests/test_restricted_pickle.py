@@ -14,9 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.detectors import restricted_pickle
-from adaptiveisp.detectors.restricted_pickle import Name, Record, RefusedError, StoredTensor, _set_items, read_pickle
-from adaptiveisp.detectors.torch_file import open_torch_file
+from adaptiveisp.detectors.yolo import restricted_pickle
+from adaptiveisp.detectors.yolo.restricted_pickle import (
+    Name,
+    Record,
+    RefusedError,
+    StoredTensor,
+    _set_items,
+    read_pickle,
+)
+from adaptiveisp.detectors.yolo.torch_file import open_torch_file
 from adaptiveisp.errors import WeightsError
 
 # ---------------------------------------------------------------- the tools

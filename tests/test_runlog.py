@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adaptiveisp import runlog
-from adaptiveisp.drawing import FRAME, PALETTE
 from adaptiveisp.errors import OutputError
-from adaptiveisp.runlog import DEV, LOGS, METRICS, TIMING, RunLog, cut, modules_chart, remove
+from adaptiveisp.inference.drawing import FRAME, PALETTE
+from adaptiveisp.training import run_logger as runlog
+from adaptiveisp.training.run_logger import DEV, LOGS, METRICS, TIMING, RunLog, cut, modules_chart, remove
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"

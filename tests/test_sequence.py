@@ -13,23 +13,23 @@ import yaml
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp import native
-from adaptiveisp.checkpoint import load_policy_file, load_sequence_file, save_policy
-from adaptiveisp.environment import STOP
+from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import UsageError, WeightsError
-from adaptiveisp.isp import EXTENDED, find_module
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.methods.edits import Comparisons, edited
-from adaptiveisp.methods.learner import NonFiniteLossError
-from adaptiveisp.methods.sequence import SequenceLearner
-from adaptiveisp.methods.sequence_settings import ADAPTIVE, PRESETS, SequenceConfig
-from adaptiveisp.policies import ForcedModules, first_image
-from adaptiveisp.rl import neighbour_loss
-from adaptiveisp.sequence_networks import BINS, N_SCALARS, SequenceNetwork, look, run_sequences
-from adaptiveisp.sequence_policy import load_sequence
-from adaptiveisp.stream import TrainingImage
+from adaptiveisp.isp.registry import EXTENDED, find_module
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.policies.base import ForcedModules, first_image
+from adaptiveisp.policies.checkpoint import load_policy_file, load_sequence_file, save_policy
+from adaptiveisp.policies.environment import STOP
+from adaptiveisp.policies.registry import load_policy
+from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, look, run_sequences
+from adaptiveisp.policies.sequence.policy import load_sequence
+from adaptiveisp.training.methods.learner import NonFiniteLossError
+from adaptiveisp.training.methods.sequence.learner import SequenceLearner
+from adaptiveisp.training.methods.sequence.settings import ADAPTIVE, PRESETS, SequenceConfig
+from adaptiveisp.training.rl.losses import neighbour_loss
+from adaptiveisp.training.rl.pipeline_edits import Comparisons, edited
 from adaptiveisp.types import Image, Targets
-from adaptiveisp.zoo import load_policy
 from tests.conftest import REPOSITORY
 from tests.test_actor_critic import GreyStream, WantsLight
 
@@ -340,12 +340,14 @@ def test_an_image_that_a_module_makes_invalid_is_dropped(monkeypatch: pytest.Mon
         spoiled[3] = float("nan")
         return run_sequences(*inputs) * spoiled
 
-    monkeypatch.setattr("adaptiveisp.methods.sequence.run_sequences", spoiling)
+    monkeypatch.setattr("adaptiveisp.training.methods.sequence.learner.run_sequences", spoiling)
     subject = learner()
     metrics, _ = subject.iterate()
     assert metrics["dropped"] == 1 and subject.passes == subject.detector.passes == 6
     assert math.isfinite(metrics["detector_loss"]) and sum(metrics["modules"].values()) <= 18
-    monkeypatch.setattr("adaptiveisp.methods.sequence.run_sequences", lambda image, *_: image * float("nan"))
+    monkeypatch.setattr(
+        "adaptiveisp.training.methods.sequence.learner.run_sequences", lambda image, *_: image * float("nan")
+    )
     with pytest.raises(NonFiniteLossError, match="no rendering of iteration 1"):
         subject.iterate()
 

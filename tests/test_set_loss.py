@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from adaptiveisp.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
-from adaptiveisp.detectors.set_loss import SCALE, assigned, decoded_loss, detr_loss, pairwise_giou
+from adaptiveisp.detectors.boxes import cxcywh_to_xyxy, xyxy_to_cxcywh
+from adaptiveisp.detectors.huggingface.set_loss import SCALE, assigned, decoded_loss, detr_loss, pairwise_giou
 from adaptiveisp.types import Targets
 
 pytest.importorskip("scipy")

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.methods import METHODS
-from adaptiveisp.settings import as_yaml, changed, parse_changes
+from adaptiveisp.training.methods.registry import METHODS
+from adaptiveisp.utils.config import as_yaml, changed, parse_changes
 
 
 @dataclass(frozen=True)

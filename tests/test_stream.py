@@ -11,13 +11,13 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from adaptiveisp.datasets import open_dataset
-from adaptiveisp.datasets.synthetic import read_codes
+from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.data.random_crop import LEAST_SIDE, LEAST_VISIBLE, draw_view
+from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
+from adaptiveisp.data.synthetic import read_codes
+from adaptiveisp.data.training_images import PhotoStream, RawStream, Stream, TrainingImage
 from adaptiveisp.errors import DataError, RawFileError
-from adaptiveisp.stream import PhotoStream, RawStream, Stream, TrainingImage
-from adaptiveisp.synth import SynthOptions, synthesise_set
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
-from adaptiveisp.views import LEAST_SIDE, LEAST_VISIBLE, draw_view
 from tests.data import labelled_photos
 
 
@@ -81,7 +81,7 @@ def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch:
     labels = labelled_photos(tmp_path, n=1)
     Image.fromarray(np.full((48, 64, 3), 51, np.uint8)).save(tmp_path / "images" / "photo1.png")
     plain = Unprocessing(0.5, 1.0, 1.0, 1.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), 0.0, 0.0, "none", 0)
-    monkeypatch.setattr("adaptiveisp.stream.draw_unprocessing", lambda generator, light, noise: plain)
+    monkeypatch.setattr("adaptiveisp.data.training_images.draw_unprocessing", lambda generator, light, noise: plain)
     item = PhotoStream(labels, tmp_path / "images", identity, 32, "normal")[0]
     tone = (item.image / 0.5) ** (1 / 2.2)
     assert torch.allclose((3 * tone**2 - 2 * tone**3) / 0.9, torch.full((3, 32, 32), 0.2), atol=1e-5)
@@ -95,7 +95,7 @@ def test_each_photo_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         decoded.append(path.name)
         return read_codes(path)
 
-    monkeypatch.setattr("adaptiveisp.stream.read_codes", counted)
+    monkeypatch.setattr("adaptiveisp.data.training_images.read_codes", counted)
     photos = stream(tmp_path)
     for number in range(9):
         photos[number]
@@ -321,7 +321,7 @@ def whole_frame(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
         sizes.append((height, width))
         return 0, 0, min(height, width)
 
-    monkeypatch.setattr("adaptiveisp.views._square_crop", crop)
+    monkeypatch.setattr("adaptiveisp.data.random_crop._square_crop", crop)
     return sizes
 
 
@@ -408,7 +408,7 @@ def test_a_full_cache_changes_nothing_but_the_time(monkeypatch: pytest.MonkeyPat
     small, small_photos = RawStream(few, identity, 16), stream(tmp_path / "again")
     frame = small._read(0)
     few.reads.clear()
-    monkeypatch.setattr("adaptiveisp.stream.CACHED_BYTES", int(1.5 * frame.nbytes))
+    monkeypatch.setattr("adaptiveisp.data.training_images.CACHED_BYTES", int(1.5 * frame.nbytes))
     for number in numbers:
         assert torch.equal(small[number].image, expected[number])
         assert torch.equal(small_photos[number].image, expected_photos[number])

@@ -12,19 +12,19 @@ import yaml
 from PIL import Image as PilImage
 from torch import Tensor
 
-from adaptiveisp.boxes import pairwise_iou
-from adaptiveisp.classes import COCO_80, map_classes
-from adaptiveisp.cli import main
-from adaptiveisp.datasets import FolderRaws, open_dataset, open_unlabelled
-from adaptiveisp.datasets.folder import load_photos
-from adaptiveisp.datasets.synthetic import read_photo
+from adaptiveisp.cli.parser import main
+from adaptiveisp.data.formats.folder import load_photos
+from adaptiveisp.data.opening import FolderRaws, open_dataset, open_unlabelled
+from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
+from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.data.training_images import PhotoStream, RawStream
+from adaptiveisp.detectors.boxes import pairwise_iou
+from adaptiveisp.detectors.classes import COCO_80, map_classes
 from adaptiveisp.errors import DataError, DetectorError
-from adaptiveisp.methods.actor_critic import ActorCritic
-from adaptiveisp.methods.fixed import Fixed
-from adaptiveisp.predictor import detect
-from adaptiveisp.stream import PhotoStream, RawStream
-from adaptiveisp.synth import SynthOptions, synthesise_set
-from adaptiveisp.teacher import EXPOSURES, Teacher, best_of, renderings
+from adaptiveisp.inference.predictor import detect
+from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
+from adaptiveisp.training.methods.fixed import Fixed
+from adaptiveisp.training.pseudo_labels import EXPOSURES, Teacher, best_of, renderings
 from adaptiveisp.types import Annotation, Detections, Image
 from tests.conftest import REPOSITORY
 from tests.data import CATEGORIES, labelled_photos
@@ -132,7 +132,7 @@ def test_raws_are_labelled_as_an_annotation_that_equals_the_detection_would(tmp_
 
 def test_each_picture_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled_photos(tmp_path, n=3)
-    monkeypatch.setattr("adaptiveisp.stream.CACHED_BYTES", 0)  # each is read again and again
+    monkeypatch.setattr("adaptiveisp.data.training_images.CACHED_BYTES", 0)  # each is read again and again
     folder, teacher = tmp_path / "images", Teacher(RedDetector(), 0.5)
     photos = PhotoStream(folder, folder, own_labels, 32, "normal", teacher=teacher)
     assert teacher.passes == 1  # enough to know that there is something to learn
@@ -212,7 +212,7 @@ def test_what_lies_in_the_shadow_of_a_dark_raw_is_found(monkeypatch: pytest.Monk
     teacher.look_at_raw("raw", full, None)
     (found,) = teacher.answers["raw"]
     assert found.bbox == pytest.approx((20, 16, 8, 8), abs=1)
-    monkeypatch.setattr("adaptiveisp.teacher.EXPOSURES", (0.0,))
+    monkeypatch.setattr("adaptiveisp.training.pseudo_labels.EXPOSURES", (0.0,))
     plain = Teacher(RedDetector(), 0.14)
     plain.look_at_raw("raw", full, None)
     assert plain.answers["raw"] == ()
@@ -361,7 +361,7 @@ def test_resumed_equals_uninterrupted(
         looks.append(1)
         return detect(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("adaptiveisp.teacher.detect", counted)
+    monkeypatch.setattr("adaptiveisp.training.pseudo_labels.detect", counted)
     assert adaptiveisp("train", "--resume", "cut", "--detector", RED, "--threads", 1, "-q") == 0
     assert len(looks) == 1  # whether there is anything to learn; all pictures were looked at before the stop
     whole, cut_ = (tmp_path / name for name in ("whole", "cut"))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from adaptiveisp import threads
-from adaptiveisp.threads import ranges, spread, start_anew
+from adaptiveisp.kernels import thread_pool as threads
+from adaptiveisp.kernels.thread_pool import ranges, spread, start_anew
 
 
 @pytest.mark.parametrize(("n", "unit", "least"), [(1, 32, 1), (100, 32, 1), (64, 32, 64), (1000, 1, 1), (7, 1, 100)])

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from matplotlib.text import Text
 
-from adaptiveisp.figures import POLICY_COLOURS
-from adaptiveisp.tradeoff import (
+from adaptiveisp.evaluation.figures.common import POLICY_COLOURS
+from adaptiveisp.evaluation.figures.cost import (
     NAME_LENGTH,
     Box,
     CostPoint,

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from adaptiveisp import training
-from adaptiveisp.exitcodes import INTERRUPTED
-from adaptiveisp.methods import find_method
+from adaptiveisp.cli.exit_codes import INTERRUPTED
+from adaptiveisp.training import trainer as training
+from adaptiveisp.training.methods.registry import find_method
 from tests.data import labelled_photos
 from tests.training_runs import PHOTOS, RED, adaptiveisp, metrics, train_arguments
 

@@ -39,8 +39,8 @@ def environment() -> dict[str, str]:
 
 KILLED = """
 import os, signal, sys
-from adaptiveisp.cli import main
-from adaptiveisp.methods.actor_critic import ActorCritic
+from adaptiveisp.cli.parser import main
+from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 
 real = ActorCritic.iterate
 
@@ -153,9 +153,10 @@ def test_a_run_that_learns_nothing_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled_photos(tmp_path)
-    monkeypatch.setattr("adaptiveisp.training.MOST_UNLEARNED", 3)
+    monkeypatch.setattr("adaptiveisp.training.trainer.MOST_UNLEARNED", 3)
     monkeypatch.setattr(
-        "adaptiveisp.methods.actor_critic_networks.optimiser_step", lambda parts, *_: dict.fromkeys(parts, math.nan)
+        "adaptiveisp.training.methods.actor_critic.networks.optimiser_step",
+        lambda parts, *_: dict.fromkeys(parts, math.nan),
     )
     assert adaptiveisp(*train_arguments("run", 10**6)) == 1
     assert "gradients were not finite 3 times in a row, up to iteration 3" in capsys.readouterr().err

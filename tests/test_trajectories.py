@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp import trajectories
-from adaptiveisp.drawing import INK, MUTED, PAPER, load_font
+from adaptiveisp.evaluation import stage_sheet as trajectories
+from adaptiveisp.evaluation.stage_sheet import GAP, TEXT_LINES, TEXT_SIZE, trajectory_sheet
+from adaptiveisp.inference.drawing import INK, MUTED, PAPER, load_font
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.trajectories import GAP, TEXT_LINES, TEXT_SIZE, trajectory_sheet
 
 TILE = 100
 BRIGHTER = Stage("exposure", {"ev": 1.0})

@@ -12,9 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from adaptiveisp.cli import main
-from adaptiveisp.detectors import load_detector
-from adaptiveisp.detectors.transformers import TransformersDetector
+from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.huggingface.loading import TransformersDetector
+from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, WeightsError
 from adaptiveisp.types import Targets
 from tests.data import labelled_photos

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.runsetup import check_loss, make_settings
+from adaptiveisp.training.config import check_loss, make_settings
 from adaptiveisp.types import Targets
 from tests.data import labelled_photos
 from tests.fake_detector import RedDetector

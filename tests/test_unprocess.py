@@ -7,11 +7,12 @@ from itertools import product
 import pytest
 import torch
 
-from adaptiveisp import native, native_photos
-from adaptiveisp.develop import develop
+from adaptiveisp.data.random_crop import View, cut
 from adaptiveisp.errors import UsageError
-from adaptiveisp.types import Unprocessing
-from adaptiveisp.unprocess import (
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import synthesis as native_photos
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.unprocess import (
     LIGHTS,
     NOISES,
     add_noise,
@@ -31,7 +32,7 @@ from adaptiveisp.unprocess import (
     to_linear,
     unprocess,
 )
-from adaptiveisp.views import View, cut
+from adaptiveisp.types import Unprocessing
 
 
 def some_draw(noise: str = "none", light: str = "mixed", image_id: int = 5) -> Unprocessing:

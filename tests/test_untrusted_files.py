@@ -16,12 +16,12 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-from adaptiveisp.checkpoint import FORMAT, SEQUENCE, PolicyHeader, load_sequence_file, read_header, save_policy
-from adaptiveisp.environment import actions_of
 from adaptiveisp.errors import PipelineError, UsageError, WeightsError
-from adaptiveisp.isp import PAPER
 from adaptiveisp.isp.pipeline import MOST_STAGES, Pipeline
-from adaptiveisp.sequence_networks import SequenceNetwork
+from adaptiveisp.isp.registry import PAPER
+from adaptiveisp.policies.checkpoint import FORMAT, SEQUENCE, PolicyHeader, load_sequence_file, read_header, save_policy
+from adaptiveisp.policies.environment import actions_of
+from adaptiveisp.policies.sequence.networks import SequenceNetwork
 from tests.data import labelled_photos
 from tests.training_runs import RED, adaptiveisp, train_arguments
 
@@ -235,7 +235,7 @@ def test_a_pipeline_has_few_stages() -> None:
 
 @pytest.mark.parametrize("setting", ["size", "batch", "horizon", "pool"])
 def test_settings_that_no_machine_could_serve_are_refused(setting: str, place: Path) -> None:
-    from adaptiveisp.runsetup import make_settings
+    from adaptiveisp.training.config import make_settings
 
     with pytest.raises(UsageError, match=f"{setting} = 1000000000 is too large; give at most"):
         make_settings("actor_critic", "", {setting: 10**9}, "recipe.yaml")

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.usage import (
+from adaptiveisp.evaluation.pipeline_stats import (
     MOST_MODULES,
     FoundPipeline,
     ImageRun,
@@ -14,6 +13,7 @@ from adaptiveisp.usage import (
     parameters_by_light,
     place_shares,
 )
+from adaptiveisp.isp.pipeline import Pipeline, Stage
 
 
 def run(modules: Sequence[str] | None, light: float | None = 0.1, **params: float) -> ImageRun:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from adaptiveisp import weights as module
-from adaptiveisp.errors import UsageError, WeightsError
-from adaptiveisp.weights import (
+from adaptiveisp.detectors import weights as module
+from adaptiveisp.detectors.weights import (
     WEIGHTS,
     WeightsEntry,
     cache_folder,
@@ -17,6 +16,7 @@ from adaptiveisp.weights import (
     require_weights,
     weights_path,
 )
+from adaptiveisp.errors import UsageError, WeightsError
 
 CONTENT = b"not really weights" * 100
 ENTRY = WeightsEntry(

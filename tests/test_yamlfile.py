@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from adaptiveisp.errors import DataError
-from adaptiveisp.files import read_json
-from adaptiveisp.yamlfile import DEEPEST, LARGEST_FILE, MOST_ALIASES, YamlError, parse_yaml, read_yaml
+from adaptiveisp.utils.files import read_json
+from adaptiveisp.utils.yaml_files import DEEPEST, LARGEST_FILE, MOST_ALIASES, YamlError, parse_yaml, read_yaml
 
 
 def bomb(levels: int) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from adaptiveisp.detectors.yolo_loss import Decode, decode_boxes, yolo_loss
+from adaptiveisp.detectors.yolo.loss import Decode, decode_boxes, yolo_loss
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import LossTerms, Targets
 

@@ -6,8 +6,8 @@ import pytest
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies import AutoExposure, CameraDevelopment, FixedPipeline, is_static
-from adaptiveisp.zoo import load_policies, load_policy, split_group
+from adaptiveisp.policies.base import AutoExposure, CameraDevelopment, FixedPipeline, is_static
+from adaptiveisp.policies.registry import load_policies, load_policy, split_group
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from adaptiveisp.cli import main
+from adaptiveisp.cli.parser import main
 
 RED = "tests.fake_detector:load"
 PHOTOS = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--size", "64", "--detector", RED)

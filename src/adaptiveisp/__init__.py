@@ -7,46 +7,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from adaptiveisp.datasets import open_dataset as open_dataset
-    from adaptiveisp.detectors import load_detector as load_detector
-    from adaptiveisp.dng import write_dng as write_dng
+    from adaptiveisp.data.opening import open_dataset as open_dataset
+    from adaptiveisp.detectors.loading import load_detector as load_detector
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
+    from adaptiveisp.inference.predictor import AdaptiveISP as AdaptiveISP
+    from adaptiveisp.inference.predictor import Result as Result
     from adaptiveisp.isp.module import IspModule as IspModule
     from adaptiveisp.isp.module import Param as Param
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
     from adaptiveisp.isp.pipeline import Stage as Stage
-    from adaptiveisp.predictor import AdaptiveISP as AdaptiveISP
-    from adaptiveisp.predictor import Result as Result
-    from adaptiveisp.raw import BayerHeader as BayerHeader
-    from adaptiveisp.raw import read_raw as read_raw
+    from adaptiveisp.policies.registry import load_policy as load_policy
+    from adaptiveisp.raw.dng import write_dng as write_dng
+    from adaptiveisp.raw.reader import BayerHeader as BayerHeader
+    from adaptiveisp.raw.reader import read_raw as read_raw
     from adaptiveisp.types import Annotation as Annotation
     from adaptiveisp.types import Detections as Detections
     from adaptiveisp.types import Detector as Detector
     from adaptiveisp.types import RawImage as RawImage
     from adaptiveisp.types import Sample as Sample
     from adaptiveisp.types import Targets as Targets
-    from adaptiveisp.zoo import load_policy as load_policy
 
 _HOMES = {
-    "AdaptiveISP": "predictor",
+    "AdaptiveISP": "inference.predictor",
     "AdaptiveISPError": "errors",
     "Annotation": "types",
-    "BayerHeader": "raw",
+    "BayerHeader": "raw.reader",
     "Detections": "types",
     "Detector": "types",
     "IspModule": "isp.module",
     "Param": "isp.module",
     "Pipeline": "isp.pipeline",
     "RawImage": "types",
-    "Result": "predictor",
+    "Result": "inference.predictor",
     "Sample": "types",
     "Stage": "isp.pipeline",
     "Targets": "types",
-    "load_detector": "detectors",
-    "load_policy": "zoo",
-    "open_dataset": "datasets",
-    "read_raw": "raw",
-    "write_dng": "dng",
+    "load_detector": "detectors.loading",
+    "load_policy": "policies.registry",
+    "open_dataset": "data.opening",
+    "read_raw": "raw.reader",
+    "write_dng": "raw.dng",
 }
 
 __all__ = [*_HOMES]

@@ -2,7 +2,7 @@
 
 import sys
 
-from adaptiveisp.cli import main
+from adaptiveisp.cli.parser import main
 
 if __name__ == "__main__":
     sys.exit(main())

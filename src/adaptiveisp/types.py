@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.rawfields import BAYER_PATTERNS, checked_fields
+from adaptiveisp.utils.raw_fields import BAYER_PATTERNS, checked_fields
 
 __all__ = [
     "BAYER_PATTERNS",

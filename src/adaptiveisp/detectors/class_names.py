@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from adaptiveisp.classes import shown_name
+from adaptiveisp.detectors.classes import shown_name
 from adaptiveisp.errors import DetectorError, shown
 
 MOST_CLASSES = 30_000

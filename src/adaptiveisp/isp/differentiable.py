@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from adaptiveisp import native_training
-from adaptiveisp.color import LUMA, weighted_channel
+from adaptiveisp.kernels import backward as native_training
 from adaptiveisp.types import Image, ParamTensor
+from adaptiveisp.utils.color import LUMA, weighted_channel
 
 
 class Pointwise(Function):

@@ -1,6 +1,6 @@
 """The table of modules in docs/modules.md, from the modules' own declarations: `python -m adaptiveisp.isp.docs`."""
 
-from adaptiveisp.isp import EXTENDED, HELPERS, PAPER, IspModule
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, PAPER, IspModule
 
 HEADER = """# Modules
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.native import Operation, takes
+from adaptiveisp.kernels.forward import Operation, takes
 from adaptiveisp.types import Image, ParamTensor
 
 Logits = Float[Tensor, "batch n_params"]

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.files import read_json, write_json
-from adaptiveisp.isp import IspModule, find_module, modules_of
-from adaptiveisp.isp.execute import Call, run
+from adaptiveisp.isp.execution import Call, run
+from adaptiveisp.isp.registry import IspModule, find_module, modules_of
 from adaptiveisp.types import Image
+from adaptiveisp.utils.files import read_json, write_json
 
 VERSION = 1
 DEFAULT_SET = "extended"

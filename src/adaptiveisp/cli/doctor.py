@@ -1,0 +1,46 @@
+"""The command `doctor`: opens the data, shows progress and the summary, writes the files."""
+
+import argparse
+import sys
+from contextlib import nullcontext
+
+from adaptiveisp.cli.console import progress, set_up_torch
+from adaptiveisp.cli.exit_codes import FAILED
+from adaptiveisp.detectors.classes import COCO_80
+
+
+def doctor(options: argparse.Namespace) -> int:
+    """Examines a data set; the exit code says whether training may start."""
+    from adaptiveisp.data.splits import open_parts
+    from adaptiveisp.data.validation import examine
+    from adaptiveisp.evaluation.validation_report import summary, verdict, write_findings
+    from adaptiveisp.utils.output_folder import claim_folder
+    from adaptiveisp.utils.provenance import provenance
+
+    device = set_up_torch(options)
+    parts = open_parts(options.data, options.images, options.limit)
+    names, known_by, weights = COCO_80, "COCO's 80 classes", {}
+    if options.detector is not None:
+        from adaptiveisp.detectors.loading import load_detector
+
+        detector = load_detector(options.detector, device)
+        names, known_by = tuple(detector.class_names), detector.name
+        weights = {detector.name: detector.weights_sha256}
+    out = options.out
+    claim = claim_folder(out, "doctor", options.overwrite) if out is not None else nullcontext()
+    total = sum(len(dataset.samples) for _, dataset in parts)
+    with claim, progress(options, total, "doctor") as bar:
+
+        def show(name: str) -> None:
+            bar.update()
+
+        found = examine(parts, names, known_by, show)
+        if out is not None:
+            write_findings(found, out, f"Data set {options.data}", provenance(options.seed, weights))
+    if not options.quiet:
+        print(summary(found))
+        if out is not None:
+            print(f"page: {out / 'doctor.html'}")
+    elif found.exit_code == FAILED:
+        print(f"adaptiveisp: {options.data}: {verdict(found)}", file=sys.stderr)
+    return found.exit_code

@@ -1,0 +1,135 @@
+"""The command `train`: starts or resumes a run, shows its progress, says what came of it."""
+
+import argparse
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptiveisp.cli.console import progress, report_skips, set_up_torch
+from adaptiveisp.cli.exit_codes import INTERRUPTED
+from adaptiveisp.errors import UsageError, logger
+
+if TYPE_CHECKING:
+    from adaptiveisp.training.config import TrainOptions
+    from adaptiveisp.types import Detector
+
+TRAIN_OPTIONS = (
+    *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
+)
+"""Options of `train` that its run keeps."""
+PATHS = ("data", "images", "dev", "dev_images", "cache")
+"""Options of `train` that are paths."""
+ALLOWED_WITH_RESUME = ("--detector", "--cache")
+"""Options that a run may be resumed with: code that runs and a folder that is written, which no file may decide."""
+TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
+"""Options of `train` that are settings of the method."""
+
+
+def train(options: argparse.Namespace) -> int:
+    """Starts or resumes a training run."""
+    from adaptiveisp.detectors.loading import load_detector
+    from adaptiveisp.isp.costs import PAPER
+    from adaptiveisp.training.trainer import new_run, peak_memory_mb, resumed_run
+    from adaptiveisp.utils.provenance import provenance
+
+    device = set_up_torch(options)
+    if options.resume is not None:
+        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
+        given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
+        given += ["--limit"] if options.limit else []
+        given = [name for name in given if name not in ALLOWED_WITH_RESUME]
+        if given or options.changes:
+            named = " ".join(given or ["--set"])
+            raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
+        folder = options.resume
+        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "")
+    else:
+        wanted, settings = _train_settings(options)
+        detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
+        table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
+        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
+        folder = options.out
+        run = new_run(folder, wanted, settings, detector, origin, options.overwrite, device)
+    with run, progress(options, run.options.budget, "train", unit="pass") as bar:
+
+        def show(metrics: dict[str, Any]) -> None:
+            loss = metrics["detector_loss"]
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            bar.update(metrics["passes"] - bar.n)
+            if bar.disable and not options.quiet and metrics["iteration"] % 100 == 0:
+                line = f"iteration {metrics['iteration']}, {metrics['passes']} passes, detector loss {loss:.3f}"
+                print(line, file=sys.stderr, flush=True)
+
+        finished = run.train(show)
+    if not options.quiet:
+        best = f", best AP50 on dev {100 * run.best_ap50:.1f}" if run.best_ap50 is not None else ""
+        state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
+        used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
+        print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
+        if finished:
+            print(f"the policy: --policy {folder}; compare it: adaptiveisp eval … --policy auto-exposure {folder}")
+        if run.teacher is not None:
+            seen, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
+            print(f"teacher: {seen} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
+        if run.why_no_tensorboard:
+            print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
+    if not finished:
+        return INTERRUPTED
+    return report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
+
+
+def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":
+    """The detector of a run that goes on. What the run's folder says is a file's word: it may not name code.
+
+    Raises:
+        UsageError: --detector is given and is not the run's.
+    """
+    from adaptiveisp.detectors.loading import load_detector
+
+    if options.detector is not None and _absolute(options.detector) != spec:
+        raise UsageError(f"--resume goes on with the detector of the run, {spec}; leave out --detector, or give it so")
+    return load_detector(spec, device, trusted=options.detector is not None)
+
+
+def _absolute(detector: str) -> str:
+    """A detector as a run keeps it: a path made absolute, since the run may be resumed from another folder."""
+    return os.path.abspath(detector) if os.path.exists(detector) else detector
+
+
+def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
+    """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
+    from adaptiveisp.data.opening import is_set_file
+    from adaptiveisp.isp.costs import load_costs
+    from adaptiveisp.training.config import read_config, resolve
+    from adaptiveisp.utils.config import parse_changes
+
+    train, settings = read_config(options.config) if options.config else ({}, {})
+    if train.pop("cache", "") and not options.cache:
+        # Frames are written and removed there: not in any folder that a file names.
+        logger.warning("%s: cache: is not taken from a file; give --cache DIR to use one", options.config)
+    if options.preset or options.method:
+        settings = {}  # those of the file belong to another preset
+    train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
+    settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
+    settings |= parse_changes(options.changes)
+    if options.costs:
+        settings["costs"] = load_costs(options.costs)
+    if options.limit:
+        train["limit"] = options.limit
+    for name, images in (("data", "images"), ("dev", "dev_images")):
+        if getattr(options, name) and not getattr(options, images) and is_set_file(Path(getattr(options, name))):
+            train.pop(images, None)  # of the file's data, not of this YAML's
+    if train.get("dev") and not train.get("dev_images"):
+        train["dev_images"] = train.get("images", "")
+    if train.get("light") == "none":
+        train["light"] = None
+    wanted, resolved = resolve(train, settings, str(options.config or "train"))
+    # The run may be resumed from another folder.
+    paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(wanted, name))}
+    wanted = replace(wanted, **paths, detector=_absolute(wanted.detector))
+    if not (wanted.data and options.out):
+        raise UsageError("train needs --data and --out, or --resume RUN")
+    return wanted, resolved

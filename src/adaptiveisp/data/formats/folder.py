@@ -1,0 +1,68 @@
+"""Pictures that nobody labelled: plain folders of photos or raws, and COCO JSONs taken without their annotations."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from adaptiveisp.data.formats.coco import CocoImage, CocoLabels, load_coco
+from adaptiveisp.errors import DataError, RawFileError
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.reader import PHOTO_EXTENSIONS, find_raw_files, read_raw
+from adaptiveisp.types import RawImage, Sample
+from adaptiveisp.utils.files import walk_files
+
+PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
+"""Files that are taken for sRGB photos where photos are asked for."""
+
+
+def load_photos(data: Path) -> CocoLabels:
+    """The photos of a folder with its subfolders, or those that a COCO JSON lists; none has annotations.
+
+    File names are relative to the folder. Width and height are 0 where no JSON tells them: the files are not opened.
+
+    Raises:
+        DataError: there is no such folder or file, it holds no photo, or the JSON is malformed.
+    """
+    data = Path(data)
+    if not os.path.isdir(data):
+        return load_coco(data, labelled=False)
+    names = [str(path.relative_to(data)) for path in walk_files(data, PICTURE_EXTENSIONS)]
+    if not names:
+        known = " ".join(sorted(PICTURE_EXTENSIONS))
+        raise DataError(f"{data}: no photos in it; known are {known}; leave out --light if it holds raw files")
+    images = [CocoImage(i, name, 0, 0, (), photo_id=i, draw=0, light=None) for i, name in enumerate(names, 1)]
+    return CocoLabels(data, tuple(images), {})
+
+
+class FolderRaws:
+    """The raw files of a folder with its subfolders, without labels; see `find_raw_files` for what counts as one.
+
+    Width and height of the samples are 0: a raw has to be read before its size is known.
+
+    Args:
+        folder: the folder.
+        limit: the first so many files only; 0 takes all.
+
+    Raises:
+        DataError: it holds no raw file.
+    """
+
+    def __init__(self, folder: Path, limit: int = 0):
+        self.name = str(folder)
+        self.categories: dict[int, str] = {}
+        try:
+            files, _ = find_raw_files([str(folder)])
+        except RawFileError as error:
+            raise DataError(f"{error}; add --light L if it holds photos") from error
+        self.samples: Sequence[Sample] = [
+            Sample(i, 0, str(path.relative_to(folder)), 0, 0, (), light=None, source=path)
+            for i, (path, _) in enumerate(files[: limit or None], 1)
+        ]
+
+    def read(self, sample: Sample) -> RawImage:
+        """The raw file of a sample."""
+        return read_raw(sample.source)
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample; a sidecar knows the rest."""
+        return sample.source, None

@@ -1,0 +1,30 @@
+"""LOD, the Low-light Object Detection data set: pairs of long and short exposures of a Canon EOS 5D Mark IV.
+
+Source: Hong et al. 2021, "Crafting Object Detection in Very Low Light", github.com/ying-fu/LODDataset: one XML an image
+for each of RAW-dark, RAW-normal, RGB-dark and RGB-normal, and the camera's CR2 files; the short exposure of N.CR2 is
+number N + 1. Folder names as in the copy that RAW-Adapter (Cui and Harada 2024) hands out, and those with YOLO labels
+as in AdaptiveISP (Wang et al. 2024: train.txt, val.txt, labels with the ids of COCO's 80).
+"""
+
+from adaptiveisp.data.formats import voc, yolo_txt
+from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
+from adaptiveisp.detectors.classes import COCO_80
+
+DEFAULTS = SetOptions(images="RAW_dark", labels="RAW-dark-Annotations", list="trainval/{split}.txt", annotations="xml")
+YOLO_DEFAULTS = SetOptions(
+    images="RAW_dark",
+    labels="labels",
+    list="{split}.txt",
+    annotations="yolo",
+    names=COCO_80,
+    missing_labels="background",
+)
+
+
+def parse(config: SetConfig) -> ParsedSet:
+    """The images of a split with their labels, as XML or as YOLO text.
+
+    Raises:
+        DataError: a folder or list is missing, or there are no images.
+    """
+    return yolo_txt.parse(config) if config.options.annotations == "yolo" else voc.parse(config)

@@ -1,0 +1,23 @@
+"""Raws of a OnePlus phone: those of multiRAW (OnePlus 5T, DNG and XML), or AdaptiveISP's own in the layout of its LOD.
+
+Source: Li et al. 2024, "Efficient Visual Computing with Camera RAW Snapshots", multiRAW/oneplus_5t: `raw/ID.dng`,
+`labels/detection/ID.xml`, train.txt and test.txt with one ID a line (as the authors' loader in
+github.com/lizhihao6/mmdetection reads them). Whether AdaptiveISP's OnePlus images are the same is not published.
+"""
+
+from adaptiveisp.data.formats import lod
+from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
+
+DEFAULTS = SetOptions(
+    images="raw", labels="labels/detection", list="{split}.txt", annotations="xml", extensions=(".dng",)
+)
+YOLO_DEFAULTS = lod.YOLO_DEFAULTS
+
+
+def parse(config: SetConfig) -> ParsedSet:
+    """The images of a split with their labels.
+
+    Raises:
+        DataError: a folder or list is missing, or there are no images.
+    """
+    return lod.parse(config)

@@ -1,0 +1,75 @@
+"""Labels that lie beside their images: one file an image, both known by their stem. Pascal VOC, LOD and ROD are such.
+
+Source: Everingham et al. 2010, Pascal VOC devkit (lists of stems in ImageSets, one XML an image).
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from adaptiveisp.data.labels import (
+    LabelledImage,
+    LabelledObject,
+    ParsedSet,
+    Problem,
+    SetConfig,
+    files_by_stem,
+    listed_stems,
+    shown_name,
+    the_only,
+)
+from adaptiveisp.errors import DataError
+
+ReadLabels = Callable[[Path, SetConfig], tuple[int, int, list[LabelledObject], list[Problem]]]
+"""A label file → width and height it was made on (0 if it does not tell), its objects, and what is wrong with it."""
+
+
+def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> ParsedSet:
+    """The images of a split, or without one all that have a label file, with their labels.
+
+    Args:
+        config: the data set.
+        extension: of the label files.
+        read: reads one.
+
+    Raises:
+        DataError: a folder or list is missing, two files share a name, or there are no images.
+    """
+    label_files = files_by_stem(config.below(config.options.labels), {extension})
+    image_files = files_by_stem(config.below(config.options.images), config.options.extensions)
+    stems = listed_stems(config)
+    images: list[LabelledImage] = []
+    problems: list[Problem] = []
+    for stem in dict.fromkeys(stems if stems is not None else sorted({*image_files, *label_files})):
+        if stem not in image_files:
+            at = label_files[stem][0] if stem in label_files else config.below(config.options.images) / stem
+            text = f"{at}: there is no image of this name below {config.below(config.options.images)}; add it"
+            problems.append(Problem("label without image", str(at), text))
+            continue
+        path = the_only(image_files[stem])
+        width, height, objects = 0, 0, list[LabelledObject]()
+        if stem in label_files:
+            width, height, objects, wrong = read(the_only(label_files[stem]), config)
+            problems += wrong
+        elif not _kept_without_label(
+            path, f"{config.below(config.options.labels) / stem}{extension}", config, problems
+        ):
+            continue
+        name, unlabelled = shown_name(path, config.root), stem not in label_files
+        images.append(LabelledImage(path, name, width, height, tuple(objects), unlabelled=unlabelled))
+    if not images:
+        first = f"; the first: {problems[0].text}" if problems else ""
+        raise DataError(f"{config.path}: no image with labels below {config.root}{first}")
+    return ParsedSet(tuple(images), _names(images), False, tuple(problems))
+
+
+def _kept_without_label(path: Path, label_file: str, config: SetConfig, problems: list[Problem]) -> bool:
+    text = f"{path}: has no label file {label_file}; add it, or set missing-labels: background"
+    if config.options.missing_labels == "refuse":
+        raise DataError(text)
+    if config.options.missing_labels == "skip":
+        problems.append(Problem("image without label", str(path), text))
+    return config.options.missing_labels == "background"
+
+
+def _names(images: Sequence[LabelledImage]) -> tuple[str, ...]:
+    return tuple(sorted({labelled.name for image in images for labelled in image.objects}))

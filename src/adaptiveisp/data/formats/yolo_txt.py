@@ -1,0 +1,212 @@
+"""YOLO text labels: a line `class x y width height` an object, fractions of the image, in a file beside each image.
+
+Source: the format of Ultralytics' detection data sets, docs.ultralytics.com/datasets/detect (facts only): train, val
+and test are a folder, a list of paths or several of these; labels lie in a parallel folder `labels`; class numbers are
+positions in `names`; an image without a label file, or with an empty one, shows nothing.
+A `../` before an entry is dropped where there is no such place but one without it, as that reader does: the exports of
+Roboflow are written so. Differs: globs are taken too; `path` is relative to the YAML's own folder.
+"""
+
+import glob
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from adaptiveisp.data.labels import (
+    LabelledImage,
+    LabelledObject,
+    ParsedSet,
+    Problem,
+    SetConfig,
+    SetOptions,
+    files_of_set,
+    numbered_lines,
+    read_lines,
+    shown_name,
+)
+from adaptiveisp.data.places import existing, find_file
+from adaptiveisp.data.values import finite
+from adaptiveisp.errors import DataError, UsageError, shown
+from adaptiveisp.raw.reader import KNOWN_EXTENSIONS
+
+DEFAULTS = SetOptions(images="images", labels="labels", annotations="yolo", missing_labels="background")
+SPLITS = ("train", "val", "test")
+LARGEST_FRACTION = 2.0
+"""Greater values are pixels. Fractions end at 1, and a little above where a label is wrong in another way."""
+
+
+def parse(config: SetConfig) -> ParsedSet:
+    """The images of a split with their labels.
+
+    Raises:
+        UsageError: the split is not named, or there is no such one.
+        DataError: a list or folder is missing, the set has no images, or no class names.
+    """
+    names = class_names(config)
+    images: list[LabelledImage] = []
+    problems: list[Problem] = []
+    notes: list[str] = []
+    used: dict[Path, None] = {}
+    for path in dict.fromkeys(_images(config, notes)):
+        label_file = existing(_label_file(path, config))
+        used[label_file] = None
+        # `os.path` answers no to a name that cannot be, for instance one that is too long; pathlib raises.
+        unlabelled = not os.path.isfile(label_file)
+        if unlabelled:
+            kept = _without_label(path, label_file, config, problems)
+            objects: tuple[LabelledObject, ...] = ()
+            if not kept:
+                continue
+        else:
+            objects = _read_labels(label_file, names, problems)
+        name = shown_name(path, config.root)
+        images.append(LabelledImage(path, name, 0, 0, objects, fractions=True, unlabelled=unlabelled))
+    if not images:
+        name = f"split {config.options.split!r}" if config.options.split else "the data set"
+        remedy = "correct its paths; JPEG photos need a COCO JSON and --light"
+        raise DataError(f"{config.path}: {name} has no raw images; {remedy}")
+    problems += _orphans(config, used)
+    if all(image.unlabelled for image in images):
+        notes.append(f"none of its {len(images)} images has a label file; looked for {next(iter(used))} first")
+    return ParsedSet(tuple(images), tuple(names.values()), True, tuple(problems), tuple(notes))
+
+
+def class_names(config: SetConfig) -> dict[int, str]:
+    """Class id → name, as the YAML gives it.
+
+    Raises:
+        DataError: there are none, or an id is no whole number.
+    """
+    given = config.options.names
+    names = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
+    if not names or not all(isinstance(key, int) and key >= 0 for key in names):
+        raise DataError(f"{config.path}: names must give the name of each class, for instance names: {{0: person}}")
+    return names
+
+
+def splits(config: SetConfig) -> tuple[str, ...]:
+    """The splits that the YAML has entries for."""
+    return tuple(split for split in SPLITS if getattr(config.options, split))
+
+
+def _images(config: SetConfig, notes: list[str]) -> Iterator[Path]:
+    """The image files of the split, in order; adds to the notes."""
+    split = config.options.split
+    entries = getattr(config.options, split) if split in SPLITS else ""
+    if not entries and config.options.list and split:
+        entries = config.options.list
+    if not entries and not splits(config) and not config.options.list:
+        entries = config.options.images  # a set that is not split
+    if not entries:
+        known = ", ".join(splits(config)) or "none"
+        name = f"has no split {split!r}" if split else "has splits"
+        raise UsageError(f"{config.path}: {name}; name one as {config.path.name}:SPLIT (there are: {known})")
+    for entry in (entries,) if isinstance(entries, str) else entries:
+        yield from _expand(entry, config, notes)
+
+
+def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
+    """The files that one entry stands for: a folder with its subfolders, a list, a glob or a file."""
+    path = find_file(config.root, entry.replace("{split}", config.options.split))
+    below = config.below(entry.replace("\\", "/").removeprefix("../"))
+    if entry.startswith(("../", "..\\")) and not os.path.exists(path) and os.path.exists(below):
+        notes.append(f"{config.path}: {shown(entry)} is not there and taken as {below}")
+        path = below
+    extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
+    if os.path.isdir(path):
+        yield from files_of_set(path, extensions)
+    elif path.suffix.lower() == ".txt":
+        for line in read_lines(path, "list of images"):
+            if PurePosixPath(line.replace("\\", "/")).name in ("", ".."):  # the first line of `find . > train.txt`
+                notes.append(f"{path}: {shown(line)} names a folder and is left out; list images only")
+            else:
+                yield _listed(line, path, config)
+    elif glob.has_magic(str(entry)):
+        found = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        yield from (match for match in found if match.suffix.lower() in extensions)
+    elif os.path.exists(path):
+        yield path
+    else:
+        raise DataError(f"{path}: no such folder, list or image; correct {config.options.split} in {config.path}")
+
+
+def _listed(line: str, listing: Path, config: SetConfig) -> Path:
+    """The image of a line: absolute, relative to the list where it begins with ./, else to the root."""
+    return find_file(listing.parent if line.startswith(("./", ".\\")) else config.root, line)
+
+
+def _label_file(image: Path, config: SetConfig) -> Path:
+    """Where the labels of an image are looked for: the last folder `images` of its path becomes `labels`.
+
+    Without one, `labels` stands in the root and mirrors the rest of the path.
+    """
+    relative = image.relative_to(config.root) if image.is_relative_to(config.root) else image
+    parts = list(relative.parent.parts)
+    labels = PurePosixPath(config.options.labels)
+    for name in ("images", config.options.images):
+        if name in parts:
+            place = len(parts) - 1 - parts[::-1].index(name)
+            parts[place : place + 1] = labels.parts
+            return config.root / Path(*parts, f"{image.stem}.txt")
+    inside = relative if not relative.is_absolute() else Path(image.name)
+    return config.root / labels / inside.with_suffix(".txt")
+
+
+def _without_label(path: Path, label_file: Path, config: SetConfig, problems: list[Problem]) -> bool:
+    """Notes an image without label file, and whether it is kept."""
+    policy = config.options.missing_labels
+    text = f"{path}: has no label file {label_file}"
+    if policy == "refuse":
+        raise DataError(f"{text}; add an empty one if it shows nothing")
+    if os.path.exists(path) and policy == "skip":
+        problems.append(Problem("image without label", str(path), f"{text}; add an empty one if it shows nothing"))
+    return policy == "background"
+
+
+def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> tuple[LabelledObject, ...]:
+    """The objects of a label file; lines that make no sense are noted."""
+    try:
+        lines = numbered_lines(path, "labels")
+    except DataError as error:
+        problems.append(Problem("bad label", str(path), str(error)))
+        return ()
+    objects = []
+    for number, line in lines:
+        found = _object(line, f"{path}:{number}", names)
+        if isinstance(found, Problem):
+            problems.append(found)
+        else:
+            objects.append(found)
+    return tuple(objects)
+
+
+def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Problem:
+    """The object of one line. What follows the fifth value is no part of a box (a segment has more, a pose too)."""
+    values = [finite(value) for value in line.split()]
+    numbers = [value for value in values if value is not None]
+    if len(numbers) != 5 or len(values) != 5 or not numbers[0].is_integer():
+        reason = f"{len(values)} values" if len(values) != 5 else "no numbers"
+        text = f"{where}: {shown(line, 60)} is no label ({reason}); write class x y width height"
+        return Problem("bad label", where, text)
+    key, x, y, width, height = numbers
+    if key not in names:
+        text = f"{where}: class id {key:g} is not among names ({min(names)} to {max(names)}); correct it"
+        return Problem("bad label", where, text)
+    if max(map(abs, numbers[1:])) > LARGEST_FRACTION:
+        remedy = "divide x and width by the width of the image, y and height by its height"
+        return Problem("bad label", where, f"{where}: {shown(line, 60)} is in pixels, not in fractions; {remedy}")
+    box = (x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return LabelledObject(names[int(key)], box, where)
+
+
+def _orphans(config: SetConfig, used: Collection[Path]) -> Iterator[Problem]:
+    """Label files in the folders of the split's labels that belong to none of its images."""
+    if isinstance(entry := getattr(config.options, config.options.split, ""), str) and entry.endswith(".txt"):
+        return  # other splits share the folder
+    if config.options.list:
+        return
+    for folder in sorted({path.parent for path in used}):
+        for path in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
+            if path not in used and path.name != "classes.txt":
+                text = f"{path}: belongs to no image; remove it or add its image"
+                yield Problem("label without image", str(path), text)

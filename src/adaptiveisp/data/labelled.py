@@ -1,0 +1,199 @@
+"""Raws labelled as a data-set YAML says: its layout read, its classes mapped by name, boxes in pixels of the raw."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adaptiveisp.data.doubts import UnitWatch, joined_spellings, repeated_note
+from adaptiveisp.data.formats.coco import limit_photos
+from adaptiveisp.data.formats.coco_objects import BOX_SLACK, MAX_AREA
+from adaptiveisp.data.labels import LabelledImage, LabelledObject, ParsedSet, Problem, SetConfig
+from adaptiveisp.data.places import read_listed
+from adaptiveisp.detectors.classes import shown_name
+from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError, first_few, shown
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.image_size import raw_size
+from adaptiveisp.types import Annotation, RawImage, Sample
+
+ASPECT_SLACK = 0.02
+"""How much the proportions of labels that are scaled may differ from the raw's: rounding and a crop of some pixels."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A sample's file, or why it cannot be used although it can be read."""
+
+    image: LabelledImage
+    problem: str = ""
+
+
+class LabelledRaws:
+    """The raws of one split.
+
+    Args:
+        config: what the YAML says.
+        parsed: what its label files say.
+        limit: the first so many photos only, with all their draws; 0 takes all.
+        labelled: False takes the images without classes and annotations.
+        strict: raise the first label that makes no sense, unless the YAML drops those; False leaves them all out.
+
+    Attributes:
+        problems: what is wrong with single labels; these objects or images are left out.
+        counts: class name of the data set → objects, those that the YAML leaves out included.
+        mapping: class name of the data set → name it is known by here, None for one that the YAML leaves out.
+        notes: what a user should know about the set as a whole, a line each.
+
+    Raises:
+        DataError: strict, and a label makes no sense, or all boxes are in fractions where pixels are expected.
+        UsageError: `classes` names a class that the data set does not have.
+    """
+
+    def __init__(
+        self, config: SetConfig, parsed: ParsedSet, limit: int = 0, labelled: bool = True, strict: bool = True
+    ):
+        self.config = config
+        self.name = f"{config.path}:{config.options.split}" if config.options.split else str(config.path)
+        self.mapping, joined = _mapping(config, parsed)
+        targets = list(dict.fromkeys(target for target in self.mapping.values() if target is not None))
+        self.categories = {key: shown_name(name) for key, name in enumerate(targets, 1)} if labelled else {}
+        self._ids = (
+            {name: targets.index(t) + 1 for name, t in self.mapping.items() if t is not None} if labelled else {}
+        )
+        self.problems = list(parsed.problems) if labelled else []
+        self.counts: Counter[str] = Counter()
+        self._units = UnitWatch()
+        samples = [
+            Sample(_id(image, number), image.draw, image.name, 0, 0, (), image.light, _Source(image))
+            for number, image in enumerate(parsed.images, 1)
+        ]
+        self.samples: Sequence[Sample] = limit_photos(samples, limit)
+        if labelled:
+            self.samples = [self._labelled(sample) for sample in self.samples]
+        twice = repeated_note(sample.annotations for sample in self.samples)
+        self.notes = [*parsed.notes, *joined, *self._units.notes, *twice] if labelled else []
+        if strict and self.refusal:
+            raise DataError(self.refusal)
+
+    @property
+    def unlabelled(self) -> list[str]:
+        """Images without a label file, taken as showing nothing."""
+        return [sample.name for sample in self.samples if sample.source.image.unlabelled]
+
+    @property
+    def refusal(self) -> str:
+        """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
+        if self.unit_problem:
+            return self.unit_problem
+        bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
+        if not bad or self.config.options.bad_labels == "drop":
+            return ""
+        remedy = f"or set bad-labels: drop in {self.config.path} ({len(bad)} such labels in all)"
+        return f"{bad[0].text}, {remedy}; `adaptiveisp doctor` lists them"
+
+    @property
+    def unit_problem(self) -> str:
+        """Why the boxes cannot be in pixels, "" if they can."""
+        return f"{self.name}: {self._units.refusal}" if self._units.refusal else ""
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Where → why, of each label or image that is left out."""
+        return {problem.where: problem.text for problem in self.problems}
+
+    def read(self, sample: Sample) -> RawImage:
+        """The raw file of a sample.
+
+        Raises:
+            RawFileError: it cannot be read, or its labels do not fit it.
+        """
+        raw = read_listed(sample.source.image.path, self.config.header)
+        if sample.source.problem:
+            raise RawFileError(sample.source.problem)
+        return raw
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample, and what the YAML says of it."""
+        return None if sample.source.problem else (sample.source.image.path, self.config.header)
+
+    def _labelled(self, sample: Sample) -> Sample:
+        """The sample with size and annotations; the raw's header is read where labels do not tell its size."""
+        image: LabelledImage = sample.source.image
+        self.counts.update(labelled.name for labelled in image.objects)
+        width, height = image.width, image.height
+        scale = (1.0, 1.0)
+        if image.fractions or self.config.options.scale_labels or not (width and height):
+            try:
+                full = raw_size(image.path, self.config.header)
+                scale = _scale(image, full)
+            except AdaptiveISPError as error:
+                # It can hardly be read; then the message is that of its reader, otherwise this one.
+                return replace(sample, source=replace(sample.source, problem=str(error)))
+            width, height = full
+        annotations = []
+        for labelled in image.objects:
+            if not image.fractions:
+                self._units.look(image.name, labelled.box, (image.width or width, image.height or height))
+            if labelled.name in self._ids:
+                found = _annotation(labelled, self._ids[labelled.name], scale, (width, height), image)
+                if isinstance(found, Problem):
+                    self.problems.append(found)
+                else:
+                    annotations.append(found)
+        return replace(sample, width=width, height=height, annotations=tuple(annotations))
+
+
+def _id(image: LabelledImage, number: int) -> int:
+    return number if image.photo_id is None else image.photo_id
+
+
+def _mapping(config: SetConfig, parsed: ParsedSet) -> tuple[dict[str, str | None], list[str]]:
+    """Class name of the data set → name of the detector's class, and notes on names that mean the same class.
+
+    Those that `classes` does not name keep theirs, or the first spelling of it.
+    """
+    classes = config.options.classes
+    unknown = [name for name in classes if name not in parsed.names]
+    if unknown and parsed.declared:
+        known = first_few(parsed.names)
+        raise UsageError(f"{config.path}: classes: {shown(unknown[0])} is no class of the data set; there are {known}")
+    targets = {name: classes.get(name, name) for name in parsed.names}
+    joined, notes = joined_spellings(target for target in targets.values() if target is not None)
+    return {name: None if target is None else joined[target] for name, target in targets.items()}, notes
+
+
+def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:
+    """Pixels of the raw per unit of the labels, each axis.
+
+    Raises:
+        DataError: the proportions differ, so that the labels are of another picture.
+    """
+    if image.fractions:
+        return float(full[0]), float(full[1])
+    if not (image.width and image.height):
+        return 1.0, 1.0
+    scale = (full[0] / image.width, full[1] / image.height)
+    if abs(scale[0] / scale[1] - 1) > ASPECT_SLACK:
+        found, labels = f"{full[0]}x{full[1]}", f"{image.width}x{image.height}"
+        raise DataError(f"{image.path}: is {found} upright, its labels are made on {labels}; correct them")
+    return scale
+
+
+def _annotation(
+    labelled: LabelledObject, category: int, scale: tuple[float, float], size: tuple[int, int], image: LabelledImage
+) -> Annotation | Problem:
+    """The annotation in pixels of the raw, or what is wrong with its box."""
+    x0, y0, x1, y1 = (value * scale[i % 2] for i, value in enumerate(labelled.box))
+    slack_x, slack_y = (BOX_SLACK * max(1.0, ratio if not image.fractions else 1.0) for ratio in scale)
+    shown = f"{x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f} (xyxy)"
+    if x1 <= x0 or y1 <= y0:
+        text = f"{labelled.where}: box {shown} has no area; correct or remove it"
+    elif min(x0 / slack_x, y0 / slack_y, (size[0] - x1) / slack_x, (size[1] - y1) / slack_y) < -1 or not math.isfinite(
+        x0 + y0 + x1 + y1
+    ):
+        text = f"{labelled.where}: box {shown} does not lie inside {image.name} of {size[0]}x{size[1]}; correct it"
+    else:
+        area = (x1 - x0) * (y1 - y0) if labelled.area is None else labelled.area * scale[0] * scale[1]
+        return Annotation(category, (x0, y0, x1 - x0, y1 - y0), min(area, MAX_AREA), int(labelled.crowd))
+    return Problem("bad box", labelled.where, text)

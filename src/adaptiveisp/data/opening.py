@@ -1,0 +1,198 @@
+"""Data sets, opened by what the command line was given."""
+
+import os
+from pathlib import Path
+
+from adaptiveisp.data.dataset import Dataset, left_out, notes_of, raw_file
+from adaptiveisp.data.dataset_yaml import is_set_file
+from adaptiveisp.data.formats.coco import CocoRaws, limit_photos
+from adaptiveisp.data.formats.folder import FolderRaws
+from adaptiveisp.data.labelled import LabelledRaws
+from adaptiveisp.data.layouts import LAYOUTS, open_set, require_labels
+from adaptiveisp.data.synthetic import SyntheticRaws
+from adaptiveisp.errors import DataError, UsageError, shown
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.unprocess import NoiseName
+from adaptiveisp.types import RawImage, Sample
+from adaptiveisp.utils.files import read_json
+
+LABELS_FILE = "labels.json"
+"""Name of the COCO JSON in a folder made by `synth`."""
+SET_FILE = "set.json"
+"""Name of the list of lights in the folder above: `{"lights": [...]}`, those that the last run of `synth` finished."""
+
+
+class JoinedRaws:
+    """Several data sets as one, for instance the lights of a folder made by `synth`.
+
+    Raises:
+        DataError: two of them give one class id different names.
+    """
+
+    def __init__(self, name: str, parts: list[CocoRaws]):
+        self.name = name
+        self.categories = _joined_categories(parts)
+        self.samples = [sample for part in parts for sample in part.samples]
+        self.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
+        self._reader = parts[0]
+
+    def read(self, sample: Sample) -> RawImage:
+        """The raw file of a sample."""
+        return self._reader.read(sample)
+
+    def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
+        """The file of a sample."""
+        return self._reader.raw_file(sample)
+
+
+def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
+    """Class id → name of all the parts."""
+    joined: dict[int, tuple[str, str]] = {}
+    for part in parts:
+        for key, name in part.categories.items():
+            known, source = joined.setdefault(key, (name, part.name))
+            if known != name:
+                raise DataError(
+                    f"{part.name}: class id {key} is {shown(name)}, but {shown(known)} in {source}; "
+                    "give both the same classes, or open them one by one"
+                )
+    return {key: name for key, (name, _) in joined.items()}
+
+
+def label_files(folder: Path) -> list[Path]:
+    """The label files of the lights in a folder: those its `SET_FILE` lists, without one all there are."""
+    listing = folder / SET_FILE
+    if not os.path.isfile(listing):
+        return sorted(folder.glob(f"*/{LABELS_FILE}"))
+    remedy = "make the set again with `adaptiveisp synth --overwrite`, or open the folder of one light"
+    content = read_json(listing, DataError, remedy)
+    lights = content.get("lights") if isinstance(content, dict) else None
+    if not isinstance(lights, list) or not all(isinstance(light, str) and _is_plain(light) for light in lights):
+        raise DataError(f"{listing}: must hold the names of the lights; {remedy}")
+    if not lights:
+        raise DataError(f"{listing}: lists no light, the run that made it did not finish one; {remedy}")
+    files = [folder / light / LABELS_FILE for light in sorted(set(lights))]
+    for path in files:
+        if not os.path.isfile(path):
+            raise DataError(f"{path}: no such file, but {listing.name} lists its light; {remedy}")
+    return files
+
+
+def _is_plain(name: str) -> bool:
+    """Whether this is the name of a folder, not a path that leads elsewhere."""
+    return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
+
+
+def open_folder(folder: Path, limit: int = 0) -> Dataset:
+    """The raws of a folder made by `synth`: one light, or the folder above with all that the last run made.
+
+    Raises:
+        DataError: it holds no label file, a listed light has none, or the lights disagree about a class.
+    """
+    if (folder / LABELS_FILE).is_file():
+        return CocoRaws(folder / LABELS_FILE, folder, limit)
+    parts: list[CocoRaws] = []
+    offset = 0
+    for labels in label_files(folder):
+        part = CocoRaws(labels, labels.parent, draw_offset=offset)
+        offset = 1 + max(sample.draw for sample in part.samples)
+        parts.append(part)
+    if not parts:
+        raise DataError(
+            f"{folder}: holds no {LABELS_FILE}; make one with `adaptiveisp synth`, or give a COCO JSON and --images, "
+            "with --light if these are photos"
+        )
+    joined = JoinedRaws(str(folder), parts)
+    joined.samples = limit_photos(joined.samples, limit)
+    return joined
+
+
+def open_dataset(
+    data: Path,
+    images: Path | None = None,
+    light: str | None = None,
+    draws: int = 1,
+    noise: NoiseName = "sensor",
+    seed: int = 0,
+    limit: int = 0,
+) -> Dataset:
+    """The data set that DATA of the command line names.
+
+    Args:
+        data: a folder made by `synth`, a COCO JSON, or a data-set YAML, with `:SPLIT` behind it or without.
+        images: folder of the images of a COCO JSON.
+        light: with it the images are sRGB photos and raws are made on the fly; without it they are raws.
+        draws, noise, seed: of the raws made on the fly.
+        limit: keep the first so many photos; 0 keeps all.
+
+    Raises:
+        DataError: it is missing or malformed.
+        UsageError: the arguments contradict each other.
+    """
+    data = Path(data)
+    if is_set_file(data):
+        if light is not None or images is not None:
+            option = "--images: the YAML says where they are" if images is not None else "--light: its images are raws"
+            raise UsageError(f"{data}: leave out {option}")
+        dataset = open_set(data, limit)
+        require_labels(dataset)
+        return dataset
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    if not os.path.exists(data):
+        raise DataError(
+            f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, a COCO JSON or YAML"
+        )
+    if data.is_dir():
+        if light is not None:
+            raise UsageError(f"{data}: holds raws already, --light needs a COCO JSON of photos; leave out --light")
+        return open_folder(data, limit)
+    if images is None:
+        raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
+    if light is None:
+        return CocoRaws(data, images, limit)
+    return SyntheticRaws(data, images, light, draws, noise, seed, limit)
+
+
+def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> Dataset:
+    """Raws for which no labels are needed: those of any folder, or of a COCO JSON with or without annotations.
+
+    Args:
+        data: a folder of raw files, one made by `synth` (then with its photos, draws and lights), a COCO JSON, or a
+            data-set YAML.
+        images: folder of the images of a COCO JSON.
+        limit: keep the first so many photos; 0 keeps all.
+
+    Raises:
+        DataError: it is missing or malformed, or holds no raw file.
+        UsageError: a COCO JSON without `images`.
+    """
+    data = Path(data)
+    if is_set_file(data):
+        return open_set(data, limit, labelled=False)
+    if not os.path.exists(data):
+        raise DataError(f"{data}: no such file or folder; give a folder of raw files, a COCO JSON or a data-set YAML")
+    if data.is_dir():
+        made_by_synth = (data / LABELS_FILE).is_file() or label_files(data)
+        return open_folder(data, limit) if made_by_synth else FolderRaws(data, limit)
+    if images is None:
+        raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
+    return CocoRaws(data, images, limit, labelled=False)
+
+
+__all__ = [
+    "LABELS_FILE",
+    "LAYOUTS",
+    "SET_FILE",
+    "CocoRaws",
+    "Dataset",
+    "FolderRaws",
+    "LabelledRaws",
+    "SyntheticRaws",
+    "is_set_file",
+    "left_out",
+    "notes_of",
+    "open_dataset",
+    "open_folder",
+    "open_unlabelled",
+    "raw_file",
+]

@@ -1,0 +1,366 @@
+"""Endless augmented training images: random square crops of labelled raws, or of photos made raws on the fly.
+
+Image number k depends only on (seed, k), so a run resumes its data order from one counter.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import UInt8, UInt16
+from torch import Tensor
+
+from adaptiveisp.data.doubts import why_nothing
+from adaptiveisp.data.formats.coco import load_coco
+from adaptiveisp.data.formats.folder import load_photos
+from adaptiveisp.data.frame_cache import FrameCache
+from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
+from adaptiveisp.data.places import find_file
+from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_view, reduced, resized, targets_of
+from adaptiveisp.data.synthetic import read_codes
+from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.unprocess import NoiseName, draw_unprocessing, light_range, raw_of_photo, seeded_generator
+from adaptiveisp.types import Annotation, Labeller, Targets
+
+CACHED_BYTES = 2 * 10**9
+"""Decoded photos or developed raws that a stream keeps in memory, together."""
+FULL_SCALE = 65535
+"""1.0 of a developed raw in memory, 16 bits: steps far below those of a 12-bit sensor, also in the dark."""
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """One image of the stream.
+
+    Attributes:
+        number: its place in the stream; with the stream's seed it says all.
+        image: (3, size, size) developed, linear RGB in [0, 1].
+        targets: labels in pixels of `image`.
+        light: brightness factor in (0, 1], None if unknown.
+    """
+
+    number: int
+    image: Picture
+    targets: Targets
+    light: float | None
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """Training images by number."""
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        """The image of that number; any number ≥ 0."""
+        ...
+
+
+class _Pictures:
+    """The pictures of a data set in the random orders of a stream, kept in memory once they are read.
+
+    A picture that cannot be used is left out: the next of its epoch's order that can be used stands in for it. It is
+    not read again.
+
+    Args:
+        name: of the data set, for errors.
+        titles: what to call each picture in reports.
+        files: what each picture's error begins with, where the error does not name the file itself.
+        read: the picture of an index.
+        seed: fixes the orders.
+        keeps: whether the picture of an index is worth memory.
+
+    Attributes:
+        skipped: title of each picture that was asked for and cannot be used → the reason, in one line.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        titles: Sequence[str],
+        files: Sequence[str],
+        read: Callable[[int], Tensor],
+        seed: int,
+        keeps: Callable[[int], bool] = lambda index: True,
+    ):
+        self.name, self.titles, self.files, self.read, self.seed, self.keeps = name, titles, files, read, seed, keeps
+        self.skipped: dict[str, str] = {}
+        self._unusable: set[int] = set()
+        self._cache: dict[int, Tensor] = {}
+
+    def __getitem__(self, number: int) -> tuple[int, Tensor]:
+        """Index and pixels of the picture that a number of the stream shows.
+
+        Raises:
+            DataError: no picture can be used.
+        """
+        for index in _epoch_order(len(self.titles), number, self.seed):
+            picture = self._picture(index)
+            if picture is not None:
+                return index, picture
+        first = next(iter(self.skipped.values()))
+        raise DataError(f"{self.name}: no image could be used; the first: {first}")
+
+    def _picture(self, index: int) -> Tensor | None:
+        """The picture of an index; None if it cannot be used."""
+        if index in self._cache or index in self._unusable:
+            return self._cache.get(index)
+        try:
+            picture = self.read(index)
+        except DetectorError:  # no fault of the picture: the next would meet it too
+            raise
+        except Exception as error:  # whatever one file does to its reader, a run of hours goes on
+            self.skipped[self.titles[index]] = skip_reason(self.files[index], error)
+            self._unusable.add(index)
+            return None
+        # Nothing gives way to a new picture: in a random order the next to be shown is any of them, and what came
+        # last would often be thrown out before it comes again.
+        full = sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes > CACHED_BYTES
+        if self.keeps(index) and not full:
+            self._cache[index] = picture
+        return picture
+
+
+class PhotoStream:
+    """Raws made on the fly from labelled photos: crop, flip, camera, light, noise.
+
+    Decoded photos stay in memory as bytes, about 1 MB each for those of COCO. A photo that cannot be used is left out,
+    and `skipped` tells why.
+
+    Args:
+        labels: COCO JSON of the photos; with a teacher its annotations are not read, and a folder does as well.
+        images: folder of the photos.
+        to_label: category id → detector label; annotations of other categories are left out.
+        size: side of the square images in pixels.
+        light, noise: names, see `unprocess`.
+        seed: fixes everything.
+        limit: the first so many photos only; 0 takes all.
+        teacher: finds the objects of each clean photo, in the place of annotations.
+        smallest_crop: side of a crop relative to the picture's shorter side, at least, in (0, 1].
+
+    Raises:
+        DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
+    """
+
+    def __init__(
+        self,
+        labels: Path,
+        images: Path,
+        to_label: Callable[[dict[int, str]], dict[int, int]],
+        size: int,
+        light: str,
+        noise: NoiseName = "sensor",
+        seed: int = 0,
+        limit: int = 0,
+        teacher: Labeller | None = None,
+        smallest_crop: float = SMALLEST_CROP,
+    ):
+        light_range(light)
+        checked = load_coco(labels) if teacher is None else load_photos(labels)
+        _tell(str(labels), checked.notes)
+        self.to_label = to_label(checked.categories)
+        self.photos = checked.images[: limit or None]
+        self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
+        self.teacher, self.smallest_crop = teacher, smallest_crop
+        names = [photo.file_name for photo in self.photos]
+        self.pictures = _Pictures(str(labels), names, names, self._read, seed)
+        if teacher is None:
+            _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
+        else:
+            _check_taught(self.pictures, teacher)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Photos that were asked for and cannot be used, with the reason."""
+        return self.pictures.skipped
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        """The image of that number: photos come in a new random order in each epoch."""
+        index, pixels = self.pictures[number]
+        generator = seeded_generator(self.seed, number, 0, "training")
+        view = draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
+        how = draw_unprocessing(generator, self.light, self.noise)
+        raw = raw_of_photo(pixels, view, how, generator)
+        photo = self.photos[index]
+        annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
+        targets = targets_of(annotations, self.to_label, view, self.size)
+        return TrainingImage(number, resized(raw, self.size, self.size), targets, how.light)
+
+    def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
+        """sRGB code values of a photo, 0 to 255."""
+        photo = self.photos[index]
+        pixels = read_codes(find_file(self.folder, photo.file_name))
+        _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
+        if self.teacher is not None:
+            self.teacher.look_at_photo(photo.file_name, pixels)
+        return pixels
+
+
+class RawStream:
+    """Labelled raws: developed, cropped, flipped, with their own light and noise.
+
+    Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
+    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. A raw that cannot be used is left out, and `skipped`
+    tells why. With a cache they stay on disk instead, where other runs find them.
+
+    Args:
+        dataset: labelled raws.
+        to_label: category id → detector label; annotations of other categories are left out.
+        size: side of the square images in pixels.
+        seed: fixes everything.
+        camera_white_balance: apply the camera's own gains, see `develop`.
+        teacher: finds the objects of each raw, in the place of annotations.
+        cache: where developed raws are kept.
+        smallest_crop: as for `PhotoStream`.
+
+    Raises:
+        DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
+            be used.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        to_label: Callable[[dict[int, str]], dict[int, int]],
+        size: int,
+        seed: int = 0,
+        camera_white_balance: bool = False,
+        teacher: Labeller | None = None,
+        cache: FrameCache | None = None,
+        smallest_crop: float = SMALLEST_CROP,
+    ):
+        self.dataset, self.samples = dataset, dataset.samples
+        if not self.samples:
+            raise DataError(f"{dataset.name}: has no images; give labelled raws")
+        _tell(dataset.name, notes_of(dataset) if teacher is None else ())
+        self.to_label = to_label(dataset.categories)
+        self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
+        self.teacher, self.cache, self.smallest_crop = teacher, cache, smallest_crop
+        self._full_sizes: dict[int, tuple[int, int]] = {}
+        self._keys: dict[int, str] = {}
+        self._mapped: set[int] = set()
+        names = [sample.name for sample in self.samples]
+        titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
+        self.pictures = _Pictures(dataset.name, titles, names, self._read, seed, lambda i: i not in self._mapped)
+        if teacher is None:
+            _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
+        else:
+            _check_taught(self.pictures, teacher)
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Name and draw of each raw that was asked for and cannot be used, and labels left out, with the reason."""
+        return {**left_out(self.dataset), **self.pictures.skipped}
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        """The image of that number: raws come in a new random order in each epoch."""
+        index, frame = self.pictures[number]
+        sample = self.samples[index]
+        height, width = frame.shape[1:]
+        view = draw_view(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
+        image = resized(cut(frame, view) / FULL_SCALE, self.size, self.size)
+        # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
+        full_width, full_height = self._full_sizes[index]
+        scale = (width / full_width, height / full_height)
+        annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else sample.annotations
+        targets = targets_of(annotations, self.to_label, view, self.size, scale)
+        return TrainingImage(number, image, targets, sample.light)
+
+    def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
+        """The developed frame of a sample, in steps of 1 / FULL_SCALE."""
+        sample, title = self.samples[index], self.pictures.titles[index]
+        # A teacher has to see the full frame once.
+        usable = self.cache is not None and (self.teacher is None or title in self.teacher.answers)
+        file = raw_file(self.dataset, sample) if usable else None
+        if self.cache is None or file is None:
+            frame, full_size = self._develop(index)
+        else:
+            if index not in self._keys:
+                settings = f"train {self._shorter_side} white balance {self.camera_white_balance}"
+                self._keys[index] = self.cache.key(*file, settings)
+            frame, full_size, mapped = self.cache.get(self._keys[index], lambda: self._develop(index))
+            (self._mapped.add if mapped else self._mapped.discard)(index)
+        _check_size(sample.name, *full_size, sample.width, sample.height)
+        self._full_sizes[index] = full_size
+        return frame
+
+    @property
+    def _shorter_side(self) -> int:
+        """Pixels that the shorter side of a frame needs at most."""
+        return math.ceil(self.size / self.smallest_crop)
+
+    def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
+        """The frame of a sample from its file, and (width, height) of the full frame."""
+        raw = self.dataset.read(self.samples[index])
+        full = develop(raw, self.camera_white_balance)
+        height, width = full.shape[1:]
+        sample = self.samples[index]
+        _check_size(sample.name, width, height, sample.width, sample.height)  # before a teacher looks at it
+        if self.teacher is not None:
+            gains = None if self.camera_white_balance else raw.camera_gains
+            self.teacher.look_at_raw(self.pictures.titles[index], full, gains)
+        frame = reduced(full, self._shorter_side)
+        return (frame * FULL_SCALE).round().to(torch.uint16), (width, height)
+
+
+def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
+    """Refuses a picture whose labels are those of another; a size of 0 is one that no label tells.
+
+    Raises:
+        DataError: names the picture.
+    """
+    if labelled_width and (width, height) != (labelled_width, labelled_height):
+        found, expected = f"{width}x{height} upright", f"{labelled_width}x{labelled_height}"
+        raise DataError(f"{name}: is {found}, its labels say {expected}; correct them")
+
+
+def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_label: dict[int, int]) -> None:
+    """Refuses pictures that have nothing to learn from.
+
+    Raises:
+        DataError: names the data.
+    """
+    if reason := why_nothing(annotations, to_label):
+        remedy = "give labelled images, or `train --labels teacher`"
+        raise DataError(f"{name}: has no labelled object that the detector knows ({reason}); {remedy}")
+
+
+def _tell(name: str, notes: Iterable[str]) -> None:
+    """Warns of what a user should know about a data set that can be used."""
+    for note in notes:
+        logger.warning("%s: %s", name, note)
+
+
+def _check_taught(pictures: _Pictures, teacher: Labeller) -> None:
+    """Refuses pictures in which a teacher finds nothing; it looks no further than the first in which it does.
+
+    Raises:
+        DataError: names the data.
+    """
+    for number in range(len(pictures.titles)):
+        index, _ = pictures[number]  # in the order of the stream, which will show these first
+        if teacher.answers[pictures.titles[index]]:
+            return
+    raise DataError(
+        f"{pictures.name}: the detector is sure of nothing in any image, so that it cannot teach; "
+        "give brighter or labelled images, or lower teacher_confidence in a --config file"
+    )
+
+
+def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
+    """The place of the number in a data set of `n`, then all the others as they follow in its epoch, the first last.
+
+    Every `n` numbers are an epoch, with a random order of its own.
+    """
+    epoch, place = divmod(number, n)
+    order = _shuffled(n, epoch, seed)
+    return (int(order[(place + step) % n]) for step in range(n))
+
+
+@lru_cache(maxsize=2)
+def _shuffled(n: int, epoch: int, seed: int) -> Tensor:
+    """The random order of an epoch: every image of it asks again."""
+    return torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))

@@ -1,0 +1,1 @@
+"""Detectors in Darknet's format: a .cfg and a .weights file."""

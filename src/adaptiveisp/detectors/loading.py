@@ -1,0 +1,234 @@
+"""Detectors: the names that exist, and how a name, a file or an own function becomes a frozen detector."""
+
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptiveisp.detectors.answers import try_out
+from adaptiveisp.detectors.class_names import MOST_CLASSES, read_names
+from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.limits import MAX_STRIDE
+from adaptiveisp.detectors.weights import require_weights
+from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
+from adaptiveisp.types import Detector
+from adaptiveisp.utils.files import require_regular
+
+
+def _yolov3_tiny() -> Detector:
+    from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, load_darknet
+
+    name = "yolov3-tiny"
+    return load_darknet(CFG_FOLDER / f"{name}.cfg", require_weights(name), COCO_80, name)
+
+
+DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
+"""Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
+
+REMEDY = (
+    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
+    "Face model folder (with config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
+)
+
+_ASK = "give it on the command line too: --detector"
+
+OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
+
+HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
+"""A model of the Hugging Face hub, `organisation/model`, if it is no path; a revision may follow."""
+
+
+def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted: bool = True) -> Detector:
+    """The frozen detector that `spec` stands for.
+
+    Args:
+        spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
+            else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
+            COCO's 80; or a `.pt` of YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or an `.onnx`
+            file, see `onnx_file.load_onnx`; or a folder of Hugging Face's transformers, or `organisation/model` of its
+            hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a
+            `Detector` (it gets `device=` if it takes such an argument).
+        device: where it runs.
+        trusted: whether `spec` comes from the command line or from Python code. One that comes from a file, such as a
+            recipe or a run folder, may name no code to run and no model to download.
+
+    Raises:
+        UsageError: it is no file or callable, no detector has this name, or it is not trusted with what it names.
+        DetectorError: it cannot be built, or lacks what the protocol `Detector` asks for.
+        WeightsError: its weights are missing or do not fit.
+    """
+    text = str(spec)
+    require_regular(Path(text), DetectorError, "give a file")
+    if text in DETECTORS:
+        detector = DETECTORS[text]()
+    elif text.endswith(".weights"):
+        detector = _from_weights_file(Path(text))
+    elif text.endswith(".onnx") and os.path.isfile(text):
+        from adaptiveisp.detectors.onnx.file import load_onnx
+
+        detector = load_onnx(Path(text), device)
+    elif text.endswith((".pt", ".pth", ".safetensors")):
+        detector = _from_checkpoint(Path(text))
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    elif ":" in text and not os.path.exists(text):
+        if not trusted:
+            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ASK} {text}")
+        detector = _from_callable(text, device)
+    elif os.path.isfile(os.path.join(text, "config.json")):
+        detector = _from_transformers(Path(text))
+    elif os.path.exists(text):
+        raise DetectorError(f"{text}: is no detector; {REMEDY}")
+    elif HUB_NAME.fullmatch(text) and not _has_extension(text):
+        detector = _from_hub(text, trusted)
+    elif _looks_like_a_file(text):
+        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or REMEDY}")
+    else:
+        raise UsageError(f"{text}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
+    _check_facts(detector, text)
+    if isinstance(detector, torch.nn.Module):
+        detector.to(device)
+    try_out(detector, text, device)
+    return detector
+
+
+def _from_weights_file(weights: Path) -> Detector:
+    from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, load_darknet
+
+    if not os.path.isfile(weights):
+        raise DetectorError(f"{weights}: no such file; known names: {', '.join(DETECTORS)}")
+    candidates = [weights.with_suffix(".cfg"), CFG_FOLDER / f"{weights.stem}.cfg"]
+    cfg = next((path for path in candidates if os.path.isfile(path)), None)
+    if cfg is None:
+        shipped = ", ".join(sorted(path.stem for path in CFG_FOLDER.glob("*.cfg")))
+        raise DetectorError(
+            f"{weights}: no {candidates[0].name} beside it; put the network's .cfg there, "
+            f"or name the weights like one that is shipped ({shipped})"
+        )
+    return load_darknet(cfg, weights, _class_names(weights.with_suffix(".names")), weights.stem)
+
+
+def _from_transformers(folder: Path, name: str | None = None) -> Detector:
+    from adaptiveisp.detectors.huggingface.loading import load_transformers
+
+    return load_transformers(folder, name)
+
+
+def _from_hub(name: str, trusted: bool) -> Detector:
+    from adaptiveisp.detectors.huggingface.folder import fetch_transformers
+
+    try:
+        folder = fetch_transformers(name, download=trusted)
+    except AdaptiveISPError as error:
+        raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
+    return _from_transformers(folder, name)
+
+
+def _from_checkpoint(path: Path) -> Detector:
+    from adaptiveisp.detectors.detector_file import load_detector_file
+    from adaptiveisp.detectors.yolo.checkpoint import load_ultralytics
+
+    if not os.path.isfile(path):
+        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or REMEDY}")
+    return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
+
+
+def _class_names(path: Path) -> tuple[str, ...]:
+    """The lines of a `.names` file, or COCO's 80 without one."""
+    return read_names(path) if os.path.isfile(path) else COCO_80
+
+
+def _from_callable(text: str, device: str | torch.device) -> Detector:
+    """The detector that the callable `module:attribute` returns."""
+    module_name, _, attribute = text.partition(":")
+    with _current_folder_importable():
+        remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
+        try:
+            function: Any = importlib.import_module(module_name)
+            remedy = f"name a function that is in {module_name}"
+            for part in attribute.split("."):
+                function = getattr(function, part)
+            remedy = OWN_REMEDY
+            takes_device = "device" in inspect.signature(function).parameters
+            detector = function(device=device) if takes_device else function()
+            if isinstance(detector, Detector):
+                return detector
+            wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
+            missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
+        # The code is the user's own, so anything may come, even an exit; all of it means that the detector cannot be
+        # built. Only the user's own interrupt passes.
+        except (Exception, SystemExit) as error:
+            logger.debug("%s", text, exc_info=error)
+            reason = next(iter(str(error).splitlines()), "") or "no message"
+            if isinstance(error, ModuleNotFoundError):
+                remedy = _module_remedy(error.name or "", module_name)
+            raise DetectorError(f"{text}: {type(error).__name__}: {reason}; {remedy}") from error
+    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; see docs/detectors.md")
+
+
+def _module_remedy(missing: str, module_name: str) -> str:
+    """What helps where a module is not found: the one that was named, or one that it imports."""
+    if "/" in module_name or module_name.endswith(".py"):
+        name = f"{Path(module_name).stem}:load"
+        return f"give a module instead of a path, {name}; run from its folder, or put that on PYTHONPATH"
+    if missing and f"{module_name}.".startswith(f"{missing}."):
+        return "run from the folder that holds it, or put that folder on PYTHONPATH"
+    return f"install {missing or 'it'}, or put its folder on PYTHONPATH"
+
+
+def _looks_like_a_file(text: str) -> bool:
+    """Whether a detector of this name must have been meant as a path: it has a folder, or ends like `.onnx`."""
+    return os.sep in text or "/" in text or _has_extension(text)
+
+
+def _has_extension(text: str) -> bool:
+    return re.search(r"\.[A-Za-z]\w*$", text) is not None
+
+
+def _check_facts(detector: Detector, text: str) -> None:
+    """Refuses a detector whose attributes are of another kind than the protocol says.
+
+    Raises:
+        DetectorError: names the attribute.
+    """
+    # A protocol asks for names only; what an own detector puts there must be looked at, or it fails deep inside a run.
+    name, names, stride = detector.name, detector.class_names, detector.stride
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    facts = (
+        ("name", isinstance(name, str) and name != "", "text"),
+        (
+            "class_names",
+            is_list and 0 < len(names) <= MOST_CLASSES and all(isinstance(n, str) for n in names),
+            f"a list of class names, at most {MOST_CLASSES}",
+        ),
+        (
+            "stride",
+            isinstance(stride, int) and not isinstance(stride, bool) and 1 <= stride <= MAX_STRIDE,
+            f"a whole number from 1 to {MAX_STRIDE}",
+        ),
+        ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
+    )
+    for attribute, is_right, expected in facts:
+        if not is_right:
+            raise DetectorError(
+                f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
+            )
+
+
+@contextmanager
+def _current_folder_importable() -> Iterator[None]:
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        # The imported code may have changed the list itself.
+        with suppress(ValueError):
+            sys.path.remove(folder)

@@ -1,0 +1,1 @@
+"""Detectors in ONNX files, executed in PyTorch or by onnxruntime."""

@@ -1,0 +1,207 @@
+"""An ONNX file and what runs it: onnxruntime, with the data that lie beside the file and nothing else.
+
+Only the graph is run: no operators of other libraries are loaded, and data outside the file's folder are refused.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptiveisp.detectors.limits import MAX_WEIGHTS
+from adaptiveisp.detectors.onnx.graph import Values
+from adaptiveisp.detectors.onnx.sidecar import MAX_SIDE
+from adaptiveisp.errors import DetectorError, shown
+from adaptiveisp.types import Image
+from adaptiveisp.utils.optional_imports import import_extra
+
+DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
+"""Types of an image input; bytes are code values, 0 to 255."""
+CODE_VALUES = 255
+MOST_IMAGES = 256
+"""Largest fixed batch of a model: a smaller batch is filled up to it."""
+CHANNELS = 3
+EXTERNAL = 1
+"""Where a tensor's data lies in another file (`TensorProto.EXTERNAL`)."""
+
+
+class Session:
+    """A model in onnxruntime.
+
+    Args:
+        path: the file, for errors.
+        model: the `onnx.ModelProto` with all its data.
+        device: where it is to run; a device that onnxruntime has no provider for falls back to the CPU.
+        image: name of the image input; "" finds it.
+        layout: order of its axes, `nchw` or `nhwc`; "" finds it from its shape.
+
+    Attributes:
+        image: name of the image input.
+        others: names of inputs that get the size of the input (width, height) for each image.
+        channels_last: its input is (batch, height, width, 3).
+        batch: images that it takes at once; 0 takes any number.
+        height, width: of its input in pixels; 0 if free.
+        dtype: of its input.
+        on: type of the device that it runs on.
+
+    Raises:
+        DetectorError: onnxruntime cannot run it, or its input is no batch of RGB images.
+    """
+
+    def __init__(self, path: Path, model: Any, device: torch.device, image: str, layout: str = ""):
+        runtime = import_extra("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # what matters is raised
+        wanted = ["CPUExecutionProvider"]
+        if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+            wanted.insert(0, "CUDAExecutionProvider")
+        try:
+            self.session = runtime.InferenceSession(model.SerializeToString(), options, providers=wanted)
+        # Its kinds have no common base; protobuf's refuse more than 2 GB.
+        except Exception as error:
+            raise DetectorError(f"{path}: onnxruntime cannot load it ({reason_of(error)}); export it again") from error
+        self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
+        inputs = {entry.name: entry for entry in self.session.get_inputs()}
+        pictures = [name for name, entry in inputs.items() if len(entry.shape) == 4 and image in ("", name)]
+        sizes = [name for name, entry in inputs.items() if entry.type == "tensor(int64)" and len(entry.shape) == 2]
+        strange = sorted(set(inputs) - set(pictures) - set(sizes))
+        if len(pictures) != 1 or strange:
+            listed = ", ".join(f"{name} {entry.type} {entry.shape}" for name, entry in inputs.items())
+            raise DetectorError(
+                f"{path}: has the inputs {listed}; expected one of shape (batch, 3, height, width), and at most "
+                "whole-number ones of shape (batch, 2) for its width and height"
+            )
+        (self.image,), self.others = pictures, sizes
+        self.outputs = [entry.name for entry in self.session.get_outputs()]
+        self._take_input(path, inputs[self.image], layout)
+
+    def _take_input(self, path: Path, entry: Any, layout: str) -> None:
+        """Takes the facts of the image input.
+
+        Raises:
+            DetectorError: it is no batch of RGB images, or of a size that no detector has.
+        """
+        sides = [side if isinstance(side, int) and side > 0 else 0 for side in entry.shape]
+        # Three channels at the end, and not in their usual place: there is no doubt. Where all is free, a sidecar says.
+        self.channels_last = layout == "nhwc" or (not layout and sides[3] == CHANNELS and sides[1] != CHANNELS)
+        batch, *others = sides
+        height, width, channels = others if self.channels_last else (others[1], others[2], others[0])
+        if channels not in (0, CHANNELS) or entry.type not in DTYPES:
+            raise DetectorError(
+                f"{path}: its input is {entry.type} {entry.shape}; expected floats (batch, 3, height, width), or "
+                "bytes, or channels last"
+            )
+        if max(height, width) > MAX_SIDE or batch > MOST_IMAGES:
+            raise DetectorError(
+                f"{path}: its input is {entry.shape}; at most {MAX_SIDE} pixels and {MOST_IMAGES} images are "
+                "supported; export it for a smaller size"
+            )
+        self.batch, self.height, self.width, self.dtype = batch, height, width, DTYPES[entry.type]
+
+    @property
+    def takes_bytes(self) -> bool:
+        """Whether its input is of code values, 0 to 255."""
+        return self.dtype == torch.uint8
+
+    def laid_out(self, image: Image) -> Tensor:
+        """A batch of images with its axes in the order of the input."""
+        return image.permute(0, 2, 3, 1) if self.channels_last else image
+
+    def feeds(self, image: Image) -> dict[str, Tensor]:
+        """All inputs for a batch of images."""
+        size = torch.tensor([[image.shape[3], image.shape[2]]] * len(image), device=image.device)
+        given = self.laid_out(image.round().clamp(0, CODE_VALUES) if self.takes_bytes else image)
+        return {self.image: given.to(self.dtype), **dict.fromkeys(self.others, size)}
+
+    def __call__(self, feeds: Mapping[str, Tensor]) -> Values:
+        """The outputs by name, floats in single precision, on the device of the inputs."""
+        arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in feeds.items()}
+        device = feeds[self.image].device
+        found = dict(zip(self.outputs, self.session.run(None, arrays), strict=True))
+        values = {name: torch.from_numpy(value) for name, value in found.items()}
+        return {name: (v.float() if v.is_floating_point() else v).to(device) for name, v in values.items()}
+
+
+def read_model(path: Path) -> tuple[Any, str]:
+    """The parsed file with all its data, and the SHA-256 of the file and what it reads besides.
+
+    Raises:
+        DetectorError: it cannot be read, or wants data from elsewhere.
+    """
+    onnx = import_extra("onnx", "onnx")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DetectorError(f"{path}: cannot be read ({error.strerror}); give an .onnx file") from error
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception as error:  # protobuf's own kinds
+        raise DetectorError(f"{path}: is no ONNX file, or damaged ({reason_of(error)}); export it again") from error
+    if not model.graph.node:
+        raise DetectorError(f"{path}: holds no graph; it is no ONNX file, or damaged; export it again")
+    dense = max((math.prod(dims) for dims in _sparse_sizes(model.graph)), default=0)
+    if dense > MAX_WEIGHTS:  # a few bytes could stand for any amount of memory
+        raise DetectorError(f"{path}: has a sparse tensor of {dense} values; at most {MAX_WEIGHTS} are supported")
+    digest = hashlib.sha256(content)
+    folders = (path.parent.resolve(), path.resolve().parent)
+    tensors = [*_tensors(model.graph), *(t for function in model.functions for t in _node_tensors(function.node))]
+    for location in sorted({location for proto in tensors for location in _external(proto)}):
+        try:
+            file = (path.parent / location).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # a null byte, or links in a circle
+            raise DetectorError(f"{path}: its data file {shown(location)} cannot be read; export it again") from error
+        if Path(location).is_absolute() or not any(file.is_relative_to(folder) for folder in folders):
+            raise DetectorError(f"{path}: wants data from {shown(location)}, outside its own folder; export it again")
+        try:
+            if not file.is_file():  # a pipe would be waited for
+                raise OSError
+            digest.update(file.read_bytes())
+        except (OSError, ValueError) as error:
+            raise DetectorError(f"{path}: its data file {shown(location)} cannot be read; put it there") from error
+    try:
+        onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
+    except Exception as error:  # offsets beyond the file's end, and onnx's own checks
+        raise DetectorError(f"{path}: its data cannot be read ({reason_of(error)}); export it again") from error
+    return model, digest.hexdigest()
+
+
+def _tensors(graph: Any) -> Iterator[Any]:
+    """Every tensor of a graph and of the graphs inside it."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Any) -> Iterator[Any]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _tensors(inner)
+
+
+def _sparse_sizes(graph: Any) -> Iterator[list[int]]:
+    """The sizes that the sparse tensors of a graph, and of the graphs inside it, would have with all their zeros."""
+    yield from (list(sparse.dims) for sparse in graph.sparse_initializer)
+    for node in graph.node:
+        for attribute in node.attribute:
+            yield from (list(sparse.dims) for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors))
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _sparse_sizes(inner)
+
+
+def _external(proto: Any) -> Iterator[str]:
+    if proto.data_location == EXTERNAL:
+        yield from (entry.value for entry in proto.external_data if entry.key == "location")
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of an error, or its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,0 +1,1 @@
+"""Scores of policies and detectors: average precision, losses, paired intervals, reports and figures."""

@@ -1,0 +1,203 @@
+"""How fast this machine is: modules, chains and policies, against a copy of the image and the detector's forward.
+
+A bare number of milliseconds says little on a machine whose clock nobody knows; ratios to two peers measured in the
+same run, its repeats interleaved, do.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from adaptiveisp.detectors.letterbox import frame_size
+from adaptiveisp.isp.execution import Call, run_one
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
+from adaptiveisp.kernels import cuda_graphs
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.policies.base import AutoExposure
+from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
+from adaptiveisp.policies.environment import actions_of
+from adaptiveisp.policies.sequence.networks import SequenceNetwork, look
+from adaptiveisp.policies.sequence.policy import SequencePolicy
+from adaptiveisp.policies.stepwise.networks import Actor
+from adaptiveisp.policies.stepwise.policy import StepwisePolicy
+from adaptiveisp.types import Detector, Image
+
+COPY = "copy of the image"
+DETECTOR = "detector forward"
+LOGIT = 0.3
+"""Parameters are those of this network output: off neutral, nothing saturated."""
+CHAIN = ("white_balance", "exposure", "ccm", "gamma", "contrast", "saturation")
+"""Six pointwise modules in a camera's order."""
+SEQUENCE_MODULES = ("guided_denoise", "white_balance", "ccm", "gamma", "sharpen")
+"""What the sequence policy is made to choose after auto-exposure: a cheap denoiser, then a camera's order."""
+STEPS = ("exposure", "gamma", "ccm", "tone", "saturation")
+"""What the step-wise policy is made to choose: five modules, no non-local means."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Median milliseconds of one thing, and of its plain version where there is one.
+
+    Attributes:
+        name: what it is; modules by their names.
+        kind: "module", "chain", "policy" or "peer".
+        ms: median milliseconds.
+        plain_ms: the module's own PyTorch function, the kernels and CUDA graphs turned off, no gradient; on a GPU also
+            chains and policies without graphs. None where it was not measured.
+    """
+
+    name: str
+    kind: str
+    ms: float
+    plain_ms: float | None = None
+
+
+def medians(
+    functions: Mapping[str, Callable[[], object]], repeats: int, synchronise: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Median milliseconds of each function, the runs interleaved so that a slow moment hits all.
+
+    Args:
+        functions: by name; each runs once before the first measurement.
+        repeats: measurements of each.
+        synchronise: waits until a device has done its work.
+    """
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for function in functions.values():
+        function()
+    for _ in range(repeats):
+        for name, function in functions.items():
+            synchronise()
+            start = time.perf_counter()
+            function()
+            synchronise()
+            times[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def some_parameters(module: IspModule) -> list[float]:
+    """Parameters in the middle of their ranges, a little off."""
+    row: list[float] = module.params_from_logits(torch.full((1, len(module.params)), LOGIT))[0].tolist()
+    return row
+
+
+def some_calls(names: Sequence[str]) -> list[Call]:
+    """Modules of the set `extended` (or helpers) with such parameters."""
+    modules = [find_module(name, "extended") for name in names]
+    return [(module, some_parameters(module)) for module in modules]
+
+
+def untrained_policy(horizon: int = len(STEPS)) -> StepwisePolicy:
+    """A step-wise policy with random weights: how long it takes does not depend on them."""
+    modules = actions_of("wide")
+    names = tuple(module.name for module in modules)
+    header = PolicyHeader(
+        kind=ACTOR_CRITIC,
+        module_set="wide",
+        modules=names,
+        horizon=horizon,
+        view="log",
+        start="raw",
+        once=False,
+        origin="bench",
+    )
+    return StepwisePolicy(header, Actor(modules, view="log").eval(), "step-wise")
+
+
+def untrained_sequence() -> SequencePolicy:
+    """A sequence policy as it is before training, after auto-exposure."""
+    modules = actions_of("extended", stop=True)
+    names = tuple(module.name for module in modules)
+    header = PolicyHeader(
+        SEQUENCE, "extended", names, len(names) - 1, "log", "auto-exposure", once=True, origin="bench"
+    )
+    return SequencePolicy(header, SequenceNetwork(modules, "image", header.horizon), "sequence")
+
+
+def sample_image(size: int, device: str = "cpu") -> Image:
+    """A (1, 3, size, size) image of noise over a gradient, in [0, 1]; the same each time."""
+    noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    return (0.5 * noise + 0.5 * torch.linspace(0, 1, size)).to(device)
+
+
+@torch.inference_mode()
+def run_benchmark(size: int, repeats: int, detector: Detector | None = None, device: str = "cpu") -> list[Timing]:
+    """Times of modules, a chain and policies at size x size pixels, with their two peers.
+
+    Args:
+        size: side of the square image in pixels.
+        repeats: measurements of each; the median counts.
+        detector: its forward pass with decoding and non-maximum suppression is a peer; None leaves it out.
+        device: where it all runs.
+    """
+    image = sample_image(size, device)
+    # So that the detector finds about as little to do as on a photo, its image is flat.
+    frame = torch.full((1, 3, *[frame_size(size, detector.stride)] * 2), 0.5, device=device) if detector else None
+    policy, heuristic = untrained_policy(), AutoExposure()
+    policy.actor.to(device)
+    forced = [policy.header.modules.index(name) for name in STEPS]
+
+    def automatic() -> None:
+        heuristic.plan(image)[0].render(image)
+
+    fast: dict[str, Callable[[], object]] = {COPY: image.clone}
+    if detector is not None and frame is not None:
+        fast[DETECTOR] = lambda: detector.detect(frame)
+    kinds = dict.fromkeys(fast, "peer")
+    plain: dict[str, Callable[[], object]] = {}
+    for module in (*EXTENDED, *HELPERS):
+        call = (module, some_parameters(module))
+        row = torch.tensor([call[1]], device=device).reshape(1, -1)
+        fast[module.name] = lambda call=call: run_one(image[0], [call])  # type: ignore[misc]
+        plain[module.name] = lambda m=module, row=row: m(image, row)  # type: ignore[misc]
+        kinds[module.name] = "module"
+    chains = {f"{len(CHAIN)} pointwise modules": CHAIN, "the same with sharpen": (*CHAIN, "sharpen")}
+    for name, names in chains.items():
+        calls = some_calls(names)
+        fast[name] = lambda calls=calls: run_one(image[0], calls)  # type: ignore[misc]
+        kinds[name] = "chain"
+    fast["auto-exposure"] = automatic
+    fast[f"step-wise policy, {len(STEPS)} modules"] = lambda: policy.process(image, forced)
+    dim = image * 0.05  # a frame that auto-exposure has something to do with
+    one_look = untrained_sequence()
+    one_look.network.to(device)
+    own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
+    seen = look(dim, "auto-exposure")
+    fast["sequence policy, prediction alone"] = lambda: one_look.planned(dim, own, seen.begun)
+    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.process(dim, own)
+    kinds |= {name: "policy" for name in fast if name not in kinds}
+    wait = torch.cuda.synchronize if device == "cuda" else _nothing
+    found = medians(fast, repeats, wait)
+    if device == "cuda":
+        plain |= {name: function for name, function in fast.items() if kinds[name] in ("chain", "policy")}
+    with native.turned_off(), cuda_graphs.turned_off():
+        slow = medians(plain, max(3, repeats // 3), wait)
+    return [Timing(name, kinds[name], ms, slow.get(name)) for name, ms in found.items()]
+
+
+def _nothing() -> None:
+    """Waits for nothing: a processor is done when a call returns."""
+
+
+def to_json(timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """Each timing with its ratios to the peers that were measured."""
+    peers = {timing.name: timing.ms for timing in timings if timing.kind == "peer"}
+    rows = []
+    for timing in timings:
+        row: dict[str, Any] = {"name": timing.name, "kind": timing.kind, "ms": timing.ms}
+        row |= {"copies": timing.ms / peers[COPY]}
+        if DETECTOR in peers:
+            row["detector_forwards"] = timing.ms / peers[DETECTOR]
+        if timing.plain_ms is not None:
+            row |= {"plain_ms": timing.plain_ms, "faster_than_plain": timing.plain_ms / timing.ms}
+        rows.append(row)
+    return rows
+
+
+def module_costs(timings: Sequence[Timing]) -> dict[str, float]:
+    """Module → milliseconds: what a cost table holds."""
+    return {timing.name: timing.ms for timing in timings if timing.kind == "module"}

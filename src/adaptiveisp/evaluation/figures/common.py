@@ -1,0 +1,181 @@
+"""The report's figures: plain numbers and names in, a matplotlib figure out, and that as SVG for the page.
+
+Average precision comes in 0..1 and is drawn in points. A policy's place in the order of the report gives its colour and
+marker, so that it looks alike in every figure and in the page's tables.
+"""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adaptiveisp.utils.optional_imports import import_extra
+
+POLICY_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
+"""Lines and bars, on white and on black. Source: Tol 2021, "Colour schemes", bright."""
+
+POLICY_MARKERS = "osD^vPX"
+# Stand-ins that the page replaces by colours of its own light or dark scheme.
+TEXT_COLOUR, LINE_COLOUR = "#010203", "#040506"
+
+
+@dataclass(frozen=True)
+class DifferenceBar:
+    """A difference of AP50 in 0..1 units with the ends of its interval, and the name of its row."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+
+
+def policy_colour(place: int) -> str:
+    """The colour of the policy at a place of the report; colours repeat after seven.
+
+    >>> policy_colour(0), policy_colour(7)
+    ('#4477aa', '#4477aa')
+    """
+    return POLICY_COLOURS[place % len(POLICY_COLOURS)]
+
+
+def look(place: int) -> dict[str, str]:
+    """Colour and marker of a policy, as matplotlib's keywords; once the colours repeat, the markers go one on.
+
+    >>> look(0), look(7)
+    ({'color': '#4477aa', 'marker': 'o'}, {'color': '#4477aa', 'marker': 's'})
+    """
+    marker = POLICY_MARKERS[(place + place // len(POLICY_COLOURS)) % len(POLICY_MARKERS)]
+    return {"color": policy_colour(place), "marker": marker}
+
+
+def new_figure(width: float, height: float) -> tuple[Any, Any]:
+    """A matplotlib figure (inches) with one bare pair of axes, without pyplot's global state."""
+    figure = empty_figure(width, height)
+    axes = figure.add_subplot()
+    strip(axes)
+    return figure, axes
+
+
+def empty_figure(width: float, height: float) -> Any:
+    """A matplotlib figure (inches) without axes."""
+    return import_extra("matplotlib.figure", "report").Figure(figsize=(width, height), layout="constrained")
+
+
+def strip(axes: Any) -> None:
+    """Takes frame and ticks away and gives the rest the page's colours."""
+    axes.patch.set_visible(False)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(LINE_COLOUR)
+    axes.tick_params(length=0, colors=TEXT_COLOUR, labelsize=10)
+    axes.xaxis.label.set_color(TEXT_COLOUR)
+    axes.yaxis.label.set_color(TEXT_COLOUR)
+    axes.set_axisbelow(True)
+
+
+def _add_legend(figure: Any, axes: Any, n: int) -> None:
+    """One row of names above the plot, wrapped after four."""
+    if n > 1:
+        figure.legend(
+            *axes.get_legend_handles_labels(),
+            loc="outside upper left",
+            ncols=min(n, 4),
+            frameon=False,
+            fontsize=10,
+            labelcolor=TEXT_COLOUR,
+            handlelength=1.6,
+        )
+
+
+def light_figure(bins: Sequence[str], curves: Mapping[str, Sequence[float | None]]) -> Any:
+    """AP50 of each policy over the bins of light.
+
+    Args:
+        bins: their names.
+        curves: policy → AP50 in each bin, None where it is not defined; nothing for a policy without known light.
+    """
+    figure, axes = new_figure(9, 3.6)
+    for place, (policy, values) in enumerate(curves.items()):
+        known = [(x, 100 * value) for x, value in enumerate(values) if value is not None]
+        if known:
+            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **look(place))
+    axes.set_xticks(range(len(bins)), bins)
+    axes.set_xlim(-0.4, len(bins) - 0.6)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color=LINE_COLOUR, linewidth=0.8)
+    axes.set_ylabel("AP50, points")
+    axes.set_xlabel("brightness factor")
+    _add_legend(figure, axes, len(curves))
+    return figure
+
+
+def forest_figure(differences: Sequence[DifferenceBar]) -> Any:
+    """Each difference with its interval; those whose interval spans zero are hollow."""
+    figure, axes = new_figure(9, 0.9 + 0.42 * len(differences))
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
+    for row, d in enumerate(differences):
+        clear = d.low > 0 or d.high < 0
+        colour = POLICY_COLOURS[0] if clear else POLICY_COLOURS[-1]
+        axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
+        axes.plot(
+            100 * d.mean, row, "o", markersize=8, markeredgewidth=2, color=colour, fillstyle="full" if clear else "none"
+        )
+    axes.set_yticks(range(len(differences)), [d.name for d in differences])
+    axes.set_ylim(len(differences) - 0.5, -0.5)
+    axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
+    axes.set_xlabel("difference of AP50, points")
+    return figure
+
+
+def class_figure(classes: Sequence[str], bars: Mapping[str, Sequence[float]]) -> Any:
+    """AP50 of each policy as bars, one group a class.
+
+    Args:
+        classes: their names.
+        bars: policy → AP50 of each class.
+    """
+    bar = 0.8 / len(bars)
+    figure, axes = new_figure(9, 1.0 + len(classes) * (0.13 + 0.075 * len(bars)))
+    rows = np.arange(len(classes))
+    for place, (policy, values) in enumerate(bars.items()):
+        offset = (place - (len(bars) - 1) / 2) * bar
+        lengths = [100 * value for value in values]
+        axes.barh(rows + offset, lengths, bar * 0.86, label=policy, color=policy_colour(place))
+    axes.set_yticks(rows, classes)
+    axes.set_ylim(len(classes) - 0.5, -0.5)
+    axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
+    axes.set_xlabel("AP50, points")
+    _add_legend(figure, axes, len(bars))
+    return figure
+
+
+def svg(figure: Any, salt: str) -> Any:
+    """The figure as inline SVG whose text and lines take the page's font and colours.
+
+    Args:
+        figure: of matplotlib.
+        salt: makes its ids differ from those of the page's other figures.
+    """
+    matplotlib = import_extra("matplotlib", "report")
+    buffer = io.StringIO()
+    for text in figure.findobj(import_extra("matplotlib.text", "report").Text):
+        # Names may hold a dollar sign, which is not mathematics here.
+        text.set_parse_math(False)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
+        none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=none)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)
+    # Versions of matplotlib differ in how they write a font.
+    text = re.sub(r"font: ([^;\"]*?px) [^;\"]*", r"font: \1 var(--font)", text)
+    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--font)", text)
+    # Ids must be unique on the page; only those that the figure itself refers to are needed.
+    text = re.sub(r' id="([^"]*)"', lambda found: found[0] if f"#{found[1]}" in text else "", text)
+    text = text.replace(TEXT_COLOUR, "currentColor").replace(LINE_COLOUR, "var(--line)")
+    return import_extra("markupsafe", "report").Markup(text)

@@ -1,0 +1,276 @@
+"""The report as one self-contained HTML page: tables, figures as SVG, example pictures."""
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.evaluation.coco_ap import SIZES
+from adaptiveisp.evaluation.figures.common import (
+    DifferenceBar,
+    class_figure,
+    forest_figure,
+    light_figure,
+    policy_colour,
+    svg,
+)
+from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure, pareto_front, scale_floor
+from adaptiveisp.evaluation.figures.pipelines import parameter_figure, place_figure
+from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_shares
+from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
+from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
+from adaptiveisp.evaluation.seed_groups import Difference
+from adaptiveisp.evaluation.tables import DASH, MINUS, number, percent, points
+from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
+from adaptiveisp.utils.files import atomic_path, write_text
+from adaptiveisp.utils.optional_imports import import_extra
+
+SHOWN_CLASSES = 20
+TILE_WIDTH = 480
+JPEG_QUALITY = 84
+SHOWN_PIPELINES = 5
+"""Sequences of each policy in the table."""
+SHOWN_PLACES = 15
+"""Policies whose modules by place are drawn."""
+
+
+def write_report(
+    report: Report, folder: Path, sheets: Mapping[str, Sequence[Tile]] | None = None, title: str = "Evaluation"
+) -> None:
+    """Writes report.json, pipelines.jsonl and report.html, a page without external resources, into `folder`.
+
+    Args:
+        report: what to write.
+        folder: made if missing.
+        sheets: policy → example pictures with their pipelines as caption.
+        title: of the page.
+    """
+    html = render_html(report, sheets or {}, title)
+    report.write(folder)
+    write_text(Path(folder) / "report.html", html)
+
+
+def figure_png(
+    path: Path, cells: Sequence[Sequence[Tile]], column_titles: Sequence[str], row_titles: Sequence[str] = ()
+) -> None:
+    """Writes one picture to compare policies: rows are images (or light), columns policies; see `comparison_figure`."""
+    with atomic_path(path) as temporary:
+        comparison_figure(cells, column_titles, row_titles).save(temporary, format="PNG", optimize=True)
+
+
+def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str) -> str:
+    """The page as HTML text.
+
+    Raises:
+        AdaptiveISPError: matplotlib or jinja2 is not installed.
+    """
+    extra_seeds = {m for by in report.groups.values() for group in by.values() for m in group.members[1:]}
+    return render_template(
+        "report.html.j2",
+        title=title,
+        report=report,
+        colours=_colours(report),
+        detectors=[_detector_view(report, detector) for detector in report.detectors],
+        pipelines=_pipeline_view(report),
+        sheets={
+            policy: [tile_view(tile) for tile in tiles]
+            for policy, tiles in sheets.items()
+            if tiles and policy not in extra_seeds
+        },
+        provenance=readable(report.provenance),
+        most=SHOWN_CLASSES,
+        best_static_choice=BEST_STATIC_CHOICE,
+    )
+
+
+def render_template(name: str, **values: Any) -> str:
+    """A page as HTML text, in the style that all pages share.
+
+    Args:
+        name: of the template.
+        values: what it shows; text is escaped.
+
+    Raises:
+        AdaptiveISPError: jinja2 is not installed.
+    """
+    jinja2 = import_extra("jinja2", "report")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(points=points, number=number, percent=percent)
+    folder = resources.files("adaptiveisp") / "evaluation" / "templates"
+    style = import_extra("markupsafe", "report").Markup((folder / "style.css.j2").read_text(encoding="utf-8").rstrip())
+    template = environment.from_string((folder / name).read_text(encoding="utf-8"))
+    page: str = template.render(style=style, **values)
+    return page
+
+
+def _colours(report: Report) -> dict[str, str]:
+    """Policy or group → colour by its place; members have their group's."""
+    names = dict.fromkeys(name for detector in report.detectors for name in report.units(detector))
+    colours = {name: policy_colour(place) for place, name in enumerate(names)}
+    for name, by_detector in report.groups.items():
+        for group in by_detector.values():
+            colours |= dict.fromkeys(group.members, colours[name])
+    return colours
+
+
+def readable(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance with its values as text."""
+    return {
+        key: value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False, default=str)
+        for key, value in provenance.items()
+    }
+
+
+def tile_view(tile: Tile) -> dict[str, Any]:
+    """A tile with its picture as a data address."""
+    buffer = io.BytesIO()
+    picture = resize_to_width(tile.image, min(TILE_WIDTH, tile.image.shape[1]))
+    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
+    return {
+        "src": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}",
+        "title": tile.title,
+        "lines": list(tile.lines),
+        "width": picture.width,
+        "height": picture.height,
+    }
+
+
+def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:
+    """The values of a metric where it is defined."""
+    return [value for score in scores if (value := getattr(score, metric)) is not None]
+
+
+def _detector_view(report: Report, detector: str) -> dict[str, Any]:
+    """What the template shows of one detector."""
+    scores = report.units(detector)
+    best = {
+        metric: points(max(values)) if (values := _known(scores.values(), metric)) else ""
+        for metric in ("ap", "ap50", "ap75")
+    }
+    differences = [difference for difference in report.differences if difference.detector == detector]
+    best_static = report.best_static.get(detector)
+    classes = sorted(
+        {name for score in scores.values() for name in score.per_class},
+        key=lambda name: (-report.label_counts.get(name, 0), name),
+    )
+    return {
+        "name": detector,
+        "scores": scores,
+        "rows": _score_rows(report, detector),
+        "best": best if len(scores) > 1 else {},
+        "differences": differences,
+        "best_static": best_static if best_static and best_static.differences else None,
+        "has_losses": bool(_known(scores.values(), "loss_mean")),
+        "headline": _headline(scores, differences),
+        "light_bins": next((score.per_light for score in scores.values() if score.per_light), ()),
+        "light_figure": _draw_light(scores, f"light-{detector}"),
+        "forest_figure": _draw_forest(differences, f"forest-{detector}"),
+        "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{detector}"),
+        "cost": _cost_view(report, detector),
+        "classes": classes,
+        "sizes": [name for name in SIZES if any(name in score.per_size for score in scores.values())],
+    }
+
+
+def _score_rows(report: Report, detector: str) -> list[dict[str, Any]]:
+    """The rows of the tables of scores: each policy, or a group with its members below it."""
+    rows = []
+    for name, score in report.units(detector).items():
+        group = report.groups.get(name, {}).get(detector)
+        members = group.members if group else ()
+        rows.append({"name": name, "score": score, "sd": group.ap50_sd if group else None, "seeds": len(members)})
+        rows += [{"name": m, "score": report.policies[m][detector], "sd": None, "member": True} for m in members]
+    return rows
+
+
+def _pipeline_view(report: Report) -> dict[str, Any] | None:
+    """What the template shows of the pipelines that adaptive policies chose; None where none is known."""
+    adaptive = [policy for policy, by in report.policies.items() if not next(iter(by.values())).static]
+    pipelines = report.pipelines()
+    found = {policy: pipelines[policy] for policy in adaptive if pipelines[policy]}
+    runs = {policy: [run for run in report.runs if run.policy == policy] for policy in found}
+    shares = {policy: places for policy in found if (places := place_shares(runs[policy]))}
+    if not found:
+        return None
+    detector = report.detectors[0]
+    best = max(found, key=lambda policy: report.policies[policy][detector].ap50 or 0.0)
+    series = parameters_by_light(runs[best])
+    drawn = dict(list(shares.items())[:SHOWN_PLACES])
+    return {
+        "found": found,
+        "most": SHOWN_PIPELINES,
+        "places": svg(place_figure(drawn), "places") if drawn else None,
+        "not_drawn": [policy for policy in shares if policy not in drawn],
+        "best": best,
+        "detector": detector,
+        "parameters": svg(parameter_figure(series, LIGHT_EDGES), "parameters") if series else None,
+    }
+
+
+def _draw_light(scores: Mapping[str, PolicyScore], salt: str) -> Any:
+    """AP50 over the bins of light as SVG; None where fewer than two bins hold a score."""
+    filled = {i for score in scores.values() for i, part in enumerate(score.per_light) if part.ap50 is not None}
+    if len(filled) < 2:
+        return None
+    bins = next(score.per_light for score in scores.values() if score.per_light)
+    names = [f"{b.low:g} {DASH} {b.high:g}\n{b.n_images} images" for b in bins]
+    return svg(light_figure(names, {p: [part.ap50 for part in s.per_light] for p, s in scores.items()}), salt)
+
+
+def _draw_forest(differences: Sequence[Difference], salt: str) -> Any:
+    """The differences with their intervals as SVG; None of nothing."""
+    bars = [DifferenceBar(f"{d.a} {MINUS} {d.b}", d.mean, d.low, d.high) for d in differences]
+    return svg(forest_figure(bars), salt) if bars else None
+
+
+def _draw_classes(
+    scores: Mapping[str, PolicyScore], classes: Sequence[str], counts: Mapping[str, int], salt: str
+) -> Any:
+    """AP50 of the first `SHOWN_CLASSES` classes as SVG; None of nothing."""
+    shown = classes[:SHOWN_CLASSES]
+    names = [f"{name} ({counts.get(name, 0)})" for name in shown]
+    bars = {policy: [score.per_class.get(name, 0.0) for name in shown] for policy, score in scores.items()}
+    return svg(class_figure(names, bars), salt) if shown else None
+
+
+def _cost_view(report: Report, detector: str) -> dict[str, Any] | None:
+    """The figure of AP50 over cost with what its caption tells; None where fewer than two policies have a cost.
+
+    It has no intervals: those of single policies say little of their difference, which is paired and has its own.
+    """
+    scores = report.units(detector)
+    points = []
+    for place, (name, score) in enumerate(scores.items()):
+        group = report.groups.get(name, {}).get(detector)
+        if score.ap50 is not None and score.cost_ms is not None:
+            sd = group.ap50_sd if group else None
+            points.append(CostPoint(name, place, score.ap50, score.cost_ms, score.modules_per_image, sd))
+    if len(points) < 2:
+        return None
+    floor = scale_floor([point.ap50 for point in points])
+    front = pareto_front([point.cost_ms for point in points], [point.ap50 for point in points])
+    return {
+        "figure": svg(cost_figure(points), f"cost-{detector}"),
+        "with_modules": all(point.modules is not None for point in points),
+        "below": any(point.ap50 < floor for point in points),
+        "spread": any(point.sd is not None for point in points),
+        "front": [points[i].policy for i in front],
+        "left_out": [policy for policy, score in scores.items() if score.cost_ms is None],
+    }
+
+
+def _headline(scores: Mapping[str, PolicyScore], differences: Sequence[Difference]) -> dict[str, Any] | None:
+    """The best policy by AP50, and how far it is ahead of the next one."""
+    ranked = sorted((p for p in scores if scores[p].ap50 is not None), key=lambda p: -(scores[p].ap50 or 0.0))
+    if not ranked:
+        return None
+    lead = None
+    for d in differences:
+        if ranked[1:] and {d.a, d.b} == {ranked[0], ranked[1]}:
+            forward = d.a == ranked[0]
+            mean, low, high = (d.mean, d.low, d.high) if forward else (-d.mean, -d.high, -d.low)
+            lead = {"over": ranked[1], "mean": mean, "low": low, "high": high, "level": d.level, "sure": low > 0}
+    return {"policy": ranked[0], "ap50": scores[ranked[0]].ap50, "lead": lead}

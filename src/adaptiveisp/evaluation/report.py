@@ -1,0 +1,196 @@
+"""The evaluation report: scores, paired differences and pipelines, as report.json and pipelines.jsonl."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.evaluation.coco_ap import ScoredImage
+from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
+from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
+from adaptiveisp.evaluation.seed_groups import BestStatic, Difference, GroupScore, Units, compare, group_score, units_of
+from adaptiveisp.utils.files import write_json, write_text
+
+SCHEMA_VERSION = 1
+
+FEW_PHOTOS = 50
+"""Below this many photos a bootstrap interval tends to be too narrow, and the report says so."""
+
+BEST_STATIC_CHOICE = "highest AP50 on this same data, which favours the static side"
+"""How the static policy is chosen that adaptive ones are compared with."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that report.json and pipelines.jsonl hold, and what the page's figures need besides.
+
+    Attributes:
+        policies: policy → detector → scores; members of groups are policies like all others.
+        differences: of every two policies; a group stands for its members.
+        provenance, notes, settings: as they were given; settings are those of the evaluation, such as size and light.
+        label_counts: class name → labels, which orders the page's figure.
+        groups: group → detector → scores.
+        best_static: detector → the best static policy or group, and the adaptive ones less it.
+        runs: what each policy did with each image.
+    """
+
+    policies: dict[str, dict[str, PolicyScore]]
+    differences: tuple[Difference, ...]
+    provenance: Mapping[str, Any]
+    notes: tuple[str, ...]
+    label_counts: dict[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
+    best_static: dict[str, BestStatic] = field(default_factory=dict)
+    runs: tuple[ImageRun, ...] = ()
+
+    @property
+    def detectors(self) -> list[str]:
+        """Names of the detectors, in the order of first use."""
+        return list(dict.fromkeys(detector for scores in self.policies.values() for detector in scores))
+
+    @property
+    def caution(self) -> str:
+        """What a reader of differences on few photos has to know, "" where there are enough."""
+        photos = [score.n_photos for by_detector in self.policies.values() for score in by_detector.values()]
+        if not self.differences or min(photos) >= FEW_PHOTOS:
+            return ""
+        return f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}."
+
+    def units(self, detector: str) -> dict[str, PolicyScore]:
+        """Policy or group → scores with a detector (of a group the means), in the order of the report."""
+        members = {group: by[detector].members for group, by in self.groups.items() if detector in by}
+        names = units_of([policy for policy, by in self.policies.items() if detector in by], members)
+        return {n: self.groups[n][detector].mean if n in members else self.policies[n][detector] for n in names}
+
+    def pipelines(self) -> dict[str, list[FoundPipeline]]:
+        """Policy → its sequences of modules, the most frequent first."""
+        runs: dict[str, list[ImageRun]] = {policy: [] for policy in self.policies}
+        for run in self.runs:
+            runs[run.policy].append(run)
+        return {policy: frequent_pipelines(own) for policy, own in runs.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of report.json."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "policies": {
+                policy: {detector: asdict(score) for detector, score in scores.items()}
+                for policy, scores in self.policies.items()
+            },
+            "groups": {name: {detector: s.to_json() for detector, s in by.items()} for name, by in self.groups.items()},
+            "differences": [asdict(difference) for difference in self.differences],
+            "best_static": {
+                detector: {**asdict(best), "chosen_by": BEST_STATIC_CHOICE}
+                for detector, best in self.best_static.items()
+            },
+            "pipelines": {p: [asdict(f) for f in found[:MOST_PIPELINES]] for p, found in self.pipelines().items()},
+            "notes": list(self.notes),
+            "settings": dict(self.settings),
+            "provenance": dict(self.provenance),
+        }
+
+    def write(self, folder: Path) -> None:
+        """Writes report.json, and pipelines.jsonl with a line for each image, draw and policy; both atomically."""
+        write_json(Path(folder) / "report.json", self.to_json())
+        lines = [json.dumps(run.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for run in self.runs]
+        write_text(Path(folder) / "pipelines.jsonl", "".join(lines))
+
+
+def build_report(
+    results: Mapping[tuple[str, str], PolicyResult],
+    categories: Mapping[int, str],
+    provenance: Mapping[str, Any],
+    notes: Sequence[str] = (),
+    resamples: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+    settings: Mapping[str, Any] | None = None,
+    groups: Units | None = None,
+) -> Report:
+    """The report: every policy with every detector, and for each detector the difference of every two policies.
+
+    A difference is "later minus earlier" in the order of `results`. A group takes the place of its members there. Where
+    two policies were not scored on the same images, the images that both have are compared, and a note says so.
+
+    Args:
+        results: (policy, detector) → what they did.
+        categories: id → name of the categories to average over.
+        provenance: goes into report.json as it is.
+        notes: sentences for the reader, e.g. how many inputs were skipped.
+        resamples, seed, level: of the paired bootstrap, see `paired_difference`.
+        settings: of the evaluation; they go into report.json as they are.
+        groups: name → policies that are runs of one method.
+    """
+    scores: dict[str, dict[str, PolicyScore]] = {}
+    by_group: dict[str, dict[str, GroupScore]] = {}
+    differences: list[Difference] = []
+    best_static: dict[str, BestStatic] = {}
+    remarks = list(notes)
+    for detector in dict.fromkeys(detector for _, detector in results):
+        own = {policy: result for (policy, name), result in results.items() if name == detector}
+        for policy, result in own.items():
+            scores.setdefault(policy, {})[detector] = score_policy(result, categories)
+        units = units_of(list(own), groups or {})
+        for name, members in units.items():
+            if groups and name in groups:
+                by_group.setdefault(name, {})[detector] = group_score(members, [scores[m][detector] for m in members])
+        shared, left_out = _on_common_images(own)
+        if left_out:
+            remarks.append(
+                f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
+                "the other numbers do not."
+            )
+        static = {n: (by_group[n][detector].mean if n in by_group else scores[n][detector]).static for n in units}
+        found = compare(detector, shared, units, static, categories, (resamples, seed, level))
+        differences += found.differences
+        if found.best_static is not None:
+            best_static[detector] = found.best_static
+    report = Report(
+        scores,
+        tuple(differences),
+        provenance,
+        tuple(remarks),
+        _label_counts(results, categories),
+        settings or {},
+        by_group,
+        best_static,
+        tuple(_runs(results)),
+    )
+    return replace(report, notes=(*remarks, report.caution)) if report.caution else report
+
+
+def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:
+    """Policy → its images that all policies have, and how many some lack."""
+    keys = [{image.key for image in result.scored} for result in results.values()]
+    common = set.intersection(*keys)
+    shared = {policy: [image for image in r.scored if image.key in common] for policy, r in results.items()}
+    return shared, len(set.union(*keys)) - len(common)
+
+
+def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: Mapping[int, str]) -> dict[str, int]:
+    """Class name → labels to find, of the first policy's images."""
+    first = next(iter(results.values()), PolicyResult(()))
+    counts = Counter(
+        categories[annotation.category_id]
+        for image in first.scored
+        for annotation in image.annotations
+        if not annotation.iscrowd and annotation.category_id in categories
+    )
+    return dict(counts)
+
+
+def _runs(results: Mapping[tuple[str, str], PolicyResult]) -> Iterable[ImageRun]:
+    """What each policy did with each image; the losses of all detectors together."""
+    losses: dict[tuple[str, tuple[int, int]], dict[str, float | None]] = {}
+    first: dict[tuple[str, tuple[int, int]], ImageRun] = {}
+    for (policy, detector), result in results.items():
+        for i, image in enumerate(result.scored):
+            own = losses.setdefault((policy, image.key), {})
+            own[detector] = result.losses[i] if result.losses else None
+            pipeline = result.pipelines[i] if result.pipelines else None
+            run = ImageRun(policy, *image.key, image.light, pipeline, own)
+            first.setdefault((policy, image.key), run)
+    return first.values()

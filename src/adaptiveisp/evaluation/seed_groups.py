@@ -1,0 +1,175 @@
+"""Methods as the report compares them: single policies, and groups of runs of one method with several seeds.
+
+A group's score is the mean over its members. Its difference to another one is paired like that of two policies: in each
+resample the same photos count for all members, and the members' AP50 are averaged.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptiveisp.evaluation.bootstrap import MatchTable, aligned, bootstrap_weights, percentile_interval
+from adaptiveisp.evaluation.coco_ap import ScoredImage
+from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
+
+Units = Mapping[str, tuple[str, ...]]
+"""Name of a group → its members; a single policy is a unit of its own, with itself as the only member."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """AP50 of policy or group `a` minus that of `b` in 0..1 units, with its paired bootstrap interval."""
+
+    a: str
+    b: str
+    detector: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+    level: float
+    resamples: int
+
+
+@dataclass(frozen=True)
+class BestStatic:
+    """The static policy or group with the highest AP50 (in 0..1) on the evaluated data, and all adaptive ones less it.
+
+    Choosing it by the data it is compared on favours the static side.
+    """
+
+    name: str
+    ap50: float
+    differences: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Scores of a group with one detector.
+
+    Attributes:
+        members: names of its policies, one a seed.
+        mean: each score's mean over the members.
+        ap50_sd, ap_sd, ap75_sd: standard deviation (n - 1) over the members in 0..1; None of fewer than two.
+    """
+
+    members: tuple[str, ...]
+    mean: PolicyScore
+    ap50_sd: float | None
+    ap_sd: float | None
+    ap75_sd: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in report.json."""
+        rest = asdict(self.mean)
+        result: dict[str, Any] = {"members": list(self.members)}
+        for metric in ("ap50", "ap", "ap75"):
+            result |= {f"{metric}_mean": rest.pop(metric), f"{metric}_sd": getattr(self, f"{metric}_sd")}
+        return result | rest
+
+
+class Compared(NamedTuple):
+    """The differences of every two units, "later minus earlier", and those to the best static one, if there is one."""
+
+    differences: list[Difference]
+    best_static: BestStatic | None
+
+
+def units_of(policies: Sequence[str], groups: Units) -> dict[str, tuple[str, ...]]:
+    """The units in the order of the policies, each group in the place of its first member.
+
+    >>> units_of(["none", "ours/1", "ours/2"], {"ours": ("ours/1", "ours/2")})
+    {'none': ('none',), 'ours': ('ours/1', 'ours/2')}
+    """
+    owner = {member: name for name, members in groups.items() for member in members}
+    names = dict.fromkeys(owner.get(policy, policy) for policy in policies)
+    return {name: tuple(groups[name]) if name in groups else (name,) for name in names}
+
+
+def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupScore:
+    """The scores of a group from those of its members, which were scored on the same data with one detector.
+
+    A mean is None where a member has none. The group is static if all its members are.
+    """
+    first = scores[0]
+    numbers = (
+        *("ap", "ap50", "ap75", "ms_per_image", "modules_per_image", "cost_ms"),
+        *("loss_mean", "loss_worst5", "worse_than_raw", "worse_than_auto_exposure"),
+    )
+    means: dict[str, Any] = {name: _mean([getattr(score, name) for score in scores]) for name in numbers}
+    bins = zip(*(score.per_light for score in scores), strict=False)
+    mean = PolicyScore(
+        per_light=tuple(LightBin(b[0].low, b[0].high, b[0].n_images, _mean([x.ap50 for x in b])) for b in bins),
+        per_class={name: fmean(score.per_class.get(name, 0.0) for score in scores) for name in first.per_class},
+        per_size={name: fmean(score.per_size.get(name, 0.0) for score in scores) for name in first.per_size},
+        n_images=min(score.n_images for score in scores),
+        n_photos=min(score.n_photos for score in scores),
+        static=all(score.static for score in scores),
+        **means,
+    )
+    ap50, ap, ap75 = (_sd([getattr(score, name) for score in scores]) for name in ("ap50", "ap", "ap75"))
+    return GroupScore(tuple(members), mean, ap50, ap, ap75)
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, None where one is not known."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known and len(known) == len(values) else None
+
+
+def _sd(values: Sequence[float | None]) -> float | None:
+    """The standard deviation (n - 1), None of fewer than two or where one is not known."""
+    known = [value for value in values if value is not None]
+    return stdev(known) if len(known) == len(values) >= 2 else None
+
+
+def compare(
+    detector: str,
+    scored: Mapping[str, Sequence[ScoredImage]],
+    units: Units,
+    static: Mapping[str, bool],
+    categories: Mapping[int, str],
+    bootstrap: tuple[int, int, float],
+) -> Compared:
+    """The paired differences of every two units; each policy is resampled once, all in the same way.
+
+    Args:
+        detector: name for the results.
+        scored: policy → the same images with its detections.
+        units: what is compared, see `units_of`.
+        static: unit → whether it is static.
+        categories: id → name of the categories to average over.
+        bootstrap: resamples, seed and level, see `paired.paired_difference`.
+    """
+    resamples, seed, level = bootstrap
+    reference = next(iter(scored.values()))
+    if not reference or len(units) < 2:
+        return Compared([], None)
+    tables = {p: MatchTable(aligned(reference, images), categories) for p, images in scored.items()}
+    points: dict[str, float] = {}
+    for policy, table in tables.items():
+        if (point := table.ap()) is None:
+            return Compared([], None)
+        points[policy] = point
+    weights = bootstrap_weights(next(iter(tables.values())).keys, resamples, seed)
+    samples = {policy: table.resampled_ap(weights) for policy, table in tables.items()}
+    mean_of = {name: fmean(points[member] for member in members) for name, members in units.items()}
+    sampled: dict[str, NDArray[np.float64]] = {
+        name: np.mean([samples[member] for member in members], axis=0) for name, members in units.items()
+    }
+
+    def less(a: str, b: str) -> Difference:
+        interval = percentile_interval(mean_of[a] - mean_of[b], sampled[a] - sampled[b], level)
+        return Difference(a, b, detector, "ap50", **asdict(interval))
+
+    differences = [less(a, b) for b, a in combinations(units, 2)]
+    best = max((name for name in units if static[name]), key=lambda name: mean_of[name], default=None)
+    if best is None:
+        return Compared(differences, None)
+    adaptive = tuple(less(name, best) for name in units if not static[name])
+    return Compared(differences, BestStatic(best, mean_of[best], adaptive))

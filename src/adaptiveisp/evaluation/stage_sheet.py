@@ -1,0 +1,121 @@
+"""A policy at work, as one picture: each image as developed, then after one stage after the other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from adaptiveisp.inference.drawing import FRAME, INK, MUTED, PAPER, Rgb8, fit_text, load_font, wrap_text
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.utils.color import to_uint8
+
+OneImage = Float[Tensor, "1 3 _ _"]
+"""A developed image as a batch of one, linear RGB in [0, 1]; those of a list may differ in size."""
+
+TILE = 200
+"""Longer side of a picture in pixels: nine stages stand side by side on a screen, and six images of 3:2 below."""
+GAP = 8
+TITLE_SIZE, TEXT_SIZE = 12, 11
+LINE = 14
+"""From one line of a caption to the next, in pixels."""
+TEXT_LINES = 3
+"""Most lines of parameters: the nine of ccm need three, and a longer caption would make its whole row higher."""
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A picture, its caption in bold, and the lines below that."""
+
+    picture: Image.Image
+    title: str
+    lines: Sequence[str]
+
+    @property
+    def height(self) -> int:
+        """With the caption, in pixels."""
+        return self.picture.height + GAP // 2 + LINE * (1 + len(self.lines))
+
+
+def trajectory_sheet(
+    policy: Policy,
+    images: Sequence[OneImage],
+    names: Sequence[str],
+    lights: Sequence[float | None] | None = None,
+    tile: int = TILE,
+) -> Rgb8:
+    """One row an image: as it was developed, then after each stage that the policy plans for it.
+
+    Pictures are shown as they are, without a curve: linear ones are dark. Rows with fewer stages end in white.
+
+    Args:
+        policy: plans for each image alone.
+        images: developed images, linear RGB in [0, 1].
+        names: of the images.
+        lights: their brightness factors in (0, 1], None where unknown.
+        tile: longer side of each picture in pixels.
+
+    Returns:
+        (height, width, 3) 8-bit RGB.
+
+    Raises:
+        ValueError: there are no images, or the lists differ in length.
+    """
+    lights = [None] * len(images) if lights is None else lights
+    if not images or not len(images) == len(names) == len(lights):
+        raise ValueError("a trajectory sheet needs at least one image, and a name and a light for each")
+    rows = [_row(policy, *of_image, tile) for of_image in zip(images, names, lights, strict=True)]
+    return _lay_out(rows, tile)
+
+
+@torch.inference_mode()
+def _row(policy: Policy, image: OneImage, name: str, light: float | None, tile: int) -> list[_Cell]:
+    """The cells of one image."""
+    (pipeline,) = policy.plan(image)
+    about = ["developed"] if light is None else [f"light {light:.3g}", "developed"]
+    cells = [_cell(image, name, ", ".join(about if pipeline.stages else [*about, "no module"]), tile)]
+    for after, line in zip(pipeline.steps(image), pipeline.describe(), strict=True):
+        module, _, params = line.partition(" ")
+        cells.append(_cell(after, module, params, tile))
+    return cells
+
+
+def _cell(image: OneImage, title: str, text: str, tile: int) -> _Cell:
+    """The picture at its size in the sheet, with a caption no wider than `tile`."""
+    picture = Image.fromarray(to_uint8(image[0]))
+    scale = tile / max(picture.size)
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    font = load_font(TEXT_SIZE)
+    lines = wrap_text(text, font, tile)
+    if len(lines) > TEXT_LINES:
+        lines[TEXT_LINES - 1 :] = [fit_text(" ".join(lines[TEXT_LINES - 1 :]), font, tile)]
+    bold = load_font(TITLE_SIZE, bold=True)
+    return _Cell(picture.resize((width, height), Image.Resampling.LANCZOS), fit_text(title, bold, tile), lines)
+
+
+def _lay_out(rows: Sequence[Sequence[_Cell]], tile: int) -> Rgb8:
+    """Rows of cells on white, in columns of equal width; a row is as high as its highest cell."""
+    heights = [max(cell.height for cell in row) for row in rows]
+    columns = max(len(row) for row in rows)
+    sheet = Image.new("RGB", (GAP + columns * (tile + GAP), GAP + sum(height + GAP for height in heights)), PAPER)
+    top = GAP
+    for row, height in zip(rows, heights, strict=True):
+        for column, cell in enumerate(row):
+            _draw(sheet, cell, GAP + column * (tile + GAP), top)
+        top += height + GAP
+    return np.asarray(sheet)
+
+
+def _draw(sheet: Image.Image, cell: _Cell, left: int, top: int) -> None:
+    """Puts a cell into the sheet; a thin frame shows where a dark picture ends."""
+    canvas = ImageDraw.Draw(sheet)
+    right, bottom = left + cell.picture.width, top + cell.picture.height
+    canvas.rectangle((left - 1, top - 1, right, bottom), outline=FRAME)
+    sheet.paste(cell.picture, (left, top))
+    base = bottom + GAP // 2 + LINE - 3
+    canvas.text((left, base), cell.title, font=load_font(TITLE_SIZE, bold=True), fill=INK, anchor="ls")
+    for number, line in enumerate(cell.lines, 1):
+        canvas.text((left, base + LINE * number), line, font=load_font(TEXT_SIZE), fill=MUTED, anchor="ls")

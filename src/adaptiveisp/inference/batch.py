@@ -1,0 +1,315 @@
+"""`run`: raw files → what the detector saw, its boxes and the pipeline, one set of files for each input."""
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from adaptiveisp.detectors.answers import dropped_note
+from adaptiveisp.detectors.classes import shown_name
+from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
+from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
+from adaptiveisp.inference.predictor import AdaptiveISP, Result
+from adaptiveisp.inference.result_files import (
+    OVERVIEW_FILE,
+    PARAMS_FILE,
+    SUMMARY_FILE,
+    FormerFiles,
+    ResultFiles,
+    save_png,
+)
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.raw.level_checks import RemarkWatch
+from adaptiveisp.raw.reader import BayerHeader
+from adaptiveisp.types import Detections, Image
+from adaptiveisp.utils.allocator import available_bytes
+from adaptiveisp.utils.color import to_uint8
+from adaptiveisp.utils.files import atomic_path, write_json, write_text
+
+FULL_BYTES_PER_PIXEL = 60
+"""Memory that `--full` takes for a pixel, in bytes: 12 for the developed frame, 36 at the most for a pipeline of the
+shipped policies with its result, 12 for the 8-bit picture and its PNG. Measured with frames of 6 and 12 MP."""
+OVERVIEW_TILES = 60
+"""More pictures than this do not fit a sheet that a person looks at."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to write beside image, boxes and pipeline.
+
+    Attributes:
+        full: also the rendered image at full size.
+        save_steps: also the image after each module.
+        save_params: also one table of all parameters.
+        header: size, depth and pattern of files that have no header.
+    """
+
+    full: bool = False
+    save_steps: bool = False
+    save_params: bool = False
+    header: BayerHeader | None = None
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One line of the summary; `stem` is what the names of its files begin with, relative to the output folder."""
+
+    file: str
+    stem: str
+    modules: tuple[str, ...]
+    found: str
+    milliseconds: float
+    dropped_boxes: int = 0
+
+
+@dataclass
+class RunSummary:
+    """What was done, and the inputs that were skipped with the reason.
+
+    Attributes:
+        rows: a line for each input that was used.
+        skipped: (input, why) of the others.
+        files: names of all files written, relative to the output folder.
+        stopped: why the batch ended before its last input; "" where it did not.
+    """
+
+    rows: list[RunRow] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    stopped: str = ""
+
+    @property
+    def dropped_boxes(self) -> int:
+        """Boxes of all images that the detector gave and that make no sense, see `detectors.answers`."""
+        return sum(row.dropped_boxes for row in self.rows)
+
+
+def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
+    """Refuses an output folder that holds one of the inputs, since outputs could replace them.
+
+    Raises:
+        UsageError: an input lies in `out`.
+    """
+    place = Path(out).resolve()
+    for path, _ in files:
+        if path.resolve().is_relative_to(place):
+            raise UsageError(f"{path}: lies in the output folder {out}; choose another --out")
+
+
+def run_files(
+    isp: AdaptiveISP,
+    files: list[tuple[Path, Path]],
+    out: Path,
+    options: RunOptions,
+    provenance: dict[str, Any],
+    on_image: Callable[[str], None] = lambda name: None,
+) -> RunSummary:
+    """Runs every file; one that fails is reported and the batch goes on.
+
+    What an earlier run wrote for the same inputs is replaced, once there is something new. However the batch ends, the
+    files of an input are all there or none, and a summary says what was done.
+
+    Args:
+        isp: policy and detector.
+        files: (input, output stem relative to `out`), see `raw.find_raw_files`.
+        out: output folder, which exists and is claimed (`output_folder.claim_folder`).
+        options: what to write.
+        provenance: kept in each JSON.
+        on_image: called with each file's name, for progress.
+
+    Raises:
+        OutputError: the output folder cannot be written or the disk is full.
+        DetectorError: the detector's answers make no sense.
+    """
+    batch = _Batch(isp, Path(out), options, provenance)
+    former = FormerFiles(batch.out, [stem for _, stem in files])
+    if former.n_others:
+        logger.warning("%s: %d files of other inputs stay there, from an earlier run", out, former.n_others)
+    try:
+        for path, stem in files:
+            batch.add(path, stem.as_posix(), former)
+            on_image(path.name)
+    except BaseException as error:
+        batch.summary.stopped = str(error) or type(error).__name__
+        batch.finish_after_failure()
+        raise
+    if batch.summary.rows:
+        batch.finish()
+    return batch.summary
+
+
+class _Batch:
+    """The results of a batch while they grow."""
+
+    def __init__(self, isp: AdaptiveISP, out: Path, options: RunOptions, provenance: dict[str, Any]):
+        self.isp, self.out, self.options, self.provenance = isp, out, options, provenance
+        self.summary = RunSummary()
+        self.watch = RemarkWatch()
+        self.tiles: list[Tile] = []
+        self.params: list[tuple[str, int, str, str, float]] = []
+
+    def add(self, path: Path, stem: str, former: FormerFiles) -> None:
+        """Runs one input and writes its files, or notes why it is skipped."""
+        try:
+            result = self.isp(path, self.options.header)
+            with ResultFiles(self.out) as files:
+                tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance)
+        except Exception as error:  # whatever one file does, the others go on
+            if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
+                raise
+            self.summary.skipped.append((str(path), skip_reason(str(path), error)))
+            return
+        self._remove_former(stem, former, files.names)
+        self.summary.files += files.names
+        self.summary.rows.append(_row(path, stem, result))
+        self.watch.look(result.raw)
+        self.params += _parameter_rows(path, result)
+        if len(self.tiles) < OVERVIEW_TILES:
+            self.tiles.append(tile)
+
+    def _remove_former(self, stem: str, former: FormerFiles, kept: tuple[str, ...] | list[str]) -> None:
+        try:
+            if not self.summary.rows:  # the first result: what speaks of all inputs is wrong from here on
+                former.remove_batch_files()
+            former.remove(stem, kept)
+        except OutputError as error:
+            logger.warning("%s", error)
+
+    def finish(self) -> None:
+        """Writes the files that speak of all inputs together."""
+        summary = self.summary
+        if self.tiles:
+            with atomic_path(self.out / OVERVIEW_FILE) as temporary:
+                save_png(temporary, contact_sheet(self.tiles, columns=min(3, len(self.tiles))))
+            summary.files.append(OVERVIEW_FILE)
+        if self.options.save_params:
+            _write_csv(self.out / PARAMS_FILE, ("file", "stage", "module", "param", "value"), self.params)
+            summary.files.append(PARAMS_FILE)
+        self._write_summary()
+
+    def finish_after_failure(self) -> None:
+        """Writes the summary of what was done before the batch was stopped, if that can be written."""
+        if not self.summary.rows:
+            return
+        try:
+            self._write_summary()
+        except OutputError as error:
+            logger.warning("no summary: %s", error)
+
+    def _write_summary(self) -> None:
+        images = [asdict(row) for row in self.summary.rows]
+        if note := dropped_note(f"detector {self.isp.detector.name}", self.summary.dropped_boxes):
+            logger.warning("%s", note)
+        remarks = self.watch.remarks()
+        for remark, _ in self.watch.news():
+            logger.warning("%s", remark.text)
+        content = {
+            "images": images,
+            "remarks": [{"kind": remark.kind, "text": remark.text, "n_files": count} for remark, count in remarks],
+            "dropped_boxes": self.summary.dropped_boxes,
+            "n_skipped": len(self.summary.skipped),
+            "skipped": [{"input": name, "error": error} for name, error in self.summary.skipped],
+            "stopped": self.summary.stopped,
+            "files": self.summary.files,
+            "provenance": self.provenance,
+        }
+        write_json(self.out / SUMMARY_FILE, content)
+
+
+def write_result(
+    isp: AdaptiveISP,
+    result: Result,
+    path: Path,
+    files: ResultFiles,
+    stem: str,
+    options: RunOptions,
+    provenance: dict[str, Any],
+) -> Tile:
+    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
+    height, width = result.full_size
+    boxes = {
+        "file": str(path),
+        "width": width,
+        "height": height,
+        "policy": isp.policy.name,
+        "detector": isp.detector.name,
+        "size": isp.size,
+        "milliseconds": round(result.milliseconds, 3),
+        "boxes": named_boxes(result.detections, result.class_names),
+        "provenance": provenance,
+    }
+    files.json(f"{stem}.boxes.json", boxes)  # the first one placed is the last one that appears
+    drawn = draw_result(result)
+    files.picture(f"{stem}.png", to_uint8(result.image))
+    files.picture(f"{stem}.boxes.png", drawn)
+    if options.full:
+        warn_of_memory(path, width * height)
+        files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
+    if result.pipeline is None:
+        return Tile(drawn, path.name, ["the camera's own development"])
+    files.json(f"{stem}.pipeline.json", {**result.pipeline.to_json(), "provenance": provenance})
+    if options.save_steps:
+        _save_steps(result.developed.small, result.pipeline, files, stem)
+    return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
+
+
+def warn_of_memory(path: Path, pixels: int) -> None:
+    """Says that a frame at full size needs more memory than there is, before it is rendered."""
+    needed, free = FULL_BYTES_PER_PIXEL * pixels, available_bytes()
+    if free is not None and needed > free:
+        logger.warning(
+            "%s: --full of %.0f MP needs about %.1f GB of memory, %.1f GB are free; leave out --full if it fails",
+            *(path, pixels / 1e6, needed / 1e9, free / 1e9),
+        )
+
+
+def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Detections for people and scripts: xyxy in pixels of the upright full frame, class name, score."""
+    return [
+        {"box": [round(value, 2) for value in box], "class": shown_name(class_names[label]), "score": round(score, 4)}
+        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
+    ]
+
+
+def draw_result(result: Result) -> Any:
+    """The rendered image with its boxes."""
+    return draw_found(to_uint8(result.image), result.detections, result.class_names, result.full_size[1])
+
+
+def _row(path: Path, stem: str, result: Result) -> RunRow:
+    modules = tuple(module.name for module in result.pipeline.modules) if result.pipeline is not None else ("camera",)
+    counts: dict[str, float] = {}
+    for label, score in zip(result.detections.labels.tolist(), result.detections.scores.tolist(), strict=True):
+        counts.setdefault(shown_name(result.class_names[label]), score)
+    found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
+    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, result.detections.dropped)
+
+
+def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:
+    if result.pipeline is None:
+        return []
+    return [
+        (str(path), number, stage.module, name, value)
+        for number, stage in enumerate(result.pipeline.stages, 1)
+        for name, value in stage.params.items()
+    ]
+
+
+@torch.inference_mode()
+def _save_steps(developed: Image, pipeline: Pipeline, files: ResultFiles, stem: str) -> None:
+    """Places the developed image as step 0, and the image after each module."""
+    files.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
+    for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
+        files.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
+
+
+def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

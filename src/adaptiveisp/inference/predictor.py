@@ -1,0 +1,348 @@
+"""From one raw to what the detector sees in it: develop → resize → policy → modules → pad → detect."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptiveisp.detectors.answers import checked
+from adaptiveisp.detectors.letterbox import boxes_to_full, frame_size, pad_to_frame, resize_longer_side
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.policies.base import AnyPolicy, CameraDevelopment, PlansWithLabels
+from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy
+from adaptiveisp.policies.sequence.policy import SequencePolicy
+from adaptiveisp.policies.stepwise.policy import StepwisePolicy
+from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
+from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage, Targets
+
+DEFAULT_SIZE = 416
+"""Longer side in pixels at which policy, modules and detector work."""
+
+Picture = Float[Tensor, "3 height width"]
+
+
+@dataclass(frozen=True)
+class Developed:
+    """A raw at the working size, and at full size before any policy.
+
+    Attributes:
+        full: (3, height, width) upright linear RGB in [0, 1]; None where only the small one was kept.
+        small: (1, 3, h, w) the same with the longer side at the working size.
+        full_size: (height, width) of the full one.
+    """
+
+    full: Picture | None
+    small: Float[Tensor, "1 3 h w"]
+    full_size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What a policy made of a raw.
+
+    Attributes:
+        image: (1, 3, h, w) what the detector sees, before padding.
+        pipeline: the pipeline that made it; None where it was no pipeline of ours (`camera`).
+        milliseconds: time of policy and modules, without decoding and resizing; for `camera` all its development.
+    """
+
+    image: Image
+    pipeline: Pipeline | None
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """The answer for one raw.
+
+    Attributes:
+        image: (3, h, w) what the detector saw, before padding, in [0, 1].
+        detections: boxes in pixels of the upright full frame.
+        class_names: names of the detections' labels.
+        pipeline: the pipeline chosen, None for `camera`.
+        full_size: (height, width) of the upright full frame.
+        milliseconds: time of policy and modules.
+        developed: the developed raw at both sizes.
+        raw: the raw it is about.
+    """
+
+    image: Picture
+    detections: Detections
+    class_names: tuple[str, ...]
+    pipeline: Pipeline | None
+    full_size: tuple[int, int]
+    milliseconds: float
+    developed: Developed
+    raw: RawImage
+
+
+def develop_at_size(
+    raw: RawImage, size: int, camera_white_balance: bool = False, device: str | torch.device = "cpu"
+) -> Developed:
+    """The raw developed and resized so that its longer side is `size` pixels.
+
+    Args:
+        raw: any raw.
+        size: pixels.
+        camera_white_balance: apply the camera's own gains before the policy sees the image.
+        device: where the small image goes.
+    """
+    full = develop(raw, camera_white_balance=camera_white_balance)
+    small = resize_longer_side(full, size)[None].to(device)
+    return Developed(full, small, (full.shape[1], full.shape[2]))
+
+
+@torch.inference_mode()
+def render(policy: AnyPolicy, raw: RawImage | None, developed: Developed, size: int) -> Rendered:
+    """The image that a policy makes of a developed raw.
+
+    Args:
+        policy: a policy, or the camera's own development, which starts from the raw itself.
+        raw: the raw; only the camera's own development needs it.
+        developed: the same raw from `develop_at_size`.
+        size: longer side in pixels.
+
+    Raises:
+        UsageError: the policy needs labels.
+    """
+    if isinstance(policy, PlansWithLabels):
+        raise _needs_labels(policy)
+    start = _now(developed.small)
+    if isinstance(policy, CameraDevelopment):
+        assert raw is not None
+        picture = policy.develop(raw)
+        elapsed = _now(developed.small) - start
+        return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
+    if isinstance(policy, StepwisePolicy | SequencePolicy):
+        pipelines, image = policy.process(developed.small)
+        pipeline = pipelines[0]
+    else:
+        pipeline = policy.plan(developed.small)[0]
+        image = pipeline.render(developed.small)
+    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
+
+
+def _needs_labels(policy: PlansWithLabels) -> UsageError:
+    return UsageError(f"policy {policy.name} needs labels: it is an upper bound, for eval only; choose another")
+
+
+def render_with_labels(policy: PlansWithLabels, developed: Developed, targets: Targets, detector: Detector) -> Rendered:
+    """The image that an upper bound makes of a developed raw whose labels it sees; its time is that of its search.
+
+    Args:
+        policy: plans with labels.
+        developed: from `develop_at_size`.
+        targets: labels in pixels of the padded frame.
+        detector: the detector that is to see better.
+    """
+    start = _now(developed.small)
+    (pipeline,) = policy.plan_with_labels(developed.small, [targets], detector)
+    image = pipeline.render(developed.small)
+    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
+
+
+def _now(tensor: Tensor) -> float:
+    """Seconds of a clock, after all work on the tensor's device is done."""
+    if tensor.is_cuda:
+        torch.cuda.synchronize(tensor.device)
+    return time.perf_counter()
+
+
+@torch.inference_mode()
+def detect(
+    detector: Detector, images: list[Image], full_size: tuple[int, int], size: int, confidence: float
+) -> list[Detections]:
+    """Detections in several renderings of one raw, in pixels of its upright full frame.
+
+    Args:
+        detector: the detector.
+        images: (1, 3, h, w) each.
+        full_size: (height, width) of the full frame.
+        size: longer side in pixels.
+        confidence: least score to report.
+
+    Raises:
+        DetectorError: the detector's answer makes no sense.
+        AdaptiveISPError: it raises something else.
+    """
+    batch, letterboxes = pad_for(detector, images, full_size, size)
+    try:
+        found = detector.detect(batch, confidence=confidence)
+    except AdaptiveISPError:
+        raise
+    # An own detector may raise anything. It is not the image's fault, as the reason for a skipped file would say.
+    except Exception as error:
+        logger.debug("detector %s", detector.name, exc_info=error)
+        reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
+        raise AdaptiveISPError(
+            f"detector {detector.name}: detect fails on an image of {batch.shape[-1]}x{batch.shape[-2]} pixels "
+            f"({reason}); correct the detector, or choose another --size; -v shows where"
+        ) from error
+    return in_full_frame(detector, found, letterboxes, batch.shape[-1], confidence)
+
+
+def pad_for(
+    detector: Detector, images: Sequence[Image], full_size: tuple[int, int], size: int
+) -> tuple[Float[Tensor, "images 3 frame frame"], list[Letterbox]]:
+    """Several renderings of one raw as the batch that a detector takes, and where each lies in its frame.
+
+    Args:
+        detector: says what its frame is a multiple of.
+        images: (1, 3, h, w) each.
+        full_size: (height, width) of the full frame.
+        size: longer side in pixels.
+    """
+    frame = frame_size(size, detector.stride)
+    padded = [pad_to_frame(image, frame, full_size) for image in images]
+    return torch.cat([image for image, _ in padded]), [letterbox for _, letterbox in padded]
+
+
+def in_full_frame(
+    detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox], frame: int, confidence: float
+) -> list[Detections]:
+    """A detector's answer for padded images, in pixels of the upright full frame, without boxes that make no sense.
+
+    Args:
+        detector: whose answer it is.
+        found: what it returned.
+        letterboxes: where each image lies in its frame.
+        frame: side of the padded frames in pixels.
+        confidence: least score to report.
+
+    Raises:
+        DetectorError: the answer makes no sense.
+    """
+    if not isinstance(found, list) or len(found) != len(letterboxes):
+        raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")
+    answers = [checked(detector, detections, frame, frame, confidence) for detections in found]
+    return [
+        replace(answer, boxes=boxes_to_full(answer.boxes, letterbox))
+        for answer, letterbox in zip(answers, letterboxes, strict=True)
+    ]
+
+
+def as_raw(raw: Any, header: Any) -> RawImage:
+    """The raw that a file, a `RawImage` or an array of pixels stands for.
+
+    Raises:
+        RawFileError, UsageError: see `AdaptiveISP.__call__`.
+    """
+    if header is not None and not isinstance(header, BayerHeader):
+        raise UsageError(f"header is of type {type(header).__name__}; give BayerHeader(…)")
+    if isinstance(raw, RawImage | np.ndarray):
+        return raw_in_memory(raw, header)
+    if isinstance(raw, str | os.PathLike):
+        return read_raw(Path(raw), header)
+    what = "a RawImage, or a numpy array of its pixels with header=BayerHeader(…)"
+    raise UsageError(f"an object of type {type(raw).__name__} is no raw: give the name of a file, {what}")
+
+
+class AdaptiveISP:
+    """A policy in front of a frozen detector.
+
+    Args:
+        policy: a name (`coco-adaptive`, `auto-exposure`, `camera` and others, see `load_policy`), a pipeline JSON, the
+            folder of a training run, or a policy object.
+        detector: a name, a weights file, `my_pkg.my_file:load`, or a detector object.
+        size: longer side in pixels at which policy, modules and detector work.
+        confidence: least score to report.
+        camera_white_balance: apply the camera's own gains before the policy sees the image.
+        device: where modules and detector run.
+
+    Raises:
+        UsageError: the policy does not exist, or needs labels.
+    """
+
+    def __init__(
+        self,
+        policy: str | AnyPolicy = DEFAULT_POLICY,
+        detector: str | Detector = "yolov3-tiny",
+        size: int = DEFAULT_SIZE,
+        confidence: float = 0.25,
+        camera_white_balance: bool = False,
+        device: str = "cpu",
+    ):
+        self.policy = load_policy(policy, device) if isinstance(policy, str) else policy
+        if isinstance(self.policy, PlansWithLabels):
+            raise _needs_labels(self.policy)
+        self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
+        self.size = size
+        self.confidence = confidence
+        self.camera_white_balance = camera_white_balance
+        self.device = torch.device(device)
+        self._said: set[str] = set()
+
+    @classmethod
+    def from_pretrained(
+        cls, name: str = DEFAULT_POLICY, detector: str | Detector = "yolov3-tiny", **settings: Any
+    ) -> "AdaptiveISP":
+        """A policy that is shipped, in front of a detector.
+
+        Args:
+            name: one of `zoo.SHIPPED`: `coco-adaptive`, or `coco-fast` where time is short.
+            detector: as for the class. The policies were learned for `yolov3-tiny`.
+            settings: further arguments of the class.
+
+        Raises:
+            UsageError: no such policy is shipped.
+        """
+        if name not in SHIPPED:
+            raise UsageError(f"no policy {name!r} is shipped; choose one of {', '.join(SHIPPED)}")
+        return cls(name, detector, **settings)
+
+    def __call__(self, raw: str | Path | RawImage | NDArray[Any], header: BayerHeader | None = None) -> Result:
+        """The detections in a raw, and how it was rendered. What is doubtful about raws is logged once for each kind.
+
+        Args:
+            raw: a file, a raw that was read already, or the pixels of a frame, (height, width) or (height, width, 3).
+            header: size, depth and pattern of a file that has no header of its own; pattern and levels of an array.
+
+        Raises:
+            RawFileError: the raw cannot be read, or makes no sense.
+            UsageError: an array without header, a `RawImage` with one, or an object of another kind.
+        """
+        image = as_raw(raw, header)
+        for remark in image.remarks:
+            self._say_once(remark.kind, remark.text)
+        if self.camera_white_balance and image.camera_gains is None:
+            name = image.path or "RawImage"
+            self._say_once("no gains", f"{name}: has no gains of the camera, so its white balance is not applied")
+        developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
+        rendered = render(self.policy, image, developed, self.size)
+        full_size = developed.full_size
+        found = detect(self.detector, [rendered.image], full_size, self.size, self.confidence)[0]
+        return Result(
+            image=rendered.image[0],
+            detections=found,
+            class_names=self.detector.class_names,
+            pipeline=rendered.pipeline,
+            full_size=full_size,
+            milliseconds=rendered.milliseconds,
+            developed=developed,
+            raw=image,
+        )
+
+    def _say_once(self, kind: str, text: str) -> None:
+        if kind not in self._said:
+            logger.warning("%s", text)
+            self._said.add(kind)
+
+    @torch.inference_mode()
+    def render_full(self, result: Result) -> Picture:
+        """The rendering of an answer at full size: the chosen parameters applied to the whole frame."""
+        if result.pipeline is None:
+            assert isinstance(self.policy, CameraDevelopment)
+            return self.policy.develop(result.raw)
+        assert result.developed.full is not None
+        return result.pipeline.render(result.developed.full[None].to(self.device))[0]

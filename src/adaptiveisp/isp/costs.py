@@ -1,0 +1,81 @@
+"""Cost tables: what a module's run time is taken to be, in milliseconds.
+
+The paper's table stands in the modules' own declarations. `adaptiveisp bench --write-costs FILE` measures another one
+on the machine at hand; with it `train --costs FILE` learns to save that machine's time, `eval --costs FILE` reports it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.errors import DataError, one_line
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.isp.registry import EXTENDED, HELPERS
+from adaptiveisp.utils.config import record, require
+from adaptiveisp.utils.files import read_json, write_json
+
+VERSION = 1
+PAPER = "paper"
+"""Name of the table that the modules declare."""
+REMEDY = "make one with: adaptiveisp bench --write-costs FILE"
+
+LONGEST_MS = 1e9
+"""Milliseconds; a module that took longer than eleven days was not measured."""
+
+Costs = Mapping[str, float]
+"""Module → milliseconds; empty for the paper's table."""
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What a file of costs holds.
+
+    Attributes:
+        version: of the file's format.
+        milliseconds: module → time.
+        size: side of the square image they were measured at, in pixels; 0 where the file does not say.
+        provenance: where they come from.
+    """
+
+    version: int
+    milliseconds: Mapping[str, float]
+    size: int = 0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        require(self.version == VERSION, f"is no cost table of version {VERSION}")
+
+
+def load_costs(path: Path) -> dict[str, float]:
+    """The table in a file written by `save_costs`.
+
+    Raises:
+        DataError: the file is missing, no JSON, no table of costs, or lacks a module that there is.
+    """
+    table = record(CostTable, read_json(Path(path), DataError, REMEDY), str(path), DataError, REMEDY).milliseconds
+    known = {module.name for module in (*EXTENDED, *HELPERS)}
+    for name, value in table.items():
+        if name not in known or not 0 <= value < LONGEST_MS:
+            what = f"{one_line(name, 80)} = {value:g}"
+            raise DataError(f"{path}: {what} is no module with a time in milliseconds; {REMEDY}")
+    if missing := sorted(known - set(table)):
+        raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
+    return dict(table)
+
+
+def save_costs(path: Path, costs: Costs, size: int, provenance: Mapping[str, Any]) -> None:
+    """Writes a table, atomically.
+
+    Args:
+        path: JSON file.
+        costs: module → milliseconds.
+        size: side of the square image they were measured at, in pixels.
+        provenance: where they come from.
+    """
+    write_json(path, {"version": VERSION, "size": size, "milliseconds": dict(costs), "provenance": dict(provenance)})
+
+
+def cost_of(pipeline: Pipeline, costs: Costs) -> float:
+    """Sum over the pipeline's modules, in milliseconds."""
+    return sum(costs[module.name] for module in pipeline.modules) if costs else pipeline.cost_ms

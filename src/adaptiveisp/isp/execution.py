@@ -1,0 +1,132 @@
+"""Runs modules on images when no gradient is wanted: the fast path of everything that only looks.
+
+Consecutive modules that declare an `operation` run as one chain of compiled kernels, the memory read and written once;
+others by their `fast` kernels, or as they are. Without the kernels (another type, nothing compiled) pointwise modules
+go strip by strip, so that large frames need little more memory than themselves. On a GPU all modules of a pipeline that
+came up before are started at once, see `cuda_graphs`. The numbers are those of the modules' own functions to 1e-5.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.kernels import cuda_graphs
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.types import Image
+
+Call = tuple[IspModule, Sequence[float]]
+"""A module and its parameters in order, in physical units."""
+
+Picture = Float[Tensor, "3 height width"]
+
+STRIP_VALUES = 1 << 18
+"""Values of a strip, all channels: 1 MiB in float32, about a core's second cache."""
+
+
+@torch.no_grad()
+def run(image: Image, calls: Sequence[Call]) -> Image:
+    """The images after all calls, the same for each; a new tensor, or the input itself where there are no calls.
+
+    Args:
+        image: RGB in [0, 1]; it is not changed.
+        calls: modules and their parameters in the order they run.
+
+    Raises:
+        ValueError: the shape is another.
+    """
+    if image.ndim != 4 or image.shape[1] != 3:
+        raise ValueError(f"image must be (batch, 3, height, width), not {tuple(image.shape)}")
+    if not calls or not image.numel():
+        return image
+    return torch.stack([run_one(picture, calls) for picture in image])
+
+
+@torch.no_grad()
+def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Picture:
+    """One image after all calls.
+
+    Args:
+        picture: RGB in [0, 1].
+        calls: as for `run`.
+        owned: the picture's memory may be written over.
+
+    Raises:
+        ValueError: the shape is another, or a module gets too many or too few parameters.
+    """
+    if picture.ndim != 3 or picture.shape[0] != 3:
+        raise ValueError(f"image must be (3, height, width), not {tuple(picture.shape)}")
+    for module, params in calls:
+        if len(params) != len(module.params):
+            raise ValueError(f"{module.name}: takes {len(module.params)} parameters, not {len(params)}")
+    if not picture.numel() or not calls:
+        return picture
+    if picture.device.type != "cpu":
+        return _run_elsewhere(picture, calls)
+    spare: Tensor | None = None
+    compiled = native.takes(picture)
+    if compiled:
+        picture = picture.contiguous()
+    for group in _groups(calls, compiled):
+        module, params = group[0]
+        operations = [m.operation(p) for m, p in group if m.operation is not None]
+        if compiled and operations:
+            target = picture if owned else torch.empty_like(picture)
+            native.chain(picture, operations, target)
+        elif compiled and module.fast is not None:
+            target = torch.empty_like(picture) if spare is None else spare
+            module.fast(picture, params, target)
+            spare = picture if owned else None
+        elif module.pointwise:
+            target = picture if owned else torch.empty_like(picture)
+            for start, stop in _strips(picture):
+                rows = picture[:, start:stop]
+                for module, params in group:
+                    rows = _called(module, rows, params)
+                target[:, start:stop] = rows
+        else:
+            target = _called(module, picture, params)
+        picture, owned = target, True
+    return picture
+
+
+def _run_elsewhere(picture: Picture, calls: Sequence[Call]) -> Picture:
+    """By PyTorch's own operations, on another device than the CPU."""
+    modules = [module for module, _ in calls]
+    widths = [len(module.params) for module in modules]
+
+    def work(image: Tensor, numbers: Tensor) -> tuple[Tensor]:
+        for module, row in zip(modules, torch.split(numbers, widths), strict=True):
+            image = module(image, row[None])
+        return (image,)
+
+    numbers = torch.tensor([value for _, params in calls for value in params], dtype=picture.dtype).to(picture.device)
+    name = tuple((module.name, module.function) for module in modules)
+    return cuda_graphs.SHARED.run(name, work, picture[None], numbers)[0][0]
+
+
+def _called(module: IspModule, picture: Picture, params: Sequence[float]) -> Picture:
+    row = torch.tensor([list(params)], dtype=picture.dtype).reshape(1, len(module.params))
+    return module(picture[None], row)[0]
+
+
+def _groups(calls: Sequence[Call], compiled: bool) -> Iterator[list[Call]]:
+    """Consecutive calls that can share a pass over the image; every other call alone."""
+
+    def kind(numbered: tuple[int, Call]) -> int:
+        number, (module, _) = numbered
+        shared = module.operation is not None if compiled else module.pointwise
+        return -1 if shared else number
+
+    for _, group in groupby(enumerate(calls), kind):
+        yield [call for _, call in group]
+
+
+def _strips(picture: Picture) -> Iterator[tuple[int, int]]:
+    """Strips that fit a core's cache."""
+    rows = max(1, STRIP_VALUES // (3 * picture.shape[2]))
+    for start in range(0, picture.shape[1], rows):
+        yield start, min(start + rows, picture.shape[1])

@@ -1,0 +1,1 @@
+"""The ISP modules, one file each."""

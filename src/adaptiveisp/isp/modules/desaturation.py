@@ -1,0 +1,41 @@
+"""Desaturation: towards the luminance."""
+
+from collections.abc import Sequence
+from functools import partial
+
+from adaptiveisp.isp.differentiable import pointwise
+from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.types import Image, ParamTensor
+from adaptiveisp.utils.color import LUMA, weighted_channel
+
+
+def desaturation(image: Image, params: ParamTensor) -> Image:
+    """lerp(x, L, a): a = 1 is black and white.
+
+    Args:
+        image: RGB in [0, 1].
+        params: column 0: a, dimensionless.
+
+    Source: Hu et al. 2018 (Exposure), section 4.
+    """
+    amount = params[:, 0][:, None, None, None]
+    return image + amount * (weighted_channel(image, LUMA) - image)
+
+
+def operation(params: Sequence[float]) -> Operation:
+    """The same for `native.chain`."""
+    return "desaturation", params
+
+
+PAPER = IspModule(
+    "desaturation",
+    "BW",
+    (Param("amount", 0.0, 1.0, "", 0.0, "sigmoid"),),
+    desaturation,
+    1.9,
+    source="Hu et al. 2018",
+    pointwise=True,
+    operation=operation,
+    differentiable=partial(pointwise, name="desaturation"),
+)

@@ -1,0 +1,125 @@
+"""The ISP modules and the named sets of them.
+
+To add one: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares `PAPER`, or its own
+variant for a set: `make` takes the first of the names it is given that the file has.
+"""
+
+import importlib
+from collections.abc import Sequence
+
+from adaptiveisp.errors import PipelineError
+from adaptiveisp.isp.module import IspModule, Param
+
+MODULES = "adaptiveisp.isp.modules"
+"""The package of the files that declare modules."""
+
+PAPER_FILES = (
+    "exposure",
+    "gamma",
+    "ccm",
+    "sharpen",
+    "denoise",
+    "tone",
+    "contrast",
+    "saturation",
+    "desaturation",
+    "white_balance",
+)
+"""The files of AdaptiveISP's ten modules, in the order of the action ids of released checkpoints."""
+
+WIDE_FILES = (*PAPER_FILES,)
+"""The files of the set `wide`."""
+
+EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level")
+"""The files of the set `extended`: cheap modules beyond the paper's ten; a new module of ours goes here, at the end."""
+
+HELPER_FILES = ("srgb", "gain")
+"""Files of modules that a pipeline of any set may name but no policy chooses."""
+
+
+def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
+    """The module of each file, under the first of the names `variants` that it declares.
+
+    Raises:
+        PipelineError: there is no such file, or it declares none of them.
+    """
+    return tuple(_declared(file, variants) for file in files)
+
+
+def _declared(file: str, variants: Sequence[str]) -> IspModule:
+    name = f"{MODULES}.{file}"
+    try:
+        content = vars(importlib.import_module(name))
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise PipelineError(
+            f"isp/modules/{file}.py: does not exist; correct the names of files in isp/registry.py"
+        ) from error
+    for declared in map(content.get, variants):
+        if isinstance(declared, IspModule):
+            return declared
+    raise PipelineError(f"isp/modules/{file}.py: declares no module; write {variants[0]} = IspModule(…) there")
+
+
+PAPER = make(PAPER_FILES, "PAPER")
+"""The ten modules with the paper's ranges."""
+
+RELEASED = make(PAPER_FILES, "RELEASED", "PAPER")
+"""`PAPER` with the faults of the released code that change pictures: grey turns red under saturation."""
+
+WIDE = make(WIDE_FILES, "WIDE", "PAPER")
+"""The ranges that real dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains to 3.3."""
+
+EXTENDED = make(EXTENDED_FILES, "EXTENDED", "WIDE", "PAPER")
+"""`WIDE`, a denoiser a tenth as costly, local tone mapping, gray world, an offset of black."""
+
+HELPERS = make(HELPER_FILES, "PAPER")
+"""Helpers of every set."""
+
+MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
+    "paper": PAPER,
+    "released": RELEASED,
+    "wide": WIDE,
+    "extended": EXTENDED,
+}
+"""What a policy may choose from, by name. A pipeline file names the set whose ranges its parameters keep."""
+
+
+def modules_of(module_set: str) -> tuple[IspModule, ...]:
+    """The modules of a named set, in the order of their action ids.
+
+    Raises:
+        PipelineError: there is no such set.
+    """
+    if module_set not in MODULE_SETS:
+        raise PipelineError(f"module set {module_set!r} does not exist; choose one of {', '.join(MODULE_SETS)}")
+    return MODULE_SETS[module_set]
+
+
+def find_module(name: str, module_set: str) -> IspModule:
+    """The module of that name in a set (or a helper).
+
+    Raises:
+        PipelineError: the set has no such module.
+    """
+    available: Sequence[IspModule] = (*modules_of(module_set), *HELPERS)
+    for module in available:
+        if module.name == name:
+            return module
+    names = ", ".join(module.name for module in available)
+    raise PipelineError(f"module {name!r} is unknown in the set {module_set!r}; choose from {names}")
+
+
+__all__ = [
+    "EXTENDED",
+    "HELPERS",
+    "MODULE_SETS",
+    "PAPER",
+    "RELEASED",
+    "WIDE",
+    "IspModule",
+    "Param",
+    "find_module",
+    "modules_of",
+]

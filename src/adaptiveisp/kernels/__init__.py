@@ -1,0 +1,1 @@
+"""The compiled kernels: loading, forward, backward, threads; and recorded CUDA graphs."""

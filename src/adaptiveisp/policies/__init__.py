@@ -1,0 +1,1 @@
+"""Policies: what chooses a pipeline for an image. Heuristics, fixed pipelines, learned policies, upper bounds."""

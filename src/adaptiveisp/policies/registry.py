@@ -1,0 +1,163 @@
+"""Policies by what the command line names: built-in ones, pipeline files, policy files, run folders."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from adaptiveisp.errors import UsageError
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.policies.base import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline, load_fixed
+from adaptiveisp.policies.checkpoint import SEQUENCE, read_header
+from adaptiveisp.policies.oracle import GreedyOracle
+from adaptiveisp.policies.sequence.policy import load_sequence
+from adaptiveisp.policies.stepwise.policy import load_stepwise
+
+SHIPPED = ("coco-adaptive", "coco-fast")
+"""Learned policies inside the package, each with a card of what it was learned on and what it reaches."""
+DEFAULT_POLICY = SHIPPED[0]
+
+RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
+"""Policy files of a run folder, the first that exists is taken."""
+
+
+def night() -> FixedPipeline:
+    """One pipeline of our modules for dark raws, which ships with the package."""
+    with resources.as_file(resources.files("adaptiveisp") / "policies" / "assets" / "pipelines" / "night.json") as path:
+        return FixedPipeline(Pipeline.load(path), "night")
+
+
+NAMED_POLICIES: dict[str, AnyPolicy] = {
+    "none": FixedPipeline(Pipeline(())),
+    "auto-exposure": AutoExposure(),
+    "camera": CameraDevelopment(),
+    "night": night(),
+    "greedy-oracle": GreedyOracle(),
+    "greedy-oracle-raw": GreedyOracle("greedy-oracle-raw", start="raw"),
+}
+"""Policies that the command line knows by name; the oracles need labels, see `oracle`."""
+
+
+def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
+    """The file of a policy of `SHIPPED`; with the suffix `.md` its card."""
+    return Path(str(resources.files("adaptiveisp"))) / "policies" / "assets" / "pretrained" / f"{name}{suffix}"
+
+
+def policy_file(spec: str) -> Path:
+    """The file of a learned policy: the path itself, one that is shipped, or the best one of a run folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if spec in SHIPPED:
+        return shipped_file(spec)
+    path = Path(spec)
+    files = [path, *(path / name for name in RUN_POLICIES)]
+    for file in files:
+        if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
+            return file
+    usable = [name for name, policy in NAMED_POLICIES.items() if not isinstance(policy, GreedyOracle)]
+    raise UsageError(
+        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable))}, a pipeline .json, "
+        "a policy .safetensors or the folder of a training run"
+    )
+
+
+def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
+    """The policy that P of the command line names.
+
+    Args:
+        spec: one of `SHIPPED` or `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a
+            training run.
+        device: where a learned policy's networks run.
+        steps: so many steps of a step-wise policy, at most so many of a sequence or an oracle; 0 takes its own number.
+
+    Raises:
+        UsageError: there is no such policy.
+        PipelineError, WeightsError: the file is missing or wrong.
+    """
+    if spec in NAMED_POLICIES:
+        named = NAMED_POLICIES[spec]
+        return replace(named, horizon=steps) if steps and isinstance(named, GreedyOracle) else named
+    file = policy_file(spec)
+    name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
+    if file.suffix == ".json":
+        return replace(load_fixed(file), name=name)
+    load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise
+    return load(file, name, device, steps)
+
+
+class PolicyList(NamedTuple):
+    """Policies with distinct names, and the groups that some of them form.
+
+    Attributes:
+        policies: all of them, members of groups among them, named NAME/1, NAME/2 and so on.
+        groups: NAME → names of its members.
+    """
+
+    policies: list[AnyPolicy]
+    groups: dict[str, tuple[str, ...]]
+
+
+def load_policies(specs: Sequence[str], device: str = "cpu", steps: int = 0) -> PolicyList:
+    """The policies that several P name, each as in `load_policy`, or NAME=P1,P2,… for runs of one method.
+
+    A P that holds "=" and exists as a file or folder is a path.
+
+    Args:
+        specs: the texts; one that is repeated counts once.
+        device, steps: as in `load_policy`.
+
+    Raises:
+        UsageError: there is no such policy, a group is malformed, or two policies or groups have the same name.
+        PipelineError, WeightsError: a file is missing or wrong.
+    """
+    policies: list[AnyPolicy] = []
+    groups: dict[str, tuple[str, ...]] = {}
+    names: list[str] = []
+    for spec in dict.fromkeys(specs):
+        name, members = split_group(spec)
+        if not members:
+            policies.append(load_policy(spec, device, steps))
+            names.append(policies[-1].name)
+            continue
+        named = [_renamed(load_policy(p, device, steps), f"{name}/{i}") for i, p in enumerate(members, 1)]
+        policies += named
+        names += [name, *(policy.name for policy in named)]
+        groups[name] = tuple(policy.name for policy in named)
+    if len(set(names)) < len(names):
+        raise UsageError(f"two policies have the same name ({', '.join(names)}); rename a file or a group")
+    return PolicyList(policies, groups)
+
+
+def split_group(spec: str) -> tuple[str, tuple[str, ...]]:
+    """NAME and the P of NAME=P1,P2,…; no P where the text is a policy by itself.
+
+    Raises:
+        UsageError: NAME or a P is missing, NAME is no plain name, or a P is given twice.
+
+    >>> split_group("ours=run-1,run-2"), split_group("auto-exposure")
+    (('ours', ('run-1', 'run-2')), ('auto-exposure', ()))
+    """
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    if "=" not in spec or os.path.exists(spec):
+        return spec, ()
+    name, _, rest = spec.partition("=")
+    members = tuple(rest.split(","))
+    form = f"--policy {spec!r}: give a file or folder that exists, or NAME=P1,P2,… for the runs of one method"
+    if not name.strip() or "/" in name or os.sep in name:
+        raise UsageError(f"{form}; NAME must be a name without slashes")
+    if not all(member.strip() for member in members):
+        raise UsageError(f"{form}; a P is empty")
+    if len(set(members)) < len(members):
+        raise UsageError(f"{form}; the same P is given twice")
+    return name, members
+
+
+def _renamed(policy: AnyPolicy, name: str) -> AnyPolicy:
+    """The same policy under another name."""
+    copy: Any = policy  # every kind is a dataclass with a name, which the protocol does not say
+    renamed: AnyPolicy = replace(copy, name=name)
+    return renamed

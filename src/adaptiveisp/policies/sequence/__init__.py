@@ -1,0 +1,1 @@
+"""Sequence policies: the whole pipeline from one observation (POS-ISP)."""

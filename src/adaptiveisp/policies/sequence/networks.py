@@ -1,0 +1,309 @@
+"""The sequence policy's networks: one look at the image gives the whole pipeline and the parameters of all modules.
+
+Two heads read one small encoding of the image. The parameter head gives every module's parameters at once. The
+sequence head names the modules one after the other, each depending on those before it, until it says stop: a module
+runs once at most. Whether that order depends on the image is a setting.
+
+Source: Won et al. 2026 (POS-ISP) for the two heads and what they are asked. Differs: there one sequence serves all
+images; the encoding here has numbers beside the view (see `Observation`), and the recurrent state starts from them.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.isp.pipeline import Stage
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import observation as native_look
+from adaptiveisp.kernels.cuda_graphs import SHARED
+from adaptiveisp.policies.base import Start, first_stages_of_view, rendered_stages
+from adaptiveisp.policies.environment import STOP, apply_chosen
+from adaptiveisp.policies.stepwise.networks import LEAST_LIGHT, SLOPE, log_light, pool_and_noise
+from adaptiveisp.training.rl.losses import sample_actions
+from adaptiveisp.types import Image
+from adaptiveisp.utils.color import LUMA, weighted_channel
+
+Condition = Literal["image", "none"]
+CONDITIONS: tuple[Condition, ...] = ("image", "none")
+CHANNELS = (16, 32, 64)
+FEATURES = 2 * CHANNELS[-1]
+HIDDEN = 128
+TOKEN = 32
+"""Numbers that stand for a module in the sequence head."""
+BINS = 16
+"""Of the histogram of log-luminance."""
+N_PLANES = 6
+N_SCALARS = 7
+"""Numbers of an observation after the histogram; straight lines on these go into parameters and choices."""
+N_NUMBERS = BINS + N_SCALARS
+CLIPPED = 0.98
+"""A channel above this is taken to be at the sensor's limit."""
+DOUBT = 0.1
+"""Share of what is imitated that goes to all open actions alike: what was not demonstrated is still tried again."""
+
+Embedding = Float[Tensor, "batch features"]
+Actions = Int[Tensor, "batch length"]
+"""Action ids in the order they run; from the first `STOP` on all are `STOP`."""
+
+
+class Observation(NamedTuple):
+    """What the networks know of each image.
+
+    Attributes:
+        view: the image pooled to 64x64 after the start's stages, in -1..1, and before them, its logarithm in -1..1.
+        numbers: histogram of the pooled image's log-luminance (shares), its mean and deviation, the share of clipped
+            pixels, the logarithm of the noise before and after the start's stages, their gain, and red's less blue's.
+        first: the start's stages.
+        begun: the images after the start's stages, where the policy's own modules go on.
+    """
+
+    view: Float[Tensor, "batch 6 64 64"]
+    numbers: Float[Tensor, "batch n_numbers"]
+    first: list[tuple[Stage, ...]]
+    begun: Image
+
+
+@torch.no_grad()
+def look(image: Image, start: Start, module_set: str = "extended", begun: Image | None = None) -> Observation:
+    """The observation of developed images.
+
+    Args:
+        image: developed, linear RGB in [0, 1].
+        start: what comes before the policy's own stages.
+        module_set: whose ranges the start's stages keep.
+        begun: the images after the start's stages, where they are at hand.
+    """
+    pooled, before = pool_and_noise(image)
+    first = first_stages_of_view(pooled, start)
+    if begun is None:
+        begun = rendered_stages(image, first, module_set) if start != "raw" else image
+    exposed, after = pool_and_noise(begun) if start != "raw" else (pooled, before)
+    if native.takes(pooled, exposed):
+        view, light = native_look.light(pooled, exposed, CLIPPED)
+    else:
+        view, light = SHARED.run("light", _light, pooled, exposed)
+    rest = [
+        (*(math.log2(max(noise, 0.0) + LEAST_LIGHT) / 6 + 1 for noise in noises), green / 4 - 1, red - blue)
+        for *noises, (red, green, blue) in zip(before.tolist(), after.tolist(), map(_log_gains, first), strict=True)
+    ]
+    return Observation(view, torch.cat([light, light.new_tensor(rest)], dim=1), first, begun)
+
+
+def _light(
+    pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"]
+) -> tuple[Float[Tensor, "batch 6 64 64"], Float[Tensor, "batch n_light"]]:
+    """What `native_look.light` gives: the view, the histogram, mean and deviation of log-luminance, what is clipped."""
+    logarithm = log_light(pooled)
+    luminance = weighted_channel(logarithm, LUMA).flatten(1)
+    place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+    histogram = luminance.new_zeros(len(pooled), BINS).scatter_add_(1, place, torch.ones_like(luminance))
+    clipped = (pooled.amax(dim=1) > CLIPPED).to(luminance.dtype).mean(dim=(1, 2))
+    rest = torch.stack([luminance.mean(dim=1), luminance.std(dim=1), clipped], dim=1)
+    view = torch.cat([2 * exposed - 1, logarithm], dim=1)
+    return view, torch.cat([histogram / luminance.shape[1], rest], dim=1)
+
+
+def _log_gains(stages: Sequence[Stage]) -> list[float]:
+    """Stops by which the start's gains raise red, green and blue."""
+    stops = [0.0, 0.0, 0.0]
+    for stage in stages:
+        if stage.module in ("white_balance", "gain"):
+            stops = [s + math.log2(stage.params[name]) for s, name in zip(stops, ("red", "green", "blue"), strict=True)]
+        if stage.module == "exposure":
+            stops = [s + stage.params["ev"] for s in stops]
+    return stops
+
+
+class SequenceNetwork(nn.Module):
+    """Encoder, parameter head and sequence head.
+
+    Args:
+        modules: what may be chosen, in the order of action ids; `STOP` is the last.
+        condition: "image" starts the sequence from the image, "none" gives every image the same sequence.
+        horizon: most modules of a sequence.
+    """
+
+    neutral: Tensor
+    """What gives each module's neutral parameters; what is learned is added to it."""
+
+    def __init__(self, modules: Sequence[IspModule], condition: Condition, horizon: int):
+        super().__init__()
+        if not modules or modules[-1] is not STOP:
+            raise ValueError("the last action must be stop")
+        self.modules_in_order = tuple(modules)
+        self.condition, self.horizon = condition, horizon
+        layers: list[nn.Module] = []
+        for before, after in zip((N_PLANES, *CHANNELS), CHANNELS, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
+        self.encoder = nn.Sequential(*layers)
+        self.widths = [len(module.params) for module in modules]
+        self.parameter_trunk = nn.Sequential(
+            *(nn.Linear(FEATURES + N_NUMBERS, HIDDEN), nn.LeakyReLU(SLOPE)),
+            *(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE)),
+        )
+        self.parameter_head = nn.Linear(HIDDEN, sum(self.widths), bias=False)
+        # How a strength grows with noise or light takes a few numbers to say, and few steps to learn.
+        self.parameter_line = nn.Linear(N_SCALARS, sum(self.widths))
+        neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
+        self.register_buffer("neutral", torch.tensor(neutral), persistent=False)
+        self.sequence_trunk = nn.Linear(FEATURES + N_NUMBERS, HIDDEN)
+        self.sequence_start = nn.Parameter(torch.zeros(HIDDEN))
+        self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
+        self.sequence_cell = nn.GRUCell(TOKEN, HIDDEN)
+        self.sequence_head = nn.Linear(HIDDEN, len(modules))
+        # Below some light a denoiser is worth its time, above it is not: that, too, takes a few numbers to say.
+        self.sequence_line = nn.Linear(N_SCALARS, len(modules), bias=False)
+        with torch.no_grad():
+            self.sequence_head.weight.zero_()  # all sequences alike, to begin with
+            self.sequence_head.bias.zero_()
+            self.sequence_line.weight.zero_()
+            self.parameter_head.weight.mul_(0.1)
+            self.parameter_line.weight.zero_()
+            self.parameter_line.bias.zero_()
+
+    @property
+    def chooses(self) -> list[nn.Parameter]:
+        """The weights of the sequence head."""
+        return [p for name, p in self.named_parameters() if name.startswith("sequence")]
+
+    @property
+    def sets_parameters(self) -> list[nn.Parameter]:
+        """The weights that set parameters: encoder, parameter head and line."""
+        return [p for name, p in self.named_parameters() if not name.startswith("sequence")]
+
+    def embed(self, seen: Observation) -> Embedding:
+        """The encoding of each image that both heads read."""
+        return self.encode(seen.view, seen.numbers)[0]
+
+    def encode(
+        self, view: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]
+    ) -> tuple[Embedding]:
+        """The same from the parts of the observation that the network reads."""
+        features = self.encoder(view)
+        return (torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), numbers], dim=1),)
+
+    def logits(
+        self, embedding: Embedding, dropout: float = 0.0, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch n_logits"]:
+        """The unbounded outputs z that every module squashes into its parameters, module after module.
+
+        Args:
+            embedding: of the images.
+            dropout: share of the last hidden layer that is dropped, while training.
+            generator: for that.
+        """
+        hidden = self.parameter_trunk(embedding)
+        if dropout:
+            kept = torch.rand(hidden.shape, generator=generator).to(hidden) >= dropout
+            hidden = hidden * kept / (1 - dropout)
+        line = self.neutral + self.parameter_line(embedding[:, -N_SCALARS:])
+        logits: Tensor = self.parameter_head(hidden) + line
+        return logits
+
+    def params(self, logits: Float[Tensor, "batch n_logits"]) -> dict[str, Float[Tensor, "batch _"]]:
+        """Physical parameters of every module, by name, from what `logits` gives."""
+        parts = torch.split(logits, self.widths, dim=1)
+        return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, parts, strict=True)}
+
+    def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:
+        """The recurrent state before the first module. The encoder learns nothing from the sequence head."""
+        state = self.sequence_start.expand(len(embedding), -1)
+        return torch.tanh(self.sequence_trunk(embedding.detach()) + state if self.condition == "image" else state)
+
+    def wanted(self, embedding: Embedding) -> Float[Tensor, "batch n_modules"]:
+        """What the straight line adds to each module's logit, at every place of the sequence."""
+        if self.condition == "none":
+            return embedding.new_zeros(len(embedding), len(self.modules_in_order))
+        wanted: Tensor = self.sequence_line(embedding.detach()[:, -N_SCALARS:])
+        return wanted
+
+    def step(
+        self,
+        state: Float[Tensor, "batch hidden"],
+        last: Int[Tensor, " batch"],
+        used: Float[Tensor, "batch n_modules"],
+        wanted: Float[Tensor, "batch n_modules"],
+    ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch n_modules"]]:
+        """The next state, and the logits of what comes next; -inf where a module ran."""
+        state = self.sequence_cell(self.sequence_tokens(last), state)
+        return state, (self.sequence_head(state) + wanted).masked_fill(used > 0, -math.inf)
+
+    def sample(self, embedding: Embedding, generator: torch.Generator | None, temperature: float = 1.0) -> Actions:
+        """A sequence for each image, drawn by its probabilities, or the likeliest actions without a generator."""
+        stop, n = len(self.modules_in_order) - 1, len(embedding)
+        state, used, wanted = self.begin(embedding), embedding.new_zeros(n, stop + 1), self.wanted(embedding)
+        last = torch.full((n,), stop + 1, device=embedding.device)
+        taken = []
+        going = torch.ones(n, dtype=torch.bool, device=embedding.device)
+        for _ in range(self.horizon):
+            state, logits = self.step(state, last, used, wanted)
+            if generator is None:
+                chosen = logits.argmax(dim=1)
+            else:
+                chosen = sample_actions((logits / temperature).softmax(dim=1), generator)
+            last = torch.where(going, chosen, stop)
+            going = last != stop
+            taken.append(last)
+            if not going.any():
+                break
+            used = used.scatter(1, last[:, None], 1.0)
+            used[:, stop] = 0.0
+        rest = [torch.full_like(last, stop)] * (self.horizon - len(taken))
+        return torch.stack(taken + rest, dim=1)
+
+    def log_probs(
+        self, embedding: Embedding, actions: Actions, temperature: float = 1.0
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """ln π of given sequences, the mean entropy of their choices, and their imitation loss (mean over choices).
+
+        Args:
+            embedding: of the images.
+            actions: one sequence each.
+            temperature: of the softmax.
+        """
+        stop = len(self.modules_in_order) - 1
+        state, used = self.begin(embedding), embedding.new_zeros(len(embedding), stop + 1)
+        wanted = self.wanted(embedding)
+        last = torch.full_like(actions[:, 0], stop + 1)
+        going = torch.ones_like(embedding[:, 0])
+        total, entropy, imitation, count = (torch.zeros_like(going) for _ in range(4))
+        for chosen in actions.unbind(dim=1):
+            state, logits = self.step(state, last, used, wanted)
+            # Where an action is closed the logarithm is set to 0, so that nothing times infinity gets into gradients.
+            logs = (logits / temperature).log_softmax(dim=1).masked_fill(used > 0, 0.0)
+            probs = logs.exp() * (used == 0)
+            taken = logs.gather(1, chosen[:, None])[:, 0]
+            total = total + going * taken
+            entropy = entropy - going * (probs * logs).sum(dim=1)
+            others = logs.sum(dim=1) / (used == 0).sum(dim=1)
+            imitation = imitation - going * ((1 - DOUBT) * taken + DOUBT * others)
+            count = count + going
+            going = going * (chosen != stop)
+            used = used.scatter(1, chosen[:, None], 1.0)
+            used[:, stop] = 0.0
+            last = chosen
+        return total, entropy / count, imitation / count
+
+
+def run_sequences(
+    image: Image, modules: Sequence[IspModule], actions: Actions, params: dict[str, Float[Tensor, "batch _"]]
+) -> Image:
+    """Each image through its own modules; differentiable in the parameters of those that run.
+
+    Args:
+        image: images after the start's stages.
+        modules: in the order of action ids, `STOP` last.
+        actions: a sequence for each image.
+        params: of every module for every image, by name.
+    """
+    stop = len(modules) - 1
+    for chosen in actions.unbind(dim=1):
+        if bool((chosen == stop).all()):
+            break
+        image = apply_chosen(image, modules, chosen, params)
+    return image

@@ -1,0 +1,1 @@
+"""Step-wise policies: one module at a time (AdaptiveISP)."""

@@ -1,0 +1,368 @@
+"""The networks of the step-wise policy: a pooled view and the episode's numbers in, module and parameters out.
+
+Source: Wang et al. 2024 (AdaptiveISP), section 3 and its released code; Hu et al. 2018 (Exposure) for the encoder.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import observation as native_look
+from adaptiveisp.kernels.cuda_graphs import SHARED
+from adaptiveisp.policies.environment import STOP, State
+from adaptiveisp.types import Image
+from adaptiveisp.utils.color import LUMA, weighted_channel
+
+VIEW = 64
+"""Side of the pooled view in pixels."""
+CHANNELS = (32, 64, 128, 256)
+FEATURES = 4096
+HIDDEN = 128
+SLOPE = 0.2
+DROPOUT = 0.5
+EXPLORATION = 0.05
+"""Share of the selection that is uniform over the modules."""
+N_COUNTERS = 3
+"""Numbers of a status before the used flags: reward, stopped, step."""
+N_STATISTICS = 3
+
+NOISE_SCALE = math.sqrt(math.pi / 2) / 6
+"""From the mean absolute Laplacian difference to the deviation of Gaussian noise. Source: Immerkær 1996."""
+
+LEAST_LIGHT = 2.0**-12
+N_LOG_PLANES = 6
+"""Planes that the view "log" has more than "linear"."""
+
+View = Float[Tensor, "batch channels 64 64"]
+ViewKind = Literal["linear", "log"]
+
+
+def observe(state: State, kind: ViewKind = "linear") -> View:
+    """What the actor sees: the image pooled to 64x64, then the status numbers as constant planes.
+
+    Args:
+        state: images and their status.
+        kind: "linear" as in the paper. "log" adds, between the two, the logarithm of the pooled image and three
+            constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
+            noise away, so that without the last a network cannot tell a noisy image from a clean one.
+    """
+    work = _log_view if kind == "log" else _linear_view
+    return SHARED.run(f"observe {kind}", work, state.image, state.status)[0]
+
+
+def _linear_view(image: Image, status: Tensor) -> tuple[View]:
+    return (torch.cat([pool(image), _planes(status)], dim=1),)
+
+
+def _log_view(image: Image, status: Tensor) -> tuple[View]:
+    pooled = pool(image)
+    logarithm = log_light(pooled)
+    luminance = weighted_channel(logarithm, LUMA)
+    numbers = [luminance.mean(dim=(1, 2, 3)), luminance.std(dim=(1, 2, 3)), log_light(noise_level(image))]
+    return (torch.cat([pooled, logarithm, _planes(torch.stack(numbers, dim=1)), _planes(status)], dim=1),)
+
+
+def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
+    """The image averaged in 64x64 cells."""
+    if not native.takes(image):
+        return F.adaptive_avg_pool2d(image, VIEW)
+    if not image.requires_grad:
+        return native.pool(image, VIEW)
+    if image.shape[2] % VIEW or image.shape[3] % VIEW:
+        return F.adaptive_avg_pool2d(image, VIEW)
+    pooled: Tensor = _EvenPool.apply(image)  # type: ignore[no-untyped-call]
+    return pooled
+
+
+class _EvenPool(torch.autograd.Function):
+    """`pool` of images whose sides are multiples of `VIEW`: each pixel's gradient is its cell's, divided.
+
+    PyTorch's takes three times as long backward, since it goes by way of channels last here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor) -> Tensor:
+        ctx.cell = image.shape[2] // VIEW, image.shape[3] // VIEW
+        return native.pool(image, VIEW)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = ctx.cell
+        share: Tensor = gradient.contiguous()[:, :, :, None, :, None] / (height * width)
+        return share.expand(-1, -1, -1, height, -1, width).reshape(*gradient.shape[:2], height * VIEW, width * VIEW)
+
+
+def noise_level(image: Image) -> Float[Tensor, " batch"]:
+    """Mean absolute response of luminance to a Laplacian difference, scaled to the deviation of Gaussian noise.
+
+    Source: Immerkær 1996, "Fast Noise Variance Estimation".
+    """
+    if min(image.shape[2:]) < 3:
+        return image.new_zeros(image.shape[0])
+    if native.takes(image) and not image.requires_grad:
+        return native.laplacian(image) * NOISE_SCALE
+    luminance = weighted_channel(image, LUMA)
+    # Differences, not a convolution: a GPU may round a convolution's inputs to 10 bits, which is noise of its own.
+    down = luminance[:, :, :-2] - 2 * luminance[:, :, 1:-1] + luminance[:, :, 2:]
+    response = (down[..., :-2] - 2 * down[..., 1:-1] + down[..., 2:]).abs().mean(dim=(1, 2, 3))
+    return response * NOISE_SCALE
+
+
+def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[Tensor, " batch"]]:
+    """`pool` and `noise_level`; where the kernels do it, the image is read once."""
+    if native.takes(image) and not image.requires_grad:
+        pooled, response = native_look.scan(image, VIEW)
+        return pooled, response * NOISE_SCALE
+    pooled, noise = SHARED.run("pool and noise", lambda image: (pool(image), noise_level(image)), image)
+    return pooled, noise
+
+
+def log_light(values: Tensor) -> Tensor:
+    """Logarithm to base 2 mapped so that 2^-12, the least step of a 12-bit sensor, is -1 and 1 is 1."""
+    return (values.clamp(min=0) + LEAST_LIGHT).log2() / 6 + 1
+
+
+def observe_for_critic(view: View) -> Float[Tensor, "batch more 64 64"]:
+    """The actor's view with three more constant planes, statistics of the pooled image.
+
+    They are the mean of L + 1e-5, the (unbiased) variance of L, and the mean saturation
+    (max - min) / (min(max + min, 2 - max - min) + 0.01) of the image clipped to [0, 1].
+    """
+    image = view[:, :3]
+    luminance = weighted_channel(image, LUMA)[:, 0]
+    clipped = image.clamp(0, 1)
+    high, low = clipped.amax(dim=1), clipped.amin(dim=1)
+    saturation = (high - low) / (torch.minimum(high + low, 2 - high - low) + 0.01)
+    statistics = torch.stack(
+        [(luminance + 1e-5).mean(dim=(1, 2)), luminance.var(dim=(1, 2)), saturation.mean(dim=(1, 2))], dim=1
+    )
+    return torch.cat([view, _planes(statistics)], dim=1)
+
+
+def _planes(numbers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n 64 64"]:
+    return numbers[:, :, None, None].expand(-1, -1, VIEW, VIEW)
+
+
+def n_channels(n_modules: int, view: ViewKind) -> int:
+    """Channels of the actor's view.
+
+    >>> n_channels(10, "linear"), n_channels(10, "log")
+    (16, 22)
+    """
+    return 3 + N_COUNTERS + n_modules + (N_LOG_PLANES if view == "log" else 0)
+
+
+class Encoder(nn.Module):
+    """64x64 view → 4096 features: four convolutions 4x4 stride 2 with batch norm and leaky ReLU."""
+
+    def __init__(self, in_channels: int, dropout: float = 0.0):
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in zip((in_channels, *CHANNELS), CHANNELS, strict=False):
+            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
+        # Channels last: PyTorch's convolutions take half the time forward, and the same backward.
+        self.layers = nn.Sequential(*layers)
+        self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Float[Tensor, "batch 4096"]:
+        """Features, flattened channel by channel, row by row."""
+        features: Tensor = self.dropout(self.layers(view.contiguous(memory_format=torch.channels_last)).flatten(1))
+        return features
+
+
+class Head(nn.Module):
+    """4096 features → n numbers through one hidden layer."""
+
+    def __init__(self, n_outputs: int):
+        super().__init__()
+        self.fc1 = nn.Linear(FEATURES, HIDDEN)
+        self.fc2 = nn.Linear(HIDDEN, n_outputs)
+
+    def forward(self, features: Float[Tensor, "batch 4096"]) -> Float[Tensor, "batch n_outputs"]:
+        """Unbounded outputs."""
+        outputs: Tensor = self.fc2(F.leaky_relu(self.fc1(features), SLOPE))
+        return outputs
+
+
+class Choice(NamedTuple):
+    """What the actor says of a batch.
+
+    Attributes:
+        probs: probability of each module, in the order of action ids.
+        params: physical parameters of each module, by name.
+        logits: of the softmax in `probs`, -inf where a module is ruled out.
+    """
+
+    probs: Float[Tensor, "batch n_modules"]
+    params: Mapping[str, Float[Tensor, "batch _"]]
+    logits: Float[Tensor, "batch n_modules"]
+
+
+def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Bool[Tensor, "batch n_modules"]:
+    """Where each module may run once only: those that ran, never `STOP`; nothing where no module would be left.
+
+    Args:
+        used: 1 where a module ran before, in the order of action ids.
+        modules: in the same order.
+    """
+    again = torch.tensor([module is STOP for module in modules], device=used.device)
+    closed = (used > 0) & ~again
+    return closed & ~closed.all(dim=1, keepdim=True)
+
+
+def probabilities(logits: Float[Tensor, "batch n_modules"]) -> Float[Tensor, "batch n_modules"]:
+    """Softmax over the modules that are open, mixed with 5 % of the uniform distribution over them.
+
+    Modules are closed by a logit of -inf, before the softmax, so that what is left is weighed by its own logits,
+    however sure the network was of one that ran.
+
+    >>> probabilities(torch.tensor([[-math.inf, 0.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    open_modules = logits > -math.inf
+    uniform = open_modules / open_modules.sum(dim=1, keepdim=True)
+    return (1 - EXPLORATION) * logits.softmax(dim=1) + EXPLORATION * uniform
+
+
+class Actor(nn.Module):
+    """Module probabilities and the parameters of every module, from two encoders.
+
+    Args:
+        modules: the module set, in the order of action ids.
+        dropout: of both encoders, while training.
+        view: what it sees, see `observe`.
+    """
+
+    def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT, view: ViewKind = "linear"):
+        super().__init__()
+        self.modules_in_order = tuple(modules)
+        channels = n_channels(len(modules), view)
+        self.parameter_encoder = Encoder(channels, dropout)
+        self.selection_encoder = Encoder(channels, dropout)
+        self.parameter_heads = nn.ModuleDict({m.name: Head(len(m.params)) for m in modules if m.params})
+        self.selection_head = Head(len(modules))
+
+    @property
+    def selects(self) -> list[nn.Parameter]:
+        """The weights that choose the module."""
+        return [p for name, p in self.named_parameters() if name.startswith("selection")]
+
+    @property
+    def sets_parameters(self) -> list[nn.Parameter]:
+        """The weights that set the modules' parameters."""
+        return [p for name, p in self.named_parameters() if not name.startswith("selection")]
+
+    @property
+    def constants(self) -> list[nn.Parameter]:
+        """The last biases of the parameter heads: what each module does to any image."""
+        return [p for name, p in self.named_parameters() if name.startswith("parameter_heads") and "fc2.bias" in name]
+
+    def forward(
+        self,
+        view: Float[Tensor, "batch channels 64 64"],
+        closed: Bool[Tensor, "batch n_modules"] | None = None,
+        temperature: float = 1.0,
+    ) -> Choice:
+        """Probabilities of the modules that are not closed, and physical parameters of all."""
+        view = view.contiguous(memory_format=torch.channels_last)  # once, for both encoders
+        logits = self.selection_head(self.selection_encoder(view)) / temperature
+        if closed is not None:
+            logits = logits.masked_fill(closed, -math.inf)
+        params = _WhenAsked(self.modules_in_order, self.parameter_heads, self.parameter_encoder(view))
+        return Choice(probabilities(logits), params, logits)
+
+
+class _WhenAsked(Mapping[str, Tensor]):
+    """Parameters of each module by name, worked out when they are first asked for.
+
+    A step runs one module of each image; the heads of the others would read 2 MB of weights each for nothing.
+    """
+
+    def __init__(self, modules: Sequence[IspModule], heads: nn.ModuleDict, features: Float[Tensor, "batch 4096"]):
+        self.modules = {module.name: module for module in modules}
+        self.heads, self.features = heads, features
+        self.known: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.known:
+            module = self.modules[name]
+            empty = self.features.new_zeros(len(self.features), 0)
+            self.known[name] = module.params_from_logits(self.heads[name](self.features)) if module.params else empty
+        return self.known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+
+class Critic(nn.Module):
+    """Value of a state: the sum of rewards still expected.
+
+    Args:
+        n_modules: size of the module set.
+        view: what it sees, see `observe`.
+    """
+
+    def __init__(self, n_modules: int, view: ViewKind = "linear"):
+        super().__init__()
+        self.encoder = Encoder(n_channels(n_modules, view) + N_STATISTICS)
+        self.head = Head(1)
+
+    def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Float[Tensor, " batch"]:
+        """Value from the actor's view; the statistics are added here."""
+        value: Tensor = self.head(self.encoder(observe_for_critic(view)))[:, 0]
+        return value
+
+
+@torch.no_grad()
+def calibrate(network: nn.Module, views: View) -> None:
+    """Sets the statistics of batch norm to those of these views.
+
+    With statistics that stay, an image is seen the same whatever else is in its batch, in training as in use: what a
+    batch of eight says of its mean brightness or noise is mostly chance.
+    """
+    norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+    usual = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean of what comes
+    network.train()
+    network(views)
+    for norm, momentum in zip(norms, usual, strict=True):
+        norm.momentum = momentum
+
+
+def to_training(network: nn.Module, fixed_statistics: bool) -> None:
+    """Puts a network into training mode; with `fixed_statistics` its batch norm stays as it was calibrated."""
+    network.train()
+    if fixed_statistics:
+        for layer in network.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                layer.eval()
+
+
+@torch.no_grad()
+def start_neutral(actor: Actor, shrink: float = 0.1) -> None:
+    """Sets the parameter heads so that every module begins close to doing nothing, whatever the image.
+
+    A head's last weights are scaled by `shrink`, and its biases give each parameter's neutral value, kept 2 % of the
+    range off its ends, where squashings have no slope.
+    """
+    for module in actor.modules_in_order:
+        if module.params:
+            last = actor.parameter_heads[module.name].fc2
+            assert isinstance(last, nn.Linear)
+            last.weight.mul_(shrink)
+            last.bias.copy_(torch.tensor(module.logits_from_params(module.neutral_params)))

@@ -1,0 +1,119 @@
+"""The step-wise policy at work: the networks choose one module after the other, argmax, until the episode ends."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies.base import Start, first_stages, rendered_stages
+from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
+from adaptiveisp.policies.environment import STOP, actions_of, counted, start
+from adaptiveisp.policies.inference import FrozenActor
+from adaptiveisp.policies.stepwise.networks import Actor, observe, ruled_out
+from adaptiveisp.types import Image
+
+
+@dataclass(frozen=True)
+class StepwisePolicy:
+    """Networks that look at the image before each step.
+
+    Attributes:
+        header: module set, order, horizon, view and start.
+        actor: the networks, in evaluation mode.
+        name: short name for tables.
+        steps: so many steps instead of the header's horizon; 0 keeps that.
+    """
+
+    header: PolicyHeader
+    actor: Actor = field(repr=False)
+    name: str = "actor_critic"
+    steps: int = 0
+
+    @property
+    def modules(self) -> tuple[IspModule, ...]:
+        """The modules in the order of the action ids."""
+        known = {module.name: module for module in actions_of(self.header.module_set, stop=True)}
+        return tuple(known[name] for name in self.header.modules)
+
+    @cached_property
+    def frozen(self) -> FrozenActor:
+        """The networks for use, as they were when they were first asked: later training does not reach them."""
+        return FrozenActor(self.actor)
+
+    @property
+    def start(self) -> Start:
+        """What comes before its modules."""
+        return self.header.start
+
+    @property
+    def settable(self) -> tuple[str, ...]:
+        """Names of the modules it may choose."""
+        return tuple(name for name in self.header.modules if name != STOP.name)
+
+    def plan(self, image: Image) -> list[Pipeline]:
+        """The pipeline of each image: the start's stages, then one module a step with the networks' parameters."""
+        return self.process(image)[0]
+
+    def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
+        """The start's stages, then these modules, each with the parameters that the networks give it at its step."""
+        return self.process(image, [self.header.modules.index(name) for name in modules])[0]
+
+    @torch.inference_mode()
+    def process(self, image: Image, forced: Sequence[int] | None = None) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images they make; to choose the next module the image is needed anyway.
+
+        Args:
+            image: developed images, linear RGB in [0, 1].
+            forced: action ids to take instead of the likeliest ones.
+        """
+        modules, networks = self.modules, self.frozen
+        first = first_stages(image, self.header.start)
+        stages = [list(plan) for plan in first]
+        state = start(rendered_stages(image, first, self.header.module_set), len(modules))
+        pictures, owned = list(state.image), self.header.start != "raw"
+        n_steps = (self.steps or self.header.horizon) if forced is None else len(forced)
+        running = [True] * len(stages)
+        for step in range(n_steps):
+            view = observe(state, self.header.view)
+            if forced is None:
+                closed = ruled_out(state.used, modules) if self.header.once else None
+                action = networks.probs(view, closed).argmax(dim=1)
+            else:
+                action = torch.full_like(state.step.long(), forced[step])
+            running = [was and modules[index] is not STOP for was, index in zip(running, action.tolist(), strict=True)]
+            if not any(running):
+                break
+            features = networks.features(view)
+            for i, index in enumerate(action.tolist()):
+                if not running[i]:
+                    action[i] = modules.index(STOP)  # an image that has stopped stays as it is
+                    continue
+                module = modules[index]
+                row = networks.params(features[i : i + 1], module)[0].tolist()
+                stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
+                pictures[i] = run_one(pictures[i], [(module, row)], owned)
+            owned = True
+            image = pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
+            state = counted(state, image, action, modules, self.header.horizon)
+        return [Pipeline(tuple(plan), self.header.module_set) for plan in stages], state.image
+
+
+def load_stepwise(path: Path, name: str = "", device: str = "cpu", steps: int = 0) -> StepwisePolicy:
+    """The policy in a file made by training or `import`.
+
+    Args:
+        path: a .safetensors policy file.
+        name: for tables; "" takes the file's stem.
+        device: where the networks run.
+        steps: so many steps instead of the file's horizon; 0 keeps that.
+
+    Raises:
+        WeightsError: the file is missing, damaged or no policy.
+    """
+    header, actor, _ = load_policy_file(path)
+    return StepwisePolicy(header, actor.to(device), name or Path(path).stem, steps)

@@ -1,0 +1,101 @@
+"""Camera files with what was declared about them: they carry their facts, and a declared level or pattern wins.
+
+It is not obvious which declarations are meant for a camera file: one command or folder can hold headerless files too.
+"""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.arrays import percentile_white
+from adaptiveisp.raw.headerless import BayerHeader, SetHeader, sidecar_facts
+from adaptiveisp.raw.level_checks import level_remarks
+from adaptiveisp.raw.libraw import read_libraw
+from adaptiveisp.types import RawImage, Remark
+
+OF_HEADERLESS = "facts of files without a header"
+FOLDER_SIDECAR = "raw.yaml beside camera files"
+OTHERS_SIDECAR = "sidecar that cannot be used for a camera file"
+
+
+def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
+    """A camera file or DNG, with the pattern and levels that were declared for it in place of its own.
+
+    Args:
+        path: the file.
+        header: flags or facts of a data set, see `camera_facts`.
+
+    Raises:
+        RawFileError: LibRaw cannot read the file or would get it wrong, it is damaged, or facts cannot be applied.
+        AdaptiveISPError: rawpy is not installed.
+    """
+    facts, remarks = camera_facts(path, header)
+    numeric = replace(facts, white=None) if isinstance(facts.white, str) else facts
+    raw = read_libraw(path, numeric)
+    if isinstance(facts.white, str):
+        own = raw.white_level
+        raw = replace(raw, white_level=percentile_white(raw.data, BayerHeader(black=raw.black_level)))
+        text = f"{path}: raw-white {facts.white}, {raw.white_level:g}, is used in place of the file's own {own:g}"
+        remarks.append(Remark("raw-white in place of a camera file's own", text))
+    if facts.black is not None or facts.white is not None:
+        is_declared = isinstance(facts.white, int | float)
+        remarks += level_remarks(raw.data, raw.pattern, raw.black_level, raw.white_level, path, is_declared)
+    return replace(raw, remarks=(*raw.remarks, *remarks)) if remarks else raw
+
+
+def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, list[Remark]]:
+    """The facts that were declared for a camera file, and what is said of those that are not used.
+
+    Flags (a plain `header`) win over the file's own sidecar, that over a data set's YAML (`SetHeader`). Facts with a
+    size or a number of bits speak of files without a header, which may lie in the same folder, and are not used. Nor
+    are those of `raw.yaml`, which speaks of all files of its folder, and those that a layout takes for granted.
+
+    Raises:
+        RawFileError: the file's own sidecar, `FILE.EXTENSION.yaml`, cannot be read or holds an impossible value.
+    """
+    remarks: list[Remark] = []
+    own = _own_facts(path, remarks)
+    given = header if header is not None else BayerHeader()
+    stated = BayerHeader(**{field.name: getattr(given, field.name) for field in fields(BayerHeader)})
+    sources = [("flags or header=", stated), own]
+    if isinstance(given, SetHeader):
+        sources = [own, ("facts of the data set", stated)]
+    facts = BayerHeader()
+    for name, source in sources:
+        if (source.width, source.height, source.bits) == (None, None, None):
+            facts = facts.filled_from(source)
+            continue
+        found = f"{name} with raw-size or raw-bits speak of files without a header and are not used for this one"
+        remedy = "to replace its own levels or pattern, give those alone"
+        remarks.append(Remark(OF_HEADERLESS, f"{path}: {found}; {remedy}"))
+    _look_at_folder(path, remarks)
+    return facts, remarks
+
+
+def _own_facts(path: Path, remarks: list[Remark]) -> tuple[str, BayerHeader]:
+    """The facts of the file's own sidecar, with the name of their source."""
+    explicit = path.with_name(path.name + ".yaml")
+    facts = sidecar_facts(explicit)
+    if facts != BayerHeader():
+        return f"facts of {explicit.name}", facts
+    shared = path.with_suffix(".yaml")
+    if shared.name == "raw.yaml":
+        return "", facts
+    try:
+        return f"facts of {shared.name}", sidecar_facts(shared)
+    except RawFileError as error:
+        # It may belong to x.raw as well as to x.dng, or to other software.
+        remarks.append(Remark(OTHERS_SIDECAR, f"{path}: its sidecar is not used: {error}"))
+    return "", facts
+
+
+def _look_at_folder(path: Path, remarks: list[Remark]) -> None:
+    """Says that the sidecar of the folder is not used; whether it can be read is for other files to complain of."""
+    try:
+        facts = sidecar_facts(path.with_name("raw.yaml"))
+    except RawFileError:
+        return
+    if facts != BayerHeader():
+        found = "raw.yaml in its folder is for files without a header and not used for camera files"
+        text = f"{path}: {found}; to replace a level or the pattern of this one write {path.name}.yaml"
+        remarks.append(Remark(FOLDER_SIDECAR, text))

@@ -1,0 +1,111 @@
+"""RawImage → linear RGB, upright, 0 = black level, 1 = white level: the fixed part before any policy."""
+
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.raw.demosaic import bilinear, compiled, malvar
+from adaptiveisp.types import RawImage
+
+DEMOSAICS = {"malvar": malvar, "bilinear": bilinear}
+_Picture = TypeVar("_Picture", Tensor, NDArray[Any])
+
+
+def develop(
+    raw: RawImage, camera_white_balance: bool = False, demosaic: Literal["malvar", "bilinear"] = "malvar"
+) -> Float[Tensor, "3 height width"]:
+    """Linear RGB in camera colours: clip((data - black) / (white - black), 0, 1), demosaiced, clipped, turned upright.
+
+    Args:
+        raw: mosaic, or RGB, which skips the demosaicing.
+        camera_white_balance: multiply by the camera's gains, scaled so that the smallest is 1 (white stays white),
+            before the demosaicing; without effect when `raw.camera_gains` is None.
+        demosaic: the method.
+
+    Returns:
+        float32 in [0, 1] on the CPU, width and height as seen by the viewer.
+    """
+    gains = (1.0, 1.0, 1.0)
+    if camera_white_balance and raw.camera_gains is not None:
+        red, green, blue = raw.camera_gains
+        smallest = min(raw.camera_gains)
+        gains = (red / smallest, green / smallest, blue / smallest)
+    if raw.pattern is not None and native.available():
+        rgb = _demosaic_compiled(raw, gains, demosaic)
+        return upright(rgb, raw.orientation).contiguous()
+    data = torch.from_numpy(np.array(raw.data, dtype=np.float32, order="C"))
+    if raw.pattern is None:
+        black, scale = raw.black_level[0], 1.0 / (raw.white_level - raw.black_level[0])
+        scales = torch.tensor([scale * gain for gain in gains])[:, None, None]
+        rgb = data.permute(2, 0, 1).sub(black).mul_(scales).clamp_(0.0, 1.0)
+    else:
+        rgb = DEMOSAICS[demosaic](_normalise_mosaic(data, raw, gains), raw.pattern).clamp_(0.0, 1.0)
+    return upright(rgb, raw.orientation).contiguous()
+
+
+def _demosaic_compiled(
+    raw: RawImage, gains: tuple[float, float, float], demosaic: str
+) -> Float[Tensor, "3 height width"]:
+    """The same as `_normalise_mosaic` and the demosaicing, in one pass without any copy of the frame."""
+    assert raw.pattern is not None
+    exact = raw.data.dtype in (np.uint8, np.uint16)
+    data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
+    scale = [
+        gains["RGB".index(colour)] / (raw.white_level - raw.black_level[i]) for i, colour in enumerate(raw.pattern)
+    ]
+    return compiled(torch.from_numpy(data), raw.pattern, demosaic, raw.black_level, scale)
+
+
+def _normalise_mosaic(
+    data: Float[Tensor, "height width"], raw: RawImage, gains: tuple[float, float, float]
+) -> Float[Tensor, "height width"]:
+    """The mosaic with black at 0 and white at 1, each position by its own level and gain; changes `data`."""
+    for index, colour in enumerate(raw.pattern or ""):
+        black = raw.black_level[index]
+        scale = gains["RGB".index(colour)] / (raw.white_level - black)
+        data[index // 2 :: 2, index % 2 :: 2].sub_(black).mul_(scale)
+    return data.clamp_(0.0, 1.0)
+
+
+def upright(picture: _Picture, orientation: int) -> _Picture:
+    """The picture as a viewer shows it, mirrored and turned as its EXIF orientation says.
+
+    >>> upright(torch.tensor([[1, 2], [3, 4]]), 6)  # turned a quarter clockwise
+    tensor([[3, 1],
+            [4, 2]])
+
+    Args:
+        picture: a tensor with height and width last, or an array with height and width first.
+        orientation: EXIF orientation, 1 to 8.
+
+    Raises:
+        ValueError: another orientation.
+
+    Source: EXIF 2.32, tag Orientation.
+    """
+    if orientation not in range(1, 9):
+        raise ValueError(f"orientation must be 1 to 8, not {orientation}")
+    rows, columns = (-2, -1) if isinstance(picture, Tensor) else (0, 1)
+    swapped = _swap(picture, rows, columns) if orientation >= 5 else picture
+    flipped = tuple(axis for axis, cases in ((rows, (3, 4, 7, 8)), (columns, (2, 3, 6, 7))) if orientation in cases)
+    if not flipped:
+        return swapped
+    return torch.flip(swapped, flipped) if isinstance(swapped, Tensor) else np.flip(swapped, flipped)
+
+
+def _swap(picture: _Picture, rows: int, columns: int) -> _Picture:
+    return picture.transpose(rows, columns) if isinstance(picture, Tensor) else np.swapaxes(picture, rows, columns)
+
+
+def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
+    """(width, height) of the upright picture.
+
+    >>> upright_size(40, 30, 6), upright_size(40, 30, 3)
+    ((30, 40), (40, 30))
+    """
+    return (height, width) if orientation >= 5 else (width, height)

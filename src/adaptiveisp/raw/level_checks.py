@@ -1,0 +1,217 @@
+"""What was declared about a raw against its values: contradictions are refused, doubts become remarks.
+
+A low maximum is never a doubt, since dark frames are what this package is for. All thresholds are chosen so that a raw
+with the right facts has no remark, however dark and noisy it is; small errors of the black level stay unnoticed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
+from adaptiveisp.types import RawImage, Remark
+
+ABOVE_WHITE, BELOW_BLACK, PEDESTAL = "values above the white level", "values below the black level", "black level"
+
+SAMPLE = 1_000_000
+"""About so many values are looked at where a share or a quantile is wanted."""
+WHITE_MARGIN = 0.01
+"""Share of the range by which values may pass the white level: saturated sites differ a little."""
+BELOW_SHARE = 0.01
+"""More sites than this below black by more than the noise make the black level doubtful."""
+NOISE_SIGMAS = 4.0
+UNCUT_SHARE = 0.3
+"""Share of the values above 0 whose noise is measured where the black level is so low that noise is cut off at 0."""
+BLACK_MARGIN = 0.001
+"""Share of the range by which the black level may be wrong without a remark: it drifts with temperature."""
+LOWEST_SHARE = 0.001
+"""The level that this share of the values lies below counts as the smallest value; dead sites are fewer."""
+FAR_ABOVE_BLACK = 0.02
+"""Share of the range: black levels are 3 to 12 % of it in all cameras that have one."""
+EQUAL_COLOURS = 0.4
+"""A pedestal is the same at all colours. Light is not: at a neutral surface green is about twice as high as the others,
+so a foggy scene, whose smallest values are far above black, differs between colours by more than this."""
+
+
+def require_bits(values: NDArray[Any], bits: int, name: Path | str) -> None:
+    """Refuses whole numbers that do not fit the number of bits that was declared, with the likely cause.
+
+    Args:
+        values: the pixels as they were stored.
+        bits: the declared depth of a value.
+        name: the file, for errors.
+
+    Raises:
+        RawFileError: bytes are said to have more than 8 bits, or a value is above 2^bits - 1.
+    """
+    if values.dtype == np.uint8 and bits > 8:
+        raise RawFileError(f"{name}: holds 8-bit values, but {bits} bits are declared; {_bytes_remedy(values, bits)}")
+    largest, most = int(values.max()), 2**bits - 1
+    if largest > most:
+        found = f"the largest value is {largest}, but {bits} bits are declared, which end at {most}"
+        raise RawFileError(f"{name}: {found}; {_bits_remedy(values, bits, largest)}")
+
+
+def _bytes_remedy(values: NDArray[np.uint8], bits: int) -> str:
+    """The likely cause of bytes in the place of deeper values: an array of bytes as a camera's library hands it out."""
+    width = values.shape[1]
+    if values.ndim == 2 and width % 2 == 0 and bits <= 16 and int(values[:, 1::2].max()) < 2 ** (bits - 8):
+        size = f"{width // 2}x{values.shape[0]}"
+        return f"these look like the two bytes of each value: save array.view(numpy.uint16), which is {size}"
+    group = {10: 5, 12: 3, 14: 7}.get(bits, 0)
+    if values.ndim == 2 and group and width % group == 0:
+        size = f"{width // group * {10: 4, 12: 2, 14: 4}[bits]}x{values.shape[0]}"
+        return (
+            f"these look like packed {bits}-bit values (CSI2P, MIPI RAW{bits}), an image of {size}: ask the camera for "
+            "its unpacked format, or unpack it as docs/raws.md shows"
+        )
+    return "give --raw-bits 8, or put the bytes of each value together (array.view(numpy.uint16))"
+
+
+def _bits_remedy(values: NDArray[Any], bits: int, largest: int) -> str:
+    if values.dtype == np.uint16:
+        shift = 16 - bits
+        if not int(np.bitwise_or.reduce(values, axis=None)) & (2**shift - 1):
+            factor = 2**shift
+            return (
+                f"the values look left-aligned, {bits} bits at the top of 16: give --raw-bits 16 --raw-white "
+                f"{(2**bits - 1) * factor} and --raw-black times {factor}, or save array >> {shift}"
+            )
+        if int(values.byteswap().max()) < 2**bits:
+            return "the values look big-endian: swap their bytes, save array.byteswap() as .npy (docs/raws.md)"
+    return f"is it --raw-bits {largest.bit_length()}?"
+
+
+def level_remarks(
+    data: NDArray[Any],
+    pattern: str | None,
+    black_level: Sequence[float],
+    white_level: float,
+    name: Path | str,
+    white_is_declared: bool = True,
+    in_memory: bool = False,
+) -> tuple[Remark, ...]:
+    """What is doubtful about the levels of a raw: many sites below black, or values above white.
+
+    Args:
+        data: mosaic, or RGB.
+        pattern: None for RGB.
+        black_level: per position of the 2x2 block.
+        white_level: value of saturation.
+        name: the file, for the text.
+        white_is_declared: False for a white level that was computed from the values.
+        in_memory: the levels are fields of a `RawImage`, no flags.
+    """
+    remarks = []
+    white, black_key = ("white_level", "black_level") if in_memory else ("--raw-white or --raw-bits", "--raw-black")
+    extent = white_level - max(black_level)
+    if white_is_declared and float(data.max()) > white_level + WHITE_MARGIN * extent:
+        share = float(np.count_nonzero(data > white_level) / data.size)
+        found = f"{share:.2%} of its values are above the white level {white_level:g}, up to {float(data.max()):g}"
+        remarks.append(Remark(ABOVE_WHITE, f"{name}: {found}; is {white} larger?"))
+    for tile, black in zip(_tiles(data, pattern), black_level, strict=False):
+        share = _share_below(tile, black, extent)
+        if share > BELOW_SHARE:
+            found = f"{share:.0%} of its values are below the black level {black:g} by more than the noise"
+            remedy = f"is {black_key} about {_lowest(tile):g}?"
+            remarks.append(Remark(BELOW_BLACK, f"{name}: {found}, down to {float(tile.min()):g}; {remedy}"))
+            break
+    return tuple(remarks)
+
+
+def _tiles(data: NDArray[Any], pattern: str | None) -> list[NDArray[Any]]:
+    """The values at each position of the 2x2 block, or of each colour; of large pictures every so many rows."""
+    step = max(1, data.size // SAMPLE)
+    if pattern is None:
+        return [data[::step, :, colour] for colour in range(3)]
+    return [data[row :: 2 * step, column::2] for row in (0, 1) for column in (0, 1)]
+
+
+def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
+    """The share of values below black by more than noise explains.
+
+    The noise is measured where it matters, at neighbours of one colour whose mean lies below black: their difference is
+    that of two samples of the noise, and independent of their mean, so that the choice does not bias it. Where noise is
+    cut off at 0, differences near 0 tell too little, so that brighter neighbours are taken too.
+    """
+    margin = BLACK_MARGIN * extent + (1.0 if tile.dtype.kind in "ui" else 0.0)
+    if np.count_nonzero(tile < black - margin) <= BELOW_SHARE * tile.size:
+        return 0.0
+    dark, cut_off = black, float(np.count_nonzero(tile <= 0) / tile.size)
+    if cut_off > BELOW_SHARE:
+        dark = max(black, float(np.quantile(tile, min(1.0, cut_off + UNCUT_SHARE))))
+    left, right = tile[:, :-1].astype(np.float32), tile[:, 1:].astype(np.float32)
+    differences = np.abs(left - right)[left + right < 2 * dark]
+    # The median of |difference| of two samples is 0.6745·√2·sigma.
+    sigma = float(np.median(differences)) / (0.6745 * 2**0.5) if differences.size else 0.0
+    return float(np.count_nonzero(tile < black - margin - NOISE_SIGMAS * sigma) / tile.size)
+
+
+def _lowest(tile: NDArray[Any]) -> float:
+    values = tile.ravel()
+    place = int(LOWEST_SHARE * values.size)
+    return float(np.partition(values, place)[place])
+
+
+@dataclass
+class _Lows:
+    """The lowest values of a batch of one kind, at each position of the 2x2 block."""
+
+    lows: list[float]
+    black: tuple[float, ...]
+    white: float
+    first: Path
+    count: int = 1
+
+
+class RemarkWatch:
+    """Collects what is doubtful about the raws of a batch, so that each kind is said once, with the first file.
+
+    Some doubts show in a batch only: that no value of any frame comes near the black level.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, tuple[str, int]] = {}
+        self._lows: dict[tuple[Any, ...], _Lows] = {}
+
+    def look(self, raw: RawImage) -> None:
+        """Takes a raw's remarks, and notes its lowest values where its black level was declared, not known."""
+        for remark in raw.remarks:
+            first, count = self._found.get(remark.kind, (remark.text, 0))
+            self._found[remark.kind] = (first, count + 1)
+        path = raw.path
+        if path is None or raw.pattern is None or raw.unprocessing is not None:
+            return
+        if path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0:
+            return  # the file knows its level; 0 may also stand for a missing tag
+        lows = [_lowest(tile) for tile in _tiles(raw.data, raw.pattern)]
+        key = (path.parent, raw.data.shape, raw.black_level)
+        known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))
+        known.lows = [min(pair) for pair in zip(known.lows, lows, strict=True)]
+        known.white, known.count = max(known.white, raw.white_level), known.count + 1
+
+    def remarks(self) -> list[tuple[Remark, int]]:
+        """Each kind of remark with the number of raws that it concerns; the text names the first of them."""
+        found = [(Remark(kind, _counted(kind, *entry)), entry[1]) for kind, entry in self._found.items()]
+        for known in self._lows.values():
+            above = [low - black for low, black in zip(known.lows, known.black, strict=True)]
+            far = FAR_ABOVE_BLACK * (known.white - max(known.black))
+            if min(above) > far and max(above) - min(above) <= EQUAL_COLOURS * min(above):
+                low, black = min(known.lows), max(known.black)
+                text = f"smallest value {low:g}, far above the black level {black:g}: is --raw-black {low:g}?"
+                among = f" among {known.count} files" if known.count > 1 else ""
+                found.append((Remark(PEDESTAL, f"{known.first}{among}: {text}"), known.count))
+        return found
+
+    def news(self) -> list[tuple[Remark, int]]:
+        """The remarks that were not said at the first file already: on several files, and on the batch as a whole."""
+        return [(remark, count) for remark, count in self.remarks() if count > 1 or remark.kind == PEDESTAL]
+
+
+def _counted(kind: str, first: str, count: int) -> str:
+    return first if count == 1 else f"{kind}: {count} files, the first is {first}"

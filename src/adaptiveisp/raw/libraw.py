@@ -1,0 +1,307 @@
+"""Camera files through LibRaw: mosaic and metadata as they are, and LibRaw's own development as a baseline."""
+
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
+from adaptiveisp.raw.tag_checks import mono_text, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, read_tag_file
+from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
+from adaptiveisp.utils.optional_imports import import_extra
+
+ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
+"""EXIF orientation of LibRaw's `flip`, whose bits say: 1 mirror columns, 2 mirror rows, 4 swap the axes first."""
+
+ROUNDING = 1e-6
+"""Of a column's place in a stretched picture; LibRaw adds up fractions."""
+SQUARE_MARGIN = 0.05
+"""Pixels that differ less from squares, as those of some cameras, do no harm to a detector."""
+
+_DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
+_stderr_lock = threading.Lock()
+
+
+def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
+    """A camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours when it is no Bayer mosaic.
+
+    Args:
+        path: the file.
+        facts: pattern, black and white level (a number) that take the place of the file's own; what they replace is
+            said in the raw's `remarks`. Size and bits are not looked at.
+
+    Raises:
+        RawFileError: LibRaw cannot read the file or would get it wrong, it is damaged, or it is no Bayer mosaic and
+            has facts.
+        AdaptiveISPError: rawpy is not installed.
+    """
+    facts = facts if facts is not None else BayerHeader()
+    tag_file = read_tag_file(path)
+    tags = dng_tags(tag_file)
+    with _opened(path, tag_file, black_is_given=facts.black is not None) as file:
+        # postprocess changes what LibRaw answers, so all metadata is read before.
+        common = _metadata(file, tags, path)
+        remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
+        pattern = _bayer_pattern(file)
+        if pattern is not None:
+            pattern, black, white = _declared_levels(file, tags, pattern, facts, path, remarks)
+            data = file.raw_image_visible.copy()
+            return RawImage(data, pattern, black, white, remarks=tuple(remarks), **common)
+        named = [name for name in ("pattern", "black", "white") if getattr(facts, name) is not None]
+        if named:
+            found = "is no Bayer mosaic, and LibRaw applies its levels itself"
+            raise RawFileError(f"{path}: {found}: raw-{named[0]} cannot be used; leave it out for this file")
+        data = _linear_rgb(file, path)
+    return RawImage(data, None, (0.0, 0.0, 0.0, 0.0), 65535.0, remarks=tuple(remarks), **common)
+
+
+def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, "height width 3"] | None:
+    """LibRaw's default development: camera white balance, sRGB colours and curve, automatic brightness, upright, 8 bit.
+
+    Args:
+        path: the file.
+        raw: what was read from it; None stands for what the file itself says.
+
+    Returns:
+        The picture, of the frame's size also where pixels are not square, or None where `raw` has another pattern or
+        other levels than the file, so that it cannot be developed from it.
+
+    Raises:
+        RawFileError: LibRaw cannot read the file or would get it wrong.
+        AdaptiveISPError: rawpy is not installed.
+    """
+    rawpy = import_extra("rawpy", "raw")
+    tag_file = read_tag_file(path)
+    with _opened(path, tag_file, black_is_given=raw is not None) as file:
+        if raw is not None and raw.pattern is not None:
+            own = (_bayer_pattern(file), _black_levels(file, dng_tags(tag_file)), float(file.white_level))
+            if own != (raw.pattern, raw.black_level, raw.white_level):
+                return None
+        known = all(gain > 0 for gain in file.camera_whitebalance[:3])
+        orientation, aspect = ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1), float(file.sizes.pixel_aspect)
+        rendered: UInt8[np.ndarray, "height width 3"] = file.postprocess(
+            use_camera_wb=known, use_auto_wb=not known, output_color=rawpy.ColorSpace.sRGB, output_bps=8
+        )
+    picture: UInt8[np.ndarray, "height width 3"] = _unstretched(rendered, aspect, orientation)
+    return picture
+
+
+def libraw_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a camera file, upright; its pixels are not decoded.
+
+    Raises:
+        RawFileError: LibRaw cannot read the file or would get it wrong.
+        AdaptiveISPError: rawpy is not installed.
+    """
+    with _opened(path, read_tag_file(path), black_is_given=True, unpack=False) as file:
+        width, height = int(file.sizes.width), int(file.sizes.height)
+        return (height, width) if ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1) >= 5 else (width, height)
+
+
+@contextmanager
+def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True) -> Iterator[Any]:
+    """The file opened by LibRaw; its errors, and the damage it only reports on stderr, become RawFileError."""
+    rawpy = import_extra("rawpy", "raw")
+    refuse_misread(tags, path, black_is_given)
+    file = None
+    try:
+        with _captured_stderr() as said:
+            file = rawpy.imread(str(path))
+            refuse_too_small(tags, path, int(file.sizes.raw_width), int(file.sizes.raw_height))
+            if unpack:
+                file.unpack()  # otherwise put off until the pixels are asked for, where nobody listens
+        if said:
+            raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
+        if file.num_colors == 1:
+            raise RawFileError(f"{path}: {mono_text(path)}")
+        yield file
+    except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError) as error:
+        raise RawFileError(f"{path}: {why_unknown(tags, path) or _said(error)}") from None
+    finally:
+        if file is not None:
+            file.close()
+
+
+def _said(error: Exception) -> str:
+    """What an error of LibRaw or rawpy means, with the remedy."""
+    rawpy = import_extra("rawpy", "raw")
+    if isinstance(error, rawpy.LibRawFileUnsupportedError):
+        return "is not a raw file that LibRaw knows; is the extension right?"
+    if isinstance(error, rawpy.LibRawIOError | rawpy.LibRawDataError):
+        return "is damaged or truncated; copy it again from its source"
+    if isinstance(error, NotImplementedError):  # rawpy, asked for the pattern of such a file
+        return "its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
+    return f"LibRaw cannot develop it ({_reason(error)}); convert it to DNG"
+
+
+def _reason(error: Exception) -> str:
+    said = error.args[0] if error.args else type(error).__name__
+    return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[list[bytes]]:
+    """The lines about damage that C code wrote to stderr, complete when the block ends; other lines are passed on.
+
+    LibRaw reports some damage (cut compressed data) nowhere else.
+    """
+    said: list[bytes] = []
+    with _stderr_lock, tempfile.TemporaryFile() as catcher:
+        try:
+            kept = os.dup(2)
+        except OSError:  # no stderr at all, as in some services
+            yield said
+            return
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            os.dup2(catcher.fileno(), 2)
+            yield said
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            catcher.seek(0)
+            for line in catcher:
+                if any(message in line.lower() for message in _DAMAGE_MESSAGES):
+                    said.append(line)
+                else:
+                    os.write(2, line)
+
+
+def _metadata(file: Any, tags: DngTags, path: Path) -> dict[str, Any]:
+    """The fields of `RawImage` that do not depend on the kind of its data."""
+    red, green, blue = (float(gain) for gain in file.camera_whitebalance[:3])
+    known_gains = red > 0 and green > 0 and blue > 0
+    matrix = tags.xyz_to_camera
+    if matrix is None and np.any(file.rgb_xyz_matrix[:3]):
+        matrix = tuple(float(entry) for entry in np.asarray(file.rgb_xyz_matrix[:3]).ravel())
+    try:
+        unprocessing = unprocessing_from_note(tags.description)
+    except RawFileError as error:
+        raise RawFileError(f"{path}: {error}") from None
+    return {
+        "camera_gains": (red / green, 1.0, blue / green) if known_gains else None,
+        "xyz_to_camera": matrix,
+        "orientation": ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1),
+        "iso": tags.iso or _positive(file.other.iso_speed),
+        "exposure_s": tags.exposure_s or _positive(file.other.shutter_speed),
+        "noise_profile": tags.noise_profile,
+        "unprocessing": unprocessing,
+        "path": path,
+        "camera": tags.camera,
+    }
+
+
+def _positive(value: float) -> float | None:
+    return float(value) if np.isfinite(value) and value > 0 else None
+
+
+def _bayer_pattern(file: Any) -> str | None:
+    """The pattern of the visible area, or None for anything but a three-colour Bayer mosaic."""
+    if file.raw_type.name != "Flat" or file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
+        return None
+    if file.raw_image_visible.shape != (int(file.sizes.height), int(file.sizes.width)):
+        return None  # a sensor with diagonal rows (SuperCCD), which LibRaw turns
+    pattern = "".join(chr(file.color_desc[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel())
+    return pattern if pattern in BAYER_PATTERNS else None
+
+
+def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]:
+    """Black level per position. LibRaw's are whole numbers by colour index; a DNG's fractions are put back."""
+    by_colour = file.black_level_per_channel
+    levels = [float(by_colour[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel()]
+    exact = tags.black_level
+    # Only fractions may differ: a larger difference means that LibRaw knows better (other frame, other offsets).
+    if exact is not None and all(abs(fine - whole) < 1 for fine, whole in zip(exact, levels, strict=True)):
+        return exact
+    return levels[0], levels[1], levels[2], levels[3]
+
+
+def _declared_levels(
+    file: Any, tags: DngTags, pattern: str, facts: BayerHeader, path: Path, remarks: list[Remark]
+) -> tuple[str, tuple[float, float, float, float], float]:
+    """Pattern, black and white level: those declared, with a remark where the file says something else, or its own."""
+    own_black, own_white = _black_levels(file, tags), float(file.white_level)
+    black = facts.black_levels if facts.black is not None else own_black
+    white = float(facts.white) if isinstance(facts.white, int | float) else own_white
+    declared = facts.pattern if facts.pattern is not None else pattern
+    for name, value, own in (
+        ("pattern", declared, pattern),
+        ("black", _as_text(*black), _as_text(*own_black)),
+        ("white", _as_text(white), _as_text(own_white)),
+    ):
+        if value != own:
+            change = f"raw-{name} {value} is used in place of the file's own {own}"
+            text = f"{path}: {change}; leave it out if that is not meant"
+            remarks.append(Remark(f"raw-{name} in place of a camera file's own", text))
+    return declared, black, white
+
+
+def _as_text(*levels: float) -> str:
+    """Levels for a message; four equal ones are one.
+
+    >>> _as_text(12.5, 12.5, 12.5, 12.5), _as_text(1.0, 2.0, 2.0, 3.0)
+    ('12.5', '1, 2, 2, 3')
+    """
+    return ", ".join(f"{level:g}" for level in (levels[:1] if len(set(levels)) == 1 else levels))
+
+
+def _aspect_remark(file: Any, path: Path) -> list[Remark]:
+    aspect = float(file.sizes.pixel_aspect)
+    if abs(aspect - 1) <= SQUARE_MARGIN:
+        return []
+    found = f"its pixels are not square (width to height {aspect:g}); pictures and boxes are those of the pixels"
+    return [Remark("pixels that are not square", f"{path}: {found}, so that objects look squeezed")]
+
+
+def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
+    """A picture that LibRaw stretched to square pixels, as large as the frame again.
+
+    LibRaw repeats columns: column j of its picture is column floor(j / aspect) of the frame (rows where aspect is below
+    1), so that any j between k · aspect and (k + 1) · aspect brings column k back. The middle one is safe from
+    rounding. The last column is its neighbour where LibRaw left it out.
+
+    Args:
+        picture: (height, width, 3), upright.
+        aspect: width of a pixel in heights.
+        orientation: EXIF orientation by which the picture was turned after it was stretched.
+    """
+    if aspect == 1:
+        return picture
+    factor = max(aspect, 1 / aspect)
+    axis = int((aspect > 1) != (orientation >= 5))
+    is_mirrored = orientation in ((3, 4, 7, 8), (2, 3, 6, 7))[axis]
+    stretched = picture.shape[axis]
+    edges = np.arange(round(stretched / factor) + 1) * factor
+    first, last = np.floor(edges[:-1] + ROUNDING) + 1, np.ceil(edges[1:] - ROUNDING) - 1
+    places = np.clip((first + last) // 2, 0, stretched - 1).astype(int)
+    return np.take(picture, stretched - 1 - places[::-1] if is_mirrored else places, axis)
+
+
+def _linear_rgb(file: Any, path: Path) -> Any:
+    """LibRaw's linear 16-bit RGB in camera colours, sensor orientation, black subtracted, white at 65535."""
+    rawpy = import_extra("rawpy", "raw")
+    aspect = float(file.sizes.pixel_aspect)
+    data = file.postprocess(
+        gamma=(1, 1),
+        no_auto_bright=True,
+        output_bps=16,
+        use_camera_wb=False,
+        user_wb=[1.0, 1.0, 1.0, 1.0],
+        output_color=rawpy.ColorSpace.raw,
+        adjust_maximum_thr=0.0,  # otherwise the white level moves with the image's own maximum
+        user_flip=0,
+    )
+    if data.ndim != 3 or data.shape[2] != 3:
+        raise RawFileError(f"{path}: has {data.shape[-1]} colours instead of three; convert it to linear RGB first")
+    return _unstretched(data, aspect, 1)

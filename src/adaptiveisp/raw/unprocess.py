@@ -1,0 +1,313 @@
+"""sRGB photo → plausible raw: the camera's development undone step by step, then darkness, noise and quantisation.
+
+The mirror of `develop`. Randomness depends only on (seed, image id, draw), so any subset of a data set is reproducible.
+
+Source: Brooks et al. 2019 (Unprocessing Images for Learned Raw Denoising), with the constants of Wang et al. 2024.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adaptiveisp.data.random_crop import View, cut
+from adaptiveisp.errors import UsageError
+from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import synthesis as native_photos
+from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
+from adaptiveisp.utils.color import RGB_TO_XYZ, rgb_to_camera_matrix
+
+Picture = Float[Tensor, "3 height width"]
+NoiseName = Literal["sensor", "brooks", "none"]
+
+LIGHTS: dict[str, tuple[float, float]] = {"dark": (0.003, 0.05), "mixed": (0.003, 1.0), "normal": (0.3, 1.0)}
+"""Named ranges of the brightness factor, drawn log-uniformly."""
+
+NOISES = ("sensor", "brooks", "none")
+
+HEADROOM = 0.9
+"""Photos are scaled by this first, so that their white does not sit at the sensor's saturation."""
+GAMMA = 2.2
+HIGHLIGHT = 0.9
+"""Mean of the channels above which the inverted gains fade out, so that white stays white."""
+SENSOR_BITS = 12
+DNG_BLACK = 256
+"""Black level of synthetic DNGs; codes 0..4095 are stored above it."""
+
+
+@dataclass(frozen=True)
+class NoiseModel:
+    """Parameters of a noise model: s log-uniform in [low, high] gives shot = shot_scale·s and
+    read = read_scale·exp(2.18·ln s + 1.2 + N(0, read_sd)); `bits` is the depth of the quantisation, 0 for none."""
+
+    low: float
+    high: float
+    shot_scale: float
+    read_scale: float
+    read_sd: float
+    bits: int
+
+
+NOISE_MODELS = {
+    "sensor": NoiseModel(1e-4, 4e-3, 0.25, 0.05, 0.0, SENSOR_BITS),
+    "brooks": NoiseModel(1e-4, 0.012, 1.0, 1.0, 0.26, 0),
+}
+READ_SLOPE, READ_OFFSET = 2.18, 1.2
+
+
+def seeded_generator(seed: int, image_id: int, draw: int, stream: str) -> torch.Generator:
+    """A generator that depends on nothing but its arguments.
+
+    Args:
+        seed, image_id, draw: identify the synthetic image.
+        stream: separates independent uses, for instance "parameters" and "noise".
+    """
+    digest = hashlib.sha256(f"{seed}/{image_id}/{draw}/{stream}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def light_range(light: str) -> tuple[float, float]:
+    """The range of brightness factors of a named light.
+
+    Raises:
+        UsageError: there is no such light.
+    """
+    if light not in LIGHTS:
+        raise UsageError(f"light {light!r} does not exist; choose from {', '.join(LIGHTS)}")
+    return LIGHTS[light]
+
+
+def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) -> Unprocessing:
+    """A random camera, illuminant, brightness and noise level.
+
+    Every number is drawn whatever the options, so the same generator gives the same camera under each light and noise.
+
+    Args:
+        generator: source of randomness.
+        light: a key of `LIGHTS`.
+        noise: a key of `NOISE_MODELS`, or "none".
+    """
+    uniform = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
+    normal = torch.randn(2, generator=generator, dtype=torch.float64).tolist()
+    low, high = light_range(light)
+    mix = torch.tensor(uniform[:4])
+    shot = read = 0.0
+    bits = 0
+    if noise != "none":
+        model = NOISE_MODELS[noise]
+        log_s = math.log(model.low) + uniform[7] * math.log(model.high / model.low)
+        shot = model.shot_scale * math.exp(log_s)
+        read = model.read_scale * math.exp(READ_SLOPE * log_s + READ_OFFSET + model.read_sd * normal[1])
+        bits = model.bits
+    return Unprocessing(
+        light=low * (high / low) ** uniform[6],
+        rgb_gain=1 / (0.8 + 0.1 * normal[0]),
+        red_gain=1.9 + 0.5 * uniform[4],
+        blue_gain=1.5 + 0.4 * uniform[5],
+        ccm=tuple(rgb_to_camera_matrix(mix / mix.sum()).flatten().tolist()),
+        shot=shot,
+        read=read,
+        noise=noise,
+        bits=bits,
+    )
+
+
+def inverse_tone(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """t = 0.5 - sin(asin(1-2x)/3), the inverse of the smoothstep 3t² - 2t³."""
+    return 0.5 - torch.sin(torch.asin(1 - 2 * image.clamp(0, 1)) / 3)
+
+
+def to_linear(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """max(t, 1e-8)^2.2."""
+    return image.clamp(min=1e-8).pow(GAMMA)
+
+
+def apply_matrix(image: Picture, matrix: Float[Tensor, "3 3"]) -> Picture:
+    """y_i = Σ_j M_ij x_j at every pixel."""
+    return torch.einsum("ij,jhw->ihw", matrix.to(image.dtype), image)
+
+
+def _factors(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
+    """What undoes the gains of red, green and blue."""
+    return like.new_tensor([1 / red_gain, 1.0, 1 / blue_gain]) / rgb_gain
+
+
+def inverse_gains(image: Picture, rgb_gain: float, red_gain: float, blue_gain: float) -> Picture:
+    """The image divided by its white-balance gains, g = (1/red, 1, 1/blue)/rgb, highlights protected.
+
+    With the mean of the channels and m = (max(mean-0.9, 0)/0.1)², each value is multiplied by max(m + (1-m)g, g).
+    """
+    gains = _factors(image, rgb_gain, red_gain, blue_gain)[:, None, None]
+    mean = image.mean(dim=0, keepdim=True)
+    mask = ((mean - HIGHLIGHT).clamp(min=0) / (1 - HIGHLIGHT)).square()
+    return image * torch.maximum(mask + (1 - mask) * gains, gains)
+
+
+def unprocess(photo: Picture, how: Unprocessing) -> Picture:
+    """The clean linear camera image of a photo under a light: values in [0, 1], no noise yet.
+
+    Args:
+        photo: sRGB code values in [0, 1].
+        how: camera, gains and brightness.
+    """
+    return _seen_by_camera(_linear(photo), how)
+
+
+def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Linear light of sRGB code values in [0, 1]."""
+    return to_linear(inverse_tone((photo * HEADROOM).clamp(0, 1)))
+
+
+def _seen_by_camera(linear: Picture, how: Unprocessing) -> Picture:
+    camera = apply_matrix(linear, linear.new_tensor(how.ccm).reshape(3, 3))
+    gained = inverse_gains(camera, how.rgb_gain, how.red_gain, how.blue_gain)
+    return gained.clamp(0, 1) * how.light
+
+
+@cache
+def _linear_codes() -> Float[Tensor, "256"]:
+    """Linear light of the code values 0 to 255."""
+    return _linear(torch.arange(256).float() / 255)
+
+
+def raw_of_photo(
+    pixels: UInt8[Tensor, "3 height width"], view: View, how: Unprocessing, generator: torch.Generator
+) -> Float[Tensor, "3 side side"]:
+    """Part of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)`.
+
+    Each code is looked up in a table, and kernels do the rest where there are some: in the same order, so that the
+    same values come out (on x86-64; elsewhere some may be a step of the quantisation off).
+
+    Args:
+        pixels: sRGB code values, 0 to 255.
+        view: the part that is shown.
+        how: camera, gains, brightness, noise level.
+        generator: source of the noise.
+    """
+    if not native.available() or pixels.device.type != "cpu":
+        linear = _linear_codes().to(pixels.device)[cut(pixels, view).int()]
+        return add_noise(_seen_by_camera(linear, how), how, generator)
+    part = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side]
+    table = _linear_codes()
+    factors = _factors(table, how.rgb_gain, how.red_gain, how.blue_gain).tolist()
+    numbers = [*how.ccm, *factors, how.light, how.shot, how.read]
+    clean, variance = native_photos.unprocess(part, view.flipped, table, numbers, bool(how.shot or how.read))
+    if variance is None:
+        return quantise(clean, how.bits) if how.bits else clean
+    # The square root is PyTorch's, whose last bit is not always the processor's.
+    normal = torch.randn(clean.shape, generator=generator)
+    native_photos.add_noise(clean, variance.sqrt_(), normal, 2**how.bits - 1 if how.bits else 0)
+    return clean
+
+
+def reprocess(raw: Picture, how: Unprocessing) -> Picture:
+    """The exact inverse of `unprocess`: the sRGB photo that a camera knowing its scene perfectly would have made.
+
+    Brightness, gains, matrix and curves are undone with their true values; only what was clipped, highlights whose
+    gains were faded out, and noise remain. Returns code values in [0, 1].
+
+    Args:
+        raw: linear camera RGB in [0, 1].
+        how: the true values.
+    """
+    gains = raw.new_tensor([how.red_gain, 1.0, how.blue_gain])[:, None, None] * how.rgb_gain
+    inverse = torch.linalg.inv(torch.tensor(how.ccm, dtype=torch.float64).reshape(3, 3))
+    linear = apply_matrix(raw * (gains / how.light), inverse).clamp(0, 1)
+    toned = linear.pow(1 / GAMMA)
+    return ((3 * toned.square() - 2 * toned.pow(3)) / HEADROOM).clamp(0, 1)
+
+
+def add_noise(clean: Tensor, how: Unprocessing, generator: torch.Generator) -> Tensor:
+    """The values plus Gaussian noise of variance shot·x + read, clipped to [0, 1] and quantised to `how.bits`."""
+    noisy = clean
+    if how.shot or how.read:
+        deviation = (how.shot * clean + how.read).sqrt()
+        noisy = (clean + deviation * torch.randn(clean.shape, generator=generator, dtype=clean.dtype)).clamp(0, 1)
+    return quantise(noisy, how.bits) if how.bits else noisy
+
+
+def quantise(values: Tensor, bits: int) -> Tensor:
+    """Values in [0, 1] rounded to `bits` bits.
+
+    >>> quantise(torch.tensor([0.4, 0.6]), 1).tolist()
+    [0.0, 1.0]
+    """
+    steps = float(2**bits - 1)
+    return (values * steps).round() / steps
+
+
+def mosaic(image: Picture, pattern: str) -> Float[Tensor, "height width"]:
+    """The one colour that each site of a Bayer sensor records.
+
+    Args:
+        image: linear RGB.
+        pattern: colours of the top-left 2x2 block row by row, one of `BAYER_PATTERNS`.
+    """
+    if pattern not in BAYER_PATTERNS:
+        raise ValueError(f"pattern must be one of {BAYER_PATTERNS}, not {pattern!r}")
+    out = torch.empty_like(image[0])
+    for position, colour in enumerate(pattern):
+        rows, columns = slice(position // 2, None, 2), slice(position % 2, None, 2)
+        out[rows, columns] = image["RGB".index(colour)][rows, columns]
+    return out
+
+
+def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator) -> RawImage:
+    """A synthetic raw as demosaiced 16-bit linear RGB, the noise on RGB (`png16`).
+
+    Args:
+        photo: sRGB code values in [0, 1].
+        how: camera, gains, brightness, noise level.
+        generator: source of the noise.
+    """
+    values = add_noise(unprocess(photo, how), how, generator)
+    codes = (values * 65535).round().to(torch.int32).numpy().astype(np.uint16).transpose(1, 2, 0)
+    return _raw_image(np.ascontiguousarray(codes), None, 0.0, 65535.0, how)
+
+
+def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Generator, pattern: str = "RGGB") -> RawImage:
+    """A synthetic raw as a 12-bit Bayer mosaic, the noise on the mosaic (`dng`).
+
+    Args:
+        photo: sRGB code values in [0, 1].
+        how: camera, gains, brightness, noise level.
+        generator: source of the noise.
+        pattern: Bayer pattern.
+    """
+    values = add_noise(mosaic(unprocess(photo, how), pattern), how, generator)
+    codes = (values * (2**SENSOR_BITS - 1)).round().numpy().astype(np.uint16)
+    black = float(DNG_BLACK)
+    return _raw_image(codes + np.uint16(DNG_BLACK), pattern, black, black + 2**SENSOR_BITS - 1, how)
+
+
+def iso_of(how: Unprocessing) -> float:
+    """An ISO that grows with the noise: s = 1e-4, the least of both models, stands for ISO 100; without noise 100."""
+    if how.noise not in NOISE_MODELS:
+        return 100.0
+    return float(round(how.shot / NOISE_MODELS[how.noise].shot_scale * 1e6))
+
+
+def _raw_image(
+    data: NDArray[np.uint16], pattern: str | None, black: float, white: float, how: Unprocessing
+) -> RawImage:
+    """The raw with the facts that a real camera would have written."""
+    xyz_to_camera = np.array(how.ccm).reshape(3, 3) @ np.linalg.inv(np.array(RGB_TO_XYZ))
+    return RawImage(
+        data=data,
+        pattern=pattern,
+        black_level=(black, black, black, black),
+        white_level=white,
+        camera_gains=(how.red_gain, 1.0, how.blue_gain),
+        xyz_to_camera=tuple(xyz_to_camera.flatten().tolist()),
+        iso=iso_of(how),
+        exposure_s=1 / 60,
+        noise_profile=(how.shot, how.read),
+        unprocessing=how,
+    )

@@ -1,0 +1,1 @@
+"""Learning a policy: the trainer, its configuration and logs, pseudo-labels."""

@@ -1,0 +1,1 @@
+"""The methods that learn a policy, one folder or file each."""

@@ -1,0 +1,1 @@
+"""Reinforcement learning: rewards, losses, advantages, rollouts, the replay buffer."""

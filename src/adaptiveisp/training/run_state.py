@@ -1,0 +1,174 @@
+"""What `latest.pt` of a training run holds, checked when it is read: types, shapes and ranges."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adaptiveisp.errors import WeightsError, shown
+from adaptiveisp.utils.config import record, require
+from adaptiveisp.utils.files import require_regular
+
+LARGEST_COUNT = 1 << 53
+"""More than any iteration or pass of a detector: whole numbers up to here are exact as floats too."""
+DEEPEST = 20
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The content of a checkpoint.
+
+    Attributes:
+        learner: state of the method, see `check_like`.
+        lines: lines of each log.
+        skipped: image → why it could not be used.
+        best, best_ap50: what the best policy on dev is worth, and its AP50; None where there is none yet.
+        teacher: state of the teacher, None without one.
+    """
+
+    learner: dict[str, Any]
+    lines: dict[str, int]
+    skipped: dict[str, str] = field(default_factory=dict)
+    best: float | None = None
+    best_ap50: float | None = None
+    teacher: Any = None
+
+    def __post_init__(self) -> None:
+        require(all(0 <= count < LARGEST_COUNT for count in self.lines.values()), "lines must not be negative")
+
+
+def read_state(path: Path, learner: Mapping[str, Any], teacher: Mapping[str, Any] | None, remedy: str) -> RunState:
+    """The content of a checkpoint.
+
+    Args:
+        path: latest.pt.
+        learner: what a new learner of this run says of its own state, to compare with.
+        teacher: the same of its teacher, None without one.
+        remedy: what to do where it does not fit.
+
+    Raises:
+        WeightsError: it is damaged, or something in it is of another type, shape or range than it can be.
+    """
+    require_regular(path, WeightsError, remedy)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and pickle raise many kinds on a damaged file
+        raise WeightsError(f"{path}: is damaged; remove it to start the run again, or restore a copy") from error
+    state = record(RunState, content, str(path), WeightsError, remedy)
+    try:
+        check_like(state.learner, learner, "learner")
+        if (state.teacher is None) != (teacher is None):
+            raise ValueError("teacher is there where the run has none, or missing where it has one")
+        check_like(state.teacher, teacher, "teacher")
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}; {remedy}") from None
+    return state
+
+
+def check_like(value: Any, template: Any, where: str, depth: int = 0) -> None:
+    """Compares a state that was read with the state of a new learner: the same names, types and shapes.
+
+    Lists may be of any length, an empty mapping of the template may have been filled, and None may be a value by now.
+
+    Args:
+        value: what was read.
+        template: from a learner that has not learned.
+        where: the place, for errors.
+        depth: how deep that is.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"{where} is nested too deeply")
+    if template is None or (isinstance(template, Mapping) and not template):
+        _check_plain(value, where, depth)
+    elif isinstance(template, Tensor):
+        if not isinstance(value, Tensor) or value.dtype != template.dtype or value.shape != template.shape:
+            raise ValueError(f"{where} is {_what(value)}, expected {_what(template)}")
+        _check_plain(value, where, depth)
+    elif isinstance(template, Mapping):
+        if not isinstance(value, Mapping) or (set(value) != set(template)):
+            raise ValueError(f"{where} is {_what(value)}, expected {_what(template)}")
+        for name, inner in template.items():
+            check_like(value[name], inner, f"{where}.{name}", depth + 1)
+    elif isinstance(template, list | tuple):
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"{where} is {_what(value)}, expected a list")
+        # Lists of containers, such as the images of a pool, differ from each other as they should.
+        same = len(value) == len(template) and not any(isinstance(item, Mapping | list | tuple) for item in template)
+        for number, item in enumerate(value):
+            if same:
+                check_like(item, template[number], f"{where}[{number}]", depth + 1)
+            else:
+                _check_plain(item, f"{where}[{number}]", depth + 1)
+    else:
+        numbers = isinstance(template, int | float) and not isinstance(template, bool)
+        allowed = (int, float) if numbers and isinstance(template, float) else type(template)
+        if not isinstance(value, allowed) or isinstance(value, bool) != isinstance(template, bool):
+            raise ValueError(f"{where} is {_what(value)}, expected {_what(template)}")
+        _check_plain(value, where, depth)
+
+
+def check_optimiser(content: Any, optimiser: torch.optim.Optimizer, where: str) -> None:
+    """Compares the state of an optimiser that was read with the parameters that it is for; PyTorch does not.
+
+    Raises:
+        ValueError: names what does not fit.
+    """
+    groups = content.get("param_groups") if isinstance(content, Mapping) else None
+    states = content.get("state") if isinstance(content, Mapping) else None
+    if not isinstance(states, Mapping) or not isinstance(groups, Sequence):
+        raise ValueError(f"{where} is no state of an optimiser")
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, state in states.items():
+        known = isinstance(number, int) and 0 <= number < len(parameters) and isinstance(state, Mapping)
+        if not known:
+            raise ValueError(f"{where} has a state of a parameter {shown(number)} that there is not")
+        for name, value in state.items():
+            fits = isinstance(value, Tensor) and (name == "step" or value.shape == parameters[number].shape)
+            if not fits:
+                raise ValueError(f"{where}: {name} of parameter {number} is {_what(value)}")
+
+
+def _check_plain(value: Any, where: str, depth: int) -> None:
+    """Refuses what is neither a number of reasonable size, a text, a tensor, nor a container of these.
+
+    Raises:
+        ValueError: names it.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"{where} is nested too deeply")
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_plain(inner, f"{where}.{name}", depth + 1)
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_plain(inner, f"{where}[{number}]", depth + 1)
+    elif isinstance(value, Tensor):
+        # One stored value can stand for any number of them.
+        plain = value.layout == torch.strided and value.device.type == "cpu"
+        if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"{where} is {_what(value)} without values of its own")
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ValueError(f"{where} holds values that are not finite")
+    elif isinstance(value, int):
+        if abs(value) >= LARGEST_COUNT:
+            raise ValueError(f"{where} = {shown(value)} is too large")
+    elif isinstance(value, float):
+        if math.isnan(value):
+            raise ValueError(f"{where} is not a number")
+    elif value is not None and not isinstance(value, str):
+        raise ValueError(f"{where} is {_what(value)}")
+
+
+def _what(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor {tuple(value.shape)} of {str(value.dtype).removeprefix('torch.')}"
+    if isinstance(value, Mapping):
+        return f"a mapping of {', '.join(sorted(map(str, value))[:8]) or 'nothing'}"
+    return f"{type(value).__name__} {shown(value, 40)}"

@@ -1,0 +1,188 @@
+"""Dataclasses filled from YAML, JSON and the command line, with every name and type checked when they are read."""
+
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, replace
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from adaptiveisp.errors import UsageError, one_line, shown
+from adaptiveisp.utils.yaml_files import YamlError, parse_yaml
+
+Settings = TypeVar("Settings")
+
+MOST_OF_ANY = (1 << 31) - 1
+"""The largest whole number of any setting, as of the command line's options."""
+MOST = {"size": 8192, "batch": 4096, "group": 1024, "horizon": 64, "rollout": 64, "pool": 65_536, "dev_draws": 1000}
+"""The largest value of settings that memory or time grow with, far above any that is of use. A side of 8192 pixels is
+what `--size` takes, a horizon is that of `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit nowhere."""
+
+
+def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
+    """The settings with some of them replaced.
+
+    Args:
+        settings: a frozen dataclass.
+        changes: field → value, as YAML gives it.
+        origin: where the changes come from, to put into errors.
+
+    Raises:
+        UsageError: there is no such setting, or its value is of another type.
+    """
+    values = _checked(type(settings), changes, origin)
+    try:
+        return replace(settings, **values)  # type: ignore[type-var]
+    except UsageError as cause:  # of its own checks, which do not know where the changes come from
+        raise UsageError(f"{origin}: {cause}") from None
+
+
+def record(kind: type[Settings], content: Any, origin: str, error: type[Exception], remedy: str) -> Settings:
+    """A dataclass filled from what a file holds.
+
+    Args:
+        kind: the dataclass; a field without a default must be in the file, and no others may be. Its own
+            `__post_init__` may refuse values with `require`.
+        content: the parsed file; anything.
+        origin: the file, and perhaps the place in it, for errors.
+        error: error class to raise.
+        remedy: what the user can do, appended to the message.
+    """
+    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
+        raise error(f"{origin}: is no mapping of names to values; {remedy}")
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    missing = [name for name in needed if name not in content]
+    if missing:
+        raise error(f"{origin}: lacks {', '.join(missing)}; {remedy}")
+    try:
+        values = _checked(kind, content, origin)
+    except UsageError as cause:
+        raise error(f"{cause}; {remedy}") from None
+    try:
+        return kind(**values)
+    except UsageError as cause:  # of its own checks, which do not know the file
+        raise error(f"{origin}: {cause}; {remedy}") from None
+
+
+def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """The values as the fields of a dataclass want them.
+
+    Raises:
+        UsageError: there is no such field, or its value is of another type.
+    """
+    hints = get_type_hints(kind)
+    names = [field.name for field in fields(kind)]
+    found = {}
+    for name, value in values.items():
+        if name not in names:
+            raise UsageError(f"{origin}: setting {shown(name)} does not exist; there are {', '.join(sorted(names))}")
+        fitting = _fitted(value, hints[name])
+        if fitting is _UNFIT:
+            raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {_described(hints[name])}")
+        most = MOST.get(name, MOST_OF_ANY)
+        if isinstance(fitting, int) and not isinstance(fitting, bool) and fitting > most:
+            raise UsageError(f"{origin}: {name} = {shown(fitting)} is too large; give at most {most}")
+        found[name] = fitting
+    return found
+
+
+def require(holds: bool, message: str) -> None:
+    """Refuses a setting.
+
+    Raises:
+        UsageError: it does not hold.
+    """
+    if not holds:
+        raise UsageError(message)
+
+
+def as_yaml(settings: Any) -> dict[str, Any]:
+    """The settings as plain values that YAML can hold and `changed` takes back."""
+    return {name: _plain(value) for name, value in asdict(settings).items()}
+
+
+def parse_changes(pairs: list[str]) -> dict[str, Any]:
+    """The KEY=VALUE pairs of a command line; a value is read as YAML.
+
+    >>> parse_changes(["pool=32", "bootstrap=greedy", "loss_limit=null"])
+    {'pool': 32, 'bootstrap': 'greedy', 'loss_limit': None}
+
+    Raises:
+        UsageError: one has no "=" or is no YAML.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {one_line(pair, 80)}: give KEY=VALUE, for instance --set pool=32")
+        try:
+            found[name] = parse_yaml(text)
+        except YamlError as error:
+            remedy = "give a number, true, false, null or a name"
+            raise UsageError(f"--set {one_line(pair, 80)}: the value cannot be read ({error}); {remedy}") from None
+    return found
+
+
+_UNFIT = object()
+
+
+def _fitted(value: Any, hint: Any) -> Any:
+    """The value as its type hint wants it, `_UNFIT` where it is something else."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        options = [_fitted(value, one) for one in arguments]
+        return next((option for option in options if option is not _UNFIT), _UNFIT)
+    if origin is Literal:
+        # A list is no member of a set of names, but asking costs nothing; True equals 1, and is none.
+        return next((one for one in arguments if type(one) is type(value) and one == value), _UNFIT)
+    if origin in (tuple, list):
+        items = [_fitted(item, arguments[0]) for item in value] if isinstance(value, list | tuple) else [_UNFIT]
+        return _UNFIT if any(item is _UNFIT for item in items) else origin(items)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            return _UNFIT
+        inner = {_fitted(key, arguments[0]): _fitted(item, arguments[1]) for key, item in value.items()}
+        return _UNFIT if any(_UNFIT is part for pair in inner.items() for part in pair) else inner
+    if hint is type(None):
+        return None if value is None else _UNFIT
+    if hint is float:
+        return _as_float(value)
+    is_bool = isinstance(value, bool)
+    return value if isinstance(value, hint) and is_bool == (hint is bool) else _UNFIT
+
+
+def _as_float(value: Any) -> Any:
+    """A number; YAML takes 1e-4, which has no point, for text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return _UNFIT
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return _UNFIT
+    return number if math.isfinite(number) else _UNFIT
+
+
+def _described(hint: Any) -> str:
+    """A type hint for people.
+
+    >>> _described(Literal["td", "greedy"]), _described(float | None)
+    ('td or greedy', 'a number or null')
+    """
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_described(one) for one in arguments)
+    if origin is Literal:
+        return " or ".join(str(one) for one in arguments)
+    if origin in (tuple, list):
+        return "a list"
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return f"a mapping of names to {_described(arguments[1])}"
+    return names.get(hint, "a mapping")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

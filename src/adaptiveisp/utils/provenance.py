@@ -1,0 +1,94 @@
+"""Where a result came from: what every JSON carries."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "torch",
+    "numpy",
+    "rawpy",
+    "imagecodecs",
+    "tifffile",
+    "pillow",
+    "faster-coco-eval",
+    "onnx",
+    "onnxruntime",
+    "transformers",
+)
+
+
+def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:
+    """Version, commit, library versions, processor, kernels, threads, seed, weights' hashes, cost table and command.
+
+    Args:
+        seed: the seed of this run.
+        weights: detector name → SHA-256 of its weights.
+        cost_table: name of the table that module costs are taken from.
+    """
+    import torch
+
+    from adaptiveisp.kernels.forward import description
+
+    return {
+        "version": package_version(),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "libraries": {name: version for name in LIBRARIES if (version := _installed(name))},
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "kernels": description(),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "weights_sha256": dict(weights or {}),
+        "cost_table": cost_table,
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def package_version() -> str:
+    """The installed version, or "unknown" in a bare source tree."""
+    return _installed("adaptiveisp") or "unknown"
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The commit of the source tree this package runs from, with "+changes" where it differs; None when installed."""
+    source = Path(__file__).resolve().parent
+    try:
+        tracked = _git(source, "ls-files", "--error-unmatch", __file__)
+        if not tracked:
+            return None
+        commit = _git(source, "rev-parse", "HEAD")
+        return commit + ("+changes" if _git(source, "status", "--porcelain", "--", str(source)) else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=True
+    )
+    return done.stdout.strip()
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

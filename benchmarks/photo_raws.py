@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import cut, draw_view, resized
 from adaptiveisp.data.training_images import PhotoStream
 from adaptiveisp.detectors.classes import COCO_80, map_classes
 from adaptiveisp.kernels.forward import available, turned_off
-from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, raw_of_photo, seeded_generator, unprocess
+from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, seeded_generator, unprocess
 from adaptiveisp.utils.allocator import keep_freed_memory
 
 

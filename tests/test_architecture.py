@@ -14,57 +14,11 @@ from tests.conftest import REPOSITORY
 
 PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
-LAYERS = (
-    ("errors", "exitcodes"),
-    ("files", "rawfields", "rawkinds"),
-    ("yamlfile",),
-    ("extras", "memory", "settings", "switches", "terminal", "threads", "types"),
-    ("output_folder", "package_index", "run_state"),
-    (
-        "boxes",
-        "classes",
-        "color",
-        "cuda_graphs",
-        "native",
-        "native_look",
-        "native_photos",
-        "native_training",
-        "rawnote",
-        "weights",
-    ),
-    ("letterbox", "views", "rawheader", "rawpng", "rawguess", "rawtags", "dng", "demosaic", "unprocess"),
-    ("rawlib", "rawtiff", "rawchecks", "tagchecks"),
-    ("rawarray",),
-    ("rawcamera",),
-    ("raw", "develop"),
-    ("framecache", "rawsize"),
-    ("isp",),
-    ("detectors", "datasets", "environment", "parameters", "reward"),
-    ("costs", "networks", "rl"),
-    ("provenance", "policies"),
-    ("oracle", "sequence_networks", "stream"),
-    ("checkpoint",),
-    ("frozen",),
-    ("replay", "sequence_policy", "stepwise"),
-    ("zoo",),
-    ("predictor", "synth", "coco_map", "drawing", "methods"),
-    ("figures", "losses", "paired", "runlog", "teacher", "trajectories", "usage"),
-    ("pipeline_figures", "scores", "tradeoff"),
-    ("groups",),
-    ("report",),
-    ("tables",),
-    ("page",),
-    ("benchmark", "doctor", "evaluate", "run_outputs", "runsetup"),
-    ("run",),
-    ("doctor_page",),
-    ("training",),
-    ("demo",),
-    ("console",),
-    ("commands", "doctor_command", "train_command"),
-    ("cli",),
-    ("__init__", "__main__"),
+ORDER = (
+    *("errors", "utils", "types", "kernels", ("raw", "isp", "detectors"), "policies", "inference", "data"),
+    *("evaluation", "training", "cli", ("__init__", "__main__")),
 )
-"""Files or folders of the package; each imports only from its own or earlier layers."""
+"""Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
 
 def unit_of(path: Path) -> str:
@@ -92,14 +46,16 @@ def imported_units(path: Path) -> set[str]:
     return names
 
 
-def test_every_file_has_a_layer_and_imports_only_from_earlier_ones() -> None:
-    level = {name: number for number, layer in enumerate(LAYERS) for name in layer}
-    units = {unit_of(path) for path in PACKAGE.rglob("*.py")}
-    assert units == set(level), "add new files to LAYERS, remove deleted ones"
+def test_packages_import_only_from_those_before_them() -> None:
+    rank = {name: number for number, part in enumerate(ORDER) for name in ((part,) if isinstance(part, str) else part)}
     for path in PACKAGE.rglob("*.py"):
         own = unit_of(path)
-        upward = {name for name in imported_units(path) - {own} if level[name] > level[own]}
-        assert not upward, f"{path.name} (layer of {own}) imports from later layers: {upward}"
+        upward = {name for name in imported_units(path) - {own} if rank[name] >= rank[own]}
+        assert not upward, f"{path.relative_to(PACKAGE)} imports from {upward}"
+
+
+def test_few_files_lie_beside_the_packages() -> None:
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "types.py"}
 
 
 PUBLIC = [
@@ -168,13 +124,14 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "import adaptiveisp, pathlib\n"
         "home = pathlib.Path(adaptiveisp.__file__).parent\n"
         f"assert home.is_relative_to({str(tmp_path)!r}), home\n"
-        "for name in ('py.typed', 'templates/report.html.j2', 'templates/doctor.html.j2', 'templates/style.css.j2', "
-        "'pipelines/night.json', 'pretrained/coco-adaptive.safetensors', 'pretrained/coco-fast.md', "
-        "'detectors/cfg/yolov3-tiny.cfg'):\n"
+        "for name in ('py.typed', 'evaluation/templates/report.html.j2', 'evaluation/templates/doctor.html.j2', "
+        "'evaluation/templates/style.css.j2', 'policies/assets/pipelines/night.json', "
+        "'policies/assets/pretrained/coco-adaptive.safetensors', 'policies/assets/pretrained/coco-fast.md', "
+        "'detectors/darknet/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"
-        "from adaptiveisp import native\n"
-        f"assert native.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
+        "from adaptiveisp.kernels import forward\n"
+        f"assert forward.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "ADAPTIVEISP_CACHE": str(tmp_path / "cache")}

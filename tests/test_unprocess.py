@@ -7,6 +7,7 @@ from itertools import product
 import pytest
 import torch
 
+from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import View, cut
 from adaptiveisp.errors import UsageError
 from adaptiveisp.kernels import forward as native
@@ -24,7 +25,6 @@ from adaptiveisp.raw.unprocess import (
     light_range,
     mosaic,
     quantise,
-    raw_of_photo,
     reprocess,
     seeded_generator,
     synthesise_mosaic,

@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 
 from adaptiveisp.cli.console import progress, set_up_torch
-from adaptiveisp.cli.exit_codes import FAILED
+from adaptiveisp.cli.exit_codes import OF_VERDICT
 from adaptiveisp.detectors.classes import COCO_80
 
 
@@ -36,11 +36,12 @@ def doctor(options: argparse.Namespace) -> int:
 
         found = examine(parts, names, known_by, show)
         if out is not None:
-            write_findings(found, out, f"Data set {options.data}", provenance(options.seed, weights))
+            origin = provenance(options.seed, weights)
+            write_findings(found, out, f"Data set {options.data}", origin, OF_VERDICT[found.verdict])
     if not options.quiet:
         print(summary(found))
         if out is not None:
             print(f"page: {out / 'doctor.html'}")
-    elif found.exit_code == FAILED:
+    elif found.verdict == "unusable":
         print(f"adaptiveisp: {options.data}: {verdict(found)}", file=sys.stderr)
-    return found.exit_code
+    return OF_VERDICT[found.verdict]

@@ -7,3 +7,6 @@ WRONG_USE = 2
 DONE_WITH_SKIPS = 3
 """Done, but inputs were skipped."""
 INTERRUPTED = 130
+
+OF_VERDICT = {"ready": DONE, "problems": DONE_WITH_SKIPS, "unusable": FAILED}
+"""Exit code of `doctor` for each verdict on a data set."""

@@ -19,12 +19,13 @@ from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.formats.folder import load_photos
 from adaptiveisp.data.frame_cache import FrameCache
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
+from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.places import find_file
 from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_view, reduced, resized, targets_of
 from adaptiveisp.data.synthetic import read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
-from adaptiveisp.raw.unprocess import NoiseName, draw_unprocessing, light_range, raw_of_photo, seeded_generator
+from adaptiveisp.raw.unprocess import NoiseName, draw_unprocessing, light_range, seeded_generator
 from adaptiveisp.types import Annotation, Labeller, Targets
 
 CACHED_BYTES = 2 * 10**9

@@ -1,7 +1,7 @@
 """`doctor`: what a data set holds and what is wrong with it, before a run of hours finds out.
 
 Every file is read as training would read it. A problem is something that training or evaluation would leave out, learn
-wrongly from, or count twice; `Examination.exit_code` says whether they may start.
+wrongly from, or count twice; `Examination.verdict` says whether they may start.
 """
 
 import hashlib
@@ -10,12 +10,11 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.data.doubts import why_nothing
 from adaptiveisp.data.labelled import LabelledRaws
 from adaptiveisp.data.opening import Dataset, FolderRaws, left_out, notes_of
@@ -39,6 +38,8 @@ LIGHT_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 SHOWN = 12
 """Pictures on the page."""
 TILE_SIZE = 416
+
+Verdict = Literal["ready", "problems", "unusable"]
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,11 @@ class Examination:
         return sum(1 for image in learned if image.known or not self.labelled)
 
     @property
-    def exit_code(self) -> int:
-        """0: training may start; 3: it may, with the problems listed; 1: it would refuse, or has nothing to use."""
+    def verdict(self) -> Verdict:
+        """Whether training may start: "ready"; "problems" where it may, but there are some; "unusable"."""
         if self.fatal or not self.usable:
-            return FAILED
-        return DONE_WITH_SKIPS if self.findings else DONE
+            return "unusable"
+        return "problems" if self.findings else "ready"
 
     def counts(self) -> dict[str, int]:
         """Kind of problem → how many, most first."""
@@ -145,7 +146,7 @@ class Examination:
         """The content of doctor.json."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "exit_code": self.exit_code,
+            "verdict": self.verdict,
             "usable_images": self.usable,
             "fatal": self.fatal,
             "labelled": self.labelled,

@@ -6,7 +6,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.cli.exit_codes import DONE, FAILED
 from adaptiveisp.data.validation import LIGHT_EDGES, Examination, Finding, mean_level, sizes
 from adaptiveisp.errors import first_few, one_line
 from adaptiveisp.evaluation.figures.common import LINE_COLOUR, POLICY_COLOURS, new_figure, svg
@@ -21,14 +20,14 @@ MOST_ROWS = 50
 MOST_SIZES = 8
 
 
-def write_findings(found: Examination, folder: Path, title: str, provenance: Mapping[str, Any]) -> None:
+def write_findings(found: Examination, folder: Path, title: str, provenance: Mapping[str, Any], exit_code: int) -> None:
     """Writes doctor.json and doctor.html into a folder.
 
     Raises:
         AdaptiveISPError: matplotlib or jinja2 is not installed.
     """
     html = render_page(found, title, provenance)
-    write_json(folder / "doctor.json", found.to_json(provenance))
+    write_json(folder / "doctor.json", {"exit_code": exit_code, **found.to_json(provenance)})
     write_text(folder / "doctor.html", html)
 
 
@@ -63,11 +62,11 @@ def by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 
 def verdict(found: Examination) -> str:
     """Whether training may start, in one sentence."""
-    if found.exit_code == FAILED:
+    if found.verdict == "unusable":
         reason = found.fatal or next((finding.text for finding in found.findings), "no images")
         return f"Training cannot start: {one_line(reason)}."
     how = "" if found.labelled else " with --labels teacher, since there are no labels"
-    if found.exit_code == DONE:
+    if found.verdict == "ready":
         return f"Training may start{how}: {found.usable} images, no problem found."
     counted = ", ".join(f"{count} {kind}" for kind, count in found.counts().items())
     return f"Training may start{how} on {found.usable} images, but there are problems: {counted}."

@@ -1,7 +1,7 @@
 """The ISP modules and the named sets of them.
 
-To add one: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares `PAPER`, or its own
-variant for a set: `make` takes the first of the names it is given that the file has.
+To add one: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares `PAPER`, or its
+own variant for a set: `make` takes the first of the names it is given that the file has.
 """
 
 import importlib

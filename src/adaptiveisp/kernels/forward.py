@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptiveisp.kernels.switches import is_off, switched_off
 from adaptiveisp.kernels.thread_pool import ranges, row_scratch, scratch, spread
+from adaptiveisp.utils.provenance import add_fact
 
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
@@ -110,6 +111,9 @@ def description() -> str:
         return f"none ({SWITCH}=0)"
     functions = _functions()
     return "none (not compiled)" if functions is None else str(functions["chain"].__name__).rpartition("_")[2]
+
+
+add_fact("kernels", description)
 
 
 def turned_off() -> AbstractContextManager[None]:

@@ -13,14 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.data.random_crop import View, cut
 from adaptiveisp.errors import UsageError
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import synthesis as native_photos
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
 from adaptiveisp.utils.color import RGB_TO_XYZ, rgb_to_camera_matrix
 
@@ -134,7 +131,7 @@ def apply_matrix(image: Picture, matrix: Float[Tensor, "3 3"]) -> Picture:
     return torch.einsum("ij,jhw->ihw", matrix.to(image.dtype), image)
 
 
-def _factors(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
+def channel_gains(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
     """What undoes the gains of red, green and blue."""
     return like.new_tensor([1 / red_gain, 1.0, 1 / blue_gain]) / rgb_gain
 
@@ -144,7 +141,7 @@ def inverse_gains(image: Picture, rgb_gain: float, red_gain: float, blue_gain: f
 
     With the mean of the channels and m = (max(mean-0.9, 0)/0.1)², each value is multiplied by max(m + (1-m)g, g).
     """
-    gains = _factors(image, rgb_gain, red_gain, blue_gain)[:, None, None]
+    gains = channel_gains(image, rgb_gain, red_gain, blue_gain)[:, None, None]
     mean = image.mean(dim=0, keepdim=True)
     mask = ((mean - HIGHLIGHT).clamp(min=0) / (1 - HIGHLIGHT)).square()
     return image * torch.maximum(mask + (1 - mask) * gains, gains)
@@ -157,7 +154,7 @@ def unprocess(photo: Picture, how: Unprocessing) -> Picture:
         photo: sRGB code values in [0, 1].
         how: camera, gains and brightness.
     """
-    return _seen_by_camera(_linear(photo), how)
+    return to_camera(_linear(photo), how)
 
 
 def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -165,46 +162,17 @@ def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return to_linear(inverse_tone((photo * HEADROOM).clamp(0, 1)))
 
 
-def _seen_by_camera(linear: Picture, how: Unprocessing) -> Picture:
+def to_camera(linear: Picture, how: Unprocessing) -> Picture:
+    """The linear picture as the camera's sensor would see it: colour matrix, gains, brightness; without noise."""
     camera = apply_matrix(linear, linear.new_tensor(how.ccm).reshape(3, 3))
     gained = inverse_gains(camera, how.rgb_gain, how.red_gain, how.blue_gain)
     return gained.clamp(0, 1) * how.light
 
 
 @cache
-def _linear_codes() -> Float[Tensor, "256"]:
+def linear_of_codes() -> Float[Tensor, "256"]:
     """Linear light of the code values 0 to 255."""
     return _linear(torch.arange(256).float() / 255)
-
-
-def raw_of_photo(
-    pixels: UInt8[Tensor, "3 height width"], view: View, how: Unprocessing, generator: torch.Generator
-) -> Float[Tensor, "3 side side"]:
-    """Part of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)`.
-
-    Each code is looked up in a table, and kernels do the rest where there are some: in the same order, so that the
-    same values come out (on x86-64; elsewhere some may be a step of the quantisation off).
-
-    Args:
-        pixels: sRGB code values, 0 to 255.
-        view: the part that is shown.
-        how: camera, gains, brightness, noise level.
-        generator: source of the noise.
-    """
-    if not native.available() or pixels.device.type != "cpu":
-        linear = _linear_codes().to(pixels.device)[cut(pixels, view).int()]
-        return add_noise(_seen_by_camera(linear, how), how, generator)
-    part = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side]
-    table = _linear_codes()
-    factors = _factors(table, how.rgb_gain, how.red_gain, how.blue_gain).tolist()
-    numbers = [*how.ccm, *factors, how.light, how.shot, how.read]
-    clean, variance = native_photos.unprocess(part, view.flipped, table, numbers, bool(how.shot or how.read))
-    if variance is None:
-        return quantise(clean, how.bits) if how.bits else clean
-    # The square root is PyTorch's, whose last bit is not always the processor's.
-    normal = torch.randn(clean.shape, generator=generator)
-    native_photos.add_noise(clean, variance.sqrt_(), normal, 2**how.bits - 1 if how.bits else 0)
-    return clean
 
 
 def reprocess(raw: Picture, how: Unprocessing) -> Picture:

@@ -5,7 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,20 @@ LIBRARIES = (
 )
 
 
+_facts: dict[str, Callable[[], Any]] = {}
+"""What other packages add to every provenance, by key."""
+
+
+def add_fact(name: str, fact: Callable[[], Any]) -> None:
+    """Adds an entry to every provenance from now on.
+
+    Args:
+        name: its key.
+        fact: gives its value, which JSON can hold.
+    """
+    _facts[name] = fact
+
+
 def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:
     """Version, commit, library versions, processor, kernels, threads, seed, weights' hashes, cost table and command.
 
@@ -34,8 +48,6 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
     """
     import torch
 
-    from adaptiveisp.kernels.forward import description
-
     return {
         "version": package_version(),
         "commit": _commit(),
@@ -43,7 +55,7 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
         "libraries": {name: version for name in LIBRARIES if (version := _installed(name))},
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "kernels": description(),
+        **{name: fact() for name, fact in _facts.items()},
         "threads": torch.get_num_threads(),
         "seed": seed,
         "weights_sha256": dict(weights or {}),

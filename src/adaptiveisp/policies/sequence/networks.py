@@ -23,8 +23,8 @@ from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import SHARED
 from adaptiveisp.policies.base import Start, first_stages_of_view, rendered_stages
 from adaptiveisp.policies.environment import STOP, apply_chosen
+from adaptiveisp.policies.sampling import sample_actions
 from adaptiveisp.policies.stepwise.networks import LEAST_LIGHT, SLOPE, log_light, pool_and_noise
-from adaptiveisp.training.rl.losses import sample_actions
 from adaptiveisp.types import Image
 from adaptiveisp.utils.color import LUMA, weighted_channel
 

@@ -150,8 +150,3 @@ def parameter_loss(target: Scalars) -> Float[Tensor, ""]:
     -2.0
     """
     return -target.mean()
-
-
-def sample_actions(probs: Float[Tensor, "batch n_modules"], generator: torch.Generator) -> Int[Tensor, " batch"]:
-    """One action id for each row, drawn by its probabilities."""
-    return torch.multinomial(probs.detach().cpu(), 1, generator=generator)[:, 0].to(probs.device)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.policies.environment import State, advance, stops
+from adaptiveisp.policies.sampling import sample_actions
 from adaptiveisp.policies.stepwise.networks import Actor, Choice, View, ViewKind, observe, ruled_out
 from adaptiveisp.training.methods.learner import Clock, finite_images
-from adaptiveisp.training.rl.losses import sample_actions
 
 
 class Rules(NamedTuple):

@@ -559,7 +559,7 @@ def test_the_documented_table_is_up_to_date() -> None:
 
 
 def test_a_wrong_entry_in_the_list_of_files_is_told_in_a_line() -> None:
-    with pytest.raises(PipelineError, match=r"isp/chroma\.py: does not exist; correct the names"):
+    with pytest.raises(PipelineError, match=r"isp/modules/chroma\.py: does not exist; correct the names"):
         make(("exposure", "chroma"), "PAPER")
     with pytest.raises(PipelineError, match=r"isp/docs\.py: declares no module; write EXTENDED = IspModule"):
         make(("docs",), "EXTENDED", "WIDE")

@@ -13,16 +13,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 LONG = (
-    *("test_actor_critic.py", "test_training_stops.py", "test_training.py", "test_training_settings.py"),
-    *("test_sequence.py", "test_architecture.py", "test_cli.py", "test_onnx_detector.py", "test_random_search.py"),
-    *("test_cma_es.py", "test_teacher.py", "test_transformers_detector.py", "test_ultralytics_checkpoint.py"),
+    *("test_actor_critic.py", "test_stops.py", "test_trainer.py", "training/test_config.py", "test_sequence.py"),
+    *("test_architecture.py", "test_commands.py", "test_onnx.py", "test_random_search.py", "test_cma_es.py"),
+    *("test_pseudo_labels.py", "test_huggingface.py", "test_yolo_checkpoint.py"),
 )
 """Files of tests that take long; they run first, so that no worker is left alone with one at the end."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    order = {name: number for number, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+    def place(item: pytest.Item) -> int:
+        return next((number for number, name in enumerate(LONG) if item.path.as_posix().endswith(name)), len(LONG))
+
+    items.sort(key=place)
 
 
 def shared_folder() -> Path:
@@ -37,7 +39,7 @@ def one_thread() -> None:
 
 @pytest.fixture
 def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty current folder, from where the command line finds `tests.fake_detector:load`."""
+    """An empty current folder, from where the command line finds `tests.support.fake_detector:load`."""
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
 

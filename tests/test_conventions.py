@@ -19,7 +19,7 @@ from adaptiveisp.raw.unprocess import Unprocessing, add_noise, unprocess
 from adaptiveisp.types import RawImage, Targets
 from adaptiveisp.utils.color import LUMA, LUMA_BT601, to_uint8
 from tests.conftest import REPOSITORY
-from tests.fake_detector import RedDetector
+from tests.support.fake_detector import RedDetector
 
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 PLAIN = Unprocessing(1.0, 1.0, 1.0, 1.0, IDENTITY, 0.0, 0.0, "none", 0)

@@ -30,10 +30,10 @@ def test_the_commands_of_the_readme_exist() -> None:
 
 def test_each_line_of_the_security_page_names_tests_that_exist() -> None:
     text = (REPOSITORY / "docs" / "security.md").read_text()
-    files = {path.stem for path in (REPOSITORY / "tests").glob("test_*.py")}
+    files = {path.stem for path in (REPOSITORY / "tests").rglob("test_*.py")}
     functions = [
         name
-        for path in (REPOSITORY / "tests").glob("test_*.py")
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
         for name in re.findall(r"^def (test_\w+)", path.read_text(), flags=re.MULTILINE)
     ]
     named = re.findall(r"\btest_\w+", text)

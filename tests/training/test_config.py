@@ -1,0 +1,107 @@
+"""What a training run is told: a configuration file, flags, a policy to start from, data; and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from tests.support.photos import labelled_photos
+from tests.support.training_runs import RED, adaptiveisp, metrics, train_arguments
+
+pytestmark = pytest.mark.usefixtures("quiet_place")
+
+FIRST = ("--seed", 3, "--set", "pool=24")
+TRUSTED = ("--detector", RED)  # a configuration file may not name code by itself
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run."""
+    folder = tmp_path_factory.mktemp("first")
+    labelled_photos(folder)
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(folder)
+        assert adaptiveisp(*train_arguments("run", 90), *FIRST) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": [], "annotations": []}, "lists no images"),
+        ({"annotations": []}, "no labelled object"),
+        ({"categories": [{"id": 1, "name": "unicorn"}, {"id": 47, "name": "griffin"}]}, "unicorn"),
+    ],
+)
+def test_unusable_training_data(
+    changes: dict[str, object], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labelled_photos(tmp_path, **changes)
+    assert adaptiveisp(*train_arguments("run")) == 1
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_file_repeats_a_run_and_flags_replace_it(first: Path, tmp_path: Path) -> None:
+    labelled_photos(tmp_path)
+    config = first / "config.yaml"
+    assert adaptiveisp("train", "--config", config, *TRUSTED, "--out", "again", "-q", "--threads", 1) == 0
+    assert metrics(tmp_path / "again") == metrics(first)
+    again = ("train", "--config", config, *TRUSTED, "-q")
+    assert adaptiveisp(*again, "--out", "other", "--budget", 60, "--set", "pool=16") == 0
+    small = ("--budget", 20, "--size", 64, "--dev", "labels.json")
+    assert adaptiveisp(*again, "--preset", "paper", *small, "--out", "p") == 0
+    assert yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["settings"]["module_set"] == "paper"
+    content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
+    assert content["train"]["budget"] == 60 and content["settings"]["pool"] == 16 and content["train"]["seed"] == 3
+
+
+def test_a_warm_start_goes_on_from_a_policy(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    assert adaptiveisp(*train_arguments("second", 90), *FIRST, "--warm-start", first) == 0
+    assert metrics(tmp_path / "second")[0]["loss"] != metrics(first)[0]["loss"]  # all else is the same
+    assert (
+        adaptiveisp(
+            *train_arguments("third", 90), "--warm-start", first, "--set", "stop=false", "--set", "demonstration=0"
+        )
+        == 1
+    )
+    assert "has the modules" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert adaptiveisp("train", "--data", "labels.json") == 2
+    assert adaptiveisp(*train_arguments("run"), "--preset", "gpu") == 2
+    assert adaptiveisp(*train_arguments("run"), "--light", "dusk") == 2
+    assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "magic") == 2
+    assert adaptiveisp(*train_arguments("run"), "--set", "speed=9") == 2
+    assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "fixed", "--bootstrap", "td") == 2
+    assert adaptiveisp("train", "--config", "labels.json", "--out", "run") == 1
+    assert adaptiveisp(*train_arguments("run"), "--warm-start", "nowhere") == 2
+    assert adaptiveisp(*train_arguments("run"), "--size", 50) == 2
+    if not torch.cuda.is_available():
+        assert adaptiveisp(*train_arguments("run"), "--device", "cuda") == 2
+    for change in ("batch=0", "rollout=0", "averaging=1.5", "actor_rate=-1", "module_set=paper", "overtime=2"):
+        assert adaptiveisp(*train_arguments("run"), "--set", change) == 2, change
+    for change in (
+        "modules=[gama]",
+        "initial={exposrue: {ev: 3}}",
+        "initial={exposure: 3}",
+        "initial={exposure: {e: 1}}",
+    ):
+        assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "fixed", "--set", change) in (1, 2), change
+    assert not (tmp_path / "run").exists()
+    assert adaptiveisp("train", "--resume", "empty") == 1
+    assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2
+    assert adaptiveisp("train", "--resume", "empty", "--set", "pool=3") == 2
+    assert adaptiveisp("train", "--resume", "nowhere") == 1
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "x").touch()
+    assert adaptiveisp(*train_arguments("taken")) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error and "cpu" in error and "config.yaml" in error

@@ -1,4 +1,4 @@
-"""Raws made of photos while training: as `PhotoStream` does it, and by the plain steps it stands for.
+"""Raws made of photos while training: as `PhotoTrainingImages` does it, and by the plain steps it stands for.
 
     python benchmarks/photo_raws.py --data train.json --images DIR [--size 288] [--crop 0.9]
 
@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.data.photo_raws import raw_of_photo
-from adaptiveisp.data.random_crop import cut, draw_view, resized
-from adaptiveisp.data.training_images import PhotoStream
+from adaptiveisp.data.random_crop import cut, draw_crop, resized
+from adaptiveisp.data.training_images import PhotoTrainingImages
 from adaptiveisp.detectors.classes import COCO_80, map_classes
 from adaptiveisp.kernels.forward import available, turned_off
 from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, seeded_generator, unprocess
@@ -38,7 +38,7 @@ def plainly_resized(raw: Tensor, size: int) -> Tensor:
 class Cases:
     """The parts of an image of a stream, by name, for each execution."""
 
-    def __init__(self, stream: PhotoStream):
+    def __init__(self, stream: PhotoTrainingImages):
         self.stream = stream
         self.seconds: dict[str, list[float]] = {}
 
@@ -53,7 +53,7 @@ class Cases:
         stream = self.stream
         _, pixels = stream.pictures[number]
         generator = seeded_generator(stream.seed, number, 0, "training")
-        view = draw_view(pixels.shape[1], pixels.shape[2], stream.smallest_crop, generator)
+        view = draw_crop(pixels.shape[1], pixels.shape[2], stream.smallest_crop, generator)
         return pixels, view, draw_unprocessing(generator, stream.light, stream.noise), generator
 
     def both(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -93,7 +93,7 @@ def main() -> None:
     def to_label(categories):
         return map_classes(COCO_80, categories).category_to_label
 
-    stream = PhotoStream(
+    stream = PhotoTrainingImages(
         *(options.data, options.images, to_label, options.size, "mixed"),
         limit=options.photos,
         smallest_crop=options.crop,

@@ -18,10 +18,10 @@ __all__ = [
     "Detector",
     "DetectsWithLoss",
     "Image",
-    "Labeller",
     "Letterbox",
     "LossTerms",
     "ParamTensor",
+    "PseudoLabeler",
     "RawImage",
     "Remark",
     "Sample",
@@ -228,7 +228,7 @@ class Sample:
 
 
 @runtime_checkable
-class Labeller(Protocol):
+class PseudoLabeler(Protocol):
     """Finds the objects of pictures that have no annotations of their own, from their pixels, see `teacher`."""
 
     @property

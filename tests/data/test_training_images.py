@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from adaptiveisp.data.opening import open_dataset
-from adaptiveisp.data.random_crop import LEAST_SIDE, LEAST_VISIBLE, draw_view
+from adaptiveisp.data.random_crop import LEAST_SIDE, LEAST_VISIBLE, draw_crop
 from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
 from adaptiveisp.data.synthetic import read_codes
-from adaptiveisp.data.training_images import PhotoStream, RawStream, Stream, TrainingImage
+from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImage, TrainingImages
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
 from tests.support.photos import labelled_photos
@@ -25,10 +25,10 @@ def identity(categories: dict[int, str]) -> dict[int, int]:
     return {key: key for key in categories}
 
 
-def stream(folder: Path, **changes: object) -> PhotoStream:
+def stream(folder: Path, **changes: object) -> PhotoTrainingImages:
     labels = labelled_photos(folder, n=3, width=96, height=64)
     settings = {"size": 64, "light": "normal", "noise": "none", "seed": 1, **changes}
-    return PhotoStream(labels, folder / "images", identity, **settings)  # type: ignore[arg-type]
+    return PhotoTrainingImages(labels, folder / "images", identity, **settings)  # type: ignore[arg-type]
 
 
 def test_boxes_follow_crop_flip_and_resize(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_crowds_and_hardly_visible_boxes_are_no_targets(tmp_path: Path) -> None:
 def test_photos_without_any_known_object_are_refused(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
     with pytest.raises(DataError, match="no labelled object"):
-        PhotoStream(labels, tmp_path / "images", lambda categories: {}, 64, "mixed")
+        PhotoTrainingImages(labels, tmp_path / "images", lambda categories: {}, 64, "mixed")
 
 
 def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch:
     Image.fromarray(np.full((48, 64, 3), 51, np.uint8)).save(tmp_path / "images" / "photo1.png")
     plain = Unprocessing(0.5, 1.0, 1.0, 1.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), 0.0, 0.0, "none", 0)
     monkeypatch.setattr("adaptiveisp.data.training_images.draw_unprocessing", lambda generator, light, noise: plain)
-    item = PhotoStream(labels, tmp_path / "images", identity, 32, "normal")[0]
+    item = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "normal")[0]
     tone = (item.image / 0.5) ** (1 / 2.2)
     assert torch.allclose((3 * tone**2 - 2 * tone**3) / 0.9, torch.full((3, 32, 32), 0.2), atol=1e-5)
     assert item.light == 0.5
@@ -182,7 +182,7 @@ def test_boxes_of_raws_lie_on_what_they_label(height: int, width: int) -> None:
     objects += [labelled(12, width / 2, height / 2, shortest, 20), labelled(13, width / 2, height / 2, 20, shortest)]
     raws = in_memory([coordinates(height, width)], *objects)
     raws.categories = {i: str(i) for i in range(len(objects))}
-    photos = RawStream(raws, identity, size, seed=4)
+    photos = RawTrainingImages(raws, identity, size, seed=4)
     shown = hidden = mirrored = too_small = 0
     for number in range(60):
         item = photos[number]
@@ -213,8 +213,8 @@ def test_a_folder_of_synth_is_a_stream_of_its_raws(tmp_path: Path) -> None:
     options = SynthOptions(("dark", "normal"), draws=1, noise="none")
     synthesise_set(labels, tmp_path / "images", tmp_path / "out", options, {})
     raws = open_dataset(tmp_path / "out")
-    photos = RawStream(raws, identity, 48)
-    assert isinstance(photos, Stream)
+    photos = RawTrainingImages(raws, identity, 48)
+    assert isinstance(photos, TrainingImages)
     items = [photos[number] for number in range(6)]
     assert {item.light for item in items} == {sample.light for sample in raws.samples}
     for item in items:
@@ -230,7 +230,7 @@ def test_a_folder_of_synth_is_a_stream_of_its_raws(tmp_path: Path) -> None:
 
 def test_raws_depend_on_seed_and_number_only() -> None:
     raws = in_memory(noise(5), CUP)
-    forward, backward, other = (RawStream(raws, identity, 16, seed) for seed in (1, 1, 2))
+    forward, backward, other = (RawTrainingImages(raws, identity, 16, seed) for seed in (1, 1, 2))
     numbers = range(12)
     first = [forward[number] for number in numbers]
     again = [backward[number] for number in reversed(numbers)][::-1]
@@ -240,11 +240,11 @@ def test_raws_depend_on_seed_and_number_only() -> None:
 
 
 def test_an_epoch_shows_every_raw_once_in_a_new_order() -> None:
-    photos = RawStream(in_memory(noise(6), CUP), identity, 16)
+    photos = RawTrainingImages(in_memory(noise(6), CUP), identity, 16)
     epochs = [[place_in(photos[6 * epoch + place]) for place in range(6)] for epoch in range(4)]
     assert all(sorted(epoch) == list(range(6)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    other = RawStream(in_memory(noise(6), CUP), identity, 16, seed=1)
+    other = RawTrainingImages(in_memory(noise(6), CUP), identity, 16, seed=1)
     assert [place_in(other[place]) for place in range(6)] != epochs[0]
     repeated = [number for number in range(6, 12) if torch.equal(photos[number].image, photos[number - 6].image)]
     assert not repeated  # another crop each time
@@ -253,9 +253,9 @@ def test_an_epoch_shows_every_raw_once_in_a_new_order() -> None:
 @pytest.mark.parametrize("usable", list(product((True, False), repeat=4))[:-1])
 def test_the_next_of_the_epoch_stands_in_for_a_broken_raw(usable: tuple[bool, ...]) -> None:
     broken = tuple(place for place in range(4) if not usable[place])
-    whole = RawStream(in_memory(noise(4), CUP), identity, 16, seed=3)
+    whole = RawTrainingImages(in_memory(noise(4), CUP), identity, 16, seed=3)
     raws = in_memory(noise(4), CUP, broken=broken)
-    photos = RawStream(raws, identity, 16, seed=3)
+    photos = RawTrainingImages(raws, identity, 16, seed=3)
     for number in reversed(range(12)):
         epoch = [place_in(whole[number // 4 * 4 + place]) for place in range(4)]
         place = number % 4
@@ -273,7 +273,7 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
     first, second = (tmp_path / "out" / light / "images" / "photo2_0.png" for light in ("dark", "normal"))
     first.write_bytes(b"no picture")
     second.unlink()
-    photos = RawStream(open_dataset(tmp_path / "out"), identity, 32)
+    photos = RawTrainingImages(open_dataset(tmp_path / "out"), identity, 32)
     lights = [photos[number].light for number in range(6)]
     assert len(set(lights)) == 4
     # Both files have the same name below their light's folder.
@@ -286,14 +286,14 @@ def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
 def test_a_surprise_in_one_raw_is_a_reason_too() -> None:
     raws = in_memory(noise(2), CUP, broken=(1,))
     raws.error = ZeroDivisionError
-    photos = RawStream(raws, identity, 16)
+    photos = RawTrainingImages(raws, identity, 16)
     assert [place_in(photos[number]) for number in range(2)] == [0, 0]
     assert "unexpected ZeroDivisionError: raw1.png is damaged;" in photos.skipped["raw1.png (draw 0)"]
 
 
 def test_when_every_raw_is_broken_the_first_reason_is_told() -> None:
-    whole = RawStream(in_memory(noise(3), CUP), identity, 16)
-    photos = RawStream(in_memory(noise(3), CUP, broken=(0, 1, 2)), identity, 16)
+    whole = RawTrainingImages(in_memory(noise(3), CUP), identity, 16)
+    photos = RawTrainingImages(in_memory(noise(3), CUP, broken=(0, 1, 2)), identity, 16)
     reason = f"raws in memory: no image could be used; the first: raw{place_in(whole[1])}.png is damaged"
     for number in (1, 0, 5):  # the first that was asked for, also when another is asked for later
         with pytest.raises(DataError, match=reason):
@@ -304,7 +304,7 @@ def test_a_size_that_does_not_fit_the_labels_is_a_reason() -> None:
     raws = in_memory(noise(4, height=24, width=30), CUP)
     changes: list[dict[str, int]] = [{}, {"width": 24, "height": 30}, {"width": 31}, {"height": 23}]
     raws.samples = [replace(sample, **change) for sample, change in zip(raws.samples, changes, strict=True)]
-    photos = RawStream(raws, identity, 16)
+    photos = RawTrainingImages(raws, identity, 16)
     assert {place_in(photos[number]) for number in range(4)} == {0}
     assert photos.skipped == {
         "raw1.png (draw 0)": "raw1.png: is 30x24 upright, its labels say 24x30; correct them",
@@ -333,7 +333,7 @@ def test_raws_are_developed_upright_with_the_gains_asked_for(monkeypatch: pytest
     raw = RawImage(red_left, "RGGB", (100.0,) * 4, 4100.0, camera_gains=(2.0, 1.0, 1.0), orientation=6)
     sample = Sample(1, 0, "side.dng", 24, 26, (labelled(47, 0, 0, 24, 12),), light=None)
     raws = RawsInMemory([sample], [raw])
-    plain, balanced = (RawStream(raws, identity, 18, camera_white_balance=gains)[0] for gains in (False, True))
+    plain, balanced = (RawTrainingImages(raws, identity, 18, camera_white_balance=gains)[0] for gains in (False, True))
     assert plain.light is None
     assert plain.targets.boxes.tolist() == [[0, 0, 18, 9]]
     for item, red in ((plain, 1 / 4), (balanced, 1 / 2)):
@@ -349,7 +349,7 @@ def either_way(picture: Tensor, item: TrainingImage) -> Tensor:
 def test_frames_are_kept_no_larger_than_the_smallest_crop_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = whole_frame(monkeypatch)
     pictures = [torch.full((3, *size), 0.5) for size in ((90, 60), (60, 300), (24, 40), (22, 22), (20, 90))]
-    photos = RawStream(in_memory(pictures, CUP), identity, 16)
+    photos = RawTrainingImages(in_memory(pictures, CUP), identity, 16)
     order = [place_in(photos[number]) for number in range(5)]
     expected = [(33, 22), (22, 110), (22, 37), (22, 22), (20, 90)]  # 22 = ceil(16 / 0.75)
     assert sizes == [expected[place] for place in order]
@@ -361,7 +361,7 @@ def test_reduced_frames_show_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     phase = torch.arange(176) * (2 * torch.pi / 176)
     smooth = 0.5 + 0.25 * (phase.sin()[:, None] + phase.cos()).expand(3, -1, -1)
     for light in (1.0, 0.003):
-        item = RawStream(in_memory([smooth * light], CUP), identity, 16)[0]
+        item = RawTrainingImages(in_memory([smooth * light], CUP), identity, 16)[0]
         blocks = torch.nn.functional.avg_pool2d(smooth * light, 11)
         expected = either_way(blocks, item)
         assert torch.allclose(item.image, expected, rtol=0.0, atol=0.03 * light)
@@ -371,7 +371,7 @@ def test_reduced_frames_show_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fine_stripes_become_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pixels are averaged, so that what is too fine to show does not turn into a pattern."""
     whole_frame(monkeypatch)
-    item = RawStream(in_memory([(torch.arange(180) % 2 * 0.8).expand(3, 180, 180)], CUP), identity, 16)[0]
+    item = RawTrainingImages(in_memory([(torch.arange(180) % 2 * 0.8).expand(3, 180, 180)], CUP), identity, 16)[0]
     assert torch.allclose(item.image[:, 2:-2, 2:-2], torch.tensor(0.4), atol=0.01)
 
 
@@ -379,7 +379,7 @@ def test_white_stays_white(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rounding in the resizing does not leave [0, 1]."""
     whole_frame(monkeypatch)
     for side in range(17, 23):
-        item = RawStream(in_memory([torch.ones(3, side, side)], labelled(47, 2, 2, 12, 12)), identity, 17)[0]
+        item = RawTrainingImages(in_memory([torch.ones(3, side, side)], labelled(47, 2, 2, 12, 12)), identity, 17)[0]
         assert item.image.max() <= 1 and item.image.min() > 0.99999
 
 
@@ -387,7 +387,7 @@ def test_small_frames_keep_their_pixels_to_16_bits(monkeypatch: pytest.MonkeyPat
     whole_frame(monkeypatch)
     (picture,) = noise(1, 16, 16)
     for light in (1.0, 0.003):
-        item = RawStream(in_memory([picture * light], CUP), identity, 16)[0]
+        item = RawTrainingImages(in_memory([picture * light], CUP), identity, 16)[0]
         expected = either_way(picture * light, item)
         difference = item.image - expected
         assert difference.abs().max() < 0.51 / 65535
@@ -398,14 +398,14 @@ def test_a_full_cache_changes_nothing_but_the_time(monkeypatch: pytest.MonkeyPat
     raws, few = in_memory(noise(4), CUP), in_memory(noise(4), CUP)
     photos = stream(tmp_path)
     numbers = range(12)
-    expected = [RawStream(raws, identity, 16)[number].image for number in numbers]
+    expected = [RawTrainingImages(raws, identity, 16)[number].image for number in numbers]
     expected_photos = [photos[number].image for number in numbers]
     raws.reads.clear()
-    kept = RawStream(raws, identity, 16)
+    kept = RawTrainingImages(raws, identity, 16)
     for number in numbers:
         assert torch.equal(kept[number].image, expected[number])
     assert len(raws.reads) == 4
-    small, small_photos = RawStream(few, identity, 16), stream(tmp_path / "again")
+    small, small_photos = RawTrainingImages(few, identity, 16), stream(tmp_path / "again")
     frame = small._read(0)
     few.reads.clear()
     monkeypatch.setattr("adaptiveisp.data.training_images.CACHED_BYTES", int(1.5 * frame.nbytes))
@@ -418,7 +418,7 @@ def test_a_full_cache_changes_nothing_but_the_time(monkeypatch: pytest.MonkeyPat
 def test_raws_without_labels_have_no_targets() -> None:
     raws = in_memory(noise(2), CUP)
     raws.samples = [replace(raws.samples[0], annotations=()), raws.samples[1]]
-    photos = RawStream(raws, identity, 16)
+    photos = RawTrainingImages(raws, identity, 16)
     targets = {place_in(photos[number]): photos[number].targets for number in range(2)}
     assert targets[0].boxes.shape == (0, 4) and targets[0].labels.shape == (0,)
     assert targets[1].labels.tolist() == [47]
@@ -426,7 +426,7 @@ def test_raws_without_labels_have_no_targets() -> None:
 
 def test_labels_are_those_of_the_detector() -> None:
     raws = in_memory(noise(1), CUP, labelled(1, 0, 0, 30, 24), labelled(62, 2, 2, 24, 20), labelled(47, *CUP.bbox))
-    item = RawStream(raws, lambda categories: {47: 5, 62: 0}, 16)[0]
+    item = RawTrainingImages(raws, lambda categories: {47: 5, 62: 0}, 16)[0]
     assert item.targets.labels.tolist() == [5, 0, 5]
 
 
@@ -436,12 +436,12 @@ def test_labels_are_those_of_the_detector() -> None:
 def test_raws_without_any_known_object_are_refused(annotations: tuple[Annotation, ...]) -> None:
     raws = in_memory(noise(2), *annotations)
     with pytest.raises(DataError, match="raws in memory: has no labelled object"):
-        RawStream(raws, lambda categories: {1: 0, 47: 1}, 16)
+        RawTrainingImages(raws, lambda categories: {1: 0, 47: 1}, 16)
 
 
 def test_a_data_set_of_nothing_is_refused() -> None:
     with pytest.raises(DataError, match="raws in memory: has no images"):
-        RawStream(RawsInMemory([], []), identity, 16)
+        RawTrainingImages(RawsInMemory([], []), identity, 16)
 
 
 def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> No
     (tmp_path / "images" / content["images"][1]["file_name"]).write_bytes(b"no picture")
     content["images"][2]["width"] += 1
     labels.write_text(json.dumps(content))
-    photos = PhotoStream(labels, tmp_path / "images", identity, 32, "dark")
+    photos = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "dark")
     assert all(photos[number].image.shape == (3, 32, 32) for number in range(8))
     broken, other = (content["images"][place]["file_name"] for place in (1, 2))
     assert set(photos.skipped) == {broken, other}
@@ -459,7 +459,7 @@ def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> No
 
 def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, n=4)
-    first = PhotoStream(labels, tmp_path / "images", identity, 32, "dark", limit=1)
+    first = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "dark", limit=1)
     assert (
         len(first.photos) == 1 and first.photos[0].file_name == json.loads(labels.read_text())["images"][0]["file_name"]
     )
@@ -469,5 +469,5 @@ def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
 @pytest.mark.parametrize("smallest", (0.25, 0.9, 1.0))
 def test_crops_are_as_small_as_asked_and_no_smaller(smallest: float) -> None:
     generator = torch.Generator().manual_seed(0)
-    sides = [draw_view(60, 100, smallest, generator).side for _ in range(200)]
+    sides = [draw_crop(60, 100, smallest, generator).side for _ in range(200)]
     assert round(smallest * 60) <= min(sides) <= round(smallest * 60) + 2 and max(sides) >= 59

@@ -9,7 +9,7 @@ import pytest
 
 from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.cli.parser import main
-from adaptiveisp.data.validation import LIGHT_EDGES, Examination, ImageFacts, raw_level
+from adaptiveisp.data.validation import LIGHT_EDGES, ImageFacts, ValidationResult, raw_level
 from adaptiveisp.types import RawImage
 from tests.conftest import REPOSITORY
 from tests.support import layouts
@@ -187,5 +187,5 @@ def test_the_mean_level_is_between_black_and_white() -> None:
 
 def test_the_histogram_of_light() -> None:
     levels = (0.0005, 0.001, 0.05, 0.3, 1.0)
-    found = Examination(images=[ImageFacts("", str(x), 1, 1, "", x, 1, 1) for x in levels])
+    found = ValidationResult(images=[ImageFacts("", str(x), 1, 1, "", x, 1, 1) for x in levels])
     assert found.light_histogram() == [1, 1, 0, 0, 1, 0, 2] and len(LIGHT_EDGES) == 6

@@ -10,8 +10,8 @@ from adaptiveisp.detectors.classes import ClassMap, map_classes
 from adaptiveisp.detectors.letterbox import pad_to_frame
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.evaluation.detector_loss import (
-    Labels,
-    Meter,
+    DetectorEvaluator,
+    ImageLabels,
     frame_targets,
     gives_both,
     image_losses,
@@ -50,11 +50,11 @@ def grey_raw(level: int = 6554, height: int = 80, width: int = 160) -> RawImage:
     return RawImage(np.full((height, width, 3), level, np.uint16), None, (0.0,) * 4, 65535.0)
 
 
-def meter_of(policies: list[AnyPolicy], *detectors: Detector) -> Meter:
-    return Meter(policies, detectors, [MAP] * len(detectors), 64, confidence=0.01)
+def meter_of(policies: list[AnyPolicy], *detectors: Detector) -> DetectorEvaluator:
+    return DetectorEvaluator(policies, detectors, [MAP] * len(detectors), 64, confidence=0.01)
 
 
-def measured(meter: Meter, annotations: tuple[Annotation, ...] = (CUP,)) -> dict[str, object]:
+def measured(meter: DetectorEvaluator, annotations: tuple[Annotation, ...] = (CUP,)) -> dict[str, object]:
     raw = grey_raw()
     developed = develop_at_size(raw, 64)
     images = [render(policy, raw, developed, 64).image for policy in meter.policies]
@@ -77,7 +77,7 @@ def test_labels_are_given_in_pixels_of_the_padded_frame() -> None:
 def test_the_detector_sees_the_padded_renderings_with_their_labels() -> None:
     detector = Watched()
     images = [torch.full((1, 3, 32, 64), value) for value in (0.1, 0.7)]
-    values = image_losses(detector, images, Labels((CUP,), MAP.category_to_label, (80, 160)), 64)
+    values = image_losses(detector, images, ImageLabels((CUP,), MAP.category_to_label, (80, 160)), 64)
     (seen,), (targets,) = detector.images, detector.targets
     assert seen.shape == (2, 3, 64, 64) and seen[1, :, 0, 0].tolist() == [0.5] * 3
     assert seen[1, 0, 16:48].unique().tolist() == pytest.approx([0.7])
@@ -223,6 +223,8 @@ def test_the_map_of_classes_is_the_detectors_own() -> None:
     swapped = ClassMap({0: 47, 41: 1}, {47: 0, 1: 41}, ())
     raw = grey_raw()
     developed: Developed = develop_at_size(raw, 64)
-    Meter([BRIGHTER], [detector], [swapped], 64, 0.01).measure((CUP, PERSON), raw, developed, [developed.small])
+    DetectorEvaluator([BRIGHTER], [detector], [swapped], 64, 0.01).measure(
+        (CUP, PERSON), raw, developed, [developed.small]
+    )
     assert detector.targets[0][0].labels.tolist() == [0, 41]
     assert len(detector.images[0]) == 3 and all(math.isfinite(v) for v in detector.images[0].flatten()[:3].tolist())

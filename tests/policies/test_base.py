@@ -12,8 +12,8 @@ from adaptiveisp.policies.base import (
     FixedPipeline,
     ForcedModules,
     exposure_to_mean,
-    first_stages,
     grey_world_gains,
+    preprocessing_stages,
 )
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
@@ -49,8 +49,8 @@ def test_auto_exposure_reaches_its_mean_at_any_light(light: float) -> None:
 
 def test_auto_gain_is_auto_exposure_in_one_module_without_its_curve() -> None:
     image = torch.stack([smooth_photo() * 0.1, smooth_photo() * 0.004])  # so dark that nothing clips on the way
-    apart = first_stages(image, "auto-exposure")
-    together = first_stages(image, "auto-gain")
+    apart = preprocessing_stages(image, "auto-exposure")
+    together = preprocessing_stages(image, "auto-gain")
     assert [[stage.module for stage in stages] for stages in together] == [["gain"], ["gain"]]
     for picture, two, one in zip(image, apart, together, strict=True):
         expected, made = Pipeline(two[:2], "wide").render(picture[None]), Pipeline(one, "wide").render(picture[None])

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from adaptiveisp.policies.environment import actions_of, start
-from adaptiveisp.policies.inference import FrozenActor
-from adaptiveisp.policies.stepwise.networks import Actor, ViewKind, calibrate, observe
+from adaptiveisp.policies.inference import ActorInference
+from adaptiveisp.policies.stepwise.networks import Actor, ObservationKind, calibrate, observe
 
 
 @pytest.mark.parametrize("view", ["linear", "log"])
-def test_frozen_networks_give_the_same_numbers(view: ViewKind) -> None:
+def test_frozen_networks_give_the_same_numbers(view: ObservationKind) -> None:
     torch.manual_seed(0)
     modules = actions_of("extended", stop=True)
     actor = Actor(modules, view=view)
@@ -19,7 +19,7 @@ def test_frozen_networks_give_the_same_numbers(view: ViewKind) -> None:
     seen = observe(start(torch.rand(6, 3, 70, 80), len(modules)), view)
     calibrate(actor, seen)  # so that means and variances are none that do nothing
     actor.eval()
-    frozen = FrozenActor(actor)
+    frozen = ActorInference(actor)
     closed = torch.zeros(6, len(modules), dtype=torch.bool)
     closed[2, 4] = closed[3, 0] = True
     with torch.no_grad():
@@ -34,7 +34,7 @@ def test_later_training_does_not_reach_them() -> None:
     modules = actions_of("wide")
     actor = Actor(modules).eval()
     seen = torch.rand(1, 16, 64, 64)
-    frozen = FrozenActor(actor)
+    frozen = ActorInference(actor)
     with torch.no_grad():
         before = frozen.probs(seen), frozen.params(frozen.features(seen), modules[0])
         for parameter in actor.parameters():

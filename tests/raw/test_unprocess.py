@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptiveisp.data.photo_raws import raw_of_photo
-from adaptiveisp.data.random_crop import View, cut
+from adaptiveisp.data.random_crop import Crop, cut
 from adaptiveisp.errors import UsageError
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels import synthesis as native_photos
@@ -126,7 +126,7 @@ def test_raws_of_photos_are_those_of_the_plain_steps(
     codes[:, :, 60:] = 255  # highlights, which the gains leave alone
     interleaved = codes.permute(1, 2, 0).contiguous().permute(2, 0, 1)
     for number, (pixels, flipped) in enumerate(product((codes, interleaved), (False, True))):
-        view = View(3, 11, 71, flipped)
+        view = Crop(3, 11, 71, flipped)
         how = some_draw(noise, "normal" if number % 2 else "dark", number)
         ours, plain = (torch.Generator().manual_seed(number) for _ in range(2))
         found = raw_of_photo(pixels, view, how, ours)

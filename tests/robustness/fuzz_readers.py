@@ -373,7 +373,7 @@ def set_reader(data: str, images: str | None = None) -> Callable[[], None]:
     """Opens a data set for training, without its labels, and as `doctor` does."""
 
     def read() -> None:
-        from adaptiveisp.data.validation import examine
+        from adaptiveisp.data.validation import validate_dataset
 
         folder = Path(images) if images else None
         errors = []
@@ -382,7 +382,7 @@ def set_reader(data: str, images: str | None = None) -> Callable[[], None]:
                 look_at_set(open_(Path(data), folder))
             except AdaptiveISPError as error:
                 errors.append(error)
-        found = examine(open_parts(Path(data.removesuffix(":train")), folder), COCO_80, "the detector")
+        found = validate_dataset(open_parts(Path(data.removesuffix(":train")), folder), COCO_80, "the detector")
         for finding in found.findings:
             check_message(finding.text)
         if errors:

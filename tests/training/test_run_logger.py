@@ -19,7 +19,7 @@ from PIL import Image
 from adaptiveisp.errors import OutputError
 from adaptiveisp.inference.drawing import FRAME, PALETTE
 from adaptiveisp.training import run_logger as runlog
-from adaptiveisp.training.run_logger import DEV, LOGS, METRICS, TIMING, RunLog, cut, modules_chart, remove
+from adaptiveisp.training.run_logger import DEV, LOGS, METRICS, TIMING, RunLogger, cut, modules_chart, remove
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
@@ -36,7 +36,7 @@ def metrics_line(iteration: int, exposure: int = 6, gamma: int = 2) -> dict[str,
     }
 
 
-def write(log: RunLog, first: int, last: int) -> None:
+def write(log: RunLogger, first: int, last: int) -> None:
     for iteration in range(first, last + 1):
         log.metrics(metrics_line(iteration))
         log.timing({"iteration": iteration, "detector forward": 0.5})
@@ -83,7 +83,7 @@ def fail_writing(monkeypatch: pytest.MonkeyPatch, name: str, after: int) -> None
 
 
 def test_every_line_is_in_its_file_at_once(tmp_path: Path) -> None:
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 1, 2)
         log.dev({"iteration": 2, "ap50": 0.25, "ap": None})
         assert lines(tmp_path, METRICS) == [metrics_line(1), metrics_line(2)]
@@ -96,7 +96,7 @@ def test_what_json_lacks_becomes_null(tmp_path: Path) -> None:
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
 
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         log.metrics({"iteration": 1, "value": math.nan, "gradient_norm": {"actor": math.inf, "critic": 2.5}})
         log.dev({"iteration": 1, "by_class": [-math.inf, 0.5]})
     line = json.loads((tmp_path / METRICS).read_text(), parse_constant=refuse)
@@ -107,9 +107,9 @@ def test_what_json_lacks_becomes_null(tmp_path: Path) -> None:
 def test_a_cut_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
     whole, cut_run = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir(), cut_run.mkdir()
-    with RunLog(whole) as log:
+    with RunLogger(whole) as log:
         write(log, 1, 7)
-    with RunLog(cut_run) as log:
+    with RunLogger(cut_run) as log:
         write(log, 1, 4)
         checkpoint = log.line_counts()
         write(log, 5, 6)
@@ -118,7 +118,7 @@ def test_a_cut_run_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
         file.write('{"iteration": 7, "pas')
     cut(cut_run, checkpoint)
     assert (cut_run / DEV).read_bytes() == b""
-    with RunLog(cut_run, iteration=4) as log:
+    with RunLogger(cut_run, iteration=4) as log:
         assert log.line_counts() == checkpoint == {METRICS: 4, TIMING: 4, DEV: 0}
         write(log, 5, 7)
     for name in (METRICS, TIMING):
@@ -135,7 +135,7 @@ def test_cut_touches_nothing_else(tmp_path: Path) -> None:
 
 def test_a_line_that_a_kill_left_unfinished_is_not_continued(tmp_path: Path) -> None:
     (tmp_path / METRICS).write_bytes(json.dumps(metrics_line(1)).encode() + b'\n{"iterat')
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         assert log.line_counts()[METRICS] == 1
         log.metrics(metrics_line(2))
     assert lines(tmp_path, METRICS) == [metrics_line(1), metrics_line(2)]
@@ -153,11 +153,11 @@ def test_remove_takes_the_logs_and_nothing_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", LOGS)
 def test_a_full_disk_is_one_line_with_its_remedy(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def log_one(log: RunLog, iteration: int) -> None:
+    def log_one(log: RunLogger, iteration: int) -> None:
         write(log, iteration, iteration)
         log.dev({"iteration": iteration, "ap50": 0.5})
 
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         log_one(log, 1)
         before = (tmp_path / name).read_bytes()
         fail_writing(monkeypatch, name, after=9)
@@ -173,7 +173,7 @@ def test_a_full_disk_is_one_line_with_its_remedy(name: str, tmp_path: Path, monk
 def test_a_folder_that_vanished_is_noticed(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    log = RunLog(folder)
+    log = RunLogger(folder)
     write(log, 1, 1)
     shutil.rmtree(folder)
     with pytest.raises(OutputError, match=r"metrics\.jsonl: cannot be written.*--resume") as error:
@@ -185,7 +185,7 @@ def test_a_folder_that_vanished_is_noticed(tmp_path: Path) -> None:
 
 def test_logs_that_cannot_be_opened_are_named_before_the_run(tmp_path: Path) -> None:
     (tmp_path / TIMING).mkdir()
-    for touch in (RunLog, remove, lambda folder: cut(folder, {TIMING: 1})):
+    for touch in (RunLogger, remove, lambda folder: cut(folder, {TIMING: 1})):
         with pytest.raises(OutputError, match=r"timing\.jsonl: cannot be written"):
             touch(tmp_path)
 
@@ -194,7 +194,7 @@ def test_without_tensorboard_the_logs_are_written_and_a_hint_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 1, 1)
         log.dev({"iteration": 1, "ap50": 0.5})
         log.picture("photo", np.zeros((4, 4, 3), np.uint8), 1)
@@ -206,7 +206,7 @@ def test_without_tensorboard_the_logs_are_written_and_a_hint_is_there(
 
 @needs_tensorboard
 def test_tensorboard_has_a_curve_for_each_number(tmp_path: Path) -> None:
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         assert log.tensorboard == tmp_path / "tensorboard" and log.why_no_tensorboard == ""
         write(log, 1, 3)
         log.metrics({**metrics_line(4, exposure=0, gamma=8), "note": "text", "value": None})
@@ -222,7 +222,7 @@ def test_tensorboard_has_a_curve_for_each_number(tmp_path: Path) -> None:
 
 @needs_tensorboard
 def test_module_shares_are_of_the_last_hundred_iterations(tmp_path: Path) -> None:
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         log.metrics(metrics_line(1, exposure=8, gamma=0))
         for iteration in range(2, 102):
             log.metrics(metrics_line(iteration, exposure=0, gamma=8))
@@ -235,22 +235,22 @@ def test_curves_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pat
     whole, cut_run = tmp_path / "whole", tmp_path / "cut"
     whole.mkdir(), cut_run.mkdir()
 
-    def fill(log: RunLog, first: int, last: int) -> None:
+    def fill(log: RunLogger, first: int, last: int) -> None:
         for iteration in range(first, last + 1):
             log.metrics(metrics_line(iteration, exposure=iteration % 4))
             if iteration % 2 == 0:
                 log.dev({"iteration": iteration, "ap50": iteration / 8})
 
-    with RunLog(whole) as log:
+    with RunLogger(whole) as log:
         fill(log, 1, 8)
-    with RunLog(cut_run) as log:
+    with RunLogger(cut_run) as log:
         fill(log, 1, 4)
         checkpoint = log.line_counts()
         for iteration in (5, 6):  # lost: these points must not be seen again
             log.metrics({**metrics_line(iteration, exposure=99), "lost": 1.0})
         log.dev({"iteration": 6, "ap50": 0.99})
     cut(cut_run, checkpoint)
-    with RunLog(cut_run, iteration=4) as log:
+    with RunLogger(cut_run, iteration=4) as log:
         fill(log, 5, 8)
     for tag in ("reward/detection", "modules/exposure", "dev/ap50"):
         assert points(cut_run, tag) == points(whole, tag), tag
@@ -261,7 +261,7 @@ def test_curves_of_a_resumed_run_are_those_of_an_uninterrupted_one(tmp_path: Pat
 @needs_tensorboard
 def test_pictures_arrive_as_they_are(tmp_path: Path) -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         log.picture("photo", rgb, 3)
         log.metrics(metrics_line(3))
         log.dev({"iteration": 3, "ap50": 0.5})
@@ -298,7 +298,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @needs_tensorboard
 def test_tensorboard_failing_in_its_thread_ends_tensorboard_alone(tmp_path: Path, printed: list[str]) -> None:
     hook = threading.excepthook
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 1, 2)
         shutil.rmtree(tmp_path / "tensorboard")
         write(log, 3, 60)
@@ -322,7 +322,7 @@ def test_what_tensorboard_had_still_to_write_may_fail_too(
         time.sleep(0.1)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 1, 1)
         log._board._writer.flush()  # type: ignore[union-attr]
         monkeypatch.setattr(RecordWriter, "write", slow)
@@ -358,7 +358,7 @@ def test_a_failing_thread_that_ends_late_prints_nothing(
 
     monkeypatch.setattr(record_writer.RecordWriter, "write", write_some)
     monkeypatch.setattr(event_file_writer._AsyncWriterThread, "run", linger)
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         assert (log.tensorboard is None) == (good == 0)
         write(log, 1, 20)
         assert log.tensorboard is None and "No space left" in log.why_no_tensorboard
@@ -369,7 +369,7 @@ def test_a_failing_thread_that_ends_late_prints_nothing(
 
 @needs_tensorboard
 def test_tensorboard_shows_no_more_than_the_logs_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         log.metrics({"iteration": 1, "other": 1.0})
         for name in LOGS:
             fail_writing(monkeypatch, name, after=0)
@@ -384,7 +384,7 @@ def test_a_tensorboard_that_cannot_start_or_draw_is_no_obstacle(
 ) -> None:
     hook = threading.excepthook
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 1, 1)
         assert log.tensorboard is None and "File exists" in log.why_no_tensorboard
     (tmp_path / "tensorboard").unlink()
@@ -393,7 +393,7 @@ def test_a_tensorboard_that_cannot_start_or_draw_is_no_obstacle(
         raise RuntimeError("no font\nand more")
 
     monkeypatch.setattr(runlog, "modules_chart", broken)
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         write(log, 2, 2)
         log.dev({"iteration": 2, "ap50": 0.5})
         write(log, 3, 3)
@@ -407,7 +407,7 @@ def test_errors_of_other_threads_are_still_printed(tmp_path: Path, printed: list
     def fail() -> None:
         raise ValueError("mine")
 
-    with RunLog(tmp_path):
+    with RunLogger(tmp_path):
         thread = threading.Thread(target=fail)
         thread.start()
         thread.join()
@@ -418,7 +418,7 @@ def test_errors_of_other_threads_are_still_printed(tmp_path: Path, printed: list
 @pytest.mark.parametrize("damage", [b'{"modules": 3}\n', b"not json\n", b"7\n"])
 def test_an_edited_log_costs_the_view_at_most(damage: bytes, tmp_path: Path, printed: list[str]) -> None:
     (tmp_path / METRICS).write_bytes(damage)
-    with RunLog(tmp_path, iteration=1) as log:
+    with RunLogger(tmp_path, iteration=1) as log:
         log.metrics(metrics_line(2))
         assert log.line_counts()[METRICS] == 2 and log.tensorboard is None and log.why_no_tensorboard
     assert (tmp_path / METRICS).read_bytes() == damage + json.dumps(metrics_line(2)).encode() + b"\n"
@@ -428,7 +428,7 @@ def test_an_edited_log_costs_the_view_at_most(damage: bytes, tmp_path: Path, pri
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     threads = threading.active_count
     before = threads()
-    with RunLog(tmp_path) as log:
+    with RunLogger(tmp_path) as log:
         assert threads() == before + 1
     assert threads() == before
     log.close()

@@ -167,7 +167,7 @@ def _evaluate_into(
     device: str,
 ) -> int:
     """Evaluates into a claimed folder and says what came of it; the exit code."""
-    from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate, not_scored, notes_on
+    from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, not_scored, notes_on
     from adaptiveisp.evaluation.html_report import write_report
     from adaptiveisp.evaluation.report import build_report
     from adaptiveisp.evaluation.tables import score_tables
@@ -175,7 +175,7 @@ def _evaluate_into(
     from adaptiveisp.utils.provenance import provenance
 
     costs = load_costs(options.costs) if options.costs else {}
-    settings = EvaluationOptions(
+    settings = EvalConfig(
         options.size, options.camera_white_balance, options.workers, device, costs, True, options.cache or ""
     )
     with progress(options, len(dataset.samples), "eval") as bar:

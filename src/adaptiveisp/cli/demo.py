@@ -14,7 +14,7 @@ from adaptiveisp.data.opening import LABELS_FILE, open_folder
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate, notes_on
+from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
 from adaptiveisp.evaluation.html_report import figure_png, write_report
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.inference.batch import draw_result
@@ -71,7 +71,7 @@ def run_demo(
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]
-    found = evaluate(dataset, policies, [detector], EvaluationOptions(size, device=device), on_image)
+    found = evaluate(dataset, policies, [detector], EvalConfig(size, device=device), on_image)
     notes = [
         f"Reference: the boxes (score {REFERENCE_CONFIDENCE} or more) that {detector.name} itself finds on the clean "
         f"photos. Four photos show how it works; they measure nothing. Everything ran at --size {size}, since the "

@@ -12,7 +12,7 @@ from adaptiveisp.detectors.classes import COCO_80
 def doctor(options: argparse.Namespace) -> int:
     """Examines a data set; the exit code says whether training may start."""
     from adaptiveisp.data.splits import open_parts
-    from adaptiveisp.data.validation import examine
+    from adaptiveisp.data.validation import validate_dataset
     from adaptiveisp.evaluation.validation_report import summary, verdict, write_findings
     from adaptiveisp.utils.output_folder import claim_folder
     from adaptiveisp.utils.provenance import provenance
@@ -34,7 +34,7 @@ def doctor(options: argparse.Namespace) -> int:
         def show(name: str) -> None:
             bar.update()
 
-        found = examine(parts, names, known_by, show)
+        found = validate_dataset(parts, names, known_by, show)
         if out is not None:
             origin = provenance(options.seed, weights)
             write_findings(found, out, f"Data set {options.data}", origin, OF_VERDICT[found.verdict])

@@ -12,7 +12,7 @@ from adaptiveisp.cli.exit_codes import INTERRUPTED
 from adaptiveisp.errors import UsageError, logger
 
 if TYPE_CHECKING:
-    from adaptiveisp.training.config import TrainOptions
+    from adaptiveisp.training.config import TrainConfig
     from adaptiveisp.types import Detector
 
 TRAIN_OPTIONS = (
@@ -99,7 +99,7 @@ def _absolute(detector: str) -> str:
     return os.path.abspath(detector) if os.path.exists(detector) else detector
 
 
-def _train_settings(options: argparse.Namespace) -> "tuple[TrainOptions, Any]":
+def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
     from adaptiveisp.data.opening import is_set_file
     from adaptiveisp.isp.costs import load_costs

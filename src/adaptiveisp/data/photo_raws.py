@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from adaptiveisp.data.random_crop import View, cut
+from adaptiveisp.data.random_crop import Crop, cut
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels import synthesis as native_photos
 from adaptiveisp.raw.unprocess import add_noise, channel_gains, linear_of_codes, quantise, to_camera
@@ -12,7 +12,7 @@ from adaptiveisp.types import Unprocessing
 
 
 def raw_of_photo(
-    pixels: UInt8[Tensor, "3 height width"], view: View, how: Unprocessing, generator: torch.Generator
+    pixels: UInt8[Tensor, "3 height width"], view: Crop, how: Unprocessing, generator: torch.Generator
 ) -> Float[Tensor, "3 side side"]:
     """Part of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)`.
 

@@ -24,7 +24,7 @@ LEAST_SIDE = 2.0
 Picture = Float[Tensor, "3 height width"]
 
 
-class View(NamedTuple):
+class Crop(NamedTuple):
     """A square part of a picture, in its pixels; `flipped` mirrors it left to right."""
 
     top: int
@@ -33,7 +33,7 @@ class View(NamedTuple):
     flipped: bool
 
 
-def draw_view(height: int, width: int, smallest: float, generator: torch.Generator) -> View:
+def draw_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> Crop:
     """A random square of a picture, mirrored or not.
 
     Args:
@@ -42,7 +42,7 @@ def draw_view(height: int, width: int, smallest: float, generator: torch.Generat
         generator: for sampling.
     """
     top, left, side = _square_crop(height, width, smallest, generator)
-    return View(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
+    return Crop(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
 
 
 def _square_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> tuple[int, int, int]:
@@ -52,7 +52,7 @@ def _square_crop(height: int, width: int, smallest: float, generator: torch.Gene
     return int(v * (height - side + 1)), int(w * (width - side + 1)), side
 
 
-def cut(pixels: Tensor, view: View) -> Picture:
+def cut(pixels: Tensor, view: Crop) -> Picture:
     """The part of a stored picture, its whole numbers as floats."""
     crop = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side].float()
     return crop.flip(2) if view.flipped else crop
@@ -84,7 +84,7 @@ def reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
 def targets_of(
     annotations: Sequence[Annotation],
     to_label: dict[int, int],
-    view: View,
+    view: Crop,
     size: int,
     scale: tuple[float, float] = (1.0, 1.0),
 ) -> Targets:

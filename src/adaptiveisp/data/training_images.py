@@ -21,12 +21,12 @@ from adaptiveisp.data.frame_cache import FrameCache
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.places import find_file
-from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_view, reduced, resized, targets_of
+from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_crop, reduced, resized, targets_of
 from adaptiveisp.data.synthetic import read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.unprocess import NoiseName, draw_unprocessing, light_range, seeded_generator
-from adaptiveisp.types import Annotation, Labeller, Targets
+from adaptiveisp.types import Annotation, PseudoLabeler, Targets
 
 CACHED_BYTES = 2 * 10**9
 """Decoded photos or developed raws that a stream keeps in memory, together."""
@@ -52,7 +52,7 @@ class TrainingImage:
 
 
 @runtime_checkable
-class Stream(Protocol):
+class TrainingImages(Protocol):
     """Training images by number."""
 
     def __getitem__(self, number: int) -> TrainingImage:
@@ -125,7 +125,7 @@ class _Pictures:
         return picture
 
 
-class PhotoStream:
+class PhotoTrainingImages:
     """Raws made on the fly from labelled photos: crop, flip, camera, light, noise.
 
     Decoded photos stay in memory as bytes, about 1 MB each for those of COCO. A photo that cannot be used is left out,
@@ -156,7 +156,7 @@ class PhotoStream:
         noise: NoiseName = "sensor",
         seed: int = 0,
         limit: int = 0,
-        teacher: Labeller | None = None,
+        teacher: PseudoLabeler | None = None,
         smallest_crop: float = SMALLEST_CROP,
     ):
         light_range(light)
@@ -182,7 +182,7 @@ class PhotoStream:
         """The image of that number: photos come in a new random order in each epoch."""
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.seed, number, 0, "training")
-        view = draw_view(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
+        view = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
         how = draw_unprocessing(generator, self.light, self.noise)
         raw = raw_of_photo(pixels, view, how, generator)
         photo = self.photos[index]
@@ -200,7 +200,7 @@ class PhotoStream:
         return pixels
 
 
-class RawStream:
+class RawTrainingImages:
     """Labelled raws: developed, cropped, flipped, with their own light and noise.
 
     Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
@@ -215,7 +215,7 @@ class RawStream:
         camera_white_balance: apply the camera's own gains, see `develop`.
         teacher: finds the objects of each raw, in the place of annotations.
         cache: where developed raws are kept.
-        smallest_crop: as for `PhotoStream`.
+        smallest_crop: as for `PhotoTrainingImages`.
 
     Raises:
         DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
@@ -229,7 +229,7 @@ class RawStream:
         size: int,
         seed: int = 0,
         camera_white_balance: bool = False,
-        teacher: Labeller | None = None,
+        teacher: PseudoLabeler | None = None,
         cache: FrameCache | None = None,
         smallest_crop: float = SMALLEST_CROP,
     ):
@@ -261,7 +261,7 @@ class RawStream:
         index, frame = self.pictures[number]
         sample = self.samples[index]
         height, width = frame.shape[1:]
-        view = draw_view(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
+        view = draw_crop(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
         image = resized(cut(frame, view) / FULL_SCALE, self.size, self.size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
         full_width, full_height = self._full_sizes[index]
@@ -335,7 +335,7 @@ def _tell(name: str, notes: Iterable[str]) -> None:
         logger.warning("%s: %s", name, note)
 
 
-def _check_taught(pictures: _Pictures, teacher: Labeller) -> None:
+def _check_taught(pictures: _Pictures, teacher: PseudoLabeler) -> None:
     """Refuses pictures in which a teacher finds nothing; it looks no further than the first in which it does.
 
     Raises:

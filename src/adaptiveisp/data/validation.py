@@ -1,7 +1,7 @@
 """`doctor`: what a data set holds and what is wrong with it, before a run of hours finds out.
 
 Every file is read as training would read it. A problem is something that training or evaluation would leave out, learn
-wrongly from, or count twice; `Examination.verdict` says whether they may start.
+wrongly from, or count twice; `ValidationResult.verdict` says whether they may start.
 """
 
 import hashlib
@@ -90,7 +90,7 @@ class ClassFacts:
 
 
 @dataclass
-class Examination:
+class ValidationResult:
     """All that was found.
 
     Attributes:
@@ -185,12 +185,12 @@ def mean_level(images: Sequence[ImageFacts]) -> float | None:
     return float(np.mean([image.level for image in images])) if images else None
 
 
-def examine(
+def validate_dataset(
     parts: Sequence[tuple[str, Dataset]],
     class_names: Sequence[str],
     known_by: str,
     on_image: Callable[[str], None] = lambda name: None,
-) -> Examination:
+) -> ValidationResult:
     """Looks at every image and label.
 
     Args:
@@ -200,7 +200,7 @@ def examine(
         on_image: called with each image's name, for progress.
     """
     opened = [(split, dataset) for split, dataset in parts if not isinstance(dataset, UnusablePart)]
-    found = Examination(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in opened))
+    found = ValidationResult(known_by=known_by, labelled=any(_has_labels(dataset) for _, dataset in opened))
     hashes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     known_names = {canonical(name) for name in class_names}
     stride, number = max(1, sum(len(dataset.samples) for _, dataset in opened) // SHOWN), 0
@@ -234,7 +234,7 @@ def examine(
     return found
 
 
-def _look_at_labels(found: Examination, split: str, dataset: Dataset) -> None:
+def _look_at_labels(found: ValidationResult, split: str, dataset: Dataset) -> None:
     """Adds what is wrong with single labels, and what to know of them all."""
     if isinstance(dataset, LabelledRaws):
         found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
@@ -369,7 +369,7 @@ def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
     return findings
 
 
-def _look_at_classes(found: Examination, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
+def _look_at_classes(found: ValidationResult, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
     """Counts the objects of each class, and compares names."""
     known_names = {canonical(name) for name in class_names}
     counts: Counter[tuple[str, str | None]] = Counter()

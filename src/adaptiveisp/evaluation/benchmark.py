@@ -20,7 +20,7 @@ from adaptiveisp.kernels import forward as native
 from adaptiveisp.policies.base import AutoExposure
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.environment import actions_of
-from adaptiveisp.policies.sequence.networks import SequenceNetwork, look
+from adaptiveisp.policies.sequence.networks import SequenceNetwork, observe
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.policies.stepwise.networks import Actor
 from adaptiveisp.policies.stepwise.policy import StepwisePolicy
@@ -166,7 +166,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     one_look = untrained_sequence()
     one_look.network.to(device)
     own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
-    seen = look(dim, "auto-exposure")
+    seen = observe(dim, "auto-exposure")
     fast["sequence policy, prediction alone"] = lambda: one_look.planned(dim, own, seen.begun)
     fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.process(dim, own)
     kinds |= {name: "policy" for name in fast if name not in kinds}

@@ -43,7 +43,7 @@ class ImageLosses(NamedTuple):
     auto_exposure: float
 
 
-class Labels(NamedTuple):
+class ImageLabels(NamedTuple):
     """One raw's labels for one detector.
 
     Attributes:
@@ -62,7 +62,7 @@ class Labels(NamedTuple):
 
 
 @dataclass
-class Meter:
+class DetectorEvaluator:
     """Takes the detections in every image, and the losses for as long as a detector gives them.
 
     Attributes:
@@ -110,7 +110,7 @@ class Meter:
         found: dict[str, list[Detections]] = {}
         losses: dict[str, ImageLosses] = {}
         for detector, class_map in zip(self.detectors, self.maps, strict=True):
-            labels = Labels(annotations, class_map.category_to_label, developed.full_size)
+            labels = ImageLabels(annotations, class_map.category_to_label, developed.full_size)
             found[detector.name], values = self._look(detector, seen, len(images), labels)
             if values is not None:
                 raw_loss, auto_exposure_loss = (values[place] for place in places)
@@ -118,7 +118,7 @@ class Meter:
         return found, losses
 
     def _look(
-        self, detector: Detector, images: list[Image], detect_in: int, labels: Labels
+        self, detector: Detector, images: list[Image], detect_in: int, labels: ImageLabels
     ) -> tuple[list[Detections], list[float] | None]:
         """The detections in the first `detect_in` images, and the losses of all unless the detector gives none."""
         first = images[:detect_in]
@@ -155,7 +155,12 @@ def gives_both(detector: Detector) -> TypeGuard[DetectsWithLoss]:
 
 @torch.inference_mode()
 def look_once(
-    detector: DetectsWithLoss, images: Sequence[Image], detect_in: int, labels: Labels, size: int, confidence: float
+    detector: DetectsWithLoss,
+    images: Sequence[Image],
+    detect_in: int,
+    labels: ImageLabels,
+    size: int,
+    confidence: float,
 ) -> tuple[list[Detections], list[float]]:
     """What `predictor.detect` says of the first images and `image_losses` of all, where a detector gives both at once.
 
@@ -178,7 +183,7 @@ def look_once(
 
 
 @torch.inference_mode()
-def image_losses(detector: Detector, images: Sequence[Image], labels: Labels, size: int) -> list[float]:
+def image_losses(detector: Detector, images: Sequence[Image], labels: ImageLabels, size: int) -> list[float]:
     """The detector's loss of each of several renderings of one raw, in the padded frame that it detects in.
 
     Args:

@@ -17,7 +17,7 @@ from adaptiveisp.detectors.classes import ClassMap, map_classes
 from adaptiveisp.detectors.letterbox import frame_size, pad_to_frame
 from adaptiveisp.errors import DataError, DetectorError, first_few, logger, skip_reason
 from adaptiveisp.evaluation.coco_ap import ScoredImage, finds_anything
-from adaptiveisp.evaluation.detector_loss import ImageLosses, Meter, frame_targets
+from adaptiveisp.evaluation.detector_loss import DetectorEvaluator, ImageLosses, frame_targets
 from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.inference.drawing import Tile, draw_found
@@ -35,7 +35,7 @@ SHEET_TILES = 12
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvalConfig:
     """How to evaluate.
 
     Attributes:
@@ -111,7 +111,7 @@ def evaluate(
     dataset: Dataset,
     policies: Sequence[AnyPolicy],
     detectors: Sequence[Detector],
-    options: EvaluationOptions,
+    options: EvalConfig,
     on_image: Callable[[str], None] = lambda name: None,
 ) -> Evaluation:
     """Every policy with every detector on every sample.
@@ -122,7 +122,7 @@ def evaluate(
         dataset: labelled raws.
         policies, detectors: with distinct names. What plans with labels sees those that the first detector knows, and
             its loss.
-        options: see `EvaluationOptions`.
+        options: see `EvalConfig`.
         on_image: called with each sample's name, for progress.
 
     Raises:
@@ -135,7 +135,7 @@ def evaluate(
     sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
     skipped: list[tuple[str, str]] = []
     dropped = dict.fromkeys((detector.name for detector in detectors), 0)
-    meter = Meter(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
+    meter = DetectorEvaluator(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     _warm_up(policies, options.device)
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     # The camera's own development starts from the raw itself, which a cache does not hold.
@@ -216,7 +216,7 @@ def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
 class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exception]]):
     """A data set's raws by position; an unreadable one comes back as its error, so that the batch goes on."""
 
-    def __init__(self, dataset: Dataset, cached: EvaluationOptions | None):
+    def __init__(self, dataset: Dataset, cached: EvalConfig | None):
         self.dataset, self.cached = dataset, cached
         self.cache = open_cache(cached.cache) if cached is not None else None
 
@@ -247,7 +247,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
 
 
 def read_all(
-    dataset: Dataset, workers: int = 0, cached: EvaluationOptions | None = None
+    dataset: Dataset, workers: int = 0, cached: EvalConfig | None = None
 ) -> Iterator[tuple[Sample, RawImage | Developed | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
@@ -269,8 +269,8 @@ def _one(
     sample: Sample,
     raw: RawImage | Developed | Exception,
     policies: Sequence[AnyPolicy],
-    options: EvaluationOptions,
-    meter: Meter,
+    options: EvalConfig,
+    meter: DetectorEvaluator,
 ) -> tuple[list[Rendered], dict[str, list[Detections]], dict[str, ImageLosses]]:
     """The renderings of one sample by each policy, and each detector's detections in them and losses of them.
 

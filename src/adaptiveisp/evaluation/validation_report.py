@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.data.validation import LIGHT_EDGES, Examination, Finding, mean_level, sizes
+from adaptiveisp.data.validation import LIGHT_EDGES, Finding, ValidationResult, mean_level, sizes
 from adaptiveisp.errors import first_few, one_line
 from adaptiveisp.evaluation.figures.common import LINE_COLOUR, POLICY_COLOURS, new_figure, svg
 from adaptiveisp.evaluation.html_report import readable, render_template, tile_view
@@ -20,7 +20,9 @@ MOST_ROWS = 50
 MOST_SIZES = 8
 
 
-def write_findings(found: Examination, folder: Path, title: str, provenance: Mapping[str, Any], exit_code: int) -> None:
+def write_findings(
+    found: ValidationResult, folder: Path, title: str, provenance: Mapping[str, Any], exit_code: int
+) -> None:
     """Writes doctor.json and doctor.html into a folder.
 
     Raises:
@@ -31,7 +33,7 @@ def write_findings(found: Examination, folder: Path, title: str, provenance: Map
     write_text(folder / "doctor.html", html)
 
 
-def render_page(found: Examination, title: str, provenance: Mapping[str, Any]) -> str:
+def render_page(found: ValidationResult, title: str, provenance: Mapping[str, Any]) -> str:
     """The page as HTML text."""
     content = found.to_json(provenance)
     return render_template(
@@ -60,7 +62,7 @@ def by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
     return dict(kinds)
 
 
-def verdict(found: Examination) -> str:
+def verdict(found: ValidationResult) -> str:
     """Whether training may start, in one sentence."""
     if found.verdict == "unusable":
         reason = found.fatal or next((finding.text for finding in found.findings), "no images")
@@ -72,7 +74,7 @@ def verdict(found: Examination) -> str:
     return f"Training may start{how} on {found.usable} images, but there are problems: {counted}."
 
 
-def summary(found: Examination) -> str:
+def summary(found: ValidationResult) -> str:
     """The text for the terminal."""
     content = found.to_json({})
     rows = [
@@ -118,7 +120,7 @@ def _others(findings: Sequence[Finding]) -> list[str]:
     return [f"  and {more} more; --out DIR lists all"] if more > 0 else []
 
 
-def without_label(found: Examination) -> list[str]:
+def without_label(found: ValidationResult) -> list[str]:
     """A line on images without a label file, where there are any; they may be meant so."""
     if not found.unlabelled:
         return []

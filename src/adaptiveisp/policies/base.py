@@ -31,8 +31,8 @@ TARGET_MEAN = 0.18
 CLIPPED = 0.98
 """A pixel with a channel above this tells nothing about the illuminant."""
 
-Start = Literal["raw", "auto-exposure", "auto-gain"]
-STARTS: tuple[Start, ...] = ("raw", "auto-exposure", "auto-gain")
+Preprocessing = Literal["raw", "auto-exposure", "auto-gain"]
+STARTS: tuple[Preprocessing, ...] = ("raw", "auto-exposure", "auto-gain")
 """What may come before a policy's own stages: nothing, the stages of auto-exposure, or its balance and exposure as one
 stage, `gain`, without its curve."""
 
@@ -63,13 +63,13 @@ class FixedPipeline:
 
     pipeline: Pipeline
     name: str = "none"
-    start: Start = "raw"
+    start: Preprocessing = "raw"
 
     def plan(self, image: Image) -> list[Pipeline]:
         """The start's stages for each image, then the pipeline's."""
         return [
             Pipeline(first + self.pipeline.stages, self.pipeline.module_set)
-            for first in first_stages(image, self.start)
+            for first in preprocessing_stages(image, self.start)
         ]
 
     @property
@@ -80,7 +80,7 @@ class FixedPipeline:
     def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
         """The start's stages, then these modules with the pipeline's parameters for them."""
         chosen = _picked(self.pipeline.stages, modules)
-        return [Pipeline(first + chosen, self.pipeline.module_set) for first in first_stages(image, self.start)]
+        return [Pipeline(first + chosen, self.pipeline.module_set) for first in preprocessing_stages(image, self.start)]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class AutoExposure:
         return [self.plan_view(view) for view in F.adaptive_avg_pool2d(image, OBSERVATION_SIZE).cpu()]
 
     @property
-    def start(self) -> Start:
+    def start(self) -> Preprocessing:
         """Nothing: its modules are themselves what others start with."""
         return "raw"
 
@@ -155,13 +155,15 @@ def save_fixed(path: Path, policy: FixedPipeline, **extra: Any) -> None:
     policy.pipeline.save(path, **({} if policy.start == "raw" else {START_KEY: policy.start}), **extra)
 
 
-def first_stages(image: Image, kind: Start) -> list[tuple[Stage, ...]]:
+def preprocessing_stages(image: Image, kind: Preprocessing) -> list[tuple[Stage, ...]]:
     """The stages that come before a policy's own, for each image: none for "raw", else those of its heuristic."""
-    return first_stages_of_view(image if kind == "raw" else F.adaptive_avg_pool2d(image, OBSERVATION_SIZE), kind)
+    return preprocessing_of_observation(
+        image if kind == "raw" else F.adaptive_avg_pool2d(image, OBSERVATION_SIZE), kind
+    )
 
 
-def first_stages_of_view(pooled: Image, kind: Start) -> list[tuple[Stage, ...]]:
-    """`first_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
+def preprocessing_of_observation(pooled: Image, kind: Preprocessing) -> list[tuple[Stage, ...]]:
+    """`preprocessing_stages` of images that are pooled already, to `OBSERVATION_SIZE`."""
     if kind == "raw":
         return [()] * pooled.shape[0]
     # A handful of passes over little data, each waited for: on a GPU the waiting would take longer than all the rest.
@@ -175,9 +177,9 @@ def _as_gain(balance: Stage, exposure: Stage) -> Stage:
     return Stage("gain", {name: value * factor for name, value in balance.params.items()})
 
 
-def first_image(image: Image, kind: Start, module_set: str = "wide") -> Image:
-    """The images after their `first_stages`."""
-    return rendered_stages(image, first_stages(image, kind), module_set)
+def preprocessed_image(image: Image, kind: Preprocessing, module_set: str = "wide") -> Image:
+    """The images after their `preprocessing_stages`."""
+    return rendered_stages(image, preprocessing_stages(image, kind), module_set)
 
 
 def rendered_stages(image: Image, plans: Sequence[tuple[Stage, ...]], module_set: str = "wide") -> Image:
@@ -191,7 +193,7 @@ class SetsParameters(Policy, Protocol):
     """A policy that can be told which modules to run: it then chooses their parameters only."""
 
     @property
-    def start(self) -> Start:
+    def start(self) -> Preprocessing:
         """What comes first, whatever the modules: learned parameters make sense after what they were learned on."""
         ...
 

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from adaptiveisp.errors import WeightsError, one_line, shown
 from adaptiveisp.isp.registry import MODULE_SETS, IspModule, modules_of
-from adaptiveisp.policies.base import Start
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON, actions_of
 from adaptiveisp.policies.sequence.networks import Condition, SequenceNetwork
-from adaptiveisp.policies.stepwise.networks import Actor, Critic, ViewKind
+from adaptiveisp.policies.stepwise.networks import Actor, Critic, ObservationKind
 from adaptiveisp.utils.config import record, require
 from adaptiveisp.utils.files import parse_json, require_regular, write_bytes
 
@@ -54,8 +54,8 @@ class PolicyHeader:
     module_set: str
     modules: tuple[str, ...]
     horizon: int = HORIZON
-    view: ViewKind = "linear"
-    start: Start = "raw"
+    view: ObservationKind = "linear"
+    start: Preprocessing = "raw"
     once: bool = False
     condition: Condition = "image"
     origin: str = ""

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.kernels.cuda_graphs import Recordings
-from adaptiveisp.policies.stepwise.networks import SLOPE, Actor, Encoder, Head, View, probabilities
+from adaptiveisp.policies.stepwise.networks import SLOPE, Actor, Encoder, Head, ObservationPlanes, probabilities
 from adaptiveisp.types import ParamTensor
 
 
-class FrozenEncoder:
+class EncoderInference:
     """An encoder in evaluation mode as four convolutions."""
 
     def __init__(self, encoder: Encoder):
@@ -32,7 +32,7 @@ class FrozenEncoder:
             bias = norm.bias + (convolution.bias - norm.running_mean) * scale
             self.convolutions.append((weight.detach().contiguous(), bias.detach()))
 
-    def __call__(self, view: View) -> Float[Tensor, "batch 4096"]:
+    def __call__(self, view: ObservationPlanes) -> Float[Tensor, "batch 4096"]:
         """Features, flattened channel by channel, row by row."""
         features: Tensor = view
         for weight, bias in self.convolutions:
@@ -40,7 +40,7 @@ class FrozenEncoder:
         return features.flatten(1)
 
 
-class FrozenActor:
+class ActorInference:
     """What an `Actor` in evaluation mode says, asked for piece by piece.
 
     Args:
@@ -50,19 +50,19 @@ class FrozenActor:
     def __init__(self, actor: Actor):
         self.recordings = Recordings()
         self.modules: Sequence[IspModule] = actor.modules_in_order
-        self.select = FrozenEncoder(actor.selection_encoder)
-        self.set_parameters = FrozenEncoder(actor.parameter_encoder)
+        self.select = EncoderInference(actor.selection_encoder)
+        self.set_parameters = EncoderInference(actor.parameter_encoder)
         self.selection_head = copy.deepcopy(actor.selection_head)
         self.heads: dict[str, Head] = dict(copy.deepcopy(actor.parameter_heads).items())  # type: ignore[arg-type]
 
     def probs(
-        self, view: View, closed: Bool[Tensor, "batch n_modules"] | None = None
+        self, view: ObservationPlanes, closed: Bool[Tensor, "batch n_modules"] | None = None
     ) -> Float[Tensor, "batch n_modules"]:
         """Probabilities of the modules that are not closed."""
         (logits,) = self.recordings.run("logits", lambda view: (self.selection_head(self.select(view)),), view)
         return probabilities(logits if closed is None else logits.masked_fill(closed, -math.inf))
 
-    def features(self, view: View) -> Float[Tensor, "batch 4096"]:
+    def features(self, view: ObservationPlanes) -> Float[Tensor, "batch 4096"]:
         """What `params` starts from."""
         return self.recordings.run("features", lambda view: (self.set_parameters(view),), view)[0]
 

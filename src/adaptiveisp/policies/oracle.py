@@ -24,7 +24,7 @@ from adaptiveisp.isp.logits import Row, stage_of, starting_row
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import modules_of
-from adaptiveisp.policies.base import Start, first_stages
+from adaptiveisp.policies.base import Preprocessing, preprocessing_stages
 from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.types import Detector, Image, Targets
 
@@ -67,7 +67,7 @@ class GreedyOracle:
     """
 
     name: str = "greedy-oracle"
-    start: Start = "auto-exposure"
+    start: Preprocessing = "auto-exposure"
     module_set: str = "wide"
     horizon: int = HORIZON
     starts: int = 3
@@ -87,7 +87,7 @@ class GreedyOracle:
         # Gradients are needed here, whatever the caller turned off; a tensor made under inference mode knows none.
         with torch.inference_mode(False), torch.enable_grad():
             own = image.detach().clone()
-            firsts = first_stages(own, self.start)
+            firsts = preprocessing_stages(own, self.start)
             plans = zip(torch.split(own, 1), firsts, targets, strict=True)
             return [self._plan_one(one, first, wanted, detector) for one, first, wanted in plans]
 

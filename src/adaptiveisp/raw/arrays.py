@@ -20,7 +20,7 @@ HDR_PERCENTILE = 99.0
 """Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
 
 
-class Known(NamedTuple):
+class ArrayFacts(NamedTuple):
     """What is known of an array beside its declared facts.
 
     Attributes:
@@ -71,7 +71,7 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
     # float32 holds whole numbers to 2^24 exactly.
     data = values.astype(np.float32) if n_bytes == 3 else values
     white = header.white if header.white is not None else float(2**bits - 1)
-    return _raw(data, header, white, Known(path, path))
+    return _raw(data, header, white, ArrayFacts(path, path))
 
 
 def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> str:
@@ -85,7 +85,7 @@ def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> 
     return f"looks like {likely[0].text}{others}; {likely[0].remedy} (docs/raws.md); otherwise {correct}"
 
 
-def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: Known) -> RawImage:
+def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts) -> RawImage:
     """A mosaic or RGB picture with its levels.
 
     Args:
@@ -107,7 +107,7 @@ def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: Known) -> R
     return _raw(data, header, white, known)
 
 
-def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: Known) -> RawImage:
+def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: ArrayFacts) -> RawImage:
     """The raw with what is doubtful about its levels; a synthetic raw's are known."""
     level = percentile_white(data, header) if isinstance(white, str) else white
     pattern = header.pattern if data.ndim == 2 else None

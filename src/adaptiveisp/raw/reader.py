@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
 from adaptiveisp.raw.array_files import read_npy, read_png, write_png16
-from adaptiveisp.raw.arrays import Known, raw_from_array, read_headerless
+from adaptiveisp.raw.arrays import ArrayFacts, raw_from_array, read_headerless
 from adaptiveisp.raw.camera import read_camera
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.extensions import (
@@ -189,7 +189,7 @@ def _read_array(path: Path, extension: str, header: BayerHeader | None) -> RawIm
         unprocessing = unprocessing_from_note(note)
     except RawFileError as error:
         raise RawFileError(f"{path}: {error}") from None
-    known = Known(path, path, orientation, unprocessing, tuple(remarks))
+    known = ArrayFacts(path, path, orientation, unprocessing, tuple(remarks))
     return raw_from_array(pixels, facts.filled_from(tags), known)
 
 
@@ -256,7 +256,7 @@ def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) ->
             "an array has no pattern and no levels: give RawImage(array, pattern, black_level, white_level), or "
             'header=BayerHeader(pattern="RGGB", bits=10, black=64)'
         )
-    raw = raw_from_array(frame, header, Known("array"))
+    raw = raw_from_array(frame, header, ArrayFacts("array"))
     check_usable(raw)
     return raw
 

@@ -14,13 +14,13 @@ from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.data.doubts import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
-from adaptiveisp.data.training_images import PhotoStream, RawStream, Stream
+from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages
 from adaptiveisp.detectors.classes import map_classes
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.raw.unprocess import NoiseName
 from adaptiveisp.training.methods.registry import METHODS, find_method
 from adaptiveisp.training.pseudo_labels import Teacher
-from adaptiveisp.types import Detector, Labeller, Targets
+from adaptiveisp.types import Detector, PseudoLabeler, Targets
 from adaptiveisp.utils.config import as_yaml, changed, require
 from adaptiveisp.utils.files import write_text
 from adaptiveisp.utils.yaml_files import read_yaml
@@ -28,7 +28,7 @@ from adaptiveisp.utils.yaml_files import read_yaml
 CONFIG = "config.yaml"
 MOST_PIXELS = 1 << 25
 """Pixels of a batch at most: 8 images of 2048x2048. Presets have 0.4 to 2.1 million."""
-Labels = Literal["given", "teacher"]
+LabelSource = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. What YOLOv3-tiny found in 253 labelled photos of COCO (clean, at 416): of at least
 this score, 51 % hit an object of their class at IoU 0.5 (59 % at IoU 0.3); of 0.3, 39 % (49 %); of 0.7, 59 % (68 %).
@@ -37,7 +37,7 @@ wrong, far above it few are left. A better detector may do with less."""
 
 
 @dataclass(frozen=True)
-class TrainOptions:
+class TrainConfig:
     """What a run is made of; kept in its folder, so that `--resume` needs nothing else.
 
     Attributes:
@@ -68,7 +68,7 @@ class TrainOptions:
     dev: str = ""
     dev_images: str = ""
     detector: str = "yolov3-tiny"
-    labels: Labels = "given"
+    labels: LabelSource = "given"
     teacher_confidence: float = TEACHER_CONFIDENCE
     limit: int = 0
     light: str | None = None
@@ -89,7 +89,7 @@ class TrainOptions:
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
 
-def write_config(folder: Path, options: TrainOptions, settings: Any, provenance: dict[str, Any]) -> None:
+def write_config(folder: Path, options: TrainConfig, settings: Any, provenance: dict[str, Any]) -> None:
     """Writes config.yaml, which `read_config` and `train --config` read."""
     content = {"train": as_yaml(options), "settings": as_yaml(settings), "provenance": provenance}
     write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
@@ -139,17 +139,17 @@ def make_settings(method: str, preset: str, changes: dict[str, Any], origin: str
     return settings
 
 
-def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainOptions, Any]:
+def resolve(train: dict[str, Any], settings: dict[str, Any], origin: str) -> tuple[TrainConfig, Any]:
     """Options and settings from their plain values.
 
     Raises:
         UsageError: one does not exist or does not fit.
     """
-    options = changed(TrainOptions(), train, origin)
+    options = changed(TrainConfig(), train, origin)
     return options, make_settings(options.method, options.preset, settings, origin)
 
 
-def data_digest(options: TrainOptions) -> str:
+def data_digest(options: TrainConfig) -> str:
     """A hash of what data and dev of a run are: label files and YAMLs by content, files of folders by name and size.
 
     A run that goes on with other data is not the run that it was.
@@ -238,7 +238,9 @@ def _no_gradient(method: str, detector: Detector, reason: str) -> UsageError:
     )
 
 
-def open_stream(options: TrainOptions, settings: Any, detector: Detector, teacher: Labeller | None = None) -> Stream:
+def open_training_images(
+    options: TrainConfig, settings: Any, detector: Detector, teacher: PseudoLabeler | None = None
+) -> TrainingImages:
     """The training images, labelled by their annotations or by a teacher.
 
     Raises:
@@ -260,7 +262,7 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
         raws = open_raws(data, images, limit=options.limit)
         cache = open_cache(options.cache)
         how_raws = {"teacher": teacher, "cache": cache, "smallest_crop": settings.smallest_crop}
-        return RawStream(raws, to_label, settings.size, options.seed, **how_raws)
+        return RawTrainingImages(raws, to_label, settings.size, options.seed, **how_raws)
     if is_set_file(data):
         raise UsageError(f"{data}: its images are raws; leave out --light, or give --light none if --config has one")
     if os.path.isdir(data):
@@ -275,15 +277,15 @@ def open_stream(options: TrainOptions, settings: Any, detector: Detector, teache
         raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
     where = (data, images, to_label, settings.size)
     noise = (options.light, options.noise, options.seed, options.limit)
-    return PhotoStream(*where, *noise, teacher, settings.smallest_crop)
+    return PhotoTrainingImages(*where, *noise, teacher, settings.smallest_crop)
 
 
-def open_teacher(options: TrainOptions, detector: Detector, device: str) -> Teacher | None:
+def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teacher | None:
     """What stands in for annotations, None where they are taken."""
     return Teacher(detector, options.teacher_confidence, device) if options.labels == "teacher" else None
 
 
-def open_dev(options: TrainOptions) -> Dataset | None:
+def open_dev(options: TrainConfig) -> Dataset | None:
     """The data set that chooses the best policy, None where there is none.
 
     Raises:

@@ -50,7 +50,7 @@ def cut(folder: Path, lines: Mapping[str, int]) -> None:
 
     Args:
         folder: the run folder.
-        lines: how many to keep of each log, as `RunLog.line_counts` gave; a log that is shorter or missing stays so.
+        lines: how many to keep of each log, as `RunLogger.line_counts` gave; a log that is shorter or missing stays so.
 
     Raises:
         OutputError: a log cannot be read or written.
@@ -93,7 +93,7 @@ def seconds_of_parts(folder: Path) -> dict[str, float]:
     return seconds
 
 
-class RunLog:
+class RunLogger:
     """The logs of one run, open for writing; a context manager.
 
     Args:
@@ -181,7 +181,7 @@ class RunLog:
             except Exception as error:  # see _show
                 self.why_no_tensorboard = _reason(error)
 
-    def __enter__(self) -> "RunLog":
+    def __enter__(self) -> "RunLogger":
         return self
 
     def __exit__(

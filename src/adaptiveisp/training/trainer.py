@@ -33,7 +33,7 @@ from PIL import Image as PilImage
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError, WeightsError, logger
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
-from adaptiveisp.evaluation.evaluator import EvaluationOptions, evaluate
+from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
@@ -42,19 +42,19 @@ from adaptiveisp.policies.registry import RUN_POLICIES
 from adaptiveisp.training import run_logger as runlog
 from adaptiveisp.training.config import (
     CONFIG,
-    TrainOptions,
+    TrainConfig,
     check_gradients,
     check_loss,
     data_digest,
     open_dev,
-    open_stream,
     open_teacher,
+    open_training_images,
     read_config,
     resolve,
     write_config,
 )
 from adaptiveisp.training.methods.registry import Learner, NonFiniteLossError, find_method
-from adaptiveisp.training.run_logger import RunLog
+from adaptiveisp.training.run_logger import RunLogger
 from adaptiveisp.training.run_state import read_state
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import atomic_path, write_json
@@ -75,17 +75,17 @@ SHOWN = 6
 
 def new_run(
     folder: Path,
-    options: TrainOptions,
+    options: TrainConfig,
     settings: Any,
     detector: Detector,
     provenance: dict[str, Any],
     overwrite: bool,
     device: str = "cpu",
-) -> "Run":
+) -> "Trainer":
     """A run at its start, its folder made and its config.yaml written; all inputs are checked before.
 
     Args:
-        folder, options, settings, detector, provenance, device: as for `Run`.
+        folder, options, settings, detector, provenance, device: as for `Trainer`.
         overwrite: whether the folder may hold something.
 
     Raises:
@@ -95,7 +95,7 @@ def new_run(
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
     provenance = {**provenance, "data": data_digest(options)}
-    run = Run(folder, options, settings, detector, provenance, device)
+    run = Trainer(folder, options, settings, detector, provenance, device)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)
     if run.teacher is None:  # one that can only be used otherwise is told before there is a folder
@@ -113,7 +113,9 @@ def new_run(
     return run
 
 
-def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = "") -> "Run":
+def resumed_run(
+    folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = ""
+) -> "Trainer":
     """The run of a folder, where its last checkpoint left it; that may have been on another device.
 
     Args:
@@ -157,7 +159,7 @@ def resumed_run(folder: Path, load_detector: Callable[[str], Detector], device: 
         logger.warning("%s: its data or dev have changed since it began; it goes on with what is there now", folder)
     if not (folder / LATEST).is_file() and not is_marked(folder):
         raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
-    run = Run(folder, options, settings, detector, provenance, device)
+    run = Trainer(folder, options, settings, detector, provenance, device)
     run.claim = reclaim_folder(folder, KIND)
     try:
         run.check_names()
@@ -182,7 +184,7 @@ def _provenance_of(folder: Path) -> dict[str, Any]:
     return provenance
 
 
-class Run:
+class Trainer:
     """Trains in a folder until the budget is spent, or a signal asks to stop.
 
     Args:
@@ -200,7 +202,7 @@ class Run:
     def __init__(
         self,
         folder: Path,
-        options: TrainOptions,
+        options: TrainConfig,
         settings: Any,
         detector: Detector,
         provenance: Mapping[str, Any],
@@ -212,7 +214,7 @@ class Run:
         check_loss(options.method, settings, detector, device)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector, device)
-        self.stream = open_stream(options, settings, detector, self.teacher)
+        self.stream = open_training_images(options, settings, detector, self.teacher)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed, device)
         self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
@@ -231,7 +233,7 @@ class Run:
         if self.claim is not None:
             self.claim.release()
 
-    def __enter__(self) -> "Run":
+    def __enter__(self) -> "Trainer":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -246,7 +248,7 @@ class Run:
             OutputError: the folder cannot be written; the last checkpoint stands.
         """
         learner = self.learner
-        with self._stop_on_signals(), RunLog(self.folder, learner.iteration) as log:
+        with self._stop_on_signals(), RunLogger(self.folder, learner.iteration) as log:
             while not learner.done and not self.stopping:
                 try:
                     metrics, seconds = learner.iterate()
@@ -290,11 +292,11 @@ class Run:
         """Images that could not be read so far, with the reason; others took the places of training images."""
         return {**self.former_skipped, **getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
-    def _score_dev(self, dev: Dataset, log: RunLog) -> None:
+    def _score_dev(self, dev: Dataset, log: RunLogger) -> None:
         """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
         learner = self.learner
         with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-            options = EvaluationOptions(DEV_SIZE, device=self.device, costs=self.costs, cache=self.options.cache)
+            options = EvalConfig(DEV_SIZE, device=self.device, costs=self.costs, cache=self.options.cache)
             found = evaluate(dev, [learner.policy()], [self.detector], options)
         self.unreadable_dev = dict(found.skipped)
         (result,) = found.results.values()
@@ -319,7 +321,7 @@ class Run:
             with writing(self.folder):
                 learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
-    def _draw_trajectories(self, dev: Dataset, log: RunLog) -> None:
+    def _draw_trajectories(self, dev: Dataset, log: RunLogger) -> None:
         """Draws what the policy does to some dev images, spread over the light where it is known."""
         samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
         images, names, lights = [], [], []

@@ -15,12 +15,12 @@ from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import PolicyError, UsageError, WeightsError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import MODULE_SETS, PAPER, find_module, modules_of
-from adaptiveisp.policies.base import ForcedModules, first_image
+from adaptiveisp.policies.base import ForcedModules, preprocessed_image
 from adaptiveisp.policies.checkpoint import load_policy_file
 from adaptiveisp.policies.environment import STOP, start
 from adaptiveisp.policies.stepwise.networks import (
     Actor,
-    Choice,
+    ActorOutput,
     Critic,
     calibrate,
     noise_level,
@@ -35,8 +35,8 @@ from adaptiveisp.training.methods.actor_critic.settings import CPU, PRESETS, Act
 from adaptiveisp.training.methods.learner import Clock, differentiated_loss, optimiser_step
 from adaptiveisp.training.rl.advantages import rewards
 from adaptiveisp.training.rl.losses import discounts, returns, selection_loss, td_target, value_loss
-from adaptiveisp.training.rl.replay_buffer import Entry, replayed, stack
-from adaptiveisp.training.rl.rollout import Rules, roll_out
+from adaptiveisp.training.rl.replay_buffer import ReplayItem, replayed, stack
+from adaptiveisp.training.rl.rollout import RolloutConfig, roll_out
 from adaptiveisp.types import Detections, Image, Targets
 
 ONE_STEP: dict[str, Any] = {
@@ -426,7 +426,7 @@ def test_forced_modules_take_the_networks_parameters() -> None:
     (plan,) = ForcedModules(policy, pipeline).plan(image)
     names = [stage.module for stage in plan.stages]
     assert names == ["white_balance", "exposure", "srgb", "gamma", "exposure"]
-    state = start(first_image(image, "auto-exposure"), 10)
+    state = start(preprocessed_image(image, "auto-exposure"), 10)
     expected = policy.actor(observe(state, "log")).params["gamma"][0].item()
     assert plan.stages[3].params["gamma"] == pytest.approx(expected, rel=1e-5)
     with pytest.raises(PolicyError, match="sets no parameters for the module srgb"):
@@ -446,7 +446,7 @@ def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
     assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes == 16
     state = stack([entry_of(number) for number in range(4)])
     rollout = roll_out(
-        state, subject.actor, subject.modules, Rules(3, 3, "linear", False), subject.generator, Clock.started()
+        state, subject.actor, subject.modules, RolloutConfig(3, 3, "linear", False), subject.generator, Clock.started()
     )
     used = {subject.modules[index].name for step in rollout.steps for index in step.action.tolist()}
     gains = subject.detector.loss(rollout.end.image, [])
@@ -460,9 +460,9 @@ def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
         torch.testing.assert_close(image, rollout.end.image[row], rtol=0, atol=1e-6)
 
 
-def entry_of(number: int) -> Entry:
+def entry_of(number: int) -> ReplayItem:
     source = GreyStream()[number]
-    return Entry(number, source.image, source.targets, torch.zeros(10), 0.0, 0.0, 0.3)
+    return ReplayItem(number, source.image, source.targets, torch.zeros(10), 0.0, 0.0, 0.3)
 
 
 def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
@@ -471,7 +471,7 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
         subject.actor.selection_head.fc2.bias[-1] += 2.5  # stop, about every second time
     state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(12)])
     rollout = roll_out(
-        state, subject.actor, subject.modules, Rules(4, 4, "linear", False), subject.generator, Clock.started()
+        state, subject.actor, subject.modules, RolloutConfig(4, 4, "linear", False), subject.generator, Clock.started()
     )
     lengths = [len(history) for history in rollout.histories()]
     assert rollout.end.stopped.tolist() == [1.0] * 12 and len(set(lengths)) > 1
@@ -494,7 +494,7 @@ def test_a_module_runs_once_where_it_is_said_so() -> None:
     subject = learner(replace(SMALL, once=True, rollout=10, horizon=10))
     state = stack([entry_of(number) for number in range(3)])
     rollout = roll_out(
-        state, subject.actor, subject.modules, Rules(10, 10, "linear", True), subject.generator, Clock.started()
+        state, subject.actor, subject.modules, RolloutConfig(10, 10, "linear", True), subject.generator, Clock.started()
     )
     for history in rollout.histories():
         assert sorted(index for index, _ in history) == list(range(10))
@@ -568,10 +568,14 @@ def test_the_critics_value_is_in_the_target_of_td_only(
     monkeypatch.setattr(subject.critic, "forward", lambda view: torch.full((len(view),), 5.0))
     state = stack([entry_of(number) for number in range(4)])
     clock = Clock.started()
-    one = roll_out(state, subject.actor, subject.modules, Rules(1, 3, "linear", False), subject.generator, clock)
+    one = roll_out(
+        state, subject.actor, subject.modules, RolloutConfig(1, 3, "linear", False), subject.generator, clock
+    )
     rewards = torch.full((1, 4), 2.0)
     assert subject._returns(one, rewards)[0].tolist() == [expected] * 4
-    whole = roll_out(state, subject.actor, subject.modules, Rules(3, 3, "linear", False), subject.generator, clock)
+    whole = roll_out(
+        state, subject.actor, subject.modules, RolloutConfig(3, 3, "linear", False), subject.generator, clock
+    )
     at_the_end = subject._returns(whole, torch.tensor([[0.0], [0.0], [2.0]]).expand(3, 4))
     assert at_the_end[2].tolist() == [2.0] * 4  # the episode is over, nothing follows
     assert at_the_end[0].tolist() == [2.0 * (0.25 if bootstrap == "td" else 1.0)] * 4
@@ -675,7 +679,7 @@ def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) 
     seen: list[float] = []
     real = roll_out
 
-    def spy(state: Any, actor: Any, modules: Any, rules: Rules, *others: Any) -> Any:
+    def spy(state: Any, actor: Any, modules: Any, rules: RolloutConfig, *others: Any) -> Any:
         seen.append(rules.temperature)
         return real(state, actor, modules, rules, *others)
 
@@ -840,13 +844,13 @@ def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.M
     monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
     subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, peers=peers, normalise_advantage=False))
     state = stack([replace(entry_of(number // 2), used=torch.zeros(11)) for number in range(4)])
-    rules = Rules(2, 2, "linear", False)
+    rules = RolloutConfig(2, 2, "linear", False)
     real = roll_out(state, subject.actor, subject.modules, rules, subject.generator, Clock.started())
     first = real.steps[0]
     second = replace(
         first,
         rows=torch.tensor([0, 2, 3]),
-        choice=Choice(first.choice.probs[:3], {}, first.choice.logits[:3]),
+        choice=ActorOutput(first.choice.probs[:3], {}, first.choice.logits[:3]),
         action=first.action[:3],
     )
     rollout = replace(real, steps=(first, second))  # the second of the four stopped at once

@@ -18,11 +18,11 @@ from adaptiveisp.errors import UsageError, WeightsError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import EXTENDED, find_module
 from adaptiveisp.kernels import forward as native
-from adaptiveisp.policies.base import ForcedModules, first_image
+from adaptiveisp.policies.base import ForcedModules, preprocessed_image
 from adaptiveisp.policies.checkpoint import load_policy_file, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.registry import load_policy
-from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, look, run_sequences
+from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, observe, run_sequences
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.training.methods.learner import NonFiniteLossError
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
@@ -139,7 +139,7 @@ def test_a_line_makes_the_choice_go_with_the_light(condition: Any) -> None:
     images = torch.stack([scale * GreyStream()[0].image for scale in (0.02, 1.0)])
     lengths = [len(plan.stages) for plan in subject.policy().plan(images)]
     assert lengths == ([1, 0] if condition == "image" else [0, 0])
-    embedding = subject.network.embed(look(images, "raw"))
+    embedding = subject.network.embed(observe(images, "raw"))
     actions = torch.tensor([[2, 5, 5]] * 2)
     logs, _, _ = subject.network.log_probs(embedding, actions)
     assert (float((logs[0] - logs[1]).detach()) > 5) == (condition == "image")
@@ -170,7 +170,7 @@ def test_with_frozen_parameters_only_the_choice_of_modules_learns() -> None:
 def test_the_sequence_head_is_uniform_at_first_and_sums_to_one() -> None:
     network = learner(replace(SMALL, horizon=3)).network
     with torch.no_grad():
-        embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+        embedding = network.embed(observe(GreyStream()[0].image[None], "raw"))
     stop = len(BANDIT)
     every = [(*order, *([stop] * (3 - n))) for n in range(4) for order in itertools.permutations(range(stop), n)]
     probability = {}
@@ -194,7 +194,7 @@ def test_a_sequence_without_a_generator_takes_the_likeliest_actions() -> None:
     network = learner(replace(SMALL, horizon=5)).network
     with torch.no_grad():
         network.sequence_head.bias.copy_(torch.tensor([1.0, 5.0, 3.0, 0.0, 0.0, 2.0]))
-        embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+        embedding = network.embed(observe(GreyStream()[0].image[None], "raw"))
     assert network.sample(embedding, None).tolist() == [[1, 2, 5, 5, 5]]
 
 
@@ -264,7 +264,7 @@ def test_each_loss_moves_its_own_part_only() -> None:
     assert set(learner(replace(SMALL, sequence_line_rate=0.1)).parts) == {"parameters", "sequence", "lines"}
     # The sequence's loss has no gradient for the encoder at all.
     network = learner().network
-    embedding = network.embed(look(GreyStream()[0].image[None], "raw"))
+    embedding = network.embed(observe(GreyStream()[0].image[None], "raw"))
     total, _, _ = network.log_probs(embedding, torch.tensor([[0, 1, 5]]))
     assert torch.autograd.grad(total.sum(), list(network.encoder.parameters()), allow_unused=True)[0] is None
 
@@ -273,7 +273,7 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
     subject = learner()
     image = torch.stack([GreyStream()[number].image for number in range(3)])
     with torch.no_grad():
-        params = subject.network.params(subject.network.logits(subject.network.embed(look(image, "raw"))))
+        params = subject.network.params(subject.network.logits(subject.network.embed(observe(image, "raw"))))
         actions = torch.tensor([[2, 0, 5], [5, 5, 5], [1, 5, 5]])
         found = run_sequences(image, subject.modules, actions, params)
     for row, names in enumerate((("exposure", "sharpen"), (), ("saturation",))):
@@ -373,7 +373,7 @@ def test_its_file_is_a_policy_of_its_own_kind(tmp_path: Path) -> None:
 
 def test_gains_are_seen_whether_they_are_two_modules_or_one() -> None:
     image = 0.05 * torch.stack([GreyStream()[number].image for number in range(3)])
-    seen = [look(image, start).numbers[:, -2:] for start in ("auto-exposure", "auto-gain", "raw")]
+    seen = [observe(image, start).numbers[:, -2:] for start in ("auto-exposure", "auto-gain", "raw")]
     torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-5)
     assert (seen[0] - seen[2]).abs().min() > 0.01
 
@@ -383,11 +383,11 @@ def test_a_plan_renders_what_training_saw(start: Any) -> None:
     """The pooled view stands for the image: training and use see the same numbers and run the same modules."""
     subject = learner(replace(SMALL, start=start, averaging=0.0))
     image = torch.stack([GreyStream()[number].image for number in range(3)])
-    seen = look(image, start)
+    seen = observe(image, start)
     with torch.no_grad():
         embedding = subject.network.embed(seen)
         actions = subject.network.sample(embedding, None)
-        begun = first_image(image, start, "extended")
+        begun = preprocessed_image(image, start, "extended")
         expected = run_sequences(
             begun, subject.modules, actions, subject.network.params(subject.network.logits(embedding))
         )
@@ -408,13 +408,13 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
     images = (brightness * torch.stack([GreyStream()[number].image for number in range(6)])).clamp(0, 1)
     frozen = subject.policy().frozen
     with torch.no_grad():
-        seen = look(images, "auto-exposure")
+        seen = observe(images, "auto-exposure")
         embedding = subject.network.embed(seen)
         params = subject.network.params(subject.network.logits(embedding))
         actions = subject.network.sample(embedding, None).tolist()
         torch.testing.assert_close(torch.from_numpy(frozen.embed(seen)), embedding, rtol=1e-5, atol=1e-5)
         with native.turned_off():
-            plain = look(images, "auto-exposure")
+            plain = observe(images, "auto-exposure")
             torch.testing.assert_close(torch.from_numpy(frozen.embed(plain)), subject.network.embed(plain))
     torch.testing.assert_close(seen.view, plain.view, rtol=0, atol=1e-4)
     shares, numbers = (seen.numbers - plain.numbers).abs().split([BINS, N_SCALARS], dim=1)

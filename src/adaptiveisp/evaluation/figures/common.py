@@ -41,7 +41,7 @@ def policy_colour(place: int) -> str:
     return POLICY_COLOURS[place % len(POLICY_COLOURS)]
 
 
-def look(place: int) -> dict[str, str]:
+def line_style(place: int) -> dict[str, str]:
     """Colour and marker of a policy, as matplotlib's keywords; once the colours repeat, the markers go one on.
 
     >>> look(0), look(7)
@@ -101,7 +101,7 @@ def light_figure(bins: Sequence[str], curves: Mapping[str, Sequence[float | None
     for place, (policy, values) in enumerate(curves.items()):
         known = [(x, 100 * value) for x, value in enumerate(values) if value is not None]
         if known:
-            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **look(place))
+            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **line_style(place))
     axes.set_xticks(range(len(bins)), bins)
     axes.set_xlim(-0.4, len(bins) - 0.6)
     axes.set_ylim(bottom=0)

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from adaptiveisp.evaluation.figures.common import LINE_COLOUR, TEXT_COLOUR, empty_figure, look, policy_colour, strip
+from adaptiveisp.evaluation.figures.common import (
+    LINE_COLOUR,
+    TEXT_COLOUR,
+    empty_figure,
+    line_style,
+    policy_colour,
+    strip,
+)
 
 LABEL_SPOTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 """Where a name may stand beside its point, the best first: -1, 0 or 1 to the right and up."""
@@ -137,7 +144,9 @@ def _draw_tradeoff(axes: Any, points: Sequence[CostPoint], costs: Sequence[float
         filling = "full" if shown else "none"
         if sd and shown:
             axes.vlines(cost, score - sd, score + sd, color=policy_colour(point.place), linewidth=1.5, zorder=2)
-        axes.plot(*xy, markersize=8, linestyle="", fillstyle=filling, clip_on=False, zorder=3, **look(point.place))
+        axes.plot(
+            *xy, markersize=8, linestyle="", fillstyle=filling, clip_on=False, zorder=3, **line_style(point.place)
+        )
         axes.annotate(
             short(point.policy) + ("" if shown else f"\n{score:.1f} \N{DOWNWARDS ARROW}"),
             xy,

@@ -21,7 +21,7 @@ from adaptiveisp.isp.pipeline import Stage
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import SHARED
-from adaptiveisp.policies.base import Start, first_stages_of_view, rendered_stages
+from adaptiveisp.policies.base import Preprocessing, preprocessing_of_observation, rendered_stages
 from adaptiveisp.policies.environment import STOP, apply_chosen
 from adaptiveisp.policies.sampling import sample_actions
 from adaptiveisp.policies.stepwise.networks import LEAST_LIGHT, SLOPE, log_light, pool_and_noise
@@ -69,7 +69,9 @@ class Observation(NamedTuple):
 
 
 @torch.no_grad()
-def look(image: Image, start: Start, module_set: str = "extended", begun: Image | None = None) -> Observation:
+def observe(
+    image: Image, start: Preprocessing, module_set: str = "extended", begun: Image | None = None
+) -> Observation:
     """The observation of developed images.
 
     Args:
@@ -79,7 +81,7 @@ def look(image: Image, start: Start, module_set: str = "extended", begun: Image 
         begun: the images after the start's stages, where they are at hand.
     """
     pooled, before = pool_and_noise(image)
-    first = first_stages_of_view(pooled, start)
+    first = preprocessing_of_observation(pooled, start)
     if begun is None:
         begun = rendered_stages(image, first, module_set) if start != "raw" else image
     exposed, after = pool_and_noise(begun) if start != "raw" else (pooled, before)

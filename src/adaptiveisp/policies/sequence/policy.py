@@ -17,10 +17,10 @@ from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import Recordings
-from adaptiveisp.policies.base import Start
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_sequence_file
 from adaptiveisp.policies.environment import STOP
-from adaptiveisp.policies.sequence.networks import CHANNELS, N_SCALARS, Observation, SequenceNetwork, look
+from adaptiveisp.policies.sequence.networks import CHANNELS, N_SCALARS, Observation, SequenceNetwork, observe
 from adaptiveisp.policies.stepwise.networks import SLOPE
 from adaptiveisp.types import Image
 
@@ -42,12 +42,12 @@ class SequencePolicy:
     steps: int = 0
 
     @cached_property
-    def frozen(self) -> "FrozenSequence":
+    def frozen(self) -> "SequenceInference":
         """The network for use, as it was when it was first asked: later training does not reach it."""
-        return FrozenSequence(self.network)
+        return SequenceInference(self.network)
 
     @property
-    def start(self) -> Start:
+    def start(self) -> Preprocessing:
         """What comes before its modules."""
         return self.header.start
 
@@ -90,7 +90,7 @@ class SequencePolicy:
             image, forced: as for `process`.
             begun: the images after the start's stages, where they are at hand.
         """
-        seen = look(image, self.header.start, self.header.module_set, begun)
+        seen = observe(image, self.header.start, self.header.module_set, begun)
         found = []
         for first, embedding in zip(seen.first, self.frozen.embed(seen), strict=True):
             order = self.frozen.sequence(embedding) if forced is None else list(forced)
@@ -103,7 +103,7 @@ class SequencePolicy:
 Vector = NDArray[np.float32]
 
 
-class FrozenSequence:
+class SequenceInference:
     """What a `SequenceNetwork` says of one image after the other, sooner.
 
     For one image the heads are a few products of small matrices: in NumPy a call of those takes a tenth of PyTorch's

@@ -41,11 +41,11 @@ LEAST_LIGHT = 2.0**-12
 N_LOG_PLANES = 6
 """Planes that the view "log" has more than "linear"."""
 
-View = Float[Tensor, "batch channels 64 64"]
-ViewKind = Literal["linear", "log"]
+ObservationPlanes = Float[Tensor, "batch channels 64 64"]
+ObservationKind = Literal["linear", "log"]
 
 
-def observe(state: State, kind: ViewKind = "linear") -> View:
+def observe(state: State, kind: ObservationKind = "linear") -> ObservationPlanes:
     """What the actor sees: the image pooled to 64x64, then the status numbers as constant planes.
 
     Args:
@@ -58,11 +58,11 @@ def observe(state: State, kind: ViewKind = "linear") -> View:
     return SHARED.run(f"observe {kind}", work, state.image, state.status)[0]
 
 
-def _linear_view(image: Image, status: Tensor) -> tuple[View]:
+def _linear_view(image: Image, status: Tensor) -> tuple[ObservationPlanes]:
     return (torch.cat([pool(image), _planes(status)], dim=1),)
 
 
-def _log_view(image: Image, status: Tensor) -> tuple[View]:
+def _log_view(image: Image, status: Tensor) -> tuple[ObservationPlanes]:
     pooled = pool(image)
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA)
@@ -131,7 +131,7 @@ def log_light(values: Tensor) -> Tensor:
     return (values.clamp(min=0) + LEAST_LIGHT).log2() / 6 + 1
 
 
-def observe_for_critic(view: View) -> Float[Tensor, "batch more 64 64"]:
+def observe_for_critic(view: ObservationPlanes) -> Float[Tensor, "batch more 64 64"]:
     """The actor's view with three more constant planes, statistics of the pooled image.
 
     They are the mean of L + 1e-5, the (unbiased) variance of L, and the mean saturation
@@ -152,7 +152,7 @@ def _planes(numbers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n 64 64"]
     return numbers[:, :, None, None].expand(-1, -1, VIEW, VIEW)
 
 
-def n_channels(n_modules: int, view: ViewKind) -> int:
+def n_channels(n_modules: int, view: ObservationKind) -> int:
     """Channels of the actor's view.
 
     >>> n_channels(10, "linear"), n_channels(10, "log")
@@ -194,7 +194,7 @@ class Head(nn.Module):
         return outputs
 
 
-class Choice(NamedTuple):
+class ActorOutput(NamedTuple):
     """What the actor says of a batch.
 
     Attributes:
@@ -243,7 +243,7 @@ class Actor(nn.Module):
         view: what it sees, see `observe`.
     """
 
-    def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT, view: ViewKind = "linear"):
+    def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT, view: ObservationKind = "linear"):
         super().__init__()
         self.modules_in_order = tuple(modules)
         channels = n_channels(len(modules), view)
@@ -272,14 +272,14 @@ class Actor(nn.Module):
         view: Float[Tensor, "batch channels 64 64"],
         closed: Bool[Tensor, "batch n_modules"] | None = None,
         temperature: float = 1.0,
-    ) -> Choice:
+    ) -> ActorOutput:
         """Probabilities of the modules that are not closed, and physical parameters of all."""
         view = view.contiguous(memory_format=torch.channels_last)  # once, for both encoders
         logits = self.selection_head(self.selection_encoder(view)) / temperature
         if closed is not None:
             logits = logits.masked_fill(closed, -math.inf)
         params = _WhenAsked(self.modules_in_order, self.parameter_heads, self.parameter_encoder(view))
-        return Choice(probabilities(logits), params, logits)
+        return ActorOutput(probabilities(logits), params, logits)
 
 
 class _WhenAsked(Mapping[str, Tensor]):
@@ -315,7 +315,7 @@ class Critic(nn.Module):
         view: what it sees, see `observe`.
     """
 
-    def __init__(self, n_modules: int, view: ViewKind = "linear"):
+    def __init__(self, n_modules: int, view: ObservationKind = "linear"):
         super().__init__()
         self.encoder = Encoder(n_channels(n_modules, view) + N_STATISTICS)
         self.head = Head(1)
@@ -327,7 +327,7 @@ class Critic(nn.Module):
 
 
 @torch.no_grad()
-def calibrate(network: nn.Module, views: View) -> None:
+def calibrate(network: nn.Module, views: ObservationPlanes) -> None:
     """Sets the statistics of batch norm to those of these views.
 
     With statistics that stay, an image is seen the same whatever else is in its batch, in training as in use: what a

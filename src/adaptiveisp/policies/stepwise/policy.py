@@ -10,10 +10,10 @@ import torch
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import Start, first_stages, rendered_stages
+from adaptiveisp.policies.base import Preprocessing, preprocessing_stages, rendered_stages
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.policies.environment import STOP, actions_of, counted, start
-from adaptiveisp.policies.inference import FrozenActor
+from adaptiveisp.policies.inference import ActorInference
 from adaptiveisp.policies.stepwise.networks import Actor, observe, ruled_out
 from adaptiveisp.types import Image
 
@@ -41,12 +41,12 @@ class StepwisePolicy:
         return tuple(known[name] for name in self.header.modules)
 
     @cached_property
-    def frozen(self) -> FrozenActor:
+    def frozen(self) -> ActorInference:
         """The networks for use, as they were when they were first asked: later training does not reach them."""
-        return FrozenActor(self.actor)
+        return ActorInference(self.actor)
 
     @property
-    def start(self) -> Start:
+    def start(self) -> Preprocessing:
         """What comes before its modules."""
         return self.header.start
 
@@ -72,7 +72,7 @@ class StepwisePolicy:
             forced: action ids to take instead of the likeliest ones.
         """
         modules, networks = self.modules, self.frozen
-        first = first_stages(image, self.header.start)
+        first = preprocessing_stages(image, self.header.start)
         stages = [list(plan) for plan in first]
         state = start(rendered_stages(image, first, self.header.module_set), len(modules))
         pictures, owned = list(state.image), self.header.start != "raw"

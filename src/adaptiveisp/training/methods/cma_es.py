@@ -21,12 +21,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
-from adaptiveisp.data.training_images import Stream
+from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.errors import PipelineError
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import FixedPipeline, Start, save_fixed
+from adaptiveisp.policies.base import FixedPipeline, Preprocessing, save_fixed
 from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.training.methods import fixed
 from adaptiveisp.training.methods.cma_distribution import Constants, Distribution, default_population
@@ -58,7 +58,7 @@ class CmaEsConfig:
     module_set: str = "wide"
     modules: tuple[str, ...] = ()
     initial: fixed.Values = field(default_factory=dict)
-    start: Start = "raw"
+    start: Preprocessing = "raw"
     population: int = 0
     batch: int = 8
     size: int = 320
@@ -98,7 +98,13 @@ class CmaEs:
     """
 
     def __init__(
-        self, config: CmaEsConfig, stream: Stream, detector: Detector, budget: int, seed: int, device: str = "cpu"
+        self,
+        config: CmaEsConfig,
+        stream: TrainingImages,
+        detector: Detector,
+        budget: int,
+        seed: int,
+        device: str = "cpu",
     ):
         self.config, self.stream, self.detector, self.budget, self.seed = config, stream, detector, budget, seed
         self.device = device

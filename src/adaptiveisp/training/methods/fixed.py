@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
-from adaptiveisp.data.training_images import Stream
+from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import FixedPipeline, Start, first_image, save_fixed
+from adaptiveisp.policies.base import FixedPipeline, Preprocessing, preprocessed_image, save_fixed
 from adaptiveisp.training.methods.learner import (
     Clock,
     Metrics,
@@ -60,7 +60,7 @@ class FixedConfig:
     module_set: str = "wide"
     modules: tuple[str, ...] = ()
     initial: Values = field(default_factory=dict)
-    start: Start = "raw"
+    start: Preprocessing = "raw"
     batch: int = 8
     size: int = 320
     smallest_crop: float = SMALLEST_CROP
@@ -128,7 +128,13 @@ class Fixed:
     """
 
     def __init__(
-        self, config: FixedConfig, stream: Stream, detector: Detector, budget: int, seed: int, device: str = "cpu"
+        self,
+        config: FixedConfig,
+        stream: TrainingImages,
+        detector: Detector,
+        budget: int,
+        seed: int,
+        device: str = "cpu",
     ):
         self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
         self.device = device
@@ -154,7 +160,7 @@ class Fixed:
         config = self.config
         sources = [self.stream[self.iteration * config.batch + i] for i in range(config.batch)]
         image = torch.stack([source.image for source in sources]).to(self.device)
-        image = first_image(image, config.start, config.module_set)
+        image = preprocessed_image(image, config.start, config.module_set)
         clock.lap("data")
         rendered = self._render(image)
         clock.lap("modules")

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from adaptiveisp.data.training_images import Stream
+from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.errors import AdaptiveISPError, PolicyError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Policy, Start, load_fixed
+from adaptiveisp.policies.base import Policy, Preprocessing, load_fixed
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.types import Detector, Image, Targets
 
@@ -93,7 +93,7 @@ class Method:
 
     settings: type[Any]
     presets: dict[str, Any]
-    learner: Callable[[Any, Stream, Detector, int, int, str], Learner]
+    learner: Callable[[Any, TrainingImages, Detector, int, int, str], Learner]
     needs_gradients: bool = True
 
 
@@ -232,7 +232,7 @@ def optimiser_step(
     return norms
 
 
-def pipeline_to_start_from(policy: str, modules: Sequence[str], start: Start) -> Pipeline:
+def pipeline_to_start_from(policy: str, modules: Sequence[str], start: Preprocessing) -> Pipeline:
     """The pipeline of a policy file whose modules are those of the run, for a warm start.
 
     Args:

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.data.training_images import Stream
+from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Start, first_image
+from adaptiveisp.policies.base import Preprocessing, preprocessed_image
 from adaptiveisp.training.methods.learner import NonFiniteLossError, Precision, detector_loss
 from adaptiveisp.types import Detector, Image, Targets
 
@@ -31,11 +31,11 @@ class Minibatch:
     targets: list[Targets]
 
 
-def take(stream: Stream, first: int, n: int, start: Start, module_set: str, device: str) -> Minibatch:
+def take(stream: TrainingImages, first: int, n: int, start: Preprocessing, module_set: str, device: str) -> Minibatch:
     """The `n` images of the stream from number `first` on, on a device, each after the start's stages fitted to it."""
     sources = [stream[first + i] for i in range(n)]
     image = torch.stack([source.image for source in sources]).to(device)
-    image = first_image(image, start, module_set)
+    image = preprocessed_image(image, start, module_set)
     return Minibatch([source.number for source in sources], image, [source.targets for source in sources])
 
 

@@ -23,12 +23,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
-from adaptiveisp.data.training_images import Stream
+from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.errors import PipelineError, PolicyError
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module, modules_of
-from adaptiveisp.policies.base import FixedPipeline, Start, load_fixed, save_fixed
+from adaptiveisp.policies.base import FixedPipeline, Preprocessing, load_fixed, save_fixed
 from adaptiveisp.policies.environment import HORIZON
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.raw.unprocess import seeded_generator
@@ -61,7 +61,7 @@ class RandomSearchConfig:
     module_set: str = "wide"
     modules: tuple[str, ...] = ()
     initial: fixed.Values = field(default_factory=dict)
-    start: Start = "raw"
+    start: Preprocessing = "raw"
     longest: int = HORIZON
     spread: float = 0.5
     candidates: int = 32
@@ -136,7 +136,7 @@ class RandomSearch:
     def __init__(
         self,
         config: RandomSearchConfig,
-        stream: Stream,
+        stream: TrainingImages,
         detector: Detector,
         budget: int,
         seed: int,

@@ -18,7 +18,7 @@ from adaptiveisp.types import Targets
 
 
 @dataclass(frozen=True)
-class Entry:
+class ReplayItem:
     """One image in the middle of its pipeline.
 
     Attributes:
@@ -40,7 +40,7 @@ class Entry:
     history: tuple[tuple[int, Float[Tensor, " _"]], ...] = ()
 
 
-def stack(entries: Sequence[Entry]) -> State:
+def stack(entries: Sequence[ReplayItem]) -> State:
     """The states of several entries as one batch."""
     image = torch.stack([entry.image for entry in entries])
     return State(
@@ -52,11 +52,11 @@ def stack(entries: Sequence[Entry]) -> State:
 
 
 def unstack(
-    entries: Sequence[Entry],
+    entries: Sequence[ReplayItem],
     state: State,
     losses: Float[Tensor, " batch"],
     histories: Sequence[Sequence[tuple[int, Float[Tensor, " _"]]]],
-) -> list[Entry]:
+) -> list[ReplayItem]:
     """The entries after some steps.
 
     Args:
@@ -69,7 +69,7 @@ def unstack(
     for i, (entry, ran) in enumerate(zip(entries, histories, strict=True)):
         image, used = state.image[i].detach().clone(), state.used[i].detach().clone()
         numbers = (state.step[i].item(), state.stopped[i].item(), losses[i].item())
-        after.append(Entry(entry.number, image, entry.targets, used, *numbers, (*entry.history, *ran)))
+        after.append(ReplayItem(entry.number, image, entry.targets, used, *numbers, (*entry.history, *ran)))
     return after
 
 
@@ -85,7 +85,7 @@ def replayed(
     return batch[0]
 
 
-class ReplayPool:
+class ReplayBuffer:
     """Entries in a fixed number of places; a batch is taken out, advanced by one step and put back.
 
     Args:
@@ -94,13 +94,13 @@ class ReplayPool:
 
     def __init__(self, size: int):
         self.size = size
-        self.entries: list[Entry] = []
+        self.entries: list[ReplayItem] = []
 
     def missing(self) -> int:
         """How many fresh images it takes to fill the pool."""
         return self.size - len(self.entries)
 
-    def take(self, n: int, generator: torch.Generator) -> list[Entry]:
+    def take(self, n: int, generator: torch.Generator) -> list[ReplayItem]:
         """Removes and returns `n` random entries."""
         chosen = torch.randperm(len(self.entries), generator=generator)[:n].tolist()
         taken = [self.entries[i] for i in chosen]
@@ -108,7 +108,7 @@ class ReplayPool:
         self.entries = [entry for i, entry in enumerate(self.entries) if i not in kept]
         return taken
 
-    def put(self, entries: Iterable[Entry]) -> None:
+    def put(self, entries: Iterable[ReplayItem]) -> None:
         """Puts entries back."""
         self.entries += entries
 
@@ -143,5 +143,5 @@ class ReplayPool:
             image = replayed(source.image, history, modules)
             step, stopped, loss = saved["numbers"]
             used = saved["used"].to(image.device)
-            entry = Entry(saved["number"], image, source.targets, used, step, stopped, loss, history)
+            entry = ReplayItem(saved["number"], image, source.targets, used, step, stopped, loss, history)
             self.entries.append(entry)

@@ -11,11 +11,18 @@ from torch import Tensor
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.policies.environment import State, advance, stops
 from adaptiveisp.policies.sampling import sample_actions
-from adaptiveisp.policies.stepwise.networks import Actor, Choice, View, ViewKind, observe, ruled_out
+from adaptiveisp.policies.stepwise.networks import (
+    Actor,
+    ActorOutput,
+    ObservationKind,
+    ObservationPlanes,
+    observe,
+    ruled_out,
+)
 from adaptiveisp.training.methods.learner import Clock, finite_images
 
 
-class Rules(NamedTuple):
+class RolloutConfig(NamedTuple):
     """How far a rollout goes, and what the policy may see and choose.
 
     Attributes:
@@ -30,7 +37,7 @@ class Rules(NamedTuple):
 
     n_steps: int
     horizon: int
-    view: ViewKind
+    view: ObservationKind
     once: bool
     temperature: float = 1.0
     forced: Int[Tensor, "batch length"] | None = None
@@ -50,8 +57,8 @@ class Step:
 
     rows: Int[Tensor, " n"]
     state: State
-    view: View
-    choice: Choice
+    view: ObservationPlanes
+    choice: ActorOutput
     action: Int[Tensor, " n"]
 
 
@@ -111,7 +118,7 @@ def roll_out(
     state: State,
     actor: Actor,
     modules: Sequence[IspModule],
-    rules: Rules,
+    rules: RolloutConfig,
     generator: torch.Generator,
     clock: Clock,
 ) -> Rollout:

@@ -31,8 +31,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adaptiveisp.data.training_images import Stream, TrainingImage
-from adaptiveisp.policies.base import first_image
+from adaptiveisp.data.training_images import TrainingImage, TrainingImages
+from adaptiveisp.policies.base import preprocessed_image
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
 from adaptiveisp.policies.environment import STOP, State, actions_of
 from adaptiveisp.policies.stepwise.networks import observe, to_training
@@ -60,8 +60,8 @@ from adaptiveisp.training.rl.losses import (
     value_loss,
 )
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons, edited
-from adaptiveisp.training.rl.replay_buffer import Entry, ReplayPool, stack, unstack
-from adaptiveisp.training.rl.rollout import Rollout, Rules, roll_out
+from adaptiveisp.training.rl.replay_buffer import ReplayBuffer, ReplayItem, stack, unstack
+from adaptiveisp.training.rl.rollout import Rollout, RolloutConfig, roll_out
 from adaptiveisp.types import Detector, Image
 
 DOUBT = 0.1
@@ -85,7 +85,7 @@ class ActorCritic:
     def __init__(
         self,
         config: ActorCriticConfig,
-        stream: Stream,
+        stream: TrainingImages,
         detector: Detector,
         budget: int,
         seed: int,
@@ -100,7 +100,7 @@ class ActorCritic:
         self.generator = torch.Generator().manual_seed(seed)
         self.networks = Networks(config, self.modules, device)
         self.actor, self.critic = self.networks.actor, self.networks.critic
-        self.pool = ReplayPool(config.pool)
+        self.pool = ReplayBuffer(config.pool)
         self.comparisons = Comparisons(len(self.modules) - config.stop)
         self.iteration = 0
         self.passes = 0
@@ -213,13 +213,13 @@ class ActorCritic:
             image = self.fresh(self.next_number)
             self.next_number += 1
             used = torch.zeros(len(self.modules), device=self.device)
-            self.pool.put([Entry(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
+            self.pool.put([ReplayItem(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
         clock.lap("data")
 
     def fresh(self, number: int) -> TrainingImage:
         """The image of that number as it enters the pool, after the start's stages."""
         source = self.stream[number]
-        image = first_image(source.image[None].to(self.device), self.config.start, self.config.module_set)[0]
+        image = preprocessed_image(source.image[None].to(self.device), self.config.start, self.config.module_set)[0]
         return TrainingImage(number, image, source.targets, source.light)
 
     def _calibrate(self, clock: Clock) -> None:
@@ -235,12 +235,12 @@ class ActorCritic:
         self.calibrated = True
         clock.lap("policy")
 
-    def _take(self) -> list[Entry]:
+    def _take(self) -> list[ReplayItem]:
         """A batch from the pool: each image as many times as it has peers, one after the other."""
         entries = self.pool.take(self.config.batch // self.peers, self.generator)
         return [entry for entry in entries for _ in range(self.peers)]
 
-    def _valid_rollout(self, entries: list[Entry], clock: Clock) -> tuple[list[Entry], Rollout]:
+    def _valid_rollout(self, entries: list[ReplayItem], clock: Clock) -> tuple[list[ReplayItem], Rollout]:
         """Some sampled steps of every entry; one that a module makes invalid is dropped, the others start anew."""
         peers = self.peers
         for _ in range(MOST_TRIALS):
@@ -267,7 +267,7 @@ class ActorCritic:
             forced = torch.tensor([self._demonstrated_actions], device=self.device).expand(len(state.step), -1)
         elif config.rivals == "edits":
             forced = self._forced_rivals(state, clock)
-        rules = Rules(config.rollout, config.horizon, config.view, config.once, temperature, forced)
+        rules = RolloutConfig(config.rollout, config.horizon, config.view, config.once, temperature, forced)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
     @property
@@ -291,10 +291,10 @@ class ActorCritic:
 
     def _to_the_end(self, state: State, clock: Clock, temperature: float = 1.0) -> Rollout:
         """Sampled steps to the end of the episode, whatever the settings of rollout and demonstration."""
-        rules = Rules(self.config.horizon, self.config.horizon, self.config.view, self.config.once, temperature)
+        rules = RolloutConfig(self.config.horizon, self.config.horizon, self.config.view, self.config.once, temperature)
         return roll_out(state, self.actor, self.modules, rules, self.generator, clock)
 
-    def _losses_before(self, entries: Sequence[Entry]) -> Float[Tensor, " batch"]:
+    def _losses_before(self, entries: Sequence[ReplayItem]) -> Float[Tensor, " batch"]:
         """The detector's loss of each image as it is; it costs a pass for those that it never looked at.
 
         In a demonstration, where nothing is compared, it is not looked at, and 0.
@@ -313,7 +313,7 @@ class ActorCritic:
         return torch.tensor([known[entry.number] for entry in entries], device=self.device)
 
     def _losses_after(
-        self, before: Tensor, rollout: Rollout, entries: Sequence[Entry], clock: Clock
+        self, before: Tensor, rollout: Rollout, entries: Sequence[ReplayItem], clock: Clock
     ) -> Float[Tensor, " batch"]:
         """The detector's loss of each image at the end; those that no module changed keep theirs, without a pass."""
         moved = rollout.moved.nonzero(as_tuple=True)[0]
@@ -361,7 +361,7 @@ class ActorCritic:
         logs = log_prob.view(-1, self.peers)
         return neighbour_loss(better, (logs[:, 1:] - logs[:, :1]).flatten(), MARGIN)
 
-    def _check(self, losses: dict[str, Tensor], entries: Sequence[Entry], rollout: Rollout) -> None:
+    def _check(self, losses: dict[str, Tensor], entries: Sequence[ReplayItem], rollout: Rollout) -> None:
         bad = [name for name, loss in losses.items() if not loss.isfinite()]
         if bad:
             batch = {
@@ -372,7 +372,7 @@ class ActorCritic:
             }
             raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
-    def _keep(self, entries: Sequence[Entry]) -> None:
+    def _keep(self, entries: Sequence[ReplayItem]) -> None:
         """Puts images back into the pool; those whose episode is over leave it (with a chance to stay, see config)."""
         for entry in entries:
             # Where the policy can stop, "stopped" may come before the horizon: such an image is done.

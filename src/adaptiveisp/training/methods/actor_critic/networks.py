@@ -11,7 +11,14 @@ from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.policies.registry import policy_file
-from adaptiveisp.policies.stepwise.networks import Actor, Critic, View, calibrate, start_neutral, to_training
+from adaptiveisp.policies.stepwise.networks import (
+    Actor,
+    Critic,
+    ObservationPlanes,
+    calibrate,
+    start_neutral,
+    to_training,
+)
 from adaptiveisp.training.methods.actor_critic.settings import ActorCriticConfig
 from adaptiveisp.training.methods.learner import Clock, optimiser_step
 from adaptiveisp.training.run_state import check_optimiser
@@ -54,7 +61,7 @@ class Networks:
         for network in (self.actor, self.critic):
             to_training(network, fixed_statistics=self.config.calibrated)
 
-    def calibrate(self, views: View) -> None:
+    def calibrate(self, views: ObservationPlanes) -> None:
         """Gives batch norm of all networks the statistics of these views."""
         for network in (self.actor, self.critic):
             calibrate(network, views)

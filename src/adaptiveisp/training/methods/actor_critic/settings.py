@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
 from adaptiveisp.isp.registry import find_module, modules_of
-from adaptiveisp.policies.base import Start
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON
-from adaptiveisp.policies.stepwise.networks import ViewKind
+from adaptiveisp.policies.stepwise.networks import ObservationKind
 from adaptiveisp.training.methods.learner import Precision
 from adaptiveisp.training.rl.losses import Bootstrap
 from adaptiveisp.training.rl.pipeline_edits import Rivals
@@ -95,8 +95,8 @@ class ActorCriticConfig:
     rate_decay: float = 3.0
     gradient_norm: float | None = None
     clip_apart: bool = False
-    view: ViewKind = "linear"
-    start: Start = "raw"
+    view: ObservationKind = "linear"
+    start: Preprocessing = "raw"
     neutral_start: bool = False
     calibrated: bool = False
     once: bool = False

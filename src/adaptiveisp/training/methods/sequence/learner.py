@@ -39,13 +39,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adaptiveisp.data.training_images import Stream, TrainingImage
+from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.registry import find_module, modules_of
 from adaptiveisp.policies.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.registry import policy_file
-from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork, look, run_sequences
+from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork, observe, run_sequences
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.methods.learner import (
     Clock,
@@ -82,7 +82,7 @@ class SequenceLearner:
     def __init__(
         self,
         config: SequenceConfig,
-        stream: Stream,
+        stream: TrainingImages,
         detector: Detector,
         budget: int,
         seed: int,
@@ -200,7 +200,7 @@ class SequenceLearner:
         self.next_number += len(sources)
         image = torch.stack([source.image for source in sources]).to(self.device)
         clock.lap("data")
-        seen = look(image, config.start, config.module_set)
+        seen = observe(image, config.start, config.module_set)
         embedding = self.network.embed(seen)
         logits = self.network.logits(embedding, config.dropout, self.generator)
         actions = self.order.expand(len(image) * group, -1) if demonstrating else self._rivals(embedding)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adaptiveisp.isp.registry import find_module, modules_of
-from adaptiveisp.policies.base import Start
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.methods.learner import Precision
 from adaptiveisp.training.rl.pipeline_edits import Rivals
@@ -58,7 +58,7 @@ class SequenceConfig:
     module_set: str = "extended"
     modules: tuple[str, ...] = ()
     condition: Condition = "image"
-    start: Start = "auto-exposure"
+    start: Preprocessing = "auto-exposure"
     horizon: int = 9
     batch: int = 8
     rivals: Rivals = "edits"

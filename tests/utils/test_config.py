@@ -1,7 +1,7 @@
 """Settings from YAML and the command line: every name and type is checked, and they come back as they went."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 from typing import Literal
 
 import pytest
@@ -9,7 +9,7 @@ import yaml
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.training.methods.registry import METHODS
-from adaptiveisp.utils.config import as_yaml, changed, parse_changes
+from adaptiveisp.utils.config import as_yaml, changed, parse_changes, record, renamed
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,18 @@ def test_every_preset_survives_yaml(method: str) -> None:
 def test_pairs_that_cannot_be_read(pair: str) -> None:
     with pytest.raises(UsageError, match="--set"):
         parse_changes([pair])
+
+
+def test_former_names_are_read_and_new_ones_written() -> None:
+    @dataclass(frozen=True)
+    class Settings:
+        group_size: int = renamed("group", "peers", default=2)
+
+    assert changed(Settings(), {"group": 5}, "x.yaml") == Settings(5) == changed(Settings(), {"peers": 5}, "x.yaml")
+    assert as_yaml(Settings(3)) == {"group_size": 3}
+    needed = make_dataclass("Needed", [("group_size", int, renamed("group"))], frozen=True)
+    assert record(needed, {"group": 4}, "x", UsageError, "") == needed(4)
+    with pytest.raises(UsageError, match="x: lacks group_size"):
+        record(needed, {}, "x", UsageError, "give it")
+    with pytest.raises(UsageError, match=r"x.yaml: 'group' and group_size are names of one setting"):
+        changed(Settings(), {"group_size": 1, "group": 5}, "x.yaml")

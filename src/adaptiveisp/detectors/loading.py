@@ -4,9 +4,7 @@ import importlib
 import inspect
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import require_regular
+from adaptiveisp.utils.own_code import current_folder_importable, module_remedy
 
 
 def _yolov3_tiny() -> Detector:
@@ -148,7 +147,7 @@ def _class_names(path: Path) -> tuple[str, ...]:
 def _from_callable(text: str, device: str | torch.device) -> Detector:
     """The detector that the callable `module:attribute` returns."""
     module_name, _, attribute = text.partition(":")
-    with _current_folder_importable():
+    with current_folder_importable():
         remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
         try:
             function: Any = importlib.import_module(module_name)
@@ -168,19 +167,9 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
             logger.debug("%s", text, exc_info=error)
             reason = next(iter(str(error).splitlines()), "") or "no message"
             if isinstance(error, ModuleNotFoundError):
-                remedy = _module_remedy(error.name or "", module_name)
+                remedy = module_remedy(error.name or "", module_name)
             raise DetectorError(f"{text}: {type(error).__name__}: {reason}; {remedy}") from error
     raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; see docs/detectors.md")
-
-
-def _module_remedy(missing: str, module_name: str) -> str:
-    """What helps where a module is not found: the one that was named, or one that it imports."""
-    if "/" in module_name or module_name.endswith(".py"):
-        name = f"{Path(module_name).stem}:load"
-        return f"give a module instead of a path, {name}; run from its folder, or put that on PYTHONPATH"
-    if missing and f"{module_name}.".startswith(f"{missing}."):
-        return "run from the folder that holds it, or put that folder on PYTHONPATH"
-    return f"install {missing or 'it'}, or put its folder on PYTHONPATH"
 
 
 def _looks_like_a_file(text: str) -> bool:
@@ -220,15 +209,3 @@ def _check_facts(detector: Detector, text: str) -> None:
             raise DetectorError(
                 f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
             )
-
-
-@contextmanager
-def _current_folder_importable() -> Iterator[None]:
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        # The imported code may have changed the list itself.
-        with suppress(ValueError):
-            sys.path.remove(folder)

@@ -3,7 +3,7 @@
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, replace
+from dataclasses import MISSING, asdict, field, fields, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from adaptiveisp.errors import UsageError, one_line, shown
@@ -16,6 +16,20 @@ MOST_OF_ANY = (1 << 31) - 1
 MOST = {"size": 8192, "batch": 4096, "group": 1024, "horizon": 64, "rollout": 64, "pool": 65_536, "dev_draws": 1000}
 """The largest value of settings that memory or time grow with, far above any that is of use. A side of 8192 pixels is
 what `--size` takes, a horizon is that of `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit nowhere."""
+
+
+FORMERLY = "formerly"
+"""Key of a field's metadata with its former names, which files and flags of older versions still hold."""
+
+
+def renamed(*former: str, **how: Any) -> Any:
+    """A dataclass field that is also read under its former names.
+
+    Args:
+        former: the names.
+        how: as for `dataclasses.field`, such as `default`.
+    """
+    return field(metadata={FORMERLY: former}, **how)
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
@@ -49,8 +63,8 @@ def record(kind: type[Settings], content: Any, origin: str, error: type[Exceptio
     """
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise error(f"{origin}: is no mapping of names to values; {remedy}")
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
-    missing = [name for name in needed if name not in content]
+    needed = [f for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]  # type: ignore[arg-type]
+    missing = [f.name for f in needed if not any(name in content for name in (f.name, *f.metadata.get(FORMERLY, ())))]
     if missing:
         raise error(f"{origin}: lacks {', '.join(missing)}; {remedy}")
     try:
@@ -71,8 +85,12 @@ def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[st
     """
     hints = get_type_hints(kind)
     names = [field.name for field in fields(kind)]
-    found = {}
-    for name, value in values.items():
+    former = {old: field.name for field in fields(kind) for old in field.metadata.get(FORMERLY, ())}
+    found: dict[str, Any] = {}
+    for given, value in values.items():
+        name = former.get(given, given)
+        if name in found:
+            raise UsageError(f"{origin}: {shown(given)} and {name} are names of one setting; give one of them")
         if name not in names:
             raise UsageError(f"{origin}: setting {shown(name)} does not exist; there are {', '.join(sorted(names))}")
         fitting = _fitted(value, hints[name])

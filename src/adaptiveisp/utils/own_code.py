@@ -1,0 +1,77 @@
+"""Objects that the user names on the command line as `my_pkg.my_file:name`, imported from the user's own code."""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.errors import UsageError, logger
+
+
+def names_code(text: str) -> bool:
+    """Whether a text names an object of the user's own code.
+
+    >>> names_code("my_pkg.my_file:load"), names_code("yolov3-tiny")
+    (True, False)
+    """
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+
+
+def import_object(text: str) -> Any:
+    """The object `name` of the module `my_pkg.my_file`, for the text `my_pkg.my_file:name`.
+
+    Modules are also looked for in the current folder. Importing a module runs its code, so the text must come from the
+    command line or from Python, never from a file.
+
+    Args:
+        text: module and name with a colon between them.
+
+    Raises:
+        UsageError: the module cannot be imported, or has no such name.
+    """
+    module_name, _, attribute = text.partition(":")
+    remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
+    with current_folder_importable():
+        # The code is the user's own, so that any exception may come, an exit too.
+        try:
+            found: Any = importlib.import_module(module_name)
+            remedy = f"give a name that is in {module_name}"
+            for part in attribute.split("."):
+                found = getattr(found, part)
+        except (Exception, SystemExit) as error:
+            logger.debug("%s", text, exc_info=error)
+            if isinstance(error, ModuleNotFoundError):
+                remedy = module_remedy(error.name or "", module_name)
+            raise UsageError(f"{text}: {reason_of(error)}; {remedy}") from error
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """The kind of an exception and the first line of its message."""
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '') or 'no message'}"
+
+
+def module_remedy(missing: str, module_name: str) -> str:
+    """The remedy for a module that is not found: the one that was named, or one that it imports."""
+    if "/" in module_name or module_name.endswith(".py"):
+        name = f"{Path(module_name).stem}:load"
+        return f"give a module instead of a path, {name}; run from its folder, or put that on PYTHONPATH"
+    if missing and f"{module_name}.".startswith(f"{missing}."):
+        return "run from the folder that holds it, or put that folder on PYTHONPATH"
+    return f"install {missing or 'it'}, or put its folder on PYTHONPATH"
+
+
+@contextmanager
+def current_folder_importable() -> Iterator[None]:
+    """Modules in the current folder can be imported inside, as `python -m` has it."""
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        # The imported code may have changed the list itself.
+        with suppress(ValueError):
+            sys.path.remove(folder)

@@ -8,7 +8,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
-.PHONY: demo test test-all lint format bench weights env clean
+.PHONY: demo test test-all lint format docs bench weights env clean
 
 demo: weights
 	$(BIN)/adaptiveisp demo --out demo-out --overwrite
@@ -29,6 +29,10 @@ lint: env
 format: env
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 bench: weights
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
@@ -51,4 +55,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt $(wildcard src/adaptiveisp/ke
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo-out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) build dist site demo-out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

@@ -3,16 +3,38 @@
 import argparse
 import sys
 from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
 
 from adaptiveisp.cli.console import progress, set_up_torch
 from adaptiveisp.cli.exit_codes import OF_VERDICT
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.cli.options import DATA_HELP, DETECTOR_HELP, add_command, add_common
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "doctor",
+        "look a data set over before training on it",
+        "Reads every image and label and lists what is wrong. Exit code: 0 training may start; 3 it may, "
+        "with the problems listed; 1 it would refuse the labels, or has nothing to use.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help=f"{DATA_HELP}; or a folder of raws")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of a COCO JSON")
+    parser.add_argument(
+        "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
+    add_common(parser, without=("workers",))
+    parser.set_defaults(command=doctor)
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Examines a data set; the exit code says whether training may start."""
     from adaptiveisp.data.splits import open_parts
     from adaptiveisp.data.validation import validate_dataset
+    from adaptiveisp.detectors.classes import COCO_80
     from adaptiveisp.evaluation.validation_report import summary, verdict, write_findings
     from adaptiveisp.utils.output_folder import claim_folder
     from adaptiveisp.utils.provenance import provenance

@@ -9,6 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import progress, report_skips, set_up_torch
 from adaptiveisp.cli.exit_codes import INTERRUPTED
+from adaptiveisp.cli.options import (
+    CACHE_HELP,
+    COSTS_HELP,
+    DATA_HELP,
+    DETECTOR_HELP,
+    LIGHTS_HELP,
+    add_command,
+    add_common,
+    positive,
+    size,
+    unit,
+)
 from adaptiveisp.errors import UsageError, logger
 
 if TYPE_CHECKING:
@@ -26,6 +38,65 @@ ALLOWED_WITH_RESUME = ("--detector", "--cache")
 """Options that a run may be resumed with: code that runs and a folder that is written, which no file may decide."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
 """Options of `train` that are settings of the method."""
+
+
+METHODS_HELP = (
+    "actor_critic (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
+    "random_search (the best of random pipelines)"
+)
+PRESETS_HELP = (
+    "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
+    "sampled; for the baselines: raw or auto-exposure"
+)
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "train",
+        "learn a policy",
+        "Learns a policy for a frozen detector. A run goes on exactly where it was with --resume RUN.",
+    )
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
+    parser.add_argument("--method", metavar="M", help=METHODS_HELP)
+    parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
+    parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
+    parser.add_argument("--images", metavar="DIR", help="folder of its images")
+    parser.add_argument(
+        "--labels",
+        choices=("given", "teacher"),
+        help="teacher: needs no annotations, the detector's confident detections in clean photos or well exposed raws "
+        "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
+    )
+    parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
+    parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
+    parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
+    none = "none: the images are raws, whatever --config says"
+    parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
+    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
+    parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
+    parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
+    parser.add_argument("--warm-start", metavar="P", help="start from the weights of this policy file or run folder")
+    parser.add_argument("--budget", type=positive, metavar="PASSES", help="detector passes (default 12000)")
+    parser.add_argument("--checkpoint-every", type=positive, metavar="N", help="iterations (default 200)")
+    parser.add_argument("--dev-every", type=positive, metavar="N", help="iterations (default 500)")
+    parser.add_argument("--size", type=size, metavar="N", help="side of the training images (default: the preset's)")
+    parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
+    parser.add_argument("--discount", type=unit, metavar="G", help="of the next value (default: the preset's)")
+    parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
+    parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
+    parser.add_argument(
+        "--set",
+        dest="changes",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other setting of the method (docs/methods); may be given again",
+    )
+    add_common(parser, without=("workers",))
+    parser.set_defaults(command=train, seed=None)
 
 
 def train(options: argparse.Namespace) -> int:

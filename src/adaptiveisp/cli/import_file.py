@@ -1,0 +1,68 @@
+"""The command `import`: a released checkpoint becomes a policy file, a detector's checkpoint a detector file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.cli.exit_codes import DONE
+from adaptiveisp.cli.options import add_command
+from adaptiveisp.errors import UsageError
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "import",
+        "released checkpoint → policy file; YOLO .pt → detector file",
+        "Turns a checkpoint of the released AdaptiveISP code into a policy file, or one of the YOLOv3 or YOLOv5 "
+        "repository into a detector file. The content of the file shows which of them it is; nothing in it is run.",
+    )
+    text = "a .pth with agent_model and value_model, or a YOLO .pt"
+    parser.add_argument("file", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    parser.set_defaults(command=import_checkpoint)
+
+
+def import_checkpoint(options: argparse.Namespace) -> int:
+    """Turns a released checkpoint into a policy file, or a detector's checkpoint into a detector file."""
+    from adaptiveisp.detectors.yolo.checkpoint import holds_detector
+    from adaptiveisp.utils.files import require_regular
+
+    require_regular(options.file, UsageError, "give a checkpoint")
+    return _import_detector(options) if holds_detector(options.file) else _import_policy(options)
+
+
+def _import_policy(options: argparse.Namespace) -> int:
+    from adaptiveisp.policies.checkpoint import import_released, save_policy
+
+    header, actor, critic = import_released(options.file)
+    _prepare(options)
+    save_policy(options.out, header, {"actor": actor, "critic": critic})
+    numbers = sum(parameter.numel() for parameter in actor.parameters())
+    print(f"{options.out}: {numbers:,} actor parameters, modules {', '.join(header.modules)}")
+    return DONE
+
+
+def _import_detector(options: argparse.Namespace) -> int:
+    from adaptiveisp.detectors.detector_file import save_detector
+    from adaptiveisp.detectors.yolo.checkpoint import load_ultralytics
+    from adaptiveisp.utils.provenance import provenance
+
+    network = load_ultralytics(options.file)
+    _prepare(options)
+    save_detector(options.out, network, provenance(0, {options.file.name: network.weights_sha256}))
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    strides = ", ".join(str(stride) for stride in network.strides)
+    print(f"{options.out}: {numbers:,} weights, {len(network.class_names)} classes, strides {strides}")
+    return DONE
+
+
+def _prepare(options: argparse.Namespace) -> None:
+    """Refuses to replace a file without --overwrite, and removes what a killed process left in its folder."""
+    from adaptiveisp.utils.files import remove_abandoned
+
+    if options.out.exists() and not options.overwrite:
+        raise UsageError(f"{options.out}: exists already; choose another --out or add --overwrite")
+    remove_abandoned(options.out.parent)

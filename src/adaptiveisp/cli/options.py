@@ -1,0 +1,111 @@
+"""Options that several commands have: how they are added, their types and their help texts.
+
+Nothing heavy is imported here: `adaptiveisp --help` has to appear at once.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
+CACHE_HELP = "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
+LIGHTS_HELP = "range of the log-uniform brightness factor: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
+POLICY_HELP = (
+    "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run "
+    "folder"
+)
+COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
+DETECTOR_HELP = (
+    "a name of `weights list`, a Darknet .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt (or the "
+    ".safetensors of `import`), an .onnx file, a Hugging Face model folder or organisation/model, or "
+    "my_pkg.my_file:load"
+)
+WHITE_BALANCE_HELP = "apply the camera's own gains before the policy sees the image"
+
+
+def add_command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a new command.
+
+    Args:
+        commands: the subparsers that `parser.build_parser` makes.
+        name: of the command.
+        summary: its line in `adaptiveisp --help`.
+        description: the first paragraph of its own help.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+    """Adds the options that all commands take.
+
+    Args:
+        parser: of a command.
+        without: those that have no effect in it. Scripts may give them to every command, so they are accepted, and
+            the command says that they do nothing.
+    """
+    group = parser.add_argument_group("common options")
+    parser.set_defaults(without=without)
+    group.add_argument("--seed", type=natural, default=0, metavar="N", help="fixes all randomness (default 0)")
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
+    group.add_argument("--threads", type=threads, default=0, metavar="N", help="threads of torch (default: all cores)")
+    group.add_argument(
+        "--workers", type=natural, default=0, metavar="N", help="processes that read ahead, in eval (default 0)"
+    )
+    group.add_argument("--limit", type=natural, default=0, metavar="N", help="use the first N photos, with all draws")
+    group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
+    group.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of unexpected errors")
+    group.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> None:
+    """Adds --data and --images."""
+    text = "COCO JSON of the photos" if images_required else DATA_HELP
+    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
+    parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
+
+
+def natural(text: str) -> int:
+    """A whole number from 0."""
+    return _integer(text, 0, 1 << 31)
+
+
+def threads(text: str) -> int:
+    """A number of threads; many more than 1024 crash the process when they are made."""
+    return _integer(text, 0, 1024)
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    return _integer(text, 1, 1 << 31)
+
+
+def size(text: str) -> int:
+    """A side of an image in pixels."""
+    return _integer(text, 32, 8192)
+
+
+def resamples(text: str) -> int:
+    """A number of bootstrap resamples."""
+    return _integer(text, 200, 1_000_000)
+
+
+def _integer(text: str, low: int, high: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{value} is not in {low} to {high}")
+    return value
+
+
+def unit(text: str) -> float:
+    """A number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is not in 0 to 1")
+    return value

@@ -1,0 +1,145 @@
+"""The command `run`: raw files become pictures, boxes and pipelines."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_torch
+from adaptiveisp.cli.options import (
+    DETECTOR_HELP,
+    POLICY_HELP,
+    WHITE_BALANCE_HELP,
+    add_command,
+    add_common,
+    size,
+    unit,
+)
+from adaptiveisp.errors import UsageError
+
+if TYPE_CHECKING:
+    from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.policies.base import AnyPolicy
+    from adaptiveisp.raw.reader import BayerHeader
+    from adaptiveisp.utils.output_folder import FolderClaim
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    parser = add_command(
+        commands,
+        "run",
+        "raw files → image, boxes, pipeline JSON",
+        "Develops raw files by a policy's pipelines, detects, and writes image, boxes and pipeline of each.",
+    )
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
+    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default coco-adaptive)")
+    text = (
+        "run this file's modules; with --policy P their parameters are P's, after the stages that P starts with "
+        "(auto-exposure's for the shipped policies)"
+    )
+    parser.add_argument("--pipeline", type=Path, metavar="FILE.json", help=text)
+    parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
+    parser.add_argument("--size", type=size, default=416, metavar="N", help="longer side in pixels (default 416)")
+    text = "least score of a box in the files (default 0.05)"
+    parser.add_argument("--confidence", type=unit, default=0.05, metavar="S", help=text)
+    parser.add_argument("--full", action="store_true", help="also render the full frame")
+    parser.add_argument("--save-steps", action="store_true", help="also the image after each module")
+    parser.add_argument("--save-params", action="store_true", help="also params.csv with every parameter")
+    parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
+    _add_header(parser)
+    add_common(parser, without=("workers",))
+    parser.set_defaults(command=run)
+
+
+def _add_header(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that describe raw files without a header."""
+    group = parser.add_argument_group(
+        "raw without a header", "or the same keys (raw-size: 2592x1536 …) in FILE.yaml, or in raw.yaml in its folder"
+    )
+    group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
+    bits = "bits a value: 8, 9 to 16 in two bytes, to 24 in three, low first"
+    group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
+    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
+    group.add_argument("--raw-black", type=float, metavar="V", help="value of no light (default 0)")
+    group.add_argument("--raw-white", type=float, metavar="V", help="value of saturation (default 2^bits - 1)")
+
+
+def _header(options: argparse.Namespace) -> "BayerHeader | None":
+    """The --raw-… flags; None if none was given."""
+    from adaptiveisp.raw.reader import BayerHeader, parse_size
+
+    given = (options.raw_size, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
+    if all(value is None for value in given):
+        return None
+    width, height = parse_size(options.raw_size) if options.raw_size else (None, None)
+    return BayerHeader(width, height, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
+
+
+def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
+    """What --policy and --pipeline ask for together."""
+    from adaptiveisp.policies.base import ForcedModules, SetsParameters, load_fixed
+    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
+
+    if options.pipeline is None:
+        return load_policy(options.policy or DEFAULT_POLICY, device)
+    fixed = load_fixed(options.pipeline)
+    if options.policy is None:
+        return fixed
+    policy = load_policy(options.policy, device)
+    if not isinstance(policy, SetsParameters):
+        raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
+    return ForcedModules(policy, fixed.pipeline)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs raw files through a policy and a detector."""
+    from adaptiveisp.inference.batch import check_outputs
+    from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.raw.reader import find_raw_files
+    from adaptiveisp.utils.output_folder import claim_folder
+
+    device = set_up_torch(options)
+    policy = _run_policy(options, device)
+    files, missing = find_raw_files(options.inputs, exclude=options.out)
+    files = files[: options.limit or None]
+    check_outputs(files, options.out)
+    isp = AdaptiveISP(policy, options.detector, options.size, options.confidence, options.camera_white_balance, device)
+    with claim_folder(options.out, "run", options.overwrite) as claim:
+        return _run_into(claim, isp, files, missing, options)
+
+
+def _run_into(
+    claim: "FolderClaim",
+    isp: "AdaptiveISP",
+    files: list[tuple[Path, Path]],
+    missing: list[tuple[str, str]],
+    options: argparse.Namespace,
+) -> int:
+    """Runs the files into a claimed folder and says what came of it; the exit code."""
+    from adaptiveisp.errors import DataError
+    from adaptiveisp.evaluation.tables import table
+    from adaptiveisp.inference.batch import RunOptions, run_files
+    from adaptiveisp.policies.base import ForcedModules
+    from adaptiveisp.utils.provenance import provenance
+
+    out, policy = claim.folder, isp.policy
+    origin = provenance(options.seed, {isp.detector.name: isp.detector.weights_sha256})
+    wanted = RunOptions(options.full, options.save_steps, options.save_params, _header(options))
+    with progress(options, len(files), "run") as bar:
+        summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
+    skipped = missing + summary.skipped
+    if not summary.rows:  # what an earlier run left stays as it is
+        say_skips(skipped)
+        raise DataError("no input could be used")
+    code = report_skips(out, skipped, origin)
+    if not options.quiet:
+        if isinstance(policy, ForcedModules) and policy.note:
+            print(policy.note)
+        lines = [
+            (Path(r.file).name, " ".join(r.modules) or "no module", r.found, f"{r.milliseconds:.1f}")
+            for r in summary.rows
+        ]
+        print(table(("file", "modules", "best boxes", "ms"), lines))
+        print(f"{len(lines)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
+    return code

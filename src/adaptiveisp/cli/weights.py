@@ -1,0 +1,39 @@
+"""The command `weights`: lists the weights of detectors, or fetches them."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.cli.exit_codes import DONE
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its two actions to the parser."""
+    parser = commands.add_parser("weights", help="list or fetch detector weights", description="Detector weights.")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=type(parser))
+    listing = actions.add_parser("list", help="which weights there are and which are installed")
+    listing.set_defaults(command=list_installed)
+    get = actions.add_parser("get", help="fetch weights, check their hash, keep them in the cache folder")
+    get.add_argument("name", metavar="NAME", help="a name of `weights list`")
+    get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="take them from this file instead")
+    get.set_defaults(command=get_one)
+
+
+def list_installed(options: argparse.Namespace) -> int:
+    """Prints a table of the weights, and which of them are installed."""
+    from adaptiveisp.detectors.weights import list_weights
+    from adaptiveisp.evaluation.tables import table
+
+    rows = [
+        (r.name, "yes" if r.installed else "no", f"{r.size / 1e6:.1f} MB", r.licence, r.source) for r in list_weights()
+    ]
+    print(table(("name", "installed", "size", "licence", "source"), rows))
+    return DONE
+
+
+def get_one(options: argparse.Namespace) -> int:
+    """Fetches weights and prints where they are."""
+    from adaptiveisp.detectors.weights import get_weights
+
+    print(get_weights(options.name, options.source))
+    return DONE

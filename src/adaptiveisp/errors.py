@@ -130,6 +130,19 @@ class UsageError(AdaptiveISPError):
     """The request contradicts itself or asks for something that does not exist (exit code 2)."""
 
 
+def unreadable(name: object, error: OSError) -> str:
+    """The message about a file that the system does not let us read.
+
+    >>> unreadable("x.dng", PermissionError(13, "Permission denied"))
+    'x.dng: cannot be read (Permission denied); check its name and permissions'
+
+    Args:
+        name: the file.
+        error: from the system.
+    """
+    return f"{name}: cannot be read ({error.strerror or error}); check its name and permissions"
+
+
 def skip_reason(name: str, error: Exception) -> str:
     """Why an input of a batch is skipped, in one line; a surprise is marked as one and logged with its traceback."""
     if isinstance(error, AdaptiveISPError):

@@ -19,6 +19,7 @@ from adaptiveisp.utils.files import write_bytes
 from adaptiveisp.utils.optional_imports import import_extra
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+NPY_MAGIC = b"\x93NUMPY"
 MOST_PIXELS = 250_000_000
 """Of a frame. The largest sensors have 150 MP; a small compressed file can state any number."""
 _HEADER_END = 33  # signature and IHDR, which has a fixed length
@@ -161,7 +162,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     """
     try:
         with path.open("rb") as stream:
-            if stream.read(6) != b"\x93NUMPY":
+            if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
         # Mapped, since a header may state any shape: where the file is shorter, this fails before it takes memory.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)

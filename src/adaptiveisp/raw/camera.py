@@ -3,14 +3,20 @@
 It is not obvious which declarations are meant for a camera file: one command or folder can hold headerless files too.
 """
 
+import tempfile
 from dataclasses import fields, replace
 from pathlib import Path
 
-from adaptiveisp.errors import RawFileError
+import numpy as np
+from jaxtyping import UInt8
+
+from adaptiveisp.errors import OutputError, RawFileError
 from adaptiveisp.raw.arrays import percentile_white
+from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, SetHeader, sidecar_facts
 from adaptiveisp.raw.level_checks import level_remarks
-from adaptiveisp.raw.libraw import read_libraw
+from adaptiveisp.raw.libraw import libraw_render, read_libraw
 from adaptiveisp.types import RawImage, Remark
 
 OF_HEADERLESS = "facts of files without a header"
@@ -41,6 +47,52 @@ def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
         is_declared = isinstance(facts.white, int | float)
         remarks += level_remarks(raw.data, raw.pattern, raw.black_level, raw.white_level, path, is_declared)
     return replace(raw, remarks=(*raw.remarks, *remarks)) if remarks else raw
+
+
+def is_libraw_file(path: Path) -> bool:
+    """Whether `path` has the extension of a camera file or DNG, which LibRaw reads.
+
+    >>> is_libraw_file(Path("x.NEF")), is_libraw_file(Path("x.png"))
+    (True, False)
+    """
+    return Path(path).suffix.lower() in CAMERA_EXTENSIONS
+
+
+def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
+    """The photo as LibRaw develops it by default: camera white balance, sRGB, automatic brightness, upright.
+
+    Args:
+        raw: read from a camera file or DNG, or any Bayer mosaic (which goes through a temporary DNG).
+
+    Raises:
+        RawFileError: LibRaw cannot develop the raw: RGB already, no 8- or 16-bit integers, too small, damaged; or
+            there is no room for the temporary DNG.
+    """
+    if raw.path is not None and is_libraw_file(raw.path):
+        rendered = libraw_render(raw.path, raw)
+        if rendered is not None:  # otherwise other levels were declared, which LibRaw learns from a DNG that says so
+            return rendered
+    name = raw.path or "raw image"
+    if raw.pattern is None:
+        raise RawFileError(f"{name}: LibRaw develops mosaics only, and this is RGB; use another policy than camera")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            mosaic = Path(folder) / "mosaic.dng"
+            try:
+                write_dng(raw, mosaic)
+                rendered = libraw_render(mosaic)
+                assert rendered is not None
+                return rendered
+            except (OutputError, RawFileError) as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                # The caller knows nothing of the temporary file that these messages name.
+                reason = str(error).removeprefix(f"{mosaic}: ")
+                raise RawFileError(f"{name}: {reason}") from None
+    except OSError as error:
+        raise RawFileError(
+            f"{name}: no temporary DNG could be written ({error.strerror or error}); free space or set TMPDIR"
+        ) from None
 
 
 def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, list[Remark]]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import RawFileError, unreadable
 from adaptiveisp.raw.array_files import PNG_SIGNATURE
 from adaptiveisp.raw.develop import upright_size
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS, TIFF_EXTENSIONS
@@ -36,7 +36,7 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
             shape, orientation = tiff_size(path)
             return upright_size(*_size_of(shape), orientation)
     except OSError as error:
-        raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its name") from None
+        raise RawFileError(unreadable(path, error)) from None
     except ValueError as error:
         reason = next(iter(str(error).splitlines()), "no size")
         raise RawFileError(f"{path}: is damaged ({reason}); copy it again from its source") from None

@@ -18,6 +18,8 @@ from adaptiveisp.types import RawImage, Remark
 
 ABOVE_WHITE, BELOW_BLACK, PEDESTAL = "values above the white level", "values below the black level", "black level"
 
+SMALLEST_SIDE = 16
+"""Pixels; below this no module or detector can do anything sensible."""
 SAMPLE = 1_000_000
 """About so many values are looked at where a share or a quantile is wanted."""
 WHITE_MARGIN = 0.01
@@ -36,6 +38,23 @@ FAR_ABOVE_BLACK = 0.02
 EQUAL_COLOURS = 0.4
 """A pedestal is the same at all colours. Light is not: at a neutral surface green is about twice as high as the others,
 so a foggy scene, whose smallest values are far above black, differs between colours by more than this."""
+
+
+def check_usable(raw: RawImage) -> None:
+    """Refuses a raw that no module or detector can make anything of.
+
+    Raises:
+        RawFileError: it is smaller than `SMALLEST_SIDE`, or has no value above the black level.
+    """
+    name = raw.path or "RawImage"
+    height, width = raw.data.shape[:2]
+    if min(height, width) < SMALLEST_SIDE:
+        raise RawFileError(f"{name}: {width}x{height} is too small; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} is needed")
+    tiles = [raw.data[row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    if raw.data.max() <= max(raw.black_level) and all(
+        tile.max() <= black for tile, black in zip(tiles, raw.black_level, strict=True)
+    ):
+        raise RawFileError(f"{name}: all pixels are at or below the black level; check the lens cap or the black level")
 
 
 def require_bits(values: NDArray[Any], bits: int, name: Path | str) -> None:

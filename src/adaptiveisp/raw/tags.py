@@ -4,11 +4,12 @@ It reads the few tags that LibRaw does not hand out, and those that show which f
 Source: Adobe, TIFF 6.0 and TIFF technical note 1; BigTIFF design (Aware Systems); EXIF 2.32; Adobe DNG 1.7.1.
 """
 
+import io
 import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,7 +75,7 @@ def read_tag_file(path: Path) -> TagFile:
     """
     try:
         with Path(path).open("rb") as stream:
-            return _read(stream)
+            return parse_tags(stream)
     except (OSError, OverflowError):  # a seek to where no file reaches
         return TagFile()
 
@@ -95,7 +96,8 @@ class _Format(NamedTuple):
         return 4 + 2 * self.inline
 
 
-def _read(stream: BinaryIO) -> TagFile:
+def parse_tags(stream: io.BufferedIOBase) -> TagFile:
+    """The tags in an open file, which can be searched."""
     size = stream.seek(0, 2)
     stream.seek(0)
     head = stream.read(16)
@@ -119,7 +121,7 @@ def _read(stream: BinaryIO) -> TagFile:
     return TagFile(tuple(directories), magic, size)
 
 
-def _read_directory(stream: BinaryIO, at: int, form: _Format, left: int) -> tuple[Directory, int, int]:
+def _read_directory(stream: io.BufferedIOBase, at: int, form: _Format, left: int) -> tuple[Directory, int, int]:
     """The known tags of one directory, the offset of the next one, and how many values may still be read."""
     stream.seek(at)
     head = stream.read(struct.calcsize("<" + form.entries))

@@ -1,0 +1,172 @@
+"""Finds the raw files that the inputs of a command name, and chooses the names of their outputs."""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from adaptiveisp.errors import RawFileError, UsageError, unreadable
+from adaptiveisp.raw.extensions import (
+    CONVERTIBLE_EXTENSIONS,
+    KNOWN_EXTENSIONS,
+    PHOTO_EXTENSIONS,
+    PHOTO_REMEDY,
+    converter,
+)
+from adaptiveisp.utils.files import walk_files
+from adaptiveisp.utils.output_folder import marker_kind
+
+RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
+"""Stems of the files that a run writes beside the outputs of its inputs."""
+
+_DERIVED_ENDING = re.compile(r"\.(?=(?:boxes|full|pipeline|step\d+-[^.]*)$)", re.IGNORECASE)
+"""The dot before an ending that outputs get: x.boxes.png could be an output of x, or the picture of x.boxes.dng."""
+
+RESULT_KINDS = frozenset({"run", "eval", "doctor", "train"})
+"""Kinds of output folders whose pictures are results and no raws; `synth` and `demo` write raws."""
+
+
+def find_raw_files(
+    inputs: list[str], exclude: Path | None = None
+) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+    """Every raw file that `inputs` name, each with the relative path, without extension, that its outputs get.
+
+    A folder is searched with its subfolders for known extensions, sorted, hidden files left out; its outputs mirror
+    it. A glob pattern (`**` included) mirrors from the part before the first wildcard. A single file keeps its name.
+    A file named twice is taken once. Where two would share an output, or one is called like a file that a run writes
+    (`RESERVED_STEMS`), the extension joins the name (`x_dng`), and if that does not tell them apart, a number
+    (`x_dng_2`). A name that ends like the outputs of another input (`x.boxes`, `x.full`, `x.pipeline`,
+    `x.step1-exposure`) gets an underscore for that dot (`x_boxes`).
+
+    Args:
+        inputs: files, folders, glob patterns.
+        exclude: the output folder; what lies in it is no input unless a file is named by itself.
+
+    Returns:
+        The files, and the inputs that do not exist, each with its message, so that a batch can go on without them.
+
+    Raises:
+        RawFileError: nothing was found.
+        UsageError: an input is an empty text.
+    """
+    if not all(inputs):
+        raise UsageError("an input is empty; check the shell variable")
+    excluded = os.path.realpath(exclude) if exclude is not None else None
+    found: dict[str, tuple[Path, Path]] = {}
+    missing: list[tuple[str, str]] = []
+    n_excluded = 0
+    for text in inputs:
+        try:
+            for path, relative in _expand(text):
+                if excluded is not None and path != Path(text) and _lies_in(path, excluded):
+                    n_excluded += 1
+                elif not _is_utf8(relative):
+                    missing.append((str(path), f"{path}: its name is not UTF-8, which no result could name; rename it"))
+                else:
+                    found.setdefault(os.path.realpath(path), (path, relative))
+        except RawFileError as error:
+            missing.append((text, str(error)))
+        except OSError as error:
+            missing.append((text, unreadable(text, error)))
+    if not found and missing:
+        raise RawFileError(missing[0][1])
+    if not found and n_excluded:
+        raise RawFileError(f"all {n_excluded} raw files lie in the output folder {exclude}; choose another --out")
+    if not found:
+        raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; {_remedy_for(inputs)}")
+    return _with_unique_stems(list(found.values())), missing
+
+
+def _remedy_for(inputs: list[str]) -> str:
+    """What helps where inputs hold no raw that is read: photos, arrays to convert, or nothing of the kind."""
+    for extensions in (CONVERTIBLE_EXTENSIONS, PHOTO_EXTENSIONS):
+        for text in inputs:
+            path = Path(text)
+            found = path if path.suffix.lower() in extensions else next(walk_files(path, extensions), None)
+            if found is not None:
+                return PHOTO_REMEDY if extensions is PHOTO_EXTENSIONS else f"convert {found.name}: {converter(found)}"
+    return f"known are {' '.join(sorted(KNOWN_EXTENSIONS))}"
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether a name is text; archives from other systems leave names in other encodings."""
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _lies_in(path: Path, folder: str) -> bool:
+    """Whether the directory entry `path` is somewhere below `folder`, a real path; a link counts where it lies."""
+    return Path(os.path.realpath(path.parent)).is_relative_to(folder)
+
+
+def _expand(text: str) -> Iterator[tuple[Path, Path]]:
+    """The files of one input, each with its path relative to where mirroring starts."""
+    path = Path(text)
+    if path.is_dir():
+        kinds: dict[Path, str | None] = {}
+        for file in walk_files(path, KNOWN_EXTENSIONS):
+            if not _is_result(file, path, kinds):
+                yield file, file.relative_to(path)
+    elif path.exists():
+        yield path, Path(path.name)
+    elif glob.has_magic(text):
+        parts = Path(text).parts
+        first_wild = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+        root = Path(*parts[:first_wild])
+        matches = [Path(match) for match in sorted(glob.glob(text, recursive=True))]
+        if not matches:
+            raise RawFileError(f"{text}: nothing matches; check the pattern")
+        for match in matches:
+            if match.is_file() and match.suffix.lower() in KNOWN_EXTENSIONS:
+                yield match, match.relative_to(root)
+    else:
+        raise RawFileError(f"{text}: no such file or folder; check the path")
+
+
+def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
+    """Whether a file lies in a folder of results of ours below `top`: its pictures are no raws.
+
+    Args:
+        file: below `top`.
+        top: the folder that is searched; it may be one of ours itself, if it was named.
+        kinds: folder → what made it, as far as it is known already.
+    """
+    for folder in file.parents:
+        if folder == top:
+            return False
+        if folder not in kinds:
+            kinds[folder] = marker_kind(folder)
+        if kinds[folder] in RESULT_KINDS:
+            return True
+    return False
+
+
+def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    stems = [_own_stem(relative) for _, relative in files]
+    # Compared in lower case: two outputs must not be one file where the file system ignores case.
+    counts = Counter(str(stem).lower() for stem in stems)
+    taken = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
+    result: list[tuple[Path, Path]] = []
+    for (path, relative), stem in zip(files, stems, strict=True):
+        key = str(stem).lower()
+        if counts[key] > 1 or key in RESERVED_STEMS:
+            base = stem.with_name(f"{stem.name}_{relative.suffix[1:].lower()}")
+            stem, number = base, 2
+            while str(stem).lower() in taken:
+                stem, number = base.with_name(f"{base.name}_{number}"), number + 1
+            taken.add(str(stem).lower())
+        result.append((path, stem))
+    return result
+
+
+def _own_stem(relative: Path) -> Path:
+    """The path without extension, and without an ending that marks the outputs of another stem."""
+    name = relative.stem
+    while _DERIVED_ENDING.search(name):
+        name = _DERIVED_ENDING.sub("_", name)
+    return relative.with_name(name)

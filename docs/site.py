@@ -81,7 +81,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return match[0]
         path = os.path.normpath(source.parent / target)
         on_site = OUTSIDE.get(path) or (path.removeprefix("docs/") if path.startswith("docs/") else None)
-        if on_site and files.get_file_from_path(on_site):
+        if on_site:  # a page that does not exist stays a link, about which mkdocs complains
             return f"[{text}]({os.path.relpath(on_site, os.path.dirname(uri) or '.')}{anchor})"
         if config.repo_url:
             return f"[{text}]({config.repo_url.rstrip('/')}/blob/main/{path}{anchor})"

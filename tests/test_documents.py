@@ -7,14 +7,54 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
-DOCUMENTS = [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
+DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *PAGES]
+RECIPES = {path.name for path in (REPOSITORY / "recipes").glob("*.yaml")}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def name(path: Path) -> str:
+    return path.relative_to(REPOSITORY).as_posix()
+
+
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings of a page, as GitHub and the site make them."""
+    headings = re.findall(
+        r"^#+ (.*)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), flags=re.MULTILINE
+    )
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_local_links_exist(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)", document.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)(?:#([^)]*))?\)", document.read_text()):
         if not target.startswith("http"):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+            path = document.parent / target if target else document
+            assert path.exists(), f"{document.name} links to {target}"
+            assert not anchor or anchor in anchors(path.read_text()), f"{document.name} links to {target}#{anchor}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_recipes_that_are_named_exist(document: Path) -> None:
+    text = document.read_text()
+    named = re.findall(r"recipes/([\w.-]+\.yaml)", text)
+    named += re.findall(r"`((?:sequence|fixed|actor)-[\w-]+\.yaml)`", text)
+    assert not set(named) - RECIPES, f"{document.name} names recipes that do not exist"
+
+
+def test_every_page_has_a_place_in_the_navigation() -> None:
+    navigation = (REPOSITORY / "mkdocs.yml").read_text().split("\nnav:")[1]
+    places = re.findall(r": ([\w/-]+\.md)$", navigation, flags=re.MULTILINE)
+    assert len(places) == len(set(places))
+    for page in PAGES:
+        assert page.relative_to(REPOSITORY / "docs").as_posix() in places, page
+
+
+def test_the_page_of_results_names_a_recipe_for_each_trained_row() -> None:
+    text = (REPOSITORY / "docs" / "results.md").read_text()
+    lines = re.findall(r"^\| \**(?:fixed|CMA|random|actor-critic|sequence|`coco).*$", text, flags=re.MULTILINE)
+    rows = [line.split("|") for line in lines if line.count("|") > 4]
+    assert len(rows) >= 14
+    assert all(row[2].strip(" `") in RECIPES for row in rows)
 
 
 def test_the_commands_of_the_readme_exist() -> None:

@@ -185,7 +185,7 @@ def test_train_and_eval_give_the_same_with_it_and_read_no_raw_twice(
     assert main([*train, "plain"]) == 0 and main([*score, "plain-report"]) == 0
     assert main([*train, "first", "--cache", "cache"]) == 0 and main([*score, "first-report", "--cache", "cache"]) == 0
     assert len(list(Path("cache").glob("*.npy"))) == 3  # the one of train at two sizes, that of val at one
-    monkeypatch.setattr("adaptiveisp.data.places.read_raw", fail)
+    monkeypatch.setattr("adaptiveisp.data.image_paths.read_raw", fail)
     assert main([*train, "second", "--cache", "cache"]) == 0
     assert main([*score, "second-report", "--cache", "cache", "--workers", "0"]) == 0
     logs = [Path(run, "metrics.jsonl").read_text() for run in ("plain", "first", "second")]

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from adaptiveisp.cli.parser import main
+from adaptiveisp.data.annotations import SetOptions
 from adaptiveisp.data.labelled import LabelledRaws as Labelled
-from adaptiveisp.data.labels import SetOptions
 from adaptiveisp.data.layouts import LAYOUTS as READERS
 from adaptiveisp.data.layouts import open_set, read_config, splits_of
 from adaptiveisp.data.opening import LabelledRaws, open_dataset, open_unlabelled

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.data.labels import SetConfig, SetOptions
+from adaptiveisp.data.annotations import SetConfig, SetOptions
 from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.headerless import BayerHeader, SetHeader, header_from_values
 from adaptiveisp.utils.config import changed

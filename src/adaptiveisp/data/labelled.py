@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from adaptiveisp.data.doubts import UnitWatch, joined_spellings, repeated_note
+from adaptiveisp.data.annotation_checks import UnitWatch, joined_spellings, repeated_note
+from adaptiveisp.data.annotations import LabelledImage, LabelledObject, ParsedSet, Problem, SetConfig
 from adaptiveisp.data.formats.coco import limit_photos
 from adaptiveisp.data.formats.coco_objects import BOX_SLACK, MAX_AREA
-from adaptiveisp.data.labels import LabelledImage, LabelledObject, ParsedSet, Problem, SetConfig
-from adaptiveisp.data.places import read_listed
+from adaptiveisp.data.image_paths import read_listed
 from adaptiveisp.detectors.classes import shown_name
 from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError, first_few, shown
 from adaptiveisp.raw.headerless import BayerHeader

@@ -5,11 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from adaptiveisp.data import unlabelled
+from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions, is_class_list, read_lines
 from adaptiveisp.data.dataset_yaml import read_content, read_set, split_spec
-from adaptiveisp.data.formats import coco, lod, nod, oneplus, pascalraw, rod, voc, yolo_txt
+from adaptiveisp.data.formats import coco, folder, lod, nod, oneplus, pascalraw, rod, voc, yolo_txt
 from adaptiveisp.data.labelled import LabelledRaws
-from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions, is_class_list, read_lines
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.raw.headerless import BayerHeader
 
@@ -39,7 +38,7 @@ LAYOUTS: dict[str, Layout] = {
     "rod": Layout(rod.DEFAULTS, rod.parse, header=rod.HEADER),
     "nod": Layout(nod.DEFAULTS, nod.parse),
     "pascalraw": Layout(pascalraw.DEFAULTS, pascalraw.parse),
-    "folder": Layout(unlabelled.DEFAULTS, unlabelled.parse),
+    "folder": Layout(folder.DEFAULTS, folder.parse),
 }
 
 

@@ -4,10 +4,10 @@ import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from adaptiveisp.data.annotations import SetConfig, SetOptions
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.labelled import LabelledRaws
-from adaptiveisp.data.labels import SetConfig, SetOptions
 from adaptiveisp.data.layouts import open_config, read_config, splits_of
 from adaptiveisp.data.opening import LABELS_FILE, Dataset, FolderRaws, is_set_file, label_files
 from adaptiveisp.errors import DataError, UsageError

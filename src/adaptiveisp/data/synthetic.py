@@ -12,7 +12,7 @@ from PIL import ImageOps
 from torch import Tensor
 
 from adaptiveisp.data.formats.coco import CocoImage, limit_photos, load_coco
-from adaptiveisp.data.places import find_file, inside
+from adaptiveisp.data.image_paths import find_file, inside
 from adaptiveisp.errors import DataError
 from adaptiveisp.raw.unprocess import (
     NoiseName,

@@ -14,13 +14,13 @@ import torch
 from jaxtyping import UInt8, UInt16
 from torch import Tensor
 
-from adaptiveisp.data.doubts import why_nothing
+from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.formats.folder import load_photos
 from adaptiveisp.data.frame_cache import FrameCache
+from adaptiveisp.data.image_paths import find_file
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.data.photo_raws import raw_of_photo
-from adaptiveisp.data.places import find_file
 from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_crop, reduced, resized, targets_of
 from adaptiveisp.data.synthetic import read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from adaptiveisp.data.doubts import why_nothing
+from adaptiveisp.data.annotation_checks import why_nothing
+from adaptiveisp.data.image_paths import raw_beside
 from adaptiveisp.data.labelled import LabelledRaws
 from adaptiveisp.data.opening import Dataset, FolderRaws, left_out, notes_of
-from adaptiveisp.data.places import raw_beside
 from adaptiveisp.data.splits import UnusablePart, why_refused
 from adaptiveisp.data.synthetic import read_photo
 from adaptiveisp.detectors.classes import canonical, map_classes

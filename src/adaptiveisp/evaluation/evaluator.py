@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from adaptiveisp.data.doubts import why_nothing
+from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.detectors.answers import dropped_note

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 import yaml
 
+from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.dataset_yaml import split_spec
-from adaptiveisp.data.doubts import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages

@@ -9,9 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.data.doubts import UnitWatch, classes_of, outside_note, repeated_note
-from adaptiveisp.data.formats.coco_objects import has_box, read_annotation
-from adaptiveisp.data.labels import (
+from adaptiveisp.data.annotation_checks import UnitWatch, classes_of, outside_note, repeated_note
+from adaptiveisp.data.annotations import (
     LabelledImage,
     LabelledObject,
     ParsedSet,
@@ -23,7 +22,8 @@ from adaptiveisp.data.labels import (
     stem_key,
     the_only,
 )
-from adaptiveisp.data.places import find_file, leads_out, read_listed
+from adaptiveisp.data.formats.coco_objects import has_box, read_annotation
+from adaptiveisp.data.image_paths import find_file, leads_out, read_listed
 from adaptiveisp.data.values import MAX_COUNT, MAX_ID, finite, is_number_text, side, text, whole
 from adaptiveisp.detectors.classes import shown_name as class_name
 from adaptiveisp.errors import DataError, shown

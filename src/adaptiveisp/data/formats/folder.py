@@ -4,15 +4,33 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from adaptiveisp.data.annotations import LabelledImage, ParsedSet, SetConfig, SetOptions, files_of_set, shown_name
 from adaptiveisp.data.formats.coco import CocoImage, CocoLabels, load_coco
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.raw.headerless import BayerHeader
-from adaptiveisp.raw.reader import PHOTO_EXTENSIONS, find_raw_files, read_raw
+from adaptiveisp.raw.reader import KNOWN_EXTENSIONS, PHOTO_EXTENSIONS, find_raw_files, read_raw
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.files import walk_files
 
+DEFAULTS = SetOptions()
+"""Of the layout `folder`, whose YAML states facts that the raws do not carry."""
 PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
 """Files that are taken for sRGB photos where photos are asked for."""
+
+
+def parse(config: SetConfig) -> ParsedSet:
+    """The raw files of the layout `folder`, sorted by their paths.
+
+    Raises:
+        DataError: there are none.
+    """
+    folder = config.below(config.options.images)
+    extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
+    paths = list(files_of_set(folder, extensions))
+    if not paths:
+        raise DataError(f"{folder}: no raw files in it; correct root or images in {config.path}")
+    images = tuple(LabelledImage(path, shown_name(path, config.root), 0, 0, ()) for path in paths)
+    return ParsedSet(images, (), False, ())
 
 
 def load_photos(data: Path) -> CocoLabels:

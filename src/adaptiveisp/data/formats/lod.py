@@ -6,8 +6,8 @@ number N + 1. Folder names as in the copy that RAW-Adapter (Cui and Harada 2024)
 as in AdaptiveISP (Wang et al. 2024: train.txt, val.txt, labels with the ids of COCO's 80).
 """
 
+from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.data.formats import voc, yolo_txt
-from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.detectors.classes import COCO_80
 
 DEFAULTS = SetOptions(images="RAW_dark", labels="RAW-dark-Annotations", list="trainval/{split}.txt", annotations="xml")

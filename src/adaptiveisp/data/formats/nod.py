@@ -5,8 +5,8 @@ texts such as "DSC01316" as ids; NOD's names the JPGs. Both give the size of the
 exceed by some pixels, so boxes are scaled to the raw.
 """
 
+from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.data.formats import coco
-from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.errors import DataError
 
 DEFAULTS = SetOptions(annotations="coco", extensions=(".arw", ".nef"), scale_labels=True, by_stem=True)

@@ -5,8 +5,8 @@ Source: Li et al. 2024, "Efficient Visual Computing with Camera RAW Snapshots", 
 github.com/lizhihao6/mmdetection reads them). Whether AdaptiveISP's OnePlus images are the same is not published.
 """
 
+from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.data.formats import lod
-from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
 
 DEFAULTS = SetOptions(
     images="raw", labels="labels/detection", list="{split}.txt", annotations="xml", extensions=(".dng",)

@@ -4,8 +4,8 @@ Source: Omid-Zohoor et al. 2014, purl.stanford.edu/hq050zr7488. The labels are m
 scaled to the raw. Folder names as in the copy of RAW-Adapter (Cui and Harada 2024); those of the archive may differ.
 """
 
+from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.data.formats import voc
-from adaptiveisp.data.labels import ParsedSet, SetConfig, SetOptions
 
 DEFAULTS = SetOptions(
     images="original/raw",

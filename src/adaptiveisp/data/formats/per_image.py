@@ -6,7 +6,7 @@ Source: Everingham et al. 2010, Pascal VOC devkit (lists of stems in ImageSets, 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from adaptiveisp.data.labels import (
+from adaptiveisp.data.annotations import (
     LabelledImage,
     LabelledObject,
     ParsedSet,

@@ -9,8 +9,8 @@ the publisher does not speak of a compander. AdaptiveISP reads .npy files and di
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.data.annotations import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.data.formats.per_image import parse_per_image
-from adaptiveisp.data.labels import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.data.values import numbers, read_label_file, side_or_none
 from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.headerless import BayerHeader

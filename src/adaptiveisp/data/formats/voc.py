@@ -9,8 +9,8 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from adaptiveisp.data.annotations import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.data.formats.per_image import parse_per_image
-from adaptiveisp.data.labels import LabelledObject, ParsedSet, Problem, SetConfig, SetOptions
 from adaptiveisp.data.values import finite, read_label_file, side_or_none
 from adaptiveisp.errors import DataError, shown
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
-from adaptiveisp.data.labels import (
+from adaptiveisp.data.annotations import (
     LabelledImage,
     LabelledObject,
     ParsedSet,
@@ -24,7 +24,7 @@ from adaptiveisp.data.labels import (
     read_lines,
     shown_name,
 )
-from adaptiveisp.data.places import existing, find_file
+from adaptiveisp.data.image_paths import existing, find_file
 from adaptiveisp.data.values import finite
 from adaptiveisp.errors import DataError, UsageError, shown
 from adaptiveisp.raw.reader import KNOWN_EXTENSIONS

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import cut, draw_crop, resized
+from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages
 from adaptiveisp.detectors.classes import COCO_80, map_classes
 from adaptiveisp.kernels.forward import available, turned_off
@@ -52,13 +53,13 @@ class Cases:
         """What an image of the stream is made with: pixels, view, camera, and the generator as it then is."""
         stream = self.stream
         _, pixels = stream.pictures[number]
-        generator = seeded_generator(stream.seed, number, 0, "training")
+        generator = seeded_generator(stream.synthesis.seed, number, 0, "training")
         view = draw_crop(pixels.shape[1], pixels.shape[2], stream.smallest_crop, generator)
-        return pixels, view, draw_unprocessing(generator, stream.light, stream.noise), generator
+        return pixels, view, draw_unprocessing(generator, stream.synthesis.light, stream.synthesis.noise), generator
 
     def both(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Raw and image by the stream's way, then by the plain one."""
-        size, found = self.stream.size, []
+        size, found = self.stream.crop_size, []
         kinds = {
             "ours": (raw_of_photo, lambda raw: resized(raw, size, size)),
             "plain": (plain_raw, partial(plainly_resized, size=size)),
@@ -94,7 +95,7 @@ def main() -> None:
         return map_classes(COCO_80, categories).category_to_label
 
     stream = PhotoTrainingImages(
-        *(options.data, options.images, to_label, options.size, "mixed"),
+        *(options.data, options.images, to_label, options.size, SynthesisConfig("mixed")),
         limit=options.photos,
         smallest_crop=options.crop,
     )

@@ -26,6 +26,7 @@ from unittest import mock
 import plain
 import torch
 
+from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages
 from adaptiveisp.detectors.classes import map_classes
 from adaptiveisp.detectors.loading import load_detector
@@ -65,7 +66,7 @@ def main() -> None:
         return map_classes(detector.class_names, categories).category_to_label
 
     def learner(without_denoise: bool) -> ActorCritic:
-        stream = PhotoTrainingImages(options.data, options.images, to_label, 320, "normal")
+        stream = PhotoTrainingImages(options.data, options.images, to_label, 320, SynthesisConfig("normal"))
         settings = replace(PAPER, size=320, pool=16, neutral_start=True)
         found = ActorCritic(settings, stream, detector, 10**6, 0, options.device)
         if without_denoise:

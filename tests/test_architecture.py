@@ -72,11 +72,13 @@ PUBLIC = [
     "Result",
     "Sample",
     "Stage",
+    "SynthesisConfig",
     "Targets",
     "load_detector",
     "load_policy",
     "open_dataset",
     "read_raw",
+    "synthesize",
     "write_dng",
 ]
 

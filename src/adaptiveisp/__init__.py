@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adaptiveisp.data.opening import open_dataset as open_dataset
+    from adaptiveisp.data.synthesize import synthesize as synthesize
+    from adaptiveisp.data.synthetic import SynthesisConfig as SynthesisConfig
     from adaptiveisp.detectors.loading import load_detector as load_detector
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
     from adaptiveisp.inference.predictor import AdaptiveISP as AdaptiveISP
@@ -41,11 +43,13 @@ _HOMES = {
     "Result": "inference.predictor",
     "Sample": "types",
     "Stage": "isp.pipeline",
+    "SynthesisConfig": "data.synthetic",
     "Targets": "types",
     "load_detector": "detectors.loading",
     "load_policy": "policies.registry",
     "open_dataset": "data.opening",
     "read_raw": "raw.reader",
+    "synthesize": "data.synthesize",
     "write_dng": "raw.dng",
 }
 

@@ -13,7 +13,8 @@ from adaptiveisp.cli.parser import main
 from adaptiveisp.data.formats.coco import CocoImage, load_coco
 from adaptiveisp.data.formats.voc import parse_xml
 from adaptiveisp.data.opening import SyntheticRaws, open_dataset
-from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
+from adaptiveisp.data.synthesize import synthesize_set
+from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.coco_ap import ScoredImage, finds_anything
 from adaptiveisp.types import Annotation
@@ -220,7 +221,7 @@ def test_photos_with_backslashes_train_and_become_raws(tmp_path: Path) -> None:
     (tmp_path / "images" / "photo1.png").rename(tmp_path / "images" / "sub" / "photo1.png")
     labels.write_text(labels.read_text().replace("photo1.png", "sub\\\\photo1.png"))
     assert train(labels, "--images", "images", "--light", "dark") == DONE
-    assert synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {}).written == {
+    assert synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark"), {}).written == {
         "dark": 1
     }
     assert len(open_dataset(tmp_path / "out").samples) == 1
@@ -469,7 +470,7 @@ def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     assert doctor(f"{yolo}:train") == FAILED
     os.mkfifo(tmp_path / "photo.png")
     labels = coco(image={"file_name": "photo.png"})
-    photos = SyntheticRaws(labels, tmp_path, "dark")
+    photos = SyntheticRaws(labels, tmp_path, SynthesisConfig("dark"))
     with pytest.raises(DataError, match="cannot be read as a photo"):
         photos.read(photos.samples[0])
 

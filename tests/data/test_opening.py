@@ -6,7 +6,8 @@ import pytest
 
 from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.opening import CocoRaws, Dataset, SyntheticRaws, open_dataset
-from adaptiveisp.data.synthesize import SynthOptions, output_stems, synthesise_set
+from adaptiveisp.data.synthesize import output_stems, synthesize_set
+from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.errors import DataError, UsageError
 from tests.support.photos import labelled_photos
 
@@ -140,24 +141,24 @@ def test_a_box_may_stick_out_by_rounding(tmp_path: Path) -> None:
 def test_subsets_give_the_same_raws(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
     images = tmp_path / "images"
-    everything = SyntheticRaws(labels, images, "mixed", draws=2, seed=3)
-    first = SyntheticRaws(labels, images, "mixed", draws=1, seed=3, limit=1)
+    everything = SyntheticRaws(labels, images, SynthesisConfig("mixed", draws=2, seed=3))
+    first = SyntheticRaws(labels, images, SynthesisConfig("mixed", draws=1, seed=3), limit=1)
     assert len(everything.samples) == 6 and len(first.samples) == 1
     same = everything.samples[0]
     assert same == first.samples[0]
     assert np.array_equal(everything.read(same).data, first.read(first.samples[0]).data)
-    other = SyntheticRaws(labels, images, "mixed", draws=1, seed=4, limit=1)
+    other = SyntheticRaws(labels, images, SynthesisConfig("mixed", draws=1, seed=4), limit=1)
     assert other.samples[0].light != same.light
 
 
 @pytest.mark.parametrize("kind", ["png16", "dng"])
 def test_the_folder_of_synth_equals_the_raws_made_on_the_fly(kind: str, tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
-    options = SynthOptions(("dark", "normal"), draws=2, format=kind)
-    summary = synthesise_set(labels, tmp_path / "images", tmp_path / "out", options, {"seed": 0})
+    options = SynthesisConfig("dark,normal", draws=2, format=kind)
+    summary = synthesize_set(labels, tmp_path / "images", tmp_path / "out", options, {"seed": 0})
     assert summary.written == {"dark": 6, "normal": 6} and summary.skipped == []
     made = open_dataset(tmp_path / "out" / "dark")
-    live = SyntheticRaws(labels, tmp_path / "images", "dark", draws=2, as_mosaic=kind == "dng")
+    live = SyntheticRaws(labels, tmp_path / "images", SynthesisConfig("dark", draws=2, format=kind))
     assert isinstance(made, Dataset) and isinstance(live, Dataset)
     for a, b in zip(made.samples, live.samples, strict=True):
         assert (a.image_id, a.draw, a.light, a.annotations) == (b.image_id, b.draw, b.light, b.annotations)
@@ -168,7 +169,7 @@ def test_the_folder_of_synth_equals_the_raws_made_on_the_fly(kind: str, tmp_path
 
 def test_a_folder_of_several_lights_is_one_set_with_distinct_draws(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
-    synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark", "normal"), draws=2), {})
+    synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark,normal", draws=2), {})
     joined = open_dataset(tmp_path / "out", limit=2)
     assert sorted((s.image_id, s.draw) for s in joined.samples) == [(i, d) for i in (10, 20) for d in range(4)]
     for sample in joined.samples:
@@ -180,18 +181,18 @@ def test_synth_reports_unusable_photos_and_goes_on(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
     (tmp_path / "images" / "photo1.png").write_bytes(b"no picture")
     (tmp_path / "images" / "photo2.png").unlink()
-    summary = synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {})
+    summary = synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark"), {})
     assert summary.written == {"dark": 1}
     assert ["cannot be read" in error or "no such photo" in error for _, error in summary.skipped] == [True, True]
     assert len(json.loads((tmp_path / "out" / "dark" / "labels.json").read_text())["images"]) == 1
     (tmp_path / "images" / "photo3.png").unlink()
     with pytest.raises(DataError, match=r"photo1\.png"):
-        synthesise_set(labels, tmp_path / "images", tmp_path / "none", SynthOptions(("dark",)), {})
+        synthesize_set(labels, tmp_path / "images", tmp_path / "none", SynthesisConfig("dark"), {})
 
 
 def test_lights_that_disagree_about_a_class_are_refused(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
-    synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark", "normal")), {})
+    synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark,normal"), {})
     changed(tmp_path / "out" / "normal" / "labels.json", '"name": "cup"', '"name": "dog"')
     with pytest.raises(DataError, match="class id 47 is 'dog', but 'cup' in") as caught:
         open_dataset(tmp_path / "out")
@@ -208,9 +209,12 @@ def test_photos_that_differ_in_the_extension_or_not_at_all_get_files_of_their_ow
     changed(labels, "photo2.png", "photo1.jpg")
     changed(labels, "photo3.png", "photo1.jpg")
     changed(labels, "photo1.png", "./photo1.png")
-    summary = synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {})
+    summary = synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark"), {})
     assert summary.written == {"dark": 3}
-    made, live = open_dataset(tmp_path / "out" / "dark"), SyntheticRaws(labels, tmp_path / "images", "dark")
+    made, live = (
+        open_dataset(tmp_path / "out" / "dark"),
+        SyntheticRaws(labels, tmp_path / "images", SynthesisConfig("dark")),
+    )
     names = [sample.name for sample in made.samples]
     assert names == ["images/photo1.png_0.png", "images/photo1.jpg-20_0.png", "images/photo1.jpg-30_0.png"]
     for a, b in zip(made.samples, live.samples, strict=True):
@@ -241,7 +245,7 @@ def test_nothing_is_written_outside_the_folder_of_images(tmp_path: Path) -> None
     (tmp_path / "out" / "dark" / "images").mkdir(parents=True)
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "dark" / "images" / "sub").symlink_to(tmp_path / "elsewhere")
-    summary = synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {})
+    summary = synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark"), {})
     assert summary.written == {"dark": 2} and "a link leads out of" in summary.skipped[0][1]
     assert files_in(tmp_path / "elsewhere") == []
 
@@ -252,7 +256,7 @@ class Stop(Exception):
 
 def test_an_interrupted_run_leaves_no_labels_of_what_it_replaces(tmp_path: Path) -> None:
     labels, out = labelled_photos(tmp_path), tmp_path / "out"
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark", "normal")), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark,normal"), {})
     count = 0
 
     def stop_in_the_second_light(name: str) -> None:
@@ -261,9 +265,9 @@ def test_an_interrupted_run_leaves_no_labels_of_what_it_replaces(tmp_path: Path)
         if count == 5:
             raise Stop
 
-    options = SynthOptions(("normal", "mixed"), seed=1)
+    options = SynthesisConfig("normal,mixed", seed=1)
     with pytest.raises(Stop):
-        synthesise_set(labels, tmp_path / "images", out, options, {}, stop_in_the_second_light)
+        synthesize_set(labels, tmp_path / "images", out, options, {}, stop_in_the_second_light)
     assert json.loads((out / "set.json").read_text())["lights"] == ["normal"]
     assert not (out / "mixed" / "labels.json").exists()
     # The light of the earlier run is still there, but not taken for one of this run.
@@ -271,7 +275,7 @@ def test_an_interrupted_run_leaves_no_labels_of_what_it_replaces(tmp_path: Path)
     assert {s.light for s in open_dataset(out).samples} == {s.light for s in open_dataset(out / "normal").samples}
     count = 4
     with pytest.raises(Stop):
-        synthesise_set(labels, tmp_path / "images", out, options, {}, stop_in_the_second_light)
+        synthesize_set(labels, tmp_path / "images", out, options, {}, stop_in_the_second_light)
     assert not (out / "normal" / "labels.json").exists()
     with pytest.raises(DataError, match=r"set\.json: lists no light"):
         open_dataset(out)
@@ -279,33 +283,33 @@ def test_an_interrupted_run_leaves_no_labels_of_what_it_replaces(tmp_path: Path)
 
 def test_a_second_run_removes_what_only_the_first_listed(tmp_path: Path) -> None:
     labels, out = labelled_photos(tmp_path), tmp_path / "out"
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark", "normal"), draws=2), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark,normal", draws=2), {})
     (out / "dark" / "images" / "mine_0.png").touch()
     (out / "precious_0.png").touch()
     # A damaged or hostile label file names what is not the set's own.
     changed(out / "dark" / "labels.json", "images/photo3_1.png", "images/../../precious_0.png")
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark",), draws=1, limit=2), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark", draws=1), {}, limit=2)
     kept = ["mine_0.png", "photo1_0.png", "photo2_0.png"]
     assert files_in(out / "dark" / "images") == kept
     assert (out / "precious_0.png").is_file() and len(files_in(out / "normal" / "images")) == 6
     assert len(open_dataset(out).samples) == 2
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark",), format="dng"), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark", format="dng"), {})
     assert [name for name in files_in(out / "dark" / "images") if name.endswith("_0.png")] == ["mine_0.png"]
 
 
 def test_a_run_that_can_use_no_photo_leaves_everything_as_it_was(tmp_path: Path) -> None:
     labels, out = labelled_photos(tmp_path), tmp_path / "out"
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark",)), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark"), {})
     before = {name: (out / name).read_bytes() for name in files_in(out)}
     with pytest.raises(DataError, match="no such photo"):
-        synthesise_set(labels, tmp_path / "gone", out, SynthOptions(("dark",), seed=1), {})
+        synthesize_set(labels, tmp_path / "gone", out, SynthesisConfig("dark", seed=1), {})
     assert {name: (out / name).read_bytes() for name in files_in(out)} == before
 
 
 def test_synth_does_not_replace_its_own_labels(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path / "dark")
     with pytest.raises(UsageError, match="would be replaced"):
-        synthesise_set(labels, tmp_path / "dark" / "images", tmp_path, SynthOptions(("dark",)), {})
+        synthesize_set(labels, tmp_path / "dark" / "images", tmp_path, SynthesisConfig("dark"), {})
 
 
 @pytest.mark.parametrize(
@@ -320,7 +324,7 @@ def test_synth_does_not_replace_its_own_labels(tmp_path: Path) -> None:
 )
 def test_a_damaged_list_of_lights_is_refused(content: str, message: str, tmp_path: Path) -> None:
     labels, out = labelled_photos(tmp_path), tmp_path / "out"
-    synthesise_set(labels, tmp_path / "images", out, SynthOptions(("dark",)), {})
+    synthesize_set(labels, tmp_path / "images", out, SynthesisConfig("dark"), {})
     (out / "set.json").write_text(content)
     with pytest.raises(DataError, match=message):
         open_dataset(out)
@@ -339,7 +343,7 @@ def test_a_photo_that_is_a_bomb_is_skipped(tmp_path: Path, monkeypatch: pytest.M
     labels = labelled_photos(tmp_path)
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match="cannot be read as a photo"):
-        synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark",)), {})
+        synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark"), {})
 
 
 def test_what_data_may_be(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.data.random_crop import LEAST_SIDE, LEAST_VISIBLE, draw_crop
-from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
-from adaptiveisp.data.synthetic import read_codes
+from adaptiveisp.data.synthesize import synthesize_set
+from adaptiveisp.data.synthetic import SynthesisConfig, read_codes
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImage, TrainingImages
 from adaptiveisp.errors import DataError, RawFileError
 from adaptiveisp.types import Annotation, RawImage, Sample, Unprocessing
@@ -25,10 +25,10 @@ def identity(categories: dict[int, str]) -> dict[int, int]:
     return {key: key for key in categories}
 
 
-def stream(folder: Path, **changes: object) -> PhotoTrainingImages:
+def stream(folder: Path, seed: int = 1) -> PhotoTrainingImages:
     labels = labelled_photos(folder, n=3, width=96, height=64)
-    settings = {"size": 64, "light": "normal", "noise": "none", "seed": 1, **changes}
-    return PhotoTrainingImages(labels, folder / "images", identity, **settings)  # type: ignore[arg-type]
+    synthesis = SynthesisConfig("normal", noise="none", seed=seed)
+    return PhotoTrainingImages(labels, folder / "images", identity, 64, synthesis)
 
 
 def test_boxes_follow_crop_flip_and_resize(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_crowds_and_hardly_visible_boxes_are_no_targets(tmp_path: Path) -> None:
 def test_photos_without_any_known_object_are_refused(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
     with pytest.raises(DataError, match="no labelled object"):
-        PhotoTrainingImages(labels, tmp_path / "images", lambda categories: {}, 64, "mixed")
+        PhotoTrainingImages(labels, tmp_path / "images", lambda categories: {}, 64, SynthesisConfig("mixed"))
 
 
 def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +82,7 @@ def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch:
     Image.fromarray(np.full((48, 64, 3), 51, np.uint8)).save(tmp_path / "images" / "photo1.png")
     plain = Unprocessing(0.5, 1.0, 1.0, 1.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), 0.0, 0.0, "none", 0)
     monkeypatch.setattr("adaptiveisp.data.training_images.draw_unprocessing", lambda generator, light, noise: plain)
-    item = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "normal")[0]
+    item = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, SynthesisConfig("normal"))[0]
     tone = (item.image / 0.5) ** (1 / 2.2)
     assert torch.allclose((3 * tone**2 - 2 * tone**3) / 0.9, torch.full((3, 32, 32), 0.2), atol=1e-5)
     assert item.light == 0.5
@@ -210,8 +210,8 @@ def test_boxes_of_raws_lie_on_what_they_label(height: int, width: int) -> None:
 
 def test_a_folder_of_synth_is_a_stream_of_its_raws(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, n=3, width=96, height=64)
-    options = SynthOptions(("dark", "normal"), draws=1, noise="none")
-    synthesise_set(labels, tmp_path / "images", tmp_path / "out", options, {})
+    options = SynthesisConfig("dark,normal", draws=1, noise="none")
+    synthesize_set(labels, tmp_path / "images", tmp_path / "out", options, {})
     raws = open_dataset(tmp_path / "out")
     photos = RawTrainingImages(raws, identity, 48)
     assert isinstance(photos, TrainingImages)
@@ -269,7 +269,7 @@ def test_the_next_of_the_epoch_stands_in_for_a_broken_raw(usable: tuple[bool, ..
 
 def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, n=3)
-    synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("dark", "normal")), {})
+    synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("dark,normal"), {})
     first, second = (tmp_path / "out" / light / "images" / "photo2_0.png" for light in ("dark", "normal"))
     first.write_bytes(b"no picture")
     second.unlink()
@@ -450,7 +450,7 @@ def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> No
     (tmp_path / "images" / content["images"][1]["file_name"]).write_bytes(b"no picture")
     content["images"][2]["width"] += 1
     labels.write_text(json.dumps(content))
-    photos = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "dark")
+    photos = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, SynthesisConfig("dark"))
     assert all(photos[number].image.shape == (3, 32, 32) for number in range(8))
     broken, other = (content["images"][place]["file_name"] for place in (1, 2))
     assert set(photos.skipped) == {broken, other}
@@ -459,7 +459,7 @@ def test_a_photo_that_cannot_be_used_is_left_out_and_named(tmp_path: Path) -> No
 
 def test_a_limit_takes_the_first_photos(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, n=4)
-    first = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, "dark", limit=1)
+    first = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, SynthesisConfig("dark"), limit=1)
     assert (
         len(first.photos) == 1 and first.photos[0].file_name == json.loads(labels.read_text())["images"][0]["file_name"]
     )

@@ -15,8 +15,8 @@ from torch import Tensor
 from adaptiveisp.cli.parser import main
 from adaptiveisp.data.formats.folder import load_photos
 from adaptiveisp.data.opening import FolderRaws, open_dataset, open_unlabelled
-from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
-from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.data.synthesize import synthesize_set
+from adaptiveisp.data.synthetic import SynthesisConfig, read_photo
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages
 from adaptiveisp.detectors.boxes import pairwise_iou
 from adaptiveisp.detectors.classes import COCO_80, map_classes
@@ -69,10 +69,9 @@ def test_a_photo_without_annotations_is_labelled_where_its_red_box_is(tmp_path: 
     folder = tmp_path / "images"
     mirrored, shown = set(), 0
     for seed in range(12):
-        taught = PhotoTrainingImages(
-            folder, folder, own_labels, 64, "normal", "none", seed, teacher=Teacher(RedDetector(), 0.5)
-        )
-        given = PhotoTrainingImages(labels, folder, known_classes, 64, "normal", "none", seed)
+        synthesis = SynthesisConfig("normal", noise="none", seed=seed)
+        taught = PhotoTrainingImages(folder, folder, own_labels, 64, synthesis, teacher=Teacher(RedDetector(), 0.5))
+        given = PhotoTrainingImages(labels, folder, known_classes, 64, synthesis)
         for number in range(3):
             item, known = taught[number], given[number].targets
             assert torch.equal(item.image, given[number].image)
@@ -95,8 +94,10 @@ def test_targets_are_those_of_an_annotation_that_equals_the_detection(tmp_path: 
         photo = (read_photo(tmp_path / "images" / f"photo{i}.png") * 255).round().to(torch.uint8)
         teacher.look_at_photo(f"photo{i}.png", photo)
     write_labels(labels, [(10 * i, teacher.answers[f"photo{i}.png"]) for i in (1, 2, 3)])
-    given = PhotoTrainingImages(labels, tmp_path / "images", known_classes, 48, "mixed", seed=7)
-    taught = PhotoTrainingImages(labels, tmp_path / "images", own_labels, 48, "mixed", seed=7, teacher=teacher)
+    given = PhotoTrainingImages(labels, tmp_path / "images", known_classes, 48, SynthesisConfig("mixed", seed=7))
+    taught = PhotoTrainingImages(
+        labels, tmp_path / "images", own_labels, 48, SynthesisConfig("mixed", seed=7), teacher=teacher
+    )
     for number in range(24):
         a, b = given[number], taught[number]
         assert torch.equal(a.image, b.image) and torch.equal(a.targets.labels, b.targets.labels)
@@ -107,7 +108,7 @@ def test_targets_are_those_of_an_annotation_that_equals_the_detection(tmp_path: 
 def test_raws_are_labelled_as_an_annotation_that_equals_the_detection_would(tmp_path: Path) -> None:
     """Of a folder made by `synth`: its annotations are not looked at; the frame in memory is smaller than the raw."""
     labels = labelled_photos(tmp_path, n=3, width=170, height=96)
-    synthesise_set(labels, tmp_path / "images", tmp_path / "out", SynthOptions(("normal",), noise="none"), {})
+    synthesize_set(labels, tmp_path / "images", tmp_path / "out", SynthesisConfig("normal", noise="none"), {})
     folder = tmp_path / "out" / "normal"
     teacher = Teacher(RedDetector(), 0.2)
     raws = open_unlabelled(folder)
@@ -134,7 +135,7 @@ def test_each_picture_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.Monk
     labelled_photos(tmp_path, n=3)
     monkeypatch.setattr("adaptiveisp.data.training_images.CACHED_BYTES", 0)  # each is read again and again
     folder, teacher = tmp_path / "images", Teacher(RedDetector(), 0.5)
-    photos = PhotoTrainingImages(folder, folder, own_labels, 32, "normal", teacher=teacher)
+    photos = PhotoTrainingImages(folder, folder, own_labels, 32, SynthesisConfig("normal"), teacher=teacher)
     assert teacher.passes == 1  # enough to know that there is something to learn
     for number in range(12):
         photos[number]
@@ -427,7 +428,7 @@ def test_a_detector_that_makes_no_sense_is_no_fault_of_the_photos(tmp_path: Path
     labelled_photos(tmp_path)
     folder = tmp_path / "images"
     with pytest.raises(DetectorError, match="unknown label"):
-        PhotoTrainingImages(folder, folder, own_labels, 32, "normal", teacher=Teacher(Nonsense(), 0.1))
+        PhotoTrainingImages(folder, folder, own_labels, 32, SynthesisConfig("normal"), teacher=Teacher(Nonsense(), 0.1))
 
 
 def test_a_folder_without_a_usable_photo_is_refused(tmp_path: Path) -> None:
@@ -435,7 +436,7 @@ def test_a_folder_without_a_usable_photo_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos" / "a.png").write_bytes(b"no photo")
     with pytest.raises(DataError, match="no image could be used"):
         PhotoTrainingImages(
-            *(tmp_path / "photos", tmp_path / "photos", own_labels, 32, "normal"),
+            *(tmp_path / "photos", tmp_path / "photos", own_labels, 32, SynthesisConfig("normal")),
             teacher=Teacher(RedDetector(), 0.1),
         )
 

@@ -74,6 +74,7 @@ def add(commands: Any) -> None:
 def evaluate_policies(options: argparse.Namespace) -> int:
     """Scores policies and detectors on labelled data."""
     from adaptiveisp.data.opening import open_dataset
+    from adaptiveisp.data.synthetic import SynthesisConfig
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.policies.registry import load_policies
     from adaptiveisp.utils.output_folder import claim_folder
@@ -83,9 +84,10 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     policies, groups = load_policies(options.policy, device, options.steps)
     if options.steps and not any(hasattr(policy, name) for policy in policies for name in ("steps", "horizon")):
         logger.warning("--steps has no effect: no policy here takes steps")
-    dataset = open_dataset(
-        options.data, options.images, options.light, options.draws, options.noise, options.seed, options.limit
-    )
+    synthesis = None
+    if options.light is not None:
+        synthesis = SynthesisConfig(options.light, options.draws, options.noise, options.seed)
+    dataset = open_dataset(options.data, options.images, synthesis, limit=options.limit)
     detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector or ["yolov3-tiny"])]
     names = [detector.name for detector in detectors]
     if len(set(names)) < len(names):

@@ -6,7 +6,6 @@ from typing import Any
 
 from adaptiveisp.cli.console import progress, report_skips, set_up_torch
 from adaptiveisp.cli.options import LIGHTS_HELP, add_command, add_common, add_data, positive
-from adaptiveisp.errors import UsageError, logger
 
 
 def add(commands: Any) -> None:
@@ -30,31 +29,26 @@ def add(commands: Any) -> None:
 def synth(options: argparse.Namespace) -> int:
     """Makes a labelled synthetic raw set."""
     from adaptiveisp.data.formats.coco import load_coco
-    from adaptiveisp.data.synthesize import SynthOptions, synthesise_set
+    from adaptiveisp.data.synthesize import synthesize
+    from adaptiveisp.data.synthetic import SynthesisConfig
     from adaptiveisp.evaluation.tables import table
-    from adaptiveisp.raw.unprocess import LIGHTS, light_range
-    from adaptiveisp.utils.output_folder import claim_folder
-    from adaptiveisp.utils.provenance import provenance
 
     set_up_torch(options)
-    lights = tuple(dict.fromkeys(light.strip() for light in options.light.split(",") if light.strip()))
-    for light in lights:
-        light_range(light)
-    if not lights:
-        raise UsageError(f"--light {options.light!r} names no light; choose from {', '.join(LIGHTS)}")
-    wanted = SynthOptions(lights, options.draws, options.format, options.noise, options.seed, options.limit)
-    checked = load_coco(options.data)
-    for note in checked.notes:
-        logger.warning("%s: %s", options.data, note)
-    photos = len(checked.images)
-    with claim_folder(options.out, "synth", options.overwrite) as claim:
-        out = claim.folder
-        origin = provenance(options.seed)
-        total = min(photos, options.limit or photos) * options.draws * len(lights)
-        with progress(options, total, "synth") as bar:
-            summary = synthesise_set(options.data, options.images, out, wanted, origin, lambda name: bar.update())
-        code = report_skips(out, summary.skipped, origin)
+    config = SynthesisConfig(options.light, options.draws, options.noise, options.seed, options.format)
+    photos = len(load_coco(options.data).images)
+    total = min(photos, options.limit or photos) * options.draws * len(config.lights)
+    with progress(options, total, "synth") as bar:
+        summary = synthesize(
+            config,
+            options.data,
+            options.images,
+            options.out,
+            limit=options.limit,
+            overwrite=options.overwrite,
+            on_image=lambda name: bar.update(),
+        )
+    code = report_skips(options.out, summary.skipped, summary.provenance)
     if not options.quiet:
-        rows = [(light, str(n), str(out / light / "labels.json")) for light, n in summary.written.items()]
+        rows = [(light, str(n), str(options.out / light / "labels.json")) for light, n in summary.written.items()]
         print(table(("light", "raws", "labels"), rows))
     return code

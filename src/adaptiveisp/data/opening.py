@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from adaptiveisp.data.dataset import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.data.dataset_yaml import is_set_file
@@ -9,11 +10,11 @@ from adaptiveisp.data.formats.coco import CocoRaws, limit_photos
 from adaptiveisp.data.formats.folder import FolderRaws
 from adaptiveisp.data.labelled import LabelledRaws
 from adaptiveisp.data.layouts import LAYOUTS, open_set, require_labels
-from adaptiveisp.data.synthetic import SyntheticRaws
+from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
 from adaptiveisp.errors import DataError, UsageError, shown
 from adaptiveisp.raw.headerless import BayerHeader
-from adaptiveisp.raw.unprocess import NoiseName
 from adaptiveisp.types import RawImage, Sample
+from adaptiveisp.utils.config import changed
 from adaptiveisp.utils.files import read_json
 
 LABELS_FILE = "labels.json"
@@ -108,30 +109,33 @@ def open_folder(folder: Path, limit: int = 0) -> Dataset:
 
 
 def open_dataset(
-    data: Path,
-    images: Path | None = None,
-    light: str | None = None,
-    draws: int = 1,
-    noise: NoiseName = "sensor",
-    seed: int = 0,
+    data: str | Path,
+    images: str | Path | None = None,
+    synthesis: SynthesisConfig | str | None = None,
+    *,
     limit: int = 0,
+    light: str | None = None,
+    **former: Any,
 ) -> Dataset:
-    """The data set that DATA of the command line names.
+    """Opens the data set that DATA of the command line names.
 
     Args:
         data: a folder made by `synth`, a COCO JSON, or a data-set YAML, with `:SPLIT` behind it or without.
         images: folder of the images of a COCO JSON.
-        light: with it the images are sRGB photos and raws are made on the fly; without it they are raws.
-        draws, noise, seed: of the raws made on the fly.
+        synthesis: how raws are made of the images, which then are sRGB photos; a text is the name of the light. Without
+            it the images are raws.
         limit: keep the first so many photos; 0 keeps all.
+        light: short for `synthesis=SynthesisConfig(light, …)`.
+        former: the other fields of `SynthesisConfig`, which may follow `light`.
 
     Raises:
         DataError: it is missing or malformed.
         UsageError: the arguments contradict each other.
     """
+    synthesis = _synthesis(synthesis, light, former)
     data = Path(data)
     if is_set_file(data):
-        if light is not None or images is not None:
+        if synthesis is not None or images is not None:
             option = "--images: the YAML says where they are" if images is not None else "--light: its images are raws"
             raise UsageError(f"{data}: leave out {option}")
         dataset = open_set(data, limit)
@@ -143,14 +147,30 @@ def open_dataset(
             f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, a COCO JSON or YAML"
         )
     if data.is_dir():
-        if light is not None:
+        if synthesis is not None:
             raise UsageError(f"{data}: holds raws already, --light needs a COCO JSON of photos; leave out --light")
         return open_folder(data, limit)
     if images is None:
         raise UsageError(f"{data}: a COCO JSON needs --images FOLDER")
-    if light is None:
-        return CocoRaws(data, images, limit)
-    return SyntheticRaws(data, images, light, draws, noise, seed, limit)
+    if synthesis is None:
+        return CocoRaws(data, Path(images), limit)
+    return SyntheticRaws(data, Path(images), synthesis, limit)
+
+
+def _synthesis(
+    synthesis: SynthesisConfig | str | None, light: str | None, former: dict[str, Any]
+) -> SynthesisConfig | None:
+    """The synthesis that one of the ways to state it asks for.
+
+    Raises:
+        UsageError: two ways are mixed, or a field is given without a light or does not exist.
+    """
+    if light is None and not former:
+        return SynthesisConfig(synthesis) if isinstance(synthesis, str) else synthesis
+    if synthesis is not None or light is None:
+        found = ", ".join(former) or "light"
+        raise UsageError(f"{found}: give synthesis=SynthesisConfig(light, …) alone, or light with the fields beside it")
+    return changed(SynthesisConfig(light), former, "open_dataset")
 
 
 def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> Dataset:
@@ -187,6 +207,7 @@ __all__ = [
     "Dataset",
     "FolderRaws",
     "LabelledRaws",
+    "SynthesisConfig",
     "SyntheticRaws",
     "is_set_file",
     "left_out",

@@ -1,64 +1,89 @@
-"""`synth`: a labelled synthetic raw set on disk, made from labelled photos."""
+"""Makes a labelled set of raws on disk from labelled photos: `synthesize`, which the command `synth` calls."""
 
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.opening import LABELS_FILE, SET_FILE
-from adaptiveisp.data.synthetic import SyntheticRaws
-from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, skip_reason
+from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
+from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.reader import write_png16
-from adaptiveisp.raw.unprocess import NoiseName
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.files import check_length, write_json
-from adaptiveisp.utils.output_folder import check_inside, remove_inside
+from adaptiveisp.utils.output_folder import check_inside, claim_folder, remove_inside
+from adaptiveisp.utils.provenance import provenance
 
-FORMATS = ("png16", "dng")
 EXTENSIONS = {"png16": ".png", "dng": ".dng"}
 
 
 @dataclass(frozen=True)
-class SynthOptions:
-    """What to make.
+class SynthesisSummary:
+    """What was made of the photos of a set.
 
     Attributes:
-        lights: names of brightness ranges; each becomes a folder with its own labels.
-        draws: random cameras, lights and noises per photo.
-        format: "png16", demosaiced linear RGB, or "dng", a Bayer mosaic.
-        noise: name of the noise model.
-        seed: with image id and draw it fixes all randomness.
-        limit: make only the first so many photos; 0 makes all.
+        written: light → number of raws.
+        skipped: the photos that could not be used, each with the reason.
+        provenance: of the run, as in the label files.
     """
-
-    lights: tuple[str, ...]
-    draws: int = 1
-    format: str = "png16"
-    noise: NoiseName = "sensor"
-    seed: int = 0
-    limit: int = 0
-
-
-@dataclass(frozen=True)
-class SynthSummary:
-    """What was made: number of files per light, and the photos that could not be used with the reason."""
 
     written: dict[str, int]
     skipped: list[tuple[str, str]]
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
-def synthesise_set(
+def _ignore(name: str) -> None:
+    """Takes a name where no progress is shown."""
+
+
+def synthesize(
+    config: SynthesisConfig,
+    data: str | Path,
+    images: str | Path,
+    out: str | Path,
+    *,
+    limit: int = 0,
+    overwrite: bool = False,
+    on_image: Callable[[str], None] = _ignore,
+) -> SynthesisSummary:
+    """Makes a labelled set of raws on disk from labelled photos, as the command `synth` does.
+
+    Args:
+        config: lights, draws, noise, seed and format of the raws; each light becomes a folder with its own labels.
+        data: COCO JSON of the photos.
+        images: folder of the photos.
+        out: output folder: OUT/<light>/images/…, OUT/<light>/labels.json, and OUT/set.json with the lights.
+        limit: make raws of the first so many photos only; 0 takes all.
+        overwrite: whether a folder that an earlier `synth` filled may be filled again.
+        on_image: called with the name of each raw, for progress.
+
+    Raises:
+        DataError: the JSON is missing or malformed, or no photo could be used.
+        OutputError: the folder cannot be written or the disk is full.
+        UsageError: the folder exists already, is in use, or holds something else; or the labels lie where the run
+            would replace them.
+    """
+    for note in load_coco(Path(data)).notes:
+        logger.warning("%s: %s", data, note)
+    with claim_folder(Path(out), "synth", overwrite) as claim:
+        origin = provenance(config.seed)
+        return synthesize_set(Path(data), Path(images), claim.folder, config, origin, on_image, limit)
+
+
+def synthesize_set(
     labels: Path,
     images: Path,
     out: Path,
-    options: SynthOptions,
+    config: SynthesisConfig,
     provenance: dict[str, Any],
-    on_image: Callable[[str], None] = lambda name: None,
-) -> SynthSummary:
+    on_image: Callable[[str], None] = _ignore,
+    limit: int = 0,
+) -> SynthesisSummary:
     """Writes OUT/<light>/images/…, then OUT/<light>/labels.json, and the light's name into OUT/set.json.
 
     Labels never promise a missing file, also not after an interrupt: those of an earlier run are removed before the
@@ -66,61 +91,87 @@ def synthesise_set(
     A run that can use no photo leaves everything as it was.
 
     Args:
-        labels: COCO JSON of the photos.
-        images: folder of the photos.
-        out: output folder, which exists.
-        options: what to make.
+        labels, images, out: see `synthesize`; the folder `out` belongs to this process.
+        config: what to make.
         provenance: kept in each label file.
-        on_image: called with each file's name, for progress.
+        on_image, limit: see `synthesize`.
 
     Raises:
         DataError: no photo could be used.
         OutputError: the folder cannot be written or the disk is full.
         UsageError: the labels are a file that the run would replace.
     """
-    written: dict[str, int] = {}
-    skipped: list[tuple[str, str]] = []
-    finished: list[str] = []
-    started = False
-    withdrawn: set[str] = set()
-    for light in options.lights:
+    for light in config.lights:
         if (out / light / LABELS_FILE).resolve() == Path(labels).resolve():
             raise UsageError(f"{labels}: would be replaced by this run; choose another --out")
-    for light in options.lights:
-        dataset = SyntheticRaws(
-            labels, images, light, options.draws, options.noise, options.seed, options.limit, options.format == "dng"
-        )
+    options = {"lights": config.lights, "draws": config.draws, "format": config.format}
+    options |= {"noise": config.noise, "seed": config.seed, "limit": limit}
+    writer = _SetWriter(out, options, provenance, on_image)
+    written = {}
+    for light in config.lights:
+        written[light] = writer.write_light(SyntheticRaws(labels, images, replace(config, light=light), limit))
+    if not writer.finished:
+        raise DataError(writer.skipped[0][1] if writer.skipped else f"{labels}: lists no images")
+    return SynthesisSummary(written, writer.skipped, provenance)
+
+
+@dataclass
+class _SetWriter:
+    """Writes the lights of a set one after the other.
+
+    Attributes:
+        out: folder of the set.
+        options, provenance: kept in each label file.
+        on_image: called with the name of each raw.
+        finished: the lights whose labels are written.
+        skipped: the photos that could not be used, each with the reason.
+    """
+
+    out: Path
+    options: dict[str, Any]
+    provenance: dict[str, Any]
+    on_image: Callable[[str], None]
+    finished: list[str] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    _has_started: bool = False
+
+    def write_light(self, dataset: SyntheticRaws) -> int:
+        """Writes the raws of a light, then its labels; returns how many raws there are."""
+        light, extension = dataset.synthesis.light, EXTENSIONS[dataset.synthesis.format]
         stems = output_stems(dataset.file_names)
         entries: list[tuple[Sample, str]] = []
+        labels_withdrawn = False
         for sample in dataset.samples:
-            name = f"images/{stems[sample.image_id]}_{sample.draw}{EXTENSIONS[options.format]}"
+            name = f"images/{stems[sample.image_id]}_{sample.draw}{extension}"
             try:
                 raw = _read(dataset, sample)
-                check_inside(out / light / "images", out / light / name)
-                check_inside(out, out / light / name)
-                check_length(out / light / name)
-                if not started:
-                    _write_set(out, [], provenance)
-                    started = True
-                if light not in withdrawn:
-                    _withdraw_labels(out / light)
-                    withdrawn.add(light)
-                _write(raw, out / light / name)
+                self._check_place(light, name)
+                if not self._has_started:
+                    _write_set(self.out, [], self.provenance)
+                    self._has_started = True
+                if not labels_withdrawn:
+                    _withdraw_labels(self.out / light)
+                    labels_withdrawn = True
+                _write(raw, self.out / light / name)
                 entries.append((sample, name))
             except Exception as error:  # whatever one photo does, the others go on
                 if isinstance(error, OutputError) and not isinstance(error, OutputNameError):
                     raise
-                skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
-            on_image(name)
+                self.skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
+            self.on_image(name)
         if entries:
-            write_json(out / light / LABELS_FILE, _labels(dataset, entries, light, options, provenance))
-            finished.append(light)
-            _write_set(out, finished, provenance)
-            _remove_stale(out / light, stems.values(), [name for _, name in entries])
-        written[light] = len(entries)
-    if not finished:
-        raise DataError(skipped[0][1] if skipped else f"{labels}: lists no images")
-    return SynthSummary(written, skipped)
+            labels = _labels(dataset, entries, light, self.options, self.provenance)
+            write_json(self.out / light / LABELS_FILE, labels)
+            self.finished.append(light)
+            _write_set(self.out, self.finished, self.provenance)
+            _remove_stale(self.out / light, stems.values(), [name for _, name in entries])
+        return len(entries)
+
+    def _check_place(self, light: str, name: str) -> None:
+        """Refuses a raw whose name is too long, or that a link would lead out of the folder of its light."""
+        check_inside(self.out / light / "images", self.out / light / name)
+        check_inside(self.out, self.out / light / name)
+        check_length(self.out / light / name)
 
 
 def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
@@ -208,7 +259,7 @@ def _labels(
     dataset: SyntheticRaws,
     entries: list[tuple[Sample, str]],
     light: str,
-    options: SynthOptions,
+    options: dict[str, Any],
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
     """COCO JSON of the written files; each entry records its photo, draw, brightness and how it was made."""
@@ -233,6 +284,6 @@ def _labels(
             {"id": len(annotations) + number, "image_id": image_id, **asdict(annotation)}
             for number, annotation in enumerate(sample.annotations, 1)
         ]
-    info = {"description": f"synthetic raws, light {light}", "options": asdict(options), "provenance": provenance}
+    info = {"description": f"synthetic raws, light {light}", "options": options, "provenance": provenance}
     categories = [{"id": key, "name": name} for key, name in dataset.categories.items()]
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}

@@ -2,7 +2,9 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from adaptiveisp.data.formats.coco import CocoImage, limit_photos, load_coco
 from adaptiveisp.data.image_paths import find_file, inside
-from adaptiveisp.errors import DataError
+from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.unprocess import (
+    LIGHTS,
+    NOISES,
     NoiseName,
     draw_unprocessing,
     light_range,
@@ -23,6 +27,10 @@ from adaptiveisp.raw.unprocess import (
     synthesise_rgb,
 )
 from adaptiveisp.types import RawImage, Sample, Unprocessing
+from adaptiveisp.utils.config import require
+
+RawFormat = Literal["png16", "dng"]
+FORMATS: tuple[str, ...] = get_args(RawFormat)
 
 
 def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
@@ -53,39 +61,79 @@ def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
     return read_codes(path).float() / 255
 
 
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """How raws are made of sRGB photos.
+
+    Attributes:
+        light: name of a range of brightness, a key of `unprocess.LIGHTS`; `synthesize` takes several, joined by commas.
+        draws: random cameras, lights and noises per photo; training draws anew for each image and does not use it.
+        noise: name of the noise model.
+        seed: with the image id and the draw it fixes all randomness.
+        format: "png16" makes demosaiced linear RGB, "dng" a Bayer mosaic.
+
+    Raises:
+        UsageError: a name does not exist, or a number is out of range.
+    """
+
+    light: str
+    draws: int = 1
+    noise: NoiseName = "sensor"
+    seed: int = 0
+    format: RawFormat = "png16"
+
+    def __post_init__(self) -> None:
+        require(bool(self.lights), f"light {shown(self.light)} names no light; choose from {', '.join(LIGHTS)}")
+        for light in self.lights:
+            light_range(light)
+        require(self.noise in NOISES, f"noise {shown(self.noise)} does not exist; choose from {', '.join(NOISES)}")
+        object.__setattr__(self, "light", ",".join(self.lights))
+        require(self.format in FORMATS, f"format {shown(self.format)} does not exist; choose from {', '.join(FORMATS)}")
+        require(self.draws >= 1, "draws must be at least 1")
+        require(self.seed >= 0, "seed must not be negative")
+
+    @property
+    def lights(self) -> tuple[str, ...]:
+        """The names in `light`, each once."""
+        return tuple(dict.fromkeys(light.strip() for light in self.light.split(",") if light.strip()))
+
+    def require_one_light(self) -> None:
+        """Refuses a light that stands for several ranges, where each photo is shown under one.
+
+        Raises:
+            UsageError: names the lights.
+        """
+        require(self.light in LIGHTS, f"light {self.light!r} names {len(self.lights)} lights; give one")
+
+    def unprocessing(self, image_id: int, draw: int) -> Unprocessing:
+        """The random camera, light and noise level of a draw of a photo."""
+        return draw_unprocessing(seeded_generator(self.seed, image_id, draw, "parameters"), self.light, self.noise)
+
+
 class SyntheticRaws:
-    """Labelled photos seen as raws under random light and noise; nothing is written.
+    """Raws made on the fly from labelled photos, under random light and noise; nothing is written.
 
     Args:
         labels: COCO JSON of the photos.
         images: folder that `file_name` is relative to.
-        light: name of a range of brightness, see `unprocess.LIGHTS`.
-        draws: how many random cameras, lights and noises a photo gets.
-        noise: name of the noise model.
-        seed: with the image id and the draw it fixes all randomness.
+        synthesis: how the raws are made, under one light.
         limit: keep the first so many photos; 0 keeps all.
-        as_mosaic: make Bayer mosaics (as in a DNG) instead of demosaiced RGB (as in a 16-bit PNG).
+
+    Raises:
+        DataError: the JSON is missing or malformed.
+        UsageError: `synthesis` names several lights.
     """
 
-    def __init__(
-        self,
-        labels: Path,
-        images: Path,
-        light: str,
-        draws: int = 1,
-        noise: NoiseName = "sensor",
-        seed: int = 0,
-        limit: int = 0,
-        as_mosaic: bool = False,
-    ):
-        light_range(light)
+    def __init__(self, labels: Path, images: Path, synthesis: SynthesisConfig, limit: int = 0):
+        synthesis.require_one_light()
         checked = load_coco(labels)
-        self.name = f"{labels} ({light}, {draws} draws, noise {noise}, seed {seed})"
+        draws, noise, seed = synthesis.draws, synthesis.noise, synthesis.seed
+        self.name = f"{labels} ({synthesis.light}, {draws} draws, noise {noise}, seed {seed})"
         self.categories = checked.categories
         self.notes: Sequence[str] = checked.notes
         self.file_names = {image.id: inside(image.file_name) for image in checked.images}
         """Image id → file name of every photo, also of those beyond `limit`, without what leads out of a folder."""
-        self.light, self.noise, self.seed, self.as_mosaic = light, noise, seed, as_mosaic
+        self.synthesis = synthesis
         samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
 
@@ -103,12 +151,12 @@ class SyntheticRaws:
 
     def unprocessing(self, image_id: int, draw: int) -> Unprocessing:
         """The camera, light and noise level of a draw."""
-        return draw_unprocessing(seeded_generator(self.seed, image_id, draw, "parameters"), self.light, self.noise)
+        return self.synthesis.unprocessing(image_id, draw)
 
     def read(self, sample: Sample) -> RawImage:
         """The synthetic raw of a sample."""
         photo = read_photo(sample.source)
         how = self.unprocessing(sample.image_id, sample.draw)
-        generator = seeded_generator(self.seed, sample.image_id, sample.draw, "noise")
-        make = synthesise_mosaic if self.as_mosaic else synthesise_rgb
+        generator = seeded_generator(self.synthesis.seed, sample.image_id, sample.draw, "noise")
+        make = synthesise_mosaic if self.synthesis.format == "dng" else synthesise_rgb
         return make(photo, how, generator)

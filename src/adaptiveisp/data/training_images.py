@@ -22,10 +22,10 @@ from adaptiveisp.data.image_paths import find_file
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_crop, reduced, resized, targets_of
-from adaptiveisp.data.synthetic import read_codes
+from adaptiveisp.data.synthetic import SynthesisConfig, read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
-from adaptiveisp.raw.unprocess import NoiseName, draw_unprocessing, light_range, seeded_generator
+from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator
 from adaptiveisp.types import Annotation, PseudoLabeler, Targets
 
 CACHED_BYTES = 2 * 10**9
@@ -40,7 +40,7 @@ class TrainingImage:
 
     Attributes:
         number: its place in the stream; with the stream's seed it says all.
-        image: (3, size, size) developed, linear RGB in [0, 1].
+        image: (3, crop_size, crop_size) developed, linear RGB in [0, 1].
         targets: labels in pixels of `image`.
         light: brightness factor in (0, 1], None if unknown.
     """
@@ -135,9 +135,8 @@ class PhotoTrainingImages:
         labels: COCO JSON of the photos; with a teacher its annotations are not read, and a folder does as well.
         images: folder of the photos.
         to_label: category id → detector label; annotations of other categories are left out.
-        size: side of the square images in pixels.
-        light, noise: names, see `unprocess`.
-        seed: fixes everything.
+        crop_size: side of the square images in pixels.
+        synthesis: light and noise of the raws, and the seed that fixes everything; draws and format are not used.
         limit: the first so many photos only; 0 takes all.
         teacher: finds the objects of each clean photo, in the place of annotations.
         smallest_crop: side of a crop relative to the picture's shorter side, at least, in (0, 1].
@@ -151,23 +150,21 @@ class PhotoTrainingImages:
         labels: Path,
         images: Path,
         to_label: Callable[[dict[int, str]], dict[int, int]],
-        size: int,
-        light: str,
-        noise: NoiseName = "sensor",
-        seed: int = 0,
+        crop_size: int,
+        synthesis: SynthesisConfig,
         limit: int = 0,
         teacher: PseudoLabeler | None = None,
         smallest_crop: float = SMALLEST_CROP,
     ):
-        light_range(light)
+        synthesis.require_one_light()
         checked = load_coco(labels) if teacher is None else load_photos(labels)
         _tell(str(labels), checked.notes)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images[: limit or None]
-        self.folder, self.size, self.light, self.noise, self.seed = Path(images), size, light, noise, seed
+        self.folder, self.crop_size, self.synthesis = Path(images), crop_size, synthesis
         self.teacher, self.smallest_crop = teacher, smallest_crop
         names = [photo.file_name for photo in self.photos]
-        self.pictures = _Pictures(str(labels), names, names, self._read, seed)
+        self.pictures = _Pictures(str(labels), names, names, self._read, synthesis.seed)
         if teacher is None:
             _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         else:
@@ -181,14 +178,14 @@ class PhotoTrainingImages:
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of that number: photos come in a new random order in each epoch."""
         index, pixels = self.pictures[number]
-        generator = seeded_generator(self.seed, number, 0, "training")
+        generator = seeded_generator(self.synthesis.seed, number, 0, "training")
         view = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
-        how = draw_unprocessing(generator, self.light, self.noise)
+        how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise)
         raw = raw_of_photo(pixels, view, how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
-        targets = targets_of(annotations, self.to_label, view, self.size)
-        return TrainingImage(number, resized(raw, self.size, self.size), targets, how.light)
+        targets = targets_of(annotations, self.to_label, view, self.crop_size)
+        return TrainingImage(number, resized(raw, self.crop_size, self.crop_size), targets, how.light)
 
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""
@@ -210,7 +207,7 @@ class RawTrainingImages:
     Args:
         dataset: labelled raws.
         to_label: category id → detector label; annotations of other categories are left out.
-        size: side of the square images in pixels.
+        crop_size: side of the square images in pixels.
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
         teacher: finds the objects of each raw, in the place of annotations.
@@ -226,7 +223,7 @@ class RawTrainingImages:
         self,
         dataset: Dataset,
         to_label: Callable[[dict[int, str]], dict[int, int]],
-        size: int,
+        crop_size: int,
         seed: int = 0,
         camera_white_balance: bool = False,
         teacher: PseudoLabeler | None = None,
@@ -238,7 +235,7 @@ class RawTrainingImages:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
         _tell(dataset.name, notes_of(dataset) if teacher is None else ())
         self.to_label = to_label(dataset.categories)
-        self.size, self.seed, self.camera_white_balance = size, seed, camera_white_balance
+        self.crop_size, self.seed, self.camera_white_balance = crop_size, seed, camera_white_balance
         self.teacher, self.cache, self.smallest_crop = teacher, cache, smallest_crop
         self._full_sizes: dict[int, tuple[int, int]] = {}
         self._keys: dict[int, str] = {}
@@ -262,12 +259,12 @@ class RawTrainingImages:
         sample = self.samples[index]
         height, width = frame.shape[1:]
         view = draw_crop(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
-        image = resized(cut(frame, view) / FULL_SCALE, self.size, self.size)
+        image = resized(cut(frame, view) / FULL_SCALE, self.crop_size, self.crop_size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
         full_width, full_height = self._full_sizes[index]
         scale = (width / full_width, height / full_height)
         annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else sample.annotations
-        targets = targets_of(annotations, self.to_label, view, self.size, scale)
+        targets = targets_of(annotations, self.to_label, view, self.crop_size, scale)
         return TrainingImage(number, image, targets, sample.light)
 
     def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
@@ -291,7 +288,7 @@ class RawTrainingImages:
     @property
     def _shorter_side(self) -> int:
         """Pixels that the shorter side of a frame needs at most."""
-        return math.ceil(self.size / self.smallest_crop)
+        return math.ceil(self.crop_size / self.smallest_crop)
 
     def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
         """The frame of a sample from its file, and (width, height) of the full frame."""

@@ -14,6 +14,7 @@ from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
+from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages
 from adaptiveisp.detectors.classes import map_classes
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
@@ -276,8 +277,8 @@ def open_training_images(
             raise DataError(f"{data}: no such file or folder; give a folder of photos, or a COCO JSON and --images")
         raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
     where = (data, images, to_label, settings.size)
-    noise = (options.light, options.noise, options.seed, options.limit)
-    return PhotoTrainingImages(*where, *noise, teacher, settings.smallest_crop)
+    synthesis = SynthesisConfig(options.light, noise=options.noise, seed=options.seed)
+    return PhotoTrainingImages(*where, synthesis, options.limit, teacher, settings.smallest_crop)
 
 
 def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teacher | None:
@@ -299,7 +300,9 @@ def open_dev(options: TrainConfig) -> Dataset | None:
     images = Path(options.dev_images) if options.dev_images and not is_set_file(Path(options.dev)) else None
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:
-        dataset = open_dataset(Path(options.dev), images, options.light, options.dev_draws, options.noise)
+        light = options.light
+        synthesis = SynthesisConfig(light, options.dev_draws, options.noise) if light is not None else None
+        dataset = open_dataset(Path(options.dev), images, synthesis)
     except (DataError, UsageError) as error:
         if options.labels == "given":
             raise

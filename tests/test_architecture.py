@@ -78,6 +78,7 @@ PUBLIC = [
     "load_policy",
     "open_dataset",
     "read_raw",
+    "register_dataset",
     "synthesize",
     "write_dng",
 ]

@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from adaptiveisp.data.layouts import register_dataset as register_dataset
     from adaptiveisp.data.opening import open_dataset as open_dataset
     from adaptiveisp.data.synthesize import synthesize as synthesize
     from adaptiveisp.data.synthetic import SynthesisConfig as SynthesisConfig
@@ -49,6 +50,7 @@ _HOMES = {
     "load_policy": "policies.registry",
     "open_dataset": "data.opening",
     "read_raw": "raw.reader",
+    "register_dataset": "data.layouts",
     "synthesize": "data.synthesize",
     "write_dng": "raw.dng",
 }

@@ -51,7 +51,7 @@ def ap50(out: Path) -> float:
 
 
 def test_every_layout_has_a_fixture() -> None:
-    assert {name.split("-")[0] for name in LAYOUTS} == set(READERS) - {"folder"}
+    assert {name.split("-")[0] for name in LAYOUTS} == set(READERS.names()) - {"folder"}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -118,8 +118,9 @@ def test_two_classes_may_become_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ("layout: lodd\n", UsageError, "layout 'lodd' does not exist; choose one of yolo, voc, coco, lod"),
-        ("layout: [lod]\n", UsageError, "layout"),
+        ("layout: lodd\n", UsageError, r"set\.yaml: layout 'lodd' is not registered; choose one of yolo, voc, coco"),
+        ("layout: [lod]\n", UsageError, r"layout \['lod'\] is no text; choose one of yolo, voc"),
+        ("layout: voc\nlayout-options: {a: 1}\n", UsageError, "layout voc has no option 'a' of its own; it knows none"),
         ("layout: voc\nroots: x\n", UsageError, "setting 'roots' does not exist"),
         ("layout: voc\nfirst-pixel: 2\n", UsageError, "first_pixel = 2 does not fit; give 0 or 1"),
         ("layout: voc\nroot: nowhere\n", DataError, "nowhere: no such folder; correct root"),

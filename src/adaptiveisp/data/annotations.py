@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from adaptiveisp.data.values import read_label_file
 from adaptiveisp.errors import DataError, shown
@@ -106,7 +106,7 @@ class SetOptions:
         splits: the parts there are, for `doctor`; empty looks for them.
         images, labels: folders (or the label file) below root, `{split}` standing for the split.
         list: the file that lists the images of a split, below root; "" has none.
-        annotations: kind of the label files.
+        annotations: kind of the label files: "own" is known to the layout's parser alone, "none" has no labels.
         extensions: of the image files, where several lie side by side; empty takes all that can be read.
         classes: name in the data set → name of the detector's class, or null to leave its objects out.
         by_stem: a COCO JSON names files of another extension: take the raws that have their stems.
@@ -117,6 +117,7 @@ class SetOptions:
         difficult: "ignore" takes objects that are marked so out of learning and scoring.
         bad_labels: "refuse" stops at a label that makes no sense, "drop" leaves it out and reports it.
         missing_labels: an image without a label file is "background", left out and reported ("skip"), or an error.
+        layout_options: options of a layout from outside the package, for its parser alone.
     """
 
     root: str = "."
@@ -125,7 +126,7 @@ class SetOptions:
     images: str = ""
     labels: str = ""
     list: str = ""
-    annotations: Literal["yolo", "xml", "labelme", "coco", "none"] = "none"
+    annotations: Literal["yolo", "xml", "labelme", "coco", "own", "none"] = "own"
     extensions: tuple[str, ...] = ()
     classes: Mapping[str, str | None] = field(default_factory=dict)
     by_stem: bool = False
@@ -138,6 +139,7 @@ class SetOptions:
     difficult: Literal["keep", "ignore"] = "keep"
     bad_labels: Literal["refuse", "drop"] = "refuse"
     missing_labels: Literal["background", "skip", "refuse"] = "skip"
+    layout_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,64 @@
-"""The layouts that a data-set YAML can name, and how one becomes a data set."""
+"""The layouts that a data-set YAML can name, and how a data set is opened by its layout.
+
+A layout of one's own is registered by `register_dataset`, or declared by an installed package as an entry point in the
+group `adaptiveisp.datasets`; a YAML then names it as `layout: NAME`.
+"""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions, is_class_list, read_lines
 from adaptiveisp.data.dataset_yaml import read_content, read_set, split_spec
 from adaptiveisp.data.formats import coco, folder, lod, nod, oneplus, pascalraw, rod, voc, yolo_txt
 from adaptiveisp.data.labelled import LabelledRaws
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, DataError, UsageError, logger, shown
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.utils.own_code import reason_of
+from adaptiveisp.utils.registry import Registry
+
+Parser = Callable[[SetConfig], ParsedSet]
+"""Reads the label files of a split: folder, options and split → the images with their objects."""
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True)
+class Layout:
     """How the data sets of one kind are read.
 
     Attributes:
-        defaults: what a YAML need not say.
+        defaults: values of the keys that a YAML leaves out.
         parse: reads the label files of a split.
-        yolo_defaults: what a YAML with `annotations: yolo` need not say, where the layout comes in two kinds.
-        header: facts about its raws.
+        yolo_defaults: the same as `defaults` for a YAML with `annotations: yolo`, where the layout has two kinds of
+            label files; None where it has one.
+        header: facts about its raws, which the YAML and the raws' sidecars may correct.
+        own_options: keys that a YAML may give under `layout-options`, for `parse` alone.
     """
 
     defaults: SetOptions
-    parse: Callable[[SetConfig], ParsedSet]
+    parse: Parser
     yolo_defaults: SetOptions | None = None
-    header: BayerHeader = BayerHeader()
+    header: BayerHeader = field(default_factory=BayerHeader)
+    own_options: tuple[str, ...] = ()
 
 
-LAYOUTS: dict[str, Layout] = {
+def _as_layout(origin: str, value: object) -> Layout:
+    """The layout that an object stands for; a function is the parser of a layout with the usual defaults.
+
+    Raises:
+        UsageError: the object is neither.
+    """
+    if isinstance(value, Layout):
+        return value
+    if not callable(value):
+        kind = type(value).__name__
+        raise UsageError(f"{origin}: is of type {kind}; give a Layout, or a function from SetConfig to ParsedSet")
+    return Layout(SetOptions(), value)
+
+
+LAYOUTS = Registry[Layout]("layout", "adaptiveisp.datasets", check=_as_layout)
+"""Every layout by its name."""
+for _name, _layout in {
     "yolo": Layout(yolo_txt.DEFAULTS, yolo_txt.parse),
     "voc": Layout(voc.DEFAULTS, voc.parse),
     "coco": Layout(coco.DEFAULTS, coco.parse),
@@ -39,23 +68,42 @@ LAYOUTS: dict[str, Layout] = {
     "nod": Layout(nod.DEFAULTS, nod.parse),
     "pascalraw": Layout(pascalraw.DEFAULTS, pascalraw.parse),
     "folder": Layout(folder.DEFAULTS, folder.parse),
-}
+}.items():
+    LAYOUTS.register(_name, _layout)
+
+
+def register_dataset(name: str, layout: Layout | Parser) -> Layout:
+    """Adds a layout of one's own, which data-set YAMLs can then name as `layout: NAME` while this process runs.
+
+    A package that declares the layout as an entry point in the group `adaptiveisp.datasets` makes it known to the
+    command line too.
+
+    Args:
+        name: letters, digits, "-" and "_", at most 64.
+        layout: the layout, or only its parser, a function from `SetConfig` (root folder, split, options) to
+            `ParsedSet`. An exception of the parser is reported as an error of the data set.
+
+    Raises:
+        UsageError: the name is taken or cannot be one, or `layout` is neither a layout nor a function.
+    """
+    return LAYOUTS.register(name, layout)  # type: ignore[arg-type]  # the registry's check makes it a layout
 
 
 def read_config(data: Path) -> SetConfig:
-    """What a data-set YAML says, over the defaults of its layout; without `layout` it is Ultralytics' kind.
+    """Reads a data-set YAML, over the defaults of its layout; without `layout` it is one of Ultralytics.
 
     Raises:
         UsageError: the layout or a key does not exist, or a value does not fit.
         DataError: the file or the root is missing or malformed.
     """
     content = read_content(data)
-    name = content.get("layout", "yolo")
-    layout = LAYOUTS.get(name) if isinstance(name, str) else None
-    if layout is None:
-        known = ", ".join(LAYOUTS)
-        shown = repr(name[:40]) if isinstance(name, str) else "of another kind than text"
-        raise UsageError(f"{split_spec(data)[0]}: layout {shown} does not exist; choose one of {known}")
+    path, name = split_spec(data)[0], content.get("layout", "yolo")
+    if not isinstance(name, str):
+        raise UsageError(f"{path}: layout {shown(name)} is no text; choose one of {', '.join(LAYOUTS.names())}")
+    try:
+        layout = LAYOUTS.find(name)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
     is_yolo = content.get("annotations") == "yolo" and layout.yolo_defaults is not None
     defaults = layout.yolo_defaults if is_yolo and layout.yolo_defaults is not None else layout.defaults
     config = read_set(data, content, name, defaults, layout.header)
@@ -63,11 +111,15 @@ def read_config(data: Path) -> SetConfig:
     if config.options.annotations not in kinds:
         known = " or ".join(sorted(kinds))
         raise UsageError(f"{config.path}: layout {name} has annotations {known}, not {config.options.annotations}")
+    unknown = [key for key in config.options.layout_options if key not in layout.own_options]
+    if unknown:
+        known = f"it knows {', '.join(layout.own_options)}" if layout.own_options else "it knows none"
+        raise UsageError(f"{config.path}: layout {name} has no option {shown(unknown[0])} of its own; {known}")
     return config
 
 
 def open_set(data: Path, limit: int = 0, labelled: bool = True, strict: bool = True) -> LabelledRaws:
-    """The data set of a YAML, of the split that DATA or the YAML names.
+    """Opens the data set of a YAML, of the split that DATA or the YAML names.
 
     Args:
         data: the YAML, with `:SPLIT` behind it or without.
@@ -82,10 +134,29 @@ def open_set(data: Path, limit: int = 0, labelled: bool = True, strict: bool = T
 
 
 def open_config(config: SetConfig, limit: int = 0, labelled: bool = True, strict: bool = True) -> LabelledRaws:
-    """The data set that a configuration describes; see `open_set`."""
+    """Opens the data set that a configuration describes; see `open_set`."""
     if not labelled:
         config = replace(config, options=replace(config.options, missing_labels="background"))
-    return LabelledRaws(config, LAYOUTS[config.layout].parse(config), limit, labelled, strict)
+    return LabelledRaws(config, _parsed(config), limit, labelled, strict)
+
+
+def _parsed(config: SetConfig) -> ParsedSet:
+    """The label files of a split, read by the layout's parser.
+
+    Raises:
+        DataError: they cannot be used, or the code of a layout from outside the package fails.
+    """
+    origin = f"{config.path}: layout {config.layout}"
+    try:
+        parsed: Any = LAYOUTS.find(config.layout).parse(config)
+    except AdaptiveISPError:
+        raise
+    except Exception as error:  # the layout's own code
+        logger.debug("%s", origin, exc_info=error)
+        raise DataError(f"{origin}: {reason_of(error)}; correct the code of the layout; -v shows where") from error
+    if not isinstance(parsed, ParsedSet):
+        raise DataError(f"{origin}: its parser returned {type(parsed).__name__}; return a ParsedSet")
+    return parsed
 
 
 def splits_of(config: SetConfig) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from adaptiveisp.data.dataset_yaml import is_set_file
 from adaptiveisp.data.formats.coco import CocoRaws, limit_photos
 from adaptiveisp.data.formats.folder import FolderRaws
 from adaptiveisp.data.labelled import LabelledRaws
-from adaptiveisp.data.layouts import LAYOUTS, open_set, require_labels
+from adaptiveisp.data.layouts import open_set, require_labels
 from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
 from adaptiveisp.errors import DataError, UsageError, shown
 from adaptiveisp.raw.headerless import BayerHeader
@@ -201,7 +201,6 @@ def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> D
 
 __all__ = [
     "LABELS_FILE",
-    "LAYOUTS",
     "SET_FILE",
     "CocoRaws",
     "Dataset",

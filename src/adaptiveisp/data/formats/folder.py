@@ -12,7 +12,7 @@ from adaptiveisp.raw.reader import KNOWN_EXTENSIONS, PHOTO_EXTENSIONS, find_raw_
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.files import walk_files
 
-DEFAULTS = SetOptions()
+DEFAULTS = SetOptions(annotations="none")
 """Of the layout `folder`, whose YAML states facts that the raws do not carry."""
 PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
 """Files that are taken for sRGB photos where photos are asked for."""

@@ -420,7 +420,7 @@ def test_the_examples_of_the_document_are_accepted(tmp_path: Path) -> None:
         content = yaml.safe_load(example)
         (tmp_path / content.get("root", ".")).mkdir(parents=True, exist_ok=True)
         seen.add(read_config(write_text(tmp_path / f"{number}.yaml", example)).layout)
-    assert seen == set(READERS)
+    assert seen == set(READERS.names())
     keys = set(re.findall(r"`([a-z-]+)`", text.split("| key | meaning |")[1].split("**Classes**")[0]))
     options = {name.replace("_", "-") for name in SetOptions.__dataclass_fields__}
     assert options <= keys and {f"raw-{key}" for key in ("size", "bits", "pattern", "black", "white")} <= keys

@@ -9,7 +9,8 @@ import pytest
 
 from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS, FAILED
 from adaptiveisp.cli.parser import main
-from adaptiveisp.data.validation import LIGHT_EDGES, ImageFacts, ValidationResult, raw_level
+from adaptiveisp.data.validation import raw_level
+from adaptiveisp.data.validation_result import LIGHT_EDGES, ImageFacts, ValidationResult
 from adaptiveisp.types import RawImage
 from tests.conftest import REPOSITORY
 from tests.support import layouts

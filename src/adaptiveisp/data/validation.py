@@ -1,16 +1,14 @@
-"""`doctor`: what a data set holds and what is wrong with it, before a run of hours finds out.
+"""Checks a whole data set for the command `doctor`, so that its faults are known before a run of hours meets them.
 
-Every file is read as training would read it. A problem is something that training or evaluation would leave out, learn
-wrongly from, or count twice; `ValidationResult.verdict` says whether they may start.
+Every file is read as training would read it. A problem is a file or label that training or evaluation would leave out,
+learn wrongly from, or count twice; `ValidationResult.verdict` says whether they may start.
 """
 
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,6 +19,7 @@ from adaptiveisp.data.labelled import LabelledRaws
 from adaptiveisp.data.opening import Dataset, FolderRaws, left_out, notes_of
 from adaptiveisp.data.splits import UnusablePart, why_refused
 from adaptiveisp.data.synthetic import read_photo
+from adaptiveisp.data.validation_result import ClassFacts, Finding, ImageFacts, ValidationResult
 from adaptiveisp.detectors.classes import canonical, map_classes
 from adaptiveisp.errors import DataError, first_few, shown, skip_reason
 from adaptiveisp.inference.drawing import Tile, draw_detections
@@ -32,157 +31,10 @@ from adaptiveisp.raw.reader import PHOTO_EXTENSIONS
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.color import to_uint8
 
-SCHEMA_VERSION = 1
-LIGHT_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Edges of the histogram of mean levels; they are about half a power of ten apart, since light counts in stops."""
 SHOWN = 12
-"""Pictures on the page."""
+"""Number of pictures on the report's page."""
 TILE_SIZE = 416
-
-Verdict = Literal["ready", "problems", "unusable"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One problem.
-
-    Attributes:
-        kind: what it is, in a few words.
-        split: where it was found.
-        text: one line that names the file and what helps.
-    """
-
-    kind: str
-    split: str
-    text: str
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What was seen of one image that can be read.
-
-    Attributes:
-        split, name: where it is.
-        width, height: pixels, upright.
-        sensor: make and model, or the kind of the file.
-        level: mean of the linear values, 0 = black level, 1 = white level.
-        objects, known: labelled objects, and those whose class the detector knows.
-    """
-
-    split: str
-    name: str
-    width: int
-    height: int
-    sensor: str
-    level: float
-    objects: int
-    known: int
-
-
-@dataclass(frozen=True)
-class ClassFacts:
-    """A class of the data set: its name there, the one it is matched by (None: left out), objects, known or not."""
-
-    name: str
-    target: str | None
-    count: int
-    known: bool
-
-
-@dataclass
-class ValidationResult:
-    """All that was found.
-
-    Attributes:
-        splits: split → images it lists.
-        images: those that can be read.
-        classes: in the order of their number of objects.
-        findings: the problems.
-        known_by: whose class names were compared.
-        labelled: the data set is one of labels; without them only `train --labels teacher` can use it.
-        unlabelled: split → images without a label file, which are taken as showing nothing; no problem by themselves.
-        notes: what a user should know of a split although it can be used, each with the split before it.
-        fatal: why training cannot start although there are images, "" otherwise.
-        tiles: pictures with their labels.
-    """
-
-    splits: dict[str, int] = field(default_factory=dict)
-    images: list[ImageFacts] = field(default_factory=list)
-    classes: list[ClassFacts] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    known_by: str = ""
-    labelled: bool = True
-    unlabelled: dict[str, int] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    fatal: str = ""
-    tiles: list[Tile] = field(default_factory=list)
-
-    @property
-    def usable(self) -> int:
-        """Images that training can learn from: readable, with an object that the detector knows if there are labels.
-
-        Where a split is named train, it is the one that counts.
-        """
-        learned = [image for image in self.images if "train" not in self.splits or image.split == "train"]
-        return sum(1 for image in learned if image.known or not self.labelled)
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether training may start: "ready"; "problems" where it may, but there are some; "unusable"."""
-        if self.fatal or not self.usable:
-            return "unusable"
-        return "problems" if self.findings else "ready"
-
-    def counts(self) -> dict[str, int]:
-        """Kind of problem → how many, most first."""
-        return dict(Counter(finding.kind for finding in self.findings).most_common())
-
-    def light_histogram(self) -> list[int]:
-        """Images in each bin of `LIGHT_EDGES`, the outer bins open."""
-        places = np.searchsorted(LIGHT_EDGES, [image.level for image in self.images], side="right")
-        return [int(count) for count in np.bincount(places, minlength=len(LIGHT_EDGES) + 1)]
-
-    def to_json(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """The content of doctor.json."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "verdict": self.verdict,
-            "usable_images": self.usable,
-            "fatal": self.fatal,
-            "labelled": self.labelled,
-            "without_label_file": dict(self.unlabelled),
-            "notes": list(self.notes),
-            "splits": {split: self._split(split, listed) for split, listed in self.splits.items()},
-            "sizes": sizes(self.images),
-            "sensors": dict(Counter(image.sensor for image in self.images).most_common()),
-            "light": {"edges": list(LIGHT_EDGES), "images": self.light_histogram(), "mean": mean_level(self.images)},
-            "classes": [vars(entry) for entry in self.classes],
-            "classes_known_by": self.known_by,
-            "problems": [vars(finding) for finding in self.findings],
-            "problem_counts": self.counts(),
-            "provenance": dict(provenance),
-        }
-
-    def _split(self, split: str, listed: int) -> dict[str, Any]:
-        own = [image for image in self.images if image.split == split]
-        return {
-            "listed": listed,
-            "readable": len(own),
-            "with_objects": sum(1 for image in own if image.objects),
-            "objects": sum(image.objects for image in own),
-            "objects_known": sum(image.known for image in own),
-            "mean_level": mean_level(own),
-        }
-
-
-def sizes(images: Iterable[ImageFacts]) -> dict[str, int]:
-    """Width x height → images, most first."""
-    return dict(Counter(f"{image.width}x{image.height}" for image in images).most_common())
-
-
-def mean_level(images: Sequence[ImageFacts]) -> float | None:
-    """The mean of the images' mean levels, None of nothing."""
-    return float(np.mean([image.level for image in images])) if images else None
+"""Longer side in pixels at which these pictures are developed."""
 
 
 def validate_dataset(
@@ -191,12 +43,12 @@ def validate_dataset(
     known_by: str,
     on_image: Callable[[str], None] = lambda name: None,
 ) -> ValidationResult:
-    """Looks at every image and label.
+    """Reads every image and label, and collects the problems.
 
     Args:
-        parts: split → data set.
-        class_names: of the detector.
-        known_by: its name.
+        parts: (name of a split, its data set) of each split, from `open_parts`.
+        class_names: class names of the detector that would be trained for.
+        known_by: name of that detector, for messages.
         on_image: called with each image's name, for progress.
     """
     opened = [(split, dataset) for split, dataset in parts if not isinstance(dataset, UnusablePart)]
@@ -235,7 +87,7 @@ def validate_dataset(
 
 
 def _look_at_labels(found: ValidationResult, split: str, dataset: Dataset) -> None:
-    """Adds what is wrong with single labels, and what to know of them all."""
+    """Adds the problems of single labels, and the notes on a split as a whole."""
     if isinstance(dataset, LabelledRaws):
         found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
         found.findings += [Finding("wrong unit", split, dataset.unit_problem)] if dataset.unit_problem else []
@@ -249,13 +101,13 @@ def _look_at_labels(found: ValidationResult, split: str, dataset: Dataset) -> No
         path for path in paths if path.suffix.lower() in PHOTO_EXTENSIONS and os.path.isfile(path) and raw_beside(path)
     ]
     if beside:
-        told = f"{len(beside)} images are photos with a raw of the same name beside them, first {beside[0]}"
-        notes.append(f"{told}; to use the raws set layout: coco and by-stem: true in a data-set YAML")
+        found_beside = f"{len(beside)} images are photos with a raw of the same name beside them, first {beside[0]}"
+        notes.append(f"{found_beside}; to use the raws set layout: coco and by-stem: true in a data-set YAML")
     found.notes += [f"{split}: {note}" if split else note for note in notes]
 
 
 def _nothing(split: str, dataset: Dataset, known_names: set[str], labelled: bool) -> str:
-    """Why training can learn nothing from a split."""
+    """The reason why training can learn nothing from a split."""
     where = f"split {split}" if split else "the data set"
     if not labelled:
         return f"{where} has no raw that can be read"
@@ -282,10 +134,10 @@ def _content_hash(dataset: Dataset, sample: Sample) -> str:
 def _look_at(
     split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool, watch: RemarkWatch
 ) -> tuple[ImageFacts, Tile | None]:
-    """The facts of one image, and its picture.
+    """Reads one image, and returns its facts and, if `with_picture`, its picture with the labels.
 
     Raises:
-        AdaptiveISPError: it cannot be read, or is of another size than its labels say.
+        AdaptiveISPError: the image cannot be read, or is of another size than its labels say.
     """
     path = _path_of(dataset, sample)
     if path.suffix.lower() in PHOTO_EXTENSIONS and os.path.exists(path):
@@ -318,7 +170,7 @@ def _look_at(
 
 
 def raw_level(raw: RawImage) -> float:
-    """Mean of the linear values between black (0) and white level (1), over all pixels and colours."""
+    """Mean of the linear values over all pixels and colours; 0 is the black level, 1 the white level."""
     tiles = [raw.data] if raw.pattern is None else [raw.data[i::2, j::2] for i in (0, 1) for j in (0, 1)]
     total = sum(
         float(np.clip((tile - np.float32(black)) / np.float32(raw.white_level - black), 0, 1).sum(dtype=np.float64))
@@ -328,14 +180,14 @@ def raw_level(raw: RawImage) -> float:
 
 
 def _photo_level(photo: torch.Tensor) -> float:
-    """Mean linear value of an sRGB photo. Source: IEC 61966-2-1."""
+    """Mean linear value of a photo of sRGB code values in [0, 1]. Source: IEC 61966-2-1."""
     linear = torch.where(photo <= 0.04045, photo / 12.92, ((photo + 0.055) / 1.055) ** 2.4)
     return float(linear.double().mean())
 
 
 @torch.inference_mode()
 def _tile(dataset: Dataset, sample: Sample, raw: RawImage | None, photo: torch.Tensor | None, line: str) -> Tile:
-    """The image as auto-exposure shows it, since dark raws show nothing by themselves, with its labels."""
+    """The image with its labels; a raw is rendered by auto-exposure, since a dark raw would be a black picture."""
     if raw is not None:
         small = develop_at_size(raw, TILE_SIZE).small
         rgb = to_uint8(AutoExposure().plan(small)[0].render(small)[0])
@@ -352,7 +204,13 @@ def _tile(dataset: Dataset, sample: Sample, raw: RawImage | None, photo: torch.T
 
 
 def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
-    """Images with the same content: in one split they count twice, in two one is tested on what the other learned."""
+    """Finds images with the same content.
+
+    Two in one split count twice; with one in each of two splits, a policy is tested on an image that it learned from.
+
+    Args:
+        hashes: content → (split, name) of each image that has it.
+    """
     findings = []
     for places in hashes.values():
         by_split: dict[str, list[str]] = defaultdict(list)
@@ -370,7 +228,7 @@ def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
 
 
 def _look_at_classes(found: ValidationResult, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
-    """Counts the objects of each class, and compares names."""
+    """Counts the objects of each class, and compares the class names with those of the detector."""
     known_names = {canonical(name) for name in class_names}
     counts: Counter[tuple[str, str | None]] = Counter()
     for _, dataset in parts:
@@ -393,7 +251,7 @@ def _look_at_classes(found: ValidationResult, parts: Sequence[tuple[str, Dataset
 
 
 def _why_unmatched(dataset: Dataset, class_names: Sequence[str]) -> str:
-    """Why a detector cannot learn from a data set's classes, "" if it can."""
+    """The reason why no class of a data set is known to a detector, "" if one is."""
     try:
         map_classes(class_names, dataset.categories)
     except DataError as error:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.data.validation import LIGHT_EDGES, Finding, ValidationResult, mean_level, sizes
+from adaptiveisp.data.validation_result import LIGHT_EDGES, Finding, ValidationResult, mean_level, sizes
 from adaptiveisp.errors import first_few, one_line
 from adaptiveisp.evaluation.figures.common import LINE_COLOUR, POLICY_COLOURS, new_figure, svg
 from adaptiveisp.evaluation.html_report import readable, render_template, tile_view

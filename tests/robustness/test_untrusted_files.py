@@ -408,4 +408,4 @@ def test_a_picture_of_more_pixels_than_any_camera_makes_is_refused_before_it_is_
     np.lib.format.open_memmap(place / "large.npy", "w+", np.uint16, (20_000, 20_000)).flush()
     flags = ("--raw-pattern", "RGGB", "--raw-bits", 12, "--out", "out", "--detector", RED)
     assert adaptiveisp("run", "large.npy", *flags) == 1
-    assert "large.npy: has 400 MP, more than the 250 that are taken" in capsys.readouterr().err
+    assert "large.npy: has 400 MP; the most are 250 MP" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Pixel arrays in ordinary files: PNG with 16 bits (and the note of how a synthetic raw was made), and npy."""
+"""Reads and writes pixel arrays: 16-bit PNG, with the note on how a synthetic raw was made, and npy."""
 
 import re
 import struct
@@ -21,27 +21,27 @@ from adaptiveisp.utils.optional_imports import import_extra
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
 MOST_PIXELS = 250_000_000
-"""Of a frame. The largest sensors have 150 MP; a small compressed file can state any number."""
+"""The most pixels of a frame. The largest sensors have 150 MP; a small compressed file can state any number."""
 _HEADER_END = 33  # signature and IHDR, which has a fixed length
 _PALETTE = 3  # PNG colour type
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 _LARGEST_RATIO = 1100
-"""A byte of the file stands for so many of pixels at most. Source: zlib's technical details, 1032 for deflate."""
+"""The most bytes of pixels that a byte of the file stands for. Source: zlib's technical details, 1032 for deflate."""
 LONGEST_NOTE = 2**20
-"""Characters of the note; it has some hundred."""
+"""The most characters of a note that are unpacked; a note has some hundred."""
 PNG_LEVEL = 1
-"""Of zlib. Noise hardly compresses: level 6 takes five times as long for files 2 % smaller."""
+"""Level of zlib's compression. Noise hardly compresses: level 6 takes five times as long for files 2 % smaller."""
 
 
 def write_png16(
     array: UInt16[np.ndarray, "height width 3"], path: Path, unprocessing: Unprocessing | None = None
 ) -> None:
-    """Writes linear RGB as a 16-bit PNG, with `unprocessing` in a text chunk from which `read_raw` gets it back.
+    """Writes linear RGB as a 16-bit PNG, with `unprocessing` in a text chunk that `read_raw` understands.
 
     Args:
         array: linear RGB, 0 = black level, 65535 = white level.
-        path: the file; it appears whole or not at all.
-        unprocessing: how the image was made, or None.
+        path: the file to write; it appears whole or not at all.
+        unprocessing: how the image was made of a photo, or None.
 
     Raises:
         OutputError: `array` has another shape or type, or the file cannot be written.
@@ -65,7 +65,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
-    """The pixels at their full depth, and the text kept under the key `adaptiveisp`.
+    """Reads the pixels at their full depth, and the text under the key `adaptiveisp` (None without one).
 
     Raises:
         RawFileError: the file is damaged, or no 8- or 16-bit greyscale or colour PNG.
@@ -91,7 +91,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
         raise RawFileError(
             f"{path}: its Exif data say orientation {orientation}; save it upright, or without Exif data"
         )
-    # libpng passes over wrong checksums of lesser chunks with a line on stderr.
+    # libpng only prints a line on stderr where the checksum of an optional chunk is wrong.
     if not all(intact for _, _, intact in _chunks(content)):
         raise RawFileError(f"{path}: is damaged (wrong checksum); copy it again from its source")
     try:
@@ -102,19 +102,20 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
 
 
 def _orientation(content: bytes) -> int:
-    """The EXIF orientation in an eXIf chunk, 1 where it says none. Source: PNG specification 3rd edition, 11.3.3.5."""
+    """The EXIF orientation in an eXIf chunk, 1 without one. Source: PNG specification 3rd edition, 11.3.3.5."""
     from PIL import Image
 
     for kind, body, _ in _chunks(content):
         if kind == b"eXIf":
             exif = Image.Exif()
-            with suppress(Exception):  # damaged Exif data, which say nothing, raise many kinds of errors
+            with suppress(Exception):  # damaged Exif data raise many kinds of errors, and are ignored
                 exif.load(body)
                 return int(exif.get(274, 1))
     return 1
 
 
 def _note_of(content: bytes) -> str | None:
+    """The text under the key `adaptiveisp`, None without one or where its compression is damaged."""
     for kind, body, _ in _chunks(content):
         keyword, _, rest = body.partition(b"\0")
         if keyword != MARKER.encode("latin-1"):
@@ -124,7 +125,7 @@ def _note_of(content: bytes) -> str | None:
         if kind == b"iTXt" and len(rest) > 2:
             compressed, text = rest[0] == 1, rest[2:].split(b"\0", 2)[-1]
             try:
-                # A short text can stand for gigabytes.
+                # A short compressed text can unpack to gigabytes.
                 text = zlib.decompressobj().decompress(text, LONGEST_NOTE) if compressed else text
                 return text.decode("utf-8", errors="replace")
             except zlib.error:
@@ -133,7 +134,7 @@ def _note_of(content: bytes) -> str | None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Kind and content of each chunk, and whether its checksum is right."""
+    """Yields kind and content of each chunk, and whether its checksum is right."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -143,19 +144,23 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def require_sane_size(path: Path, pixels: int) -> None:
-    """Refuses a picture of more pixels than any camera makes, before they take memory.
+    """Refuses a picture of more pixels than any camera records, before they take memory.
+
+    Args:
+        path: its file, for the message.
+        pixels: number of its pixels.
 
     Raises:
-        RawFileError: says how many there are.
+        RawFileError: there are more than `MOST_PIXELS`.
     """
     if pixels > MOST_PIXELS:
         raise RawFileError(
-            f"{path}: has {pixels / 1e6:.0f} MP, more than the {MOST_PIXELS / 1e6:.0f} that are taken; cut or shrink it"
+            f"{path}: has {pixels / 1e6:.0f} MP; the most are {MOST_PIXELS / 1e6:.0f} MP: crop or downscale it"
         )
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """The array in a .npy file; pickled objects are never loaded.
+    """Reads the array in a .npy file; pickled objects are never loaded.
 
     Raises:
         RawFileError: the file is damaged, no .npy, or holds objects.
@@ -164,18 +169,19 @@ def read_npy(path: Path) -> NDArray[Any]:
         with path.open("rb") as stream:
             if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
-        # Mapped, since a header may state any shape: where the file is shorter, this fails before it takes memory.
+        # A header may state any shape. Mapping a file that is shorter fails before any memory is taken.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         require_sane_size(path, mapped.shape[0] * mapped.shape[1] if mapped.ndim > 1 else mapped.size)
         pixels: NDArray[Any] = np.array(mapped)
     except (OSError, RawFileError):
         raise
-    # The header is a Python literal, so a damaged one raises whatever Python's tokenizer, parser and integers do.
+    # The header is a Python literal, so that a damaged one may raise any error of Python's parser.
     except Exception as error:
         raise RawFileError(f"{path}: is damaged or holds no numbers ({_first_line(error)}); save it again") from None
     return pixels
 
 
 def _first_line(error: BaseException) -> str:
+    """The first line of an error's message, without addresses of objects, which differ from run to run."""
     line = (str(error) or type(error).__name__).splitlines()[0]
-    return re.sub(r"<(\S+) object at 0x\w+>", r"\1", line)  # an address says nothing, and is another each time
+    return re.sub(r"<(\S+) object at 0x\w+>", r"\1", line)

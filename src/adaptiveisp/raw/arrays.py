@@ -1,4 +1,4 @@
-"""Arrays → `RawImage`, with what is declared about them: headerless bytes, PNG, TIFF, npy, frames in memory."""
+"""Makes raws of arrays and the facts declared about them: headerless bytes, PNG, TIFF, npy, frames in memory."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,20 +15,20 @@ from adaptiveisp.types import RawImage, Remark, Unprocessing
 from adaptiveisp.utils.raw_fields import shape_remedy
 
 FAR_ABOVE = 256
-"""A white level so many times beyond what the values' type can hold belongs to other values."""
+"""A white level that is more than this many times the largest value of the array's type belongs to other values."""
 HDR_PERCENTILE = 99.0
 """Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
 
 
 class ArrayFacts(NamedTuple):
-    """What is known of an array beside its declared facts.
+    """Facts of an array beside its declared levels and pattern.
 
     Attributes:
-        name: of its file, for errors.
+        name: name of its file, for errors.
         path: its file, None for a frame in memory.
-        orientation: EXIF orientation.
-        unprocessing: how a synthetic raw was made.
-        remarks: what was found doubtful before.
+        orientation: EXIF orientation, 1 to 8.
+        unprocessing: how a synthetic raw was made, None for a real one.
+        remarks: doubts that were found before.
     """
 
     name: Path | str
@@ -39,14 +39,14 @@ class ArrayFacts(NamedTuple):
 
 
 def read_headerless(path: Path, header: BayerHeader) -> RawImage:
-    """The mosaic in a file that holds nothing else.
+    """Reads the mosaic in a file that holds its values only.
 
     Args:
-        path: its values row by row, low byte first.
-        header: size, depth and pattern must be known.
+        path: the file: values row by row, low byte first.
+        header: facts, of which size, bits and pattern must be known.
 
     Raises:
-        RawFileError: a fact is missing, the file has another number of bytes, or its values contradict the depth.
+        RawFileError: a fact is missing, the file has another number of bytes, or its values need more bits.
     """
     width, height, bits, pattern = header.width, header.height, header.bits, header.pattern
     if width is None or height is None or bits is None or pattern is None:
@@ -75,7 +75,7 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
 
 
 def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> str:
-    """What a file of another size looks like, or what to correct."""
+    """The remedy for a file of another size: what its size fits, or what to correct."""
     assert header.width is not None and header.height is not None and header.bits is not None
     correct = "correct --raw-size or --raw-bits (in Python header=BayerHeader(…)), or the sidecar or data-set YAML"
     likely = guesses(path, found, header.width, header.height, header.bits)
@@ -86,12 +86,12 @@ def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> 
 
 
 def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts) -> RawImage:
-    """A mosaic or RGB picture with its levels.
+    """Makes a raw of a mosaic or RGB picture, with its levels.
 
     Args:
-        pixels: (height, width) or (height, width, 3), in files also (3, height, width).
-        header: the pattern of a mosaic, and facts that correct the levels; its size is not looked at.
-        known: what else is known.
+        pixels: (height, width), (height, width, 3) or (3, height, width).
+        header: the pattern of a mosaic, and facts that correct the levels; its size is not used.
+        known: further facts.
 
     Raises:
         RawFileError: the shape or the values make no sense, the pattern is missing, or declared facts contradict them.
@@ -108,7 +108,7 @@ def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts)
 
 
 def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: ArrayFacts) -> RawImage:
-    """The raw with what is doubtful about its levels; a synthetic raw's are known."""
+    """The raw, with remarks on doubtful levels; those of a synthetic raw are known and not checked."""
     level = percentile_white(data, header) if isinstance(white, str) else white
     pattern = header.pattern if data.ndim == 2 else None
     remarks = known.remarks
@@ -128,7 +128,11 @@ def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: Arr
 
 
 def _arranged(pixels: NDArray[Any], name: Path | str) -> NDArray[Any]:
-    """(height, width) or (height, width, 3), whatever the order was."""
+    """The pixels as (height, width) or (height, width, 3), in whichever order the axes were.
+
+    Raises:
+        RawFileError: another shape, or no pixels.
+    """
     if pixels.size == 0:
         raise RawFileError(f"{name}: holds no pixels; save it again")
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3):
@@ -159,7 +163,7 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
                 f"{name}: holds {pixels.dtype}, up to {most}, but its white level is {white:g}; {remedy}"
             )
         return pixels, white
-    # What float32 cannot hold becomes infinite, which the next line reports better than a warning.
+    # Values beyond the range of float32 become infinite, which the next lines report better than NumPy's warning.
     with np.errstate(over="ignore", invalid="ignore"):
         values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
@@ -180,7 +184,7 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
 
 
 def percentile_white(values: NDArray[Any], header: BayerHeader) -> float:
-    """The value above which the brightest hundredth of an HDR picture lies; its peak where that is black."""
+    """The 99th percentile of an HDR picture, or its largest value where that percentile is not above black."""
     percentile, peak = float(np.percentile(values, HDR_PERCENTILE)), float(values.max(initial=0.0))
     black = max(header.black_levels)
     # A picture with less than 1 % of lit pixels has no useful percentile, and one without any has no peak either.

@@ -1,6 +1,7 @@
-"""Camera files with what was declared about them: they carry their facts, and a declared level or pattern wins.
+"""Reads camera files together with the facts declared for them, and develops raws as LibRaw does.
 
-It is not obvious which declarations are meant for a camera file: one command or folder can hold headerless files too.
+A camera file carries its facts, and a declared level or pattern wins over them. It is not obvious which declarations
+are meant for a camera file, since one command or folder can hold headerless files too.
 """
 
 import tempfile
@@ -25,14 +26,14 @@ OTHERS_SIDECAR = "sidecar that cannot be used for a camera file"
 
 
 def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
-    """A camera file or DNG, with the pattern and levels that were declared for it in place of its own.
+    """Reads a camera file or DNG, with the pattern and levels that were declared for it in place of its own.
 
     Args:
         path: the file.
-        header: flags or facts of a data set, see `camera_facts`.
+        header: flags or facts of a data set; `camera_facts` says which of them are used.
 
     Raises:
-        RawFileError: LibRaw cannot read the file or would get it wrong, it is damaged, or facts cannot be applied.
+        RawFileError: LibRaw cannot read the file or would misread it, it is damaged, or facts cannot be applied.
         AdaptiveISPError: rawpy is not installed.
     """
     facts, remarks = camera_facts(path, header)
@@ -59,18 +60,21 @@ def is_libraw_file(path: Path) -> bool:
 
 
 def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
-    """The photo as LibRaw develops it by default: camera white balance, sRGB, automatic brightness, upright.
+    """Develops a raw as LibRaw does by default: camera white balance, sRGB, automatic brightness, upright.
 
     Args:
-        raw: read from a camera file or DNG, or any Bayer mosaic (which goes through a temporary DNG).
+        raw: a raw that was read from a camera file or DNG, or any Bayer mosaic, for which a temporary DNG is written.
+
+    Returns:
+        sRGB code values, 0 to 255.
 
     Raises:
-        RawFileError: LibRaw cannot develop the raw: RGB already, no 8- or 16-bit integers, too small, damaged; or
-            there is no room for the temporary DNG.
+        RawFileError: LibRaw cannot develop the raw, since it is RGB already, holds no 8- or 16-bit integers, is too
+            small or damaged; or there is no room for the temporary DNG.
     """
     if raw.path is not None and is_libraw_file(raw.path):
         rendered = libraw_render(raw.path, raw)
-        if rendered is not None:  # otherwise other levels were declared, which LibRaw learns from a DNG that says so
+        if rendered is not None:  # otherwise other levels were declared, which only a DNG can tell LibRaw
             return rendered
     name = raw.path or "raw image"
     if raw.pattern is None:
@@ -86,7 +90,7 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
             except (OutputError, RawFileError) as error:
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None
-                # The caller knows nothing of the temporary file that these messages name.
+                # These messages name the temporary file, which the caller does not know.
                 reason = str(error).removeprefix(f"{mosaic}: ")
                 raise RawFileError(f"{name}: {reason}") from None
     except OSError as error:
@@ -96,11 +100,15 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, list[Remark]]:
-    """The facts that were declared for a camera file, and what is said of those that are not used.
+    """The facts that were declared for a camera file, and remarks on those that are not used.
 
-    Flags (a plain `header`) win over the file's own sidecar, that over a data set's YAML (`SetHeader`). Facts with a
-    size or a number of bits speak of files without a header, which may lie in the same folder, and are not used. Nor
-    are those of `raw.yaml`, which speaks of all files of its folder, and those that a layout takes for granted.
+    Flags (a plain `header`) win over the file's own sidecar, which wins over a data set's YAML (`SetHeader`). A source
+    with a size or a number of bits describes files without a header, which may lie in the same folder, and is not used.
+    Neither are `raw.yaml`, which describes all files of its folder, and the defaults of a layout.
+
+    Args:
+        path: the camera file.
+        header: flags, facts of a data set, or None.
 
     Raises:
         RawFileError: the file's own sidecar, `FILE.EXTENSION.yaml`, cannot be read or holds an impossible value.
@@ -120,7 +128,7 @@ def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, l
         found = f"{name} with raw-size or raw-bits speak of files without a header and are not used for this one"
         remedy = "to replace its own levels or pattern, give those alone"
         remarks.append(Remark(OF_HEADERLESS, f"{path}: {found}; {remedy}"))
-    _look_at_folder(path, remarks)
+    _note_folder_sidecar(path, remarks)
     return facts, remarks
 
 
@@ -136,13 +144,13 @@ def _own_facts(path: Path, remarks: list[Remark]) -> tuple[str, BayerHeader]:
     try:
         return f"facts of {shared.name}", sidecar_facts(shared)
     except RawFileError as error:
-        # It may belong to x.raw as well as to x.dng, or to other software.
+        # The sidecar may belong to x.raw as well as to x.dng, or to other software.
         remarks.append(Remark(OTHERS_SIDECAR, f"{path}: its sidecar is not used: {error}"))
     return "", facts
 
 
-def _look_at_folder(path: Path, remarks: list[Remark]) -> None:
-    """Says that the sidecar of the folder is not used; whether it can be read is for other files to complain of."""
+def _note_folder_sidecar(path: Path, remarks: list[Remark]) -> None:
+    """Adds a remark where the folder has a sidecar, which is not used; one that cannot be read is not reported here."""
     try:
         facts = sidecar_facts(path.with_name("raw.yaml"))
     except RawFileError:

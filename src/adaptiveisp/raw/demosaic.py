@@ -1,8 +1,8 @@
-"""Bayer mosaic → RGB: bilinear, and the linear filters of Malvar, He and Cutler.
+"""Demosaics Bayer mosaics to RGB: bilinear interpolation, and the linear filters of Malvar, He and Cutler.
 
-Both are one small convolution: the four positions of the 2x2 block become four half-size channels, each output colour
-at each position is a fixed 3x3 filter over them, and the twelve results are interleaved again. That does each
-multiplication once, where filtering the zero-filled full-size planes would mostly multiply zeros.
+Both are one small convolution. The four positions of the 2x2 block become four half-size channels, each output colour
+at each position is a fixed 3x3 filter over them, and the twelve results are interleaved. Filtering zero-filled
+full-size planes instead would mostly multiply zeros.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from adaptiveisp.types import BAYER_PATTERNS
 Kernel = tuple[tuple[float, ...], ...]
 
 SMALLEST_SIDE: Final = 4
-"""Pixels; the mirrored border of an odd side is 3 wide and must lie inside the image."""
+"""Least side in pixels: the mirrored border of an odd side is 3 pixels wide and must lie inside the image."""
 
 # Each table: what a colour is at a place that lacks it, as weights over the 5x5 neighbours (over 16).
 #   cross:      green at red or blue            (greens lie left, right, above, below)
@@ -42,14 +42,14 @@ _KERNEL_SUM: Final = 16.0
 
 
 def bilinear(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor, "3 height width"]:
-    """RGB in which a missing colour is the mean of its 2 or 4 nearest samples; recorded samples are kept exactly.
+    """Demosaics by the mean of the 2 or 4 nearest samples of a missing colour; recorded samples are kept exactly.
 
     >>> bilinear(torch.ones(6, 7), "RGGB").unique()
     tensor([1.])
 
     Args:
-        mosaic: linear, any unit; at least 4x4, odd sizes too. The border is mirrored about the edge pixels, which
-            keeps each colour on its places.
+        mosaic: linear, any unit; at least 4x4, odd sides included. The border is mirrored about the edge pixels, which
+            keeps the colour of each position.
         pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row.
 
     Raises:
@@ -59,9 +59,9 @@ def bilinear(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tenso
 
 
 def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor, "3 height width"]:
-    """RGB in which a missing colour is its bilinear mean plus a share of the local curvature of the recorded colour.
+    """Demosaics by the bilinear mean of a missing colour plus a share of the recorded colour's local curvature.
 
-    Values may leave the range of the input at edges; clip afterwards. Recorded samples are kept exactly.
+    Values may leave the range of the input at edges, so that they should be clipped. Recorded samples are kept exactly.
 
     Args:
         mosaic: as for `bilinear`.
@@ -78,13 +78,14 @@ def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor,
 def compiled(
     mosaic: Tensor, pattern: str, method: str, black: Sequence[float], scale: Sequence[float]
 ) -> Float[Tensor, "3 height width"]:
-    """The mosaic with levels applied, clipped to [0, 1], demosaiced and clipped again, by the compiled kernel.
+    """Applies levels to a mosaic, clips to [0, 1], demosaics and clips again, by the compiled kernel.
 
     Args:
         mosaic: (height, width), uint16 or float32, at least 4x4, on the CPU.
         pattern: one of `BAYER_PATTERNS`.
         method: "bilinear" or "malvar".
-        black, scale: (value - black)·scale is the light at each position of the 2x2 block, row by row.
+        black, scale: four numbers each: (value - black)·scale is the linear value at each position of the 2x2 block,
+            row by row.
 
     Raises:
         ValueError: as `bilinear`.
@@ -122,12 +123,12 @@ def _interpolate(
     height, width = mosaic.shape
     padded = functional.pad(mosaic[None, None], (2, 2 + width % 2, 2, 2 + height % 2), mode="reflect")
     weight = _block_filters(pattern, kernels).to(mosaic)
-    # TF32 would keep 10 bits of each sample, less than the sensor recorded.
+    # TF32 keeps 10 bits of each sample, less than sensors record.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         blocks = functional.conv2d(functional.pixel_unshuffle(padded, 2), weight)
     rgb = functional.pixel_shuffle(blocks, 2)[0, :, :height, :width].contiguous()
     for row, column, colour in _places(pattern):
-        # A convolution need not return an identity bit for bit.
+        # A convolution with an identity filter may round, and recorded samples must be exact.
         rgb["RGB".index(colour), row::2, column::2] = mosaic[row::2, column::2]
     return rgb
 
@@ -138,7 +139,7 @@ def _places(pattern: str) -> list[tuple[int, int, str]]:
 
 
 def _block_filters(pattern: str, kernels: dict[str, Kernel]) -> Float[Tensor, "12 4 3 3"]:
-    """The 5x5 kernels regrouped for 2x2 blocks: output 4·colour + position, input position, 3x3 blocks around."""
+    """The 5x5 kernels regrouped for 2x2 blocks: output channel 4·colour + position, input position, 3x3 blocks."""
     filters = torch.zeros(12, 4, 3, 3, dtype=torch.float64)
     for row, column, own_colour in _places(pattern):
         for index, colour in enumerate("RGB"):
@@ -155,7 +156,7 @@ def _block_filters(pattern: str, kernels: dict[str, Kernel]) -> Float[Tensor, "1
 
 
 def _direction(pattern: str, row: int, column: int, colour: str) -> str:
-    """Where `colour` lies as seen from a position that lacks it: the name of a kernel."""
+    """The name of the kernel by the direction in which `colour` lies from a position that lacks it."""
     if colour == "G":
         return "cross"
     there = pattern.index(colour)

@@ -1,4 +1,4 @@
-"""RawImage → linear RGB, upright, 0 = black level, 1 = white level: the fixed part before any policy."""
+"""Develops a raw to linear RGB, upright, 0 = black level, 1 = white level: the fixed part before any policy."""
 
 from typing import Any, Literal, TypeVar
 
@@ -13,6 +13,7 @@ from adaptiveisp.raw.demosaic import bilinear, compiled, malvar
 from adaptiveisp.types import RawImage
 
 DEMOSAICS = {"malvar": malvar, "bilinear": bilinear}
+"""Name of a demosaicing method → its function."""
 _Picture = TypeVar("_Picture", Tensor, NDArray[Any])
 
 
@@ -24,11 +25,11 @@ def develop(
     Args:
         raw: mosaic, or RGB, which skips the demosaicing.
         camera_white_balance: multiply by the camera's gains, scaled so that the smallest is 1 (white stays white),
-            before the demosaicing; without effect when `raw.camera_gains` is None.
-        demosaic: the method.
+            before the demosaicing; without effect where `raw.camera_gains` is None.
+        demosaic: name of the demosaicing method.
 
     Returns:
-        float32 in [0, 1] on the CPU, width and height as seen by the viewer.
+        float32 in [0, 1] on the CPU, with width and height of the upright picture.
     """
     gains = (1.0, 1.0, 1.0)
     if camera_white_balance and raw.camera_gains is not None:
@@ -51,7 +52,7 @@ def develop(
 def _demosaic_compiled(
     raw: RawImage, gains: tuple[float, float, float], demosaic: str
 ) -> Float[Tensor, "3 height width"]:
-    """The same as `_normalise_mosaic` and the demosaicing, in one pass without any copy of the frame."""
+    """Applies levels and gains and demosaics in one pass of the compiled kernel, without a copy of the frame."""
     assert raw.pattern is not None
     exact = raw.data.dtype in (np.uint8, np.uint16)
     data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
@@ -64,7 +65,7 @@ def _demosaic_compiled(
 def _normalise_mosaic(
     data: Float[Tensor, "height width"], raw: RawImage, gains: tuple[float, float, float]
 ) -> Float[Tensor, "height width"]:
-    """The mosaic with black at 0 and white at 1, each position by its own level and gain; changes `data`."""
+    """The mosaic with black at 0 and white at 1, each position by its own level and gain; `data` is changed in place."""
     for index, colour in enumerate(raw.pattern or ""):
         black = raw.black_level[index]
         scale = gains["RGB".index(colour)] / (raw.white_level - black)
@@ -84,7 +85,7 @@ def upright(picture: _Picture, orientation: int) -> _Picture:
         orientation: EXIF orientation, 1 to 8.
 
     Raises:
-        ValueError: another orientation.
+        ValueError: `orientation` is another number.
 
     Source: EXIF 2.32, tag Orientation.
     """

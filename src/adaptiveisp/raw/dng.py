@@ -1,6 +1,6 @@
-"""DNG files: a small writer for uncompressed Bayer mosaics.
+"""Writes Bayer mosaics as uncompressed DNG files.
 
-The writer exists because common ones duplicate tags or leave them unordered, which strict readers refuse.
+Common TIFF writers duplicate tags or leave them unordered, which strict readers refuse; this one does not.
 Source: Adobe, Digital Negative specification 1.7.1; TIFF 6.0; EXIF 2.32.
 """
 
@@ -23,10 +23,11 @@ XYZ_TO_SRGB = (
     -0.9692660, 1.8760108, 0.0415560,
     0.0556434, -0.2040259, 1.0572252,
 )  # fmt: skip
-"""Stands in for an unknown camera: colours that are already linear sRGB. Source: IEC 61966-2-1, primaries under D65."""
+"""Colour matrix for an unknown camera, whose colours are taken for linear sRGB. Source: IEC 61966-2-1, primaries under
+D65."""
 
 SMALLEST_SIDE = 22
-"""LibRaw takes a file with a shorter side for a thumbnail and refuses it."""
+"""Least side in pixels: LibRaw takes a file with a shorter one for a thumbnail and refuses it."""
 
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _SRATIONAL, _DOUBLE = 1, 2, 3, 4, 5, 10, 12
 _CFA_INDEX = {"R": 0, "G": 1, "B": 2}
@@ -41,15 +42,15 @@ _Entry = tuple[int, int, int, bytes]
 
 
 def write_dng(raw: RawImage, path: Path) -> None:
-    """Writes `raw` as an uncompressed 16-bit Bayer DNG, pixel for pixel, with all that `RawImage` knows in its tags.
+    """Writes `raw` as an uncompressed 16-bit Bayer DNG, with unchanged pixels and the metadata of `raw` in its tags.
 
-    A `raw.unprocessing` goes into ImageDescription as JSON, so that a synthetic file describes itself. Gains that
-    are unknown leave AsShotNeutral out; an unknown colour matrix is written as that of linear sRGB.
+    `raw.unprocessing` is written to ImageDescription as JSON, so that a synthetic file says how it was made. Without
+    gains there is no tag AsShotNeutral; an unknown colour matrix is written as that of linear sRGB.
 
     Args:
-        raw: a mosaic of 8- or 16-bit unsigned integers (8-bit values are kept, not stretched), any pattern and size
-            from 22x22 on, odd ones included.
-        path: the file; it appears whole or not at all.
+        raw: a mosaic of 8- or 16-bit unsigned integers (8-bit values are kept, not stretched), of any pattern and of
+            any size from 22x22 on, odd sides included.
+        path: the file to write; it appears whole or not at all.
 
     Raises:
         OutputError: `raw` is not such a mosaic, or the file cannot be written.
@@ -59,7 +60,7 @@ def write_dng(raw: RawImage, path: Path) -> None:
     pixels = _writable_pixels(raw, path)
     description = note_from_unprocessing(raw.unprocessing) if raw.unprocessing is not None else None
     exif_entries = _exif_entries(raw)
-    # Lengths do not depend on the offsets, so a first pass with zeros finds where everything lies.
+    # The length of a directory does not depend on the offsets in it, so that a first pass with zeros gives all offsets.
     exif_at = 8 + len(_pack_ifd(_main_entries(raw, description, 0, 0 if exif_entries else None), 8))
     exif = _pack_ifd(exif_entries, exif_at) if exif_entries else b""
     pixels_at = exif_at + len(exif)
@@ -84,7 +85,14 @@ def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height wi
 
 
 def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_at: int | None) -> list[_Entry]:
-    """The tags of the image itself."""
+    """The tags of the main directory.
+
+    Args:
+        raw: the raw.
+        description: value of ImageDescription, or None.
+        pixels_at: offset of the pixels in bytes.
+        exif_at: offset of the EXIF directory in bytes, None without one.
+    """
     height, width = raw.data.shape
     pattern = raw.pattern or ""
     matrix = raw.xyz_to_camera if raw.xyz_to_camera is not None else XYZ_TO_SRGB
@@ -122,7 +130,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
         entries.append(_longs(34665, exif_at))
     if raw.camera_gains is not None:
         smallest = min(raw.camera_gains)
-        # AsShotNeutral is what the sensor records of a neutral surface: the inverse of the gains, at most 1.
+        # AsShotNeutral is the sensor's answer to a neutral surface: the inverse of the gains, scaled to at most 1.
         entries.append(_rationals(50728, [smallest / gain for gain in raw.camera_gains]))
     if raw.noise_profile is not None:
         entries.append((51041, _DOUBLE, 6, struct.pack("<6d", *(raw.noise_profile * 3))))
@@ -130,7 +138,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
 
 
 def _exif_entries(raw: RawImage) -> list[_Entry]:
-    """Exposure time and ISO, as far as they are known."""
+    """The tags of the EXIF directory: exposure time and ISO, where they are known."""
     entries = []
     if raw.exposure_s is not None:
         entries.append(_rationals(33434, [raw.exposure_s]))
@@ -138,7 +146,7 @@ def _exif_entries(raw: RawImage) -> list[_Entry]:
         iso = round(raw.iso)
         entries.append(_shorts(34855, min(iso, _LARGEST_SHORT)))
         if iso > _LARGEST_SHORT:
-            # EXIF 2.3: 65535 there means "look at the longer tags"; LibRaw cuts a LONG in 34855 to its low 16 bits.
+            # EXIF 2.3: 65535 there refers to the longer tags; of a LONG in 34855 LibRaw keeps the low 16 bits only.
             entries += [_shorts(34864, _ISO_IS_EXPOSURE_INDEX), _longs(34866, iso)]
     return entries
 
@@ -167,7 +175,7 @@ def _rationals(tag: int, values: Sequence[float], signed: bool = False) -> _Entr
 
 
 def _as_rational(value: float, limit: int) -> tuple[int, int]:
-    """The closest fraction with numerator and denominator up to `limit`.
+    """Numerator and denominator, both up to `limit`, of the fraction that is closest to a value.
 
     >>> _as_rational(12.5, 100), _as_rational(-0.25, 100), _as_rational(1 / 8000, 10000)
     ((25, 2), (-1, 4), (1, 8000))
@@ -179,7 +187,11 @@ def _as_rational(value: float, limit: int) -> tuple[int, int]:
 
 
 def _pack_ifd(entries: list[_Entry], at: int) -> bytes:
-    """One image file directory that starts at byte `at`, tags in ascending order, long values after it.
+    """The bytes of an image file directory: tags in ascending order, then the values longer than 4 bytes.
+
+    Args:
+        entries: its tags.
+        at: offset of the directory in bytes.
 
     Source: TIFF 6.0, section 2.
     """

@@ -1,4 +1,4 @@
-"""The kinds of raw files by their extensions, and how files of other kinds become one of them."""
+"""The kinds of raw files by their extensions, and how files of other kinds are converted to one of them."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
 TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
 KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
 PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
-"""Files that can only be photos."""
+"""Extensions of files that can only be photos."""
 PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
 
 _CONVERTERS = {
@@ -29,7 +29,7 @@ CONVERTIBLE_EXTENSIONS = frozenset({*_CONVERTERS, *_SAME_AS})
 
 
 def converter(path: Path) -> str:
-    """How a file of a kind that is not read becomes one that is; "" where none is known.
+    """How a file of a kind that is not read is converted to one that is; "" where no way is known.
 
     >>> converter(Path("a/x.fit"))
     "pip install astropy, then in Python numpy.save('x.npy', astropy.io.fits.getdata('x.fit'))"

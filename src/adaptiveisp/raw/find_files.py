@@ -31,24 +31,25 @@ RESULT_KINDS = frozenset({"run", "eval", "doctor", "train"})
 def find_raw_files(
     inputs: list[str], exclude: Path | None = None
 ) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
-    """Every raw file that `inputs` name, each with the relative path, without extension, that its outputs get.
+    """Finds the raw files that `inputs` name, each with the relative path, without extension, of its outputs.
 
-    A folder is searched with its subfolders for known extensions, sorted, hidden files left out; its outputs mirror
-    it. A glob pattern (`**` included) mirrors from the part before the first wildcard. A single file keeps its name.
-    A file named twice is taken once. Where two would share an output, or one is called like a file that a run writes
-    (`RESERVED_STEMS`), the extension joins the name (`x_dng`), and if that does not tell them apart, a number
-    (`x_dng_2`). A name that ends like the outputs of another input (`x.boxes`, `x.full`, `x.pipeline`,
-    `x.step1-exposure`) gets an underscore for that dot (`x_boxes`).
+    A folder is searched with its subfolders for known extensions; hidden files are left out, and the files are sorted.
+    The outputs of a folder mirror its subfolders. Those of a glob pattern (`**` included) mirror the folders behind the
+    part before the first wildcard. A single file keeps its name, and a file that is named twice is taken once. Where
+    two files would share an output, or one has the name of a file that a run writes (`RESERVED_STEMS`), the extension
+    is added to the name (`x_dng`), and where two names are still the same, a number (`x_dng_2`). In a name that ends
+    like the outputs of another input (`x.boxes`, `x.full`, `x.pipeline`, `x.step1-exposure`), an underscore replaces
+    that dot (`x_boxes`).
 
     Args:
         inputs: files, folders, glob patterns.
-        exclude: the output folder; what lies in it is no input unless a file is named by itself.
+        exclude: the output folder. A file in it is left out unless it is named by itself.
 
     Returns:
         The files, and the inputs that do not exist, each with its message, so that a batch can go on without them.
 
     Raises:
-        RawFileError: nothing was found.
+        RawFileError: there is no raw file.
         UsageError: an input is an empty text.
     """
     if not all(inputs):
@@ -80,7 +81,7 @@ def find_raw_files(
 
 
 def _remedy_for(inputs: list[str]) -> str:
-    """What helps where inputs hold no raw that is read: photos, arrays to convert, or nothing of the kind."""
+    """The remedy where the inputs hold no raw file: for photos, for files to convert, or else the known extensions."""
     for extensions in (CONVERTIBLE_EXTENSIONS, PHOTO_EXTENSIONS):
         for text in inputs:
             path = Path(text)
@@ -91,7 +92,7 @@ def _remedy_for(inputs: list[str]) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether a name is text; archives from other systems leave names in other encodings."""
+    """Whether a name is valid UTF-8; archives from other systems may leave names in other encodings."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -100,12 +101,12 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _lies_in(path: Path, folder: str) -> bool:
-    """Whether the directory entry `path` is somewhere below `folder`, a real path; a link counts where it lies."""
+    """Whether the entry `path` is below `folder`, a resolved path. A link is below it if its own entry is."""
     return Path(os.path.realpath(path.parent)).is_relative_to(folder)
 
 
 def _expand(text: str) -> Iterator[tuple[Path, Path]]:
-    """The files of one input, each with its path relative to where mirroring starts."""
+    """Yields the files of one input, each with its path relative to the folder that the outputs mirror."""
     path = Path(text)
     if path.is_dir():
         kinds: dict[Path, str | None] = {}
@@ -129,12 +130,12 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
-    """Whether a file lies in a folder of results of ours below `top`: its pictures are no raws.
+    """Whether a file lies in an output folder of this package below `top`, whose pictures are results and no raws.
 
     Args:
-        file: below `top`.
-        top: the folder that is searched; it may be one of ours itself, if it was named.
-        kinds: folder → what made it, as far as it is known already.
+        file: a file below `top`.
+        top: the folder that is searched. It may be an output folder itself, since the user named it.
+        kinds: folder → the command that filled it, as far as it is known already; folders are added.
     """
     for folder in file.parents:
         if folder == top:
@@ -147,8 +148,9 @@ def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
 
 
 def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """The files with output stems of which no two are the same; see `find_raw_files`."""
     stems = [_own_stem(relative) for _, relative in files]
-    # Compared in lower case: two outputs must not be one file where the file system ignores case.
+    # Stems are compared in lower case, since on some file systems two names that differ in case are one file.
     counts = Counter(str(stem).lower() for stem in stems)
     taken = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
     result: list[tuple[Path, Path]] = []
@@ -165,7 +167,7 @@ def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]
 
 
 def _own_stem(relative: Path) -> Path:
-    """The path without extension, and without an ending that marks the outputs of another stem."""
+    """The path without its extension, with an underscore for the dot before an ending that outputs get."""
     name = relative.stem
     while _DERIVED_ENDING.search(name):
         name = _DERIVED_ENDING.sub("_", name)

@@ -1,4 +1,4 @@
-"""What a headerless raw does not say of itself: its size, depth, pattern and levels, from flags or a sidecar."""
+"""The facts that a headerless raw lacks: its size, depth, pattern and levels, from flags, sidecars or a data set."""
 
 import math
 import numbers
@@ -18,20 +18,21 @@ from adaptiveisp.utils.yaml_files import read_yaml
 SIDECAR_KEYS = ("raw-size", "raw-bits", "raw-pattern", "raw-black", "raw-white")
 SMALLEST_BITS, LARGEST_BITS = 8, 24
 PERCENTILE_WHITE = "p99"
-"""Stands for the 99th percentile of each image, where no level is known. Source: ROD as AdaptiveISP evaluates it."""
+"""Value of `white` for the 99th percentile of each image, where no level is known. Source: ROD as AdaptiveISP
+evaluates it."""
 Levels = float | tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class BayerHeader:
-    """The facts of a raw without a header; what is None is unknown, and asked for only where it is needed.
+    """The facts of a raw without a header; a fact that is None is unknown, and required only where it is needed.
 
     Attributes:
-        width, height: pixels of the stored frame (headerless files only; PNG, TIFF and npy know their size).
+        width, height: pixels of the stored frame (headerless files only; PNG, TIFF and npy state their size).
         bits: depth of a sample, 8 to 24; 8 means one byte a sample, up to 16 two and more than 16 three bytes, low byte
-            first. Values are taken as linear light: what a sensor companded has to be decompanded before.
+            first. Values are taken as linear light: a sensor's companding has to be undone before.
         pattern: one of `BAYER_PATTERNS`; given in any case, kept in upper case.
-        black: value of no light, one for all or four for the 2x2 block row by row; None stands for 0.
+        black: value without light, one for all positions or four for the 2x2 block row by row; None stands for 0.
         white: value of saturation; None stands for the largest value of `bits`, "p99" for the 99th percentile of each
             image.
 
@@ -69,7 +70,7 @@ class BayerHeader:
         return (level, level, level, level)
 
     def filled_from(self, other: "BayerHeader") -> "BayerHeader":
-        """This header with what it lacks taken from `other`.
+        """This header, with the facts that it lacks taken from `other`.
 
         >>> BayerHeader(bits=10).filled_from(BayerHeader(bits=8, pattern="RGGB")).pattern
         'RGGB'
@@ -79,19 +80,19 @@ class BayerHeader:
         return BayerHeader(**{**{name: getattr(other, name) for name in names}, **own})
 
     def completed(self, own: "BayerHeader", folder: "BayerHeader") -> "BayerHeader":
-        """These facts, which win, completed by a file's own sidecar, and that by the sidecar of its folder."""
+        """These facts, completed by those of a file's own sidecar and then by those of its folder's sidecar."""
         return self.filled_from(own).filled_from(folder)
 
     def without_layout(self) -> "BayerHeader":
-        """The facts that somebody stated; none of a `BayerHeader` is a default of a layout."""
+        """The facts without the defaults of a layout, of which a plain `BayerHeader` has none."""
         return self
 
 
 def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as they are kept: Python's own numbers, four black levels as a tuple.
+    """The facts as Python's own numbers, with four black levels as a tuple.
 
     Raises:
-        UsageError: one is of a wrong type.
+        UsageError: a fact is of a wrong type.
     """
     facts: dict[str, Any] = {"pattern": given["pattern"], "black": given["black"], "white": given["white"]}
     if isinstance(facts["pattern"], str):
@@ -110,7 +111,11 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(name: str, value: Any, wanted: str) -> Any:
-    """A number, None where it is unknown."""
+    """A fact as Python's own number, None where it is unknown.
+
+    Raises:
+        UsageError: it is of another type than `wanted`.
+    """
     kind, number = numbers.Integral if wanted == "a whole number" else numbers.Real, value
     if value is None:
         return None
@@ -123,10 +128,10 @@ def _fact(name: str, value: Any, wanted: str) -> Any:
 
 @dataclass(frozen=True)
 class SetHeader(BayerHeader):
-    """What a data-set YAML says about its raws, and what its layout takes for granted.
+    """The facts that a data-set YAML states about its raws, over the defaults of its layout.
 
-    They concern all files, so that a file's own sidecar, which is nearer, wins over both; the YAML wins over `raw.yaml`
-    in the files' folder, and that over the layout.
+    Both concern all files of the set, so that a file's own sidecar, which is nearer, wins over them. The YAML wins over
+    `raw.yaml` in the files' folder, and that file wins over the layout.
 
     Attributes:
         layout: the facts of the layout.
@@ -136,7 +141,7 @@ class SetHeader(BayerHeader):
 
     @classmethod
     def of(cls, stated: BayerHeader, layout: BayerHeader) -> "SetHeader":
-        """The facts that a YAML states over those of its layout."""
+        """Makes one header of the facts that a YAML states and those of its layout."""
         return cls(**vars(stated), layout=layout)
 
     def completed(self, own: BayerHeader, folder: BayerHeader) -> BayerHeader:
@@ -144,12 +149,12 @@ class SetHeader(BayerHeader):
         return own.filled_from(self).filled_from(folder).filled_from(self.layout)
 
     def without_layout(self) -> BayerHeader:
-        """The same without the defaults of the layout."""
+        """The same facts without the defaults of the layout."""
         return replace(self, layout=BayerHeader())
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """(width, height) of a text such as "2592x1536".
+    """Reads (width, height) from a text such as "2592x1536".
 
     >>> parse_size("2592x1536")
     (2592, 1536)
@@ -164,12 +169,17 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
-    """The facts known of `path`: those of `header` and of its sidecars; the nearest and most explicit wins.
+    """The facts known of a file: those of `header` and of its sidecars; the nearest and most explicit source wins.
 
-    Flags (a plain `header`) win over the file's own sidecar, `FILE.yaml` (as `x.raw.yaml`) or the same with the
-    extension replaced (`x.yaml`), and that over `raw.yaml` in its folder. Each completes what the one before it leaves
-    open. Facts of a data set (`SetHeader`) stand between the two sidecars, those of its layout behind both. A YAML that
-    holds none of `SIDECAR_KEYS` belongs to someone else; underscores may stand for the hyphens.
+    Flags (a plain `header`) win over the file's own sidecar, `FILE.yaml` (as `x.raw.yaml`) or the name with the
+    extension replaced (`x.yaml`), and that sidecar wins over `raw.yaml` in its folder. Each source completes the facts
+    that those before it leave open. Facts of a data set (`SetHeader`) rank between the two sidecars, those of its
+    layout after both. A YAML that holds none of `SIDECAR_KEYS` belongs to other software and is not used. Underscores
+    may stand for the hyphens of the keys.
+
+    Args:
+        path: the raw file.
+        header: flags, facts of a data set, or None.
 
     Raises:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
@@ -180,7 +190,7 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
 
 
 def sidecar_facts(*candidates: Path) -> BayerHeader:
-    """The facts of the first of the files that holds any.
+    """The facts in the first of the files that holds any, empty where none does.
 
     Raises:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
@@ -195,7 +205,7 @@ def sidecar_facts(*candidates: Path) -> BayerHeader:
 
 
 def _read_sidecar(path: Path) -> BayerHeader | None:
-    """The facts in a sidecar, or None when it holds none of our keys (then it belongs to someone else)."""
+    """The facts in a sidecar, or None where it holds none of our keys and so belongs to other software."""
     content = read_yaml(path, RawFileError, "correct it")
     if not isinstance(content, dict):
         return None
@@ -208,7 +218,7 @@ def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
 
     Args:
         values: `SIDECAR_KEYS` → value.
-        path: the file they stand in, for errors.
+        path: the file that holds them, for errors.
 
     Raises:
         RawFileError: a key is unknown, or a value is impossible.
@@ -251,14 +261,14 @@ def _white(value: Any) -> float | Literal["p99"]:
 
 
 def _float(value: Any) -> float:
-    """A number; YAML's true and false, which Python takes for 1 and 0, are none."""
+    """A value of a sidecar as a float. YAML's true and false, which Python takes for 1 and 0, are refused."""
     if isinstance(value, bool):
         raise TypeError("no number")
     return float(value)
 
 
 def _whole(value: Any) -> int:
-    """A whole number; 10.7 is not cut to 10."""
+    """A value of a sidecar as a whole number. A fraction such as 10.7 is refused."""
     number = int(value) if isinstance(value, str) else _float(value)
     if number != int(number):
         raise ValueError("no whole number")

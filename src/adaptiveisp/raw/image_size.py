@@ -1,4 +1,4 @@
-"""Width and height of a raw file from its first bytes: labels in fractions of the image become pixels by them."""
+"""Width and height of a raw file from its header, by which labels in fractions of the image become pixels."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from adaptiveisp.raw.tiff import tiff_size
 
 
 def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
-    """(width, height) of the upright picture that `read_raw` and `develop` would give; pixels are not read.
+    """(width, height) of the upright picture that `read_raw` and `develop` would give, without reading pixels.
 
     Args:
-        path: as for `read_raw`.
-        header: the size of files that do not tell it.
+        path: a raw file of any kind that `read_raw` reads.
+        header: the size of files that do not state it.
 
     Raises:
-        RawFileError: the file is missing or damaged, or nothing tells its size.
+        RawFileError: the file is missing or damaged, or neither it nor `header` nor a sidecar states its size.
         AdaptiveISPError: the library that reads this kind of file is not installed.
     """
     extension = path.suffix.lower()
@@ -50,14 +50,18 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
 
 
 def _size_of(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(width, height) of an array; ValueError where it has fewer than two axes."""
+    """(width, height) of an array of that shape.
+
+    Raises:
+        ValueError: it has fewer than two axes.
+    """
     planes_first = len(shape) == 3 and shape[2] != 3 and shape[0] == 3
     height, width = shape[1:] if planes_first else shape[:2]
     return width, height
 
 
 def _png_size(path: Path) -> tuple[int, int]:
-    """Source: W3C, PNG specification 3rd edition, 11.2.2 (IHDR)."""
+    """(width, height) of a PNG. Source: W3C, PNG specification 3rd edition, 11.2.2 (IHDR)."""
     with path.open("rb") as stream:
         head = stream.read(24)
     if len(head) < 24 or not head.startswith(PNG_SIGNATURE):
@@ -70,6 +74,6 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
         shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except OSError:
         raise
-    except Exception as error:  # a damaged header is a damaged Python literal: whatever Python's parser raises
+    except Exception as error:  # a damaged header is a damaged Python literal, which may raise any error of a parser
         raise ValueError(f"{type(error).__name__}: {error}") from None
     return shape

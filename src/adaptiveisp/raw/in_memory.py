@@ -45,7 +45,7 @@ _MAGICS = (
 )
 """Place of the first bytes that mark a kind of file, those bytes, and the extension of the kind."""
 _PHOTO_MAGICS = ((0, b"\xff\xd8\xff", ".jpg"), (8, b"WEBP", ".webp"))
-"""The same of photos. A headerless mosaic may begin with such bytes, which are looked at after its header."""
+"""The same for photos. A headerless mosaic may begin with such bytes, so that a complete header wins over them."""
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -71,12 +71,12 @@ class FileContent:
     name: str
 
     def without_path(self, raw: RawImage) -> RawImage:
-        """The raw that was read from the temporary file, without a word of that file."""
+        """The raw that was read from the temporary file, with no path and with remarks that name the content."""
         remarks = tuple(remark._replace(text=self.renamed(remark.text)) for remark in raw.remarks)
         return replace(raw, path=None, remarks=remarks)
 
     def renamed(self, text: str) -> str:
-        """A message about the temporary file as one about the content."""
+        """A message about the temporary file, with the name of the content in its place."""
         return text.replace(str(self.path), self.name)
 
 

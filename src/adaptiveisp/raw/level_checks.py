@@ -1,7 +1,7 @@
-"""What was declared about a raw against its values: contradictions are refused, doubts become remarks.
+"""Compares the facts declared about a raw with its values: contradictions are refused, doubts become remarks.
 
-A low maximum is never a doubt, since dark frames are what this package is for. All thresholds are chosen so that a raw
-with the right facts has no remark, however dark and noisy it is; small errors of the black level stay unnoticed.
+A low maximum is never a doubt, since this package is made for dark frames. All thresholds are chosen so that a raw with
+correct facts has no remark, however dark and noisy it is; small errors of the black level are not noticed.
 """
 
 from collections.abc import Sequence
@@ -19,32 +19,34 @@ from adaptiveisp.types import RawImage, Remark
 ABOVE_WHITE, BELOW_BLACK, PEDESTAL = "values above the white level", "values below the black level", "black level"
 
 SMALLEST_SIDE = 16
-"""Pixels; below this no module or detector can do anything sensible."""
+"""Least side of a raw in pixels: modules and detectors cannot work on less."""
 SAMPLE = 1_000_000
-"""About so many values are looked at where a share or a quantile is wanted."""
+"""Approximate number of values from which shares and quantiles are computed."""
 WHITE_MARGIN = 0.01
 """Share of the range by which values may pass the white level: saturated sites differ a little."""
 BELOW_SHARE = 0.01
-"""More sites than this below black by more than the noise make the black level doubtful."""
+"""The black level is doubtful where a larger share of the sites lies below it by more than the noise."""
 NOISE_SIGMAS = 4.0
+"""A site lies below black by more than the noise if it does so by this many standard deviations."""
 UNCUT_SHARE = 0.3
 """Share of the values above 0 whose noise is measured where the black level is so low that noise is cut off at 0."""
 BLACK_MARGIN = 0.001
 """Share of the range by which the black level may be wrong without a remark: it drifts with temperature."""
 LOWEST_SHARE = 0.001
-"""The level that this share of the values lies below counts as the smallest value; dead sites are fewer."""
+"""This quantile counts as the smallest value; dead sites are fewer."""
 FAR_ABOVE_BLACK = 0.02
 """Share of the range: black levels are 3 to 12 % of it in all cameras that have one."""
 EQUAL_COLOURS = 0.4
-"""A pedestal is the same at all colours. Light is not: at a neutral surface green is about twice as high as the others,
-so a foggy scene, whose smallest values are far above black, differs between colours by more than this."""
+"""A pedestal is the same for all colours, so that their smallest values differ by a smaller share than this. Light is
+not: at a neutral surface green is about twice as high as red and blue, so that in a foggy scene, whose smallest values
+are far above black too, the colours differ by more."""
 
 
 def check_usable(raw: RawImage) -> None:
-    """Refuses a raw that no module or detector can make anything of.
+    """Refuses a raw on which modules and detectors cannot work.
 
     Raises:
-        RawFileError: it is smaller than `SMALLEST_SIDE`, or has no value above the black level.
+        RawFileError: a side is shorter than `SMALLEST_SIDE`, or no value is above the black level.
     """
     name = raw.path or "RawImage"
     height, width = raw.data.shape[:2]
@@ -77,7 +79,12 @@ def require_bits(values: NDArray[Any], bits: int, name: Path | str) -> None:
 
 
 def _bytes_remedy(values: NDArray[np.uint8], bits: int) -> str:
-    """The likely cause of bytes in the place of deeper values: an array of bytes as a camera's library hands it out."""
+    """The remedy for bytes in the place of deeper values, such as the raw buffer of a camera's library.
+
+    Args:
+        values: the bytes, (height, width) or (height, width, 3).
+        bits: the declared depth.
+    """
     width = values.shape[1]
     if values.ndim == 2 and width % 2 == 0 and bits <= 16 and int(values[:, 1::2].max()) < 2 ** (bits - 8):
         size = f"{width // 2}x{values.shape[0]}"
@@ -93,6 +100,7 @@ def _bytes_remedy(values: NDArray[np.uint8], bits: int) -> str:
 
 
 def _bits_remedy(values: NDArray[Any], bits: int, largest: int) -> str:
+    """The remedy for values above 2^bits - 1: left-aligned values, big-endian values, or too few bits."""
     if values.dtype == np.uint16:
         shift = 16 - bits
         if not int(np.bitwise_or.reduce(values, axis=None)) & (2**shift - 1):
@@ -115,16 +123,16 @@ def level_remarks(
     white_is_declared: bool = True,
     in_memory: bool = False,
 ) -> tuple[Remark, ...]:
-    """What is doubtful about the levels of a raw: many sites below black, or values above white.
+    """Remarks on doubtful levels of a raw: many sites below black, or values above white.
 
     Args:
         data: mosaic, or RGB.
-        pattern: None for RGB.
-        black_level: per position of the 2x2 block.
+        pattern: colours of the 2x2 block, None for RGB.
+        black_level: level at each position of the 2x2 block.
         white_level: value of saturation.
         name: the file, for the text.
-        white_is_declared: False for a white level that was computed from the values.
-        in_memory: the levels are fields of a `RawImage`, no flags.
+        white_is_declared: False for a white level that was computed from the values, which is not checked.
+        in_memory: whether the levels are fields of a `RawImage`; otherwise they are flags, and the text names those.
     """
     remarks = []
     white, black_key = ("white_level", "black_level") if in_memory else ("--raw-white or --raw-bits", "--raw-black")
@@ -144,7 +152,7 @@ def level_remarks(
 
 
 def _tiles(data: NDArray[Any], pattern: str | None) -> list[NDArray[Any]]:
-    """The values at each position of the 2x2 block, or of each colour; of large pictures every so many rows."""
+    """The values at each position of the 2x2 block, or of each colour; large pictures are subsampled by rows."""
     step = max(1, data.size // SAMPLE)
     if pattern is None:
         return [data[::step, :, colour] for colour in range(3)]
@@ -152,11 +160,16 @@ def _tiles(data: NDArray[Any], pattern: str | None) -> list[NDArray[Any]]:
 
 
 def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
-    """The share of values below black by more than noise explains.
+    """The share of values that lie below black by more than the noise.
 
-    The noise is measured where it matters, at neighbours of one colour whose mean lies below black: their difference is
-    that of two samples of the noise, and independent of their mean, so that the choice does not bias it. Where noise is
-    cut off at 0, differences near 0 tell too little, so that brighter neighbours are taken too.
+    The noise is measured near black, at neighbours of one colour whose mean lies below black. Their difference is that
+    of two samples of the noise and independent of their mean, so that choosing them by their mean does not bias it.
+    Where noise is cut off at 0, differences near 0 are too small, and brighter neighbours are used too.
+
+    Args:
+        tile: values at one position of the 2x2 block.
+        black: their black level.
+        extent: white minus black level.
     """
     margin = BLACK_MARGIN * extent + (1.0 if tile.dtype.kind in "ui" else 0.0)
     if np.count_nonzero(tile < black - margin) <= BELOW_SHARE * tile.size:
@@ -172,6 +185,7 @@ def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
 
 
 def _lowest(tile: NDArray[Any]) -> float:
+    """The smallest value but for a share of `LOWEST_SHARE`."""
     values = tile.ravel()
     place = int(LOWEST_SHARE * values.size)
     return float(np.partition(values, place)[place])
@@ -179,7 +193,7 @@ def _lowest(tile: NDArray[Any]) -> float:
 
 @dataclass
 class _Lows:
-    """The lowest values of a batch of one kind, at each position of the 2x2 block."""
+    """The smallest values of frames of one folder, shape and black level, at each position of the 2x2 block."""
 
     lows: list[float]
     black: tuple[float, ...]
@@ -189,9 +203,9 @@ class _Lows:
 
 
 class RemarkWatch:
-    """Collects what is doubtful about the raws of a batch, so that each kind is said once, with the first file.
+    """Collects the remarks on the raws of a batch, so that each kind is reported once, with the first file.
 
-    Some doubts show in a batch only: that no value of any frame comes near the black level.
+    One doubt concerns a batch as a whole: that no value of any frame comes near the black level.
     """
 
     def __init__(self) -> None:
@@ -199,7 +213,7 @@ class RemarkWatch:
         self._lows: dict[tuple[Any, ...], _Lows] = {}
 
     def look(self, raw: RawImage) -> None:
-        """Takes a raw's remarks, and notes its lowest values where its black level was declared, not known."""
+        """Adds a raw's remarks, and its smallest values unless the file itself states its black level."""
         for remark in raw.remarks:
             first, count = self._found.get(remark.kind, (remark.text, 0))
             self._found[remark.kind] = (first, count + 1)
@@ -207,7 +221,7 @@ class RemarkWatch:
         if path is None or raw.pattern is None or raw.unprocessing is not None:
             return
         if path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0:
-            return  # the file knows its level; 0 may also stand for a missing tag
+            return  # the file states its level; a level of 0 may also stand for a missing tag
         lows = [_lowest(tile) for tile in _tiles(raw.data, raw.pattern)]
         key = (path.parent, raw.data.shape, raw.black_level)
         known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))
@@ -215,7 +229,7 @@ class RemarkWatch:
         known.white, known.count = max(known.white, raw.white_level), known.count + 1
 
     def remarks(self) -> list[tuple[Remark, int]]:
-        """Each kind of remark with the number of raws that it concerns; the text names the first of them."""
+        """Each kind of remark with the number of raws that have it; the text names the first of them."""
         found = [(Remark(kind, _counted(kind, *entry)), entry[1]) for kind, entry in self._found.items()]
         for known in self._lows.values():
             above = [low - black for low, black in zip(known.lows, known.black, strict=True)]
@@ -228,7 +242,7 @@ class RemarkWatch:
         return found
 
     def news(self) -> list[tuple[Remark, int]]:
-        """The remarks that were not said at the first file already: on several files, and on the batch as a whole."""
+        """The remarks on several files, and on the batch as a whole; those on one file were reported with that file."""
         return [(remark, count) for remark, count in self.remarks() if count > 1 or remark.kind == PEDESTAL]
 
 

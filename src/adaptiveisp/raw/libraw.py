@@ -1,4 +1,4 @@
-"""Camera files through LibRaw: mosaic and metadata as they are, and LibRaw's own development as a baseline."""
+"""Reads camera files by LibRaw: mosaic and metadata unprocessed, and LibRaw's own development as a baseline."""
 
 import os
 import sys
@@ -21,35 +21,35 @@ from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
 
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
-"""EXIF orientation of LibRaw's `flip`, whose bits say: 1 mirror columns, 2 mirror rows, 4 swap the axes first."""
+"""LibRaw's `flip` → EXIF orientation. Bits of `flip`: 1 mirrors columns, 2 mirrors rows, 4 swaps the axes before."""
 
 ROUNDING = 1e-6
-"""Of a column's place in a stretched picture; LibRaw adds up fractions."""
+"""Margin for the place of a column in a stretched picture, since LibRaw adds up fractions."""
 SQUARE_MARGIN = 0.05
-"""Pixels that differ less from squares, as those of some cameras, do no harm to a detector."""
+"""Pixels whose sides differ by a smaller share, as those of some cameras, do no harm to a detector."""
 
 _DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
 _stderr_lock = threading.Lock()
 
 
 def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
-    """A camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours when it is no Bayer mosaic.
+    """Reads a camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours where there is none.
 
     Args:
         path: the file.
-        facts: pattern, black and white level (a number) that take the place of the file's own; what they replace is
-            said in the raw's `remarks`. Size and bits are not looked at.
+        facts: pattern, black and white level (a number) that take the place of the file's own; the raw's `remarks`
+            name the values that they replace. Size and bits are not used.
 
     Raises:
-        RawFileError: LibRaw cannot read the file or would get it wrong, it is damaged, or it is no Bayer mosaic and
-            has facts.
+        RawFileError: LibRaw cannot read the file or would misread it, it is damaged, or facts are given for a file
+            that is no Bayer mosaic.
         AdaptiveISPError: rawpy is not installed.
     """
     facts = facts if facts is not None else BayerHeader()
     tag_file = read_tag_file(path)
     tags = dng_tags(tag_file)
     with _opened(path, tag_file, black_is_given=facts.black is not None) as file:
-        # postprocess changes what LibRaw answers, so all metadata is read before.
+        # `postprocess` changes LibRaw's metadata, which is therefore read before.
         common = _metadata(file, tags, path)
         remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
         pattern = _bayer_pattern(file)
@@ -70,14 +70,14 @@ def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, 
 
     Args:
         path: the file.
-        raw: what was read from it; None stands for what the file itself says.
+        raw: the raw that was read from it; None stands for the file's own pattern and levels.
 
     Returns:
-        The picture, of the frame's size also where pixels are not square, or None where `raw` has another pattern or
-        other levels than the file, so that it cannot be developed from it.
+        The picture, in the size of the frame also where pixels are not square, or None where `raw` has another pattern
+        or other levels than the file, which LibRaw would not use.
 
     Raises:
-        RawFileError: LibRaw cannot read the file or would get it wrong.
+        RawFileError: LibRaw cannot read the file or would misread it.
         AdaptiveISPError: rawpy is not installed.
     """
     rawpy = import_extra("rawpy", "raw")
@@ -97,10 +97,10 @@ def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, 
 
 
 def libraw_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a camera file, upright; its pixels are not decoded.
+    """(width, height) of the upright picture of a camera file, whose pixels are not decoded.
 
     Raises:
-        RawFileError: LibRaw cannot read the file or would get it wrong.
+        RawFileError: LibRaw cannot read the file or would misread it.
         AdaptiveISPError: rawpy is not installed.
     """
     with _opened(path, read_tag_file(path), black_is_given=True, unpack=False) as file:
@@ -110,7 +110,7 @@ def libraw_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True) -> Iterator[Any]:
-    """The file opened by LibRaw; its errors, and the damage it only reports on stderr, become RawFileError."""
+    """Opens a file by LibRaw; its errors, and damage that it reports on stderr only, become RawFileError."""
     rawpy = import_extra("rawpy", "raw")
     refuse_misread(tags, path, black_is_given)
     file = None
@@ -119,7 +119,7 @@ def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True
             file = rawpy.imread(str(path))
             refuse_too_small(tags, path, int(file.sizes.raw_width), int(file.sizes.raw_height))
             if unpack:
-                file.unpack()  # otherwise put off until the pixels are asked for, where nobody listens
+                file.unpack()  # otherwise done when the pixels are first used, where stderr is not captured
         if said:
             raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
         if file.num_colors == 1:
@@ -133,13 +133,13 @@ def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True
 
 
 def _said(error: Exception) -> str:
-    """What an error of LibRaw or rawpy means, with the remedy."""
+    """The message about an error of LibRaw or rawpy, with the remedy."""
     rawpy = import_extra("rawpy", "raw")
     if isinstance(error, rawpy.LibRawFileUnsupportedError):
         return "is not a raw file that LibRaw knows; is the extension right?"
     if isinstance(error, rawpy.LibRawIOError | rawpy.LibRawDataError):
         return "is damaged or truncated; copy it again from its source"
-    if isinstance(error, NotImplementedError):  # rawpy, asked for the pattern of such a file
+    if isinstance(error, NotImplementedError):  # raised by rawpy where the pattern of such a file is read
         return "its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
     return f"LibRaw cannot develop it ({_reason(error)}); convert it to DNG"
 
@@ -151,15 +151,15 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[bytes]]:
-    """The lines about damage that C code wrote to stderr, complete when the block ends; other lines are passed on.
+    """Yields a list that holds, when the block ends, the lines about damage that C code wrote to stderr meanwhile.
 
-    LibRaw reports some damage (cut compressed data) nowhere else.
+    Other lines are passed on. LibRaw reports some damage, such as truncated compressed data, on stderr only.
     """
     said: list[bytes] = []
     with _stderr_lock, tempfile.TemporaryFile() as catcher:
         try:
             kept = os.dup(2)
-        except OSError:  # no stderr at all, as in some services
+        except OSError:  # the process has no stderr, as in some services
             yield said
             return
         try:
@@ -217,11 +217,14 @@ def _bayer_pattern(file: Any) -> str | None:
 
 
 def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]:
-    """Black level per position. LibRaw's are whole numbers by colour index; a DNG's fractions are put back."""
+    """Black level at each position of the 2x2 block.
+
+    LibRaw has whole numbers by colour index; the fractions of a DNG's levels are taken from its tags.
+    """
     by_colour = file.black_level_per_channel
     levels = [float(by_colour[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel()]
     exact = tags.black_level
-    # Only fractions may differ: a larger difference means that LibRaw knows better (other frame, other offsets).
+    # Where the two differ by 1 or more, LibRaw is right: it knows the maker's offsets and the part that is shown.
     if exact is not None and all(abs(fine - whole) < 1 for fine, whole in zip(exact, levels, strict=True)):
         return exact
     return levels[0], levels[1], levels[2], levels[3]
@@ -230,7 +233,10 @@ def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]
 def _declared_levels(
     file: Any, tags: DngTags, pattern: str, facts: BayerHeader, path: Path, remarks: list[Remark]
 ) -> tuple[str, tuple[float, float, float, float], float]:
-    """Pattern, black and white level: those declared, with a remark where the file says something else, or its own."""
+    """Pattern, black and white level: the declared ones, else the file's own.
+
+    Adds a remark for each declared value that differs from the file's.
+    """
     own_black, own_white = _black_levels(file, tags), float(file.white_level)
     black = facts.black_levels if facts.black is not None else own_black
     white = float(facts.white) if isinstance(facts.white, int | float) else own_white
@@ -248,7 +254,7 @@ def _declared_levels(
 
 
 def _as_text(*levels: float) -> str:
-    """Levels for a message; four equal ones are one.
+    """Levels for a message; four equal levels are shown as one.
 
     >>> _as_text(12.5, 12.5, 12.5, 12.5), _as_text(1.0, 2.0, 2.0, 3.0)
     ('12.5', '1, 2, 2, 3')
@@ -265,11 +271,11 @@ def _aspect_remark(file: Any, path: Path) -> list[Remark]:
 
 
 def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
-    """A picture that LibRaw stretched to square pixels, as large as the frame again.
+    """Undoes LibRaw's stretching to square pixels, so that the picture has the size of the frame.
 
     LibRaw repeats columns: column j of its picture is column floor(j / aspect) of the frame (rows where aspect is below
-    1), so that any j between k · aspect and (k + 1) · aspect brings column k back. The middle one is safe from
-    rounding. The last column is its neighbour where LibRaw left it out.
+    1), so that each j between k · aspect and (k + 1) · aspect shows column k. The middle one is taken, which rounding
+    does not move to another column. Where LibRaw left out the last column, its neighbour is taken.
 
     Args:
         picture: (height, width, 3), upright.

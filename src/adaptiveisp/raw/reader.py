@@ -68,8 +68,8 @@ def read_raw(
         open file, which has no sidecars either.
 
     Raises:
-        RawFileError: the file is missing, damaged, of unknown type, too small, black, lacks facts, or its values
-            contradict what is declared.
+        RawFileError: the file is missing, damaged, of unknown type, too small or black; it lacks facts, or its values
+            contradict the declared ones.
         UsageError: `name` is given for a path, or `source` is of another type.
         AdaptiveISPError: the library that reads this kind of file is not installed.
     """
@@ -98,7 +98,11 @@ def _read_file(path: Path, header: BayerHeader | None, name: str | None = None) 
 
 
 def _checked_extension(path: Path) -> str:
-    """The extension in lower case, after checking that there is a file of a known kind."""
+    """The extension in lower case of an existing file of a known kind.
+
+    Raises:
+        RawFileError: there is no file, it is empty, or its kind is not read.
+    """
     if not path.exists():
         raise RawFileError(f"{path}: no such file; check the path")
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""What a headerless raw of an unexpected number of bytes probably is: packed, padded, several frames, with a header.
+"""Guesses what a headerless raw of an unexpected number of bytes holds: packed values, padded rows, several frames, …
 
 Sources: MIPI Alliance, CSI-2, formats RAW10, RAW12 and RAW14; GenICam PFNC, Mono10p and Mono12p have the same sizes.
 """
@@ -10,18 +10,27 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_GUESSES = 3
-"""More than this many explain nothing."""
+"""A message with more guesses would not help."""
 LARGEST_PADDING = 1024
-"""Bytes at the end of a row, which also are less than half of its pixels; drivers align to 16 to 256, seldom more."""
+"""Most bytes of padding at the end of a row, which also must be less than half of its pixels' bytes. Drivers align rows
+to 16 to 256 bytes, seldom more."""
 MOST_FRAMES = 100_000
 LARGEST_HEADER = 65_536
-"""Bytes before or behind the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
+"""Most bytes before or behind the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
 ALIGNED_ROWS = 16
-"""Drivers may align the number of rows too."""
+"""Drivers may align the number of rows to this number."""
 
 
 class _Packing(NamedTuple):
-    """How values lie in a row: a `group` of values takes `n_bytes`; the code that makes them whole from `rows`."""
+    """How values are packed in a row.
+
+    Attributes:
+        bits: depth of a value.
+        group: number of values that are packed together.
+        n_bytes: bytes of a group.
+        name: name for messages.
+        code: Python code that unpacks `rows`.
+    """
 
     bits: int
     group: int
@@ -53,11 +62,11 @@ _WHOLE = {
 
 
 class Guess(NamedTuple):
-    """One explanation.
+    """One explanation of a file's size.
 
     Attributes:
-        text: what the file looks like.
-        remedy: what to give, or the line of Python that makes a file that can be read.
+        text: description of the file.
+        remedy: flags to give, or a line of Python that makes a file that can be read.
     """
 
     text: str
@@ -65,12 +74,12 @@ class Guess(NamedTuple):
 
 
 def guesses(path: Path, size: int, width: int, height: int, bits: int) -> list[Guess]:
-    """What fits a file's size, the most likely first: at most `MOST_GUESSES`.
+    """The explanations that fit a file's size, the most likely first, at most `MOST_GUESSES`.
 
     Args:
-        path: the file; the ends of its rows are looked at, since padding is mostly constant.
-        size: its bytes.
-        width, height, bits: what was declared.
+        path: the file. The ends of its rows are read, since padding is mostly constant.
+        size: number of its bytes.
+        width, height, bits: the declared facts.
     """
     n_bytes = 1 if bits <= 8 else 2 if bits <= 16 else 3
     packings = [packing for packing in _PACKED if packing.bits == bits] if n_bytes == 2 else []
@@ -87,7 +96,7 @@ def guesses(path: Path, size: int, width: int, height: int, bits: int) -> list[G
 
 
 def _exact(path: Path, size: int, width: int, height: int, n_bytes: int, packings: list[_Packing]) -> Iterator[Guess]:
-    """The declared number of pixels in another depth."""
+    """Guesses that the file holds the declared number of pixels in another depth or packing."""
     others = [packing for packing in _PACKED if packing not in packings] if n_bytes == 2 else list(_PACKED)
     for packing in (*packings, *others):
         row = _row(packing, width)
@@ -104,13 +113,13 @@ def _exact(path: Path, size: int, width: int, height: int, n_bytes: int, packing
 def _padded_rows(
     path: Path, size: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
 ) -> Iterator[Guess]:
-    """Rows that are longer than their pixels; first those whose ends are all the same."""
+    """Guesses that rows are longer than their pixels; those whose ends hold a constant come first."""
     candidates: list[tuple[bool, Guess]] = []
     for rows in (height, -(-height // ALIGNED_ROWS) * ALIGNED_ROWS):
         stride = size // rows
         if stride * rows != size:
             continue
-        # So many combinations fit an aligned number of rows that the ends of the rows must speak for it.
+        # Many combinations fit an aligned number of rows, so that constant ends of the rows are required there.
         needed = rows != height
         for packing in packings:
             row = _row(packing, width)
@@ -131,7 +140,7 @@ def _padded_rows(
 
 
 def _is_constant(path: Path, rows: int, stride: int, row: int) -> bool:
-    """Whether the ends of the rows hold one value; some rows are looked at."""
+    """Whether the ends of the rows hold one value, by a sample of the rows."""
     ends = np.memmap(path, np.uint8, "r", shape=(rows, stride))[:: max(1, rows // 64), row:]
     return bool((ends == ends[0, 0]).all())
 
@@ -182,7 +191,14 @@ def _packed(path: Path, packing: _Packing, width: int, height: int, stride: int)
 
 
 def _whole_rows(path: Path, n_bytes: int, cut: str, height: int, width: int) -> str:
-    """Code that gives the pixels of a file of whole bytes, cut out of its bytes."""
+    """Python code that reads the pixels of a file whose values take whole bytes.
+
+    Args:
+        path: the file.
+        n_bytes: bytes of a value.
+        cut: code that selects the pixels' bytes, as (height, bytes of a row).
+        height, width: pixels.
+    """
     rows = f"numpy.fromfile({path.name!r}, 'u1'){cut}"
     if n_bytes == 1:
         return rows

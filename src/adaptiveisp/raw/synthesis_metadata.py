@@ -1,4 +1,4 @@
-"""The note that a synthetic raw carries: how it was made from a photo, as one line of JSON inside the image file."""
+"""The note in the file of a synthetic raw on how it was made of a photo: one line of JSON."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from adaptiveisp.errors import RawFileError
 from adaptiveisp.types import Unprocessing
 
 MARKER = "adaptiveisp"
-"""Key of the version number in the note; any other text in the same place is not ours and is left alone."""
+"""Key of the version number in the note; a text without it belongs to other software and is ignored."""
 
 NOTE_VERSION = 1
 MOST_BITS = 16
@@ -19,7 +19,7 @@ _REMEDY = "make it again with adaptiveisp synth"
 
 
 def note_from_unprocessing(unprocessing: Unprocessing) -> str:
-    """One line of ASCII JSON from which `unprocessing_from_note` gets the same values back, bit for bit.
+    """Writes the note: one line of ASCII JSON that `unprocessing_from_note` reads back bit for bit.
 
     >>> plain = Unprocessing(0.5, 1.0, 2.0, 1.5, (1.0, 0, 0, 0, 1, 0, 0, 0, 1), 0.0, 0.0, "none", 0)
     >>> unprocessing_from_note(note_from_unprocessing(plain)) == plain
@@ -29,10 +29,10 @@ def note_from_unprocessing(unprocessing: Unprocessing) -> str:
 
 
 def unprocessing_from_note(text: str | None) -> Unprocessing | None:
-    """The recipe in `text`, or None when the text is no note of ours.
+    """Reads a note; None for a text that is no note of this package.
 
     Raises:
-        RawFileError: it carries our marker, but its fields are missing or make no sense.
+        RawFileError: the text has the note's marker, but its fields are missing or make no sense.
     """
     if not text or f'"{MARKER}"' not in text:
         return None
@@ -70,7 +70,7 @@ def _bad(name: str, wanted: str) -> RawFileError:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a float can hold; JSON's true and false are none."""
+    """Whether a JSON value is a finite number that a float can hold; true and false are not."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -80,7 +80,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(note: dict[str, Any], name: str, above: float | None = None, most: float = math.inf) -> float:
-    """The entry as a float that is at most `most`, and above `above`, or not negative without one."""
+    """The entry as a float, at most `most`, and above `above` or, without that, not negative."""
     value = _entry(note, name)
     if not _is_number(value) or value > most or (value < 0 if above is None else value <= above):
         low = "at least 0" if above is None else f"above {above:g}"

@@ -1,7 +1,7 @@
-"""What LibRaw would get wrong without a word, found in a file's tags; and why it refuses some files.
+"""Refuses files that LibRaw would misread silently, by their tags, and explains why LibRaw refuses others.
 
-Each refusal here was seen to give a wrong picture with LibRaw 0.22; what LibRaw refuses by itself is left to it, so
-that a build that reads more kinds of files is not held back.
+Each kind of file that is refused here gave a wrong picture with LibRaw 0.22. Kinds that LibRaw refuses itself are left
+to it, so that a build that reads more kinds can be used.
 Source: Adobe, TIFF 6.0; Adobe, DNG 1.7.1, chapters 3 and 4.
 """
 
@@ -29,9 +29,10 @@ from adaptiveisp.types import Remark
 JPEG_XL = 52546
 """Value of Compression."""
 LEAST_BYTES = 0.05
-"""Bytes a pixel of a whole file; lossless JPEG needs at least a bit, 0.125 bytes, and cameras' lossy raws need more."""
+"""Least bytes a pixel of a complete file. Lossless JPEG needs at least a bit, 0.125 bytes; cameras' lossy raws need
+more."""
 SMALLEST_XTRANS = 512
-"""LibRaw develops X-Trans in tiles of this size and refuses smaller pictures as damaged."""
+"""LibRaw develops X-Trans in tiles of this side in pixels, and refuses smaller pictures as damaged."""
 
 LINEAR_REMEDY = "convert it with Adobe DNG Converter, option Linear (demosaiced)"
 AGAIN_REMEDY = "save it again with Adobe DNG Converter, without lossy compression and compatible with DNG 1.6"
@@ -51,21 +52,21 @@ _COMPRESSIONS = {
     50001: "WebP",
     JPEG_XL: "JPEG XL",
 }
-"""Values of Compression that LibRaw does not read, or only when it was built with Adobe's or GoPro's code."""
+"""Values of Compression that LibRaw does not read, or reads only if it was built with Adobe's or GoPro's code."""
 _READ_BY_TIFFFILE = frozenset({5, 8, 32773, 32946, 34925, 50000})
 _FLOAT_PREDICTORS = (3, 34894, 34895)
 
 
 def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> None:
-    """Refuses a DNG that LibRaw would develop into something else than the camera saw.
+    """Refuses a DNG that LibRaw would develop to a wrong picture.
 
     Args:
         file: its tags.
-        path: its name.
-        black_is_given: a black level was declared, so that an impossible one in the file does no harm.
+        path: its name, for messages.
+        black_is_given: whether a black level was declared, so that an impossible one in the file is not used.
 
     Raises:
-        RawFileError: the file is such a DNG, is cut off, or lists fewer strips or tiles than it has.
+        RawFileError: the file is such a DNG, is truncated, or lists fewer strips or tiles than it has.
     """
     if file.magic == PANASONIC_MAGIC:
         _check_panasonic(file, path)
@@ -100,16 +101,16 @@ def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> N
 
 
 def tag_doubts(file: TagFile, path: Path, white_is_given: bool = False) -> tuple[Remark, ...]:
-    """What may be wrong about a file that LibRaw reads.
+    """Remarks on tags of a file that LibRaw reads, though the picture may be wrong.
 
     Args:
         file: its tags.
-        path: its name.
-        white_is_given: a white level was declared in place of the file's.
+        path: its name, for the texts.
+        white_is_given: whether a white level was declared in place of the file's.
     """
     raw, remarks = file.raw, list[Remark]()
     missing = missing_bytes(raw, file.size)
-    if missing and not file.is_dng:  # other makers' files may use these tags in their own way
+    if missing and not file.is_dng:  # in files of other formats these tags may have another meaning
         text = f"{path}: its tags place {missing} bytes of pixels beyond its end; is it cut off?"
         remarks.append(Remark("pixels beyond the end of the file", text))
     if not file.is_dng or not raw:
@@ -137,12 +138,12 @@ def refuse_too_small(file: TagFile, path: Path, width: int, height: int) -> None
     Args:
         file: its tags and its size.
         path: its name.
-        width, height: pixels of the whole sensor, as LibRaw says.
+        width, height: pixels of the whole sensor, from LibRaw.
 
     Raises:
         RawFileError: it is cut off.
     """
-    # A dark frame has hardly any size in these, and the strips or tiles of a DNG were looked at.
+    # These compress a dark frame to almost nothing, and the strips or tiles of a DNG were checked before.
     is_small_by_right = file.is_dng and _whole(file.raw, 259, 1) in (DEFLATE, LOSSY_JPEG, JPEG_XL)
     if file.size < LEAST_BYTES * width * height and not is_small_by_right:
         cut = f"is cut off ({file.size} bytes for {width}x{height} pixels); copy it again from its source"
@@ -150,7 +151,7 @@ def refuse_too_small(file: TagFile, path: Path, width: int, height: int) -> None
 
 
 def missing_bytes(raw: Directory, size: int) -> int:
-    """How far strips or tiles reach beyond the end of a file of `size` bytes."""
+    """The number of bytes by which strips or tiles reach beyond the end of a file of `size` bytes."""
     ends = [0]
     for offset_tag, count_tag in ((273, 279), (324, 325)):
         starts, counts = offsets(raw, offset_tag), offsets(raw, count_tag)
@@ -159,7 +160,7 @@ def missing_bytes(raw: Directory, size: int) -> int:
 
 
 def why_unknown(file: TagFile, path: Path) -> str | None:
-    """What it is about the file that LibRaw does not read, and what helps; None where the tags do not tell.
+    """Why LibRaw does not read a file, with the remedy; None where the tags do not show it.
 
     Args:
         file: the tags of a file that LibRaw refused.
@@ -194,7 +195,10 @@ def _refuse(path: Path, text: str) -> NoReturn:
 
 
 def _array_remedy(file: TagFile, raw: Directory, path: Path) -> str:
-    """How tifffile makes an array of it, with the facts that an array lacks; "" where its main page is another one."""
+    """How tifffile makes an array of the raw, with the flags that the array needs.
+
+    "" where the raw is not in the file's first page, which is the one that tifffile reads.
+    """
     if not raw or raw is not file.directories[0] or number(raw, 254):
         return ""
     code = f"numpy.save('{path.stem}.npy', tifffile.imread('{path.name}'))"
@@ -212,7 +216,7 @@ def _level_flags(raw: Directory) -> str:
 
 
 def mono_text(path: Path, raw: Directory | None = None) -> str:
-    """That a file is of a camera without colour filters, and how its pixels are used all the same.
+    """The message that a file is of a camera without colour filters, and how its pixels can be used.
 
     Args:
         path: its name.
@@ -228,19 +232,19 @@ def _cells(raw: Directory) -> list[int]:
 
 
 def _whole(raw: Directory, tag: int, default: int) -> int:
-    """The first value of a tag that counts something; the default where it is absent or makes no sense."""
+    """The first value of a tag that holds a number of things; the default where it is absent or makes no sense."""
     value = next(iter(offsets(raw, tag)), default)
     return value if value < 2**32 else default
 
 
 def _bits(raw: Directory) -> int:
-    """Bits of a sample; damaged files have any number there."""
+    """Bits of a sample; 16 where the tag makes no sense."""
     bits = _whole(raw, 258, 16)
     return bits if 1 <= bits <= 64 else 16
 
 
 def _check_filters(raw: Directory, path: Path) -> None:
-    """Refuses every mosaic but Bayer's and X-Trans."""
+    """Refuses every mosaic but Bayer's and Fujifilm's X-Trans."""
     cells = _cells(raw)
     rows, columns = [*offsets(raw, 33421), 2, 2][:2]
     if not cells:
@@ -260,7 +264,7 @@ def _check_filters(raw: Directory, path: Path) -> None:
     if (rows, columns) == (6, 6) and [cells.count(colour) for colour in (0, 1, 2)] == [8, 20, 8]:
         return
     is_repeated = all(cells[place] == cells[place // columns % 2 * columns + place % 2] for place in range(len(cells)))
-    # LibRaw knows filters that repeat within two columns; wider ones it takes for other colours.
+    # LibRaw supports filters that repeat within two columns, and mixes up the colours of wider ones.
     if not (columns == 2 and rows in (2, 4, 8) and is_repeated):
         _refuse_filters(raw, cells, rows, columns, path)
     if set(cells) not in ({0, 1, 2}, {0, 2, 6}):
@@ -269,6 +273,7 @@ def _check_filters(raw: Directory, path: Path) -> None:
 
 
 def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, path: Path) -> NoReturn:
+    """Refuses filters that do not repeat every 2x2 pixels; for a Quad Bayer mosaic the message says how to bin it."""
     grid = [cells[row * columns : (row + 1) * columns] for row in range(rows)]
     coarse = [grid[row][column] for row in (0, 2) for column in (0, 2)] if (rows, columns) == (4, 4) else []
     is_quad = bool(coarse) and all(
@@ -287,6 +292,7 @@ def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, p
 
 
 def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
+    """Refuses floats compressed by Deflate with a predictor that LibRaw does not undo."""
     predictor = number(raw, 317) or 1
     if number(raw, 259) == DEFLATE and number(raw, 339) == 3 and predictor not in _FLOAT_PREDICTORS:
         found = f"its floats are compressed by Deflate with Predictor {predictor:g}, and LibRaw undoes 3"
@@ -294,7 +300,7 @@ def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
 
 
 def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
-    """Refuses pixels that are missing, and strips that LibRaw does not put together."""
+    """Refuses a file whose pixels are partly missing, and strips that LibRaw would not join."""
     missing = missing_bytes(raw, file.size)
     if missing:
         _refuse(path, f"is truncated ({missing} bytes are missing); copy it again")
@@ -331,7 +337,14 @@ def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
 
 
 def _check_plain_strips(file: TagFile, starts: list[int], layout: tuple[int, int, int], path: Path) -> None:
-    """LibRaw reads uncompressed strips as one run from the start of the first one."""
+    """Refuses uncompressed strips that are not contiguous: LibRaw reads one run from the start of the first strip.
+
+    Args:
+        file: the tags.
+        starts: offsets of the strips.
+        layout: bits of a row, number of rows, rows of a strip.
+        path: the file, for messages.
+    """
     bits_of_row, height, rows = layout
     if bits_of_row % 8 == 0 and len(starts) > 1:
         step = rows * bits_of_row // 8
@@ -343,7 +356,7 @@ def _check_plain_strips(file: TagFile, starts: list[int], layout: tuple[int, int
 
 
 def _check_panasonic(file: TagFile, path: Path) -> None:
-    """LibRaw does not notice a cut RW2; formats 4 to 7 take between 1.14 and 2 bytes a pixel, without exception."""
+    """Refuses a truncated RW2, which LibRaw does not notice; formats 4 to 7 always take 1.14 to 2 bytes a pixel."""
     for directory in file.directories:
         width, height, kind = (_whole(directory, tag, 0) for tag in (2, 3, 45))
         starts = offsets(directory, 280) or offsets(directory, 273)

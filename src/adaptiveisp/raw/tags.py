@@ -1,6 +1,6 @@
-"""The tags of a TIFF-based raw file (DNG, NEF, CR2, ARW, PEF, …), by a reader that damaged files cannot hold up.
+"""Reads the tags of TIFF-based raw files (DNG, NEF, CR2, ARW, PEF, …) in bounded time and memory, damaged ones too.
 
-It reads the few tags that LibRaw does not hand out, and those that show which files LibRaw would get wrong.
+These are the few tags that LibRaw does not expose, and those by which files are known that LibRaw would misread.
 Source: Adobe, TIFF 6.0 and TIFF technical note 1; BigTIFF design (Aware Systems); EXIF 2.32; Adobe DNG 1.7.1.
 """
 
@@ -34,13 +34,13 @@ _KNOWN_TAGS = frozenset(
 )
 _STRUCT_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _STRUCT_CODES |= {13: "I", 16: "Q", 17: "q", 18: "Q"}  # IFD; LONG8, SLONG8, IFD8
-# A damaged file must not cost memory or time: it can point many times to the same long values.
+# Bounds for damaged files, which can point to the same long values many times.
 _MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES, _MAX_VALUES_OF_A_FILE = 2000, 200_000, 32, 1_000_000
 
 
 @dataclass(frozen=True)
 class TagFile:
-    """The directories of a file; none where it is no TIFF or cannot be read.
+    """The directories of a file; empty where it is no TIFF or cannot be read.
 
     Attributes:
         directories: the first, its sub-images and EXIF, then those that are chained to it.
@@ -54,12 +54,12 @@ class TagFile:
 
     @property
     def is_dng(self) -> bool:
-        """Whether the first directory says so."""
+        """Whether the first directory marks the file as a DNG."""
         return bool(self.directories) and DNG_VERSION in self.directories[0]
 
     @property
     def raw(self) -> Directory:
-        """The directory of the raw itself: the largest mosaic or linear raw, no preview; empty where there is none."""
+        """The directory of the largest mosaic or linear raw that is no preview; empty without one."""
         raws = [directory for directory in self.directories if number(directory, 262) in (CFA, LINEAR_RAW)]
         full = [directory for directory in raws if not number(directory, 254)] or raws
         return max(
@@ -71,17 +71,23 @@ def read_tag_file(path: Path) -> TagFile:
     """The tags of a file.
 
     Args:
-        path: any file; one that is no TIFF or cannot be read has none, since LibRaw is the one to say what is wrong.
+        path: any file. A file that is no TIFF or cannot be read has no tags: LibRaw reports what is wrong with it.
     """
     try:
         with Path(path).open("rb") as stream:
             return parse_tags(stream)
-    except (OSError, OverflowError):  # a seek to where no file reaches
+    except (OSError, OverflowError):  # OverflowError: a seek beyond the largest offset
         return TagFile()
 
 
 class _Format(NamedTuple):
-    """How counts and offsets are written: the byte order, codes of `struct` for a number of tags and an offset."""
+    """How counts and offsets are written.
+
+    Attributes:
+        order: byte order as in `struct`, "<" or ">".
+        entries: `struct`'s code of the number of tags.
+        offset: `struct`'s code of an offset.
+    """
 
     order: str
     entries: str
@@ -89,15 +95,21 @@ class _Format(NamedTuple):
 
     @property
     def inline(self) -> int:
+        """Bytes of a value that is stored in the entry itself."""
         return struct.calcsize("<" + self.offset)
 
     @property
     def entry(self) -> int:
+        """Bytes of an entry: tag, type, count and value."""
         return 4 + 2 * self.inline
 
 
 def parse_tags(stream: io.BufferedIOBase) -> TagFile:
-    """The tags in an open file, which can be searched."""
+    """The tags in an open file.
+
+    Args:
+        stream: seekable; it is read from its beginning.
+    """
     size = stream.seek(0, 2)
     stream.seek(0)
     head = stream.read(16)
@@ -122,7 +134,17 @@ def parse_tags(stream: io.BufferedIOBase) -> TagFile:
 
 
 def _read_directory(stream: io.BufferedIOBase, at: int, form: _Format, left: int) -> tuple[Directory, int, int]:
-    """The known tags of one directory, the offset of the next one, and how many values may still be read."""
+    """Reads one directory.
+
+    Args:
+        stream: the file.
+        at: offset of the directory.
+        form: byte order and widths.
+        left: number of values that may still be read from this file.
+
+    Returns:
+        Its known tags, the offset of the next directory, and the new `left`.
+    """
     stream.seek(at)
     head = stream.read(struct.calcsize("<" + form.entries))
     if len(head) < struct.calcsize("<" + form.entries):
@@ -165,7 +187,7 @@ def numbers(directory: Directory, tag: int) -> tuple[float, ...]:
 
 
 def offsets(directory: Directory, tag: int) -> list[int]:
-    """The values that can be offsets or lengths; damaged files have fractions, NaN and negative ones there too."""
+    """The values of a tag that can be offsets or lengths: damaged files also hold fractions, NaN and negative ones."""
     return [value for value in numbers(directory, tag) if isinstance(value, int) and value >= 0]
 
 
@@ -177,14 +199,14 @@ def number(directory: Directory, tag: int) -> float | None:
 
 @dataclass(frozen=True)
 class DngTags:
-    """What a TIFF-based raw file says of itself beyond LibRaw's answers; None where it says nothing.
+    """Metadata of a TIFF-based raw file that LibRaw does not expose; None where the file does not state it.
 
     Attributes:
         description: ImageDescription of the first directory.
-        camera: Make and Model of the first directory that has them, the make once.
-        xyz_to_camera: ColorMatrix1 or 2, the one for daylight (D65) if there is one, row-major.
-        black_level: BlackLevel per position of the 2x2 block of the raw directory, with its fraction.
-        noise_profile: (shot, read), mean over the planes of NoiseProfile.
+        camera: Make and Model of the first directory, without a repeated make.
+        xyz_to_camera: ColorMatrix1 or ColorMatrix2, preferably that for daylight (D65), row-major.
+        black_level: BlackLevel at each position of the 2x2 block, with its fraction.
+        noise_profile: (shot, read), the mean over the planes of NoiseProfile.
         iso: PhotographicSensitivity.
         exposure_s: ExposureTime in seconds.
     """
@@ -199,7 +221,7 @@ class DngTags:
 
 
 def dng_tags(file: TagFile) -> DngTags:
-    """The facts in a file's tags; all empty when it is no TIFF or is damaged."""
+    """The metadata in a file's tags; all None where it is no TIFF or is damaged."""
     directories = list(file.directories)
     if not directories:
         return DngTags()
@@ -216,7 +238,7 @@ def dng_tags(file: TagFile) -> DngTags:
 
 
 def read_dng_tags(path: Path) -> DngTags:
-    """The facts in the tags of the file `path`; all empty when it is no TIFF, is damaged or cannot be read."""
+    """The metadata in the tags of a file; all None where it is no TIFF, is damaged or cannot be read."""
     return dng_tags(read_tag_file(path))
 
 
@@ -226,7 +248,7 @@ def _first_number(directories: list[Directory], tag: int) -> float | None:
 
 
 def _camera_of(directory: Directory) -> str | None:
-    """The camera's name, such as "Canon EOS 5D Mark IV"; makers often repeat their name in the model's."""
+    """The camera's name, such as "Canon EOS 5D Mark IV"; many makers repeat their name in that of the model."""
     make, model = (str(directory.get(tag, "")).strip() for tag in (271, 272))
     words = make.split()
     name = model if words and model.lower().startswith(words[0].lower()) else f"{make} {model}".strip()
@@ -234,7 +256,7 @@ def _camera_of(directory: Directory) -> str | None:
 
 
 def _iso_of(directories: list[Directory]) -> float | None:
-    """PhotographicSensitivity, or the longer tags that stand in for it beyond 65534."""
+    """PhotographicSensitivity, or from 65535 on the longer tags that hold larger values."""
     iso = _first_number(directories, 34855)
     if iso is None or iso >= _LARGEST_SHORT:
         return _first_number(directories, 34867) or _first_number(directories, 34866) or iso
@@ -242,7 +264,7 @@ def _iso_of(directories: list[Directory]) -> float | None:
 
 
 def _color_matrix_of(directory: Directory) -> tuple[float, ...] | None:
-    """The 3x3 colour matrix for daylight; the second one if neither says so, being the one of the bluer light."""
+    """The 3x3 colour matrix for daylight; the second one where neither is marked so, since it is for bluer light."""
     found = None
     for matrix_tag, illuminant_tag in ((50721, 50778), (50722, 50779)):
         matrix = numbers(directory, matrix_tag)
@@ -254,7 +276,10 @@ def _color_matrix_of(directory: Directory) -> tuple[float, ...] | None:
 
 
 def _black_of(directory: Directory) -> tuple[float, float, float, float] | None:
-    """BlackLevel per 2x2 position; None for other repeats and with offsets per row or column, which LibRaw adds."""
+    """BlackLevel at each position of the 2x2 block.
+
+    None where it repeats in another way, or where offsets per row or column, which LibRaw adds, are stated too.
+    """
     values = numbers(directory, 50714)
     if not all(math.isfinite(value) for value in values) or 50715 in directory or 50716 in directory:
         return None

@@ -1,4 +1,4 @@
-"""TIFF: the pixels, and what the tags say of depth, orientation, colour filters and levels.
+"""Reads TIFF files: the pixels, and depth, orientation, colour filters and levels from the tags.
 
 Source: Adobe, TIFF 6.0; ISO 12234-2 (TIFF/EP) and Adobe, DNG 1.6, whose tags some cameras' software writes into TIFFs.
 """
@@ -27,20 +27,20 @@ PHOTOMETRIC_REMEDIES = {
     6: "YCbCr: save linear RGB",
     8: "CIELab: save linear RGB",
 }
-"""Values of PhotometricInterpretation that are neither BlackIsZero, RGB, CFA nor LinearRaw."""
+"""Value of PhotometricInterpretation → its meaning and the remedy, of the kinds that hold no raw."""
 _PHOTOMETRIC, _ORIENTATION, _DNG_VERSION = 262, 274, 50706
 _CFA_DIM, _CFA_PATTERN, _BLACK_DIM, _BLACK, _WHITE = 33421, 33422, 50713, 50714, 50717
 
 _UNCOMPRESSED = 1
 _LARGEST_RATIO = 20_000
-"""A compressed byte stands for so many of pixels at most; no frame that shows something comes near it."""
+"""The most bytes of pixels that a compressed byte stands for; a frame that shows something stays far below."""
 
 
 class TiffFacts(NamedTuple):
-    """What the tags of a TIFF say.
+    """Facts in the tags of a TIFF.
 
     Attributes:
-        header: its depth where it is not that of the array, its pattern and levels; size left out.
+        header: pattern and levels, and the depth where it is not that of the array's type; no size.
         orientation: EXIF orientation, 1 to 8.
     """
 
@@ -49,10 +49,10 @@ class TiffFacts(NamedTuple):
 
 
 def read_tiff(path: Path) -> tuple[NDArray[Any], TiffFacts]:
-    """The pixels of the only full image, and what its tags say.
+    """Reads the pixels of the only full image, and the facts in its tags.
 
     Raises:
-        RawFileError: the file is damaged or no TIFF, holds several images, or its tags say that it is no raw.
+        RawFileError: the file is damaged or no TIFF, holds several images, or its tags mark it as no raw.
         AdaptiveISPError: tifffile is not installed.
     """
     with _opened(path) as page:
@@ -66,7 +66,7 @@ def _check_amount(page: Any, path: Path) -> None:
     """Refuses an image of more pixels than the file can hold, before they take memory.
 
     Raises:
-        RawFileError: says how many it states.
+        RawFileError: the file is too short, or the image has more than `MOST_PIXELS`.
     """
     ratio = 1 if int(page.compression) == _UNCOMPRESSED else _LARGEST_RATIO
     if page.size * int(page.bitspersample) // 8 > ratio * path.stat().st_size:
@@ -76,7 +76,7 @@ def _check_amount(page: Any, path: Path) -> None:
 
 
 def tiff_size(path: Path) -> tuple[tuple[int, ...], int]:
-    """The shape of the pixels as they are stored, and their orientation; pixels are not read.
+    """The shape of the stored pixels and their EXIF orientation, without reading the pixels.
 
     Raises:
         RawFileError: as for `read_tiff`.
@@ -86,7 +86,12 @@ def tiff_size(path: Path) -> tuple[tuple[int, ...], int]:
 
 
 def tag_remarks(stated: BayerHeader, tags: BayerHeader, path: Path) -> list[Remark]:
-    """Where flags or sidecars, which win, say something else than the tags.
+    """Remarks on facts of flags or sidecars that contradict the tags of a TIFF; the stated facts are used.
+
+    Args:
+        stated: facts of flags and sidecars.
+        tags: facts of the tags.
+        path: the file, for the text.
 
     Raises:
         RawFileError: more bits are declared than are stored.
@@ -109,21 +114,25 @@ def tag_remarks(stated: BayerHeader, tags: BayerHeader, path: Path) -> list[Rema
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The page of the only full image."""
+    """Opens a TIFF and yields the page of its only full image; errors of tifffile become RawFileError."""
     tifffile = import_extra("tifffile", "raw")
     try:
         with _silenced("tifffile"), tifffile.TiffFile(path) as file:
             yield _only_page(file, path)
     except RawFileError:
         raise
-    # tifffile and the decoders behind it raise many kinds of errors on damaged files, some without a common base.
+    # On damaged files, tifffile and its decoders raise many kinds of errors, some without a common base.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise RawFileError(f"{path}: is damaged or no TIFF ({reason}); copy it again") from None
 
 
 def _only_page(file: Any, path: Path) -> Any:
-    """The page that is no preview and no mask."""
+    """The only page that is neither preview nor mask.
+
+    Raises:
+        RawFileError: there is none, there are several, or the file is a DNG.
+    """
     pages = list(file.pages)
     if _DNG_VERSION in pages[0].tags:
         raise RawFileError(f"{path}: is a DNG; give it the extension .dng")
@@ -132,7 +141,7 @@ def _only_page(file: Any, path: Path) -> Any:
         raise RawFileError(
             f"{path}: its pages are previews; give a camera file its own extension, or save the full image"
         )
-    # ImageJ writes one directory for a whole stack of more than 4 GB.
+    # ImageJ writes a single directory for a stack of more than 4 GB.
     stacked = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej and len(full) == 1 else 1
     count = max(len(full), stacked)
     if count > 1:
@@ -142,13 +151,13 @@ def _only_page(file: Any, path: Path) -> Any:
 
 
 def _values(page: Any, tag: int) -> tuple[Any, ...]:
-    """The values of a tag as plain numbers, fractions divided; () where it is absent."""
+    """The values of a tag as plain numbers, fractions divided; () where the tag is absent."""
     found = page.tags.get(tag)
     if found is None:
         return ()
     value = found.value
     values = tuple(value) if isinstance(value, tuple | list | bytes | np.ndarray) else (value,)
-    if int(found.dtype) in (5, 10):  # fractions lie as numerator and denominator, one after the other
+    if int(found.dtype) in (5, 10):  # fractions are stored as numerator, denominator, numerator, …
         return tuple(top / bottom for top, bottom in zip(values[::2], values[1::2], strict=True))
     return values
 
@@ -178,7 +187,7 @@ def _facts(page: Any, path: Path) -> TiffFacts:
 
 def _orientation(page: Any, path: Path) -> int:
     values = _values(page, _ORIENTATION)
-    # 0 is no orientation, and writers mean by it that they know none.
+    # 0 is no EXIF orientation; some writers give it where they know none.
     orientation = (int(values[0]) if values else 1) or 1
     if orientation not in range(1, 9):
         raise RawFileError(f"{path}: its tag Orientation is {shown(values[0])}, not 1 to 8; correct or remove the tag")
@@ -186,7 +195,7 @@ def _orientation(page: Any, path: Path) -> int:
 
 
 def _pattern(page: Any, path: Path) -> str | None:
-    """The 2x2 pattern that CFAPattern names, None without the tag or for RGB."""
+    """The 2x2 Bayer pattern in the tag CFAPattern, None without the tag or for RGB."""
     cells = _values(page, _CFA_PATTERN)
     if not cells or int(page.samplesperpixel) != 1:
         return None
@@ -198,7 +207,7 @@ def _pattern(page: Any, path: Path) -> str | None:
 
 
 def _black(page: Any, path: Path) -> float | tuple[float, float, float, float] | None:
-    """The black level, one or four."""
+    """The black level in the tag BlackLevel, one or four values, None without the tag."""
     levels = [float(level) for level in _values(page, _BLACK)]
     if not levels:
         return None
@@ -214,7 +223,7 @@ def _black(page: Any, path: Path) -> float | tuple[float, float, float, float] |
 
 @contextmanager
 def _silenced(logger: str) -> Iterator[None]:
-    """Drops what this thread logs under `logger` meanwhile: it speaks of damage that our own message reports."""
+    """Drops the messages that this thread logs under `logger` in the block: our own error reports the damage."""
     thread = threading.get_ident()
 
     def of_another_thread(record: logging.LogRecord) -> bool:

@@ -1,6 +1,7 @@
-"""sRGB photo → plausible raw: the camera's development undone step by step, then darkness, noise and quantisation.
+"""Makes plausible raws of sRGB photos: undoes a camera's development step by step, then darkens, adds noise, quantises.
 
-The mirror of `develop`. Randomness depends only on (seed, image id, draw), so any subset of a data set is reproducible.
+This is the inverse of `develop`. Randomness depends on (seed, image id, draw) only, so that each subset of a data set
+is reproducible.
 
 Source: Brooks et al. 2019 (Unprocessing Images for Learned Raw Denoising), with the constants of Wang et al. 2024.
 """
@@ -30,19 +31,28 @@ LIGHTS: dict[str, tuple[float, float]] = {"dark": (0.003, 0.05), "mixed": (0.003
 NOISES = ("sensor", "brooks", "none")
 
 HEADROOM = 0.9
-"""Photos are scaled by this first, so that their white does not sit at the sensor's saturation."""
+"""Photos are scaled by this factor first, so that their white is below the sensor's saturation."""
 GAMMA = 2.2
 HIGHLIGHT = 0.9
-"""Mean of the channels above which the inverted gains fade out, so that white stays white."""
+"""Mean of the channels above which the inverted gains are faded out, so that white stays white."""
 SENSOR_BITS = 12
 DNG_BLACK = 256
-"""Black level of synthetic DNGs; codes 0..4095 are stored above it."""
+"""Black level of synthetic DNGs, which is added to the codes 0 to 4095."""
 
 
 @dataclass(frozen=True)
 class NoiseModel:
-    """Parameters of a noise model: s log-uniform in [low, high] gives shot = shot_scale·s and
-    read = read_scale·exp(2.18·ln s + 1.2 + N(0, read_sd)); `bits` is the depth of the quantisation, 0 for none."""
+    """Parameters of a noise model, whose variance at a value x in [0, 1] is shot·x + read.
+
+    A draw s, log-uniform in [low, high], gives shot = shot_scale·s and
+    read = read_scale·exp(2.18·ln s + 1.2 + N(0, read_sd)).
+
+    Attributes:
+        low, high: range of s.
+        shot_scale, read_scale: factors of shot and read.
+        read_sd: standard deviation of the logarithm of read.
+        bits: depth of the quantisation after the noise, 0 without one.
+    """
 
     low: float
     high: float
@@ -60,7 +70,7 @@ READ_SLOPE, READ_OFFSET = 2.18, 1.2
 
 
 def seeded_generator(seed: int, image_id: int, draw: int, stream: str) -> torch.Generator:
-    """A generator that depends on nothing but its arguments.
+    """A random generator whose seed is a hash of the arguments.
 
     Args:
         seed, image_id, draw: identify the synthetic image.
@@ -82,9 +92,9 @@ def light_range(light: str) -> tuple[float, float]:
 
 
 def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) -> Unprocessing:
-    """A random camera, illuminant, brightness and noise level.
+    """Draws a random camera, illuminant, brightness and noise level.
 
-    Every number is drawn whatever the options, so the same generator gives the same camera under each light and noise.
+    All numbers are drawn for each light and noise, so that the same generator gives the same camera under all of them.
 
     Args:
         generator: source of randomness.
@@ -132,7 +142,7 @@ def apply_matrix(image: Picture, matrix: Float[Tensor, "3 3"]) -> Picture:
 
 
 def channel_gains(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
-    """What undoes the gains of red, green and blue."""
+    """Factors that undo the white-balance gains of red, green and blue: (1/red_gain, 1, 1/blue_gain)/rgb_gain."""
     return like.new_tensor([1 / red_gain, 1.0, 1 / blue_gain]) / rgb_gain
 
 
@@ -163,7 +173,7 @@ def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def to_camera(linear: Picture, how: Unprocessing) -> Picture:
-    """The linear picture as the camera's sensor would see it: colour matrix, gains, brightness; without noise."""
+    """The linear picture in the colours and brightness of the sensor: colour matrix, gains, light; without noise."""
     camera = apply_matrix(linear, linear.new_tensor(how.ccm).reshape(3, 3))
     gained = inverse_gains(camera, how.rgb_gain, how.red_gain, how.blue_gain)
     return gained.clamp(0, 1) * how.light
@@ -176,10 +186,9 @@ def linear_of_codes() -> Float[Tensor, "256"]:
 
 
 def reprocess(raw: Picture, how: Unprocessing) -> Picture:
-    """The exact inverse of `unprocess`: the sRGB photo that a camera knowing its scene perfectly would have made.
+    """Inverts `unprocess` with the true values: the sRGB photo of a camera that knows its scene perfectly.
 
-    Brightness, gains, matrix and curves are undone with their true values; only what was clipped, highlights whose
-    gains were faded out, and noise remain. Returns code values in [0, 1].
+    Clipped values, highlights whose gains were faded out, and noise stay as they are. Returns code values in [0, 1].
 
     Args:
         raw: linear camera RGB in [0, 1].
@@ -212,7 +221,7 @@ def quantise(values: Tensor, bits: int) -> Tensor:
 
 
 def mosaic(image: Picture, pattern: str) -> Float[Tensor, "height width"]:
-    """The one colour that each site of a Bayer sensor records.
+    """The mosaic of a picture: the value of the one colour that each site of a Bayer sensor records.
 
     Args:
         image: linear RGB.
@@ -228,7 +237,7 @@ def mosaic(image: Picture, pattern: str) -> Float[Tensor, "height width"]:
 
 
 def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator) -> RawImage:
-    """A synthetic raw as demosaiced 16-bit linear RGB, the noise on RGB (`png16`).
+    """Makes a synthetic raw in the format `png16`: demosaiced 16-bit linear RGB, with noise on each colour.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -241,7 +250,7 @@ def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator
 
 
 def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Generator, pattern: str = "RGGB") -> RawImage:
-    """A synthetic raw as a 12-bit Bayer mosaic, the noise on the mosaic (`dng`).
+    """Makes a synthetic raw in the format `dng`: a 12-bit Bayer mosaic, with noise on the mosaic.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -256,7 +265,10 @@ def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Genera
 
 
 def iso_of(how: Unprocessing) -> float:
-    """An ISO that grows with the noise: s = 1e-4, the least of both models, stands for ISO 100; without noise 100."""
+    """An ISO value that grows with the noise.
+
+    ISO 100 stands for s = 1e-4, the least of both models, and for a raw without noise.
+    """
     if how.noise not in NOISE_MODELS:
         return 100.0
     return float(round(how.shot / NOISE_MODELS[how.noise].shot_scale * 1e6))
@@ -265,7 +277,7 @@ def iso_of(how: Unprocessing) -> float:
 def _raw_image(
     data: NDArray[np.uint16], pattern: str | None, black: float, white: float, how: Unprocessing
 ) -> RawImage:
-    """The raw with the facts that a real camera would have written."""
+    """The raw with the metadata that a real camera would record."""
     xyz_to_camera = np.array(how.ccm).reshape(3, 3) @ np.linalg.inv(np.array(RGB_TO_XYZ))
     return RawImage(
         data=data,

@@ -236,11 +236,11 @@ class PseudoLabeler(Protocol):
         """Title of a picture that was looked at → its objects, in pixels of the upright full frame."""
         ...
 
-    def look_at_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
+    def label_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
         """Finds what a clean photo of sRGB code values shows, unless it did before."""
         ...
 
-    def look_at_raw(
+    def label_raw(
         self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
     ) -> None:
         """Finds what a developed raw shows, unless it did before; the camera's `gains` are not applied yet."""

@@ -150,12 +150,12 @@ def test_levels_cannot_be_declared_for_linear_files(tmp_path: Path, header: Baye
 def test_a_camera_file_without_a_black_level_is_doubted_in_a_batch(tmp_path: Path) -> None:
     dark = np.random.default_rng(0).integers(BLACK, BLACK + 200, (48, 64)).astype(np.uint16)
     watch = RemarkWatch()
-    watch.look(read_raw(write_odd_dng(tmp_path / "x.dng", dark, t50714=None)))
+    watch.add(read_raw(write_odd_dng(tmp_path / "x.dng", dark, t50714=None)))
     (remark, _) = watch.remarks()[0]
     assert f"{tmp_path / 'x.dng'}: smallest value 512, far above the black level 0" in remark.text
     for changes in ({}, {"t50714": (4, [16])}):  # right, and wrong but known to the file
         known = RemarkWatch()
-        known.look(read_raw(write_odd_dng(tmp_path / "y.dng", dark, **changes)))
+        known.add(read_raw(write_odd_dng(tmp_path / "y.dng", dark, **changes)))
         assert known.remarks() == []
 
 

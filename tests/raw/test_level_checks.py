@@ -39,7 +39,7 @@ def frame(
 def kinds(paths: list[Path], header: BayerHeader) -> list[str]:
     watch = RemarkWatch()
     for path in paths:
-        watch.look(read_raw(path, header))
+        watch.add(read_raw(path, header))
     return [remark.kind for remark, _ in watch.remarks()]
 
 
@@ -81,7 +81,7 @@ def test_the_texts_name_the_first_file_and_ask(tmp_path: Path) -> None:
         values.tofile(path)
     watch = RemarkWatch()
     for path in paths:
-        watch.look(read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB", white=80.0)))
+        watch.add(read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB", white=80.0)))
     (above, n_above), (pedestal, n_files) = watch.remarks()
     assert (n_above, n_files) == (3, 3)
     share = np.count_nonzero(values > 80) / values.size
@@ -95,7 +95,7 @@ def test_the_texts_name_the_first_file_and_ask(tmp_path: Path) -> None:
     )
     assert watch.news() == watch.remarks()
     single = RemarkWatch()
-    single.look(read_raw(paths[0], BayerHeader(WIDTH, HEIGHT, 10, "RGGB", white=80.0)))
+    single.add(read_raw(paths[0], BayerHeader(WIDTH, HEIGHT, 10, "RGGB", white=80.0)))
     assert [remark.kind for remark, _ in single.news()] == [PEDESTAL]  # the other was said when the file was read
 
 
@@ -128,7 +128,7 @@ def test_dark_synthetic_raws_have_no_remark(tmp_path: Path) -> None:
             facts = BayerHeader(WIDTH, HEIGHT, 16, "RGGB", black, white)
             raw = read_raw(path, facts if path.suffix != ".png" else None)
             assert raw.remarks == (), path
-            watch.look(raw)
+            watch.add(raw)
     assert watch.remarks() == []
 
 
@@ -238,6 +238,6 @@ def test_an_npz_is_converted_as_the_message_says(tmp_path: Path, monkeypatch: py
 
 def test_frames_of_a_camera_file_are_left_to_its_reader(tmp_path: Path) -> None:
     watch = RemarkWatch()
-    watch.look(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 16, 1023, path=tmp_path / "x.dng"))
-    watch.look(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 0, 1023))
+    watch.add(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 16, 1023, path=tmp_path / "x.dng"))
+    watch.add(RawImage(np.full((20, 20), 500, np.uint16), "RGGB", 0, 1023))
     assert watch.remarks() == []

@@ -142,12 +142,12 @@ def test_a_teacher_looks_on_another_device(tmp_path: Path) -> None:
     photo = (255 * torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))).byte()
     detector: Any = darknet(tmp_path)
     here = Teacher(detector, 0.2)
-    here.look_at_photo("photo", photo)
-    here.look_at_raw("raw", photo / 255, (2.0, 1.0, 1.5))
+    here.label_photo("photo", photo)
+    here.label_raw("raw", photo / 255, (2.0, 1.0, 1.5))
     with pretend_cuda():
         there = Teacher(detector.to("cuda"), 0.2, "cuda")
-        there.look_at_photo("photo", photo)
-        there.look_at_raw("raw", photo / 255, (2.0, 1.0, 1.5))
+        there.label_photo("photo", photo)
+        there.label_raw("raw", photo / 255, (2.0, 1.0, 1.5))
     assert there.passes == here.passes > 2
     for title in ("photo", "raw"):
         assert len(there.answers[title]) == len(here.answers[title]) > 0

@@ -92,7 +92,7 @@ def test_targets_are_those_of_an_annotation_that_equals_the_detection(tmp_path: 
     teacher = Teacher(RedDetector(), 0.5)
     for i in (1, 2, 3):
         photo = (read_photo(tmp_path / "images" / f"photo{i}.png") * 255).round().to(torch.uint8)
-        teacher.look_at_photo(f"photo{i}.png", photo)
+        teacher.label_photo(f"photo{i}.png", photo)
     write_labels(labels, [(10 * i, teacher.answers[f"photo{i}.png"]) for i in (1, 2, 3)])
     given = PhotoTrainingImages(labels, tmp_path / "images", known_classes, 48, SynthesisConfig("mixed", seed=7))
     taught = PhotoTrainingImages(
@@ -146,8 +146,8 @@ def test_a_teacher_takes_up_what_it_knew() -> None:
     first, again = Teacher(RedDetector(), 0.5), Teacher(RedDetector(), 0.5)
     photo = torch.zeros(3, 40, 60, dtype=torch.uint8)
     photo[0, 10:21, 12:35] = 200
-    first.look_at_photo("a", photo)
-    first.look_at_photo("b", torch.zeros_like(photo))
+    first.label_photo("a", photo)
+    first.label_photo("b", torch.zeros_like(photo))
     again.load_state_dict(json.loads(json.dumps(first.state_dict())))
     assert again.answers == first.answers and again.passes == first.passes == 2 and again.found_nothing == 1
     ((found,),) = [answer for answer in again.answers.values() if answer]
@@ -201,7 +201,7 @@ def test_the_exposure_that_shows_most_is_taken(wanted: int) -> None:
     full = scene(0.004, (0.004, 0.004, 0.004))
     brightness = [float(image.mean()) for image in renderings(full[None], None)]
     teacher = Teacher(BrightnessDetector(brightness[wanted]), 0.5)
-    teacher.look_at_raw("raw", full, None)
+    teacher.label_raw("raw", full, None)
     (found,) = teacher.answers["raw"]
     assert found.bbox[2] == pytest.approx(400 * brightness[wanted] * 64 / 416, rel=0.05)
     assert teacher.passes == len(EXPOSURES)
@@ -210,12 +210,12 @@ def test_the_exposure_that_shows_most_is_taken(wanted: int) -> None:
 def test_what_lies_in_the_shadow_of_a_dark_raw_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     full = scene(0.01, (0.0014, 0.0004, 0.0004))  # far below the mean that auto-exposure aims at
     teacher = Teacher(RedDetector(), 0.14)
-    teacher.look_at_raw("raw", full, None)
+    teacher.label_raw("raw", full, None)
     (found,) = teacher.answers["raw"]
     assert found.bbox == pytest.approx((20, 16, 8, 8), abs=1)
     monkeypatch.setattr("adaptiveisp.training.pseudo_labels.EXPOSURES", (0.0,))
     plain = Teacher(RedDetector(), 0.14)
-    plain.look_at_raw("raw", full, None)
+    plain.label_raw("raw", full, None)
     assert plain.answers["raw"] == ()
 
 
@@ -225,7 +225,7 @@ def test_the_camera_knows_the_colour_that_the_grey_world_takes_away() -> None:
     red[0] = 0.03
     for gains, n in ((None, 0), ((1.0, 1.0, 1.0), 1)):
         teacher = Teacher(RedDetector(), 0.15)
-        teacher.look_at_raw("raw", red, gains)
+        teacher.label_raw("raw", red, gains)
         assert len(teacher.answers["raw"]) == n
     assert teacher.passes == len(EXPOSURES) + 1
 
@@ -446,7 +446,7 @@ def test_boxes_are_those_of_the_full_frame() -> None:
     photo = torch.zeros(3, 30, 100, dtype=torch.uint8)
     photo[0, 6:18, 70:100] = 220
     teacher = Teacher(RedDetector(), 0.5)
-    teacher.look_at_photo("wide", photo)
+    teacher.label_photo("wide", photo)
     (found,) = teacher.answers["wide"]
     x, y, width, height = found.bbox
     box = torch.tensor([[x, y, x + width, y + height]])

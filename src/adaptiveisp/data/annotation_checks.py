@@ -1,4 +1,4 @@
-"""What is doubtful about the labels of a whole set, though each label makes sense by itself."""
+"""Checks the labels of a whole set for doubts that no single label shows."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,24 @@ from adaptiveisp.errors import first_few, shown
 from adaptiveisp.types import Annotation
 
 LEAST_REACH = 0.7
-"""Share of width and height that some box of a set should pass. If none does, labels may be of a smaller copy."""
+"""Share of width and height that some box of a set should pass; if none does, the labels may be of a smaller copy."""
 LEAST_BOXES = 30
-"""So many boxes are looked at before it is said that none of them reaches far."""
+"""Least number of boxes for the note that none of them passes `LEAST_REACH`."""
 SMALLEST_SIDE = 16
-"""Pixels. In a smaller image a box of one pixel may be meant."""
+"""Images whose longer side in pixels is shorter are not checked: there a box of one pixel may be right."""
 
 
 @dataclass
 class UnitWatch:
-    """Looks for boxes in another unit than pixels of the image.
+    """Detects boxes that are not in pixels of the image.
 
-    Fractions all end within the first pixel. Pixels of a smaller copy all end in the upper left part.
+    Boxes in fractions all end within the first pixel. Boxes in pixels of a smaller copy all end in the upper left part.
+
+    Attributes:
+        total: number of boxes that were added.
+        inside: number of those that end within the first pixel.
+        first: name of the image of the first of these.
+        reach: largest right and bottom edge, as shares of width and height.
     """
 
     total: int = 0
@@ -27,25 +33,25 @@ class UnitWatch:
     first: str = ""
     reach: tuple[float, float] = (0.0, 0.0)
 
-    def look(self, name: str, box: Sequence[float], size: tuple[int, int]) -> None:
-        """Takes a box.
+    def add(self, name: str, box: Sequence[float], image_size: tuple[int, int]) -> None:
+        """Adds a box.
 
         Args:
-            name: of its image.
-            box: xyxy in what should be pixels.
-            size: width and height of the image that the labels were made on.
+            name: name of its image.
+            box: xyxy, supposed to be in pixels.
+            image_size: (width, height) of the image that the labels were made on.
         """
-        if max(size) < SMALLEST_SIDE or box[2] <= box[0] or box[3] <= box[1]:
+        if max(image_size) < SMALLEST_SIDE or box[2] <= box[0] or box[3] <= box[1]:
             return
         self.total += 1
-        self.reach = (max(self.reach[0], box[2] / size[0]), max(self.reach[1], box[3] / size[1]))
+        self.reach = (max(self.reach[0], box[2] / image_size[0]), max(self.reach[1], box[3] / image_size[1]))
         if box[2] <= 1 and box[3] <= 1:
             self.inside += 1
             self.first = self.first or name
 
     @property
     def refusal(self) -> str:
-        """Why the labels cannot be meant so, "" if they can."""
+        """The reason why the boxes cannot be in pixels, "" if they can."""
         if not self.total or self.inside < self.total:
             return ""
         found = f"all {self.total} boxes end" if self.total > 1 else "the only box ends"
@@ -56,7 +62,7 @@ class UnitWatch:
 
     @property
     def notes(self) -> list[str]:
-        """A line where some boxes look so and others do not, or where none reaches far."""
+        """A line where only some boxes look like fractions, or where no box passes `LEAST_REACH`."""
         if max(self.reach) < LEAST_REACH and self.total >= LEAST_BOXES and not self.inside:
             across, down = (f"{share:.0%}" for share in self.reach)
             found = f"all {self.total} boxes end within the first {across} of the width and {down} of the height"
@@ -68,7 +74,7 @@ class UnitWatch:
 
 
 def joined_spellings(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
-    """Spelling → the first spelling of the same class, and a note of those that are joined.
+    """Spelling → first spelling of the same class, and a note on each class with several spellings.
 
     >>> joined_spellings(["Car", "cup", "car"])
     ({'Car': 'Car', 'cup': 'cup', 'car': 'Car'}, ["'Car' and 'car' are spellings of one class and taken for 'Car'"])
@@ -88,7 +94,7 @@ def joined_spellings(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def repeated_note(annotations: Iterable[Sequence[Annotation]]) -> list[str]:
-    """A line on objects that are labelled twice, with the same box and class: they count twice."""
+    """A note on objects that are labelled twice, with the same box and class, and so count twice."""
     repeated = images = 0
     for own in annotations:
         extra = len(own) - len({(one.category_id, one.bbox) for one in own})
@@ -99,10 +105,10 @@ def repeated_note(annotations: Iterable[Sequence[Annotation]]) -> list[str]:
 
 
 def why_nothing(annotations: Iterable[Sequence[Annotation]], known: Collection[int]) -> str:
-    """Why there is no object to learn from or to score, "" if there is one.
+    """The reason why there is no object to learn from or to score, "" if there is one.
 
     Args:
-        annotations: of each image.
+        annotations: the annotations of each image.
         known: category ids that the detector knows.
     """
     crowds = others = 0
@@ -115,14 +121,14 @@ def why_nothing(annotations: Iterable[Sequence[Annotation]], known: Collection[i
             others += 1
     if not crowds + others:
         return "no object is labelled"
-    told = "a crowd (iscrowd: 1, or marked difficult), which is neither learned from nor scored"
+    crowd = "a crowd (iscrowd: 1, or marked difficult), which is neither learned from nor scored"
     if not others:
-        return f"each of the {crowds} objects is {told}" if crowds > 1 else f"the only object is {told}"
-    return f"{others} objects are of other classes" + (f", and each of {crowds} more is {told}" if crowds else "")
+        return f"each of the {crowds} objects is {crowd}" if crowds > 1 else f"the only object is {crowd}"
+    return f"{others} objects are of other classes" + (f", and each of {crowds} more is {crowd}" if crowds else "")
 
 
 def outside_note(names: Iterable[str]) -> list[str]:
-    """A line on paths of images that are absolute or go up, where there are any."""
+    """A note on paths of images that are absolute or have a part `..`; empty where there are none."""
     found = list(names)
     if not found:
         return []
@@ -135,7 +141,7 @@ def outside_note(names: Iterable[str]) -> list[str]:
 
 
 def classes_of(categories: Mapping[int, str]) -> tuple[dict[int, str], dict[int, int], list[str]]:
-    """Categories with the spellings of a class joined, category id → the id that it becomes, and a note.
+    """Categories with the spellings of a class joined, category id → id of its class, and notes on those joined.
 
     >>> classes_of({1: "tv", 2: "cup", 5: "tvmonitor"})[:2]
     ({1: 'tv', 2: 'cup'}, {1: 1, 2: 2, 5: 1})

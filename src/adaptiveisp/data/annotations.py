@@ -1,4 +1,4 @@
-"""What the readers of label files share: labelled images as the files tell them, problems, lists, files by stem."""
+"""Common types and tools of the layouts: labelled images as their files describe them, problems, lists, stems."""
 
 import os
 import re
@@ -19,12 +19,12 @@ ProblemKind = Literal["image without label", "label without image", "bad label",
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with the labels of one image.
+    """A problem of the labels of one image.
 
     Attributes:
-        kind: what it is.
+        kind: kind of the problem.
         where: the file, with its line or object if there is one.
-        text: what is wrong and what helps, in one line that begins with `where`.
+        text: the problem and the remedy, in one line that begins with `where`.
     """
 
     kind: ProblemKind
@@ -34,14 +34,14 @@ class Problem:
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One object as a label file gives it.
+    """One object as a label file describes it.
 
     Attributes:
-        name: of its class in the data set.
-        box: xyxy in the unit of its image's labels.
+        name: name of its class in the data set.
+        box: xyxy, in pixels or in fractions as its image says.
         where: file and line, for errors.
-        area: square pixels, None for that of the box.
-        crowd: neither learned from nor scored.
+        area: area in square pixels, None for the area of the box.
+        crowd: whether it stands for a group, which is neither learned from nor scored.
     """
 
     name: str
@@ -57,12 +57,12 @@ class LabelledImage:
 
     Attributes:
         path: its file, which may be missing.
-        name: to show; unique in the set.
-        width, height: of the image the labels were made on, in pixels; 0 where they do not tell it.
-        objects: what is labelled.
-        fractions: boxes are fractions of width and height instead of pixels.
-        photo_id, draw, light: as in `Sample`; photo_id None numbers the images.
-        unlabelled: it has no label file, which is taken to say that it shows nothing.
+        name: name for messages, unique in the set.
+        width, height: pixels of the upright image that the labels were made on; 0 where they do not state it.
+        objects: its labelled objects.
+        fractions: whether boxes are fractions of width and height instead of pixels.
+        photo_id, draw, light: as in `Sample`; where photo_id is None the images are numbered.
+        unlabelled: whether it has no label file and is taken as showing no object.
     """
 
     path: Path
@@ -79,14 +79,14 @@ class LabelledImage:
 
 @dataclass(frozen=True)
 class ParsedSet:
-    """What the label files of a split say.
+    """The content of the label files of a split.
 
     Attributes:
-        images: in a fixed order.
+        images: the images, in a fixed order.
         names: class names, in the order of the data set where it has one.
-        declared: the data set lists its classes itself; otherwise `names` are those that its labels use.
-        problems: of single labels; whatever is wrong with the set as a whole is raised.
-        notes: what a user should know about the set as a whole, a line each.
+        declared: whether the data set lists its classes; otherwise `names` are those that its labels use.
+        problems: problems of single labels. What is wrong with the set as a whole is raised as an error instead.
+        notes: notes on the set as a whole, one line each.
     """
 
     images: tuple[LabelledImage, ...]
@@ -98,25 +98,26 @@ class ParsedSet:
 
 @dataclass(frozen=True)
 class SetOptions:
-    """What a data-set YAML may say; a key is the name here with hyphens. Every layout has its own defaults.
+    """The keys of a data-set YAML, written there with hyphens. Every layout has its own defaults.
 
     Attributes:
-        root: folder of the data set, relative to the YAML's own.
-        split: which part, by its name; "" is the whole.
-        splits: the parts there are, for `doctor`; empty looks for them.
-        images, labels: folders (or the label file) below root, `{split}` standing for the split.
-        list: the file that lists the images of a split, below root; "" has none.
+        root: folder of the data set, relative to the folder of the YAML.
+        split: name of the split, "" for the whole set.
+        splits: the splits that `doctor` compares; where it is empty they are searched for.
+        images, labels: folders (or the label file) below root; `{split}` stands for the name of the split.
+        list: the file below root that lists the images of a split; "" where there is none.
         annotations: kind of the label files: "own" is known to the layout's parser alone, "none" has no labels.
-        extensions: of the image files, where several lie side by side; empty takes all that can be read.
+        extensions: extensions of the image files, where a folder has several files of one stem; empty takes all kinds.
         classes: name in the data set → name of the detector's class, or null to leave its objects out.
-        by_stem: a COCO JSON names files of another extension: take the raws that have their stems.
+        by_stem: whether a COCO JSON names files of another extension, so that raws are found by their stems.
         names: class names by id, where labels are numbers.
-        train, val, test: images of a split in the manner of Ultralytics: a folder, glob or list file, or several.
-        scale_labels: the labels were made on a resized image: fit their boxes to the raw's size.
-        first_pixel: what Pascal VOC files call the first pixel, 1 as the devkit does, or 0.
-        difficult: "ignore" takes objects that are marked so out of learning and scoring.
+        train, val, test: images of a split as in Ultralytics' files: a folder, glob or list file, or several of them.
+        scale_labels: whether the labels were made on a resized image, so that boxes are scaled to the raw.
+        first_pixel: coordinate of the first pixel in Pascal VOC files, 1 as in the devkit, or 0.
+        difficult: "ignore" neither learns from nor scores objects that are marked as difficult.
         bad_labels: "refuse" stops at a label that makes no sense, "drop" leaves it out and reports it.
-        missing_labels: an image without a label file is "background", left out and reported ("skip"), or an error.
+        missing_labels: an image without a label file shows no object ("background"), is left out and reported ("skip"),
+            or is an error ("refuse").
         layout_options: options of a layout from outside the package, for its parser alone.
     """
 
@@ -144,13 +145,13 @@ class SetOptions:
 
 @dataclass(frozen=True)
 class SetConfig:
-    """A data set to read.
+    """The settings by which a data set is read.
 
     Attributes:
-        path: the YAML, or what stands for it in errors.
-        layout: its name.
-        root: the folder.
-        options: the rest of the YAML over the layout's defaults.
+        path: the YAML, or the file that errors name instead.
+        layout: name of the layout.
+        root: folder of the data set.
+        options: the keys of the YAML over the layout's defaults.
         header: facts about raws that do not carry them.
     """
 
@@ -161,21 +162,29 @@ class SetConfig:
     header: BayerHeader | None = None
 
     def below(self, text: str) -> Path:
-        """A path of the options, `{split}` filled in; absolute ones are left as they are."""
+        """A path of the options below the root, with `{split}` filled in; an absolute path stays as it is."""
         return self.root / text.replace("{split}", self.options.split)
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file that are not blank, without spaces around them; any line ends, with or without a mark.
+    """The lines of a text file that are not blank, stripped of spaces; any line ends and a byte-order mark are taken.
+
+    Args:
+        path: the file.
+        what: kind of the file for messages, such as "list of images".
 
     Raises:
-        DataError: it is missing, unreadable, or no UTF-8 text.
+        DataError: the file is missing, unreadable, or no UTF-8 text.
     """
     return [line for _, line in numbered_lines(path, what)]
 
 
 def numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
-    """The same with the number of each line."""
+    """The lines of `read_lines`, each with its number in the file.
+
+    Raises:
+        DataError: as for `read_lines`.
+    """
     try:
         text = read_label_file(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -187,11 +196,11 @@ def numbered_lines(path: Path, what: str) -> list[tuple[int, str]]:
 
 
 def files_by_stem(folder: Path, extensions: Collection[str]) -> dict[str, list[Path]]:
-    """Stem, in the NFC form → the files below a folder that have it, sorted.
+    """Stem in the Unicode form NFC → the files below a folder that have it, sorted.
 
     Args:
-        folder: searched with its subfolders.
-        extensions: of the files, in lower case; none takes all raws that can be read.
+        folder: the folder, which is searched with its subfolders.
+        extensions: extensions of the files; empty takes those of all raws that can be read.
 
     Raises:
         DataError: there is no such folder.
@@ -209,7 +218,7 @@ def files_of_set(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
     """The files of a folder that a data-set YAML names, with its subfolders; see `walk_files`.
 
     Raises:
-        DataError: the YAML names the top of the file system: to search it all would take minutes, or hours.
+        DataError: the YAML names the root of the file system, a search of which would take minutes or hours.
     """
     top = os.path.realpath(folder)
     if os.path.dirname(top) == top:
@@ -227,10 +236,10 @@ def stem_key(name: str) -> str:
 
 
 def the_only(files: list[Path]) -> Path:
-    """The file, if there is one only.
+    """The only file of a list.
 
     Raises:
-        DataError: there are several.
+        DataError: there are several files.
     """
     if len(files) > 1:
         names = " and ".join(str(path) for path in files[:2])
@@ -239,12 +248,12 @@ def the_only(files: list[Path]) -> Path:
 
 
 def listed_stems(config: SetConfig) -> list[str] | None:
-    """The stems that the list of the split names, None where there is no list or no split.
+    """The stems in the list of a split, None where there is no list or no split.
 
     A line is a stem, a file name or a path.
 
     Raises:
-        DataError: the list is missing or empty, or one of a class.
+        DataError: the list is missing or empty, or says which images show a class.
     """
     if not config.options.list or not config.options.split:
         return None
@@ -263,7 +272,7 @@ def listed_stems(config: SetConfig) -> list[str] | None:
 
 
 def is_class_list(lines: Sequence[str]) -> bool:
-    """Whether these lines say which images show one class, as the lists beside Pascal VOC's splits do.
+    """Whether the lines say of each image whether it shows one class, as the lists beside Pascal VOC's splits do.
 
     Source: Everingham et al. 2010, Pascal VOC devkit: 1 for shown, -1 for not shown, 0 for difficult ones only.
 
@@ -272,9 +281,9 @@ def is_class_list(lines: Sequence[str]) -> bool:
     """
     found = [re.fullmatch(r"(\S+)\s+(?:-1|0|1)", line) for line in lines]
     names = {match[1] for match in found if match is not None}
-    return len(names) == len(lines) > 0  # file names that end so, as "im 0" and "im 1", share what is before
+    return len(names) == len(lines) > 0  # file names such as "im 0" and "im 1" share the part before the number
 
 
 def shown_name(path: Path, root: Path) -> str:
-    """The path relative to the data set where it lies below it."""
+    """The path relative to the root of the data set, or the whole path where it is not below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

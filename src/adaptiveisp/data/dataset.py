@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the package."""
+"""The interface of data sets, and the further interfaces that some of them have."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from adaptiveisp.types import RawImage, Sample
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled raws; the list is light, pixels are read when asked."""
+    """Labelled raws. The samples hold no pixels, which `read` reads."""
 
     @property
     def name(self) -> str:
@@ -38,43 +38,43 @@ class Dataset(Protocol):
 
 @runtime_checkable
 class OnDisk(Protocol):
-    """A data set whose raws are files, so that what is developed of them can be kept, see `framecache`."""
+    """A data set whose raws are files, so that developed frames can be kept in a `FrameCache`."""
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample, and what is known of it; None where it should be read anew each time."""
+        """The file of a sample, and the facts known about it; None where the frame must not be kept."""
         ...
 
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """A data set that leaves out labels or images that make no sense, and tells which."""
+    """A data set that leaves out labels or images that make no sense, and lists them."""
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Where → why, in one line."""
+        """Place of each label or image that is left out → the reason, in one line."""
         ...
 
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set about which a user should know something, though it can be used."""
+    """A data set that can be used, but about which there is something to know."""
 
     @property
     def notes(self) -> Sequence[str]:
-        """A line each."""
+        """The notes, one line each."""
         ...
 
 
 def notes_of(dataset: Dataset) -> list[str]:
-    """What a user should know about a data set as a whole, a line each."""
+    """The notes on a data set as a whole, one line each; empty where it has none."""
     return list(dataset.notes) if isinstance(dataset, HasNotes) else []
 
 
 def left_out(dataset: Dataset) -> dict[str, str]:
-    """Where → why, of the labels and images that a data set leaves out."""
+    """Place of each label or image that a data set leaves out → the reason."""
     return dataset.left_out if isinstance(dataset, LeavesOut) else {}
 
 
 def raw_file(dataset: Dataset, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-    """The file of a sample, and what is known of it; None where there is none, as of raws made on the fly."""
+    """The file of a sample, and the facts known about it; None where there is no file, as of raws made on the fly."""
     return dataset.raw_file(sample) if isinstance(dataset, OnDisk) else None

@@ -1,4 +1,4 @@
-"""The data-set YAML: layout, place, split, class names, facts about raws; `FILE.yaml:SPLIT` names a split."""
+"""Reads data-set YAMLs: layout, folders, split, class names, facts about raws. `FILE.yaml:SPLIT` names a split."""
 
 import os
 import re
@@ -16,7 +16,7 @@ REMEDY = "give a data-set YAML with layout and root (docs/datasets.md)"
 
 
 def split_spec(data: Path) -> tuple[Path, str]:
-    """The YAML and the split that DATA names; "" where it names none.
+    """The YAML and the split that DATA names, "" where it names no split.
 
     >>> split_spec(Path("sets/lod.yaml:val"))
     (PosixPath('sets/lod.yaml'), 'val')
@@ -33,10 +33,10 @@ def is_set_file(data: Path) -> bool:
 
 
 def read_content(data: Path) -> dict[str, Any]:
-    """What the YAML holds.
+    """The mapping in a data-set YAML.
 
     Raises:
-        DataError: it is missing or no mapping.
+        DataError: the file is missing, or holds no mapping.
     """
     path = split_spec(data)[0]
     content = read_yaml(path, DataError, REMEDY)
@@ -46,18 +46,18 @@ def read_content(data: Path) -> dict[str, Any]:
 
 
 def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOptions, header: BayerHeader) -> SetConfig:
-    """The data set that a YAML describes.
+    """The settings of a data-set YAML over the defaults of its layout.
 
     Args:
         data: the YAML, with a split or without.
-        content: what it holds.
-        layout: its name.
-        defaults: of the layout.
-        header: of the layout; what the YAML says of the raws wins.
+        content: its content.
+        layout: name of the layout.
+        defaults: the layout's defaults.
+        header: facts about raws that the layout takes for granted; those of the YAML win.
 
     Raises:
         UsageError: a key does not exist or its value does not fit.
-        DataError: root is missing.
+        DataError: there is no folder `root`.
     """
     path, split = split_spec(data)
     raw = {key.replace("_", "-"): value for key, value in content.items() if re.match(r"raw[-_]", key)}
@@ -66,7 +66,7 @@ def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOpti
     plain_ultralytics = "layout" not in keys
     keys.pop("layout", None)
     known = SetOptions.__dataclass_fields__
-    if plain_ultralytics:  # such files also hold a download link, counts and credits
+    if plain_ultralytics:  # such files have further keys, such as a download link, counts and credits
         keys = {key: value for key, value in keys.items() if key in known and value is not None}
     options = changed(defaults, _plain(keys, path), str(path))
     if split:
@@ -78,7 +78,7 @@ def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOpti
 
 
 def _plain(keys: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Values as the options want them: a single extension as a list, empty entries as none."""
+    """Values in the types of `SetOptions`: a single extension becomes a list, empty entries are left out."""
     values = {key: value for key, value in keys.items() if not (key in ("train", "val", "test") and value is None)}
     for key in ("extensions", "splits"):
         if isinstance(values.get(key), str):
@@ -92,7 +92,7 @@ def _plain(keys: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _class_name(value: Any, path: Path) -> str:
-    """A class name; YAML takes 3 for a number, which is one too, and no, yes, on and off for truth values."""
+    """A class name. A number such as 3 is one; no, yes, on and off, which YAML takes for truth values, are refused."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise DataError(f'{path}: names: {shown(value)} is no text; put class names such as "no" into quotes')
     return str(value)

@@ -1,10 +1,9 @@
-"""Developed frames on disk, for runs that see the same raws again: decoding and demosaicing cost more than all else.
+"""Keeps developed frames on disk for runs that use the same raws: most of a run's time is decoding and demosaicing.
 
-A frame is a .npy file, mapped into memory, so that several runs share it and none holds it. Its name is a hash of the
-raw's content and of all settings that made it; behind the array stand the size of the full frame and a checksum of
-pixels and name, so that a frame which was copied over another is found out. Files appear whole (`files.atomic_path`);
-one that is missing or damaged is made again. Where the folder is full, the frames that were not used for longest give
-way.
+A frame is a .npy file that is mapped into memory, so that several runs share its pages. Its name is a hash of the raw's
+content and of all settings that made it. Behind the array are the size of the full frame and a checksum of pixels and
+name, by which a frame that was copied over another is detected. Files are written atomically (`files.atomic_path`), and
+a missing or damaged frame is made again. When the folder is full, the least recently used frames are removed.
 """
 
 import hashlib
@@ -21,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger
+from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger, unreadable
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
@@ -30,14 +29,14 @@ from adaptiveisp.utils.files import atomic_path, remove_abandoned
 from adaptiveisp.utils.output_folder import mark_shared_folder
 
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
-"""Environment variable with the most gigabytes a cache folder may hold."""
+"""Environment variable with the limit of a cache folder in gigabytes (10^9 bytes)."""
 DEFAULT_LIMIT_GB = 20.0
 KEPT_SHARE = 0.9
-"""How full a folder is after frames gave way: if it were 1, each new frame would look through all again."""
+"""Share of the limit down to which frames are removed; with 1, each new frame would make the folder be listed again."""
 FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
-"""What a frame is called; nothing else in the folder is ever removed."""
+"""Name of a frame's file; files with other names are never removed."""
 FORMAT = "adaptiveisp-frame-4"
-"""Part of each key: a change of what `develop` or the resizing makes needs another number here."""
+"""Part of each key; the number must change when the results of `develop` or of the resizing change."""
 _TRAILER = np.dtype([("magic", "S8"), ("width", "<u4"), ("height", "<u4"), ("checksum", "<u4")])
 _MAGIC = b"AISPFRM2"
 
@@ -48,7 +47,7 @@ class Frame(NamedTuple):
     Attributes:
         pixels: (3, height, width), of the type it was stored with.
         full_size: (width, height) of the upright full frame.
-        mapped: the pixels lie in the file, so that there is no need to keep them in memory.
+        mapped: whether the pixels are mapped from the file, so that they need not be kept in memory.
     """
 
     pixels: Tensor
@@ -57,15 +56,15 @@ class Frame(NamedTuple):
 
 
 class FrameCache:
-    """A folder of developed frames; any number of processes may use it at once.
+    """A folder of developed frames, which any number of processes may use at once.
 
     Args:
-        folder: made if missing.
-        limit_gb: the most it may hold, in 10^9 bytes; None takes `LIMIT_VARIABLE`, or `DEFAULT_LIMIT_GB`.
+        folder: the folder, which is made if it is missing.
+        limit_gb: limit of its size in 10^9 bytes; None takes `LIMIT_VARIABLE`, or `DEFAULT_LIMIT_GB` without it.
 
     Raises:
         OutputError: the folder cannot be made or written.
-        UsageError: the limit is no positive number, or the folder holds files and was not made as a cache.
+        UsageError: the limit is no positive number, or the folder holds files and is not marked as a cache.
     """
 
     def __init__(self, folder: Path, limit_gb: float | None = None):
@@ -79,12 +78,12 @@ class FrameCache:
         self._warned = False
 
     def key(self, path: Path, header: BayerHeader | None, settings: str) -> str:
-        """The name of a frame: a hash of the raw's bytes, of what is known of it, and of the settings.
+        """The key of a frame: a hash of the raw's bytes, of the facts known about it, and of the settings.
 
         Args:
             path: the raw file.
-            header: as for `read_raw`.
-            settings: all that decides what is made of the raw, as text.
+            header: facts about it, as for `read_raw`.
+            settings: all settings on which the frame depends, as text.
 
         Raises:
             RawFileError: the file cannot be read.
@@ -93,8 +92,8 @@ class FrameCache:
             with open(path, "rb") as stream:
                 content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=20))
         except OSError as error:
-            raise RawFileError(f"{path}: cannot be read ({error.strerror or error}); check its name") from None
-        # The compiled kernels and PyTorch agree to rounding only, and a run must not depend on who came first.
+            raise RawFileError(unreadable(path, error)) from None
+        # Kernels and PyTorch differ by rounding, and a run must not depend on which of them filled the cache.
         is_camera = path.suffix.lower() in CAMERA_EXTENSIONS
         declared = camera_facts(path, header)[0] if is_camera else find_header(path, header)
         facts = (FORMAT, path.suffix.lower(), declared, settings, native.available())
@@ -102,11 +101,11 @@ class FrameCache:
         return content.hexdigest()
 
     def get(self, key: str, make: Callable[[], tuple[Tensor, tuple[int, int]]]) -> Frame:
-        """The frame of a key, made and stored if there is none that can be used.
+        """The frame of a key; it is made and stored if there is no usable one.
 
         Args:
             key: from `key`.
-            make: gives the pixels and the (width, height) of the full frame.
+            make: returns the pixels and the (width, height) of the full frame.
         """
         found = self.find(key)
         if found is not None:
@@ -125,14 +124,14 @@ class FrameCache:
                 trailer = np.frombuffer(stream.read(), _TRAILER)
             if len(trailer) != 1 or trailer["magic"][0] != _MAGIC or pixels.ndim != 3:
                 raise ValueError("damaged")
-            if key not in self._checked:  # the first time only: it reads the whole file
+            if key not in self._checked:  # checked once, since the check reads the whole file
                 if _checksum(key, pixels) != trailer["checksum"][0]:
                     raise ValueError("damaged")
                 self._checked.add(key)
-            os.utime(path)  # how lately it was used
+            os.utime(path)  # the time of the last use
         except FileNotFoundError:
             return None
-        # A damaged header is a damaged Python literal, which raises whatever Python's parser does.
+        # A damaged header is a damaged Python literal, which may raise any error of Python's parser.
         except Exception as error:
             logger.debug("%s: made again (%s)", path, error)
             return None
@@ -143,7 +142,7 @@ class FrameCache:
         return self.folder / f"{key}.npy"
 
     def _store(self, key: str, pixels: Tensor, full_size: tuple[int, int]) -> None:
-        """Writes a frame; a cache that cannot be written is no reason to stop, so it says so once."""
+        """Writes a frame. A cache that cannot be written does not stop the run, but is warned of once."""
         array = np.ascontiguousarray(pixels.numpy())
         if array.nbytes > self.limit:
             return
@@ -160,12 +159,12 @@ class FrameCache:
             self._warned = True
 
     def _make_room(self) -> None:
-        """Removes the frames that were not used for longest until the folder is within its limit."""
+        """Removes the least recently used frames if the folder is beyond its limit."""
         entries = []
         for entry in os.scandir(self.folder):
             try:
                 facts = entry.stat(follow_symlinks=False)
-            except OSError:  # another process was faster
+            except OSError:  # another process removed it
                 continue
             if FRAME_NAME.fullmatch(entry.name) and stat.S_ISREG(facts.st_mode):
                 entries.append((facts.st_mtime, facts.st_size, entry.path))
@@ -177,7 +176,7 @@ class FrameCache:
                 return
             try:
                 os.unlink(path)
-            except OSError:  # gone already, or open elsewhere on a system that minds
+            except OSError:  # removed already, or open in another process on a system that forbids it
                 continue
             total -= size
 
@@ -198,7 +197,7 @@ def _limit_from_environment() -> float:
 
 
 def open_cache(folder: str | Path | None) -> FrameCache | None:
-    """The cache of a folder, None where none is wanted.
+    """The cache in a folder, None for an empty name.
 
     Raises:
         OutputError, UsageError: see `FrameCache`.

@@ -1,4 +1,4 @@
-"""Where the images are that label files name, also by other separators, Unicode forms or extensions."""
+"""Finds the images that label files name, also under other separators, Unicode forms or extensions."""
 
 import os
 import re
@@ -15,24 +15,24 @@ _RAW_EXTENSIONS = (*sorted(CAMERA_EXTENSIONS), *sorted(TIFF_EXTENSIONS), ".png",
 
 
 def existing(path: Path) -> Path:
-    """The file of that name, also where it was unpacked under the name's other Unicode form; as given if there is none.
+    """The path of the existing file under one of the name's two Unicode forms; `path` itself where there is none.
 
-    Archives made on a Mac write ä as a and a mark; label files mostly write one letter.
+    Archives made on a Mac write ä as the letter a and a combining mark, most label files as one character.
     """
     if str(path).isascii():
         return path
     for form in ("NFC", "NFD"):
         other = Path(unicodedata.normalize(form, str(path)))
-        # `os.path` answers no to a name that cannot be, for instance one that is too long; pathlib raises.
+        # `os.path.exists` is False for an impossible name, such as one that is too long; pathlib raises.
         if not os.path.exists(path) and os.path.exists(other):
             return other
     return path
 
 
 def find_file(folder: Path, name: str) -> Path:
-    """The file that a label file names, relative to a folder.
+    """The path of a file that a label file names, relative to a folder.
 
-    Backslashes separate folders, as Windows writes them, where there is no file with backslashes in its name.
+    Backslashes separate folders as on Windows, unless there is a file with backslashes in its name.
     """
     path = existing(folder / name)
     if "\\" in name and not os.path.exists(path):
@@ -41,7 +41,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a path is absolute or goes up, on any system, so that it may leave the folder that it is relative to.
+    """Whether a path is absolute or has a part `..`, by the rules of any system, so that it may leave its folder.
 
     >>> [leads_out(name) for name in ("a/b.dng", "../b.dng", "/b.dng", "C:\\\\b.dng", "a..b.dng")]
     [False, True, True, True, False]
@@ -50,7 +50,7 @@ def leads_out(name: str) -> bool:
 
 
 def inside(name: str) -> str:
-    """The path without what leads out of a folder, for files that are made of this one.
+    """The path without the parts that lead out of a folder, for the names of files made of this one.
 
     >>> inside("../a/./b.jpg"), inside("/c/d.jpg"), inside("C:\\\\e.jpg"), inside("f.jpg")
     ('a/./b.jpg', 'c/d.jpg', 'C_/e.jpg', 'f.jpg')
@@ -62,7 +62,7 @@ def inside(name: str) -> str:
 
 
 def raw_beside(path: Path) -> Path | None:
-    """A raw with the stem of a file and another extension, beside it; None where there is none."""
+    """A raw beside a file, with the same stem and another extension; None where there is none."""
     for extension in _RAW_EXTENSIONS:
         for written in (extension, extension.upper()):
             try:
@@ -75,10 +75,10 @@ def raw_beside(path: Path) -> Path | None:
 
 
 def read_listed(path: Path, header: BayerHeader | None = None) -> RawImage:
-    """The raw that a label file names, as `read_raw` gives it.
+    """Reads the raw that a label file names.
 
     Raises:
-        RawFileError: as for `read_raw`; where a raw has the same stem and another extension, it says so.
+        RawFileError: as for `read_raw`; the message names a raw with the same stem and another extension.
     """
     try:
         return read_raw(path, header)

@@ -1,4 +1,4 @@
-"""Raws labelled as a data-set YAML says: its layout read, its classes mapped by name, boxes in pixels of the raw."""
+"""The data set of a YAML: labels read by its layout, classes mapped by name, boxes in pixels of the raw."""
 
 import math
 from collections import Counter
@@ -18,32 +18,33 @@ from adaptiveisp.raw.image_size import raw_size
 from adaptiveisp.types import Annotation, RawImage, Sample
 
 ASPECT_SLACK = 0.02
-"""How much the proportions of labels that are scaled may differ from the raw's: rounding and a crop of some pixels."""
+"""Share by which the aspect ratio of scaled labels may differ from that of the raw: rounding, and a crop of some
+pixels."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A sample's file, or why it cannot be used although it can be read."""
+    """A sample's labelled image, and the reason why it cannot be used although it may be readable, or ""."""
 
     image: LabelledImage
     problem: str = ""
 
 
 class LabelledRaws:
-    """The raws of one split.
+    """The raws of one split with their labels.
 
     Args:
-        config: what the YAML says.
-        parsed: what its label files say.
+        config: the settings of the YAML.
+        parsed: the content of its label files.
         limit: the first so many photos only, with all their draws; 0 takes all.
         labelled: False takes the images without classes and annotations.
         strict: raise the first label that makes no sense, unless the YAML drops those; False leaves them all out.
 
     Attributes:
-        problems: what is wrong with single labels; these objects or images are left out.
-        counts: class name of the data set → objects, those that the YAML leaves out included.
-        mapping: class name of the data set → name it is known by here, None for one that the YAML leaves out.
-        notes: what a user should know about the set as a whole, a line each.
+        problems: problems of single labels, whose objects or images are left out.
+        counts: class name of the data set → number of objects, those that the YAML leaves out included.
+        mapping: class name of the data set → name of the class here, None for a class that the YAML leaves out.
+        notes: notes on the set as a whole, one line each.
 
     Raises:
         DataError: strict, and a label makes no sense, or all boxes are in fractions where pixels are expected.
@@ -78,12 +79,12 @@ class LabelledRaws:
 
     @property
     def unlabelled(self) -> list[str]:
-        """Images without a label file, taken as showing nothing."""
+        """Names of the images without a label file, which are taken as showing no object."""
         return [sample.name for sample in self.samples if sample.source.image.unlabelled]
 
     @property
     def refusal(self) -> str:
-        """Why it is refused where `strict`, "" if it is not: the first label that makes no sense, and the remedy."""
+        """The reason why `strict` refuses the set, with the remedy: the first label that makes no sense, or ""."""
         if self.unit_problem:
             return self.unit_problem
         bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
@@ -94,12 +95,12 @@ class LabelledRaws:
 
     @property
     def unit_problem(self) -> str:
-        """Why the boxes cannot be in pixels, "" if they can."""
+        """The reason why the boxes cannot be in pixels, "" if they can."""
         return f"{self.name}: {self._units.refusal}" if self._units.refusal else ""
 
     @property
     def left_out(self) -> dict[str, str]:
-        """Where → why, of each label or image that is left out."""
+        """Place of each label or image that is left out → the reason."""
         return {problem.where: problem.text for problem in self.problems}
 
     def read(self, sample: Sample) -> RawImage:
@@ -114,11 +115,11 @@ class LabelledRaws:
         return raw
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample, and what the YAML says of it."""
+        """The file of a sample, and the facts that the YAML states about it; None for a sample that cannot be used."""
         return None if sample.source.problem else (sample.source.image.path, self.config.header)
 
     def _labelled(self, sample: Sample) -> Sample:
-        """The sample with size and annotations; the raw's header is read where labels do not tell its size."""
+        """The sample with size and annotations; where the labels do not state its size, the raw's header is read."""
         image: LabelledImage = sample.source.image
         self.counts.update(labelled.name for labelled in image.objects)
         width, height = image.width, image.height
@@ -128,13 +129,13 @@ class LabelledRaws:
                 full = raw_size(image.path, self.config.header)
                 scale = _scale(image, full)
             except AdaptiveISPError as error:
-                # It can hardly be read; then the message is that of its reader, otherwise this one.
+                # The raw itself can hardly be read. If it can, `read` raises this error, otherwise the reader's own.
                 return replace(sample, source=replace(sample.source, problem=str(error)))
             width, height = full
         annotations = []
         for labelled in image.objects:
             if not image.fractions:
-                self._units.look(image.name, labelled.box, (image.width or width, image.height or height))
+                self._units.add(image.name, labelled.box, (image.width or width, image.height or height))
             if labelled.name in self._ids:
                 found = _annotation(labelled, self._ids[labelled.name], scale, (width, height), image)
                 if isinstance(found, Problem):
@@ -149,9 +150,12 @@ def _id(image: LabelledImage, number: int) -> int:
 
 
 def _mapping(config: SetConfig, parsed: ParsedSet) -> tuple[dict[str, str | None], list[str]]:
-    """Class name of the data set → name of the detector's class, and notes on names that mean the same class.
+    """Class name of the data set → name of the class here, and notes on names that mean the same class.
 
-    Those that `classes` does not name keep theirs, or the first spelling of it.
+    A name that `classes` does not mention is kept, in its first spelling.
+
+    Raises:
+        UsageError: `classes` names a class that the data set does not have.
     """
     classes = config.options.classes
     unknown = [name for name in classes if name not in parsed.names]
@@ -164,10 +168,14 @@ def _mapping(config: SetConfig, parsed: ParsedSet) -> tuple[dict[str, str | None
 
 
 def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:
-    """Pixels of the raw per unit of the labels, each axis.
+    """Pixels of the raw per unit of the labels, (x, y).
+
+    Args:
+        image: the labelled image.
+        full: (width, height) of the upright raw.
 
     Raises:
-        DataError: the proportions differ, so that the labels are of another picture.
+        DataError: the aspect ratios differ, so that the labels were made on another picture.
     """
     if image.fractions:
         return float(full[0]), float(full[1])
@@ -181,18 +189,30 @@ def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:
 
 
 def _annotation(
-    labelled: LabelledObject, category: int, scale: tuple[float, float], size: tuple[int, int], image: LabelledImage
+    labelled: LabelledObject,
+    category: int,
+    scale: tuple[float, float],
+    full: tuple[int, int],
+    image: LabelledImage,
 ) -> Annotation | Problem:
-    """The annotation in pixels of the raw, or what is wrong with its box."""
+    """The annotation in pixels of the raw, or the problem of its box.
+
+    Args:
+        labelled: the object of the label file.
+        category: its category id.
+        scale: pixels of the raw per unit of the labels, (x, y).
+        full: (width, height) of the upright raw.
+        image: the image of the object.
+    """
     x0, y0, x1, y1 = (value * scale[i % 2] for i, value in enumerate(labelled.box))
     slack_x, slack_y = (BOX_SLACK * max(1.0, ratio if not image.fractions else 1.0) for ratio in scale)
     shown = f"{x0:.1f} {y0:.1f} {x1:.1f} {y1:.1f} (xyxy)"
     if x1 <= x0 or y1 <= y0:
         text = f"{labelled.where}: box {shown} has no area; correct or remove it"
-    elif min(x0 / slack_x, y0 / slack_y, (size[0] - x1) / slack_x, (size[1] - y1) / slack_y) < -1 or not math.isfinite(
+    elif min(x0 / slack_x, y0 / slack_y, (full[0] - x1) / slack_x, (full[1] - y1) / slack_y) < -1 or not math.isfinite(
         x0 + y0 + x1 + y1
     ):
-        text = f"{labelled.where}: box {shown} does not lie inside {image.name} of {size[0]}x{size[1]}; correct it"
+        text = f"{labelled.where}: box {shown} does not lie inside {image.name} of {full[0]}x{full[1]}; correct it"
     else:
         area = (x1 - x0) * (y1 - y0) if labelled.area is None else labelled.area * scale[0] * scale[1]
         return Annotation(category, (x0, y0, x1 - x0, y1 - y0), min(area, MAX_AREA), int(labelled.crowd))

@@ -160,10 +160,10 @@ def _parsed(config: SetConfig) -> ParsedSet:
 
 
 def splits_of(config: SetConfig) -> tuple[str, ...]:
-    """The splits of a data set: those that the YAML lists under `splits`, else those that there are; often none.
+    """The splits of a data set: those that the YAML lists under `splits`, otherwise those that are found; often none.
 
-    A list that only joins others, such as AdaptiveISP's test.txt of LOD, counts too: `splits` leaves it out. One that
-    says which images show a class, as those beside Pascal VOC's splits, does not count.
+    A list that joins other splits, such as test.txt of AdaptiveISP's LOD, is found as a split too, and the key `splits`
+    is there to leave it out. A list that says which images show a class, as beside Pascal VOC's splits, is no split.
     """
     options = config.options
     if options.splits or options.split:
@@ -184,10 +184,10 @@ def splits_of(config: SetConfig) -> tuple[str, ...]:
 
 
 def require_labels(dataset: LabelledRaws) -> None:
-    """Refuses a set of a layout without labels, where they are needed.
+    """Refuses a data set whose layout has no labels.
 
     Raises:
-        DataError: names it.
+        DataError: it has none.
     """
     if dataset.config.options.annotations == "none":
         raise DataError(f"{dataset.name}: layout {dataset.config.layout} has no labels; use train --labels teacher")

@@ -1,4 +1,4 @@
-"""Data sets, opened by what the command line was given."""
+"""Opens the data set that DATA of the command line names, or the argument `data` in Python."""
 
 import os
 from pathlib import Path
@@ -20,14 +20,18 @@ from adaptiveisp.utils.files import read_json
 LABELS_FILE = "labels.json"
 """Name of the COCO JSON in a folder made by `synth`."""
 SET_FILE = "set.json"
-"""Name of the list of lights in the folder above: `{"lights": [...]}`, those that the last run of `synth` finished."""
+"""Name of the file in the folder above with the lights that the last run of `synth` finished: `{"lights": [...]}`."""
 
 
 class JoinedRaws:
     """Several data sets as one, for instance the lights of a folder made by `synth`.
 
+    Args:
+        name: short name for tables and errors.
+        parts: the data sets, whose draws differ.
+
     Raises:
-        DataError: two of them give one class id different names.
+        DataError: two of them have different names for one class id.
     """
 
     def __init__(self, name: str, parts: list[CocoRaws]):
@@ -42,12 +46,16 @@ class JoinedRaws:
         return self._reader.read(sample)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample."""
+        """The file of a sample, and the facts known about it."""
         return self._reader.raw_file(sample)
 
 
 def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
-    """Class id → name of all the parts."""
+    """Class id → name in all parts.
+
+    Raises:
+        DataError: two parts have different names for one class id.
+    """
     joined: dict[int, tuple[str, str]] = {}
     for part in parts:
         for key, name in part.categories.items():
@@ -61,7 +69,11 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
 
 
 def label_files(folder: Path) -> list[Path]:
-    """The label files of the lights in a folder: those its `SET_FILE` lists, without one all there are."""
+    """The label files of the lights in a folder: those that its `SET_FILE` lists, or all where there is none.
+
+    Raises:
+        DataError: `SET_FILE` is malformed, lists no light, or lists one without a label file.
+    """
     listing = folder / SET_FILE
     if not os.path.isfile(listing):
         return sorted(folder.glob(f"*/{LABELS_FILE}"))
@@ -80,12 +92,16 @@ def label_files(folder: Path) -> list[Path]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether this is the name of a folder, not a path that leads elsewhere."""
+    """Whether this is the name of a folder and no path to another place."""
     return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
 def open_folder(folder: Path, limit: int = 0) -> Dataset:
-    """The raws of a folder made by `synth`: one light, or the folder above with all that the last run made.
+    """Opens a folder made by `synth`: that of one light, or the folder above with all lights of the last run.
+
+    Args:
+        folder: the folder.
+        limit: keep the first so many photos; 0 keeps all.
 
     Raises:
         DataError: it holds no label file, a listed light has none, or the lights disagree about a class.
@@ -129,7 +145,7 @@ def open_dataset(
         former: the other fields of `SynthesisConfig`, which may follow `light`.
 
     Raises:
-        DataError: it is missing or malformed.
+        DataError: the data set is missing or malformed.
         UsageError: the arguments contradict each other.
     """
     synthesis = _synthesis(synthesis, light, former)
@@ -174,17 +190,17 @@ def _synthesis(
 
 
 def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> Dataset:
-    """Raws for which no labels are needed: those of any folder, or of a COCO JSON with or without annotations.
+    """Opens raws whose labels are not used: those of any folder, or of a COCO JSON with or without annotations.
 
     Args:
-        data: a folder of raw files, one made by `synth` (then with its photos, draws and lights), a COCO JSON, or a
+        data: a folder of raw files, a folder made by `synth` (whose draws and lights are kept), a COCO JSON, or a
             data-set YAML.
         images: folder of the images of a COCO JSON.
         limit: keep the first so many photos; 0 keeps all.
 
     Raises:
-        DataError: it is missing or malformed, or holds no raw file.
-        UsageError: a COCO JSON without `images`.
+        DataError: the data set is missing or malformed, or holds no raw file.
+        UsageError: `images` is missing for a COCO JSON.
     """
     data = Path(data)
     if is_set_file(data):

@@ -1,4 +1,4 @@
-"""Raws of parts of photos, as training draws them: crop, unprocess and add noise in one pass."""
+"""Makes raws of crops of photos for training: crop, unprocess and add noise in one pass."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,30 +12,31 @@ from adaptiveisp.types import Unprocessing
 
 
 def raw_of_photo(
-    pixels: UInt8[Tensor, "3 height width"], view: Crop, how: Unprocessing, generator: torch.Generator
+    pixels: UInt8[Tensor, "3 height width"], crop: Crop, how: Unprocessing, generator: torch.Generator
 ) -> Float[Tensor, "3 side side"]:
-    """Part of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, view) / 255, how), how, generator)`.
+    """A crop of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, crop) / 255, how), how, generator)`.
 
-    Each code is looked up in a table, and kernels do the rest where there are some: in the same order, so that the
-    same values come out (on x86-64; elsewhere some may be a step of the quantisation off).
+    Linear light comes from a table of the 256 codes, and compiled kernels do the rest where they are available. They
+    compute in the same order and give the same values on x86-64; on other processors some values may differ by a step
+    of the quantisation.
 
     Args:
         pixels: sRGB code values, 0 to 255.
-        view: the part that is shown.
+        crop: the part of the photo.
         how: camera, gains, brightness, noise level.
         generator: source of the noise.
     """
     if not native.available() or pixels.device.type != "cpu":
-        linear = linear_of_codes().to(pixels.device)[cut(pixels, view).int()]
+        linear = linear_of_codes().to(pixels.device)[cut(pixels, crop).int()]
         return add_noise(to_camera(linear, how), how, generator)
-    part = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side]
+    part = pixels[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     table = linear_of_codes()
     factors = channel_gains(table, how.rgb_gain, how.red_gain, how.blue_gain).tolist()
     numbers = [*how.ccm, *factors, how.light, how.shot, how.read]
-    clean, variance = native_photos.unprocess(part, view.flipped, table, numbers, bool(how.shot or how.read))
+    clean, variance = native_photos.unprocess(part, crop.flipped, table, numbers, bool(how.shot or how.read))
     if variance is None:
         return quantise(clean, how.bits) if how.bits else clean
-    # The square root is PyTorch's, whose last bit is not always the processor's.
+    # The square root is PyTorch's, since its last bit may differ from that of the processor's instruction.
     normal = torch.randn(clean.shape, generator=generator)
     native_photos.add_noise(clean, variance.sqrt_(), normal, 2**how.bits - 1 if how.bits else 0)
     return clean

@@ -1,4 +1,4 @@
-"""A square part of a picture, cut, mirrored and resized, and the boxes of its labels that remain.
+"""Random square crops of pictures: cutting, mirroring and resizing, and the labels that remain.
 
 Sides are in pixels; a picture's values are in [0, 1] unless said otherwise.
 """
@@ -15,17 +15,22 @@ from adaptiveisp.kernels import synthesis as native_photos
 from adaptiveisp.types import Annotation, Targets
 
 SMALLEST_CROP = 0.75
-"""Side of a crop relative to the picture's shorter side, at least, where nothing else is asked for."""
+"""Default of the least side of a crop, as a share of the picture's shorter side."""
 LEAST_VISIBLE = 0.3
-"""A box keeps its label while this share of its area is inside the crop."""
+"""Least share of a box's area that is inside the crop if the box is kept."""
 LEAST_SIDE = 2.0
-"""Pixels of the resized crop below which a box is nothing a detector could find."""
+"""Least side of a box in pixels of the resized crop; a detector cannot find smaller objects."""
 
 Picture = Float[Tensor, "3 height width"]
 
 
 class Crop(NamedTuple):
-    """A square part of a picture, in its pixels; `flipped` mirrors it left to right."""
+    """A square part of a picture.
+
+    Attributes:
+        top, left, side: its place in pixels of the picture.
+        flipped: whether it is mirrored left to right.
+    """
 
     top: int
     left: int
@@ -34,12 +39,12 @@ class Crop(NamedTuple):
 
 
 def draw_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> Crop:
-    """A random square of a picture, mirrored or not.
+    """Draws a random square of a picture, mirrored with probability 0.5.
 
     Args:
-        height, width: of the picture.
-        smallest: side of the square relative to the shorter side, at least, in (0, 1].
-        generator: for sampling.
+        height, width: sides of the picture.
+        smallest: least side of the square as a share of the shorter side, in (0, 1].
+        generator: source of randomness.
     """
     top, left, side = _square_crop(height, width, smallest, generator)
     return Crop(top, left, side, bool(torch.rand(1, generator=generator) < 0.5))
@@ -52,14 +57,17 @@ def _square_crop(height: int, width: int, smallest: float, generator: torch.Gene
     return int(v * (height - side + 1)), int(w * (width - side + 1)), side
 
 
-def cut(pixels: Tensor, view: Crop) -> Picture:
-    """The part of a stored picture, its whole numbers as floats."""
-    crop = pixels[:, view.top : view.top + view.side, view.left : view.left + view.side].float()
-    return crop.flip(2) if view.flipped else crop
+def cut(pixels: Tensor, crop: Crop) -> Picture:
+    """The crop of a stored picture of whole numbers, as floats of the same values."""
+    part = pixels[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side].float()
+    return part.flip(2) if crop.flipped else part
 
 
 def resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture at another size, antialiased bilinear, in [0, 1]; by a kernel where there is one, to 1e-6."""
+    """The picture at another size, by antialiased bilinear interpolation, clipped to [0, 1].
+
+    The compiled kernel, where it is available, differs from PyTorch by up to 1e-6.
+    """
     if native.takes(picture) and len(picture) == 3 and not picture.requires_grad:
         return native_photos.resize(picture.contiguous(), height, width)
     return _interpolated(picture, height, width)
@@ -72,30 +80,30 @@ def _interpolated(picture: Picture, height: int, width: int) -> Float[Tensor, "3
 
 
 def reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture scaled down until its shorter side is at most that many pixels; a smaller one as it is."""
+    """The picture, downscaled so that its shorter side is at most `shorter_side`; a smaller picture is unchanged."""
     height, width = picture.shape[1:]
     if min(height, width) <= shorter_side:
         return picture
     factor = shorter_side / min(height, width)
-    # What is stored of it is rounded to 16 bits: it has to be the same on every machine, with kernels or without.
+    # The result is stored in 16 bits and must be the same with and without kernels, so that PyTorch computes it always.
     return _interpolated(picture, round(height * factor), round(width * factor))
 
 
 def targets_of(
     annotations: Sequence[Annotation],
     to_label: dict[int, int],
-    view: Crop,
-    size: int,
+    crop: Crop,
+    crop_size: int,
     scale: tuple[float, float] = (1.0, 1.0),
 ) -> Targets:
-    """Labels of a view in pixels of the square it is resized to.
+    """The objects in a crop, in pixels of the square to which it is resized.
 
     Args:
         annotations: objects of the whole picture.
-        to_label: category id → detector label.
-        view: the part of the picture that is shown.
-        size: side of the square in pixels.
-        scale: (x, y), pixels of the picture that `view` cuts per pixel of the annotations.
+        to_label: category id → detector label; objects of other categories are left out.
+        crop: the part of the picture.
+        crop_size: side in pixels of the square to which the crop is resized.
+        scale: (x, y), pixels of the picture per pixel of the annotations.
     """
     boxes: list[list[float]] = []
     labels: list[int] = []
@@ -104,13 +112,13 @@ def targets_of(
             continue
         x, width = (value * scale[0] for value in annotation.bbox[::2])
         y, height = (value * scale[1] for value in annotation.bbox[1::2])
-        x0, x1 = max(x - view.left, 0.0), min(x + width - view.left, float(view.side))
-        y0, y1 = max(y - view.top, 0.0), min(y + height - view.top, float(view.side))
+        x0, x1 = max(x - crop.left, 0.0), min(x + width - crop.left, float(crop.side))
+        y0, y1 = max(y - crop.top, 0.0), min(y + height - crop.top, float(crop.side))
         if x1 <= x0 or y1 <= y0 or (x1 - x0) * (y1 - y0) < LEAST_VISIBLE * width * height:
             continue
-        if view.flipped:
-            x0, x1 = view.side - x1, view.side - x0
-        box = [value * size / view.side for value in (x0, y0, x1, y1)]
+        if crop.flipped:
+            x0, x1 = crop.side - x1, crop.side - x0
+        box = [value * crop_size / crop.side for value in (x0, y0, x1, y1)]
         if min(box[2] - box[0], box[3] - box[1]) >= LEAST_SIDE:
             boxes.append(box)
             labels.append(to_label[annotation.category_id])

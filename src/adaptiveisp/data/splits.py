@@ -1,4 +1,4 @@
-"""A data set as `doctor` looks at it: all its splits, with labels that make no sense collected instead of raised."""
+"""Opens all splits of a data set for `doctor`; labels that make no sense are collected instead of raised."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -16,11 +16,11 @@ from adaptiveisp.types import RawImage, Sample
 
 @dataclass(frozen=True)
 class UnusablePart:
-    """A split that cannot be read as a whole, for instance because its folder is missing, where others can.
+    """A split that cannot be read, for instance because its folder is missing, beside others that can.
 
     Attributes:
-        name: of the split in errors.
-        reason: why, in one line.
+        name: name of the split in errors.
+        reason: the reason, in one line.
     """
 
     name: str
@@ -29,7 +29,7 @@ class UnusablePart:
     categories: dict[int, str] = field(default_factory=dict)
 
     def read(self, sample: Sample) -> RawImage:
-        """Nothing: there is no sample.
+        """Raises the reason, since there is no sample.
 
         Raises:
             DataError: always.
@@ -38,27 +38,27 @@ class UnusablePart:
 
 
 def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[tuple[str, Dataset]]:
-    """The splits that DATA means, with what is wrong with single labels collected instead of raised.
+    """Opens the splits that DATA names; problems of single labels are collected instead of raised.
 
     Args:
-        data: a data-set YAML, with a split or without (then all that it has); a folder made by `synth` or of raws; or a
-            COCO JSON.
+        data: a data-set YAML, of which one split is opened if it is named, otherwise all; a folder made by `synth`, a
+            folder of raws, or a COCO JSON.
         images: folder of the images of a COCO JSON.
         limit: the first so many photos of each; 0 takes all.
 
     Raises:
-        DataError: it is missing, or malformed as a whole, or none of its splits can be read.
+        DataError: the data set is missing or malformed as a whole, or none of its splits can be read.
         UsageError: the arguments contradict each other.
     """
     if is_set_file(data):
         config = read_config(data)
-        names = () if split_spec(data)[1] else splits_of(config)  # a split that DATA names is looked at alone
+        names = () if split_spec(data)[1] else splits_of(config)  # a split that DATA names is opened alone
         if not names:
             return [(config.options.split, open_config(config, limit, strict=False))]
         parts = [(name, replace(config, options=replace(config.options, split=name))) for name in names]
         opened = [(name, _open_part(part, limit)) for name, part in parts]
         if all(isinstance(dataset, UnusablePart) for _, dataset in opened):
-            open_config(parts[0][1], limit, strict=False)  # raises why
+            open_config(parts[0][1], limit, strict=False)  # raises the error of the first split
         return opened
     if not os.path.exists(data):
         raise DataError(f"{data}: no such file or folder; give a folder, a COCO JSON with --images, or a data-set YAML")
@@ -73,7 +73,7 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
 
 
 def _open_part(config: SetConfig, limit: int) -> Dataset:
-    """A split, or why it cannot be read."""
+    """Opens a split; one that cannot be read becomes an `UnusablePart`."""
     try:
         return open_config(config, limit, strict=False)
     except DataError as error:
@@ -86,12 +86,12 @@ def _coco(labels: Path, images: Path, limit: int) -> LabelledRaws:
 
 
 def why_refused(dataset: Dataset) -> str:
-    """Why `train` and `eval` stop at the labels of a part from `open_parts`, and what helps; "" if they take them."""
+    """The reason why `train` and `eval` refuse the labels of a part from `open_parts`, with the remedy, or ""."""
     if not isinstance(dataset, LabelledRaws):
         return ""
     if is_set_file(dataset.config.path):
         return dataset.refusal
-    try:  # without a YAML they read the JSON themselves, more strictly in some things and less in others
+    try:  # without a YAML they read the JSON by `load_coco`, whose checks differ from those of the layout
         load_coco(dataset.config.path)
     except DataError as error:
         single = any(problem.kind in ("bad label", "bad box") for problem in dataset.problems)

@@ -86,9 +86,9 @@ def synthesize_set(
 ) -> SynthesisSummary:
     """Writes OUT/<light>/images/…, then OUT/<light>/labels.json, and the light's name into OUT/set.json.
 
-    Labels never promise a missing file, also not after an interrupt: those of an earlier run are removed before the
-    first image of their light is written, and afterwards its images of the same photos that this run did not write.
-    A run that can use no photo leaves everything as it was.
+    A label file never lists a missing raw, even after an interrupt: that of an earlier run is removed before the first
+    raw of its light is written. Raws of an earlier run of the same photos that this run did not write are removed at
+    the end of the light. A run that can use no photo changes nothing.
 
     Args:
         labels, images, out: see `synthesize`; the folder `out` belongs to this process.
@@ -177,8 +177,8 @@ class _SetWriter:
 def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
     """Image id → path of its raws below `images` without draw and extension, different for each image.
 
-    The photo's own path without its extension; photos that differ in the extension only keep it, and entries of one
-    photo get their id too. Names that differ in upper and lower case only count as the same, as on some disks they are.
+    This is the photo's own path without its extension. Photos that differ in the extension only keep it, and several
+    entries of one photo get their ids too. Names that differ in case only are taken for the same, as on some disks.
 
     >>> output_stems({1: "a.jpg", 2: "a.png", 3: "b/c.jpg", 4: "d.jpg", 5: "d.jpg"})
     {3: 'b/c', 1: 'a.jpg', 2: 'a.png', 4: 'd.jpg-4', 5: 'd.jpg-5'}
@@ -201,12 +201,12 @@ def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _write_set(out: Path, lights: list[str], provenance: dict[str, Any]) -> None:
-    """Writes which lights are finished: none while the first is being made, so that no older one is taken for it."""
+    """Writes the list of finished lights; it is empty while the first is made, so that no older set is taken for it."""
     write_json(out / SET_FILE, {"version": 1, "lights": lights, "provenance": provenance})
 
 
 def _withdraw_labels(folder: Path) -> None:
-    """Removes the label file of an earlier run, which the images to come would contradict.
+    """Removes the label file of an earlier run, which would not describe the raws that are written next.
 
     Raises:
         OutputError: it cannot be removed.
@@ -217,7 +217,7 @@ def _withdraw_labels(folder: Path) -> None:
 def _remove_stale(folder: Path, stems: Iterable[str], written: Iterable[str]) -> None:
     """Removes raws of other draws or of the other format that an earlier run made of the same photos.
 
-    They are found by the names that `synth` gives, never by a list in a file: that may come from anybody.
+    They are found by the names that `synth` gives, never by a list in a file, which could name any file.
 
     Args:
         folder: of one light.
@@ -227,7 +227,7 @@ def _remove_stale(folder: Path, stems: Iterable[str], written: Iterable[str]) ->
     Raises:
         OutputError: one cannot be removed.
     """
-    # Upper and lower case may be the same file.
+    # On some disks, names that differ in case are one file.
     kept = {name.casefold() for name in written}
     wanted = set(stems)
     for parent in sorted({Path(stem).parent for stem in wanted}):
@@ -240,7 +240,11 @@ def _remove_stale(folder: Path, stems: Iterable[str], written: Iterable[str]) ->
 
 
 def _read(dataset: SyntheticRaws, sample: Sample) -> RawImage:
-    """The raw of a sample, its size checked."""
+    """The raw of a sample.
+
+    Raises:
+        DataError: its size is not that of the labels.
+    """
     raw = dataset.read(sample)
     if raw.data.shape[:2] != (sample.height, sample.width):
         found = f"{raw.data.shape[1]}x{raw.data.shape[0]}"

@@ -1,4 +1,4 @@
-"""Raws made on the fly from labelled sRGB photos: the same values that `synth` writes to disk."""
+"""Makes raws on the fly of labelled sRGB photos, with the same values that `synth` writes to disk."""
 
 import os
 from collections.abc import Sequence
@@ -34,26 +34,26 @@ FORMATS: tuple[str, ...] = get_args(RawFormat)
 
 
 def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
-    """sRGB code values of a photo, 0 to 255, upright.
+    """Reads the sRGB code values of a photo, 0 to 255, upright.
 
     Raises:
         DataError: the file is missing or no picture.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError("is no file")  # a pipe would be waited for without end
+            raise OSError("is no file")  # reading a pipe may never end
         with PilImage.open(path) as picture:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
-    except Exception as error:  # a damaged file makes Pillow's readers raise many kinds
+    except Exception as error:  # on a damaged file Pillow's readers raise many kinds of errors
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a photo ({reason}); replace or remove it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
-    """sRGB code values in [0, 1] of a photo, upright.
+    """Reads the sRGB code values of a photo, in [0, 1], upright.
 
     Raises:
         DataError: the file is missing or no picture.
@@ -132,7 +132,7 @@ class SyntheticRaws:
         self.categories = checked.categories
         self.notes: Sequence[str] = checked.notes
         self.file_names = {image.id: inside(image.file_name) for image in checked.images}
-        """Image id → file name of every photo, also of those beyond `limit`, without what leads out of a folder."""
+        """Image id → file name of every photo, beyond `limit` too, without parts that lead out of a folder."""
         self.synthesis = synthesis
         samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)

@@ -1,6 +1,6 @@
-"""Endless augmented training images: random square crops of labelled raws, or of photos made raws on the fly.
+"""Endless training images with augmentation: random square crops of labelled raws, or of raws made of photos.
 
-Image number k depends only on (seed, k), so a run resumes its data order from one counter.
+Image number k depends on (seed, k) only, so that a run resumes its data order from one counter.
 """
 
 import math
@@ -29,19 +29,19 @@ from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator
 from adaptiveisp.types import Annotation, PseudoLabeler, Targets
 
 CACHED_BYTES = 2 * 10**9
-"""Decoded photos or developed raws that a stream keeps in memory, together."""
+"""Most bytes of decoded photos or developed raws that are kept in memory, together."""
 FULL_SCALE = 65535
-"""1.0 of a developed raw in memory, 16 bits: steps far below those of a 12-bit sensor, also in the dark."""
+"""The 16-bit value for 1.0 of a developed raw in memory; its steps are far smaller than those of a 12-bit sensor."""
 
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """One image of the stream.
+    """One training image.
 
     Attributes:
-        number: its place in the stream; with the stream's seed it says all.
+        number: its number; with the seed it determines the image.
         image: (3, crop_size, crop_size) developed, linear RGB in [0, 1].
-        targets: labels in pixels of `image`.
+        targets: objects in pixels of `image`.
         light: brightness factor in (0, 1], None if unknown.
     """
 
@@ -56,26 +56,26 @@ class TrainingImages(Protocol):
     """Training images by number."""
 
     def __getitem__(self, number: int) -> TrainingImage:
-        """The image of that number; any number ≥ 0."""
+        """The image of a number, at least 0."""
         ...
 
 
 class _Pictures:
-    """The pictures of a data set in the random orders of a stream, kept in memory once they are read.
+    """The pictures of a data set, in a random order for each epoch, kept in memory after they are read.
 
-    A picture that cannot be used is left out: the next of its epoch's order that can be used stands in for it. It is
-    not read again.
+    A picture that cannot be used is left out and not read again. The next usable one in the order of its epoch takes
+    its place.
 
     Args:
-        name: of the data set, for errors.
-        titles: what to call each picture in reports.
-        files: what each picture's error begins with, where the error does not name the file itself.
-        read: the picture of an index.
-        seed: fixes the orders.
-        keeps: whether the picture of an index is worth memory.
+        name: name of the data set, for errors.
+        titles: name of each picture in reports.
+        files: name of each picture's file, for errors that do not name it.
+        read: reads the picture of an index.
+        seed: seed of the orders.
+        keeps: whether the picture of an index is to be kept in memory.
 
     Attributes:
-        skipped: title of each picture that was asked for and cannot be used → the reason, in one line.
+        skipped: title of each picture that cannot be used, as far as they were read → the reason, in one line.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class _Pictures:
         self._cache: dict[int, Tensor] = {}
 
     def __getitem__(self, number: int) -> tuple[int, Tensor]:
-        """Index and pixels of the picture that a number of the stream shows.
+        """Index and pixels of the picture for an image number.
 
         Raises:
             DataError: no picture can be used.
@@ -106,19 +106,18 @@ class _Pictures:
         raise DataError(f"{self.name}: no image could be used; the first: {first}")
 
     def _picture(self, index: int) -> Tensor | None:
-        """The picture of an index; None if it cannot be used."""
+        """The picture of an index, None if it cannot be used."""
         if index in self._cache or index in self._unusable:
             return self._cache.get(index)
         try:
             picture = self.read(index)
-        except DetectorError:  # no fault of the picture: the next would meet it too
+        except DetectorError:  # not caused by the picture: the next one would raise it too
             raise
-        except Exception as error:  # whatever one file does to its reader, a run of hours goes on
+        except Exception as error:  # one file must not stop a run of hours, whatever its reader raises
             self.skipped[self.titles[index]] = skip_reason(self.files[index], error)
             self._unusable.add(index)
             return None
-        # Nothing gives way to a new picture: in a random order the next to be shown is any of them, and what came
-        # last would often be thrown out before it comes again.
+        # No eviction: in a shuffled epoch, LRU would evict pictures just before they are used again.
         full = sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes > CACHED_BYTES
         if self.keeps(index) and not full:
             self._cache[index] = picture
@@ -126,20 +125,20 @@ class _Pictures:
 
 
 class PhotoTrainingImages:
-    """Raws made on the fly from labelled photos: crop, flip, camera, light, noise.
+    """Training images made of labelled photos: crop, flip, random camera, light and noise.
 
     Decoded photos stay in memory as bytes, about 1 MB each for those of COCO. A photo that cannot be used is left out,
-    and `skipped` tells why.
+    and `skipped` has the reason.
 
     Args:
-        labels: COCO JSON of the photos; with a teacher its annotations are not read, and a folder does as well.
+        labels: COCO JSON of the photos. With a teacher its annotations are not read, and it may be a folder.
         images: folder of the photos.
-        to_label: category id → detector label; annotations of other categories are left out.
+        to_label: returns category id → detector label for categories; objects of other categories are left out.
         crop_size: side of the square images in pixels.
         synthesis: light and noise of the raws, and the seed that fixes everything; draws and format are not used.
         limit: the first so many photos only; 0 takes all.
-        teacher: finds the objects of each clean photo, in the place of annotations.
-        smallest_crop: side of a crop relative to the picture's shorter side, at least, in (0, 1].
+        teacher: finds the objects of each clean photo, which replace annotations; None takes the annotations.
+        smallest_crop: least side of a crop as a share of the picture's shorter side, in (0, 1].
 
     Raises:
         DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
@@ -158,7 +157,7 @@ class PhotoTrainingImages:
     ):
         synthesis.require_one_light()
         checked = load_coco(labels) if teacher is None else load_photos(labels)
-        _tell(str(labels), checked.notes)
+        _warn_of_notes(str(labels), checked.notes)
         self.to_label = to_label(checked.categories)
         self.photos = checked.images[: limit or None]
         self.folder, self.crop_size, self.synthesis = Path(images), crop_size, synthesis
@@ -168,23 +167,23 @@ class PhotoTrainingImages:
         if teacher is None:
             _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         else:
-            _check_taught(self.pictures, teacher)
+            _check_pseudo_labels(self.pictures, teacher)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Photos that were asked for and cannot be used, with the reason."""
+        """Name of each photo that cannot be used, as far as they were read → the reason."""
         return self.pictures.skipped
 
     def __getitem__(self, number: int) -> TrainingImage:
-        """The image of that number: photos come in a new random order in each epoch."""
+        """The image of a number; each epoch has a random order of the photos."""
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.synthesis.seed, number, 0, "training")
-        view = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
+        crop = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
         how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise)
-        raw = raw_of_photo(pixels, view, how, generator)
+        raw = raw_of_photo(pixels, crop, how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
-        targets = targets_of(annotations, self.to_label, view, self.crop_size)
+        targets = targets_of(annotations, self.to_label, crop, self.crop_size)
         return TrainingImage(number, resized(raw, self.crop_size, self.crop_size), targets, how.light)
 
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
@@ -193,25 +192,25 @@ class PhotoTrainingImages:
         pixels = read_codes(find_file(self.folder, photo.file_name))
         _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
         if self.teacher is not None:
-            self.teacher.look_at_photo(photo.file_name, pixels)
+            self.teacher.label_photo(photo.file_name, pixels)
         return pixels
 
 
 class RawTrainingImages:
-    """Labelled raws: developed, cropped, flipped, with their own light and noise.
+    """Training images of labelled raws: developed, cropped and flipped, with their own light and noise.
 
-    Developed raws stay in memory at 6 bytes a pixel, their shorter side no longer than the smallest crop needs: at
-    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. A raw that cannot be used is left out, and `skipped`
-    tells why. With a cache they stay on disk instead, where other runs find them.
+    Developed raws stay in memory at 6 bytes a pixel, downscaled to the shorter side that the smallest crop needs: at
+    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. With a cache they stay on disk instead, where other
+    runs find them. A raw that cannot be used is left out, and `skipped` has the reason.
 
     Args:
         dataset: labelled raws.
-        to_label: category id → detector label; annotations of other categories are left out.
+        to_label: returns category id → detector label for categories; objects of other categories are left out.
         crop_size: side of the square images in pixels.
         seed: fixes everything.
         camera_white_balance: apply the camera's own gains, see `develop`.
-        teacher: finds the objects of each raw, in the place of annotations.
-        cache: where developed raws are kept.
+        teacher: finds the objects of each raw, which replace annotations; None takes the annotations.
+        cache: cache of developed raws, None to keep them in memory.
         smallest_crop: as for `PhotoTrainingImages`.
 
     Raises:
@@ -233,7 +232,7 @@ class RawTrainingImages:
         self.dataset, self.samples = dataset, dataset.samples
         if not self.samples:
             raise DataError(f"{dataset.name}: has no images; give labelled raws")
-        _tell(dataset.name, notes_of(dataset) if teacher is None else ())
+        _warn_of_notes(dataset.name, notes_of(dataset) if teacher is None else ())
         self.to_label = to_label(dataset.categories)
         self.crop_size, self.seed, self.camera_white_balance = crop_size, seed, camera_white_balance
         self.teacher, self.cache, self.smallest_crop = teacher, cache, smallest_crop
@@ -246,31 +245,31 @@ class RawTrainingImages:
         if teacher is None:
             _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
         else:
-            _check_taught(self.pictures, teacher)
+            _check_pseudo_labels(self.pictures, teacher)
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name and draw of each raw that was asked for and cannot be used, and labels left out, with the reason."""
+        """Each label that is left out, and each raw that cannot be used, as far as they were read → the reason."""
         return {**left_out(self.dataset), **self.pictures.skipped}
 
     def __getitem__(self, number: int) -> TrainingImage:
-        """The image of that number: raws come in a new random order in each epoch."""
+        """The image of a number; each epoch has a random order of the raws."""
         index, frame = self.pictures[number]
         sample = self.samples[index]
         height, width = frame.shape[1:]
-        view = draw_crop(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
-        image = resized(cut(frame, view) / FULL_SCALE, self.crop_size, self.crop_size)
+        crop = draw_crop(height, width, self.smallest_crop, seeded_generator(self.seed, number, 0, "training"))
+        image = resized(cut(frame, crop) / FULL_SCALE, self.crop_size, self.crop_size)
         # The sides of the frame are rounded to whole pixels, so each axis has its own exact scale.
         full_width, full_height = self._full_sizes[index]
         scale = (width / full_width, height / full_height)
         annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else sample.annotations
-        targets = targets_of(annotations, self.to_label, view, self.crop_size, scale)
+        targets = targets_of(annotations, self.to_label, crop, self.crop_size, scale)
         return TrainingImage(number, image, targets, sample.light)
 
     def _read(self, index: int) -> UInt16[Tensor, "3 height width"]:
         """The developed frame of a sample, in steps of 1 / FULL_SCALE."""
         sample, title = self.samples[index], self.pictures.titles[index]
-        # A teacher has to see the full frame once.
+        # A teacher needs the full frame once, which the cache does not hold.
         usable = self.cache is not None and (self.teacher is None or title in self.teacher.answers)
         file = raw_file(self.dataset, sample) if usable else None
         if self.cache is None or file is None:
@@ -287,28 +286,33 @@ class RawTrainingImages:
 
     @property
     def _shorter_side(self) -> int:
-        """Pixels that the shorter side of a frame needs at most."""
+        """Shorter side in pixels at which frames are kept: the smallest crop is not upscaled."""
         return math.ceil(self.crop_size / self.smallest_crop)
 
     def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
-        """The frame of a sample from its file, and (width, height) of the full frame."""
+        """Develops the frame of a sample; returns it in 16 bits, and (width, height) of the full frame."""
         raw = self.dataset.read(self.samples[index])
         full = develop(raw, self.camera_white_balance)
         height, width = full.shape[1:]
         sample = self.samples[index]
-        _check_size(sample.name, width, height, sample.width, sample.height)  # before a teacher looks at it
+        _check_size(sample.name, width, height, sample.width, sample.height)  # before a teacher labels it
         if self.teacher is not None:
             gains = None if self.camera_white_balance else raw.camera_gains
-            self.teacher.look_at_raw(self.pictures.titles[index], full, gains)
+            self.teacher.label_raw(self.pictures.titles[index], full, gains)
         frame = reduced(full, self._shorter_side)
         return (frame * FULL_SCALE).round().to(torch.uint16), (width, height)
 
 
 def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
-    """Refuses a picture whose labels are those of another; a size of 0 is one that no label tells.
+    """Refuses a picture whose size is not that of its labels.
+
+    Args:
+        name: name of the picture.
+        width, height: its sides in pixels, upright.
+        labelled_width, labelled_height: those of the labels, 0 where they do not state them.
 
     Raises:
-        DataError: names the picture.
+        DataError: the sizes differ.
     """
     if labelled_width and (width, height) != (labelled_width, labelled_height):
         found, expected = f"{width}x{height} upright", f"{labelled_width}x{labelled_height}"
@@ -316,30 +320,35 @@ def _check_size(name: str, width: int, height: int, labelled_width: int, labelle
 
 
 def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_label: dict[int, int]) -> None:
-    """Refuses pictures that have nothing to learn from.
+    """Refuses pictures without an object to learn from.
+
+    Args:
+        name: name of the data set.
+        annotations: annotations of each picture.
+        to_label: category id → detector label.
 
     Raises:
-        DataError: names the data.
+        DataError: no object is of a class that the detector knows.
     """
     if reason := why_nothing(annotations, to_label):
         remedy = "give labelled images, or `train --labels teacher`"
         raise DataError(f"{name}: has no labelled object that the detector knows ({reason}); {remedy}")
 
 
-def _tell(name: str, notes: Iterable[str]) -> None:
-    """Warns of what a user should know about a data set that can be used."""
+def _warn_of_notes(name: str, notes: Iterable[str]) -> None:
+    """Warns of the notes on a data set."""
     for note in notes:
         logger.warning("%s: %s", name, note)
 
 
-def _check_taught(pictures: _Pictures, teacher: PseudoLabeler) -> None:
-    """Refuses pictures in which a teacher finds nothing; it looks no further than the first in which it does.
+def _check_pseudo_labels(pictures: _Pictures, teacher: PseudoLabeler) -> None:
+    """Refuses pictures in which a teacher finds no object; the check ends at the first picture with one.
 
     Raises:
-        DataError: names the data.
+        DataError: the teacher finds no object in any picture.
     """
     for number in range(len(pictures.titles)):
-        index, _ = pictures[number]  # in the order of the stream, which will show these first
+        index, _ = pictures[number]  # in the order of training, which needs these pictures first
         if teacher.answers[pictures.titles[index]]:
             return
     raise DataError(
@@ -349,9 +358,9 @@ def _check_taught(pictures: _Pictures, teacher: PseudoLabeler) -> None:
 
 
 def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
-    """The place of the number in a data set of `n`, then all the others as they follow in its epoch, the first last.
+    """The indices of a data set of `n` pictures in the order of an epoch, beginning with that of an image number.
 
-    Every `n` numbers are an epoch, with a random order of its own.
+    Every `n` numbers are an epoch with its own random order. Behind the end of the order its beginning follows.
     """
     epoch, place = divmod(number, n)
     order = _shuffled(n, epoch, seed)
@@ -360,5 +369,5 @@ def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
 
 @lru_cache(maxsize=2)
 def _shuffled(n: int, epoch: int, seed: int) -> Tensor:
-    """The random order of an epoch: every image of it asks again."""
+    """The random order of an epoch, cached since each of its images needs it."""
     return torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))

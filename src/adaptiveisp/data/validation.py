@@ -61,12 +61,12 @@ def validate_dataset(
         if isinstance(dataset, UnusablePart):
             found.findings.append(Finding("unusable split", split, dataset.reason))
             continue
-        _look_at_labels(found, split, dataset)
+        _check_labels(found, split, dataset)
         watch = RemarkWatch()
         known = {key for key, name in dataset.categories.items() if canonical(name) in known_names}
         for sample in dataset.samples:
             try:
-                facts, picture = _look_at(split, dataset, sample, known, number % stride == 0, watch)
+                facts, picture = _read_image(split, dataset, sample, known, number % stride == 0, watch)
                 hashes[_content_hash(dataset, sample)].append((split, sample.name))
             except Exception as error:  # whatever one file does to its reader, the others are looked at
                 found.findings.append(Finding("unreadable", split, skip_reason(sample.name, error)))
@@ -77,16 +77,16 @@ def validate_dataset(
             on_image(sample.name)
         found.findings += [Finding(remark.kind, split, remark.text) for remark, _ in watch.remarks()]
     found.findings += _repeated(hashes)
-    _look_at_classes(found, opened, class_names)
+    _check_classes(found, opened, class_names)
     found.fatal = found.fatal or next(filter(None, (why_refused(dataset) for _, dataset in opened)), "")
     for split, dataset in opened:
         if not any(image.known or not found.labelled for image in found.images if image.split == split):
-            reason = _nothing(split, dataset, known_names, found.labelled)
+            reason = _why_nothing_to_learn(split, dataset, known_names, found.labelled)
             found.findings.append(Finding("nothing to learn from", split, reason))
     return found
 
 
-def _look_at_labels(found: ValidationResult, split: str, dataset: Dataset) -> None:
+def _check_labels(found: ValidationResult, split: str, dataset: Dataset) -> None:
     """Adds the problems of single labels, and the notes on a split as a whole."""
     if isinstance(dataset, LabelledRaws):
         found.findings += [Finding(problem.kind, split, problem.text) for problem in dataset.problems]
@@ -106,7 +106,7 @@ def _look_at_labels(found: ValidationResult, split: str, dataset: Dataset) -> No
     found.notes += [f"{split}: {note}" if split else note for note in notes]
 
 
-def _nothing(split: str, dataset: Dataset, known_names: set[str], labelled: bool) -> str:
+def _why_nothing_to_learn(split: str, dataset: Dataset, known_names: set[str], labelled: bool) -> str:
     """The reason why training can learn nothing from a split."""
     where = f"split {split}" if split else "the data set"
     if not labelled:
@@ -131,7 +131,7 @@ def _content_hash(dataset: Dataset, sample: Sample) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _look_at(
+def _read_image(
     split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool, watch: RemarkWatch
 ) -> tuple[ImageFacts, Tile | None]:
     """Reads one image, and returns its facts and, if `with_picture`, its picture with the labels.
@@ -146,7 +146,7 @@ def _look_at(
         raw = None
     else:
         photo, raw = None, dataset.read(sample)
-        watch.look(raw)
+        watch.add(raw)
         width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
         level, sensor = raw_level(raw), raw.camera or f"unknown ({path.suffix.lower()})"
     if sample.width and (width, height) != (sample.width, sample.height):
@@ -227,7 +227,7 @@ def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
     return findings
 
 
-def _look_at_classes(found: ValidationResult, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
+def _check_classes(found: ValidationResult, parts: Sequence[tuple[str, Dataset]], class_names: Sequence[str]) -> None:
     """Counts the objects of each class, and compares the class names with those of the detector."""
     known_names = {canonical(name) for name in class_names}
     counts: Counter[tuple[str, str | None]] = Counter()

@@ -1,6 +1,6 @@
-"""Values of label files, checked when they are read, and the reading of small label files.
+"""Checks values of label files, and reads small label files.
 
-What a label file holds may come from anybody: a number may be a text, a truth value, NaN or without end.
+Label files are untrusted: in the place of a number there may be a text, a truth value, NaN or infinity.
 """
 
 import math
@@ -13,26 +13,26 @@ from typing import Any
 from adaptiveisp.errors import DataError, shown
 
 MAX_SIDE = 100_000
-"""Greatest side of an image in pixels. No camera comes near it, and greater ones are damage."""
+"""Largest side of an image in pixels, far beyond that of any camera."""
 MAX_COUNT = 2**31 - 1
-"""Greatest number of a draw."""
+"""Largest number of a draw."""
 MAX_ID = 2**63 - 1
-"""Greatest id; ids are kept in arrays of 64 bits."""
+"""Largest id; ids are kept in arrays of 64-bit integers."""
 LARGEST_FILE = 256_000_000
-"""Bytes of the labels of one image (some tools put the picture itself into them), or of a list of images."""
+"""Most bytes of the labels of one image (some tools put the picture itself into them), or of a list of images."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 def is_number_text(value: Any) -> bool:
-    """Whether this is the text of a whole number, as some tools write ids."""
+    """Whether a value is the text of a whole number; some tools write ids as texts."""
     return isinstance(value, str) and _WHOLE.fullmatch(value) is not None
 
 
 def finite(value: Any) -> float | None:
-    """The number that a value of a label file stands for, None where it is none or not finite.
+    """A value of a label file as a finite number, None where it is none.
 
-    A text of digits counts, as some tools write one; a truth value does not.
+    A text of digits is taken as a number, since some tools write one; a truth value is not.
 
     >>> finite(2), finite("0.5"), finite(True), finite("nan"), finite([1])
     (2.0, 0.5, None, None, None)
@@ -51,7 +51,7 @@ def finite(value: Any) -> float | None:
 
 
 def numbers(values: Any, count: int) -> tuple[float, ...] | None:
-    """So many finite numbers of a list, None where it is something else.
+    """The finite numbers of a list of `count` items, None where it is anything else.
 
     >>> numbers([1, "2"], 2), numbers([1, None], 2), numbers("12", 2)
     ((1.0, 2.0), None, None)
@@ -63,10 +63,16 @@ def numbers(values: Any, count: int) -> tuple[float, ...] | None:
 
 
 def whole(value: Any, where: str, key: str, low: int, high: int) -> int:
-    """A whole number in [low, high]; some tools write it as 12.0 or "12".
+    """A value as a whole number in [low, high]; some tools write it as 12.0 or "12".
+
+    Args:
+        value: the value.
+        where: file and entry, for errors.
+        key: its key, for errors.
+        low, high: the range.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is anything else.
     """
     given = value
     if is_number_text(value) or (isinstance(value, float) and value.is_integer()):
@@ -81,16 +87,16 @@ def side(value: Any, where: str, key: str) -> int:
     """Width or height of an image in pixels.
 
     Raises:
-        DataError: it is no whole number, or none that an image can have.
+        DataError: it is no whole number, or not in the range of an image's sides.
     """
     return whole(value, where, key, 1, MAX_SIDE)
 
 
 def side_or_none(value: Any) -> int:
-    """A side that a label file may leave out, 0 then. Some tools write 0, or a fraction.
+    """Width or height of an image in pixels, 0 where the label file leaves it out. Some tools write 0, or a fraction.
 
     Raises:
-        ValueError: it is no number, or none that an image can have.
+        ValueError: it is no number, or not in the range of an image's sides.
     """
     number = 0.0 if value is None or value == "" else finite(value)
     if number is None or not 0 <= number <= MAX_SIDE:
@@ -99,10 +105,10 @@ def side_or_none(value: Any) -> int:
 
 
 def text(value: Any, where: str, key: str) -> str:
-    """Text that can be written to a file: JSON can hold halves of characters.
+    """A value as text that can be written to a file; JSON can hold surrogates, which cannot.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is anything else.
     """
     if not isinstance(value, str) or re.search(r"[\ud800-\udfff]", value):
         raise DataError(f"{where}: {key} {shown(value)} must be text; correct it")
@@ -110,11 +116,11 @@ def text(value: Any, where: str, key: str) -> str:
 
 
 def read_label_file(path: Path) -> bytes:
-    """The content of a label file or a list.
+    """The content of a label file or a list of images.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no plain file, such as a pipe that never ends, or too large.
+        OSError: the file cannot be read.
+        ValueError: it is no regular file, such as a pipe that never ends, or is too large.
     """
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):

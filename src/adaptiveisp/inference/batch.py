@@ -166,7 +166,7 @@ class _Batch:
         self._remove_former(stem, former, files.names)
         self.summary.files += files.names
         self.summary.rows.append(_row(path, stem, result))
-        self.watch.look(result.raw)
+        self.watch.add(result.raw)
         self.params += _parameter_rows(path, result)
         if len(self.tiles) < OVERVIEW_TILES:
             self.tiles.append(tile)

@@ -65,7 +65,7 @@ def _demosaic_compiled(
 def _normalise_mosaic(
     data: Float[Tensor, "height width"], raw: RawImage, gains: tuple[float, float, float]
 ) -> Float[Tensor, "height width"]:
-    """The mosaic with black at 0 and white at 1, each position by its own level and gain; `data` is changed in place."""
+    """The mosaic with black at 0 and white at 1, each position by its own level and gain; changes `data`."""
     for index, colour in enumerate(raw.pattern or ""):
         black = raw.black_level[index]
         scale = gains["RGB".index(colour)] / (raw.white_level - black)

@@ -212,7 +212,7 @@ class RemarkWatch:
         self._found: dict[str, tuple[str, int]] = {}
         self._lows: dict[tuple[Any, ...], _Lows] = {}
 
-    def look(self, raw: RawImage) -> None:
+    def add(self, raw: RawImage) -> None:
         """Adds a raw's remarks, and its smallest values unless the file itself states its black level."""
         for remark in raw.remarks:
             first, count = self._found.get(remark.kind, (remark.text, 0))

@@ -47,7 +47,7 @@ class Teacher:
         self.answers: dict[str, tuple[Annotation, ...]] = {}
         self.passes = self.dropped = 0
 
-    def look_at_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
+    def label_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
         """Finds what a clean photo shows.
 
         Args:
@@ -57,7 +57,7 @@ class Teacher:
         if title not in self.answers:
             self._answer(title, [self._small(photo / 255)], photo)
 
-    def look_at_raw(
+    def label_raw(
         self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
     ) -> None:
         """Finds what a raw shows, in the best of its `renderings`.

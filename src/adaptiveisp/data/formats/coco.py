@@ -1,4 +1,4 @@
-"""COCO JSON labels, checked once when they are read, and raws labelled by them.
+"""Reads and checks COCO JSON labels, and raws that are labelled by them.
 
 Source: the COCO data format (Lin et al. 2014), cocodataset.org/#format-data.
 """
@@ -32,7 +32,7 @@ from adaptiveisp.types import Annotation, RawImage, Sample
 from adaptiveisp.utils.files import read_json
 
 DEFAULTS = SetOptions(images="images", labels="labels.json", annotations="coco")
-"""Of the layout `coco`."""
+"""Defaults of the layout `coco`."""
 
 REMEDY = "give a COCO JSON with images, annotations and categories"
 
@@ -44,10 +44,10 @@ class CocoImage:
     Attributes:
         id: its id.
         file_name: path of the file; relative to the folder of the images unless it is absolute.
-        width, height: size in pixels, upright.
+        width, height: pixels of the upright image.
         annotations: its labelled objects.
-        photo_id: the photo that a draw was made from; the image's own id if the file does not say.
-        draw: which random draw of the photo, 0 if the file does not say.
+        photo_id: id of the photo of which a draw was made; the image's own id where the file does not state it.
+        draw: number of the random draw of the photo; 0 where the file does not state it.
         light: brightness factor in (0, 1], None if unknown.
     """
 
@@ -67,9 +67,9 @@ class CocoLabels:
 
     Attributes:
         path: the file.
-        images: in its order.
+        images: its images, in the order of the file.
         categories: category id → name.
-        notes: what a user should know about the set as a whole, a line each.
+        notes: notes on the set as a whole, one line each.
     """
 
     path: Path
@@ -79,14 +79,14 @@ class CocoLabels:
 
 
 def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
-    """Labels of a COCO JSON file; boxes may stick out of their image by a pixel.
+    """Reads the labels of a COCO JSON file; boxes may extend beyond their image by a pixel.
 
-    Ids may be texts. Categories that are spellings of one class become one. A box that is missing is taken from the
+    Ids may be texts. Categories that are spellings of one class become one category. A missing box is taken from the
     polygons of `segmentation`.
 
     Args:
         path: the file.
-        labelled: False takes its images only; classes and annotations are not looked at and may be absent.
+        labelled: False takes its images only; classes and annotations are not read and may be absent.
 
     Raises:
         DataError: the file is missing, malformed or empty; an id, or a draw of a photo, is listed twice; a value is of
@@ -100,7 +100,7 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
     watch = UnitWatch()
     for image in checked.images:
         for x, y, width, height in (annotation.bbox for annotation in image.annotations):
-            watch.look(image.file_name, (x, y, x + width, y + height), (image.width, image.height))
+            watch.add(image.file_name, (x, y, x + width, y + height), (image.width, image.height))
     if watch.refusal:
         raise DataError(f"{path}: {watch.refusal}")
     categories, becomes, joined = classes_of(checked.categories)
@@ -114,7 +114,14 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
 
 
 def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] | None = None) -> CocoLabels:
-    """The checked labels; annotations that make no sense are raised, or left out and added to `problems`."""
+    """The checked labels of a parsed JSON.
+
+    Args:
+        content: the parsed JSON.
+        path: the file, for errors.
+        labelled: as for `load_coco`.
+        problems: list to which annotations that make no sense are added; None raises the first of them.
+    """
     if not isinstance(content, dict):
         raise DataError(f"{path}: is no mapping of names to lists; {REMEDY}")
     content = _with_numbers(content)
@@ -137,7 +144,7 @@ def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] |
 
 
 def _entries(content: Mapping[str, Any], key: str, what: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
-    """Where each entry of a list stands, for errors, and the entry.
+    """Yields the place of each entry of a list, for errors, and the entry.
 
     Raises:
         DataError: there is no such list, or an entry is no mapping.
@@ -153,7 +160,11 @@ def _entries(content: Mapping[str, Any], key: str, what: str, path: Path) -> Ite
 
 
 def _needed(entry: Mapping[str, Any], key: str, where: str) -> Any:
-    """The value of a key that an entry must have."""
+    """The value of a required key of an entry.
+
+    Raises:
+        DataError: the entry lacks it.
+    """
     if key not in entry:
         raise DataError(f"{where}: lacks {key}; {REMEDY}")
     return entry[key]
@@ -182,7 +193,7 @@ def _add_annotations(
     by_image: Mapping[int, list[Annotation]],
     problems: list[Problem] | None,
 ) -> list[str]:
-    """Adds the annotations to those of their image, and returns what to say of all of them."""
+    """Adds each annotation to its image in `by_image`, and returns notes on all of them."""
     sizes = {key: (image.file_name, image.width, image.height) for key, image in images.items()}
     derived = 0
     for place, entry in _entries(content, "annotations", "annotation", path):
@@ -200,7 +211,7 @@ def _add_annotations(
 
 
 def _image(entry: dict[str, Any], path: Path, where: str) -> CocoImage:
-    """The checked entry, its annotations still missing."""
+    """A checked entry of `images`, without its annotations."""
     key = whole(_needed(entry, "id", where), where, "id", -MAX_ID, MAX_ID)
     where = f"{path}: image {key}"
     light, photo_id, draw = (entry.get(name) for name in ("light", "photo_id", "draw"))
@@ -227,7 +238,11 @@ def _light(value: Any, where: str) -> float:
 
 
 def _file_name(value: Any, where: str) -> str:
-    """The path of an image, in one line."""
+    """A checked path of an image.
+
+    Raises:
+        DataError: it names no file, or is not one line of text.
+    """
     name = text(value, where, "file_name")
     last = Path(name.replace("\\", "/")).name
     if last in ("", "..") or "\0" in name or name.splitlines() != [name]:
@@ -236,10 +251,10 @@ def _file_name(value: Any, where: str) -> str:
 
 
 def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
-    """Refuses two images that would be the same draw of the same photo: results could not be told apart.
+    """Refuses two images that are the same draw of one photo, since their results would have the same key.
 
     Raises:
-        DataError: names both images.
+        DataError: there are such images.
     """
     seen: dict[tuple[int, int], int] = {}
     for image in images:
@@ -254,7 +269,7 @@ def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
 class CocoRaws:
     """Raw files labelled by a COCO JSON, for instance a folder made by `synth`.
 
-    An image entry may carry `photo_id`, `draw` and `light` (brightness factor); draws of one photo are resampled
+    An entry of `images` may have `photo_id`, `draw` and `light` (brightness factor). Draws of one photo are resampled
     together when policies are compared.
 
     Args:
@@ -263,6 +278,9 @@ class CocoRaws:
         limit: keep the first so many photos, with all their draws; 0 keeps all.
         draw_offset: added to each draw, so that several label files can be joined.
         labelled: False takes the images without classes and annotations, which may be absent.
+
+    Raises:
+        DataError: as for `load_coco`.
     """
 
     def __init__(self, labels: Path, images: Path, limit: int = 0, draw_offset: int = 0, labelled: bool = True):
@@ -291,21 +309,21 @@ class CocoRaws:
         return read_listed(sample.source)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample; a sidecar knows the rest."""
+        """The file of a sample; facts about it may stand in its sidecar."""
         return sample.source, None
 
 
 def limit_photos(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """The samples of the first `limit` photos (all for 0), whatever their draws."""
+    """The samples of the first `limit` photos, with all their draws; 0 takes all photos."""
     photos = list(dict.fromkeys(sample.image_id for sample in samples))
     kept = set(photos[:limit] if limit else photos)
     return [sample for sample in samples if sample.image_id in kept]
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images of a COCO JSON named by a data-set YAML.
+    """Reads the images of a COCO JSON that a data-set YAML names.
 
-    With `by_stem` each is the raw that has the stem of `file_name`, which may be that of a JPG.
+    With `by_stem`, each image is the raw with the stem of `file_name`, which may be the name of a JPEG file.
 
     Raises:
         DataError: the JSON is missing, malformed or empty.
@@ -333,7 +351,7 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
-    """The JSON with numbers in the place of ids that are texts, as in RAW-NOD; anything else is left as it is."""
+    """The JSON with numbers in the place of ids that are texts, as in RAW-NOD."""
     for key, reference in (("images", "image_id"), ("categories", "category_id")):
         entries, labels = content.get(key), content.get("annotations")
         number = _numbering(entries) if isinstance(entries, list) else {}
@@ -351,7 +369,7 @@ def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbering(entries: Collection[Any]) -> dict[str, int]:
-    """Text id → number, empty unless all ids are texts, each its own, and some are no numbers."""
+    """Text id → number; empty unless all ids are different texts and not all of them are texts of numbers."""
     ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
     if not all(isinstance(key, str) for key in ids) or len(set(ids)) < len(ids) or all(map(is_number_text, ids)):
         return {}
@@ -359,7 +377,7 @@ def _numbering(entries: Collection[Any]) -> dict[str, int]:
 
 
 def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:
-    """The image as the other readers of labels give it."""
+    """The image in the form that all layouts share."""
     objects = tuple(
         LabelledObject(
             categories[a.category_id],

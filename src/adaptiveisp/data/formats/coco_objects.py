@@ -1,4 +1,4 @@
-"""The annotations of a COCO JSON: their boxes, or those of their polygons, checked when they are read."""
+"""Reads and checks the annotations of a COCO JSON: their boxes, or the boxes around their polygons."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,9 +8,9 @@ from adaptiveisp.errors import DataError, shown
 from adaptiveisp.types import Annotation
 
 BOX_SLACK = 1.0
-"""Pixels a box may stick out of its image: COCO's own boxes are rounded."""
+"""Pixels by which a box may extend beyond its image: COCO's own boxes are rounded."""
 MAX_AREA = 1e10
-"""Greatest area of an object in square pixels; COCO's evaluation ignores larger ones."""
+"""Largest area of an object in square pixels; COCO's evaluation ignores larger ones."""
 
 Box = tuple[float, float, float, float]
 
@@ -21,16 +21,16 @@ def read_annotation(
     categories: Mapping[int, str],
     where: str,
 ) -> tuple[int, Annotation]:
-    """The image id and the checked annotation.
+    """The image id of an annotation, and the annotation itself, checked.
 
     Args:
-        entry: of the list `annotations`.
+        entry: an entry of the list `annotations`.
         sizes: image id → file name, width and height in pixels.
         categories: category id → name.
         where: file and annotation, for errors.
 
     Raises:
-        DataError: it belongs to nothing, or a value is of the wrong kind or out of range.
+        DataError: its image or category does not exist, or a value is of the wrong kind or out of range.
     """
     image_id, category = (_id(entry, key, where) for key in ("image_id", "category_id"))
     if image_id not in sizes:
@@ -56,7 +56,7 @@ def read_annotation(
 
 
 def has_box(entry: Mapping[str, Any]) -> bool:
-    """Whether an annotation tells its box itself; some tools write an empty list where it does not."""
+    """Whether an annotation has its own box; some tools write an empty list where there is none."""
     return entry.get("bbox") not in (None, [])
 
 
@@ -70,7 +70,7 @@ def _box(entry: Mapping[str, Any], where: str) -> Box:
     """The box xywh of an annotation: its own, or the smallest one around its polygons.
 
     Raises:
-        DataError: there is neither, or it is malformed.
+        DataError: it has neither, or what it has is malformed.
     """
     if has_box(entry):
         found = numbers(entry["bbox"], 4)
@@ -96,6 +96,6 @@ def _box(entry: Mapping[str, Any], where: str) -> Box:
 
 
 def _is_inside(box: Box, width: int, height: int) -> bool:
-    """Whether a box xywh lies in its image but for rounding; infinite values do not."""
+    """Whether a box xywh lies in its image up to `BOX_SLACK`; a box with infinite values does not."""
     x, y, w, h = box
     return min(w, h) >= 0 and min(x, y) >= -BOX_SLACK and x + w <= width + BOX_SLACK and y + h <= height + BOX_SLACK

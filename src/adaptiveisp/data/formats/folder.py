@@ -1,4 +1,4 @@
-"""Pictures that nobody labelled: plain folders of photos or raws, and COCO JSONs taken without their annotations."""
+"""Images without labels: folders of photos or raws, and COCO JSONs without their annotations."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from adaptiveisp.utils.files import walk_files
 DEFAULTS = SetOptions(annotations="none")
 """Of the layout `folder`, whose YAML states facts that the raws do not carry."""
 PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
-"""Files that are taken for sRGB photos where photos are asked for."""
+"""Extensions of files that are taken for sRGB photos where photos are required."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -34,9 +34,9 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def load_photos(data: Path) -> CocoLabels:
-    """The photos of a folder with its subfolders, or those that a COCO JSON lists; none has annotations.
+    """Lists the photos of a folder with its subfolders, or those of a COCO JSON, without annotations.
 
-    File names are relative to the folder. Width and height are 0 where no JSON tells them: the files are not opened.
+    File names are relative to the folder. Width and height are 0 in a folder, whose files are not opened.
 
     Raises:
         DataError: there is no such folder or file, it holds no photo, or the JSON is malformed.
@@ -82,5 +82,5 @@ class FolderRaws:
         return read_raw(sample.source)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample; a sidecar knows the rest."""
+        """The file of a sample; facts about it may stand in its sidecar."""
         return sample.source, None

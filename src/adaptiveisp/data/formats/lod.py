@@ -22,7 +22,7 @@ YOLO_DEFAULTS = SetOptions(
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images of a split with their labels, as XML or as YOLO text.
+    """Reads the images of a split with their labels, as XML or as YOLO text.
 
     Raises:
         DataError: a folder or list is missing, or there are no images.

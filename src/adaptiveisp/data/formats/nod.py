@@ -13,7 +13,7 @@ DEFAULTS = SetOptions(annotations="coco", extensions=(".arw", ".nef"), scale_lab
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images that the JSON lists, each with the raw of its stem.
+    """Reads the images that the JSON lists, each with the raw of its stem.
 
     Raises:
         DataError: no JSON is named, it is malformed, or there are no images.

@@ -15,7 +15,7 @@ YOLO_DEFAULTS = lod.YOLO_DEFAULTS
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images of a split with their labels.
+    """Reads the images of a split with their labels.
 
     Raises:
         DataError: a folder or list is missing, or there are no images.

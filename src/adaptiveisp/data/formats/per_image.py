@@ -1,4 +1,4 @@
-"""Labels that lie beside their images: one file an image, both known by their stem. Pascal VOC, LOD and ROD are such.
+"""Reads data sets with one label file per image, matched by their stems, such as Pascal VOC, LOD and ROD.
 
 Source: Everingham et al. 2010, Pascal VOC devkit (lists of stems in ImageSets, one XML an image).
 """
@@ -20,16 +20,16 @@ from adaptiveisp.data.annotations import (
 from adaptiveisp.errors import DataError
 
 ReadLabels = Callable[[Path, SetConfig], tuple[int, int, list[LabelledObject], list[Problem]]]
-"""A label file → width and height it was made on (0 if it does not tell), its objects, and what is wrong with it."""
+"""Reads a label file: width and height of the image it was made on (0 if not stated), its objects and problems."""
 
 
 def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> ParsedSet:
-    """The images of a split, or without one all that have a label file, with their labels.
+    """Reads the images of a split with their labels; without a split, all images and label files.
 
     Args:
-        config: the data set.
-        extension: of the label files.
-        read: reads one.
+        config: settings of the data set.
+        extension: extension of the label files.
+        read: reads a label file.
 
     Raises:
         DataError: a folder or list is missing, two files share a name, or there are no images.
@@ -63,6 +63,7 @@ def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> Pars
 
 
 def _kept_without_label(path: Path, label_file: str, config: SetConfig, problems: list[Problem]) -> bool:
+    """Whether an image without label file is kept; adds a problem where it is left out, or raises DataError."""
     text = f"{path}: has no label file {label_file}; add it, or set missing-labels: background"
     if config.options.missing_labels == "refuse":
         raise DataError(text)

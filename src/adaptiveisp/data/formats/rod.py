@@ -1,9 +1,9 @@
-"""ROD: driving scenes by day and night, 24-bit HDR raws with one JSON an image.
+"""Reads ROD: driving scenes by day and night, 24-bit HDR raws with one JSON per image.
 
 Source: Xu et al. 2023, "Toward RAW Object Detection", github.com/amumu1843/Robust_Raw_Object_Detection: a .raw is
 1856 rows of 2880 samples of three bytes, low byte first, divided by 2^24 - 1; a JSON has `shapes`, each with `label`
-and `points` [[xmin, ymin], [xmax, ymax]]. The RGGB pattern is SimROD's (Xie et al. 2025). Values are taken as linear:
-the publisher does not speak of a compander. AdaptiveISP reads .npy files and divides by their 99th percentile.
+and `points` [[xmin, ymin], [xmax, ymax]]. The RGGB pattern is SimROD's (Xie et al. 2025). Values are taken as linear,
+since the publisher does not mention companding. AdaptiveISP reads .npy files and divides by their 99th percentile.
 """
 
 from pathlib import Path
@@ -18,11 +18,11 @@ from adaptiveisp.utils.files import parse_json
 
 DEFAULTS = SetOptions(annotations="labelme", list="", extensions=(".raw", ".npy"))
 HEADER = BayerHeader(2880, 1856, 24, "RGGB")
-"""What the .raw files do not say; keys of the YAML win."""
+"""Facts about the .raw files, over which keys of the YAML win."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images with their labels.
+    """Reads the images of a split with their labels.
 
     Raises:
         DataError: no white level is given, a folder is missing, or there are no images.
@@ -36,7 +36,7 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def read_labelme(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObject], list[Problem]]:
-    """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
+    """Reads width, height, objects and problems of one file; a side that it does not state is 0."""
     try:
         text = read_label_file(path).decode("utf-8-sig")
         content: Any = parse_json(text, str(path), DataError, "correct or remove it")
@@ -62,7 +62,7 @@ def read_labelme(path: Path, config: SetConfig) -> tuple[int, int, list[Labelled
 
 
 def _object(shape: Any, where: str) -> LabelledObject | Problem:
-    """The object of one shape."""
+    """The object of one shape, or its problem."""
     shape = shape if isinstance(shape, dict) else {}
     name, points = shape.get("label"), shape.get("points")
     corners = [numbers(point, 2) for point in points] if isinstance(points, list) else []

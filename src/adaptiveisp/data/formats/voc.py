@@ -19,11 +19,11 @@ DEFAULTS = SetOptions(
 )
 
 DEEPEST = 50
-"""Levels of nesting; a label file has four."""
+"""Most levels of nesting; a label file has four."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images of a split with their labels; without a split all.
+    """Reads the images of a split with their labels; without a split, all images.
 
     Raises:
         DataError: a folder or list is missing, or there are no images.
@@ -32,7 +32,7 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def read_xml(path: Path, config: SetConfig) -> tuple[int, int, list[LabelledObject], list[Problem]]:
-    """Width, height, objects and problems of one file; a size of 0 stands for one that it does not tell."""
+    """Reads width, height, objects and problems of one file; a side that it does not state is 0."""
     try:
         root = parse_xml(read_label_file(path))
         width, height = (side_or_none((root.findtext(f"size/{side}") or "").strip()) for side in ("width", "height"))
@@ -71,14 +71,14 @@ def _object(element: ElementTree.Element, where: str, config: SetConfig) -> Labe
 
 
 def parse_xml(content: bytes) -> ElementTree.Element:
-    """The root of an XML document without entities.
+    """Parses an XML document without entities, and returns its root.
 
-    Entities can stand for gigabytes or for other files. Nothing of these formats needs them, so that they are refused
-    where they are declared, in whatever encoding, before one is used.
+    Entities can stand for gigabytes or for other files, and label files do not need them. They are refused where they
+    are declared, in whatever encoding, before they are used.
 
     Raises:
-        ValueError: it declares an entity, or is nested too deeply.
-        xml.parsers.expat.ExpatError: it is no XML.
+        ValueError: the document declares an entity, or is nested too deeply.
+        xml.parsers.expat.ExpatError: the document is no XML.
     """
     builder = ElementTree.TreeBuilder()
     depth = 0

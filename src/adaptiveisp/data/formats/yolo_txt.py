@@ -1,10 +1,10 @@
-"""YOLO text labels: a line `class x y width height` an object, fractions of the image, in a file beside each image.
+"""Reads YOLO text labels: a file per image with a line `class x y width height` per object, in fractions of the image.
 
 Source: the format of Ultralytics' detection data sets, docs.ultralytics.com/datasets/detect (facts only): train, val
-and test are a folder, a list of paths or several of these; labels lie in a parallel folder `labels`; class numbers are
-positions in `names`; an image without a label file, or with an empty one, shows nothing.
-A `../` before an entry is dropped where there is no such place but one without it, as that reader does: the exports of
-Roboflow are written so. Differs: globs are taken too; `path` is relative to the YAML's own folder.
+and test are a folder, a list of paths or several of these; labels are in a parallel folder `labels`; class numbers are
+positions in `names`; an image without a label file, or with an empty one, shows no object.
+Exports of Roboflow write `../` before an entry. As in Ultralytics' reader, it is dropped where the place without it
+exists and the one with it does not. Differs: globs are taken too; `path` is relative to the YAML's own folder.
 """
 
 import glob
@@ -32,14 +32,14 @@ from adaptiveisp.raw.reader import KNOWN_EXTENSIONS
 DEFAULTS = SetOptions(images="images", labels="labels", annotations="yolo", missing_labels="background")
 SPLITS = ("train", "val", "test")
 LARGEST_FRACTION = 2.0
-"""Greater values are pixels. Fractions end at 1, and a little above where a label is wrong in another way."""
+"""Larger values are pixels. Fractions end at 1, or a little above in labels with another fault."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
-    """The images of a split with their labels.
+    """Reads the images of a split with their labels.
 
     Raises:
-        UsageError: the split is not named, or there is no such one.
+        UsageError: no split is named, or the split does not exist.
         DataError: a list or folder is missing, the set has no images, or no class names.
     """
     names = class_names(config)
@@ -72,10 +72,10 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def class_names(config: SetConfig) -> dict[int, str]:
-    """Class id → name, as the YAML gives it.
+    """Class id → name, from the YAML.
 
     Raises:
-        DataError: there are none, or an id is no whole number.
+        DataError: the YAML has no names, or an id is no whole number.
     """
     given = config.options.names
     names = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
@@ -85,12 +85,12 @@ def class_names(config: SetConfig) -> dict[int, str]:
 
 
 def splits(config: SetConfig) -> tuple[str, ...]:
-    """The splits that the YAML has entries for."""
+    """The names of the splits for which the YAML has entries."""
     return tuple(split for split in SPLITS if getattr(config.options, split))
 
 
 def _images(config: SetConfig, notes: list[str]) -> Iterator[Path]:
-    """The image files of the split, in order; adds to the notes."""
+    """Yields the image files of the split, in order; adds to `notes`."""
     split = config.options.split
     entries = getattr(config.options, split) if split in SPLITS else ""
     if not entries and config.options.list and split:
@@ -106,7 +106,7 @@ def _images(config: SetConfig, notes: list[str]) -> Iterator[Path]:
 
 
 def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
-    """The files that one entry stands for: a folder with its subfolders, a list, a glob or a file."""
+    """Yields the files of one entry: a folder with its subfolders, a list, a glob or a file; adds to `notes`."""
     path = find_file(config.root, entry.replace("{split}", config.options.split))
     below = config.below(entry.replace("\\", "/").removeprefix("../"))
     if entry.startswith(("../", "..\\")) and not os.path.exists(path) and os.path.exists(below):
@@ -131,14 +131,14 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
 
 
 def _listed(line: str, listing: Path, config: SetConfig) -> Path:
-    """The image of a line: absolute, relative to the list where it begins with ./, else to the root."""
+    """The image in a line of a list: absolute, relative to the list if it begins with ./, otherwise to the root."""
     return find_file(listing.parent if line.startswith(("./", ".\\")) else config.root, line)
 
 
 def _label_file(image: Path, config: SetConfig) -> Path:
-    """Where the labels of an image are looked for: the last folder `images` of its path becomes `labels`.
+    """The path of an image's label file: the last folder `images` of the image's path becomes `labels`.
 
-    Without one, `labels` stands in the root and mirrors the rest of the path.
+    For a path without such a folder, the folder `labels` is in the root and mirrors the path of the image.
     """
     relative = image.relative_to(config.root) if image.is_relative_to(config.root) else image
     parts = list(relative.parent.parts)
@@ -153,7 +153,7 @@ def _label_file(image: Path, config: SetConfig) -> Path:
 
 
 def _without_label(path: Path, label_file: Path, config: SetConfig, problems: list[Problem]) -> bool:
-    """Notes an image without label file, and whether it is kept."""
+    """Whether an image without label file is kept; adds a problem where it is left out, or raises DataError."""
     policy = config.options.missing_labels
     text = f"{path}: has no label file {label_file}"
     if policy == "refuse":
@@ -164,7 +164,7 @@ def _without_label(path: Path, label_file: Path, config: SetConfig, problems: li
 
 
 def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> tuple[LabelledObject, ...]:
-    """The objects of a label file; lines that make no sense are noted."""
+    """The objects of a label file; lines that make no sense are added to `problems`."""
     try:
         lines = numbered_lines(path, "labels")
     except DataError as error:
@@ -181,7 +181,7 @@ def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> 
 
 
 def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Problem:
-    """The object of one line. What follows the fifth value is no part of a box (a segment has more, a pose too)."""
+    """The object of one line, or its problem: a line with more than five values is a segment or a pose and no box."""
     values = [finite(value) for value in line.split()]
     numbers = [value for value in values if value is not None]
     if len(numbers) != 5 or len(values) != 5 or not numbers[0].is_integer():
@@ -200,7 +200,7 @@ def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Pr
 
 
 def _orphans(config: SetConfig, used: Collection[Path]) -> Iterator[Problem]:
-    """Label files in the folders of the split's labels that belong to none of its images."""
+    """Yields a problem for each label file that is in a folder of the split's labels and has no image."""
     if isinstance(entry := getattr(config.options, config.options.split, ""), str) and entry.endswith(".txt"):
         return  # other splits share the folder
     if config.options.list:

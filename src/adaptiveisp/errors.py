@@ -1,4 +1,4 @@
-"""Every error a user can meet, each a one-line message that names the input and the remedy."""
+"""The errors that the package raises on purpose: each has a message of one line that names the input and the remedy."""
 
 import logging
 import re
@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from typing import Any
 
 LONGEST_MESSAGE = 1000
-"""Characters of a message. A value from a file can be of any length, and the remedy, which comes last, must be seen."""
+"""Most characters of a message: a value from a file can be of any length, and the remedy at the end must be shown."""
 LONGEST_VALUE = 80
-"""Characters of a value inside a message."""
+"""Most characters of a value inside a message."""
 MOST_NAMED = 5
-"""Names that a message lists; it counts the others."""
+"""Most names that a message lists; it counts the others."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
-    """The text in one printable line of limited length.
+    """A text as one printable line of limited length.
 
-    Line breaks and tabs become spaces. Control characters (terminal escapes among them), marks that reverse the
-    direction of writing, and bytes of a file name that are not UTF-8 are shown as their escapes.
+    Line breaks and tabs become spaces. Control characters such as terminal escapes, marks that change the direction of
+    writing, and bytes of a file name that are not UTF-8 are replaced by their escapes.
 
     >>> one_line("a\\x1b[31mb\\nc")
     'a\\\\x1b[31mb c'
@@ -26,8 +26,8 @@ def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
     1000
 
     Args:
-        text: anything, perhaps from a file.
-        longest: characters to keep; of a longer text the beginning and the end are kept, with an ellipsis between.
+        text: any text, perhaps from a file.
+        longest: most characters; of a longer text the beginning and the end are kept, with an ellipsis between.
     """
     if len(text) > 4 * longest:
         text = text[: 2 * longest] + text[-2 * longest :]
@@ -39,7 +39,7 @@ def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
 
 
 def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
-    """A value from a file for a message: its `repr` in one short printable line.
+    """A value from a file for a message: its `repr` as one short printable line.
 
     >>> shown({"a": 1}), len(shown("x" * 5000))
     ("{'a': 1}", 80)
@@ -48,15 +48,15 @@ def shown(value: Any, longest: int = LONGEST_VALUE) -> str:
 
 
 def first_few(names: Iterable[Any], most: int = MOST_NAMED, longest: int = LONGEST_VALUE) -> str:
-    """Names for a message: the first of them, and how many more there are.
+    """Names for a message: the first of them, and the number of the others.
 
     >>> first_few(["cat", "dog"]), first_few("abcdefgh")
     ('cat, dog', 'a, b, c, d, e and 3 more')
 
     Args:
-        names: perhaps from a file, each kept short.
-        most: how many to name.
-        longest: characters of each name.
+        names: the names, perhaps from a file.
+        most: most names that are listed.
+        longest: most characters of each name.
     """
     found = list(names)
     more = f" and {len(found) - most} more" if len(found) > most else ""
@@ -65,13 +65,13 @@ def first_few(names: Iterable[Any], most: int = MOST_NAMED, longest: int = LONGE
 
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
-    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
+    if 0xDC80 <= code <= 0xDCFF:  # the surrogate by which Python represents a byte of a name that is not UTF-8
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 class _OneLine(logging.Filter):
-    """Keeps the package's log messages to one printable line each, whatever a file put into them."""
+    """Makes each log message of the package one printable line, since messages can quote untrusted files."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg, record.args = one_line(record.getMessage()), ()
@@ -131,20 +131,27 @@ class UsageError(AdaptiveISPError):
 
 
 def unreadable(name: object, error: OSError) -> str:
-    """The message about a file that the system does not let us read.
+    """The message about a file that the operating system cannot read.
 
     >>> unreadable("x.dng", PermissionError(13, "Permission denied"))
     'x.dng: cannot be read (Permission denied); check its name and permissions'
 
     Args:
         name: the file.
-        error: from the system.
+        error: error of the operating system.
     """
     return f"{name}: cannot be read ({error.strerror or error}); check its name and permissions"
 
 
 def skip_reason(name: str, error: Exception) -> str:
-    """Why an input of a batch is skipped, in one line; a surprise is marked as one and logged with its traceback."""
+    """The reason why an input of a batch is skipped, in one line.
+
+    An error that is not the package's own is marked as unexpected and logged with its traceback.
+
+    Args:
+        name: the input.
+        error: the error that it caused.
+    """
     if isinstance(error, AdaptiveISPError):
         return str(error)
     logger.debug("%s: unexpected error", name, exc_info=error)

@@ -1,4 +1,4 @@
-"""The nouns: every type that crosses a file boundary. Shapes are in the annotations, units in the docstrings."""
+"""The types that several packages share. Shapes are in the annotations, units in the docstrings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,11 +37,11 @@ ParamTensor = Float[Tensor, "batch n_params"]
 
 
 class Remark(NamedTuple):
-    """Something about a raw that may be wrong, though it can be used.
+    """A doubt about a raw that can be used.
 
     Attributes:
         kind: a few words that are the same for all raws with this fault.
-        text: one line that names the raw and what helps.
+        text: one line that names the raw and the remedy.
     """
 
     kind: str
@@ -50,11 +50,11 @@ class Remark(NamedTuple):
 
 @dataclass(frozen=True)
 class Unprocessing:
-    """How a synthetic raw was made from an sRGB photo, kept with it so that it can be undone.
+    """The parameters by which a synthetic raw was made of an sRGB photo, and by which that can be undone.
 
     Attributes:
-        light: brightness factor applied to the linear image, in (0, 1].
-        rgb_gain, red_gain, blue_gain: the inverted white-balance gains (Brooks et al. 2019); dimensionless.
+        light: brightness factor of the linear image, in (0, 1].
+        rgb_gain, red_gain, blue_gain: white-balance gains that were inverted (Brooks et al. 2019); dimensionless.
         ccm: RGB → camera matrix, row-major, rows sum to 1.
         shot, read: noise variance = shot·x + read at x in [0, 1]; both 0 without noise.
         noise: name of the noise model, `sensor`, `brooks` or `none`.
@@ -74,28 +74,28 @@ class Unprocessing:
 
 @dataclass(frozen=True, init=False)
 class RawImage:
-    """What a camera recorded, before any processing, in the orientation of the sensor.
+    """The unprocessed data of a camera, in the orientation of the sensor.
 
     Attributes:
         data: (height, width) mosaic, or (height, width, 3) RGB, already demosaiced; unsigned integers or float32.
-        pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; None when `data` is RGB.
+        pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; None where `data` is RGB.
             It may be given in lower case.
-        black_level: value of no light, per position of the 2x2 block row by row (all four equal for RGB). One number
-            may be given for all.
+        black_level: value without light at each position of the 2x2 block, row by row (all four equal for RGB). One
+            number may be given for all.
         white_level: value of saturation.
-        camera_gains: the camera's white balance as multipliers of (R, G, B) with G = 1, or None if unknown.
+        camera_gains: the camera's white balance as factors of (R, G, B) with G = 1, or None if unknown.
         xyz_to_camera: 3x3 colour matrix as in DNG's ColorMatrix1, row-major, or None if unknown.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
         iso, exposure_s: sensitivity and exposure time in seconds, or None if unknown.
         noise_profile: (shot, read): variance = shot·x + read for x in [0, 1], or None if unknown.
         unprocessing: how a synthetic raw was made, or None for a real one.
-        path: the file it was read from, or None.
+        path: the file from which it was read, or None.
         camera: make and model, or None if unknown.
-        remarks: what the reader found doubtful, see `rawchecks`.
+        remarks: doubts of the reader, see `raw.level_checks`.
 
     Raises:
-        RawFileError: a field makes no sense: an unknown pattern, another shape, NaN, white not above black, gains that
-            are not above 0. The message names `path`.
+        RawFileError: a field makes no sense, such as an unknown pattern, another shape, NaN, a white level that is not
+            above black, or gains that are not above 0. The message names `path`.
     """
 
     data: NDArray[Any]
@@ -130,7 +130,7 @@ class RawImage:
         camera: str | None = None,
         remarks: tuple[Remark, ...] = (),
     ):
-        # Written out, since a raw may be given in more ways than the one in which its fields are kept.
+        # Written out, since some fields may be given in several forms and are kept in one.
         given = {
             "data": data,
             "pattern": pattern,
@@ -150,9 +150,15 @@ class RawImage:
 
 
 class Letterbox(NamedTuple):
-    """Where a resized image lies inside a padded frame: x_frame = x_full · width / full_width + left, in pixels.
+    """The place of a resized image inside a padded frame: x_frame = x_full · width / full_width + left, in pixels.
 
-    The two axes differ slightly in scale, since the resized sides are whole pixels; y goes with height and top.
+    y is computed in the same way from height and top. The scales of the two axes differ slightly, since the resized
+    sides are whole pixels.
+
+    Attributes:
+        left, top: place of the resized image in the frame.
+        width, height: sides of the resized image.
+        full_width, full_height: sides of the full image.
     """
 
     left: int
@@ -168,7 +174,7 @@ class Targets:
     """Labelled objects of one image.
 
     Attributes:
-        boxes: (n, 4) xyxy in pixels of the image they are given with.
+        boxes: (n, 4) xyxy in pixels of the image that they belong to.
         labels: (n,) indices into the detector's `class_names`.
     """
 
@@ -178,13 +184,13 @@ class Targets:
 
 @dataclass(frozen=True)
 class Detections:
-    """Objects a detector found in one image, highest score first.
+    """Objects that a detector found in one image, highest score first.
 
     Attributes:
-        boxes: (n, 4) xyxy in pixels of the image they are given with.
+        boxes: (n, 4) xyxy in pixels of the image that they belong to.
         scores: (n,) in [0, 1].
         labels: (n,) indices into the detector's `class_names`.
-        dropped: boxes that were left out because their numbers make no sense, see `detectors.answers`.
+        dropped: number of boxes that were left out because their values make no sense, see `detectors.answers`.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -195,7 +201,14 @@ class Detections:
 
 @dataclass(frozen=True)
 class Annotation:
-    """One labelled object as in COCO: box xywh in pixels of the upright full frame; crowds are ignored in scoring."""
+    """One labelled object as in COCO.
+
+    Attributes:
+        category_id: id of its class in the data set.
+        bbox: box xywh in pixels of the upright full frame.
+        area: area in square pixels.
+        iscrowd: 1 for a group of objects, which is ignored in scoring, otherwise 0.
+    """
 
     category_id: int
     bbox: tuple[float, float, float, float]
@@ -205,16 +218,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image of a data set: its raw (read when asked, see `datasets`), labels, and what is known of its light.
+    """One image of a data set with its annotations; its raw is read by the data set's `read`.
 
     Attributes:
-        image_id: id in the data set's COCO JSON; unique with `draw`.
-        draw: which random draw of light and noise, 0 for real raws.
-        name: file name to show.
-        width, height: pixels of the upright full frame; 0 of a file that nobody labelled, before it is read.
+        image_id: id in the data set's COCO JSON; unique together with `draw`.
+        draw: number of the random draw of light and noise, 0 for real raws.
+        name: file name for messages.
+        width, height: pixels of the upright full frame; 0 where they are unknown until the raw is read.
         annotations: labelled objects.
         light: brightness factor in (0, 1], None if unknown.
-        source: opaque reference that the data set resolves to a raw.
+        source: reference by which the data set finds the raw.
     """
 
     image_id: int
@@ -229,26 +242,26 @@ class Sample:
 
 @runtime_checkable
 class PseudoLabeler(Protocol):
-    """Finds the objects of pictures that have no annotations of their own, from their pixels, see `teacher`."""
+    """Finds the objects of pictures without annotations by their pixels, see `training.pseudo_labels`."""
 
     @property
     def answers(self) -> Mapping[str, Sequence[Annotation]]:
-        """Title of a picture that was looked at → its objects, in pixels of the upright full frame."""
+        """Title of each labelled picture → its objects, in pixels of the upright full frame."""
         ...
 
     def label_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
-        """Finds what a clean photo of sRGB code values shows, unless it did before."""
+        """Finds the objects in a clean photo of sRGB code values, 0 to 255, unless it did before."""
         ...
 
     def label_raw(
         self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
     ) -> None:
-        """Finds what a developed raw shows, unless it did before; the camera's `gains` are not applied yet."""
+        """Finds the objects in a developed raw, unless it did before; the camera's `gains` are not applied yet."""
         ...
 
 
 class LossTerms(NamedTuple):
-    """Detector loss per image, gains applied; `total` is their sum."""
+    """The terms of a detector's loss for each image, each with its weight; `total` is their sum."""
 
     box: Float[Tensor, " batch"]
     objectness: Float[Tensor, " batch"]
@@ -262,16 +275,16 @@ class LossTerms(NamedTuple):
 
 @runtime_checkable
 class Detector(Protocol):
-    """A frozen object detector: differentiable in the image only.
+    """A frozen object detector, whose loss is differentiable with respect to the image.
 
     Attributes:
         name: short name for tables.
         class_names: names of its labels, index = label.
-        stride: the input's height and width must be multiples of this.
-        weights_sha256: hash of the weights file, for provenance ("" if made in memory).
+        stride: number of which height and width of the input must be multiples.
+        weights_sha256: hash of the weights file, for provenance ("" where there is no file).
 
-    A detector whose loss has no gradient says so by two more: `differentiable`, False, and
-    `not_differentiable_because`, text. It serves evaluation and the methods that need no gradient.
+    A detector whose loss has no gradient has two more attributes: `differentiable`, False, and
+    `not_differentiable_because`, text. It can be used for evaluation and by the methods that need no gradient.
     """
 
     name: str
@@ -280,19 +293,26 @@ class Detector(Protocol):
     weights_sha256: str
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
-        """Training loss of each image alone; `targets` in pixels of `image`."""
+        """The training loss of each image by itself; `targets` are in pixels of `image`."""
         ...
 
     def detect(
         self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
     ) -> list[Detections]:
-        """Detections of each image in pixels of `image`, at most `max_detections`, highest score first."""
+        """The objects in each image, in pixels of `image`, highest score first.
+
+        Args:
+            image: values as the detector's training images, usually sRGB in [0, 1].
+            confidence: least score.
+            nms_iou: IoU above which the lower of two boxes of a class is dropped.
+            max_detections: most objects of an image.
+        """
         ...
 
 
 @runtime_checkable
 class DetectsWithLoss(Detector, Protocol):
-    """A detector that also gives detections and losses from one look at the images; none has to."""
+    """A detector that can compute detections and losses in one forward pass; detectors need not have this method."""
 
     def detect_with_loss(
         self,
@@ -303,11 +323,11 @@ class DetectsWithLoss(Detector, Protocol):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """What `detect` says of the first `detect_in` images, and what `loss` says of all; without gradient.
+        """The detections in the first `detect_in` images, and the losses of all images, without gradient.
 
         Args:
             image, targets: as for `loss`.
-            detect_in: from 0 to the number of images.
+            detect_in: number of images with detections, from 0 to all.
             confidence, nms_iou, max_detections: as for `detect`.
         """
         ...

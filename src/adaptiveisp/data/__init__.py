@@ -1,1 +1,1 @@
-"""Data sets of labelled raws, from disk or synthesized from photos, and the images that training draws from them."""
+"""Data sets of labelled raws, read from disk or made of photos, and the training images drawn from them."""

@@ -1,1 +1,1 @@
-"""Tools that know nothing of images: files, configuration, provenance, optional imports."""
+"""Tools that do not depend on images: files, configuration, registries, provenance, optional imports."""

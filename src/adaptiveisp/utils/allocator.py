@@ -1,7 +1,7 @@
-"""How the process keeps memory that it has freed.
+"""Makes the memory allocator keep freed memory for the next batch.
 
-By default glibc gives large blocks back to the system as soon as they are free. The next batch then gets fresh pages,
-each of which the system has to clear: in training some fifty thousand an iteration (docs/performance.md).
+By default glibc returns large blocks to the system as soon as they are freed. The next batch then gets fresh pages,
+each of which the system has to clear: in training about fifty thousand per iteration (docs/performance.md).
 """
 
 import ctypes
@@ -10,19 +10,19 @@ import sys
 from pathlib import Path
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
-"""Numbers of `mallopt` in glibc's malloc.h."""
+"""Parameters of `mallopt` in glibc's malloc.h."""
 
 MEMORY_FACTS = Path("/proc/meminfo")
-"""Where Linux says how much memory is free."""
+"""File in which Linux states how much memory is free."""
 
 KEPT_BYTES = 1 << 30
-"""So much free memory at the end of the heap stays with the process."""
+"""Most free bytes at the end of the heap that stay with the process."""
 GROWTH_BYTES = 64 << 20
-"""The heap grows by at least so much at a time."""
+"""Least bytes by which the heap grows at a time."""
 
 
 def available_bytes() -> int | None:
-    """Memory that new work can take without paging, in bytes; None where the system does not say."""
+    """Bytes of memory that can be used without paging; None where the system does not state it."""
     try:
         for line in MEMORY_FACTS.read_text(encoding="ascii").splitlines():
             name, _, rest = line.partition(":")
@@ -34,9 +34,12 @@ def available_bytes() -> int | None:
 
 
 def keep_freed_memory() -> bool:
-    """Makes the process keep what it frees, up to `KEPT_BYTES`, and take large blocks from there; whether it could.
+    """Makes the process keep freed memory, up to `KEPT_BYTES`, and take large blocks from it.
 
-    Only glibc can, and what the environment sets itself (MALLOC_…, GLIBC_TUNABLES) goes before it.
+    This works with glibc only, and not where the environment has its own settings (MALLOC_…, GLIBC_TUNABLES).
+
+    Returns:
+        Whether the settings were changed.
     """
     own = any(name.startswith("MALLOC_") for name in os.environ) or "malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if own or not sys.platform.startswith("linux"):

@@ -1,4 +1,4 @@
-"""Colour facts and small maps between encodings; every constant names its source."""
+"""Colour constants with their sources, and conversions between encodings."""
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def srgb_encode(linear: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     >>> round(float(srgb_encode(torch.tensor(0.18))), 3)
     0.461
     """
-    # The power has an infinite slope at 0; the inner clamp keeps its gradient finite where the line is taken.
+    # The power has an infinite slope at 0; the clamp keeps its gradient finite where the linear part is used.
     curve = 1.055 * linear.clamp(min=0.0031308).pow(1 / 2.4) - 0.055
     return torch.where(linear <= 0.0031308, 12.92 * linear, curve)
 
@@ -66,7 +66,7 @@ def rgb_to_camera_matrix(mix: Float[Tensor, " 4"]) -> Float[Tensor, "3 3"]:
 
 
 def to_uint8(image: Float[Tensor, "3 height width"]) -> NDArray[np.uint8]:
-    """8-bit (height, width, 3) picture of an image in [0, 1], rounded; no curve is added.
+    """8-bit (height, width, 3) picture of an image in [0, 1]: values are scaled and rounded, without a tone curve.
 
     >>> to_uint8(torch.full((3, 1, 1), 0.5)).tolist()
     [[[128, 128, 128]]]

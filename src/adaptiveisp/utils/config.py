@@ -1,4 +1,4 @@
-"""Dataclasses filled from YAML, JSON and the command line, with every name and type checked when they are read."""
+"""Fills dataclasses from YAML, JSON and the command line, and checks every name and type."""
 
 import math
 import types
@@ -12,10 +12,10 @@ from adaptiveisp.utils.yaml_files import YamlError, parse_yaml
 Settings = TypeVar("Settings")
 
 MOST_OF_ANY = (1 << 31) - 1
-"""The largest whole number of any setting, as of the command line's options."""
+"""The largest whole number of any setting, the same as of the command line's options."""
 MOST = {"size": 8192, "batch": 4096, "group": 1024, "horizon": 64, "rollout": 64, "pool": 65_536, "dev_draws": 1000}
-"""The largest value of settings that memory or time grow with, far above any that is of use. A side of 8192 pixels is
-what `--size` takes, a horizon is that of `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit nowhere."""
+"""The largest value of settings on which memory or time depend, far above useful values. 8192 pixels is the largest
+`--size`, the horizon is `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit no machine's memory."""
 
 
 FORMERLY = "formerly"
@@ -33,12 +33,12 @@ def renamed(*former: str, **how: Any) -> Any:
 
 
 def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
-    """The settings with some of them replaced.
+    """A copy of the settings with some of them replaced.
 
     Args:
         settings: a frozen dataclass.
-        changes: field → value, as YAML gives it.
-        origin: where the changes come from, to put into errors.
+        changes: field → value, as read from YAML.
+        origin: source of the changes, for errors.
 
     Raises:
         UsageError: there is no such setting, or its value is of another type.
@@ -46,20 +46,20 @@ def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Sett
     values = _checked(type(settings), changes, origin)
     try:
         return replace(settings, **values)  # type: ignore[type-var]
-    except UsageError as cause:  # of its own checks, which do not know where the changes come from
+    except UsageError as cause:  # raised by the dataclass, which does not know the source of the changes
         raise UsageError(f"{origin}: {cause}") from None
 
 
 def record(kind: type[Settings], content: Any, origin: str, error: type[Exception], remedy: str) -> Settings:
-    """A dataclass filled from what a file holds.
+    """Fills a dataclass from the content of a file.
 
     Args:
-        kind: the dataclass; a field without a default must be in the file, and no others may be. Its own
-            `__post_init__` may refuse values with `require`.
-        content: the parsed file; anything.
+        kind: the dataclass. The file must have every field without a default, and must not have other keys. The
+            dataclass may refuse values in `__post_init__` with `require`.
+        content: the parsed file.
         origin: the file, and perhaps the place in it, for errors.
-        error: error class to raise.
-        remedy: what the user can do, appended to the message.
+        error: class of the errors.
+        remedy: what the user can do, appended to messages.
     """
     if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
         raise error(f"{origin}: is no mapping of names to values; {remedy}")
@@ -73,12 +73,12 @@ def record(kind: type[Settings], content: Any, origin: str, error: type[Exceptio
         raise error(f"{cause}; {remedy}") from None
     try:
         return kind(**values)
-    except UsageError as cause:  # of its own checks, which do not know the file
+    except UsageError as cause:  # raised by the dataclass, which does not know the file
         raise error(f"{origin}: {cause}; {remedy}") from None
 
 
 def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """The values as the fields of a dataclass want them.
+    """The values in the types of the fields of a dataclass.
 
     Raises:
         UsageError: there is no such field, or its value is of another type.
@@ -104,22 +104,26 @@ def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[st
 
 
 def require(holds: bool, message: str) -> None:
-    """Refuses a setting.
+    """Refuses a setting unless a condition holds.
+
+    Args:
+        holds: the condition.
+        message: the error's message.
 
     Raises:
-        UsageError: it does not hold.
+        UsageError: the condition does not hold.
     """
     if not holds:
         raise UsageError(message)
 
 
 def as_yaml(settings: Any) -> dict[str, Any]:
-    """The settings as plain values that YAML can hold and `changed` takes back."""
+    """The settings as plain values that YAML can hold and `changed` can read."""
     return {name: _plain(value) for name, value in asdict(settings).items()}
 
 
 def parse_changes(pairs: list[str]) -> dict[str, Any]:
-    """The KEY=VALUE pairs of a command line; a value is read as YAML.
+    """Reads the KEY=VALUE pairs of a command line; values are YAML.
 
     >>> parse_changes(["pool=32", "bootstrap=greedy", "loss_limit=null"])
     {'pool': 32, 'bootstrap': 'greedy', 'loss_limit': None}
@@ -144,7 +148,7 @@ _UNFIT = object()
 
 
 def _fitted(value: Any, hint: Any) -> Any:
-    """The value as its type hint wants it, `_UNFIT` where it is something else."""
+    """The value in the type of a hint, `_UNFIT` where it does not fit."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -152,7 +156,7 @@ def _fitted(value: Any, hint: Any) -> Any:
         options = [_fitted(value, one) for one in arguments]
         return next((option for option in options if option is not _UNFIT), _UNFIT)
     if origin is Literal:
-        # A list is no member of a set of names, but asking costs nothing; True equals 1, and is none.
+        # Types are compared too, since True equals 1.
         return next((one for one in arguments if type(one) is type(value) and one == value), _UNFIT)
     if origin in (tuple, list):
         items = [_fitted(item, arguments[0]) for item in value] if isinstance(value, list | tuple) else [_UNFIT]
@@ -171,7 +175,7 @@ def _fitted(value: Any, hint: Any) -> Any:
 
 
 def _as_float(value: Any) -> Any:
-    """A number; YAML takes 1e-4, which has no point, for text."""
+    """A value as a finite float; a text is converted, since YAML takes 1e-4, which has no point, for text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return _UNFIT
     try:
@@ -182,7 +186,7 @@ def _as_float(value: Any) -> Any:
 
 
 def _described(hint: Any) -> str:
-    """A type hint for people.
+    """A type hint in words, for messages.
 
     >>> _described(Literal["td", "greedy"]), _described(float | None)
     ('td or greedy', 'a number or null')

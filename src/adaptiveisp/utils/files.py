@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all; what a killed writer left behind is found and removed."""
+"""Writes files atomically, removes temporary files of killed writers, and reads JSON strictly."""
 
 import errno
 import json
@@ -13,21 +13,22 @@ from typing import Any
 from adaptiveisp.errors import OutputError, OutputNameError
 
 fcntl: Any = None
-with suppress(ImportError):  # Windows has none: files have no advisory locks there, and what a killed writer left stays
+with suppress(ImportError):  # Windows has no advisory locks, so that temporary files of killed writers stay there
     import fcntl
 
 PART_SUFFIX = ".adaptiveisp-part"
-"""How the temporary name of a file ends while it is written. The name begins with a dot, so that no reader takes it."""
+"""Ending of a file's temporary name. Such a name begins with a dot, so that readers of the folder ignore it."""
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success it is renamed to `path`, on any failure it is removed.
 
-    The writer holds a lock on the temporary file, which ends with its process: see `remove_abandoned`.
+    The writer holds a lock on the temporary file, which the system releases when the process ends; see
+    `remove_abandoned`.
 
     Args:
-        path: final place; missing parent folders are made.
+        path: the file to write; missing parent folders are made.
 
     Raises:
         OutputError: the folder cannot be made or written, or the disk is full.
@@ -48,30 +49,33 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or error}); free space or choose another --out"
         ) from error
     finally:
-        with suppress(OSError):  # on a folder that is gone or read-only by now; what the writer met matters more
+        with suppress(OSError):  # the folder may be removed or read-only by now; the writer's own error is raised
             temporary.unlink(missing_ok=True)
         os.close(handle)
 
 
 def _locked_part(path: Path) -> tuple[int, Path]:
-    """A new empty file beside `path`, open and locked."""
+    """Opens and locks a new empty file beside `path`."""
     while True:
-        # The temporary name must not be too long where the final one is not.
+        # The temporary name is short, so that it is not too long for the file system where the final one is not.
         temporary = path.with_name(f".{path.name[:40]}.{secrets.token_hex(4)}{PART_SUFFIX}")
         try:
             handle = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o666)
         except FileExistsError:
             continue
-        # Between these two lines another process could take the file for an abandoned one; then it is gone now.
+        # Before the lock is taken, another process could remove the file as abandoned; then it has no link any more.
         if try_lock(handle) and os.fstat(handle).st_nlink:
             return handle, temporary
         os.close(handle)
 
 
 def try_lock(handle: int) -> bool:
-    """Takes the exclusive lock of an open file, False where another process holds it; True where there are no locks.
+    """Takes the exclusive lock of an open file.
 
-    The system ends the lock with the process. A process that was forked keeps it too, one that was spawned does not.
+    The system releases the lock when the process ends. A forked child shares the lock, a spawned one does not.
+
+    Returns:
+        False where another process holds the lock; True otherwise, also on a system without locks.
     """
     if fcntl is None:
         return True
@@ -85,11 +89,11 @@ def try_lock(handle: int) -> bool:
 
 
 def remove_abandoned(folder: Path, recursive: bool = False) -> None:
-    """Removes the temporary files of writers that are gone, such as a killed process; those in use stay.
+    """Removes the temporary files of writers that ended, such as a killed process; files in use stay.
 
     Args:
-        folder: where to look; links are not followed.
-        recursive: also in its subfolders.
+        folder: the folder; links are not followed.
+        recursive: whether its subfolders are searched too.
     """
     if fcntl is None:
         return
@@ -100,7 +104,7 @@ def remove_abandoned(folder: Path, recursive: bool = False) -> None:
             if not (name.startswith(".") and name.endswith(PART_SUFFIX)):
                 continue
             path = os.path.join(place, name)
-            with suppress(OSError):  # gone already, or not ours to open
+            with suppress(OSError):  # the file is in use, removed already, or may not be opened
                 handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
                 try:
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,12 +117,12 @@ def check_length(path: Path) -> None:
     """Refuses a name that is too long for the file system; its folder need not exist yet.
 
     Raises:
-        OutputNameError: names it.
+        OutputNameError: the name is too long.
     """
     folder = next(filter(os.path.isdir, path.parents), path.parent)
     try:
         os.lstat(folder / path.name)
-    except OSError as error:  # most often there is no such file yet
+    except OSError as error:  # usually FileNotFoundError, which is fine
         if error.errno == errno.ENAMETOOLONG:
             raise OutputNameError(f"{path}: cannot be written ({error.strerror}); shorten the name") from error
 
@@ -145,12 +149,12 @@ def json_text(value: Any) -> str:
 
 
 def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
-    """The parsed JSON file; NaN and Infinity are refused.
+    """Reads and parses a JSON file; NaN, Infinity and repeated keys are refused.
 
     Args:
         path: the file.
-        error: error class to raise.
-        remedy: what the user can do, appended to the message.
+        error: class of the errors.
+        remedy: what the user can do, appended to messages.
     """
     require_regular(path, error, remedy)
     try:
@@ -161,13 +165,13 @@ def read_json(path: Path, error: type[Exception], remedy: str) -> Any:
         raise error(f"{path}: cannot be read ({cause.strerror}); {remedy}") from cause
     except UnicodeDecodeError as cause:
         raise error(f"{path}: is not UTF-8 text (byte {cause.start}); {remedy}") from cause
-    except ValueError as cause:  # a path that cannot be
+    except ValueError as cause:  # an impossible path, such as one with a NUL character
         raise error(f"{path}: cannot be read ({cause}); {remedy}") from cause
     return parse_json(text, str(path), error, remedy)
 
 
 def require_regular(path: Path, error: type[Exception], remedy: str) -> None:
-    """Refuses a pipe or a device, which could be read without end; a path that is not there is left to its reader."""
+    """Refuses a pipe or a device, reading which may never end; a missing file is reported by its reader instead."""
     try:
         kind = os.stat(path).st_mode
     except (OSError, ValueError):
@@ -177,13 +181,13 @@ def require_regular(path: Path, error: type[Exception], remedy: str) -> None:
 
 
 def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> Any:
-    """The value of a JSON text; NaN, Infinity and a key that stands twice in one object are refused.
+    """Parses a JSON text; NaN, Infinity and a key that an object has twice are refused.
 
     Args:
         text: the JSON.
-        origin: where it comes from, for errors.
-        error: error class to raise.
-        remedy: what the user can do, appended to the message.
+        origin: its source, for errors.
+        error: class of the errors.
+        remedy: what the user can do, appended to messages.
     """
     try:
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
@@ -195,7 +199,7 @@ def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> A
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object from its pairs. Python's reader takes the last of two values with one key, and drops the other."""
+    """An object from its pairs; a repeated key, of which Python's reader would keep the last value, is refused."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
@@ -205,15 +209,20 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> Any:
-    """Python's reader takes NaN and infinity, which JSON does not have and no reader of ours expects."""
+    """Refuses NaN and Infinity, which Python's reader accepts though JSON does not have them."""
     raise ValueError(f"holds {name}, which is no JSON number")
 
 
 def walk_files(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
-    """The files of a folder and its subfolders with one of the extensions (lower case), sorted, without hidden ones."""
+    """Yields the files of a folder and its subfolders with one of the extensions, sorted, without hidden ones.
+
+    Args:
+        folder: the folder.
+        extensions: extensions in lower case, with the dot.
+    """
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            # A folder may hold millions of other files; a Path of each would take most of the time.
+            # A folder may hold millions of other files, and making a Path of each would take most of the time.
             if os.path.splitext(name)[1].lower() in extensions and not name.startswith("."):
                 yield Path(place) / name

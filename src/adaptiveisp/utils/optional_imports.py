@@ -1,4 +1,4 @@
-"""Optional parts of the installation, imported when they are needed."""
+"""Imports libraries of optional parts of the installation when they are needed."""
 
 import importlib
 from typing import Any
@@ -7,10 +7,10 @@ from adaptiveisp.errors import AdaptiveISPError
 
 
 def import_extra(module: str, extra: str) -> Any:
-    """The module, imported now.
+    """Imports a module of an optional library.
 
     Args:
-        module: dotted name of a library's module.
+        module: dotted name of the module.
         extra: the optional part of this package that installs it, for instance "report".
 
     Raises:

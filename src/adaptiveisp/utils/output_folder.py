@@ -1,8 +1,8 @@
-"""Folders that a command fills: claimed by one process at a time, and marked, so that only what is ours is replaced.
+"""Output folders: claimed by one process at a time, and marked, so that only files of this package are replaced.
 
-A folder of ours holds the marker file `.adaptiveisp`, which says what command filled it. The process that fills it
-holds a lock on that file; the system ends the lock with the process, however it ends. `--overwrite` is refused where
-the marker is missing: what lies there may be anybody's.
+Such a folder holds the marker file `.adaptiveisp`, which names the command that filled it. The process that fills it
+holds a lock on that file, which the system releases when the process ends in whatever way. `--overwrite` is refused
+where the marker is missing, since the files there may be the user's own.
 """
 
 import json
@@ -19,6 +19,7 @@ from adaptiveisp.utils.files import remove_abandoned, try_lock
 MARKER = ".adaptiveisp"
 """Name of the marker file: JSON with the kind of the folder, and the process that fills it or filled it last."""
 LARGEST_MARKER = 4096
+"""Bytes of a marker that are read; a marker has about a hundred."""
 
 
 class FolderClaim:
@@ -34,7 +35,7 @@ class FolderClaim:
         self._key: tuple[int, int] | None = key
 
     def release(self) -> None:
-        """Lets others write into the folder; releasing twice does no harm."""
+        """Lets other processes write into the folder; a second call has no effect."""
         key, self._key = self._key, None
         if key is not None:
             handle, claims = _held.pop(key)
@@ -44,7 +45,7 @@ class FolderClaim:
                 os.close(handle)
 
     def discard(self) -> None:
-        """Releases the folder; where nothing was written into it, it is left as it was found, or removed if new."""
+        """Releases the folder; where nothing was written into it, its marker is removed, and the folder too if new."""
         with suppress(OSError):
             if not _holds_something(self.folder):
                 (self.folder / MARKER).unlink()
@@ -67,18 +68,18 @@ _held: dict[tuple[int, int], tuple[int, int]] = {}
 
 
 def claim_folder(folder: Path, kind: str, overwrite: bool) -> FolderClaim:
-    """Makes `folder` if need be, and claims it for this process.
+    """Makes a folder if it is missing, and claims it for this process.
 
-    Temporary files that killed writers left in a folder of ours are removed.
+    Temporary files that killed writers left in it are removed.
 
     Args:
-        folder: made if it is missing.
+        folder: the folder.
         kind: the command that fills it, for instance "run".
-        overwrite: whether a folder of ours that holds something may be filled again.
+        overwrite: whether a marked folder that is not empty may be filled again.
 
     Raises:
-        UsageError: it is a file; it holds something and `overwrite` is off; it holds something without a marker, or
-            what another command made; or another process fills it now.
+        UsageError: the path is a file; the folder is not empty and `overwrite` is off; it is not empty and has no
+            marker, or that of another command; or another process fills it now.
         OutputError: it cannot be made or written.
     """
     folder = Path(folder)
@@ -113,10 +114,10 @@ def claim_folder(folder: Path, kind: str, overwrite: bool) -> FolderClaim:
 
 
 def reclaim_folder(folder: Path, kind: str) -> FolderClaim:
-    """Claims a folder that exists, to go on in it; one of an earlier version gets a marker.
+    """Claims an existing folder to resume in it; a folder of an earlier version, which has no marker, gets one.
 
     Raises:
-        UsageError: another process fills it now, or another command made it.
+        UsageError: another process fills it now, or another command filled it.
         OutputError: it cannot be written.
     """
     try:
@@ -127,7 +128,7 @@ def reclaim_folder(folder: Path, kind: str) -> FolderClaim:
     if found not in (None, kind):
         claim.release()
         raise UsageError(f"{folder}: holds what `{found}` made, not `{kind}`; give another folder")
-    with suppress(OSError):  # a full disk; the marker of before will do
+    with suppress(OSError):  # on a full disk the former marker stays
         _write_marker(folder, kind)
     remove_abandoned(folder, recursive=True)
     return claim
@@ -136,15 +137,20 @@ def reclaim_folder(folder: Path, kind: str) -> FolderClaim:
 def mark_shared_folder(folder: Path, kind: str, option: str) -> None:
     """Makes and marks a folder that several processes may fill at once, such as a cache.
 
+    Args:
+        folder: the folder.
+        kind: kind of the folder, for instance "cache".
+        option: the command line's option that names it, for messages.
+
     Raises:
-        UsageError: it is a file, or holds something without our marker.
+        UsageError: the path is a file, or the folder is not empty and has no marker or that of another kind.
         OutputError: it cannot be made or written.
     """
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"{folder}: is a file; choose another {option}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Another process may mark it between the two questions.
+        # The marker is checked again, since another process may write it between the first two checks.
         if not is_marked(folder) and _holds_something(folder) and not is_marked(folder):
             raise UsageError(
                 f"{folder}: holds files, and no {MARKER} says that adaptiveisp made them, so none may be removed to "
@@ -161,7 +167,7 @@ def mark_shared_folder(folder: Path, kind: str, option: str) -> None:
 
 
 def is_marked(folder: Path) -> bool:
-    """Whether a folder holds our marker, a file and no link."""
+    """Whether a folder holds the marker as a regular file, not a link."""
     try:
         return stat.S_ISREG(os.lstat(folder / MARKER).st_mode)
     except OSError:
@@ -169,28 +175,28 @@ def is_marked(folder: Path) -> bool:
 
 
 def marker_kind(folder: Path) -> str | None:
-    """The command that filled a folder, None where its marker does not say (an empty one, put there by hand)."""
+    """The command that filled a folder, None where its marker does not name one, such as an empty one made by hand."""
     content = _read_marker(folder)
     kind = content.get("kind")
     return kind if isinstance(kind, str) and kind.isidentifier() else None
 
 
 def check_inside(folder: Path, path: Path) -> None:
-    """Refuses a path that a link leads out of the folder, before it is written or removed.
+    """Refuses a path that leads out of a folder through a link, before it is written or removed.
 
     Raises:
-        OutputNameError: names it.
+        OutputNameError: it leads out.
     """
     if not Path(os.path.realpath(path.parent)).is_relative_to(os.path.realpath(folder)):
         raise OutputNameError(f"{path}: a link leads out of {folder}; remove the link, or choose another --out")
 
 
 def remove_inside(folder: Path, path: Path) -> None:
-    """Removes a file of a folder of ours; a link is removed itself, and nothing through a link that leads elsewhere.
+    """Removes a file below a folder. A link is removed itself; a path through a link that leads out is refused.
 
     Raises:
-        OutputNameError: a folder on the way is a link that leads out.
-        OutputError: it cannot be removed.
+        OutputNameError: a folder on the path is a link that leads out.
+        OutputError: the file cannot be removed.
     """
     if not os.path.lexists(path):
         return
@@ -202,7 +208,7 @@ def remove_inside(folder: Path, path: Path) -> None:
 
 
 def _holds_something(folder: Path) -> bool:
-    """Whether there is more than the marker in a folder."""
+    """Whether a folder holds anything beside the marker."""
     return any(entry.name != MARKER for entry in os.scandir(folder))
 
 
@@ -216,11 +222,11 @@ def _unmarked(folder: Path, overwrite: bool) -> str:
 
 
 def _claim(folder: Path, is_new: bool = False) -> FolderClaim:
-    """Opens and locks the marker; this process may claim its own folder again.
+    """Opens and locks the marker; a process may claim a folder several times.
 
     Raises:
         UsageError: another process holds the lock.
-        OSError: the marker cannot be opened, for instance since it is a link.
+        OSError: the marker cannot be opened, for instance because it is a link.
     """
     flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     handle = os.open(folder / MARKER, flags, 0o666)
@@ -241,7 +247,7 @@ def _claim(folder: Path, is_new: bool = False) -> FolderClaim:
 
 
 def _read_marker(folder: Path) -> dict[str, Any]:
-    """What the marker says; nothing where it is empty, damaged or larger than any that we write."""
+    """The content of the marker; empty where it is empty, damaged or too large."""
     try:
         with open(folder / MARKER, "rb") as stream:
             content = json.loads(stream.read(LARGEST_MARKER))
@@ -251,7 +257,7 @@ def _read_marker(folder: Path) -> dict[str, Any]:
 
 
 def _write_marker(folder: Path, kind: str) -> None:
-    """Writes the marker in place: the lock is on this very file, which a renamed one would replace."""
+    """Writes the marker in place, since the lock is on this file and would not be on one that replaces it."""
     text = json.dumps({"adaptiveisp": "a folder that this package fills", "kind": kind, "process": os.getpid()})
     with open(folder / MARKER, "r+b" if is_marked(folder) else "wb") as stream:
         stream.write(f"{text}\n".encode())

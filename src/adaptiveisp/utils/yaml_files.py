@@ -1,7 +1,7 @@
-"""YAML from files: plain values only, of limited size, depth and number of aliases.
+"""Reads YAML files: plain values only, of limited size, depth and number of aliases.
 
-A few hundred bytes of YAML can stand for gigabytes, since an alias repeats what an anchor names, and aliases nest.
-PyYAML expands none of it while it reads; whatever prints, copies or compares the value later does.
+A few hundred bytes of YAML can stand for gigabytes, since an alias repeats the value of its anchor, and aliases nest.
+PyYAML does not expand them while it reads, but code that prints, copies or compares the value later does.
 """
 
 from pathlib import Path
@@ -13,27 +13,27 @@ from adaptiveisp.errors import shown
 from adaptiveisp.utils.files import require_regular
 
 LARGEST_FILE = 16_000_000
-"""Bytes; a list of a million class names fits."""
+"""Most bytes of a file; a list of a million class names fits."""
 LARGEST_VALUE = 1_000_000
-"""Values that a document may stand for, each alias counted with all that it repeats."""
+"""Most values that a document may stand for; each alias counts with all values that it repeats."""
 MOST_ALIASES = 1_000
-"""Aliases of a document. Written by hand there are a handful."""
+"""Most aliases of a document. A document that is written by hand has a handful."""
 DEEPEST = 50
-"""Levels of nesting; a set of settings has three."""
+"""Most levels of nesting; settings have three."""
 
 
 class YamlError(ValueError):
-    """The text is no YAML of plain values, or is larger than any that is meant; its message is one line."""
+    """The text is no YAML of plain values, or exceeds a limit; the message is one line."""
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a YAML document stands for, None for an empty one.
+    """Parses a YAML document; the value of an empty one is None.
 
     >>> parse_yaml("{size: 416, names: [cat, dog]}")
     {'size': 416, 'names': ['cat', 'dog']}
 
     Raises:
-        YamlError: it cannot be read, names a Python object, or exceeds one of the limits of this module.
+        YamlError: it cannot be parsed, names a Python object, or exceeds one of the limits of this module.
     """
     try:
         loader = _Loader(text)
@@ -50,21 +50,21 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark is not None else ""
         raise YamlError(f"{where}{error.problem or error.context or 'no YAML'}") from None
-    # Beside its own errors, PyYAML lets through those of Python's conversions, and of the stack on deep nesting.
+    # PyYAML also raises errors of Python's conversions, and RecursionError on deep nesting.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        if isinstance(error, AttributeError | TypeError | LookupError):  # they speak of PyYAML's own variables
+        if isinstance(error, AttributeError | TypeError | LookupError):  # their messages name PyYAML's own variables
             reason = "a value does not fit its tag, such as !!timestamp"
         raise YamlError(reason) from None
 
 
 def read_yaml(path: Path, error: type[Exception], remedy: str) -> Any:
-    """The value in a YAML file, see `parse_yaml`.
+    """Reads and parses a YAML file, see `parse_yaml`.
 
     Args:
-        path: UTF-8, with a byte-order mark or without.
-        error: error class to raise.
-        remedy: what the user can do, appended to the message.
+        path: the file, UTF-8 with a byte-order mark or without.
+        error: class of the errors.
+        remedy: what the user can do, appended to messages.
     """
     require_regular(path, error, remedy)
     try:
@@ -108,12 +108,12 @@ class _Loader(yaml.SafeLoader):
             self._depth -= 1
 
     def measure(self, root: Any) -> None:
-        """Refuses a document whose aliases stand for too much or too deep, or for what they lie in."""
+        """Refuses a document whose aliases stand for too many values or levels, or for a value that contains them."""
         sizes: dict[int, tuple[int, int]] = {}
         open_nodes: set[int] = set()
 
         def measured(node: Any) -> tuple[int, int]:
-            """How many values and levels a node stands for."""
+            """The number of values and of levels that a node stands for."""
             key = id(node)
             if key in open_nodes:
                 raise YamlError("an alias (*name) stands for something that it lies in")

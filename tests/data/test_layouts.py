@@ -424,3 +424,16 @@ def test_the_examples_of_the_document_are_accepted(tmp_path: Path) -> None:
     keys = set(re.findall(r"`([a-z-]+)`", text.split("| key | meaning |")[1].split("**Classes**")[0]))
     options = {name.replace("_", "-") for name in SetOptions.__dataclass_fields__}
     assert options <= keys and {f"raw-{key}" for key in ("size", "bits", "pattern", "black", "white")} <= keys
+
+
+def test_doubtful_levels_are_said_once_by_eval_and_train(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Red boxes of 30000 in both images are above a white level of 20000."""
+    path = layouts.voc(tmp_path)
+    path.write_text(path.read_text() + "raw-white: 20000\n")
+    doubt = "of its values are above the white level 20000"
+    assert evaluate(path) == 0
+    assert capsys.readouterr().err.count(doubt) == 1
+    (note,) = [line for line in json.loads((tmp_path / "report" / "report.json").read_text())["notes"] if doubt in line]
+    assert note.startswith("Raws: values above the white level: 2 files, the first is ")
+    assert train(path) == 0
+    assert capsys.readouterr().err.count(doubt) == 1

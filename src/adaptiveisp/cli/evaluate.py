@@ -139,6 +139,8 @@ def _evaluate_into(
     )
     with progress(options, len(dataset.samples), "eval") as bar:
         found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
+    for remark in found.remarks:
+        logger.warning("%s", remark)
     origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors}, str(options.costs or PAPER))
     report = build_report(
         found.results,

@@ -26,7 +26,7 @@ from adaptiveisp.data.synthetic import SynthesisConfig, read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator
-from adaptiveisp.types import Annotation, PseudoLabeler, Targets
+from adaptiveisp.types import Annotation, PseudoLabeler, RawImage, Targets
 
 CACHED_BYTES = 2 * 10**9
 """Most bytes of decoded photos or developed raws that are kept in memory, together."""
@@ -239,6 +239,7 @@ class RawTrainingImages:
         self._full_sizes: dict[int, tuple[int, int]] = {}
         self._keys: dict[int, str] = {}
         self._mapped: set[int] = set()
+        self._known_remarks: set[str] = set()
         names = [sample.name for sample in self.samples]
         titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
         self.pictures = _Pictures(dataset.name, titles, names, self._read, seed, lambda i: i not in self._mapped)
@@ -284,6 +285,13 @@ class RawTrainingImages:
         self._full_sizes[index] = full_size
         return frame
 
+    def _warn_of_remarks(self, raw: RawImage) -> None:
+        """Warns of the first remark of each kind."""
+        for remark in raw.remarks:
+            if remark.kind not in self._known_remarks:
+                logger.warning("%s", remark.text)
+                self._known_remarks.add(remark.kind)
+
     @property
     def _shorter_side(self) -> int:
         """Shorter side in pixels at which frames are kept: the smallest crop is not upscaled."""
@@ -292,6 +300,7 @@ class RawTrainingImages:
     def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
         """Develops the frame of a sample; returns it in 16 bits, and (width, height) of the full frame."""
         raw = self.dataset.read(self.samples[index])
+        self._warn_of_remarks(raw)
         full = develop(raw, self.camera_white_balance)
         height, width = full.shape[1:]
         sample = self.samples[index]

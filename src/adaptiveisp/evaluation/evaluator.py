@@ -25,6 +25,7 @@ from adaptiveisp.inference.predictor import Developed, Rendered, develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.policies.base import AnyPolicy, CameraDevelopment, PlansWithLabels, is_static
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 from adaptiveisp.utils.color import to_uint8
 
@@ -70,6 +71,7 @@ class Evaluation:
         no_loss: detector → why it gives no loss, where losses were asked for.
         upper_bounds: names of those that see the labels, so that they are no policies.
         dropped_boxes: detector → boxes in all renderings that were left out because their numbers make no sense.
+        remarks: doubts about the raws, one line for each kind; those of frames from a cache are not known.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -80,6 +82,7 @@ class Evaluation:
     no_loss: dict[str, str] = field(default_factory=dict)
     upper_bounds: tuple[str, ...] = ()
     dropped_boxes: dict[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass
@@ -137,10 +140,12 @@ def evaluate(
     dropped = dict.fromkeys((detector.name for detector in detectors), 0)
     meter = DetectorEvaluator(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     _warm_up(policies, options.device)
+    watch = RemarkWatch()
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     # The camera's own development starts from the raw itself, which a cache does not hold.
     needs_raw = not options.cache or any(isinstance(policy, CameraDevelopment) for policy in policies)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
+        watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
         try:
             rendered, found, losses = _one(sample, raw, policies, options, meter)
         except DetectorError:
@@ -170,7 +175,10 @@ def evaluate(
     }
     upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
     skipped += left_out(dataset).items()
-    evaluation = Evaluation(results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds, dropped)
+    remarks = tuple(remark.text for remark, _ in watch.remarks())
+    evaluation = Evaluation(
+        results, sheets, categories, unmatched, skipped, meter.unusable, upper_bounds, dropped, remarks
+    )
     for note in [*_dropped_notes(dropped), *label_notes(evaluation, dataset)]:
         logger.warning("%s", note)
     return evaluation
@@ -383,6 +391,7 @@ def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
             "finds, not what exists. Its time is that of the search."
         )
     notes += label_notes(found, dataset) + not_scored(found) + _dropped_notes(found.dropped_boxes)
+    notes += [f"Raws: {remark}" for remark in found.remarks]
     for name, reason in found.no_loss.items():
         notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
     if found.skipped:

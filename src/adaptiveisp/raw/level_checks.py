@@ -4,7 +4,7 @@ A low maximum is never a doubt, since this package is made for dark frames. All 
 correct facts has no remark, however dark and noisy it is; small errors of the black level are not noticed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,9 +214,7 @@ class RemarkWatch:
 
     def add(self, raw: RawImage) -> None:
         """Adds a raw's remarks, and its smallest values unless the file itself states its black level."""
-        for remark in raw.remarks:
-            first, count = self._found.get(remark.kind, (remark.text, 0))
-            self._found[remark.kind] = (first, count + 1)
+        self.add_remarks(raw.remarks)
         path = raw.path
         if path is None or raw.pattern is None or raw.unprocessing is not None:
             return
@@ -227,6 +225,12 @@ class RemarkWatch:
         known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))
         known.lows = [min(pair) for pair in zip(known.lows, lows, strict=True)]
         known.white, known.count = max(known.white, raw.white_level), known.count + 1
+
+    def add_remarks(self, remarks: Iterable[Remark]) -> None:
+        """Adds the remarks on a raw alone, without a look at its pixels."""
+        for remark in remarks:
+            first, count = self._found.get(remark.kind, (remark.text, 0))
+            self._found[remark.kind] = (first, count + 1)
 
     def remarks(self) -> list[tuple[Remark, int]]:
         """Each kind of remark with the number of raws that have it; the text names the first of them."""

@@ -314,7 +314,7 @@ def test_lists_of_one_class_beside_those_of_splits(tmp_path: Path) -> None:
     for name, text in {"cup_train": "1  1\n2 -1\n", "cup_val": "2  0\n"}.items():
         write_text(tmp_path / "ImageSets" / "Main" / f"{name}.txt", text)
     assert splits_of(read_config(path)) == ("train", "val")
-    with pytest.raises(DataError, match=r"cup_val\.txt: says of each image whether it shows one class .*name a split"):
+    with pytest.raises(DataError, match=r"cup_val\.txt: lists whether each image shows a class .*name a split"):
         open_dataset(Path(f"{path}:cup_val"))
 
 

@@ -55,8 +55,11 @@ def test_a_raw_may_be_given_in_several_ways_and_is_kept_in_one() -> None:
         ({"data": MOSAIC > 5}, "holds bool values"),
         ({"data": MOSAIC.astype(complex)}, "holds complex128 values"),
         ({"data": np.zeros((3, 48, 64), np.uint16)}, r"colours come last: give data\.transpose\(1, 2, 0\)"),
-        ({"data": np.zeros((48, 64, 4), np.uint16)}, r"leave out alpha, data\[\.\.\., :3\]; of the planes of a mosaic"),
-        ({"data": np.zeros((4, 48, 64), np.uint16)}, "of four planes leave out alpha"),
+        (
+            {"data": np.zeros((48, 64, 4), np.uint16)},
+            r"give RGB without alpha, data\[\.\.\., :3\]; if these are the planes",
+        ),
+        ({"data": np.zeros((4, 48, 64), np.uint16)}, r"give RGB without alpha, data\[:3\]\.transpose\(1, 2, 0\); if"),
         ({"data": np.zeros((48, 64, 1), np.uint16)}, r"give data\[\.\.\., 0\]"),
         ({"data": np.zeros((2, 48, 64, 3), np.uint16)}, r"give one frame at a time, data\[0\]"),
         ({"data": np.zeros(48, np.uint16)}, r"has shape 48; give \(height, width\)"),

@@ -263,9 +263,7 @@ def listed_stems(config: SetConfig) -> list[str] | None:
         raise DataError(f"{path}: lists no images; correct it, or `list` in the data-set YAML")
     if is_class_list(lines):
         remedy = "name a split, or write one name a line"
-        raise DataError(
-            f"{path}: says of each image whether it shows one class ({shown(lines[0])}), no split; {remedy}"
-        )
+        raise DataError(f"{path}: lists whether each image shows a class ({shown(lines[0])}) and is no split; {remedy}")
     known = KNOWN_EXTENSIONS | {".jpg", ".jpeg", ".xml", ".json"}
     names = [line.rsplit("/", 1)[-1] for line in lines]
     return [stem_key(name) if Path(name).suffix.lower() in known else stem_key(f"{name}.x") for name in names]

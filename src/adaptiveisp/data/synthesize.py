@@ -154,7 +154,7 @@ class _SetWriter:
                     labels_withdrawn = True
                 _write(raw, self.out / light / name)
                 entries.append((sample, name))
-            except Exception as error:  # whatever one photo does, the others go on
+            except Exception as error:  # one photo must not stop the run, whatever its reader raises
                 if isinstance(error, OutputError) and not isinstance(error, OutputNameError):
                     raise
                 self.skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
@@ -188,15 +188,15 @@ def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
     counts = Counter(name.casefold() for name in short.values())
     full_counts = Counter(name.casefold() for name in full.values())
     stems = {key: name for key, name in short.items() if counts[name.casefold()] == 1}
-    taken = {name.casefold() for name in stems.values()}
+    used = {name.casefold() for name in stems.values()}
     for key, name in full.items():
         if key in stems:
             continue
-        stem = name if full_counts[name.casefold()] == 1 and name.casefold() not in taken else f"{name}-{key}"
-        while stem.casefold() in taken:
+        stem = name if full_counts[name.casefold()] == 1 and name.casefold() not in used else f"{name}-{key}"
+        while stem.casefold() in used:
             stem += "-"
         stems[key] = stem
-        taken.add(stem.casefold())
+        used.add(stem.casefold())
     return stems
 
 

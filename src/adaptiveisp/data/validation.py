@@ -68,7 +68,7 @@ def validate_dataset(
             try:
                 facts, picture = _read_image(split, dataset, sample, known, number % stride == 0, watch)
                 hashes[_content_hash(dataset, sample)].append((split, sample.name))
-            except Exception as error:  # whatever one file does to its reader, the others are looked at
+            except Exception as error:  # one file must not stop the check, whatever its reader raises
                 found.findings.append(Finding("unreadable", split, skip_reason(sample.name, error)))
             else:
                 found.images.append(facts)

@@ -152,16 +152,16 @@ def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]
     stems = [_own_stem(relative) for _, relative in files]
     # Stems are compared in lower case, since on some file systems two names that differ in case are one file.
     counts = Counter(str(stem).lower() for stem in stems)
-    taken = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
+    used = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
     result: list[tuple[Path, Path]] = []
     for (path, relative), stem in zip(files, stems, strict=True):
         key = str(stem).lower()
         if counts[key] > 1 or key in RESERVED_STEMS:
             base = stem.with_name(f"{stem.name}_{relative.suffix[1:].lower()}")
             stem, number = base, 2
-            while str(stem).lower() in taken:
+            while str(stem).lower() in used:
                 stem, number = base.with_name(f"{base.name}_{number}"), number + 1
-            taken.add(str(stem).lower())
+            used.add(str(stem).lower())
         result.append((path, stem))
     return result
 

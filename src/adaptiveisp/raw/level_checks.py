@@ -227,7 +227,7 @@ class RemarkWatch:
         known.white, known.count = max(known.white, raw.white_level), known.count + 1
 
     def add_remarks(self, remarks: Iterable[Remark]) -> None:
-        """Adds the remarks on a raw alone, without a look at its pixels."""
+        """Adds the remarks on a raw without reading its pixels."""
         for remark in remarks:
             first, count = self._found.get(remark.kind, (remark.text, 0))
             self._found[remark.kind] = (first, count + 1)

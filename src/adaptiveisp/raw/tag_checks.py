@@ -95,7 +95,7 @@ def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> N
     negative = [level for level in numbers(raw, 50714) if level < 0]
     if negative and not (black_is_given and is_mosaic):
         remedy = "give the true one by --raw-black" if is_mosaic else AGAIN_REMEDY
-        _refuse(path, f"its tag BlackLevel is {negative[0]:g}, and LibRaw takes it for billions; {remedy}")
+        _refuse(path, f"its tag BlackLevel is {negative[0]:g}, which LibRaw reads as billions; {remedy}")
     _check_predictor(file, raw, path)
     _check_segments(file, raw, path)
 

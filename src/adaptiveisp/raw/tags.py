@@ -120,12 +120,12 @@ def parse_tags(stream: io.BufferedIOBase) -> TagFile:
     is_big = magic == BIG_MAGIC and len(head) == 16
     form = _Format(order, "Q", "Q") if is_big else _Format(order, "H", "I")
     waiting, chained = [struct.unpack_from(order + form.offset, head, 8 if is_big else 4)[0]], list[int]()
-    seen, directories, left = set[int](), list[Directory](), _MAX_VALUES_OF_A_FILE
+    visited, directories, left = set[int](), list[Directory](), _MAX_VALUES_OF_A_FILE
     while (waiting or chained) and len(directories) < _MAX_DIRECTORIES:
         at = waiting.pop(0) if waiting else chained.pop(0)
-        if at in seen or not 0 < at < size:
+        if at in visited or not 0 < at < size:
             continue
-        seen.add(at)
+        visited.add(at)
         directory, following, left = _read_directory(stream, at, form, left)
         directories.append(directory)
         waiting += offsets(directory, _SUB_DIRECTORIES) + offsets(directory, _EXIF)

@@ -88,14 +88,14 @@ def shape_remedy(shape: tuple[int, ...]) -> str:
     >>> shape_remedy((3, 64, 64))
     'colours come last: give data.transpose(1, 2, 0)'
     """
-    planes = "of the planes of a mosaic put each at its place, for instance mosaic[0::2, 0::2] = red"
+    planes = "if these are the planes of a mosaic, put each at its place, for instance mosaic[0::2, 0::2] = red"
     if len(shape) == 3:
         if shape[0] == 3:
             return "colours come last: give data.transpose(1, 2, 0)"
         if shape[2] == 4:
-            return f"of four values a pixel leave out alpha, data[..., :3]; {planes}"
+            return f"give RGB without alpha, data[..., :3]; {planes}"
         if shape[0] == 4:
-            return f"of four planes leave out alpha, data[:3].transpose(1, 2, 0); {planes}"
+            return f"give RGB without alpha, data[:3].transpose(1, 2, 0); {planes}"
         if shape[2] == 1:
             return "give data[..., 0]"
         if shape[0] == 1:

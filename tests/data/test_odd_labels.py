@@ -259,9 +259,9 @@ def roboflow(folder: Path, test: bool = False) -> Path:
 def test_exports_of_roboflow(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = roboflow(tmp_path / "set", test=True)
     assert doctor(path) == DONE and set(found()["splits"]) == {"train", "val", "test"}
-    assert len(found()["notes"]) == 3 and "'../train/images' is not there and taken as" in found()["notes"][0]
+    assert len(found()["notes"]) == 3 and "'../train/images' does not exist, and" in found()["notes"][0]
     assert train(f"{path}:train", "--dev", f"{path}:val") == DONE
-    assert "'../train/images' is not there and taken as" in capsys.readouterr().err
+    assert "'../train/images' does not exist, and" in capsys.readouterr().err
     write_png(tmp_path / "train" / "images" / "9.png", 9)  # now the place is there as it is written
     assert Path(open_dataset(Path(f"{path}:train")).samples[0].source.image.path).name == "9.png"
 
@@ -286,12 +286,12 @@ def test_two_spellings_of_a_class_are_one(first: str, second: str, tmp_path: Pat
         write_text(tmp_path / "Annotations" / f"{number}.xml", voc_xml(name, first=1))
     dataset = open_dataset(path)
     assert dataset.categories == {1: first} and [s.annotations[0].category_id for s in dataset.samples] == [1, 1]
-    assert dataset.notes == [f"{first!r} and {second!r} are spellings of one class and taken for {first!r}"]
+    assert dataset.notes == [f"{first!r} and {second!r} are spellings of one class, which is called {first!r} here"]
     path.write_text(f"layout: voc\nclasses: {{'{second}': null}}\n")
     assert [len(sample.annotations) for sample in open_dataset(path).samples] == [1, 0]
     checked = load_coco(coco({"category_id": 7}, None, [{"id": 3, "name": first}, {"id": 7, "name": second}]))
     assert checked.categories == {3: first} and checked.images[0].annotations[0].category_id == 3
-    assert checked.notes == (f"categories 3 ({first}), 7 ({second}) are one class and taken for the first",)
+    assert checked.notes == (f"categories 3 ({first}), 7 ({second}) are spellings of one class and become the first",)
 
 
 def test_lists_of_names_are_five_and_a_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,7 +57,7 @@ def test_a_raw_may_be_given_in_several_ways_and_is_kept_in_one() -> None:
         ({"data": np.zeros((3, 48, 64), np.uint16)}, r"colours come last: give data\.transpose\(1, 2, 0\)"),
         (
             {"data": np.zeros((48, 64, 4), np.uint16)},
-            r"give RGB without alpha, data\[\.\.\., :3\]; if these are the planes",
+            r"without alpha, data\[\.\.\., :3\]; if these are the planes",
         ),
         ({"data": np.zeros((4, 48, 64), np.uint16)}, r"give RGB without alpha, data\[:3\]\.transpose\(1, 2, 0\); if"),
         ({"data": np.zeros((48, 64, 1), np.uint16)}, r"give data\[\.\.\., 0\]"),

@@ -215,7 +215,7 @@ LINEAR = np.round(BLACK + scene() * (WHITE - BLACK)).astype(np.uint16)
         (
             PIXELS,
             {"segments": [rows + bytes(8) for rows in ROWS], "t278": (4, [16])},
-            "strips do not follow one another",
+            "strips are not contiguous",
         ),
         (PIXELS, {"segments": ROWS[:2], "t278": (4, [16])}, r"truncated \(\d+ bytes are missing\)"),
         (PIXELS, {"segments": TILES[:1], **TILED}, "lists 1 of its 12 tiles"),

@@ -384,7 +384,11 @@ def test_resumed_equals_uninterrupted(
         (("--data", "empty"), 1, ("no raw files in", "add --light")),
         (("--data", "nowhere"), 1, ("nowhere", "no such file or folder")),
         (("--data", "nowhere", "--light", "mixed"), 1, ("nowhere", "no such file")),
-        (("--data", "grey", "--light", "mixed"), 1, ("sure of nothing in any image", "teacher_confidence")),
+        (
+            ("--data", "grey", "--light", "mixed"),
+            1,
+            ("finds no object with a score of", "lower teacher_confidence"),
+        ),
         (("--data", "labels.json"), 2, ("--images",)),
         (("--data", "labels.json", "--light", "mixed"), 2, ("--images",)),
         (("--data", "images", "--light", "mixed", "--dev", "images"), 2, ("leave out --dev",)),

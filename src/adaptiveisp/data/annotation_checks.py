@@ -76,8 +76,10 @@ class UnitWatch:
 def joined_spellings(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """Spelling → first spelling of the same class, and a note on each class with several spellings.
 
-    >>> joined_spellings(["Car", "cup", "car"])
-    ({'Car': 'Car', 'cup': 'cup', 'car': 'Car'}, ["'Car' and 'car' are spellings of one class and taken for 'Car'"])
+    >>> joined_spellings(["Car", "cup", "car"])[0]
+    {'Car': 'Car', 'cup': 'cup', 'car': 'Car'}
+    >>> joined_spellings(["Car", "cup", "car"])[1]
+    ["'Car' and 'car' are spellings of one class, which is called 'Car' here"]
     """
     spellings = list(dict.fromkeys(names))
     groups: dict[str, list[str]] = {}
@@ -86,7 +88,7 @@ def joined_spellings(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     joined = {name: group[0] for group in groups.values() for name in group}
     order = {name: joined[name] for name in spellings}
     notes = [
-        f"{' and '.join(map(shown, group))} are spellings of one class and taken for {shown(group[0])}"
+        f"{' and '.join(map(shown, group))} are spellings of one class, which is called {shown(group[0])} here"
         for group in groups.values()
         if len(group) > 1
     ]
@@ -151,9 +153,6 @@ def classes_of(categories: Mapping[int, str]) -> tuple[dict[int, str], dict[int,
         groups.setdefault(canonical(name), []).append(key)
     becomes = {key: groups[canonical(name)][0] for key, name in categories.items()}
     kept = {key: name for key, name in categories.items() if becomes[key] == key}
-    notes = [
-        f"categories {first_few(f'{key} ({categories[key]})' for key in group)} are one class and taken for the first"
-        for group in groups.values()
-        if len(group) > 1
-    ]
+    joined = [first_few(f"{key} ({categories[key]})" for key in group) for group in groups.values() if len(group) > 1]
+    notes = [f"categories {names} are spellings of one class and become the first" for names in joined]
     return kept, becomes, notes

@@ -361,7 +361,7 @@ def _check_pseudo_labels(pictures: _Pictures, teacher: PseudoLabeler) -> None:
         if teacher.answers[pictures.titles[index]]:
             return
     raise DataError(
-        f"{pictures.name}: the detector is sure of nothing in any image, so that it cannot teach; "
+        f"{pictures.name}: the detector finds no object with a score of teacher_confidence in any image; "
         "give brighter or labelled images, or lower teacher_confidence in a --config file"
     )
 

@@ -125,7 +125,7 @@ def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, l
         if (source.width, source.height, source.bits) == (None, None, None):
             facts = facts.filled_from(source)
             continue
-        found = f"{name} with raw-size or raw-bits speak of files without a header and are not used for this one"
+        found = f"{name} with raw-size or raw-bits describe files without a header and are not used for this one"
         remedy = "to replace its own levels or pattern, give those alone"
         remarks.append(Remark(OF_HEADERLESS, f"{path}: {found}; {remedy}"))
     _note_folder_sidecar(path, remarks)

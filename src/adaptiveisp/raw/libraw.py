@@ -266,7 +266,7 @@ def _aspect_remark(file: Any, path: Path) -> list[Remark]:
     aspect = float(file.sizes.pixel_aspect)
     if abs(aspect - 1) <= SQUARE_MARGIN:
         return []
-    found = f"its pixels are not square (width to height {aspect:g}); pictures and boxes are those of the pixels"
+    found = f"its pixels are not square (width to height {aspect:g}); pictures and boxes keep the shape of the pixels"
     return [Remark("pixels that are not square", f"{path}: {found}, so that objects look squeezed")]
 
 

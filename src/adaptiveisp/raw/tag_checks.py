@@ -224,7 +224,7 @@ def mono_text(path: Path, raw: Directory | None = None) -> str:
     """
     code = f"numpy.save('{path.stem}.npy', numpy.stack([rawpy.imread('{path.name}').raw_image_visible] * 3, -1))"
     levels = _level_flags(raw) if raw else "its levels by --raw-black and --raw-white"
-    return f"is of a monochrome camera, not developed yet; in Python {code}, then give {levels}"
+    return f"is of a monochrome camera, which is not supported yet; in Python {code}, then give {levels}"
 
 
 def _cells(raw: Directory) -> list[int]:
@@ -281,21 +281,21 @@ def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, p
     )
     found = f"its colour filters repeat every {columns}x{rows} pixels"
     if not is_quad or not set(coarse) <= {0, 1, 2}:
-        _refuse(path, f"{found}, which LibRaw takes for others; {LINEAR_REMEDY}")
+        _refuse(path, f"{found}, which LibRaw mistakes for other filters; {LINEAR_REMEDY}")
     pattern = "".join("RGB"[colour] for colour in coarse)
     code = (
         f"r = rawpy.imread('{path.name}').raw_image_visible; "
         f"numpy.save('{path.stem}.npy', sum(r[i::2, j::2] / 4 for i in (0, 1) for j in (0, 1)))"
     )
     remedy = f"in Python {code}, then give --raw-pattern {pattern} {_level_flags(raw)}"
-    _refuse(path, f"{found} (Quad Bayer), which is not developed; take the camera's binned mode, or {remedy}")
+    _refuse(path, f"{found} (Quad Bayer), which is not supported; use the camera's binned mode, or {remedy}")
 
 
 def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
     """Refuses floats compressed by Deflate with a predictor that LibRaw does not undo."""
     predictor = number(raw, 317) or 1
     if number(raw, 259) == DEFLATE and number(raw, 339) == 3 and predictor not in _FLOAT_PREDICTORS:
-        found = f"its floats are compressed by Deflate with Predictor {predictor:g}, and LibRaw undoes 3"
+        found = f"its floats are compressed by Deflate with Predictor {predictor:g}, and LibRaw reads Predictor 3 only"
         _refuse(path, f"{found}; {_array_remedy(file, raw, path) or AGAIN_REMEDY}")
 
 
@@ -349,7 +349,7 @@ def _check_plain_strips(file: TagFile, starts: list[int], layout: tuple[int, int
     if bits_of_row % 8 == 0 and len(starts) > 1:
         step = rows * bits_of_row // 8
         if any(after - before != step for before, after in pairwise(starts)):
-            _refuse(path, f"its strips do not follow one another, and LibRaw reads them as one; {AGAIN_REMEDY}")
+            _refuse(path, f"its strips are not contiguous, and LibRaw reads them as one; {AGAIN_REMEDY}")
     missing = starts[0] + bits_of_row * height // 8 - file.size
     if missing > 0:
         _refuse(path, f"is truncated ({missing} bytes are missing); copy it again")

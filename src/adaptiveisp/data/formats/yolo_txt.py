@@ -110,7 +110,7 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
     path = find_file(config.root, entry.replace("{split}", config.options.split))
     below = config.below(entry.replace("\\", "/").removeprefix("../"))
     if entry.startswith(("../", "..\\")) and not os.path.exists(path) and os.path.exists(below):
-        notes.append(f"{config.path}: {shown(entry)} is not there and taken as {below}")
+        notes.append(f"{config.path}: {shown(entry)} does not exist, and {below} is used instead")
         path = below
     extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
     if os.path.isdir(path):

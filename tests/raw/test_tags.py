@@ -70,7 +70,7 @@ def test_doubles_where_offsets_belong_are_passed_over(tmp_path, tag, value):
     content = (struct.pack("<2sHI", b"II", 42, 8) + directory).ljust(100, b"\0") + struct.pack("<d", value)
     (tmp_path / "x.dng").write_bytes(content)
     file = read_tag_file(tmp_path / "x.dng")
-    assert missing_bytes(file.raw, file.size) == 0
+    assert missing_bytes(file.raw, file.n_bytes) == 0
 
 
 # --- the reader --------------------------------------------------------------------------------------------------
@@ -80,7 +80,7 @@ def test_doubles_where_offsets_belong_are_passed_over(tmp_path, tag, value):
 @pytest.mark.parametrize("big", [False, True])
 def test_tags_are_read_in_both_orders_and_in_bigtiff(tmp_path: Path, order: str, big: bool) -> None:
     file = read_tag_file(write_odd_dng(tmp_path / "x.dng", PIXELS, order=order, big=big, t50714=(5, [25, 2])))
-    assert (file.is_dng, file.magic, file.size) == (True, 43 if big else 42, (tmp_path / "x.dng").stat().st_size)
+    assert (file.is_dng, file.magic, file.n_bytes) == (True, 43 if big else 42, (tmp_path / "x.dng").stat().st_size)
     assert file.raw[33422] == (0, 1, 1, 2) and file.raw[256] == (64,)
     assert dng_tags(file).black_level == (12.5,) * 4
 

@@ -73,51 +73,53 @@ class Guess(NamedTuple):
     remedy: str
 
 
-def guesses(path: Path, size: int, width: int, height: int, bits: int) -> list[Guess]:
+def guesses(path: Path, file_bytes: int, width: int, height: int, bits: int) -> list[Guess]:
     """The explanations that fit a file's size, the most likely first, at most `MOST_GUESSES`.
 
     Args:
         path: the file. The ends of its rows are read, since padding is mostly constant.
-        size: number of its bytes.
+        file_bytes: number of its bytes.
         width, height, bits: the declared facts.
     """
     n_bytes = 1 if bits <= 8 else 2 if bits <= 16 else 3
     packings = [packing for packing in _PACKED if packing.bits == bits] if n_bytes == 2 else []
     found: dict[str, Guess] = {}
     for guess in (
-        *_exact(path, size, width, height, n_bytes, packings),
-        *_padded_rows(path, size, width, height, n_bytes, packings),
-        *_frames(path, size, width, height, n_bytes, packings),
-        *_with_header(path, size, width, height, n_bytes),
-        *_other_height(size, width, height, n_bytes),
+        *_exact(path, file_bytes, width, height, n_bytes, packings),
+        *_padded_rows(path, file_bytes, width, height, n_bytes, packings),
+        *_frames(path, file_bytes, width, height, n_bytes, packings),
+        *_with_header(path, file_bytes, width, height, n_bytes),
+        *_other_height(file_bytes, width, height, n_bytes),
     ):
         found.setdefault(guess.text, guess)
     return list(found.values())[:MOST_GUESSES]
 
 
-def _exact(path: Path, size: int, width: int, height: int, n_bytes: int, packings: list[_Packing]) -> Iterator[Guess]:
+def _exact(
+    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
+) -> Iterator[Guess]:
     """Guesses that the file holds the declared number of pixels in another depth or packing."""
     others = [packing for packing in _PACKED if packing not in packings] if n_bytes == 2 else list(_PACKED)
     for packing in (*packings, *others):
         row = _row(packing, width)
-        if row and size == row * height:
+        if row and file_bytes == row * height:
             yield _packed(path, packing, width, height, row)
     for whole, (name, flag) in _WHOLE.items():
-        if whole != n_bytes and size == whole * width * height:
+        if whole != n_bytes and file_bytes == whole * width * height:
             yield Guess(name, f"give {flag}")
-    if size == 4 * width * height:
+    if file_bytes == 4 * width * height:
         remedy = _save(path, f"numpy.fromfile({path.name!r}, '<f4').reshape({height}, {width})")
         yield Guess("four bytes a pixel, such as float32", remedy)
 
 
 def _padded_rows(
-    path: Path, size: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
+    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
 ) -> Iterator[Guess]:
     """Guesses that rows are longer than their pixels; those whose ends hold a constant come first."""
     candidates: list[tuple[bool, Guess]] = []
     for rows in (height, -(-height // ALIGNED_ROWS) * ALIGNED_ROWS):
-        stride = size // rows
-        if stride * rows != size:
+        stride = file_bytes // rows
+        if stride * rows != file_bytes:
             continue
         # Many combinations fit an aligned number of rows, so that constant ends of the rows are required there.
         needed = rows != height
@@ -145,10 +147,12 @@ def _is_constant(path: Path, rows: int, stride: int, row: int) -> bool:
     return bool((ends == ends[0, 0]).all())
 
 
-def _frames(path: Path, size: int, width: int, height: int, n_bytes: int, packings: list[_Packing]) -> Iterator[Guess]:
+def _frames(
+    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
+) -> Iterator[Guess]:
     for row, kind in ((n_bytes * width, ""), *((_row(packing, width), packing.name) for packing in packings)):
-        count = size // (row * height) if row else 0
-        if not 2 <= count <= MOST_FRAMES or count * row * height != size:
+        count = file_bytes // (row * height) if row else 0
+        if not 2 <= count <= MOST_FRAMES or count * row * height != file_bytes:
             continue
         frame = row * height
         remedy = (
@@ -157,21 +161,21 @@ def _frames(path: Path, size: int, width: int, height: int, n_bytes: int, packin
         )
         yield Guess(f"{count} frames of {frame} bytes{f', each {kind}' if kind else ''}", remedy)
     for dtype, value in (("u1", 1), ("<u2", 2)):
-        if size == 3 * value * width * height:
+        if file_bytes == 3 * value * width * height:
             code = f"numpy.fromfile({path.name!r}, {dtype!r}).reshape({height}, {width}, 3)"
             yield Guess(f"RGB of {8 * value} bits instead of a mosaic", _save(path, code))
 
 
-def _with_header(path: Path, size: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
-    extra = size - n_bytes * width * height
+def _with_header(path: Path, file_bytes: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
+    extra = file_bytes - n_bytes * width * height
     if 0 < extra <= LARGEST_HEADER:
         code = _whole_rows(path, n_bytes, f"[{extra}:].reshape({height}, {n_bytes * width})", height, width)
         yield Guess(f"{extra} bytes of header before the pixels (or of something behind them)", _save(path, code))
 
 
-def _other_height(size: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
-    rows = size // (n_bytes * width)
-    if rows * n_bytes * width == size and rows != height and abs(rows - height) <= height // 4:
+def _other_height(file_bytes: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
+    rows = file_bytes // (n_bytes * width)
+    if rows * n_bytes * width == file_bytes and rows != height and abs(rows - height) <= height // 4:
         yield Guess(f"{rows} rows instead of {height}", f"give --raw-size {width}x{rows}")
 
 

@@ -109,7 +109,7 @@ def tag_doubts(file: TagFile, path: Path, white_is_given: bool = False) -> tuple
         white_is_given: whether a white level was declared in place of the file's.
     """
     raw, remarks = file.raw, list[Remark]()
-    missing = missing_bytes(raw, file.size)
+    missing = missing_bytes(raw, file.n_bytes)
     if missing and not file.is_dng:  # in files of other formats these tags may have another meaning
         text = f"{path}: its tags place {missing} bytes of pixels beyond its end; is it cut off?"
         remarks.append(Remark("pixels beyond the end of the file", text))
@@ -145,18 +145,18 @@ def refuse_too_small(file: TagFile, path: Path, width: int, height: int) -> None
     """
     # These compress a dark frame to almost nothing, and the strips or tiles of a DNG were checked before.
     is_small_by_right = file.is_dng and _whole(file.raw, 259, 1) in (DEFLATE, LOSSY_JPEG, JPEG_XL)
-    if file.size < LEAST_BYTES * width * height and not is_small_by_right:
-        cut = f"is cut off ({file.size} bytes for {width}x{height} pixels); copy it again from its source"
+    if file.n_bytes < LEAST_BYTES * width * height and not is_small_by_right:
+        cut = f"is cut off ({file.n_bytes} bytes for {width}x{height} pixels); copy it again from its source"
         _refuse(path, why_unknown(file, path) or cut)
 
 
-def missing_bytes(raw: Directory, size: int) -> int:
-    """The number of bytes by which strips or tiles reach beyond the end of a file of `size` bytes."""
+def missing_bytes(raw: Directory, n_bytes: int) -> int:
+    """The number of bytes by which strips or tiles reach beyond the end of a file of `n_bytes` bytes."""
     ends = [0]
     for offset_tag, count_tag in ((273, 279), (324, 325)):
         starts, counts = offsets(raw, offset_tag), offsets(raw, count_tag)
         ends += [start + count for start, count in zip(starts, counts, strict=False)]
-    return max(0, max(ends) - size)
+    return max(0, max(ends) - n_bytes)
 
 
 def why_unknown(file: TagFile, path: Path) -> str | None:
@@ -301,7 +301,7 @@ def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
 
 def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
     """Refuses a file whose pixels are partly missing, and strips that LibRaw would not join."""
-    missing = missing_bytes(raw, file.size)
+    missing = missing_bytes(raw, file.n_bytes)
     if missing:
         _refuse(path, f"is truncated ({missing} bytes are missing); copy it again")
     width, height = _whole(raw, 256, 0), _whole(raw, 257, 0)
@@ -323,7 +323,7 @@ def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
             f"lists {len(starts)} of its {needed} {name}, so that pixels are missing; copy it again from its source",
         )
     if compression == 1:
-        short = max(starts[:needed]) + across * down * bits_of_pixel // 8 - file.size
+        short = max(starts[:needed]) + across * down * bits_of_pixel // 8 - file.n_bytes
         if short > 0:
             _refuse(path, f"is truncated ({short} bytes are missing); copy it again")
         return
@@ -350,7 +350,7 @@ def _check_plain_strips(file: TagFile, starts: list[int], layout: tuple[int, int
         step = rows * bits_of_row // 8
         if any(after - before != step for before, after in pairwise(starts)):
             _refuse(path, f"its strips are not contiguous, and LibRaw reads them as one; {AGAIN_REMEDY}")
-    missing = starts[0] + bits_of_row * height // 8 - file.size
+    missing = starts[0] + bits_of_row * height // 8 - file.n_bytes
     if missing > 0:
         _refuse(path, f"is truncated ({missing} bytes are missing); copy it again")
 
@@ -361,6 +361,6 @@ def _check_panasonic(file: TagFile, path: Path) -> None:
         width, height, kind = (_whole(directory, tag, 0) for tag in (2, 3, 45))
         starts = offsets(directory, 280) or offsets(directory, 273)
         if kind in (4, 5, 6, 7) and starts and starts[0] < 2**32 - 1:
-            missing = starts[0] + width * height - file.size
+            missing = starts[0] + width * height - file.n_bytes
             if missing > 0:
                 _refuse(path, f"is truncated (at least {missing} bytes are missing); copy it again")

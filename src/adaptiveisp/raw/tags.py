@@ -45,12 +45,12 @@ class TagFile:
     Attributes:
         directories: the first, its sub-images and EXIF, then those that are chained to it.
         magic: the number after the byte order, 42 in a TIFF, 43 in a BigTIFF, another one in some makers' files.
-        size: bytes of the file.
+        n_bytes: bytes of the file.
     """
 
     directories: tuple[Directory, ...] = ()
     magic: int = 0
-    size: int = 0
+    n_bytes: int = 0
 
     @property
     def is_dng(self) -> bool:
@@ -110,12 +110,12 @@ def parse_tags(stream: io.BufferedIOBase) -> TagFile:
     Args:
         stream: seekable; it is read from its beginning.
     """
-    size = stream.seek(0, 2)
+    n_bytes = stream.seek(0, 2)
     stream.seek(0)
     head = stream.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 8:
-        return TagFile(size=size)
+        return TagFile(n_bytes=n_bytes)
     magic = struct.unpack_from(order + "H", head, 2)[0]
     is_big = magic == BIG_MAGIC and len(head) == 16
     form = _Format(order, "Q", "Q") if is_big else _Format(order, "H", "I")
@@ -123,14 +123,14 @@ def parse_tags(stream: io.BufferedIOBase) -> TagFile:
     visited, directories, left = set[int](), list[Directory](), _MAX_VALUES_OF_A_FILE
     while (waiting or chained) and len(directories) < _MAX_DIRECTORIES:
         at = waiting.pop(0) if waiting else chained.pop(0)
-        if at in visited or not 0 < at < size:
+        if at in visited or not 0 < at < n_bytes:
             continue
         visited.add(at)
         directory, following, left = _read_directory(stream, at, form, left)
         directories.append(directory)
         waiting += offsets(directory, _SUB_DIRECTORIES) + offsets(directory, _EXIF)
         chained.append(following)
-    return TagFile(tuple(directories), magic, size)
+    return TagFile(tuple(directories), magic, n_bytes)
 
 
 def _read_directory(stream: io.BufferedIOBase, at: int, form: _Format, left: int) -> tuple[Directory, int, int]:

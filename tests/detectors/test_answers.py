@@ -157,7 +157,7 @@ def test_a_teacher_tells_of_boxes_left_out_once(caplog: pytest.LogCaptureFixture
     teacher = Teacher(Own([GOOD, [30, 5, 20, 9]], [0.9, 0.8]), 0.5)
     with caplog.at_level(logging.WARNING, logger="adaptiveisp"):
         for title in ("one", "two"):
-            teacher.look_at_photo(title, torch.full((3, 32, 32), 90, dtype=torch.uint8))
+            teacher.label_photo(title, torch.full((3, 32, 32), 90, dtype=torch.uint8))
     assert [len(found) for found in teacher.answers.values()] == [1, 1] and teacher.dropped == 2
     assert len(caplog.records) == 1 and "detector own, first in one: 1 box was left out" in caplog.text
 

@@ -46,7 +46,7 @@ class EvalConfig:
         device: where modules and detectors run.
         costs: module → milliseconds, for the reported cost; empty for the paper's table.
         losses: also take the detectors' losses, of the policies and of the two references of `losses`.
-        cache: folder where developed raws are kept, see `framecache`; "" keeps none.
+        cache: folder where developed raws are kept, see `data.frame_cache`; "" keeps none.
     """
 
     size: int

@@ -115,7 +115,7 @@ def run_files(
 
     Args:
         isp: policy and detector.
-        files: (input, output stem relative to `out`), see `raw.find_raw_files`.
+        files: (input, output stem relative to `out`), see `raw.find_files.find_raw_files`.
         out: output folder, which exists and is claimed (`output_folder.claim_folder`).
         options: what to write.
         provenance: kept in each JSON.

@@ -49,7 +49,7 @@ class TrainConfig:
         dev, dev_images: the same as data and images for what chooses the best policy; "" trains without.
         detector: as for `load_detector`.
         labels: "given" takes the annotations of data; "teacher" needs none: the targets are what the detector itself is
-            sure of, see `teacher`.
+            sure of, see `training.pseudo_labels`.
         teacher_confidence: least score of such a target.
         limit: the first so many photos of data only; 0 takes all.
         light: brightness range in which raws are made of sRGB photos; None where the images are raws.
@@ -59,7 +59,7 @@ class TrainConfig:
         warm_start: policy whose weights the run starts from; "" starts anew.
         checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
         dev_draws: draws a photo of dev.
-        cache: folder where developed raws are kept for this run and others, see `framecache`; "" keeps none.
+        cache: folder where developed raws are kept for this run and others, see `data.frame_cache`; "" keeps none.
     """
 
     data: str = ""

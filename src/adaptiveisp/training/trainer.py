@@ -122,7 +122,7 @@ def resumed_run(
         folder: the run folder.
         load_detector: gives the detector for what config.yaml says of it, which is a file's word.
         device: where the detector is.
-        cache: folder where developed raws are kept, see `data.frame_cache`; the one that config.yaml names is not used, since
+        cache: folder of developed raws, see `data.frame_cache`; the one that config.yaml names is not used, since
             a file must not decide where something is written and removed.
 
     Raises:

@@ -101,7 +101,7 @@ SPRUNG: dict[str, bytes] = {
     "attrgetter": program(
         call(
             call(
-                call(name("operator.attrgetter"), text(HERE.rpartition(".")[2] + ".spring")),
+                call(name("operator.attrgetter"), text(HERE.partition(".")[2] + ".spring")),
                 call(name("builtins.__import__"), text(HERE)),
             ),
             text("x"),

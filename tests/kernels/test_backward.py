@@ -163,8 +163,8 @@ def test_cut_into_parts_gradients_are_the_same(
     image, params = random(3, 3, 75, 67), random_params(module, 3, 8)
     weight = random(*image.shape, seed=9)
     whole = both_ways(module, image, params, weight)
-    for name in ("native.LEAST_PIXELS", "native.LEAST_CHEAP", "native_training.LEAST_POINTWISE"):
-        monkeypatch.setattr(f"adaptiveisp.{name}", 1)
+    for name in ("forward.LEAST_PIXELS", "forward.LEAST_CHEAP", "backward.LEAST_POINTWISE"):
+        monkeypatch.setattr(f"adaptiveisp.kernels.{name}", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     for a, b in zip(both_ways(module, image, params, weight), whole, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)

@@ -157,8 +157,8 @@ def test_a_teacher_looks_on_another_device(tmp_path: Path) -> None:
 def found_by_the_command_line() -> Iterator[None]:
     """The pretended device is what `auto` finds."""
     with pretend_cuda(), ExitStack() as stack:
-        for command in ("commands", "train_command"):
-            stack.enter_context(patch(f"adaptiveisp.{command}.set_up_torch", return_value="cuda"))
+        for command in ("run", "evaluate", "synth", "train"):
+            stack.enter_context(patch(f"adaptiveisp.cli.{command}.set_up_torch", return_value="cuda"))
         yield
 
 

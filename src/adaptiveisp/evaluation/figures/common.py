@@ -44,7 +44,7 @@ def policy_colour(place: int) -> str:
 def line_style(place: int) -> dict[str, str]:
     """Colour and marker of a policy, as matplotlib's keywords; once the colours repeat, the markers go one on.
 
-    >>> look(0), look(7)
+    >>> line_style(0), line_style(7)
     ({'color': '#4477aa', 'marker': 'o'}, {'color': '#4477aa', 'marker': 's'})
     """
     marker = POLICY_MARKERS[(place + place // len(POLICY_COLOURS)) % len(POLICY_MARKERS)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adaptiveisp.detectors import boxes as boxes_module
 from adaptiveisp.detectors.boxes import (
+    as_annotations,
     clip_boxes,
     complete_iou,
     cxcywh_to_xyxy,
@@ -18,6 +19,7 @@ from adaptiveisp.detectors.boxes import (
     xyxy_to_cxcywh,
     xyxy_to_xywh,
 )
+from adaptiveisp.types import Annotation, Detections
 
 
 def random_boxes(n: int, seed: int, size: float = 100) -> Tensor:
@@ -152,3 +154,8 @@ def test_nms_looks_at_the_best_candidates_only(monkeypatch: pytest.MonkeyPatch) 
 
 def test_nms_of_nothing_is_nothing() -> None:
     assert nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5, 300).tolist() == []
+
+
+def test_detections_as_annotations() -> None:
+    found = Detections(torch.tensor([[1.5, 2.0, 4.0, 8.0]]), torch.tensor([0.9]), torch.tensor([7]))
+    assert as_annotations(found) == (Annotation(7, (1.5, 2.0, 2.5, 6.0), 15.0),)

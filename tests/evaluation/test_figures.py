@@ -2,9 +2,9 @@
 
 import pytest
 
+from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.evaluation.figures.common import (
     POLICY_COLOURS,
-    DifferenceBar,
     class_figure,
     forest_figure,
     light_figure,
@@ -23,8 +23,8 @@ def test_the_light_figure_skips_bins_without_a_score() -> None:
 
 
 def test_the_forest_figure_fills_what_leaves_out_zero() -> None:
-    bars = [DifferenceBar("a", 0.02, 0.01, 0.03), DifferenceBar("b", 0.01, -0.01, 0.03), DifferenceBar("c", -2, -3, -1)]
-    (axes,) = forest_figure(bars).axes
+    bars = [Interval(*ends, 0.95, 200) for ends in ((0.02, 0.01, 0.03), (0.01, -0.01, 0.03), (-2, -3, -1))]
+    (axes,) = forest_figure("abc", bars).axes
     _, *drawn = axes.lines
     assert [interval.get_xdata() for interval in drawn[::2]] == [
         pytest.approx([100 * b.low, 100 * b.high]) for b in bars

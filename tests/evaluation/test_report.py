@@ -17,7 +17,6 @@ from PIL import Image
 import adaptiveisp.evaluation.html_report
 from adaptiveisp.evaluation.bootstrap import paired_difference
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
-from adaptiveisp.evaluation.figures.common import DifferenceBar
 from adaptiveisp.evaluation.figures.cost import CostPoint
 from adaptiveisp.evaluation.html_report import figure_png, render_html, write_report
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
@@ -103,21 +102,22 @@ def test_differences_are_later_minus_earlier_for_each_detector(report: Report, i
     (difference,) = report.differences
     assert (difference.a, difference.b, difference.detector, difference.metric) == (NASTY, "none", "tiny", "ap50")
     expected = paired_difference(images, blinded(images), CATEGORIES, resamples=200)
-    assert (difference.mean, difference.low, difference.high, difference.level, difference.resamples) == (
-        expected.mean,
-        expected.low,
-        expected.high,
-        0.95,
-        200,
-    )
-    assert difference.low > 0
+    assert difference.interval == expected and (expected.level, expected.resamples) == (0.95, 200)
+    assert expected.low > 0 and expected.excludes_zero and expected.reversed().high < 0
+    written = report.to_json()["differences"]
+    assert written == [
+        {
+            **{"a": NASTY, "b": "none", "detector": "tiny", "metric": "ap50", "level": 0.95, "resamples": 200},
+            **{"mean": expected.mean, "low": expected.low, "high": expected.high},
+        }
+    ]
 
 
 def test_policies_scored_on_different_images_are_compared_on_the_common_ones(images: list[ScoredImage]) -> None:
     results = {("a", "d"): result(blinded(images[:30])), ("b", "d"): result(images)}
     report = build_report(results, NAMES, {}, resamples=200)
     common = coco_average_precision(images[:30], CATEGORIES)
-    assert report.differences[0].mean == pytest.approx(common.ap50, abs=1e-9)
+    assert report.differences[0].interval.mean == pytest.approx(common.ap50, abs=1e-9)
     assert any("10 images were not scored" in note for note in report.notes)
     assert report.policies["b"]["d"].n_images == 40
 
@@ -224,7 +224,8 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
     assert curves == {policy: [part.ap50 for part in score.per_light] for policy, score in scores.items()}
     (difference,) = report.differences
     assert given["forest_figure"] == (
-        [DifferenceBar(f"{NASTY} \N{MINUS SIGN} none", difference.mean, difference.low, difference.high)],
+        [f"{NASTY} \N{MINUS SIGN} none"],
+        [difference.interval],
     )
     classes, bars = given["class_figure"]
     by_labels = sorted(scores[NASTY].per_class, key=lambda name: (-report.label_counts[name], name))

@@ -66,12 +66,13 @@ def test_a_groups_difference_is_the_mean_over_its_members_in_every_resample() ->
         ("heuristic", "ours"), ("seeded", "ours"), ("seeded", "heuristic"),
     ]  # fmt: skip
     # By hand: one of four photos is 26 of 101 recall levels, two are 51, three are 76.
-    assert found.differences[0].mean == pytest.approx(((51 + 76) / 2 - 26) / 101)
-    assert found.differences[4].mean == pytest.approx(((26 + 76) / 2 - (51 + 76) / 2) / 101)
+    assert found.differences[0].interval.mean == pytest.approx(((51 + 76) / 2 - 26) / 101)
+    assert found.differences[4].interval.mean == pytest.approx(((26 + 76) / 2 - (51 + 76) / 2) / 101)
     for d in found.differences:
         low, high = np.quantile(expected[d.a] - expected[d.b], [0.05, 0.95])
-        assert (d.low, d.high) == pytest.approx((low, high)) and (d.level, d.resamples) == (0.9, 200)
-        assert d.low < d.high and d.detector == "d"
+        assert (d.interval.low, d.interval.high) == pytest.approx((low, high))
+        assert (d.interval.level, d.interval.resamples) == (0.9, 200)
+        assert d.interval.low < d.interval.high and d.detector == "d"
 
 
 def test_the_best_static_policy_meets_every_adaptive_one() -> None:
@@ -79,7 +80,7 @@ def test_the_best_static_policy_meets_every_adaptive_one() -> None:
     best = compare("d", SCORED, UNITS, static, NAMES, (200, 0, 0.95)).best_static
     assert best is not None and (best.name, best.ap50) == ("heuristic", pytest.approx(51 / 101))
     assert [(d.a, d.b) for d in best.differences] == [("ours", "heuristic"), ("seeded", "heuristic")]
-    assert best.differences[0].mean == pytest.approx((51 + 76) / 2 / 101 - 51 / 101)
+    assert best.differences[0].interval.mean == pytest.approx((51 + 76) / 2 / 101 - 51 / 101)
     # A group of static runs stands for them with its mean: its best seed alone is not chosen.
     with_group = compare(
         "d", SCORED, UNITS, {**static, "seeded": True, "ours": True}, NAMES, (200, 0, 0.95)

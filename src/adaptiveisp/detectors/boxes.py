@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adaptiveisp.types import Annotation, Detections
+
 CIOU_EPS = 1e-7
 """Added to the denominators of the complete IoU, so that degenerate boxes give a number; AdaptiveISP's value."""
 
@@ -40,6 +42,15 @@ def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
     """
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((centre - half, centre + half), dim=-1)
+
+
+def as_annotations(found: Detections) -> tuple[Annotation, ...]:
+    """Detections as labels of the same pixels; the detector's label becomes the category id."""
+    boxes = xyxy_to_xywh(found.boxes.double()).tolist()
+    return tuple(
+        Annotation(label, (x, y, width, height), width * height)
+        for label, (x, y, width, height) in zip(found.labels.tolist(), boxes, strict=True)
+    )
 
 
 def clip_boxes(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Float[Tensor, "n 4"]:

@@ -44,6 +44,15 @@ class Interval:
     level: float
     resamples: int
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether both ends lie on one side of zero."""
+        return self.low > 0 or self.high < 0
+
+    def reversed(self) -> "Interval":
+        """The interval of b - a."""
+        return Interval(-self.mean, -self.high, -self.low, self.level, self.resamples)
+
 
 @dataclass(frozen=True)
 class _Ranking:

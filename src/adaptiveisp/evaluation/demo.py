@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.data.opening import LABELS_FILE, open_folder
+from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
@@ -23,7 +24,7 @@ from adaptiveisp.inference.predictor import AdaptiveISP, detect
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic
-from adaptiveisp.types import Annotation, Detections, Detector
+from adaptiveisp.types import Detections, Detector
 from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import write_json
 from adaptiveisp.utils.optional_imports import import_extra
@@ -143,14 +144,6 @@ def write_raws(
     write_json(
         folder / LABELS_FILE, {"info": info, "images": images, "annotations": annotations, "categories": categories}
     )
-
-
-def as_annotations(found: Detections) -> list[Annotation]:
-    """Detections as labels, the detector's own label as category id."""
-    return [
-        Annotation(label, (x0, y0, x1 - x0, y1 - y0), (x1 - x0) * (y1 - y0))
-        for (x0, y0, x1, y1), label in zip(found.boxes.tolist(), found.labels.tolist(), strict=True)
-    ]
 
 
 def draw_figure(

@@ -10,7 +10,6 @@ from typing import Any
 
 from adaptiveisp.evaluation.coco_ap import SIZES
 from adaptiveisp.evaluation.figures.common import (
-    DifferenceBar,
     class_figure,
     forest_figure,
     light_figure,
@@ -23,7 +22,7 @@ from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_sha
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
-from adaptiveisp.evaluation.tables import DASH, MINUS, number, percent, points
+from adaptiveisp.evaluation.tables import DASH, number, percent, points
 from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
 from adaptiveisp.utils.files import atomic_path, write_text
 from adaptiveisp.utils.optional_imports import import_extra
@@ -221,9 +220,10 @@ def _draw_light(scores: Mapping[str, PolicyScore], salt: str) -> Any:
 
 
 def _draw_forest(differences: Sequence[Difference], salt: str) -> Any:
-    """The differences with their intervals as SVG; None of nothing."""
-    bars = [DifferenceBar(f"{d.a} {MINUS} {d.b}", d.mean, d.low, d.high) for d in differences]
-    return svg(forest_figure(bars), salt) if bars else None
+    """Draws the differences with their intervals as SVG; returns None where there are none."""
+    if not differences:
+        return None
+    return svg(forest_figure([d.name for d in differences], [d.interval for d in differences]), salt)
 
 
 def _draw_classes(
@@ -270,7 +270,5 @@ def _headline(scores: Mapping[str, PolicyScore], differences: Sequence[Differenc
     lead = None
     for d in differences:
         if ranked[1:] and {d.a, d.b} == {ranked[0], ranked[1]}:
-            forward = d.a == ranked[0]
-            mean, low, high = (d.mean, d.low, d.high) if forward else (-d.mean, -d.high, -d.low)
-            lead = {"over": ranked[1], "mean": mean, "low": low, "high": high, "level": d.level, "sure": low > 0}
+            lead = {"over": ranked[1], "interval": d.interval if d.a == ranked[0] else d.interval.reversed()}
     return {"policy": ranked[0], "ap50": scores[ranked[0]].ap50, "lead": lead}

@@ -81,9 +81,9 @@ class Report:
                 for policy, scores in self.policies.items()
             },
             "groups": {name: {detector: s.to_json() for detector, s in by.items()} for name, by in self.groups.items()},
-            "differences": [asdict(difference) for difference in self.differences],
+            "differences": [difference.to_json() for difference in self.differences],
             "best_static": {
-                detector: {**asdict(best), "chosen_by": BEST_STATIC_CHOICE}
+                detector: {**best.to_json(), "chosen_by": BEST_STATIC_CHOICE}
                 for detector, best in self.best_static.items()
             },
             "pipelines": {p: [asdict(f) for f in found[:MOST_PIPELINES]] for p, found in self.pipelines().items()},

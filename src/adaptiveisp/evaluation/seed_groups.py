@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.evaluation.bootstrap import MatchTable, aligned, bootstrap_weights, percentile_interval
+from adaptiveisp.evaluation.bootstrap import Interval, MatchTable, aligned, bootstrap_weights, percentile_interval
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 
@@ -23,17 +23,30 @@ Units = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True)
 class Difference:
-    """AP50 of policy or group `a` minus that of `b` in 0..1 units, with its paired bootstrap interval."""
+    """A score of policy or group `a` minus that of `b`.
+
+    Attributes:
+        a, b: names of the two.
+        detector: name of the detector.
+        metric: the score, "ap50".
+        interval: the difference in 0..1 units with its paired bootstrap interval.
+    """
 
     a: str
     b: str
     detector: str
     metric: str
-    mean: float
-    low: float
-    high: float
-    level: float
-    resamples: int
+    interval: Interval
+
+    @property
+    def name(self) -> str:
+        """Both names with a true minus sign between them."""
+        return f"{self.a} \N{MINUS SIGN} {self.b}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in report.json."""
+        names = {"a": self.a, "b": self.b, "detector": self.detector, "metric": self.metric}
+        return names | asdict(self.interval)
 
 
 @dataclass(frozen=True)
@@ -46,6 +59,10 @@ class BestStatic:
     name: str
     ap50: float
     differences: tuple[Difference, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Its entry in report.json."""
+        return {"name": self.name, "ap50": self.ap50, "differences": [d.to_json() for d in self.differences]}
 
 
 @dataclass(frozen=True)
@@ -165,7 +182,7 @@ def compare(
 
     def less(a: str, b: str) -> Difference:
         interval = percentile_interval(mean_of[a] - mean_of[b], sampled[a] - sampled[b], level)
-        return Difference(a, b, detector, "ap50", **asdict(interval))
+        return Difference(a, b, detector, "ap50", interval)
 
     differences = [less(a, b) for b, a in combinations(units, 2)]
     best = max((name for name in units if static[name]), key=lambda name: mean_of[name], default=None)

@@ -103,5 +103,5 @@ def _score_row(name: str, detector: str, score: PolicyScore, sd: float | None) -
 
 
 def _difference_row(d: Difference) -> tuple[str, ...]:
-    low, high = points(d.low, sign=True), points(d.high, sign=True)
-    return f"{d.a} - {d.b}", d.detector, points(d.mean, sign=True), f"{low} to {high}"
+    low, high = points(d.interval.low, sign=True), points(d.interval.high, sign=True)
+    return f"{d.a} - {d.b}", d.detector, points(d.interval.mean, sign=True), f"{low} to {high}"

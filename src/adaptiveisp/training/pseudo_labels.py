@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from adaptiveisp.detectors.answers import dropped_note
-from adaptiveisp.detectors.boxes import xyxy_to_xywh
+from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.errors import logger
 from adaptiveisp.inference.predictor import DEFAULT_SIZE, detect
@@ -135,12 +135,6 @@ def best_of(found: Sequence[Detections]) -> Detections:
     which a single object is all that is left to see.
     """
     return max(found, key=lambda detections: float(detections.scores.double().sum()))
-
-
-def as_annotations(found: Detections) -> tuple[Annotation, ...]:
-    """Detections in pixels of the full frame as annotations, the label as class."""
-    boxes = xyxy_to_xywh(found.boxes.double()).tolist()
-    return tuple(_annotation(label, *box) for label, box in zip(found.labels.tolist(), boxes, strict=True))
 
 
 def _annotation(label: int, x: float, y: float, width: float, height: float) -> Annotation:

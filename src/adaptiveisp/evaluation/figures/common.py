@@ -7,11 +7,11 @@ marker, so that it looks alike in every figure and in the page's tables.
 import io
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.utils.optional_imports import import_extra
 
 POLICY_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
@@ -20,16 +20,6 @@ POLICY_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa337
 POLICY_MARKERS = "osD^vPX"
 # Stand-ins that the page replaces by colours of its own light or dark scheme.
 TEXT_COLOUR, LINE_COLOUR = "#010203", "#040506"
-
-
-@dataclass(frozen=True)
-class DifferenceBar:
-    """A difference of AP50 in 0..1 units with the ends of its interval, and the name of its row."""
-
-    name: str
-    mean: float
-    low: float
-    high: float
 
 
 def policy_colour(place: int) -> str:
@@ -112,19 +102,24 @@ def light_figure(bins: Sequence[str], curves: Mapping[str, Sequence[float | None
     return figure
 
 
-def forest_figure(differences: Sequence[DifferenceBar]) -> Any:
-    """Each difference with its interval; those whose interval spans zero are hollow."""
-    figure, axes = new_figure(9, 0.9 + 0.42 * len(differences))
+def forest_figure(names: Sequence[str], intervals: Sequence[Interval]) -> Any:
+    """Draws differences of AP50 with their intervals; those whose interval spans zero are hollow.
+
+    Args:
+        names: of the rows, the first on top.
+        intervals: one for each name.
+    """
+    figure, axes = new_figure(9, 0.9 + 0.42 * len(intervals))
     axes.axvline(0, color=TEXT_COLOUR, linewidth=1)
-    for row, d in enumerate(differences):
-        clear = d.low > 0 or d.high < 0
+    for row, d in enumerate(intervals):
+        clear = d.excludes_zero
         colour = POLICY_COLOURS[0] if clear else POLICY_COLOURS[-1]
         axes.plot([100 * d.low, 100 * d.high], [row, row], color=colour, linewidth=2.5, solid_capstyle="round")
         axes.plot(
             100 * d.mean, row, "o", markersize=8, markeredgewidth=2, color=colour, fillstyle="full" if clear else "none"
         )
-    axes.set_yticks(range(len(differences)), [d.name for d in differences])
-    axes.set_ylim(len(differences) - 0.5, -0.5)
+    axes.set_yticks(range(len(intervals)), names)
+    axes.set_ylim(len(intervals) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
     axes.set_xlabel("difference of AP50, points")
     return figure

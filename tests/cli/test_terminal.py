@@ -73,6 +73,8 @@ def test_a_signal_ends_a_command_and_all_its_processes(number: signal.Signals, t
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A process that starts in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while len(_group(process.pid)) < 3 and time.monotonic() < deadline:  # itself, the reader, Python's resource tracker

@@ -76,5 +76,6 @@ def test_two_categories_of_one_class_are_an_error() -> None:
 
 @pytest.mark.parametrize("module", ["classes", "weights"])
 def test_names_can_be_listed_without_torch(module: str) -> None:
-    code = f"import sys; sys.path[:0] = {sys.path!r}; import adaptiveisp.detectors.{module}; assert 'torch' not in sys.modules"
+    imported = f"import adaptiveisp.detectors.{module}"
+    code = f"import sys; sys.path[:0] = {sys.path!r}; {imported}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -13,7 +13,7 @@ from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
-from adaptiveisp.policies.base import AutoExposure
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.types import Targets
 from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos

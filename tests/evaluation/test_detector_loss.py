@@ -18,9 +18,11 @@ from adaptiveisp.evaluation.detector_loss import (
     share_worse,
     worst_mean,
 )
-from adaptiveisp.inference.predictor import Developed, develop_at_size, render
+from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import AnyPolicy, AutoExposure, FixedPipeline
+from adaptiveisp.policies.base import Developed, Policy
+from adaptiveisp.policies.fixed import FixedPipeline
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.types import Annotation, Detections, Detector, RawImage, Targets
 from tests.support.fake_detector import RedDetector
 
@@ -50,15 +52,15 @@ def grey_raw(level: int = 6554, height: int = 80, width: int = 160) -> RawImage:
     return RawImage(np.full((height, width, 3), level, np.uint16), None, (0.0,) * 4, 65535.0)
 
 
-def meter_of(policies: list[AnyPolicy], *detectors: Detector) -> DetectorEvaluator:
+def meter_of(policies: list[Policy], *detectors: Detector) -> DetectorEvaluator:
     return DetectorEvaluator(policies, detectors, [MAP] * len(detectors), 64, confidence=0.01)
 
 
 def measured(meter: DetectorEvaluator, annotations: tuple[Annotation, ...] = (CUP,)) -> dict[str, object]:
     raw = grey_raw()
     developed = develop_at_size(raw, 64)
-    images = [render(policy, raw, developed, 64).image for policy in meter.policies]
-    found, losses = meter.measure(annotations, raw, developed, images)
+    images = [policy.render(developed).image for policy in meter.policies]
+    found, losses = meter.measure(annotations, developed, images)
     assert all(len(found[detector.name]) == len(images) for detector in meter.detectors)
     return dict(losses)
 
@@ -96,7 +98,7 @@ def test_the_detector_sees_the_padded_renderings_with_their_labels() -> None:
         ([FixedPipeline(BRIGHTER.pipeline, "none")], 3),
     ],
 )
-def test_the_references_are_rendered_unless_they_were_asked_for(policies: list[AnyPolicy], rendered: int) -> None:
+def test_the_references_are_rendered_unless_they_were_asked_for(policies: list[Policy], rendered: int) -> None:
     detector = Watched()
     losses = measured(meter_of(policies, detector))["red"]
     assert len(detector.images) == 1 and len(detector.images[0]) == rendered
@@ -223,8 +225,6 @@ def test_the_map_of_classes_is_the_detectors_own() -> None:
     swapped = ClassMap({0: 47, 41: 1}, {47: 0, 1: 41}, ())
     raw = grey_raw()
     developed: Developed = develop_at_size(raw, 64)
-    DetectorEvaluator([BRIGHTER], [detector], [swapped], 64, 0.01).measure(
-        (CUP, PERSON), raw, developed, [developed.small]
-    )
+    DetectorEvaluator([BRIGHTER], [detector], [swapped], 64, 0.01).measure((CUP, PERSON), developed, [developed.small])
     assert detector.targets[0][0].labels.tolist() == [0, 41]
     assert len(detector.images[0]) == 3 and all(math.isfinite(v) for v in detector.images[0].flatten()[:3].tolist())

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from adaptiveisp import AdaptiveISP, Pipeline, Stage
-from adaptiveisp.policies.base import FixedPipeline
+from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.types import RawImage
 from tests.support.fake_detector import RedDetector

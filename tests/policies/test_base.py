@@ -6,15 +6,9 @@ import torch
 
 from adaptiveisp.errors import PipelineError, PolicyError, RawFileError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import (
-    AutoExposure,
-    CameraDevelopment,
-    FixedPipeline,
-    ForcedModules,
-    exposure_to_mean,
-    grey_world_gains,
-    preprocessing_stages,
-)
+from adaptiveisp.policies.fixed import FixedPipeline, ForcedModules
+from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment, exposure_to_mean, grey_world_gains
+from adaptiveisp.policies.preprocessing import preprocessing_stages
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic, synthesise_rgb
 from adaptiveisp.types import RawImage

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adaptiveisp.policies.environment import actions_of, start
-from adaptiveisp.policies.inference import ActorInference
+from adaptiveisp.policies.stepwise.inference import ActorInference
 from adaptiveisp.policies.stepwise.networks import Actor, ObservationKind, calibrate, observe
 
 

@@ -17,7 +17,7 @@ from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import MODULE_SETS, find_module
-from adaptiveisp.policies.base import AutoExposure, PlansWithLabels
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.policies.oracle import GreedyOracle, frame_losses
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.training.methods.registry import find_method
@@ -182,8 +182,8 @@ def test_the_command_line_evaluates_it_and_refuses_it_elsewhere(
 def test_it_is_known_by_name_and_is_no_policy() -> None:
     subject = load_policy("greedy-oracle", steps=3)
     assert isinstance(subject, GreedyOracle) and subject.horizon == 3 and load_policy("greedy-oracle").horizon == 8  # type: ignore[union-attr]
-    assert isinstance(subject, PlansWithLabels) and not isinstance(load_policy("none"), PlansWithLabels)
-    assert load_policy("greedy-oracle-raw").start == "raw"  # type: ignore[union-attr]
+    assert subject.needs_labels and not load_policy("none").needs_labels
+    assert load_policy("greedy-oracle-raw").preprocessing == "raw"
     with pytest.raises(UsageError, match="needs labels"):
         AdaptiveISP(subject, RedDetector())
     with pytest.raises(UsageError, match="eval --policy greedy-oracle"):

@@ -6,7 +6,9 @@ import pytest
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import AutoExposure, CameraDevelopment, FixedPipeline, is_static
+from adaptiveisp.policies.base import as_policy
+from adaptiveisp.policies.fixed import FixedPipeline
+from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.registry import load_policies, load_policy, split_group
 
 
@@ -80,5 +82,5 @@ def test_heuristics_and_fixed_pipelines_are_static() -> None:
         def plan(self, image: object) -> list[Pipeline]:
             return []
 
-    assert all(is_static(load_policy(name)) for name in ("none", "auto-exposure", "camera", "night", "run-1"))
-    assert not is_static(Own())
+    assert all(load_policy(name).is_static for name in ("none", "auto-exposure", "camera", "night", "run-1"))
+    assert not as_policy(Own()).is_static

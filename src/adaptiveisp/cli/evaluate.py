@@ -24,7 +24,7 @@ from adaptiveisp.errors import UsageError, logger
 
 if TYPE_CHECKING:
     from adaptiveisp.data.opening import Dataset
-    from adaptiveisp.policies.base import AnyPolicy
+    from adaptiveisp.policies.base import Policy
     from adaptiveisp.types import Detector
 
 GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
@@ -82,7 +82,7 @@ def evaluate_policies(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     _say_what_has_no_effect(options)
     policies, groups = load_policies(options.policy, device, options.steps)
-    if options.steps and not any(hasattr(policy, name) for policy in policies for name in ("steps", "horizon")):
+    if options.steps and not any(policy.takes_steps for policy in policies):
         logger.warning("--steps has no effect: no policy here takes steps")
     synthesis = None
     if options.light is not None:
@@ -119,7 +119,7 @@ def _recorded(options: argparse.Namespace) -> dict[str, Any]:
 def _evaluate_into(
     out: Path,
     dataset: "Dataset",
-    policies: "list[AnyPolicy]",
+    policies: "list[Policy]",
     groups: dict[str, tuple[str, ...]],
     detectors: "list[Detector]",
     options: argparse.Namespace,

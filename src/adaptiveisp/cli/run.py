@@ -18,7 +18,7 @@ from adaptiveisp.errors import UsageError
 
 if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
-    from adaptiveisp.policies.base import AnyPolicy
+    from adaptiveisp.policies.base import Policy
     from adaptiveisp.raw.reader import BayerHeader
     from adaptiveisp.utils.output_folder import FolderClaim
 
@@ -76,9 +76,9 @@ def _header(options: argparse.Namespace) -> "BayerHeader | None":
     return BayerHeader(width, height, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
 
 
-def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
+def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
     """What --policy and --pipeline ask for together."""
-    from adaptiveisp.policies.base import ForcedModules, SetsParameters, load_fixed
+    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
     from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
 
     if options.pipeline is None:
@@ -87,7 +87,7 @@ def _run_policy(options: argparse.Namespace, device: str) -> "AnyPolicy":
     if options.policy is None:
         return fixed
     policy = load_policy(options.policy, device)
-    if not isinstance(policy, SetsParameters):
+    if not policy.settable:
         raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
     return ForcedModules(policy, fixed.pipeline)
 
@@ -120,7 +120,6 @@ def _run_into(
     from adaptiveisp.errors import DataError
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.inference.batch import RunOptions, run_files
-    from adaptiveisp.policies.base import ForcedModules
     from adaptiveisp.utils.provenance import provenance
 
     out, policy = claim.folder, isp.policy
@@ -134,7 +133,7 @@ def _run_into(
         raise DataError("no input could be used")
     code = report_skips(out, skipped, origin)
     if not options.quiet:
-        if isinstance(policy, ForcedModules) and policy.note:
+        if policy.note:
             print(policy.note)
         lines = [
             (Path(r.file).name, " ".join(r.modules) or "no module", r.found, f"{r.milliseconds:.1f}")

@@ -24,7 +24,7 @@ from adaptiveisp.detectors.classes import canonical, map_classes
 from adaptiveisp.errors import DataError, first_few, shown, skip_reason
 from adaptiveisp.inference.drawing import Tile, draw_detections
 from adaptiveisp.inference.predictor import develop_at_size
-from adaptiveisp.policies.base import AutoExposure
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.raw.develop import upright_size
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.raw.reader import PHOTO_EXTENSIONS

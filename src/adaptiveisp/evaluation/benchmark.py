@@ -17,9 +17,9 @@ from adaptiveisp.isp.execution import Call, run_one
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.kernels import cuda_graphs
 from adaptiveisp.kernels import forward as native
-from adaptiveisp.policies.base import AutoExposure
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.environment import actions_of
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.policies.sequence.networks import SequenceNetwork, observe
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.policies.stepwise.networks import Actor
@@ -167,7 +167,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     one_look.network.to(device)
     own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
     seen = observe(dim, "auto-exposure")
-    fast["sequence policy, prediction alone"] = lambda: one_look.planned(dim, own, seen.begun)
+    fast["sequence policy, prediction alone"] = lambda: one_look.plan_and_observe(dim, own, seen.preprocessed)
     fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.process(dim, own)
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing

@@ -14,10 +14,12 @@ from torch import Tensor
 from adaptiveisp.detectors.classes import ClassMap
 from adaptiveisp.detectors.letterbox import boxes_to_frame
 from adaptiveisp.errors import DetectorError, logger
-from adaptiveisp.inference.predictor import Developed, detect, in_full_frame, pad_for, render
+from adaptiveisp.inference.predictor import detect, in_full_frame, pad_for
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import AnyPolicy, AutoExposure, FixedPipeline, Policy
-from adaptiveisp.types import Annotation, Detections, Detector, DetectsWithLoss, Image, Letterbox, RawImage, Targets
+from adaptiveisp.policies.base import Developed, Policy
+from adaptiveisp.policies.fixed import FixedPipeline
+from adaptiveisp.policies.heuristics import AutoExposure
+from adaptiveisp.types import Annotation, Detections, Detector, DetectsWithLoss, Image, Letterbox, Targets
 
 RAW, AUTO_EXPOSURE = FixedPipeline(Pipeline(())), AutoExposure()
 REFERENCES: tuple[Policy, ...] = (RAW, AUTO_EXPOSURE)
@@ -76,7 +78,7 @@ class DetectorEvaluator:
         apart: detectors that could not give both at once, and are asked for one after the other.
     """
 
-    policies: Sequence[AnyPolicy]
+    policies: Sequence[Policy]
     detectors: Sequence[Detector]
     maps: Sequence[ClassMap]
     size: int
@@ -86,14 +88,13 @@ class DetectorEvaluator:
     apart: set[str] = field(default_factory=set)
 
     def measure(
-        self, annotations: Sequence[Annotation], raw: RawImage | None, developed: Developed, images: Sequence[Image]
+        self, annotations: Sequence[Annotation], developed: Developed, images: Sequence[Image]
     ) -> tuple[dict[str, list[Detections]], dict[str, ImageLosses]]:
         """Detector → detections in each rendering of one image, and detector → losses, nothing where it gives none.
 
         Args:
             annotations: labels in pixels of the upright full frame.
-            raw: the raw, None where no policy needs it.
-            developed: the same, developed.
+            developed: the raw, developed.
             images: (1, 3, h, w) each policy's rendering, before padding; at least one.
 
         Raises:
@@ -106,7 +107,7 @@ class DetectorEvaluator:
                 places.append(asked.index(reference))
             else:
                 places.append(len(seen))
-                seen.append(render(reference, raw, developed, self.size).image)
+                seen.append(reference.render(developed).image)
         found: dict[str, list[Detections]] = {}
         losses: dict[str, ImageLosses] = {}
         for detector, class_map in zip(self.detectors, self.maps, strict=True):

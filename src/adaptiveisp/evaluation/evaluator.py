@@ -21,9 +21,9 @@ from adaptiveisp.evaluation.detector_loss import DetectorEvaluator, ImageLosses,
 from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.inference.drawing import Tile, draw_found
-from adaptiveisp.inference.predictor import Developed, Rendered, develop_at_size, render, render_with_labels
+from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
-from adaptiveisp.policies.base import AnyPolicy, CameraDevelopment, PlansWithLabels, is_static
+from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
@@ -112,7 +112,7 @@ class _Collected:
 
 def evaluate(
     dataset: Dataset,
-    policies: Sequence[AnyPolicy],
+    policies: Sequence[Planner],
     detectors: Sequence[Detector],
     options: EvalConfig,
     on_image: Callable[[str], None] = lambda name: None,
@@ -132,28 +132,29 @@ def evaluate(
         DataError: a detector knows none of the data set's classes, or no sample could be used.
         DetectorError: a detector's answers make no sense.
     """
+    chosen = [as_policy(policy) for policy in policies]
     maps = [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
     shared = _scored_categories(dataset, detectors, maps)
-    collected = {(p.name, d.name): _Collected() for p in policies for d in detectors}
-    sheets: dict[str, list[Tile]] = {policy.name: [] for policy in policies}
+    collected = {(p.name, d.name): _Collected() for p in chosen for d in detectors}
+    sheets: dict[str, list[Tile]] = {policy.name: [] for policy in chosen}
     skipped: list[tuple[str, str]] = []
     dropped = dict.fromkeys((detector.name for detector in detectors), 0)
-    meter = DetectorEvaluator(policies, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
-    _warm_up(policies, options.device)
+    meter = DetectorEvaluator(chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
+    _warm_up(chosen, options.device)
     watch = RemarkWatch()
     stride = max(1, len(dataset.samples) // SHEET_TILES)
     # The camera's own development starts from the raw itself, which a cache does not hold.
-    needs_raw = not options.cache or any(isinstance(policy, CameraDevelopment) for policy in policies)
+    needs_raw = not options.cache or any(policy.needs_raw for policy in chosen)
     for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
         watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
         try:
-            rendered, found, losses = _one(sample, raw, policies, options, meter)
+            rendered, found, losses = _one(sample, raw, chosen, options, meter)
         except DetectorError:
             raise
         except Exception as error:
             skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
-            for place, (policy, picture) in enumerate(zip(policies, rendered, strict=True)):
+            for place, (policy, picture) in enumerate(zip(chosen, rendered, strict=True)):
                 for detector, class_map in zip(detectors, maps, strict=True):
                     dropped[detector.name] += found[detector.name][place].dropped
                     scored = _score(sample, found[detector.name][place], class_map)
@@ -166,14 +167,14 @@ def evaluate(
         on_image(sample.name)
     if len(skipped) == len(dataset.samples):
         raise DataError(f"{dataset.name}: no image could be used; the first: {skipped[0][1]}")
-    static = {policy.name: is_static(policy) for policy in policies}
+    static = {policy.name: policy.is_static for policy in chosen}
     results = {key: c.result(static[key[0]], key[1] not in meter.unusable) for key, c in collected.items()}
     categories = {key: name for key, name in dataset.categories.items() if key in shared}
     unmatched = {
         detector.name: tuple(name for key, name in dataset.categories.items() if key not in known.category_to_label)
         for detector, known in zip(detectors, maps, strict=True)
     }
-    upper_bounds = tuple(policy.name for policy in policies if isinstance(policy, PlansWithLabels))
+    upper_bounds = tuple(policy.name for policy in chosen if policy.needs_labels)
     skipped += left_out(dataset).items()
     remarks = tuple(remark.text for remark, _ in watch.remarks())
     evaluation = Evaluation(
@@ -213,11 +214,11 @@ def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequ
 
 
 @torch.inference_mode()
-def _warm_up(policies: Sequence[AnyPolicy], device: str) -> None:
+def _warm_up(policies: Sequence[Policy], device: str) -> None:
     """Lets every policy work once, so that what only the first call costs is in no image's time."""
     image = torch.full((1, 3, 64, 64), 0.1, device=device)
     for policy in policies:
-        if not isinstance(policy, CameraDevelopment | PlansWithLabels):
+        if not (policy.needs_raw or policy.needs_labels):
             policy.plan(image)[0].render(image)
 
 
@@ -276,7 +277,7 @@ def read_all(
 def _one(
     sample: Sample,
     raw: RawImage | Developed | Exception,
-    policies: Sequence[AnyPolicy],
+    policies: Sequence[Policy],
     options: EvalConfig,
     meter: DetectorEvaluator,
 ) -> tuple[list[Rendered], dict[str, list[Detections]], dict[str, ImageLosses]]:
@@ -289,23 +290,19 @@ def _one(
     """
     if isinstance(raw, Exception):
         raise raw
-    original: RawImage | None = None
     if isinstance(raw, Developed):
         developed = replace(raw, small=raw.small.to(options.device))
     else:
-        original = raw
         developed = develop_at_size(raw, options.size, options.camera_white_balance, options.device)
     height, width = developed.full_size
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
     first, class_map = meter.detectors[0], meter.maps[0]
-    rendered = [
-        render_with_labels(policy, developed, _frame_targets(sample, developed, first, class_map), first)
-        if isinstance(policy, PlansWithLabels)
-        else render(policy, original, developed, options.size)
-        for policy in policies
-    ]
-    found, losses = meter.measure(sample.annotations, original, developed, [picture.image for picture in rendered])
+    labels = None
+    if any(policy.needs_labels for policy in policies):
+        labels = FrameLabels(_frame_targets(sample, developed, first, class_map), first)
+    rendered = [policy.render(developed, labels) for policy in policies]
+    found, losses = meter.measure(sample.annotations, developed, [picture.image for picture in rendered])
     return rendered, found, losses
 
 

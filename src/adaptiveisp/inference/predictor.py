@@ -1,7 +1,6 @@
 """From one raw to what the detector sees in it: develop → resize → policy → modules → pad → detect."""
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,48 +17,14 @@ from adaptiveisp.detectors.letterbox import boxes_to_full, frame_size, pad_to_fr
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import AnyPolicy, CameraDevelopment, PlansWithLabels
+from adaptiveisp.policies.base import Developed, Picture, Planner, as_policy, needs_labels_error
 from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy
-from adaptiveisp.policies.sequence.policy import SequencePolicy
-from adaptiveisp.policies.stepwise.policy import StepwisePolicy
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
-from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage, Targets
+from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
 
 DEFAULT_SIZE = 416
 """Longer side in pixels at which policy, modules and detector work."""
-
-Picture = Float[Tensor, "3 height width"]
-
-
-@dataclass(frozen=True)
-class Developed:
-    """A raw at the working size, and at full size before any policy.
-
-    Attributes:
-        full: (3, height, width) upright linear RGB in [0, 1]; None where only the small one was kept.
-        small: (1, 3, h, w) the same with the longer side at the working size.
-        full_size: (height, width) of the full one.
-    """
-
-    full: Picture | None
-    small: Float[Tensor, "1 3 h w"]
-    full_size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Rendered:
-    """What a policy made of a raw.
-
-    Attributes:
-        image: (1, 3, h, w) what the detector sees, before padding.
-        pipeline: the pipeline that made it; None where it was no pipeline of ours (`camera`).
-        milliseconds: time of policy and modules, without decoding and resizing; for `camera` all its development.
-    """
-
-    image: Image
-    pipeline: Pipeline | None
-    milliseconds: float
 
 
 @dataclass(frozen=True)
@@ -100,63 +65,7 @@ def develop_at_size(
     """
     full = develop(raw, camera_white_balance=camera_white_balance)
     small = resize_longer_side(full, size)[None].to(device)
-    return Developed(full, small, (full.shape[1], full.shape[2]))
-
-
-@torch.inference_mode()
-def render(policy: AnyPolicy, raw: RawImage | None, developed: Developed, size: int) -> Rendered:
-    """The image that a policy makes of a developed raw.
-
-    Args:
-        policy: a policy, or the camera's own development, which starts from the raw itself.
-        raw: the raw; only the camera's own development needs it.
-        developed: the same raw from `develop_at_size`.
-        size: longer side in pixels.
-
-    Raises:
-        UsageError: the policy needs labels.
-    """
-    if isinstance(policy, PlansWithLabels):
-        raise _needs_labels(policy)
-    start = _now(developed.small)
-    if isinstance(policy, CameraDevelopment):
-        assert raw is not None
-        picture = policy.develop(raw)
-        elapsed = _now(developed.small) - start
-        return Rendered(resize_longer_side(picture, size)[None].to(developed.small), None, elapsed * 1e3)
-    if isinstance(policy, StepwisePolicy | SequencePolicy):
-        pipelines, image = policy.process(developed.small)
-        pipeline = pipelines[0]
-    else:
-        pipeline = policy.plan(developed.small)[0]
-        image = pipeline.render(developed.small)
-    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
-
-
-def _needs_labels(policy: PlansWithLabels) -> UsageError:
-    return UsageError(f"policy {policy.name} needs labels: it is an upper bound, for eval only; choose another")
-
-
-def render_with_labels(policy: PlansWithLabels, developed: Developed, targets: Targets, detector: Detector) -> Rendered:
-    """The image that an upper bound makes of a developed raw whose labels it sees; its time is that of its search.
-
-    Args:
-        policy: plans with labels.
-        developed: from `develop_at_size`.
-        targets: labels in pixels of the padded frame.
-        detector: the detector that is to see better.
-    """
-    start = _now(developed.small)
-    (pipeline,) = policy.plan_with_labels(developed.small, [targets], detector)
-    image = pipeline.render(developed.small)
-    return Rendered(image, pipeline, (_now(image) - start) * 1e3)
-
-
-def _now(tensor: Tensor) -> float:
-    """Seconds of a clock, after all work on the tensor's device is done."""
-    if tensor.is_cuda:
-        torch.cuda.synchronize(tensor.device)
-    return time.perf_counter()
+    return Developed(full, small, (full.shape[1], full.shape[2]), raw)
 
 
 @torch.inference_mode()
@@ -266,16 +175,16 @@ class AdaptiveISP:
 
     def __init__(
         self,
-        policy: str | AnyPolicy = DEFAULT_POLICY,
+        policy: str | Planner = DEFAULT_POLICY,
         detector: str | Detector = "yolov3-tiny",
         size: int = DEFAULT_SIZE,
         confidence: float = 0.25,
         camera_white_balance: bool = False,
         device: str = "cpu",
     ):
-        self.policy = load_policy(policy, device) if isinstance(policy, str) else policy
-        if isinstance(self.policy, PlansWithLabels):
-            raise _needs_labels(self.policy)
+        self.policy = load_policy(policy, device) if isinstance(policy, str) else as_policy(policy)
+        if self.policy.needs_labels:
+            raise needs_labels_error(self.policy)
         self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
         self.size = size
         self.confidence = confidence
@@ -319,7 +228,7 @@ class AdaptiveISP:
             name = image.path or "RawImage"
             self._say_once("no gains", f"{name}: has no gains of the camera, so its white balance is not applied")
         developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
-        rendered = render(self.policy, image, developed, self.size)
+        rendered = self.policy.render(developed)
         full_size = developed.full_size
         found = detect(self.detector, [rendered.image], full_size, self.size, self.confidence)[0]
         return Result(
@@ -341,8 +250,4 @@ class AdaptiveISP:
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:
         """The rendering of an answer at full size: the chosen parameters applied to the whole frame."""
-        if result.pipeline is None:
-            assert isinstance(self.policy, CameraDevelopment)
-            return self.policy.develop(result.raw)
-        assert result.developed.full is not None
-        return result.pipeline.render(result.developed.full[None].to(self.device))[0]
+        return self.policy.render_full(result.developed, result.pipeline)

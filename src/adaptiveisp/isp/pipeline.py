@@ -33,6 +33,9 @@ class Stage:
     module: str
     params: Mapping[str, float]
 
+    def __reduce__(self) -> tuple[type["Stage"], tuple[str, dict[str, float]]]:
+        return Stage, (self.module, dict(self.params))  # a read-only mapping cannot be pickled
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -59,6 +62,9 @@ class Pipeline:
             for stage in self.stages
         )
         object.__setattr__(self, "stages", checked)
+
+    def __reduce__(self) -> tuple[type["Pipeline"], tuple[tuple[Stage, ...], str]]:
+        return Pipeline, (self.stages, self.module_set)  # checked again, and its parameters read-only again
 
     @property
     def modules(self) -> tuple[IspModule, ...]:

@@ -9,13 +9,25 @@ from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import modules_of
-from adaptiveisp.types import Image
+from adaptiveisp.types import Image, ParamTensor
 
 HORIZON = 5
 """Steps of an episode in the paper."""
 
-STOP = IspModule("stop", "stop", (), lambda image, params: image, 0.0, source="Won et al. 2026 (POS-ISP)")
-"""The action that ends an episode: it costs nothing and changes nothing. Optional, always the last action."""
+
+class _Stop(IspModule):
+    """The kind of `STOP`: pickles and copies refer to the one object, since code compares with `is`."""
+
+    def __reduce__(self) -> str:
+        return "STOP"
+
+
+def _unchanged(image: Image, params: ParamTensor) -> Image:
+    return image
+
+
+STOP = _Stop("stop", "stop", (), _unchanged, 0.0, source="Won et al. 2026 (POS-ISP)")
+"""The action that ends an episode: it costs nothing and leaves the image as it is. Optional, always the last action."""
 
 Flags = Float[Tensor, "batch n_modules"]
 Scalars = Float[Tensor, " batch"]

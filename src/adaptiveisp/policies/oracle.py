@@ -12,7 +12,8 @@ Source: the search is ours; the actions are those of Wang et al. 2024 (AdaptiveI
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -24,9 +25,11 @@ from adaptiveisp.isp.logits import Row, stage_of, starting_row
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import modules_of
-from adaptiveisp.policies.base import Preprocessing, preprocessing_stages
+from adaptiveisp.policies.base import Developed, FrameLabels, Policy, Preprocessing, Rendered, needs_labels_error
+from adaptiveisp.policies.preprocessing import preprocessing_stages
 from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.types import Detector, Image, Targets
+from adaptiveisp.utils.clock import Stopwatch
 
 HORIZON = 8
 """Steps at most: as many as the episodes of the actor-critic's preset `cpu` have, which it is to bound."""
@@ -50,12 +53,12 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class GreedyOracle:
-    """Plans with labels; see the head of the file for what that is worth.
+class GreedyOracle(Policy):
+    """The greedy search with labels; the head of the file says what it bounds.
 
     Attributes:
         name: short name for tables.
-        start: heuristic whose stages come first, or "raw" for none.
+        preprocessing: heuristic whose stages run first; "raw" for no stages.
         module_set: named set to choose from; a module may be taken more than once.
         horizon: steps at most.
         starts: parameters from which a module is tried: the neutral ones, and others drawn around them, the same for
@@ -67,7 +70,7 @@ class GreedyOracle:
     """
 
     name: str = "greedy-oracle"
-    start: Preprocessing = "auto-exposure"
+    preprocessing: Preprocessing = "auto-exposure"
     module_set: str = "wide"
     horizon: int = HORIZON
     starts: int = 3
@@ -75,6 +78,31 @@ class GreedyOracle:
     refinements: int = 4
     rate: float = 0.2
     threshold: float = 1e-3
+    needs_labels: ClassVar[bool] = True
+    takes_steps: ClassVar[bool] = True
+
+    def plan(self, image: Image) -> list[Pipeline]:
+        """Raises UsageError: the search needs labels."""
+        raise needs_labels_error(self)
+
+    def render(self, developed: Developed, labels: FrameLabels | None = None) -> Rendered:
+        """The image that the pipeline found for the labels makes; its time is that of the search.
+
+        Raises:
+            UsageError: there are no labels.
+        """
+        if labels is None:
+            raise needs_labels_error(self)
+        stopwatch = Stopwatch(developed.small.device)
+        with stopwatch.part("all"):
+            (pipeline,) = self.plan_with_labels(developed.small, [labels.targets], labels.detector)
+            with stopwatch.part("modules"):
+                image = pipeline.render(developed.small)
+        return Rendered(image, pipeline, stopwatch.milliseconds["all"], stopwatch.milliseconds["modules"])
+
+    def with_steps(self, steps: int) -> "GreedyOracle":
+        """The search with at most so many steps; 0 keeps its own number."""
+        return replace(self, horizon=steps) if steps else self
 
     def plan_with_labels(self, image: Image, targets: list[Targets], detector: Detector) -> list[Pipeline]:
         """One pipeline for each developed image, found with its labels.
@@ -87,7 +115,7 @@ class GreedyOracle:
         # Gradients are needed here, whatever the caller turned off; a tensor made under inference mode knows none.
         with torch.inference_mode(False), torch.enable_grad():
             own = image.detach().clone()
-            firsts = preprocessing_stages(own, self.start)
+            firsts = preprocessing_stages(own, self.preprocessing)
             plans = zip(torch.split(own, 1), firsts, targets, strict=True)
             return [self._plan_one(one, first, wanted, detector) for one, first, wanted in plans]
 

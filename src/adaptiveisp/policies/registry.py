@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import AnyPolicy, AutoExposure, CameraDevelopment, FixedPipeline, load_fixed
+from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.checkpoint import SEQUENCE, read_header
+from adaptiveisp.policies.fixed import FixedPipeline, load_fixed
+from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.oracle import GreedyOracle
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.policies.stepwise.policy import load_stepwise
@@ -29,13 +30,13 @@ def night() -> FixedPipeline:
         return FixedPipeline(Pipeline.load(path), "night")
 
 
-NAMED_POLICIES: dict[str, AnyPolicy] = {
+NAMED_POLICIES: dict[str, Policy] = {
     "none": FixedPipeline(Pipeline(())),
     "auto-exposure": AutoExposure(),
     "camera": CameraDevelopment(),
     "night": night(),
     "greedy-oracle": GreedyOracle(),
-    "greedy-oracle-raw": GreedyOracle("greedy-oracle-raw", start="raw"),
+    "greedy-oracle-raw": GreedyOracle("greedy-oracle-raw", preprocessing="raw"),
 }
 """Policies that the command line knows by name; the oracles need labels, see `oracle`."""
 
@@ -58,14 +59,14 @@ def policy_file(spec: str) -> Path:
     for file in files:
         if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
             return file
-    usable = [name for name, policy in NAMED_POLICIES.items() if not isinstance(policy, GreedyOracle)]
+    usable = [name for name, policy in NAMED_POLICIES.items() if not policy.needs_labels]
     raise UsageError(
         f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable))}, a pipeline .json, "
         "a policy .safetensors or the folder of a training run"
     )
 
 
-def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
+def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     """The policy that P of the command line names.
 
     Args:
@@ -79,12 +80,11 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> AnyPolicy:
         PipelineError, WeightsError: the file is missing or wrong.
     """
     if spec in NAMED_POLICIES:
-        named = NAMED_POLICIES[spec]
-        return replace(named, horizon=steps) if steps and isinstance(named, GreedyOracle) else named
+        return NAMED_POLICIES[spec].with_steps(steps)
     file = policy_file(spec)
     name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
-        return replace(load_fixed(file), name=name)
+        return load_fixed(file).renamed(name)
     load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise
     return load(file, name, device, steps)
 
@@ -97,7 +97,7 @@ class PolicyList(NamedTuple):
         groups: NAME → names of its members.
     """
 
-    policies: list[AnyPolicy]
+    policies: list[Policy]
     groups: dict[str, tuple[str, ...]]
 
 
@@ -114,7 +114,7 @@ def load_policies(specs: Sequence[str], device: str = "cpu", steps: int = 0) -> 
         UsageError: there is no such policy, a group is malformed, or two policies or groups have the same name.
         PipelineError, WeightsError: a file is missing or wrong.
     """
-    policies: list[AnyPolicy] = []
+    policies: list[Policy] = []
     groups: dict[str, tuple[str, ...]] = {}
     names: list[str] = []
     for spec in dict.fromkeys(specs):
@@ -123,7 +123,7 @@ def load_policies(specs: Sequence[str], device: str = "cpu", steps: int = 0) -> 
             policies.append(load_policy(spec, device, steps))
             names.append(policies[-1].name)
             continue
-        named = [_renamed(load_policy(p, device, steps), f"{name}/{i}") for i, p in enumerate(members, 1)]
+        named = [load_policy(p, device, steps).renamed(f"{name}/{i}") for i, p in enumerate(members, 1)]
         policies += named
         names += [name, *(policy.name for policy in named)]
         groups[name] = tuple(policy.name for policy in named)
@@ -154,10 +154,3 @@ def split_group(spec: str) -> tuple[str, tuple[str, ...]]:
     if len(set(members)) < len(members):
         raise UsageError(f"{form}; the same P is given twice")
     return name, members
-
-
-def _renamed(policy: AnyPolicy, name: str) -> AnyPolicy:
-    """The same policy under another name."""
-    copy: Any = policy  # every kind is a dataclass with a name, which the protocol does not say
-    renamed: AnyPolicy = replace(copy, name=name)
-    return renamed

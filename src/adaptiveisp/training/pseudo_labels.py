@@ -19,7 +19,7 @@ from adaptiveisp.errors import logger
 from adaptiveisp.inference.predictor import DEFAULT_SIZE, detect
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import AutoExposure
+from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.types import Annotation, Detections, Detector, Image
 
 EXPOSURES = (0.0, -1.0, 1.0, 2.0)

@@ -15,9 +15,10 @@ from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import PolicyError, UsageError, WeightsError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import MODULE_SETS, PAPER, find_module, modules_of
-from adaptiveisp.policies.base import ForcedModules, preprocessed_image
 from adaptiveisp.policies.checkpoint import load_policy_file
 from adaptiveisp.policies.environment import STOP, start
+from adaptiveisp.policies.fixed import ForcedModules
+from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.stepwise.networks import (
     Actor,
     ActorOutput,
@@ -336,7 +337,7 @@ def test_a_stopped_image_of_a_batch_stays_while_others_go_on() -> None:
         calls.append(1)
         return found
 
-    policy.frozen.probs = probs  # type: ignore[method-assign]
+    policy.inference.probs = probs  # type: ignore[method-assign]
     plans, made = policy.process(images)
     assert [len(plan.stages) for plan in plans] == [0, 3]
     assert torch.equal(made[0], images[0]) and not torch.equal(made[1], images[1])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from adaptiveisp.errors import PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import FixedPipeline, save_fixed
+from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.training.methods.cma_distribution import Constants, Distribution, default_population
 from adaptiveisp.training.methods.cma_es import PRESETS, RAW, CmaEs, CmaEsConfig
 from adaptiveisp.training.methods.learner import NonFiniteLossError

@@ -9,7 +9,7 @@ import torch
 
 from adaptiveisp.errors import PipelineError, PolicyError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import load_fixed
+from adaptiveisp.policies.fixed import load_fixed
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.training.methods.fixed import PRESETS, RAW, Fixed, FixedConfig
 from adaptiveisp.training.methods.learner import NonFiniteLossError

@@ -12,7 +12,7 @@ from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import FixedPipeline, save_fixed
+from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.training.methods.learner import NonFiniteLossError
 from adaptiveisp.training.methods.random_search import (
     PRESETS,
@@ -153,7 +153,7 @@ def test_a_run_resumes_bit_by_bit_within_a_bracket(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_begin_with_the_start_alone(preset: str) -> None:
     subject = learner(PRESETS[preset], budget=12_000)
-    assert subject.policy().pipeline.stages == () and subject.policy().start == preset
+    assert subject.policy().pipeline.stages == () and subject.policy().preprocessing == preset
     assert len(PRESETS[preset].names) == 10
 
 

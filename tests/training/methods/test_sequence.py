@@ -18,9 +18,10 @@ from adaptiveisp.errors import UsageError, WeightsError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import EXTENDED, find_module
 from adaptiveisp.kernels import forward as native
-from adaptiveisp.policies.base import ForcedModules, preprocessed_image
 from adaptiveisp.policies.checkpoint import load_policy_file, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
+from adaptiveisp.policies.fixed import ForcedModules
+from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, observe, run_sequences
 from adaptiveisp.policies.sequence.policy import load_sequence
@@ -406,7 +407,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
         subject.network.sequence_head.bias[-1] -= 5  # does not stop at once
     brightness = torch.tensor([0.02, 0.1, 0.3, 1.0, 3.0, 6.0])[:, None, None, None]
     images = (brightness * torch.stack([GreyStream()[number].image for number in range(6)])).clamp(0, 1)
-    frozen = subject.policy().frozen
+    frozen = subject.policy().inference
     with torch.no_grad():
         seen = observe(images, "auto-exposure")
         embedding = subject.network.embed(seen)

@@ -21,11 +21,13 @@ from adaptiveisp.isp.pipeline import Stage
 from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import SHARED
-from adaptiveisp.policies.base import Preprocessing, preprocessing_of_observation, rendered_stages
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import STOP, apply_chosen
+from adaptiveisp.policies.preprocessing import preprocessing_of_observation, rendered_stages
 from adaptiveisp.policies.sampling import sample_actions
 from adaptiveisp.policies.stepwise.networks import LEAST_LIGHT, SLOPE, log_light, pool_and_noise
 from adaptiveisp.types import Image
+from adaptiveisp.utils.clock import Stopwatch, timed
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
 Condition = Literal["image", "none"]
@@ -52,66 +54,75 @@ Actions = Int[Tensor, "batch length"]
 
 
 class Observation(NamedTuple):
-    """What the networks know of each image.
+    """The input of the network for each image, and the preprocessed images.
 
     Attributes:
-        view: the image pooled to 64x64 after the start's stages, in -1..1, and before them, its logarithm in -1..1.
+        planes: three planes of the preprocessed image pooled to 64x64, scaled to [-1, 1], then three of the logarithm
+            of the image before the preprocessing, pooled to 64x64, in [-1, 1].
         numbers: histogram of the pooled image's log-luminance (shares), its mean and deviation, the share of clipped
-            pixels, the logarithm of the noise before and after the start's stages, their gain, and red's less blue's.
-        first: the start's stages.
-        begun: the images after the start's stages, where the policy's own modules go on.
+            pixels, the logarithm of the noise before and after the preprocessing, the gain of the preprocessing, and
+            its gain of red minus that of blue.
+        prefix: stages of the preprocessing of each image.
+        preprocessed: the images after these stages; the policy's own modules continue from them.
     """
 
-    view: Float[Tensor, "batch 6 64 64"]
+    planes: Float[Tensor, "batch 6 64 64"]
     numbers: Float[Tensor, "batch n_numbers"]
-    first: list[tuple[Stage, ...]]
-    begun: Image
+    prefix: list[tuple[Stage, ...]]
+    preprocessed: Image
 
 
 @torch.no_grad()
 def observe(
-    image: Image, start: Preprocessing, module_set: str = "extended", begun: Image | None = None
+    image: Image,
+    start: Preprocessing,
+    module_set: str = "extended",
+    preprocessed: Image | None = None,
+    *,
+    stopwatch: Stopwatch | None = None,
 ) -> Observation:
     """The observation of developed images.
 
     Args:
-        image: developed, linear RGB in [0, 1].
-        start: what comes before the policy's own stages.
-        module_set: whose ranges the start's stages keep.
-        begun: the images after the start's stages, where they are at hand.
+        image: developed images, linear RGB in [0, 1].
+        start: heuristic of the preprocessing.
+        module_set: named set whose parameter ranges the stages of the preprocessing keep.
+        preprocessed: the images after the preprocessing, if the caller has them already.
+        stopwatch: measures the preprocessing as the part "modules".
     """
     pooled, before = pool_and_noise(image)
-    first = preprocessing_of_observation(pooled, start)
-    if begun is None:
-        begun = rendered_stages(image, first, module_set) if start != "raw" else image
-    exposed, after = pool_and_noise(begun) if start != "raw" else (pooled, before)
+    prefix = preprocessing_of_observation(pooled, start)
+    if preprocessed is None:
+        with timed(stopwatch, "modules"):
+            preprocessed = rendered_stages(image, prefix, module_set) if start != "raw" else image
+    exposed, after = pool_and_noise(preprocessed) if start != "raw" else (pooled, before)
     if native.takes(pooled, exposed):
-        view, light = native_look.light(pooled, exposed, CLIPPED)
+        planes, light = native_look.light(pooled, exposed, CLIPPED)
     else:
-        view, light = SHARED.run("light", _light, pooled, exposed)
+        planes, light = SHARED.run("light", _light, pooled, exposed)
     rest = [
         (*(math.log2(max(noise, 0.0) + LEAST_LIGHT) / 6 + 1 for noise in noises), green / 4 - 1, red - blue)
-        for *noises, (red, green, blue) in zip(before.tolist(), after.tolist(), map(_log_gains, first), strict=True)
+        for *noises, (red, green, blue) in zip(before.tolist(), after.tolist(), map(_log_gains, prefix), strict=True)
     ]
-    return Observation(view, torch.cat([light, light.new_tensor(rest)], dim=1), first, begun)
+    return Observation(planes, torch.cat([light, light.new_tensor(rest)], dim=1), prefix, preprocessed)
 
 
 def _light(
     pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"]
 ) -> tuple[Float[Tensor, "batch 6 64 64"], Float[Tensor, "batch n_light"]]:
-    """What `native_look.light` gives: the view, the histogram, mean and deviation of log-luminance, what is clipped."""
+    """`native_look.light` in PyTorch: the planes, and histogram, mean, deviation and clipped share of log-luminance."""
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA).flatten(1)
     place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)
     histogram = luminance.new_zeros(len(pooled), BINS).scatter_add_(1, place, torch.ones_like(luminance))
     clipped = (pooled.amax(dim=1) > CLIPPED).to(luminance.dtype).mean(dim=(1, 2))
     rest = torch.stack([luminance.mean(dim=1), luminance.std(dim=1), clipped], dim=1)
-    view = torch.cat([2 * exposed - 1, logarithm], dim=1)
-    return view, torch.cat([histogram / luminance.shape[1], rest], dim=1)
+    planes = torch.cat([2 * exposed - 1, logarithm], dim=1)
+    return planes, torch.cat([histogram / luminance.shape[1], rest], dim=1)
 
 
 def _log_gains(stages: Sequence[Stage]) -> list[float]:
-    """Stops by which the start's gains raise red, green and blue."""
+    """Stops by which the stages of the preprocessing raise red, green and blue."""
     stops = [0.0, 0.0, 0.0]
     for stage in stages:
         if stage.module in ("white_balance", "gain"):
@@ -178,15 +189,15 @@ class SequenceNetwork(nn.Module):
         """The weights that set parameters: encoder, parameter head and line."""
         return [p for name, p in self.named_parameters() if not name.startswith("sequence")]
 
-    def embed(self, seen: Observation) -> Embedding:
-        """The encoding of each image that both heads read."""
-        return self.encode(seen.view, seen.numbers)[0]
+    def embed(self, observation: Observation) -> Embedding:
+        """The embedding of each image, which both heads read."""
+        return self.encode(observation.planes, observation.numbers)[0]
 
     def encode(
-        self, view: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]
+        self, planes: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]
     ) -> tuple[Embedding]:
-        """The same from the parts of the observation that the network reads."""
-        features = self.encoder(view)
+        """`embed` from planes and numbers of the observation, as a tuple, which CUDA graphs need."""
+        features = self.encoder(planes)
         return (torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3)), numbers], dim=1),)
 
     def logits(

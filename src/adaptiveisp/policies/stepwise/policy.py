@@ -1,25 +1,28 @@
 """The step-wise policy at work: the networks choose one module after the other, argmax, until the episode ends."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import Preprocessing, preprocessing_stages, rendered_stages
+from adaptiveisp.policies.base import Policy, Preprocessing
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.policies.environment import STOP, actions_of, counted, start
-from adaptiveisp.policies.inference import ActorInference
+from adaptiveisp.policies.preprocessing import preprocessing_stages, rendered_stages
+from adaptiveisp.policies.stepwise.inference import ActorInference
 from adaptiveisp.policies.stepwise.networks import Actor, observe, ruled_out
 from adaptiveisp.types import Image
+from adaptiveisp.utils.clock import Stopwatch, timed
 
 
 @dataclass(frozen=True)
-class StepwisePolicy:
+class StepwisePolicy(Policy):
     """Networks that look at the image before each step.
 
     Attributes:
@@ -33,6 +36,7 @@ class StepwisePolicy:
     actor: Actor = field(repr=False)
     name: str = "actor_critic"
     steps: int = 0
+    takes_steps: ClassVar[bool] = True
 
     @property
     def modules(self) -> tuple[IspModule, ...]:
@@ -41,13 +45,21 @@ class StepwisePolicy:
         return tuple(known[name] for name in self.header.modules)
 
     @cached_property
-    def frozen(self) -> ActorInference:
-        """The networks for use, as they were when they were first asked: later training does not reach them."""
+    def inference(self) -> ActorInference:
+        """A copy of the networks for inference, made on first use; later training does not change it."""
         return ActorInference(self.actor)
 
+    def __getstate__(self) -> dict[str, Any]:
+        """The state for pickles and copies, without `inference`, which is made anew on first use."""
+        return {name: value for name, value in vars(self).items() if name != "inference"}
+
+    def with_steps(self, steps: int) -> "StepwisePolicy":
+        """The policy with so many steps; 0 keeps its own number."""
+        return replace(self, steps=steps) if steps else self
+
     @property
-    def start(self) -> Preprocessing:
-        """What comes before its modules."""
+    def preprocessing(self) -> Preprocessing:
+        """The stages that run before its modules."""
         return self.header.start
 
     @property
@@ -56,25 +68,30 @@ class StepwisePolicy:
         return tuple(name for name in self.header.modules if name != STOP.name)
 
     def plan(self, image: Image) -> list[Pipeline]:
-        """The pipeline of each image: the start's stages, then one module a step with the networks' parameters."""
+        """The pipeline of each image: the preprocessing, then one module a step with the networks' parameters."""
         return self.process(image)[0]
 
     def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
-        """The start's stages, then these modules, each with the parameters that the networks give it at its step."""
+        """The preprocessing, then these modules, each with the parameters that the networks give it at its step."""
         return self.process(image, [self.header.modules.index(name) for name in modules])[0]
 
     @torch.inference_mode()
-    def process(self, image: Image, forced: Sequence[int] | None = None) -> tuple[list[Pipeline], Image]:
-        """The pipelines and the images they make; to choose the next module the image is needed anyway.
+    def process(
+        self, image: Image, forced: Sequence[int] | None = None, *, stopwatch: Stopwatch | None = None
+    ) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images they make; the networks need the image after each module to choose the next.
 
         Args:
             image: developed images, linear RGB in [0, 1].
             forced: action ids to take instead of the likeliest ones.
+            stopwatch: measures the part "modules".
         """
-        modules, networks = self.modules, self.frozen
-        first = preprocessing_stages(image, self.header.start)
-        stages = [list(plan) for plan in first]
-        state = start(rendered_stages(image, first, self.header.module_set), len(modules))
+        modules, networks = self.modules, self.inference
+        prefixes = preprocessing_stages(image, self.header.start)
+        stages = [list(prefix) for prefix in prefixes]
+        with timed(stopwatch, "modules"):
+            preprocessed = rendered_stages(image, prefixes, self.header.module_set)
+        state = start(preprocessed, len(modules))
         pictures, owned = list(state.image), self.header.start != "raw"
         n_steps = (self.steps or self.header.horizon) if forced is None else len(forced)
         running = [True] * len(stages)
@@ -96,7 +113,8 @@ class StepwisePolicy:
                 module = modules[index]
                 row = networks.params(features[i : i + 1], module)[0].tolist()
                 stages[i].append(Stage(module.name, dict(zip((p.name for p in module.params), row, strict=True))))
-                pictures[i] = run_one(pictures[i], [(module, row)], owned)
+                with timed(stopwatch, "modules"):
+                    pictures[i] = run_one(pictures[i], [(module, row)], owned)
             owned = True
             image = pictures[0][None] if len(pictures) == 1 else torch.stack(pictures)
             state = counted(state, image, action, modules, self.header.horizon)

@@ -26,7 +26,8 @@ from adaptiveisp.errors import PipelineError
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import FixedPipeline, Preprocessing, save_fixed
+from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.training.methods import fixed
 from adaptiveisp.training.methods.cma_distribution import Constants, Distribution, default_population

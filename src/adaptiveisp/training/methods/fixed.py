@@ -21,7 +21,9 @@ from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.base import FixedPipeline, Preprocessing, preprocessed_image, save_fixed
+from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
+from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.methods.learner import (
     Clock,
     Metrics,

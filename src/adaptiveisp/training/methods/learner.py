@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.errors import AdaptiveISPError, PolicyError
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Policy, Preprocessing, load_fixed
+from adaptiveisp.policies.base import Policy, Preprocessing
+from adaptiveisp.policies.fixed import load_fixed
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.types import Detector, Image, Targets
 
@@ -244,7 +245,7 @@ def pipeline_to_start_from(policy: str, modules: Sequence[str], start: Preproces
     """
     given = load_fixed(policy_file(policy))
     names = tuple(stage.module for stage in given.pipeline.stages)
-    if names != tuple(modules) or given.start != start:
+    if names != tuple(modules) or given.preprocessing != start:
         raise PolicyError(
             f"{policy}: has other modules or another start than this run; set modules and start as it has them"
         )

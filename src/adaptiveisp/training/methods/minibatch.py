@@ -8,7 +8,8 @@ from torch import Tensor
 
 from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Preprocessing, preprocessed_image
+from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.methods.learner import NonFiniteLossError, Precision, detector_loss
 from adaptiveisp.types import Detector, Image, Targets
 

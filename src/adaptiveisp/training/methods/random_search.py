@@ -28,8 +28,9 @@ from adaptiveisp.errors import PipelineError, PolicyError
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module, modules_of
-from adaptiveisp.policies.base import FixedPipeline, Preprocessing, load_fixed, save_fixed
+from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON
+from adaptiveisp.policies.fixed import FixedPipeline, load_fixed, save_fixed
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.training.methods import fixed
@@ -224,8 +225,8 @@ class RandomSearch:
             PolicyError: its start is another.
         """
         given = load_fixed(policy_file(policy))
-        if given.start != self.config.start:
-            raise PolicyError(f"{policy}: has the start {given.start}; set start as it has it")
+        if given.preprocessing != self.config.start:
+            raise PolicyError(f"{policy}: has the start {given.preprocessing}; set start as it has it")
         self.kept = given.pipeline
 
     def state_dict(self) -> dict[str, Any]:

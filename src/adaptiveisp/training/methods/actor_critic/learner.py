@@ -32,9 +32,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
-from adaptiveisp.policies.base import preprocessed_image
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
 from adaptiveisp.policies.environment import STOP, State, actions_of
+from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.stepwise.networks import observe, to_training
 from adaptiveisp.policies.stepwise.policy import StepwisePolicy
 from adaptiveisp.training.methods.actor_critic.metrics import measured

@@ -209,7 +209,7 @@ class SequenceLearner:
         )
         tried, log_density = self._tried(logits.repeat_interleave(group, dim=0), actions)
         clock.lap("policy")
-        begun = seen.begun.repeat_interleave(group, dim=0)
+        begun = seen.preprocessed.repeat_interleave(group, dim=0)
         with torch.set_grad_enabled(config.sets_parameters):
             rendered = run_sequences(begun, self.modules, actions, self.network.params(tried))
         clock.lap("modules")

@@ -1,7 +1,6 @@
-"""The step-wise policy's networks as they are used once nothing learns any more: the same numbers, sooner.
+"""Inference of the step-wise policy's networks: batch norm is folded, and only the chosen module's head is evaluated.
 
-Batch norm is folded into the convolutions before it, and only the head of the module that was chosen is worked out:
-the heads of all ten modules would read 21 MB of weights at every step to use 2.
+The heads of all ten modules would read 21 MB of weights at every step, of which 2 MB are used.
 """
 
 import copy
@@ -19,7 +18,7 @@ from adaptiveisp.types import ParamTensor
 
 
 class EncoderInference:
-    """An encoder in evaluation mode as four convolutions."""
+    """An `Encoder` in evaluation mode as four convolutions, with batch norm folded into their weights."""
 
     def __init__(self, encoder: Encoder):
         layers = list(encoder.layers)
@@ -41,10 +40,10 @@ class EncoderInference:
 
 
 class ActorInference:
-    """What an `Actor` in evaluation mode says, asked for piece by piece.
+    """An `Actor` in evaluation mode whose probabilities and parameters are computed separately.
 
     Args:
-        actor: its weights are taken over as they are now.
+        actor: its weights are copied; later training does not change them here.
     """
 
     def __init__(self, actor: Actor):
@@ -58,12 +57,17 @@ class ActorInference:
     def probs(
         self, view: ObservationPlanes, closed: Bool[Tensor, "batch n_modules"] | None = None
     ) -> Float[Tensor, "batch n_modules"]:
-        """Probabilities of the modules that are not closed."""
+        """Probabilities of the modules.
+
+        Args:
+            view: the observation.
+            closed: modules that must not be chosen.
+        """
         (logits,) = self.recordings.run("logits", lambda view: (self.selection_head(self.select(view)),), view)
         return probabilities(logits if closed is None else logits.masked_fill(closed, -math.inf))
 
     def features(self, view: ObservationPlanes) -> Float[Tensor, "batch 4096"]:
-        """What `params` starts from."""
+        """The features from which `params` computes the parameters of any module."""
         return self.recordings.run("features", lambda view: (self.set_parameters(view),), view)[0]
 
     def params(self, features: Float[Tensor, "batch 4096"], module: IspModule) -> ParamTensor:

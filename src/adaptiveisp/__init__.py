@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from adaptiveisp.data.synthetic import SynthesisConfig as SynthesisConfig
     from adaptiveisp.detectors.loading import load_detector as load_detector
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
+    from adaptiveisp.evaluation.api import evaluate as evaluate
+    from adaptiveisp.evaluation.config import EvalConfig as EvalConfig
+    from adaptiveisp.evaluation.report import Report as Report
     from adaptiveisp.inference.predictor import AdaptiveISP as AdaptiveISP
     from adaptiveisp.inference.predictor import Result as Result
     from adaptiveisp.isp.module import IspModule as IspModule
@@ -37,15 +40,18 @@ _HOMES = {
     "BayerHeader": "raw.reader",
     "Detections": "types",
     "Detector": "types",
+    "EvalConfig": "evaluation.config",
     "IspModule": "isp.module",
     "Param": "isp.module",
     "Pipeline": "isp.pipeline",
     "RawImage": "types",
+    "Report": "evaluation.report",
     "Result": "inference.predictor",
     "Sample": "types",
     "Stage": "isp.pipeline",
     "SynthesisConfig": "data.synthetic",
     "Targets": "types",
+    "evaluate": "evaluation.api",
     "load_detector": "detectors.loading",
     "load_policy": "policies.registry",
     "open_dataset": "data.opening",

@@ -648,6 +648,6 @@ def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[
 def test_eval_takes_detectors_in_one_option_or_in_several() -> None:
     parse = build_parser().parse_args
     common = ["eval", "--data", "d", "--policy", "none", "--out", "o"]
-    assert parse([*common, "--detector", "a", "b"]).detector == ["a", "b"]
-    assert parse([*common, "--detector", "a", "--detector", "b"]).detector == ["a", "b"]
-    assert parse(common).detector is None
+    assert parse([*common, "--detector", "a", "b"]).detectors == ["a", "b"]
+    assert parse([*common, "--detector", "a", "--detector", "b"]).detectors == ["a", "b"]
+    assert parse(common).detectors is None

@@ -315,7 +315,8 @@ def test_groups_and_pipelines_go_into_the_files(seeded: Report, images: list[Sco
         "policy": "ours/1", "photo": 101, "draw": 1, "light": images[3].light, "modules": ["exposure"],
         "params": [{"ev": 1.5}], "loss": {"d": pytest.approx(0.23)},
     }  # fmt: skip
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pipelines.jsonl", "report.html", "report.json"]
+    names = ["coco", "pipelines.jsonl", "report.html", "report.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def light_of(images: list[ScoredImage], fourth: bool) -> float:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS
+from adaptiveisp.cli.progress import Progress
 from adaptiveisp.errors import UsageError, one_line
 from adaptiveisp.utils.files import remove_abandoned
 
@@ -32,25 +33,24 @@ def set_up_torch(options: argparse.Namespace) -> str:
     return str(options.device)
 
 
-def progress(options: argparse.Namespace, total: int, what: str, unit: str = "image") -> Any:
-    """A bar on standard error, which is to be closed.
+def progress(
+    options: argparse.Namespace, total: int, command: str, unit: str = "image", log: Path | None = None
+) -> Progress:
+    """The progress of a command on standard error; a context manager.
 
     Args:
-        options: with --quiet there is none.
+        options: with --quiet nothing is shown.
         total: number of steps, 0 if unknown.
-        what: the command.
+        command: name of the command.
         unit: of a step.
+        log: file in a claimed output folder that gets the progress lines too.
     """
-    from tqdm import tqdm
+    return Progress(total, command, unit, log, quiet=options.quiet)
 
-    return tqdm(
-        total=total,
-        desc=what,
-        unit=unit,
-        disable=options.quiet or not sys.stderr.isatty(),  # a log file gets no half-drawn bars
-        leave=False,
-        dynamic_ncols=True,
-    )
+
+def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The options of these names that were given, so that others keep the default of a configuration."""
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def say(message: object) -> None:

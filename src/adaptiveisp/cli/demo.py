@@ -7,6 +7,7 @@ from typing import Any
 from adaptiveisp.cli.console import progress, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
 from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, size
+from adaptiveisp.utils import defaults
 
 
 def add(commands: Any) -> None:
@@ -18,7 +19,7 @@ def add(commands: Any) -> None:
         "Turns four photos into DNGs at three light levels and compares policies on them.",
     )
     parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default demo-out")
-    parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=DETECTOR_HELP)
+    parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=DETECTOR_HELP)
     text = "longer side in pixels; default 224, for close-ups"
     parser.add_argument("--size", type=size, default=224, metavar="N", help=text)
     add_common(parser, without=("workers", "limit"))

@@ -4,13 +4,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptiveisp.cli.console import progress, report_skips, say, set_up_torch
+from adaptiveisp.cli.console import check_files, given, progress, report_skips, set_up_torch
 from adaptiveisp.cli.options import (
     CACHE_HELP,
     COSTS_HELP,
     DETECTOR_HELP,
     LIGHTS_HELP,
     POLICY_HELP,
+    SIZE_HELP,
     WHITE_BALANCE_HELP,
     add_command,
     add_common,
@@ -20,28 +21,16 @@ from adaptiveisp.cli.options import (
     resamples,
     size,
 )
-from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.errors import logger
+from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
-    from adaptiveisp.data.opening import Dataset
-    from adaptiveisp.policies.base import Policy
-    from adaptiveisp.types import Detector
+    from adaptiveisp.evaluation.config import EvalConfig
 
 GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
 EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw: upper bounds that see the labels, slow"
-EVAL_SETTINGS = (
-    "size",
-    "steps",
-    "light",
-    "draws",
-    "noise",
-    "seed",
-    "limit",
-    "camera_white_balance",
-    "resamples",
-    "device",
-)
-"""Options of `eval` that its report records."""
+LOG_FILE = "eval.log"
+"""Progress lines of an evaluation, in its folder."""
 
 
 def add(commands: Any) -> None:
@@ -50,115 +39,80 @@ def add(commands: Any) -> None:
         commands,
         "eval",
         "compare policies on labelled data: report.json, report.html",
-        "Average precision of policies and detectors on the same images, with paired intervals.",
+        "Scores policies and detectors by average precision on the same images, with paired intervals of differences.",
     )
     add_data(parser)
-    parser.add_argument("--policy", nargs="+", required=True, metavar="P", help=f"{EVAL_POLICY_HELP}; {GROUP_HELP}")
-    several = "several, or the option given again: every policy with each (default yolov3-tiny)"
-    parser.add_argument("--detector", nargs="+", action="extend", metavar="D", help=f"{DETECTOR_HELP}; {several}")
+    text = f"{EVAL_POLICY_HELP}; {GROUP_HELP}"
+    parser.add_argument("--policy", dest="policies", nargs="+", required=True, metavar="P", help=text)
+    several = f"several, or the option given again: every policy with each (default {defaults.DETECTOR})"
+    text = f"{DETECTOR_HELP}; {several}"
+    parser.add_argument("--detector", dest="detectors", nargs="+", action="extend", metavar="D", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
-    parser.add_argument("--draws", type=positive, default=1, metavar="N", help="lights and noises a photo (default 1)")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
-    parser.add_argument("--size", type=size, default=416, metavar="N", help="longer side in pixels (default 416)")
-    parser.add_argument("--steps", type=natural, default=0, metavar="N", help="steps of step-wise policies and oracles")
+    parser.add_argument("--draws", type=positive, metavar="N", help="lights and noises a photo (default 1)")
+    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="default sensor")
+    parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
+    parser.add_argument("--steps", type=natural, metavar="N", help="steps of step-wise policies and oracles")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     text = "resamples of the paired bootstrap, 200 or more (default 1000)"
-    parser.add_argument("--resamples", type=resamples, default=1000, metavar="N", help=text)
+    parser.add_argument("--resamples", type=resamples, metavar="N", help=text)
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores as CSV")
+    parser.add_argument("--md", type=Path, metavar="FILE", help="also write the tables as Markdown")
     add_common(parser)
-    parser.set_defaults(command=evaluate_policies)
+    parser.set_defaults(command=evaluate)
 
 
-def evaluate_policies(options: argparse.Namespace) -> int:
-    """Scores policies and detectors on labelled data."""
-    from adaptiveisp.data.opening import open_dataset
-    from adaptiveisp.data.synthetic import SynthesisConfig
-    from adaptiveisp.detectors.loading import load_detector
-    from adaptiveisp.policies.registry import load_policies
+def evaluate(options: argparse.Namespace) -> int:
+    """Scores policies and detectors on labelled data, writes the report and prints its tables."""
+    from adaptiveisp.evaluation.api import prepare
+    from adaptiveisp.evaluation.tables import markdown_tables, scores_csv
+    from adaptiveisp.utils.files import write_text
     from adaptiveisp.utils.output_folder import claim_folder
 
     device = set_up_torch(options)
-    _say_what_has_no_effect(options)
-    policies, groups = load_policies(options.policy, device, options.steps)
-    if options.steps and not any(policy.takes_steps for policy in policies):
-        logger.warning("--steps has no effect: no policy here takes steps")
+    _warn_of_options_without_effect(options)
+    check_files((options.csv, options.md), options.overwrite)
+    prepared = prepare(_config(options, device))
+    out = options.out
+    with claim_folder(out, "eval", options.overwrite):
+        with progress(options, len(prepared.dataset.samples), "eval", log=out / LOG_FILE) as bar:
+            report = prepared.run(lambda name: bar.update())
+        report.save(out)
+        code = report_skips(out, list(report.skipped), dict(report.provenance))
+    for path, text in ((options.csv, scores_csv(report)), (options.md, markdown_tables(report))):
+        if path is not None:
+            write_text(path, text)
+    if not options.quiet:
+        print(report.table())
+        print(f"report: {out / 'report.html'}; each image's pipelines and losses: {out / 'pipelines.jsonl'}")
+        print(f"detections as COCO results: {out / 'coco'}")
+    return code
+
+
+def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
+    """The configuration that the options ask for; those that were not given keep the defaults of the configuration."""
+    from adaptiveisp.data.synthetic import SynthesisConfig
+    from adaptiveisp.evaluation.config import EvalConfig
+
     synthesis = None
     if options.light is not None:
-        synthesis = SynthesisConfig(options.light, options.draws, options.noise, options.seed)
-    dataset = open_dataset(options.data, options.images, synthesis, limit=options.limit)
-    detectors = [load_detector(spec, device) for spec in dict.fromkeys(options.detector or ["yolov3-tiny"])]
-    names = [detector.name for detector in detectors]
-    if len(set(names)) < len(names):
-        raise UsageError(f"two detectors have the same name ({', '.join(names)}); rename a file")
-    with claim_folder(options.out, "eval", options.overwrite) as claim:
-        return _evaluate_into(claim.folder, dataset, policies, groups, detectors, options, device)
-
-
-def _say_what_has_no_effect(options: argparse.Namespace) -> None:
-    """Warns of options of `eval` that the others make useless."""
-    without_light = options.light is None
-    useless = (
-        (without_light and options.draws != 1, "--draws", "it is of raws that --light makes"),
-        (without_light and options.noise != "sensor", "--noise", "it is of raws that --light makes"),
-        (not without_light and options.cache, "--cache", "raws that --light makes are made anew"),
-        (options.images is not None and options.data.is_dir(), "--images", f"{options.data} is a folder"),
+        synthesis = SynthesisConfig(options.light, seed=options.seed, **given(options, "draws", "noise"))
+    names = ("images", "size", "steps", "costs", "cache", "resamples", "limit", "workers", "seed")
+    chosen = given(options, "detectors", *names)
+    return EvalConfig(
+        options.data,
+        options.policies,
+        synthesis=synthesis,
+        camera_white_balance=options.camera_white_balance,
+        device=device,
+        **chosen,
     )
-    for holds, option, reason in useless:
-        if holds:
-            logger.warning("%s has no effect: %s", option, reason)
 
 
-def _recorded(options: argparse.Namespace) -> dict[str, Any]:
-    """The options of `eval` for its report; those of raws made of photos are None where none was made."""
-    unused = () if options.light is not None else ("draws", "noise")
-    return {name: None if name in unused else getattr(options, name) for name in EVAL_SETTINGS}
-
-
-def _evaluate_into(
-    out: Path,
-    dataset: "Dataset",
-    policies: "list[Policy]",
-    groups: dict[str, tuple[str, ...]],
-    detectors: "list[Detector]",
-    options: argparse.Namespace,
-    device: str,
-) -> int:
-    """Evaluates into a claimed folder and says what came of it; the exit code."""
-    from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, not_scored, notes_on
-    from adaptiveisp.evaluation.html_report import write_report
-    from adaptiveisp.evaluation.report import build_report
-    from adaptiveisp.evaluation.tables import score_tables
-    from adaptiveisp.isp.costs import PAPER, load_costs
-    from adaptiveisp.utils.provenance import provenance
-
-    costs = load_costs(options.costs) if options.costs else {}
-    settings = EvalConfig(
-        options.size, options.camera_white_balance, options.workers, device, costs, True, options.cache or ""
-    )
-    with progress(options, len(dataset.samples), "eval") as bar:
-        found = evaluate(dataset, policies, detectors, settings, lambda name: bar.update())
-    for remark in found.remarks:
-        logger.warning("%s", remark)
-    origin = provenance(options.seed, {d.name: d.weights_sha256 for d in detectors}, str(options.costs or PAPER))
-    report = build_report(
-        found.results,
-        found.categories,
-        origin,
-        notes_on(found, dataset),
-        options.resamples,
-        options.seed,
-        settings=_recorded(options),
-        groups=groups,
-    )
-    write_report(report, out, found.sheets, title=f"Evaluation on {dataset.name}")
-    code = report_skips(out, found.skipped, origin)
-    for line in not_scored(found):
-        say(line)
-    if not options.quiet:
-        print(score_tables(report))
-        if found.upper_bounds:
-            print(f"{', '.join(found.upper_bounds)}: an upper bound that sees the labels, no policy")
-        print(f"report: {out / 'report.html'}; each image's pipelines and losses: {out / 'pipelines.jsonl'}")
-    return code
+def _warn_of_options_without_effect(options: argparse.Namespace) -> None:
+    """Logs the options of raws made of photos, where none is made."""
+    if options.light is None:
+        for name in given(options, "draws", "noise"):
+            logger.warning("--%s has no effect: it is of raws that --light makes", name)

@@ -7,6 +7,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.utils import defaults
+
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
 CACHE_HELP = "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
 LIGHTS_HELP = "range of the log-uniform brightness factor: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
@@ -19,6 +21,10 @@ DETECTOR_HELP = (
     "a name of `weights list`, a Darknet .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt (or the "
     ".safetensors of `import`), an .onnx file, a Hugging Face model folder or organisation/model, or "
     "my_pkg.my_file:load"
+)
+SIZE_HELP = (
+    f"longer side in pixels (default {defaults.SIZE}, or the size of the detector's input where it is fixed, as in "
+    "some ONNX files)"
 )
 WHITE_BALANCE_HELP = "apply the camera's own gains before the policy sees the image"
 

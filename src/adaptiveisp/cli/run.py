@@ -8,6 +8,7 @@ from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_to
 from adaptiveisp.cli.options import (
     DETECTOR_HELP,
     POLICY_HELP,
+    SIZE_HELP,
     WHITE_BALANCE_HELP,
     add_command,
     add_common,
@@ -15,6 +16,7 @@ from adaptiveisp.cli.options import (
     unit,
 )
 from adaptiveisp.errors import UsageError
+from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
@@ -33,14 +35,15 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default coco-adaptive)")
+    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
     text = (
         "run this file's modules; with --policy P their parameters are P's, after the stages that P starts with "
         "(auto-exposure's for the shipped policies)"
     )
     parser.add_argument("--pipeline", type=Path, metavar="FILE.json", help=text)
-    parser.add_argument("--detector", default="yolov3-tiny", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
-    parser.add_argument("--size", type=size, default=416, metavar="N", help="longer side in pixels (default 416)")
+    text = f"{DETECTOR_HELP} (default {defaults.DETECTOR})"
+    parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=text)
+    parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     text = "least score of a box in the files (default 0.05)"
     parser.add_argument("--confidence", type=unit, default=0.05, metavar="S", help=text)
     parser.add_argument("--full", action="store_true", help="also render the full frame")

@@ -123,7 +123,8 @@ def coco_average_precision(images: Sequence[ScoredImage], category_ids: Iterable
     """
     order = in_order(images)
     wanted = sorted({int(category) for category in category_ids})
-    labels, found = _as_coco([images[i] for i in order], wanted)
+    ids = {images[i].key: number for number, i in enumerate(order, start=1)}
+    labels, found = coco_dictionaries([images[i] for i in order], wanted, ids)
     if all(label["iscrowd"] for label in labels):
         return AveragePrecision(None, None, None, {}, {})
     present = sorted({label["category_id"] for label in labels if not label["iscrowd"]})
@@ -172,11 +173,20 @@ def _sizes(labels: Iterable[Mapping[str, Any]]) -> list[str]:
     return [name for name, (low, high) in SIZES.items() if name != "all" and any(low <= a <= high for a in areas)]
 
 
-def _as_coco(images: Sequence[ScoredImage], wanted: Sequence[int]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Labels and detections of the wanted categories as COCO dictionaries; image ids count from 1."""
+def coco_dictionaries(
+    images: Sequence[ScoredImage], wanted: Sequence[int], ids: Mapping[tuple[int, int], int]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Labels and detections of the wanted categories as COCO's annotations and results.
+
+    Args:
+        images: scored images.
+        wanted: ids of categories.
+        ids: (image id, draw) → image_id in the dictionaries.
+    """
     labels: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
-    for image_number, image in enumerate(images, start=1):
+    for image in images:
+        image_number = ids[image.key]
         for annotation in image.annotations:
             if annotation.category_id in wanted:
                 labels.append(

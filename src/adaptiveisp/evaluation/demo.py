@@ -16,7 +16,7 @@ from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
-from adaptiveisp.evaluation.html_report import figure_png, write_report
+from adaptiveisp.evaluation.html_report import figure_png
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.inference.batch import draw_result
 from adaptiveisp.inference.drawing import Tile, draw_found
@@ -81,7 +81,8 @@ def run_demo(
     ]
     settings = {"size": size, "lights": LIGHTS, "reference_confidence": REFERENCE_CONFIDENCE}
     report = build_report(found.results, found.categories, origin, notes, 200, seed, settings=settings)
-    write_report(report, out, found.sheets, title="adaptiveisp demo")
+    report = replace(report, sheets=found.sheets, title="adaptiveisp demo")
+    report.save(out)
     draw_figure(out, photos, references, [AdaptiveISP(p, detector, size, device=device) for p in policies])
     return report
 

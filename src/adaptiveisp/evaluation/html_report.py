@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.evaluation.coco_ap import SIZES
+from adaptiveisp.evaluation.coco_results import write_coco
 from adaptiveisp.evaluation.figures.common import (
     class_figure,
     forest_figure,
@@ -39,16 +40,17 @@ SHOWN_PLACES = 15
 def write_report(
     report: Report, folder: Path, sheets: Mapping[str, Sequence[Tile]] | None = None, title: str = "Evaluation"
 ) -> None:
-    """Writes report.json, pipelines.jsonl and report.html, a page without external resources, into `folder`.
+    """Writes report.json, pipelines.jsonl, the COCO results and report.html, a page without external resources.
 
     Args:
-        report: what to write.
+        report: the evaluation.
         folder: made if missing.
         sheets: policy → example pictures with their pipelines as caption.
         title: of the page.
     """
     html = render_html(report, sheets or {}, title)
-    report.write(folder)
+    report.write_data(folder)
+    write_coco(report, folder)
     write_text(Path(folder) / "report.html", html)
 
 

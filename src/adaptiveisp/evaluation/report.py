@@ -11,6 +11,7 @@ from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
 from adaptiveisp.evaluation.seed_groups import BestStatic, Difference, GroupScore, Units, compare, group_score, units_of
+from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.utils.files import write_json, write_text
 
 SCHEMA_VERSION = 1
@@ -22,9 +23,9 @@ BEST_STATIC_CHOICE = "highest AP50 on this same data, which favours the static s
 """How the static policy is chosen that adaptive ones are compared with."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
-    """All that report.json and pipelines.jsonl hold, and what the page's figures need besides.
+    """The result of an evaluation: scores, paired differences and the pipelines that were chosen.
 
     Attributes:
         policies: policy → detector → scores; members of groups are policies like all others.
@@ -33,7 +34,13 @@ class Report:
         label_counts: class name → labels, which orders the page's figure.
         groups: group → detector → scores.
         best_static: detector → the best static policy or group, and the adaptive ones less it.
-        runs: what each policy did with each image.
+        runs: pipeline and losses of each policy and image.
+        scored: (policy, detector) → labels and detections of each image.
+        categories: id → name of the classes that were scored.
+        sheets: policy → example pictures with their boxes and pipelines.
+        title: of the page.
+        skipped: inputs that were left out, each with the reason.
+        upper_bounds: names of those that see the labels, and so are not policies.
     """
 
     policies: dict[str, dict[str, PolicyScore]]
@@ -45,6 +52,49 @@ class Report:
     groups: dict[str, dict[str, GroupScore]] = field(default_factory=dict)
     best_static: dict[str, BestStatic] = field(default_factory=dict)
     runs: tuple[ImageRun, ...] = ()
+    scored: Mapping[tuple[str, str], Sequence[ScoredImage]] = field(default_factory=dict)
+    categories: Mapping[int, str] = field(default_factory=dict)
+    sheets: Mapping[str, Sequence[Tile]] = field(default_factory=dict)
+    title: str = "Evaluation"
+    skipped: tuple[tuple[str, str], ...] = ()
+    upper_bounds: tuple[str, ...] = ()
+
+    def table(self) -> str:
+        """The scores, a legend and the paired differences as text for readers, in points."""
+        from adaptiveisp.evaluation.tables import score_tables
+
+        return score_tables(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes report.json, report.html, pipelines.jsonl and the detections as COCO results (`coco/`).
+
+        Args:
+            folder: made if missing; files of these names are replaced.
+
+        Raises:
+            AdaptiveISPError: matplotlib or jinja2 is not installed.
+            OutputError: the folder cannot be written to.
+        """
+        from adaptiveisp.evaluation.html_report import write_report
+
+        write_report(self, Path(folder), self.sheets, self.title)
+
+    def __repr__(self) -> str:
+        """The size of the evaluation and the best policy with each detector."""
+        images = max((score.n_images for by in self.policies.values() for score in by.values()), default=0)
+        parts = [f"{len(self.policies)} policies", f"{len(self.detectors)} detectors", f"{images} images"]
+        for detector in self.detectors:
+            known = {name: score.ap50 for name, score in self.units(detector).items() if score.ap50 is not None}
+            if known:
+                best = max(known, key=lambda name: known[name])
+                parts.append(f"{detector}: best {best!r}, AP50 {100 * known[best]:.1f}")
+        return f"Report({', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        """The table of scores, which notebooks show."""
+        from adaptiveisp.evaluation.tables import scores_html
+
+        return scores_html(self)
 
     @property
     def detectors(self) -> list[str]:
@@ -92,7 +142,7 @@ class Report:
             "provenance": dict(self.provenance),
         }
 
-    def write(self, folder: Path) -> None:
+    def write_data(self, folder: Path) -> None:
         """Writes report.json, and pipelines.jsonl with a line for each image, draw and policy; both atomically."""
         write_json(Path(folder) / "report.json", self.to_json())
         lines = [json.dumps(run.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for run in self.runs]
@@ -158,6 +208,8 @@ def build_report(
         by_group,
         best_static,
         tuple(_runs(results)),
+        {key: result.scored for key, result in results.items()},
+        dict(categories),
     )
     return replace(report, notes=(*remarks, report.caution)) if report.caution else report
 

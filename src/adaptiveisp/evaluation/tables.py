@@ -1,6 +1,10 @@
-"""Numbers and tables for people: points, true minus signs, columns aligned with spaces."""
+"""Numbers and tables for readers: points with a true minus sign, aligned columns, Markdown and CSV."""
 
-from collections.abc import Sequence
+import csv
+import html
+import io
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from adaptiveisp.errors import one_line
 from adaptiveisp.evaluation.policy_scores import PolicyScore
@@ -55,51 +59,188 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+class ScoreRow(NamedTuple):
+    """A row of the table of scores.
+
+    Attributes:
+        name: of a policy or a group; runs of a group are indented.
+        detector: name of the detector.
+        score: the scores; of a group the means.
+        sd: standard deviation of AP50 over the runs of a group in 0..1, None elsewhere.
+    """
+
+    name: str
+    detector: str
+    score: PolicyScore
+    sd: float | None
+
+
+class Column(NamedTuple):
+    """A column of the table of scores.
+
+    Attributes:
+        title: its head.
+        meaning: explains the title; "" where it explains itself.
+        cell: text of a row for readers.
+        value: value of a row for programs, in 0..1, milliseconds or counts; None where it is not known.
+    """
+
+    title: str
+    meaning: str
+    cell: Callable[[ScoreRow], str]
+    value: Callable[[ScoreRow], str | float | None]
+
+
 SCORE_COLUMNS = (
-    *("policy", "kind", "detector", "AP50", "sd", "AP", "AP75", "images", "modules", "ms", "cost ms"),
-    *("loss", "worst 5 %", "worse than raw", "than auto-exp."),
+    Column("policy", "", lambda row: row.name, lambda row: row.name.strip()),
+    Column(
+        "kind",
+        "static: a heuristic, or one pipeline for all images; adaptive: chosen for each image",
+        lambda row: "static" if row.score.static else "adaptive",
+        lambda row: "static" if row.score.static else "adaptive",
+    ),
+    Column("detector", "", lambda row: row.detector, lambda row: row.detector),
+    Column(
+        "AP50",
+        "average precision at IoU 0.5, in points (x100)",
+        lambda row: points(row.score.ap50),
+        lambda row: row.score.ap50,
+    ),
+    Column(
+        "sd",
+        "standard deviation of AP50 over the runs of a group",
+        lambda row: "" if row.sd is None else f"{PLUS_MINUS}{points(row.sd)}",
+        lambda row: row.sd,
+    ),
+    Column("AP", "COCO's mean over IoU 0.50 to 0.95", lambda row: points(row.score.ap), lambda row: row.score.ap),
+    Column("AP75", "at IoU 0.75", lambda row: points(row.score.ap75), lambda row: row.score.ap75),
+    Column(
+        "images",
+        "scored images, each draw of a photo counted",
+        lambda row: str(row.score.n_images),
+        lambda row: row.score.n_images,
+    ),
+    Column(
+        "modules",
+        "mean number of modules that ran",
+        lambda row: number(row.score.modules_per_image),
+        lambda row: row.score.modules_per_image,
+    ),
+    Column(
+        "ms",
+        "measured milliseconds of policy and modules per image",
+        lambda row: number(row.score.ms_per_image),
+        lambda row: row.score.ms_per_image,
+    ),
+    Column(
+        "cost ms",
+        "milliseconds of the modules by the cost table",
+        lambda row: number(row.score.cost_ms),
+        lambda row: row.score.cost_ms,
+    ),
+    Column(
+        "loss",
+        "mean detection loss, lower is better",
+        lambda row: number(row.score.loss_mean, LOSS_DIGITS),
+        lambda row: row.score.loss_mean,
+    ),
+    Column(
+        "worst 5 %",
+        "mean of the highest 5 % of the losses",
+        lambda row: number(row.score.loss_worst5, LOSS_DIGITS),
+        lambda row: row.score.loss_worst5,
+    ),
+    Column(
+        "worse than raw",
+        "share of images whose loss is higher than that of the developed raw",
+        lambda row: percent(row.score.worse_than_raw),
+        lambda row: row.score.worse_than_raw,
+    ),
+    Column(
+        "worse than auto-exposure",
+        "the same against auto-exposure",
+        lambda row: percent(row.score.worse_than_auto_exposure),
+        lambda row: row.score.worse_than_auto_exposure,
+    ),
 )
 DIFFERENCE_COLUMNS = ("difference", "detector", "AP50", "95 % interval")
 
 
-def score_tables(report: Report) -> str:
-    """Scores of every policy, group and detector, paired differences, those to the best static policy, a caution."""
+def score_rows(report: Report) -> list[ScoreRow]:
+    """Policies and groups with each detector; the runs of a group follow it."""
     rows = []
     for detector in report.detectors:
         for name, score in report.units(detector).items():
             group = report.groups.get(name, {}).get(detector)
-            rows.append(_score_row(name, detector, score, group.ap50_sd if group else None))
+            rows.append(ScoreRow(name, detector, score, group.ap50_sd if group else None))
             for member in group.members if group else ():
-                rows.append(_score_row(f"  {member}", detector, report.policies[member][detector], None))
-    text = table(SCORE_COLUMNS, rows)
+                rows.append(ScoreRow(f"  {member}", detector, report.policies[member][detector], None))
+    return rows
+
+
+def filled_columns(rows: Sequence[ScoreRow]) -> list[Column]:
+    """The columns of `SCORE_COLUMNS` that hold something in at least one row."""
+    return [column for column in SCORE_COLUMNS if any(column.cell(row) not in ("", DASH) for row in rows)]
+
+
+def legend(columns: Sequence[Column]) -> str:
+    """Explains the titles of columns in one line."""
+    return "; ".join(f"{column.title}: {column.meaning}" for column in columns if column.meaning)
+
+
+def score_tables(report: Report) -> str:
+    """The scores with a legend, the paired differences, those to the best static policy, and a caution, as text."""
+    rows = score_rows(report)
+    columns = filled_columns(rows)
+    parts = [table([c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]), legend(columns)]
     if report.differences:
-        text += "\n\n" + table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in report.differences])
+        parts.append(table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in report.differences]))
     for detector, best in report.best_static.items():
         if best.differences:
-            text += f"\n\nBest static policy with {detector}: {best.name}, AP50 {points(best.ap50)}; chosen by the "
-            text += f"{BEST_STATIC_CHOICE}.\n"
-            text += table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in best.differences])
-    return f"{text}\n\n{report.caution}" if report.caution else text
+            text = f"Best static policy with {detector}: {best.name}, AP50 {points(best.ap50)}; chosen by the "
+            differences = table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in best.differences])
+            parts.append(f"{text}{BEST_STATIC_CHOICE}.\n{differences}")
+    if report.upper_bounds:
+        parts.append(f"{', '.join(report.upper_bounds)}: an upper bound that sees the labels, not a policy")
+    return "\n\n".join([*parts, report.caution] if report.caution else parts)
 
 
-def _score_row(name: str, detector: str, score: PolicyScore, sd: float | None) -> tuple[str, ...]:
-    return (
-        name,
-        "static" if score.static else "adaptive",
-        detector,
-        points(score.ap50),
-        "" if sd is None else f"{PLUS_MINUS}{points(sd)}",
-        points(score.ap),
-        points(score.ap75),
-        str(score.n_images),
-        number(score.modules_per_image),
-        number(score.ms_per_image),
-        number(score.cost_ms),
-        number(score.loss_mean, LOSS_DIGITS),
-        number(score.loss_worst5, LOSS_DIGITS),
-        percent(score.worse_than_raw),
-        percent(score.worse_than_auto_exposure),
-    )
+def markdown_tables(report: Report) -> str:
+    """The scores with a legend and the paired differences as Markdown."""
+    rows = score_rows(report)
+    columns = filled_columns(rows)
+    scores = markdown([c.title for c in columns], [[c.cell(row).strip() for c in columns] for row in rows])
+    parts = [scores, legend(columns)]
+    if report.differences:
+        parts.append(markdown(DIFFERENCE_COLUMNS, [_difference_row(d) for d in report.differences]))
+    return "\n\n".join(parts) + "\n"
+
+
+def scores_csv(report: Report) -> str:
+    """The scores as CSV with all columns and unrounded values; average precision and shares in 0..1."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([column.title for column in SCORE_COLUMNS])
+    for row in score_rows(report):
+        writer.writerow(["" if (value := column.value(row)) is None else value for column in SCORE_COLUMNS])
+    return text.getvalue()
+
+
+def scores_html(report: Report) -> str:
+    """The scores with a legend as an HTML table, which notebooks show."""
+    rows = score_rows(report)
+    columns = filled_columns(rows)
+    lines = ["".join(f"<th>{html.escape(column.title)}</th>" for column in columns)]
+    lines += ["".join(f"<td>{html.escape(one_line(c.cell(row), LONGEST_CELL))}</td>" for c in columns) for row in rows]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    return f"<table>{body}</table><p><small>{html.escape(legend(columns))}</small></p>"
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; names from files are made printable, and their bars are escaped."""
+    lines = [[one_line(cell, LONGEST_CELL).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    lines.insert(1, ["---"] * len(header))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _difference_row(d: Difference) -> tuple[str, ...]:

@@ -22,8 +22,9 @@ from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
 from adaptiveisp.types import Detections, Detector, Image, Letterbox, RawImage
+from adaptiveisp.utils import defaults
 
-DEFAULT_SIZE = 416
+DEFAULT_SIZE = defaults.SIZE
 """Longer side in pixels at which policy, modules and detector work."""
 
 
@@ -50,6 +51,11 @@ class Result:
     milliseconds: float
     developed: Developed
     raw: RawImage
+
+
+def working_size(size: int | None, detectors: Sequence[Detector]) -> int:
+    """The longer side in pixels at which policy, modules and detectors work; None where the user gave none."""
+    return DEFAULT_SIZE if size is None else size
 
 
 def develop_at_size(
@@ -164,7 +170,8 @@ class AdaptiveISP:
         policy: a name (`coco-adaptive`, `auto-exposure`, `camera` and others, see `load_policy`), a pipeline JSON, the
             folder of a training run, or a policy object.
         detector: a name, a weights file, `my_pkg.my_file:load`, or a detector object.
-        size: longer side in pixels at which policy, modules and detector work.
+        size: longer side in pixels at which policy, modules and detector work; None takes that of the detector's input
+            where it is fixed, as in some ONNX files, and 416 elsewhere.
         confidence: least score to report.
         camera_white_balance: apply the camera's own gains before the policy sees the image.
         device: where modules and detector run.
@@ -177,7 +184,7 @@ class AdaptiveISP:
         self,
         policy: str | Planner = DEFAULT_POLICY,
         detector: str | Detector = "yolov3-tiny",
-        size: int = DEFAULT_SIZE,
+        size: int | None = None,
         confidence: float = 0.25,
         camera_white_balance: bool = False,
         device: str = "cpu",
@@ -186,7 +193,7 @@ class AdaptiveISP:
         if self.policy.needs_labels:
             raise needs_labels_error(self.policy)
         self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
-        self.size = size
+        self.size = working_size(size, [self.detector])
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
         self.device = torch.device(device)

@@ -1,0 +1,141 @@
+"""The public function `evaluate`, which does what the command `eval` does without writing files."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from adaptiveisp.data.dataset import Dataset
+from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.evaluation.config import EvalConfig
+from adaptiveisp.evaluation.evaluator import EvalConfig as EvaluatorConfig
+from adaptiveisp.evaluation.evaluator import evaluate as evaluate_policies
+from adaptiveisp.evaluation.evaluator import not_scored, notes_on
+from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.inference.predictor import working_size
+from adaptiveisp.isp.costs import PAPER, Costs, load_costs
+from adaptiveisp.policies.base import Policy, as_policy
+from adaptiveisp.policies.registry import load_policies
+from adaptiveisp.types import Detector
+from adaptiveisp.utils.provenance import provenance
+
+
+def _ignore(name: str) -> None:
+    """Takes the name of an image where no progress is shown."""
+
+
+def evaluate(config: EvalConfig, on_image: Callable[[str], None] = _ignore) -> Report:
+    """Scores policies with detectors on labelled data, as the command `eval` does; nothing is written.
+
+    Args:
+        config: data, policies, detectors and settings.
+        on_image: called with the name of each image after it was scored.
+
+    Returns:
+        The scores with paired differences; `Report.save` writes what `eval` writes.
+
+    Raises:
+        UsageError: a setting does not fit, or a policy or detector does not exist.
+        DataError: the data set is missing or malformed, or no image could be used.
+        AdaptiveISPError: weights are missing or wrong, or a detector's answers make no sense.
+    """
+    return prepare(config).run(on_image)
+
+
+@dataclass(frozen=True)
+class PreparedEvaluation:
+    """An evaluation whose data set is open and whose policies and detectors are loaded.
+
+    Attributes:
+        config: as it was given.
+        dataset: labelled raws.
+        policies, detectors: with distinct names.
+        groups: name → names of the policies that are runs of one method.
+        costs: module → milliseconds; empty for the paper's table.
+        size: working size in pixels.
+    """
+
+    config: EvalConfig
+    dataset: Dataset
+    policies: tuple[Policy, ...]
+    groups: dict[str, tuple[str, ...]]
+    detectors: tuple[Detector, ...]
+    costs: Costs
+    size: int
+
+    def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
+        """Evaluates; see `evaluate`."""
+        config = self.config
+        settings = EvaluatorConfig(
+            self.size, config.camera_white_balance, config.workers, config.device, self.costs, True, config.cache
+        )
+        found = evaluate_policies(self.dataset, self.policies, self.detectors, settings, on_image)
+        for line in [*found.remarks, *not_scored(found)]:
+            logger.warning("%s", line)
+        weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
+        report = build_report(
+            found.results,
+            found.categories,
+            provenance(config.seed, weights, config.cost_table or PAPER),
+            notes_on(found, self.dataset),
+            config.resamples,
+            config.seed,
+            settings=config.recorded(self.size),
+            groups=self.groups,
+        )
+        return replace(
+            report,
+            sheets=found.sheets,
+            title=f"Evaluation on {self.dataset.name}",
+            skipped=tuple(found.skipped),
+            upper_bounds=found.upper_bounds,
+        )
+
+
+def prepare(config: EvalConfig) -> PreparedEvaluation:
+    """Opens the data set and loads policies and detectors; raises as `evaluate` does."""
+    _warn_of_settings_without_effect(config)
+    policies, groups = _load_policies(config)
+    dataset = config.data
+    if isinstance(dataset, str | Path):
+        dataset = open_dataset(dataset, config.images, config.resolved_synthesis, limit=config.limit)
+    detectors = tuple(
+        load_detector(one, config.device) if isinstance(one, str) else one for one in dict.fromkeys(config.detectors)
+    )
+    _require_distinct("detectors", [detector.name for detector in detectors])
+    costs = load_costs(Path(config.costs)) if isinstance(config.costs, str | Path) else config.costs or {}
+    size = working_size(config.size, detectors)
+    return PreparedEvaluation(config, dataset, policies, groups, detectors, costs, size)
+
+
+def _load_policies(config: EvalConfig) -> tuple[tuple[Policy, ...], dict[str, tuple[str, ...]]]:
+    """The policies and groups that a configuration names, then its policy objects."""
+    named, groups = load_policies(
+        [policy for policy in config.policies if isinstance(policy, str)], config.device, config.steps
+    )
+    objects = [as_policy(policy) for policy in config.policies if not isinstance(policy, str)]
+    policies = (*named, *objects)
+    _require_distinct("policies", [*groups, *(policy.name for policy in policies)])
+    if config.steps and not any(policy.takes_steps for policy in policies):
+        logger.warning("--steps has no effect: no policy here takes steps")
+    return policies, groups
+
+
+def _require_distinct(kind: str, names: list[str]) -> None:
+    """Refuses two policies or detectors of one name.
+
+    Raises:
+        UsageError: a name occurs twice.
+    """
+    if len(set(names)) < len(names):
+        remedy = "rename a file or a group" if kind == "policies" else "rename a file"
+        raise UsageError(f"two {kind} have the same name ({', '.join(names)}); {remedy}")
+
+
+def _warn_of_settings_without_effect(config: EvalConfig) -> None:
+    """Logs the settings that others make useless."""
+    if config.synthesis is not None and config.cache:
+        logger.warning("--cache has no effect: raws that --light makes are made anew")
+    if config.images is not None and isinstance(config.data, str | Path) and Path(config.data).is_dir():
+        logger.warning("--images has no effect: %s is a folder", config.data)

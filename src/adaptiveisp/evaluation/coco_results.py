@@ -1,0 +1,112 @@
+"""Detections as COCO results: files that other evaluation tools read, beside the labels that they were scored with."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_dictionaries
+from adaptiveisp.utils.files import atomic_path, write_json
+from adaptiveisp.utils.output_folder import remove_inside
+
+if TYPE_CHECKING:
+    from adaptiveisp.evaluation.report import Report
+
+FOLDER, TRUTH_FILE = "coco", "ground-truth.json"
+RESULTS_NAME = re.compile(r".+--.+\.json")
+"""`POLICY--DETECTOR.json`: the names that results have."""
+BOX_DIGITS = 3
+"""Decimals of a box in pixels: a thousandth of a pixel changes no overlap that matters."""
+
+
+def image_ids(images: Sequence[ScoredImage]) -> dict[tuple[int, int], int]:
+    """(image id, draw) → the id in the files: the data set's own where each image occurs once, else 1, 2, ….
+
+    Args:
+        images: in any order; ids are given in that of (image id, draw).
+    """
+    keys = sorted(image.key for image in images)
+    own = [image_id for image_id, _ in keys]
+    # COCO's evaluation takes id 0 for "none".
+    usable = len(set(own)) == len(own) and min(own, default=1) > 0
+    return {key: key[0] if usable else number for number, key in enumerate(keys, 1)}
+
+
+def ground_truth(images: Sequence[ScoredImage], categories: Mapping[int, str]) -> dict[str, Any]:
+    """The labels that were scored, as a COCO data set.
+
+    Args:
+        images: all images that any policy was scored on.
+        categories: id → name of the classes that were scored.
+    """
+    ids = image_ids(images)
+    labels, _ = coco_dictionaries(images, list(categories), ids)
+    entries = [
+        {"id": ids[image.key], "photo_id": image.image_id, "draw": image.draw, "light": image.light}
+        for image in sorted(images, key=lambda image: image.key)
+    ]
+    names = [{"id": category, "name": name} for category, name in categories.items()]
+    return {"images": entries, "annotations": labels, "categories": names}
+
+
+def results(
+    images: Sequence[ScoredImage], categories: Mapping[int, str], ids: Mapping[tuple[int, int], int]
+) -> list[dict[str, Any]]:
+    """One policy's detections with one detector, as COCO results: image_id, category_id, bbox (xywh, pixels), score.
+
+    Args:
+        images: scored images.
+        categories: the classes that were scored; detections of others are left out.
+        ids: see `image_ids`.
+    """
+    _, found = coco_dictionaries(images, list(categories), ids)
+    for entry in found:
+        entry["bbox"] = [round(value, BOX_DIGITS) for value in entry["bbox"]]
+        entry["score"] = float(str(np.float32(entry["score"])))  # the shortest text of the detector's own number
+    return found
+
+
+def write_coco(report: "Report", folder: Path) -> None:
+    """Writes FOLDER/coco/ground-truth.json, and FOLDER/coco/POLICY--DETECTOR.json for each policy and detector.
+
+    Results of an earlier evaluation there that this one does not replace are removed.
+
+    Args:
+        report: has the scored images.
+        folder: the output folder, which exists.
+    """
+    if not report.scored:
+        return
+    images = {image.key: image for scored in report.scored.values() for image in scored}
+    ids = image_ids(list(images.values()))
+    place = Path(folder) / FOLDER
+    write_json(place / TRUTH_FILE, ground_truth(list(images.values()), report.categories))
+    names = file_names(list(report.scored))
+    for key, scored in report.scored.items():
+        with atomic_path(place / names[key]) as temporary:
+            lines = [json.dumps(entry, allow_nan=False) for entry in results(scored, report.categories, ids)]
+            temporary.write_text("[" + ",\n ".join(lines) + "]\n", encoding="utf-8")
+    for path in place.iterdir():
+        if RESULTS_NAME.fullmatch(path.name) and path.name not in names.values():
+            remove_inside(Path(folder), path)
+
+
+def file_names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """(policy, detector) → name of the file; characters that not every disk takes become "_".
+
+    >>> file_names([("ours/1", "yolov3-tiny"), ("ours_1", "yolov3-tiny")])
+    {('ours/1', 'yolov3-tiny'): 'ours_1--yolov3-tiny.json', ('ours_1', 'yolov3-tiny'): 'ours_1--yolov3-tiny-2.json'}
+    """
+    found: dict[tuple[str, str], str] = {}
+    taken: set[str] = set()
+    for policy, detector in keys:
+        stem = re.sub(r"[^A-Za-z0-9.=+-]", "_", f"{policy}--{detector}")[:200]
+        name, number = f"{stem}.json", 2
+        while name.casefold() in taken:
+            name, number = f"{stem}-{number}.json", number + 1
+        taken.add(name.casefold())
+        found[policy, detector] = name
+    return found

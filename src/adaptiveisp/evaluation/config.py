@@ -1,0 +1,101 @@
+"""The configuration of an evaluation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.data.dataset import Dataset
+from adaptiveisp.data.synthetic import SynthesisConfig
+from adaptiveisp.evaluation.bootstrap import MIN_RESAMPLES
+from adaptiveisp.isp.costs import Costs
+from adaptiveisp.policies.base import Planner
+from adaptiveisp.types import Detector
+from adaptiveisp.utils import defaults
+from adaptiveisp.utils.config import require
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """What to evaluate, and how.
+
+    Attributes:
+        data: a folder made by `synth`, a COCO JSON, a data-set YAML (`FILE.yaml:SPLIT` names its split), or an opened
+            data set.
+        policies: names, files, run folders, `NAME=P1,P2,…` for the runs of one method, or policy objects. Objects
+            come after the named ones in the report.
+        detectors: names, files, or detector objects.
+        images: folder of the images of a COCO JSON.
+        synthesis: how raws are made of the images, which then are sRGB photos; a text is the name of the light. None
+            where the images are raws.
+        limit: only the first so many photos, with all their draws; 0 takes all.
+        size: longer side in pixels at which policies, modules and detectors work; None takes the fixed input size of
+            the detectors, or else 416.
+        steps: so many steps of step-wise policies, at most so many of sequences and oracles; 0 takes their own number.
+        camera_white_balance: apply the camera's own gains before a policy sees the image.
+        costs: cost table, as a file or as module → milliseconds; None takes the paper's.
+        cache: folder where developed raws are kept for later evaluations; "" keeps none.
+        resamples: of the paired bootstrap, at least 200.
+        seed: of the bootstrap.
+        workers: processes that read raws ahead; 0 reads in this one.
+        device: where modules and detectors run, "cpu" or "cuda".
+
+    Raises:
+        UsageError: a value is out of range, or there is no policy or detector.
+    """
+
+    data: str | Path | Dataset
+    policies: Sequence[str | Planner]
+    detectors: Sequence[str | Detector] = (defaults.DETECTOR,)
+    images: str | Path | None = None
+    synthesis: SynthesisConfig | str | None = None
+    limit: int = 0
+    size: int | None = None
+    steps: int = 0
+    camera_white_balance: bool = False
+    costs: str | Path | Costs | None = None
+    cache: str = ""
+    resamples: int = 1000
+    seed: int = 0
+    workers: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        require(not isinstance(self.policies, str), f"policies = {self.policies!r}: give a list of policies")
+        require(not isinstance(self.detectors, str), f"detectors = {self.detectors!r}: give a list of detectors")
+        require(bool(self.policies) and bool(self.detectors), "give at least one policy and one detector")
+        require(self.resamples >= MIN_RESAMPLES, f"resamples must be at least {MIN_RESAMPLES}")
+        for name in ("limit", "steps", "workers"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
+
+    @property
+    def resolved_synthesis(self) -> SynthesisConfig | None:
+        """The synthesis as its own configuration, also where the name of a light was given."""
+        return SynthesisConfig(self.synthesis, seed=self.seed) if isinstance(self.synthesis, str) else self.synthesis
+
+    def recorded(self, size: int) -> dict[str, Any]:
+        """The settings that a report keeps; those of raws made of photos are None where none was made.
+
+        Args:
+            size: the working size that was used.
+        """
+        synthesis = self.resolved_synthesis
+        return {
+            "size": size,
+            "steps": self.steps,
+            "light": synthesis.light if synthesis else None,
+            "draws": synthesis.draws if synthesis else None,
+            "noise": synthesis.noise if synthesis else None,
+            "seed": self.seed,
+            "limit": self.limit,
+            "camera_white_balance": self.camera_white_balance,
+            "resamples": self.resamples,
+            "device": self.device,
+        }
+
+    @property
+    def cost_table(self) -> str | None:
+        """Name of the cost table for the provenance; None for the paper's."""
+        if self.costs is None:
+            return None
+        return "EvalConfig.costs" if isinstance(self.costs, Mapping) else str(self.costs)

@@ -10,6 +10,7 @@ import pytest
 from adaptiveisp import EvalConfig, Report, SynthesisConfig, evaluate, load_detector, open_dataset
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
+from adaptiveisp.inference.predictor import working_size
 from adaptiveisp.policies.registry import load_policy
 from tests.support.photos import labelled_photos
 
@@ -100,3 +101,12 @@ def test_two_policies_or_detectors_of_one_name_are_refused(tmp_path: Path) -> No
         evaluate(replace(asked, policies=("none", load_policy("none"))))
     with pytest.raises(UsageError, match="two detectors have the same name"):
         evaluate(replace(asked, detectors=(load_detector(RED), load_detector(RED))))
+
+
+def test_the_working_size_is_that_of_a_fixed_input() -> None:
+    free, small, large = (load_detector(RED) for _ in range(3))
+    small.name, small.fixed, large.name, large.fixed = "small", (192, 320), "large", (640, 640)  # type: ignore[attr-defined]
+    assert [working_size(None, found) for found in ([free], [free, small], [large])] == [416, 320, 640]
+    assert working_size(512, [small, large]) == 512
+    with pytest.raises(UsageError, match=r"different fixed sizes \(small 320, large 640\); give --size"):
+        working_size(None, [small, large])

@@ -54,8 +54,23 @@ class Result:
 
 
 def working_size(size: int | None, detectors: Sequence[Detector]) -> int:
-    """The longer side in pixels at which policy, modules and detectors work; None where the user gave none."""
-    return DEFAULT_SIZE if size is None else size
+    """The longer side in pixels at which policy, modules and detectors work.
+
+    Args:
+        size: as the user gave it, None where nothing was given.
+        detectors: one whose input has a fixed size has it as `fixed`, (height, width) in pixels.
+
+    Raises:
+        UsageError: no size is given, and the fixed sizes of two detectors differ.
+    """
+    if size is not None:
+        return size
+    sides = {detector.name: getattr(detector, "fixed", None) for detector in detectors}
+    fixed = {name: max(of_one) for name, of_one in sides.items() if isinstance(of_one, tuple) and of_one}
+    if len(set(fixed.values())) > 1:
+        sizes = ", ".join(f"{name} {side}" for name, side in fixed.items())
+        raise UsageError(f"the detectors have inputs of different fixed sizes ({sizes}); give --size")
+    return next(iter(fixed.values()), DEFAULT_SIZE)
 
 
 def develop_at_size(

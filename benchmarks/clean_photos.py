@@ -8,7 +8,7 @@ from pathlib import Path
 
 from adaptiveisp.data.formats.coco import load_coco
 from adaptiveisp.data.synthetic import read_photo
-from adaptiveisp.detectors.classes import map_classes
+from adaptiveisp.detectors.class_names import map_classes
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision

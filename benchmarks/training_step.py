@@ -28,7 +28,7 @@ import torch
 
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages
-from adaptiveisp.detectors.classes import map_classes
+from adaptiveisp.detectors.class_names import map_classes
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from adaptiveisp.training.methods.actor_critic.settings import PAPER

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from adaptiveisp.data.synthetic import read_photo
-from adaptiveisp.detectors.classes import COCO_80, map_classes
+from adaptiveisp.detectors.class_names import COCO_80, map_classes
 from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, Darknet
 from adaptiveisp.evaluation.tables import points
 from adaptiveisp.inference.predictor import DEFAULT_SIZE, AdaptiveISP

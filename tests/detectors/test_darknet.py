@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.detectors.darknet.layers import MaxPool, read_cfg
 from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, Darknet, load_darknet
 from adaptiveisp.detectors.loading import DETECTORS, load_detector

@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 from adaptiveisp.cli.parser import main  # noqa: E402
-from adaptiveisp.detectors.classes import COCO_80  # noqa: E402
+from adaptiveisp.detectors.class_names import COCO_80  # noqa: E402
 from adaptiveisp.detectors.huggingface.set_loss import decoded_loss, detr_loss  # noqa: E402
 from adaptiveisp.detectors.loading import load_detector  # noqa: E402
 from adaptiveisp.detectors.onnx.file import OnnxDetector  # noqa: E402

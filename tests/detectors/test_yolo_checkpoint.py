@@ -14,14 +14,14 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from adaptiveisp.cli.parser import main
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.detectors.detector_file import load_detector_file
 from adaptiveisp.detectors.loading import load_detector
-from adaptiveisp.detectors.weights import sha256_of
 from adaptiveisp.detectors.yolo.checkpoint import holds_detector, load_ultralytics
 from adaptiveisp.detectors.yolo.network import Description, YoloNetwork
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, WeightsError
 from adaptiveisp.types import Detector, Targets
+from adaptiveisp.utils.files import sha256_of
 from tests.detectors.test_restricted_pickle import RAN, Reduced, Trap, spring
 from tests.support.photos import labelled_photos
 from tests.support.yolo_standins import (

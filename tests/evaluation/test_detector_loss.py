@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.detectors.classes import ClassMap, map_classes
+from adaptiveisp.detectors.class_names import ClassMap, map_classes
 from adaptiveisp.detectors.letterbox import pad_to_frame
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.evaluation.detector_loss import (

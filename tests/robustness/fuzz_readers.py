@@ -23,7 +23,7 @@ from PIL import Image
 from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset, open_unlabelled
 from adaptiveisp.data.splits import open_parts
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.raw.reader import BayerHeader, camera_render, read_raw
 from adaptiveisp.types import RawImage, Targets

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.types import Detections, Image, Targets
 
 

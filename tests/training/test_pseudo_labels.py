@@ -19,7 +19,7 @@ from adaptiveisp.data.synthesize import synthesize_set
 from adaptiveisp.data.synthetic import SynthesisConfig, read_photo
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages
 from adaptiveisp.detectors.boxes import pairwise_iou
-from adaptiveisp.detectors.classes import COCO_80, map_classes
+from adaptiveisp.detectors.class_names import COCO_80, map_classes
 from adaptiveisp.errors import DataError, DetectorError
 from adaptiveisp.inference.predictor import detect
 from adaptiveisp.training.methods.actor_critic.learner import ActorCritic

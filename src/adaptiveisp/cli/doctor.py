@@ -34,7 +34,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Examines a data set; the exit code says whether training may start."""
     from adaptiveisp.data.splits import open_parts
     from adaptiveisp.data.validation import validate_dataset
-    from adaptiveisp.detectors.classes import COCO_80
+    from adaptiveisp.detectors.class_names import COCO_80
     from adaptiveisp.evaluation.validation_report import summary, verdict, write_findings
     from adaptiveisp.utils.output_folder import claim_folder
     from adaptiveisp.utils.provenance import provenance

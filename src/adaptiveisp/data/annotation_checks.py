@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from adaptiveisp.detectors.classes import canonical
+from adaptiveisp.detectors.class_names import canonical
 from adaptiveisp.errors import first_few, shown
 from adaptiveisp.types import Annotation
 

@@ -11,7 +11,7 @@ from adaptiveisp.data.annotations import LabelledImage, LabelledObject, ParsedSe
 from adaptiveisp.data.formats.coco import limit_photos
 from adaptiveisp.data.formats.coco_objects import BOX_SLACK, MAX_AREA
 from adaptiveisp.data.image_paths import read_listed
-from adaptiveisp.detectors.classes import shown_name
+from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import AdaptiveISPError, DataError, RawFileError, UsageError, first_few, shown
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.image_size import raw_size

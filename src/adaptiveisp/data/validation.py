@@ -4,7 +4,6 @@ Every file is read as training would read it. A problem is a file or label that 
 learn wrongly from, or count twice; `ValidationResult.verdict` says whether they may start.
 """
 
-import hashlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from adaptiveisp.data.opening import Dataset, FolderRaws, left_out, notes_of
 from adaptiveisp.data.splits import UnusablePart, why_refused
 from adaptiveisp.data.synthetic import read_photo
 from adaptiveisp.data.validation_result import ClassFacts, Finding, ImageFacts, ValidationResult
-from adaptiveisp.detectors.classes import canonical, map_classes
+from adaptiveisp.detectors.class_names import canonical, map_classes
 from adaptiveisp.errors import DataError, first_few, shown, skip_reason
 from adaptiveisp.inference.drawing import Tile, draw_detections
 from adaptiveisp.inference.predictor import develop_at_size
@@ -30,6 +29,7 @@ from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.raw.reader import PHOTO_EXTENSIONS
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.color import to_uint8
+from adaptiveisp.utils.files import sha256_of
 
 SHOWN = 12
 """Number of pictures on the report's page."""
@@ -127,8 +127,7 @@ def _path_of(dataset: Dataset, sample: Sample) -> Path:
 
 
 def _content_hash(dataset: Dataset, sample: Sample) -> str:
-    with _path_of(dataset, sample).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256_of(_path_of(dataset, sample))
 
 
 def _read_image(

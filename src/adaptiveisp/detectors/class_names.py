@@ -1,10 +1,14 @@
-"""Class names from files: a text file with one a line, and names of any kind made fit to be printed and drawn."""
+"""Class names: the 80 of COCO, names read from files, and which name of a detector matches which of a data set."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
-from adaptiveisp.detectors.classes import shown_name
-from adaptiveisp.errors import DetectorError, shown
+from adaptiveisp.errors import DataError, DetectorError, first_few, one_line, shown
+
+LONGEST_NAME = 100
+"""Characters of a class name. Those of known data sets stay below 50; one from a model's file can be of any length."""
 
 MOST_CLASSES = 30_000
 """Classes of a detector; the largest known vocabulary, ImageNet-21k's, has 21,841."""
@@ -12,9 +16,110 @@ MOST_CLASSES = 30_000
 LARGEST_FILE = 16_000_000
 """Bytes of a file of names."""
 
+COCO_80: tuple[str, ...] = (
+    *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
+    *("fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow"),
+    *("elephant", "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee"),
+    *("skis", "snowboard", "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard"),
+    *("tennis racket", "bottle", "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple"),
+    *("sandwich", "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch"),
+    *("potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote", "keyboard", "cell phone"),
+    *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
+    *("hair drier", "toothbrush"),
+)
+"""COCO's detection classes; the position is the label of YOLO-style detectors. Source: COCO 2017 categories by id."""
+
+ALIASES: dict[str, str] = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+"""Other spelling → COCO's; the left side is Pascal VOC's, which Darknet kept in its list of COCO names."""
+
+
+class ClassMap(NamedTuple):
+    """How a detector's labels and a data set's categories correspond.
+
+    Attributes:
+        label_to_category: detector label → category id, for the labels that the data set knows.
+        category_to_label: category id → detector label (the lowest, if several labels share a name).
+        unmatched: names of the data set's classes that the detector does not know, in order of their ids.
+    """
+
+    label_to_category: dict[int, int]
+    category_to_label: dict[int, int]
+    unmatched: tuple[str, ...]
+
+
+def canonical(name: str) -> str:
+    """The spelling by which class names are compared: lower case, single spaces, COCO's word.
+
+    >>> canonical("Motorbike"), canonical("traffic_light"), canonical("zebra")
+    ('motorcycle', 'traffic light', 'zebra')
+    """
+    plain = re.sub(r"[\s_]+", " ", name).strip().lower()
+    return ALIASES.get(plain, plain)
+
+
+def shown_name(name: str) -> str:
+    """A class name as it is printed, drawn and kept: one printable line of at most `LONGEST_NAME` characters.
+
+    >>> shown_name("traffic\\tlight"), len(shown_name("x" * 5000))
+    ('traffic light', 100)
+    """
+    return one_line(str(name), LONGEST_NAME)
+
+
+def map_classes(
+    detector_names: Sequence[str], dataset_categories: Mapping[int, str], strict: bool = False, where: str = ""
+) -> ClassMap:
+    """The correspondence of a detector's labels with a data set's categories, matched by canonical name.
+
+    Args:
+        detector_names: names of the detector's classes, index = label.
+        dataset_categories: category id → name.
+        strict: refuse a data set with any class that the detector does not know.
+        where: names of data and detector, to begin an error with.
+
+    Raises:
+        DataError: no class of the data set is known to the detector, or (strict) some are not, or two categories of
+            the data set are the same class.
+
+    >>> map_classes(["person", "sofa"], {1: "person", 63: "couch", 99: "unicorn"})
+    ClassMap(label_to_category={0: 1, 1: 63}, category_to_label={1: 0, 63: 1}, unmatched=('unicorn',))
+    """
+    begin = f"{where}: " if where else ""
+    by_name: dict[str, int] = {}
+    for category_id, name in sorted(dataset_categories.items()):
+        first = by_name.setdefault(canonical(name), category_id)
+        if first != category_id:
+            raise DataError(
+                f"{begin}categories {first} ({shown_name(dataset_categories[first])}) and {category_id} "
+                f"({shown_name(name)}) "
+                "are the same class; merge them in the data set"
+            )
+    label_to_category = {
+        label: by_name[canonical(name)] for label, name in enumerate(detector_names) if canonical(name) in by_name
+    }
+    category_to_label: dict[int, int] = {}
+    for label, category_id in label_to_category.items():
+        category_to_label.setdefault(category_id, label)
+    unmatched = tuple(name for key, name in sorted(dataset_categories.items()) if key not in category_to_label)
+    if unmatched and (strict or not label_to_category):
+        amount = "none" if not label_to_category else "some"
+        raise DataError(
+            f"{begin}{amount} of the data set's classes are known to the detector; "
+            f"unknown: {first_few(unmatched)}; "
+            "rename them as the detector does or choose another detector"
+        )
+    return ClassMap(label_to_category, category_to_label, unmatched)
+
 
 def tidy_names(names: Sequence[str], origin: str | Path) -> tuple[str, ...]:
-    """The names, each as one printable line of limited length, see `classes.shown_name`.
+    """The names, each as one printable line of limited length, see `shown_name`.
 
     Args:
         names: index = label; they may come from any file.

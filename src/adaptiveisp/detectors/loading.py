@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from adaptiveisp.detectors.answers import try_out
-from adaptiveisp.detectors.class_names import MOST_CLASSES, read_names
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80, MOST_CLASSES, read_names
 from adaptiveisp.detectors.limits import MAX_STRIDE
 from adaptiveisp.detectors.weights import require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy

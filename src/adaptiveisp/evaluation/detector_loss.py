@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeGuard
 import torch
 from torch import Tensor
 
-from adaptiveisp.detectors.classes import ClassMap
+from adaptiveisp.detectors.class_names import ClassMap
 from adaptiveisp.detectors.letterbox import boxes_to_frame
 from adaptiveisp.errors import DetectorError, logger
 from adaptiveisp.inference.predictor import detect, in_full_frame, pad_for

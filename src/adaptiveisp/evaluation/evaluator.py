@@ -13,7 +13,7 @@ from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.detectors.answers import dropped_note
-from adaptiveisp.detectors.classes import ClassMap, map_classes
+from adaptiveisp.detectors.class_names import ClassMap, map_classes
 from adaptiveisp.detectors.letterbox import frame_size, pad_to_frame
 from adaptiveisp.errors import DataError, DetectorError, first_few, logger, skip_reason
 from adaptiveisp.evaluation.coco_ap import ScoredImage, finds_anything

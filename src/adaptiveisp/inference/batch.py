@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from adaptiveisp.detectors.answers import dropped_note
-from adaptiveisp.detectors.classes import shown_name
+from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
 from adaptiveisp.inference.predictor import AdaptiveISP, Result

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from adaptiveisp.detectors.classes import shown_name
+from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.types import Detections
 
 Colour = tuple[int, int, int]

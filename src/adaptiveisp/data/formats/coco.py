@@ -25,7 +25,7 @@ from adaptiveisp.data.annotations import (
 from adaptiveisp.data.formats.coco_objects import has_box, read_annotation
 from adaptiveisp.data.image_paths import find_file, leads_out, read_listed
 from adaptiveisp.data.values import MAX_COUNT, MAX_ID, finite, is_number_text, side, text, whole
-from adaptiveisp.detectors.classes import shown_name as class_name
+from adaptiveisp.detectors.class_names import shown_name as class_name
 from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.types import Annotation, RawImage, Sample

@@ -8,7 +8,7 @@ as in AdaptiveISP (Wang et al. 2024: train.txt, val.txt, labels with the ids of 
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions
 from adaptiveisp.data.formats import voc, yolo_txt
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 
 DEFAULTS = SetOptions(images="RAW_dark", labels="RAW-dark-Annotations", list="trainval/{split}.txt", annotations="xml")
 YOLO_DEFAULTS = SetOptions(

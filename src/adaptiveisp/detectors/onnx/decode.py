@@ -23,7 +23,7 @@ from torch import Tensor
 
 from adaptiveisp.detectors.answers import choose
 from adaptiveisp.detectors.boxes import cxcywh_to_xyxy, nms, xywh_to_xyxy
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.detectors.onnx.sidecar import Coordinates, Decode
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import Detections

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from adaptiveisp.detectors.answers import wrong_numbers
-from adaptiveisp.detectors.classes import COCO_80
+from adaptiveisp.detectors.class_names import COCO_80
 from adaptiveisp.detectors.onnx.decode import (
     Layout,
     Values,

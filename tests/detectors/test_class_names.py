@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from adaptiveisp.detectors.classes import ALIASES, COCO_80, canonical, map_classes
+from adaptiveisp.detectors.class_names import ALIASES, COCO_80, canonical, map_classes
 from adaptiveisp.errors import DataError
 
 
@@ -74,7 +74,7 @@ def test_two_categories_of_one_class_are_an_error() -> None:
         map_classes(COCO_80, {1: "tv", 2: "tvmonitor"})
 
 
-@pytest.mark.parametrize("module", ["classes", "weights"])
+@pytest.mark.parametrize("module", ["detectors.class_names", "detectors.weights"])
 def test_names_can_be_listed_without_torch(module: str) -> None:
     imported = f"import adaptiveisp.detectors.{module}"
     code = f"import sys; sys.path[:0] = {sys.path!r}; {imported}; assert 'torch' not in sys.modules"

@@ -49,7 +49,7 @@ weights: env
 env: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(wildcard src/adaptiveisp/kernels/csrc/*)
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "adaptiveisp needs Python 3.11 or newer")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adaptiveisp needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@

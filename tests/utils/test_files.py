@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from adaptiveisp.errors import DataError, OutputError, OutputNameError
-from adaptiveisp.utils.files import atomic_path, check_length, read_json, write_json
+from adaptiveisp.utils.files import BLOCK, atomic_path, check_length, read_json, sha256_of, write_json
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,10 @@ def test_a_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         assert not path.exists()
     assert path.read_text() == "[1]"
     assert os.listdir(tmp_path) == ["a.json"]
+
+
+@pytest.mark.parametrize("size", [0, 3, BLOCK, BLOCK + 1])
+def test_the_hash_of_a_file_is_that_of_its_content(size: int, tmp_path: Path) -> None:
+    content = bytes(range(256)) * (size // 256 + 1)
+    (tmp_path / "file").write_bytes(content[:size])
+    assert sha256_of(tmp_path / "file") == hashlib.sha256(content[:size]).hexdigest()

@@ -25,7 +25,7 @@ from adaptiveisp.kernels import forward as native
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, find_header
-from adaptiveisp.utils.files import atomic_path, remove_abandoned
+from adaptiveisp.utils.files import atomic_path, read_blocks, remove_abandoned
 from adaptiveisp.utils.output_folder import mark_shared_folder
 
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
@@ -89,8 +89,9 @@ class FrameCache:
             RawFileError: the file cannot be read.
         """
         try:
-            with open(path, "rb") as stream:
-                content = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=20))
+            content = hashlib.blake2b(digest_size=20)
+            for block in read_blocks(path):
+                content.update(block)
         except OSError as error:
             raise RawFileError(unreadable(path, error)) from None
         # Kernels and PyTorch differ by rounding, and a run must not depend on which of them filled the cache.

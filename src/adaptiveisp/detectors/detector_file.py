@@ -9,11 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from adaptiveisp.detectors.class_names import tidy_names
-from adaptiveisp.detectors.weights import sha256_of
 from adaptiveisp.detectors.yolo.layers import ACTIVATIONS, BottleneckCSP, Conv
 from adaptiveisp.detectors.yolo.network import Description, YoloNetwork
 from adaptiveisp.errors import DetectorError, WeightsError
-from adaptiveisp.utils.files import write_bytes
+from adaptiveisp.utils.files import sha256_of, write_bytes
 
 FORMAT = "adaptiveisp-detector"
 FORMAT_VERSION = 1

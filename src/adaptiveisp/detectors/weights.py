@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adaptiveisp.errors import OutputError, UsageError, WeightsError
-from adaptiveisp.utils.files import remove_abandoned, write_bytes
+from adaptiveisp.utils.files import remove_abandoned, sha256_of, write_bytes
 from adaptiveisp.utils.package_index import download
 
 CACHE_REMEDY = "set ADAPTIVEISP_CACHE to a folder that can be written"
@@ -82,12 +82,6 @@ def cache_folder() -> Path:
         return (Path(base) if base else Path.home() / ".cache") / "adaptiveisp"
     except RuntimeError as error:
         raise WeightsError(f"{chosen or '~'}: has no home folder; {CACHE_REMEDY}") from error
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, hexadecimal."""
-    with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def weights_path(name: str) -> Path:

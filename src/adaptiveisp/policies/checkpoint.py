@@ -215,7 +215,8 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
     path = Path(path)
     require_regular(path, WeightsError, "give the .pth as it was published")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, on pickles that are refused anyway
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch warns of pickles that are refused anyway
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
         agent, value = dict(content["agent_model"]), dict(content["value_model"])
     except FileNotFoundError:

@@ -1,6 +1,7 @@
 """Writes files atomically, removes temporary files of killed writers, and reads JSON strictly."""
 
 import errno
+import hashlib
 import json
 import os
 import secrets
@@ -18,6 +19,9 @@ with suppress(ImportError):  # Windows has no advisory locks, so that temporary 
 
 PART_SUFFIX = ".adaptiveisp-part"
 """Ending of a file's temporary name. Such a name begins with a dot, so that readers of the folder ignore it."""
+
+BLOCK = 1 << 20
+"""Bytes that `read_blocks` reads at once."""
 
 
 @contextmanager
@@ -211,6 +215,29 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _refuse_constant(name: str) -> Any:
     """Refuses NaN and Infinity, which Python's reader accepts though JSON does not have them."""
     raise ValueError(f"holds {name}, which is no JSON number")
+
+
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """Yields a file's content in blocks of at most `BLOCK` bytes, for hashes (Python 3.10 has no `file_digest`).
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as stream:
+        while block := stream.read(BLOCK):
+            yield block
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for block in read_blocks(path):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def walk_files(folder: Path, extensions: Collection[str]) -> Iterator[Path]:

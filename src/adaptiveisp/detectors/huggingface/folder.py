@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from adaptiveisp.detectors.class_names import LARGEST_FILE, MOST_CLASSES
 from adaptiveisp.detectors.limits import MAX_NUMBER
 from adaptiveisp.errors import DetectorError, shown
-from adaptiveisp.utils.files import read_json
+from adaptiveisp.utils.files import read_blocks, read_json
 from adaptiveisp.utils.optional_imports import import_extra
 
 EXTRA = "transformers"
@@ -212,9 +212,8 @@ def hash_of(files: list[Path]) -> str:
     """The SHA-256 of the files one after the other, hexadecimal."""
     digest = hashlib.sha256()
     for path in files:
-        with open(path, "rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
+        for block in read_blocks(path):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -112,7 +112,8 @@ def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     flat, places = x.reshape(rows, *x.shape[common:]), indices.reshape(rows, -1, depth)
     row = torch.arange(rows, device=x.device)[:, None].expand(rows, places.shape[1])
     columns = tuple(_from_the_front(places[..., i], flat.shape[1 + i]) for i in range(depth))
-    return flat[(row, *columns)].reshape((*indices.shape[:-1], *x.shape[common + depth :]))
+    at = (row, *columns)
+    return flat[at].reshape((*indices.shape[:-1], *x.shape[common + depth :]))
 
 
 def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:

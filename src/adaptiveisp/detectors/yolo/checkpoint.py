@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from adaptiveisp.detectors.class_names import tidy_names
 from adaptiveisp.detectors.darknet.layers import LEAKY_SLOPE
 from adaptiveisp.detectors.limits import MAX_STRIDE
-from adaptiveisp.detectors.weights import sha256_of
 from adaptiveisp.detectors.yolo.exports import export_remedy
 from adaptiveisp.detectors.yolo.layers import BottleneckCSP, Conv
 from adaptiveisp.detectors.yolo.network import Anchors, Description, YoloNetwork
 from adaptiveisp.detectors.yolo.restricted_pickle import Record, StoredTensor, shown
 from adaptiveisp.detectors.yolo.torch_file import TorchFile, is_torch_file, open_torch_file
 from adaptiveisp.errors import DetectorError, WeightsError
+from adaptiveisp.utils.files import sha256_of
 
 REMEDY = "give a .pt that train.py of the YOLOv3 or YOLOv5 repository wrote"
 

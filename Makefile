@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info >= (3, 11) else "constraints-3.10.txt")')
 WORKERS ?= 2
 # Each test worker computes on one thread; more only get in each other's way. It takes whole files, for the fixtures that
 # their tests share, in the order of tests/conftest.py: long ones first.
@@ -31,11 +32,11 @@ format: env
 	$(BIN)/ruff format .
 
 docs: env
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir site
 
 bench: weights
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[bench]'
 	$(BIN)/adaptiveisp bench
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/denoise.py
@@ -48,10 +49,10 @@ weights: env
 
 env: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard src/adaptiveisp/kernels/csrc/*)
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(wildcard src/adaptiveisp/kernels/csrc/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adaptiveisp needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 clean:

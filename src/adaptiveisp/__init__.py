@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from adaptiveisp.data.synthesize import synthesize as synthesize
     from adaptiveisp.data.synthetic import SynthesisConfig as SynthesisConfig
     from adaptiveisp.detectors.loading import load_detector as load_detector
+    from adaptiveisp.detectors.loading import register_detector as register_detector
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
     from adaptiveisp.evaluation.api import evaluate as evaluate
     from adaptiveisp.evaluation.config import EvalConfig as EvalConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
     from adaptiveisp.isp.pipeline import Stage as Stage
     from adaptiveisp.policies.registry import load_policy as load_policy
+    from adaptiveisp.policies.registry import register_policy as register_policy
     from adaptiveisp.raw.dng import write_dng as write_dng
     from adaptiveisp.raw.reader import BayerHeader as BayerHeader
     from adaptiveisp.raw.reader import read_raw as read_raw
@@ -58,6 +60,8 @@ _HOMES = {
     "read_raw": "raw.reader",
     "register_dataset": "data.layouts",
     "synthesize": "data.synthesize",
+    "register_detector": "detectors.loading",
+    "register_policy": "policies.registry",
     "write_dng": "raw.dng",
 }
 

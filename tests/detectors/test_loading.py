@@ -1,12 +1,14 @@
 """How a name, a file or an own function becomes a detector, and what is refused."""
 
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from adaptiveisp.cli.parser import main
-from adaptiveisp.detectors.loading import DETECTORS, load_detector
+from adaptiveisp.detectors import loading
+from adaptiveisp.detectors.loading import DETECTORS, load_detector, register_detector
 from adaptiveisp.errors import DetectorError, UsageError
 
 OWN = """
@@ -64,7 +66,7 @@ def test_a_file_of_another_kind_is_a_failure(folder: Path) -> None:
             "No module named 'no_such_library'; install no_such_library, or put its folder on PYTHONPATH",
         ),
         ("own_says_no:load", "ValueError: no; own_says_no must be a module that can be imported; -v shows where"),
-        ("own_remedy:gone", "has no attribute 'gone'; name a function that is in own_remedy"),
+        ("own_remedy:gone", "has no attribute 'gone'; give a name that is in own_remedy"),
         ("own_remedy:fails", r"RuntimeError: no model; it must return a detector \(docs/detectors\.md"),
         ("own_remedy:CONSTANT", "TypeError: .*; it must return a detector"),
     ],
@@ -133,3 +135,22 @@ def test_an_own_detector_with_wrong_attributes(fault: str, folder: Path) -> None
     with pytest.raises(DetectorError, match=message) as caught:
         load_detector(f"own_{fault}:wrong")
     assert str(caught.value).startswith(f"own_{fault}:wrong: ")
+
+
+def test_a_registered_detector_is_known_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, object] = {}
+    monkeypatch.setattr(loading._REGISTERED, "_values", names)
+    own_module(folder, "own_registered")
+    monkeypatch.syspath_prepend(str(folder))
+    load = importlib.import_module("own_registered").load
+    register_detector("things", load)
+    assert load_detector("things").class_names == ["thing"]
+    assert load_detector("things", trusted=False).name == "own", "a file may name what a program registered"
+    (folder / "things").write_text("a file of that name comes first")
+    with pytest.raises(DetectorError, match="things: is no detector"):
+        load_detector("things")
+    with pytest.raises(UsageError, match="'yolov3-tiny' is part of the package; choose another name"):
+        register_detector("yolov3-tiny", load)
+    register_detector("half", object)
+    with pytest.raises(DetectorError, match="half: returned a object, which lacks name, class_names"):
+        load_detector("half")

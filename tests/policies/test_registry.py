@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies import registry
 from adaptiveisp.policies.base import as_policy
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
-from adaptiveisp.policies.registry import load_policies, load_policy, split_group
+from adaptiveisp.policies.registry import load_policies, load_policy, register_policy, split_group
 
 
 @pytest.fixture(autouse=True)
@@ -84,3 +86,44 @@ def test_heuristics_and_fixed_pipelines_are_static() -> None:
 
     assert all(load_policy(name).is_static for name in ("none", "auto-exposure", "camera", "night", "run-1"))
     assert not as_policy(Own()).is_static
+
+
+OWN = """
+from adaptiveisp import Pipeline, Stage
+
+class Brighter:
+    name = "brighter"
+    def plan(self, image):
+        return [Pipeline((Stage("exposure", {"ev": 1.5}),))] * len(image)
+
+brighter = Brighter()
+
+def load(device):
+    assert device == "cpu"
+    return Brighter()
+
+def fails():
+    raise ValueError("no weights")
+
+number = 3
+"""
+
+
+def test_a_policy_of_ones_own_by_name_and_as_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry._REGISTERED, "_values", {})
+    (tmp_path / "own_policies.py").write_text(OWN)
+    image = torch.full((2, 3, 8, 8), 0.1)
+    for text in ("own_policies:brighter", "own_policies:load"):
+        policy = load_policy(text)
+        assert policy.name == "brighter" and [p.stages[0].params["ev"] for p in policy.plan(image)] == [1.5, 1.5]
+    for text, message in (("own_policies:number", "is no policy"), ("own_policies:fails", "ValueError: no weights")):
+        with pytest.raises(UsageError, match=f"{text}: .*{message}"):
+            load_policy(text)
+    with pytest.raises(UsageError, match=r"policy 'bright' does not exist; .* or my_pkg\.my_file:name"):
+        load_policy("bright")
+    register_policy("bright", as_policy(policy))
+    assert load_policy("bright").name == "bright"
+    policies, _ = load_policies(["two=bright,own_policies:brighter"])
+    assert [policy.name for policy in policies] == ["two/1", "two/2"]
+    with pytest.raises(UsageError, match="'camera' is part of the package; choose another name"):
+        register_policy("camera", policy)

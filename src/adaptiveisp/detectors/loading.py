@@ -1,6 +1,5 @@
 """Detectors: the names that exist, and how a name, a file or an own function becomes a frozen detector."""
 
-import importlib
 import inspect
 import os
 import re
@@ -18,7 +17,8 @@ from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import require_regular
-from adaptiveisp.utils.own_code import current_folder_importable, module_remedy
+from adaptiveisp.utils.own_code import current_folder_importable, import_object, module_remedy, reason_of
+from adaptiveisp.utils.registry import Registry
 
 
 def _yolov3_tiny() -> Detector:
@@ -36,6 +36,37 @@ REMEDY = (
     "Face model folder (with config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
 )
 
+DetectorFactory = Callable[..., Detector]
+"""Returns a detector. It gets `device=` if it takes such an argument."""
+
+
+def _checked(origin: str, value: object) -> DetectorFactory:
+    if callable(value):
+        return value
+    raise UsageError(f"{origin}: is no function; give one that returns a detector")
+
+
+_REGISTERED: Registry[DetectorFactory] = Registry("detector", "adaptiveisp.detectors", "--detector", _checked)
+
+
+def register_detector(name: str, factory: DetectorFactory, replace: bool = False) -> None:
+    """Makes a detector known by a name, for `load_detector` and the command line's `--detector`.
+
+    An installed package declares one without this call, by an entry point of the group `adaptiveisp.detectors`.
+
+    Args:
+        name: letters, digits, "-" and "_".
+        factory: returns the detector; it may take `device`.
+        replace: whether it may take the place of a detector that was registered under that name.
+
+    Raises:
+        UsageError: the name is taken, or `factory` is no function.
+    """
+    if name in DETECTORS:
+        raise UsageError(f"detector {name!r} is part of the package; choose another name")
+    _REGISTERED.register(name, factory, replace)
+
+
 _ASK = "give it on the command line too: --detector"
 
 OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
@@ -48,12 +79,13 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     """The frozen detector that `spec` stands for.
 
     Args:
-        spec: one of `DETECTORS`; or a Darknet `.weights` file, described by the `.cfg` of the same stem beside it or
-            else by the shipped one of that stem, with class names from the `.names` of that stem (one a line) or else
-            COCO's 80; or a `.pt` of YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or an `.onnx`
-            file, see `onnx_file.load_onnx`; or a folder of Hugging Face's transformers, or `organisation/model` of its
-            hub, see `transformers`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a
-            `Detector` (it gets `device=` if it takes such an argument).
+        spec: one of `DETECTORS`; or a name given to `register_detector` or declared by an installed package; or a
+            Darknet `.weights` file, described by the `.cfg` of the same stem beside it or else by the shipped one of
+            that stem, with class names from the `.names` of that stem (one a line) or else COCO's 80; or a `.pt` of
+            YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or an `.onnx` file, see
+            `onnx.file.load_onnx`; or a folder of Hugging Face's transformers, or `organisation/model` of its hub, see
+            `huggingface`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
+            (it gets `device=` if it takes such an argument).
         device: where it runs.
         trusted: whether `spec` comes from the command line or from Python code. One that comes from a file, such as a
             recipe or a run folder, may name no code to run and no model to download.
@@ -67,6 +99,8 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     require_regular(Path(text), DetectorError, "give a file")
     if text in DETECTORS:
         detector = DETECTORS[text]()
+    elif text in _REGISTERED and not os.path.exists(text):
+        detector = _made_by(_REGISTERED.find(text), text, device)
     elif text.endswith(".weights"):
         detector = _from_weights_file(Path(text))
     elif text.endswith(".onnx") and os.path.isfile(text):
@@ -144,30 +178,40 @@ def _class_names(path: Path) -> tuple[str, ...]:
 
 
 def _from_callable(text: str, device: str | torch.device) -> Detector:
-    """The detector that the callable `module:attribute` returns."""
-    module_name, _, attribute = text.partition(":")
+    """The detector that the callable `module:attribute` returns.
+
+    Raises:
+        DetectorError: it cannot be imported, fails, or returns no detector.
+    """
+    try:
+        function = import_object(text)
+    except UsageError as error:
+        raise DetectorError(str(error)) from error.__cause__
+    return _made_by(function, text, device)
+
+
+def _made_by(function: Any, text: str, device: str | torch.device) -> Detector:
+    """The detector that the user's function returns.
+
+    Raises:
+        DetectorError: the function fails, or returns no detector.
+    """
+    # The function may import other files of its folder. It is the user's own code, so any exception may come, an exit
+    # too; all of them mean that the detector cannot be built. Only the user's own interrupt passes.
     with current_folder_importable():
-        remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
         try:
-            function: Any = importlib.import_module(module_name)
-            remedy = f"name a function that is in {module_name}"
-            for part in attribute.split("."):
-                function = getattr(function, part)
-            remedy = OWN_REMEDY
             takes_device = "device" in inspect.signature(function).parameters
             detector = function(device=device) if takes_device else function()
-            if isinstance(detector, Detector):
-                return detector
-            wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
-            missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
-        # The code is the user's own, so anything may come, even an exit; all of it means that the detector cannot be
-        # built. Only the user's own interrupt passes.
         except (Exception, SystemExit) as error:
             logger.debug("%s", text, exc_info=error)
-            reason = next(iter(str(error).splitlines()), "") or "no message"
+            remedy = OWN_REMEDY
             if isinstance(error, ModuleNotFoundError):
-                remedy = module_remedy(error.name or "", module_name)
-            raise DetectorError(f"{text}: {type(error).__name__}: {reason}; {remedy}") from error
+                remedy = module_remedy(error.name or "", text.partition(":")[0])
+            raise DetectorError(f"{text}: {reason_of(error)}; {remedy}") from error
+    if isinstance(detector, Detector):
+        return detector
+    wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
+    missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
     raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; see docs/detectors.md")
 
 

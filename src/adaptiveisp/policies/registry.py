@@ -1,20 +1,23 @@
 """Policies by what the command line names: built-in ones, pipeline files, policy files, run folders."""
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.base import Planner, Policy, as_policy
 from adaptiveisp.policies.checkpoint import SEQUENCE, read_header
 from adaptiveisp.policies.fixed import FixedPipeline, load_fixed
 from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.oracle import GreedyOracle
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.policies.stepwise.policy import load_stepwise
+from adaptiveisp.utils.own_code import import_object, names_code, reason_of
+from adaptiveisp.utils.registry import Registry
 
 SHIPPED = ("coco-adaptive", "coco-fast")
 """Learned policies inside the package, each with a card of what it was learned on and what it reaches."""
@@ -41,6 +44,64 @@ NAMED_POLICIES: dict[str, Policy] = {
 """Policies that the command line knows by name; the oracles need labels, see `oracle`."""
 
 
+PolicyFactory = Callable[..., Policy | Planner]
+"""Returns a policy. It gets `device=`, the name of a device, if it takes such an argument."""
+
+
+def _checked(origin: str, value: object) -> Policy | PolicyFactory:
+    """A policy, an object with `name` and `plan`, or a function that returns one of these.
+
+    Raises:
+        UsageError: the object is anything else.
+    """
+    if isinstance(value, Planner) and not isinstance(value, type):
+        return as_policy(value)
+    if callable(value):
+        return value
+    raise UsageError(f"{origin}: is no policy; give an object with name and plan(image), or a function that makes one")
+
+
+_REGISTERED: Registry[Policy | PolicyFactory] = Registry("policy", "adaptiveisp.policies", "--policy", _checked)
+
+
+def register_policy(name: str, policy: Policy | Planner | PolicyFactory, replace: bool = False) -> None:
+    """Makes a policy known by a name, for `load_policy` and the command line's `--policy`.
+
+    An installed package declares one without this call, by an entry point of the group `adaptiveisp.policies`.
+
+    Args:
+        name: letters, digits, "-" and "_".
+        policy: a policy, an object with `name` and `plan`, or a function that returns one of these; a function may
+            take `device`.
+        replace: whether it may take the place of a policy that was registered under that name.
+
+    Raises:
+        UsageError: the name is taken, or the object is no policy.
+    """
+    if name in (*SHIPPED, *NAMED_POLICIES):
+        raise UsageError(f"policy {name!r} is part of the package; choose another name")
+    _REGISTERED.register(name, _checked(f"policy {name!r}", policy), replace)
+
+
+def _made(text: str, value: Policy | PolicyFactory, device: str) -> Policy:
+    """The policy itself, or the one that the user's function returns.
+
+    Raises:
+        UsageError: the function fails or returns no policy.
+    """
+    if isinstance(value, Policy):
+        return value
+    try:
+        made: Any = value(device=device) if "device" in inspect.signature(value).parameters else value()
+    except Exception as error:  # the user's own code
+        logger.debug("%s", text, exc_info=error)
+        raise UsageError(f"{text}: {reason_of(error)}; it must return a policy; -v shows where") from error
+    try:
+        return as_policy(made)
+    except UsageError as error:
+        raise UsageError(f"{text}: {error}") from None
+
+
 def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
     """The file of a policy of `SHIPPED`; with the suffix `.md` its card."""
     return Path(str(resources.files("adaptiveisp"))) / "policies" / "assets" / "pretrained" / f"{name}{suffix}"
@@ -61,8 +122,8 @@ def policy_file(spec: str) -> Path:
             return file
     usable = [name for name, policy in NAMED_POLICIES.items() if not policy.needs_labels]
     raise UsageError(
-        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable))}, a pipeline .json, "
-        "a policy .safetensors or the folder of a training run"
+        f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable, *_REGISTERED.names()))}, a "
+        "pipeline .json, a policy .safetensors, the folder of a training run or my_pkg.my_file:name"
     )
 
 
@@ -70,8 +131,9 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     """The policy that P of the command line names.
 
     Args:
-        spec: one of `SHIPPED` or `NAMED_POLICIES`, a pipeline .json, a policy .safetensors, or the folder of a
-            training run.
+        spec: one of `SHIPPED` or `NAMED_POLICIES`, a name given to `register_policy` or declared by an installed
+            package, a pipeline .json, a policy .safetensors, the folder of a training run, or `my_pkg.my_file:name`,
+            a policy or a function that returns one. The last runs code, so it must not come from a file.
         device: where a learned policy's networks run.
         steps: so many steps of a step-wise policy, at most so many of a sequence or an oracle; 0 takes its own number.
 
@@ -81,6 +143,11 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     """
     if spec in NAMED_POLICIES:
         return NAMED_POLICIES[spec].with_steps(steps)
+    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    if names_code(spec) and not os.path.exists(spec):
+        return _made(spec, _checked(spec, import_object(spec)), device).with_steps(steps)
+    if spec in _REGISTERED and not os.path.exists(spec):
+        return _made(f"policy {spec!r}", _REGISTERED.find(spec), device).renamed(spec).with_steps(steps)
     file = policy_file(spec)
     name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":

@@ -13,7 +13,7 @@ from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
 from adaptiveisp.evaluation.evaluator import EVALUATION_CONFIDENCE
-from adaptiveisp.inference.predictor import detect
+from adaptiveisp.inference.detection import detect
 
 
 def main() -> None:

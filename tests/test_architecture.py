@@ -82,6 +82,8 @@ PUBLIC = [
     "open_dataset",
     "read_raw",
     "register_dataset",
+    "register_detector",
+    "register_policy",
     "synthesize",
     "write_dng",
 ]

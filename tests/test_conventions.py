@@ -11,13 +11,14 @@ from adaptiveisp.data.synthetic import read_photo
 from adaptiveisp.detectors.class_names import COCO_80, map_classes
 from adaptiveisp.detectors.darknet.loading import CFG_FOLDER, Darknet
 from adaptiveisp.evaluation.tables import points
-from adaptiveisp.inference.predictor import DEFAULT_SIZE, AdaptiveISP
+from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import PAPER, find_module
 from adaptiveisp.raw.develop import develop, upright_size
 from adaptiveisp.raw.unprocess import Unprocessing, add_noise, unprocess
 from adaptiveisp.types import RawImage, Targets
 from adaptiveisp.utils.color import LUMA, LUMA_BT601, to_uint8
+from adaptiveisp.utils.defaults import SIZE as DEFAULT_SIZE
 from tests.conftest import REPOSITORY
 from tests.support.fake_detector import RedDetector
 

@@ -6,6 +6,8 @@ Names are imported when first used, so that `adaptiveisp --help` does not wait f
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from adaptiveisp.utils.old_paths import keep
+
 if TYPE_CHECKING:
     from adaptiveisp.data.layouts import register_dataset as register_dataset
     from adaptiveisp.data.opening import open_dataset as open_dataset
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from adaptiveisp.evaluation.config import EvalConfig as EvalConfig
     from adaptiveisp.evaluation.report import Report as Report
     from adaptiveisp.inference.predictor import AdaptiveISP as AdaptiveISP
-    from adaptiveisp.inference.predictor import Result as Result
+    from adaptiveisp.inference.result import Result as Result
     from adaptiveisp.isp.module import IspModule as IspModule
     from adaptiveisp.isp.module import Param as Param
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
@@ -48,7 +50,7 @@ _HOMES = {
     "Pipeline": "isp.pipeline",
     "RawImage": "types",
     "Report": "evaluation.report",
-    "Result": "inference.predictor",
+    "Result": "inference.result",
     "Sample": "types",
     "Stage": "isp.pipeline",
     "SynthesisConfig": "data.synthetic",
@@ -67,8 +69,22 @@ _HOMES = {
 
 __all__ = [*_HOMES]
 
+keep(
+    "adaptiveisp",
+    {
+        "datasets": {"open_dataset": "adaptiveisp.data.opening"},
+        "dng": {"write_dng": "adaptiveisp.raw.dng"},
+        "predictor": {"AdaptiveISP": "adaptiveisp.inference.predictor", "Result": "adaptiveisp.inference.result"},
+        "zoo": {"load_policy": "adaptiveisp.policies.registry"},
+    },
+)
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from adaptiveisp.utils.provenance import package_version
+
+        return package_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'adaptiveisp' has no attribute {name!r}")
     value = getattr(importlib.import_module(f"adaptiveisp.{_HOMES[name]}"), name)

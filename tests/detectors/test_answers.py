@@ -16,7 +16,7 @@ from adaptiveisp.detectors.answers import checked, choose, dropped_note, sound_b
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.detectors.yolo.exports import newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError
-from adaptiveisp.inference.predictor import detect
+from adaptiveisp.inference.detection import detect
 from adaptiveisp.training.pseudo_labels import Teacher
 from adaptiveisp.types import Detections, Detector, Targets
 from tests.support.photos import labelled_photos

@@ -10,7 +10,7 @@ import pytest
 from adaptiveisp import EvalConfig, Report, SynthesisConfig, evaluate, load_detector, open_dataset
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
-from adaptiveisp.inference.predictor import working_size
+from adaptiveisp.inference.detection import working_size
 from adaptiveisp.policies.registry import load_policy
 from tests.support.photos import labelled_photos
 

@@ -74,7 +74,7 @@ def test_from_pretrained_takes_their_names_only() -> None:
     isp = AdaptiveISP.from_pretrained("coco-fast", RedDetector(), size=80)
     assert isp.policy.name == "coco-fast" and isp(red_box_raw()).pipeline is not None
     assert AdaptiveISP.from_pretrained(detector=RedDetector()).policy.name == DEFAULT_POLICY
-    with pytest.raises(UsageError, match=r"no policy 'night' is shipped; choose one of coco-adaptive, coco-fast"):
+    with pytest.raises(UsageError, match=r"no pretrained policy 'night'; choose one of coco-adaptive, coco-fast"):
         AdaptiveISP.from_pretrained("night", RedDetector())
 
 

@@ -120,7 +120,7 @@ def test_an_array_with_a_header_is_what_a_npy_file_of_it_is(tmp_path: Path) -> N
         (MOSAIC, BayerHeader(bits=9, pattern="RGGB"), RawFileError, "9 bits are declared, which end at 511"),
         (MOSAIC[:8], BayerHeader(bits=10, pattern="RGGB"), RawFileError, "64x8 is too small"),
         (MOSAIC * 0, BayerHeader(bits=10, pattern="RGGB"), RawFileError, "at or below the black level"),
-        (torch.zeros(3, 20, 20), None, UsageError, "type Tensor is no raw: give the name of a file, a RawImage"),
+        (torch.zeros(3, 20, 20), None, UsageError, "type Tensor is no raw: give the name of a file, its content"),
         (None, None, UsageError, "type NoneType is no raw"),
         (RawImage(MOSAIC, "RGGB", 64, 1023), BayerHeader(), UsageError, "a RawImage has pattern and levels of its own"),
         (RawImage(MOSAIC[:, :9], "RGGB", 64, 1023), None, RawFileError, "RawImage: 9x48 is too small"),

@@ -429,7 +429,7 @@ def detector_reader(name: str) -> Callable[[], None]:
 
     def read() -> None:
         from adaptiveisp.detectors.loading import load_detector
-        from adaptiveisp.inference.predictor import detect
+        from adaptiveisp.inference.detection import detect
 
         detector = load_detector(name, trusted=False)
         found = detect(detector, [torch.full((1, 3, 48, 64), 0.3)], (48, 64), 64, 0.001)[0]

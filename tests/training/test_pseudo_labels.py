@@ -21,7 +21,7 @@ from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingIma
 from adaptiveisp.detectors.boxes import pairwise_iou
 from adaptiveisp.detectors.class_names import COCO_80, map_classes
 from adaptiveisp.errors import DataError, DetectorError
-from adaptiveisp.inference.predictor import detect
+from adaptiveisp.inference.detection import detect
 from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from adaptiveisp.training.methods.fixed import Fixed
 from adaptiveisp.training.pseudo_labels import EXPOSURES, Teacher, best_of, renderings

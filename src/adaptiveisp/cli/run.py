@@ -44,8 +44,8 @@ def add(commands: Any) -> None:
     text = f"{DETECTOR_HELP} (default {defaults.DETECTOR})"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=text)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
-    text = "least score of a box in the files (default 0.05)"
-    parser.add_argument("--confidence", type=unit, default=0.05, metavar="S", help=text)
+    text = f"least score of a box in the files (default {defaults.CONFIDENCE})"
+    parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
     parser.add_argument("--full", action="store_true", help="also render the full frame")
     parser.add_argument("--save-steps", action="store_true", help="also the image after each module")
     parser.add_argument("--save-params", action="store_true", help="also params.csv with every parameter")
@@ -139,9 +139,15 @@ def _run_into(
         if policy.note:
             print(policy.note)
         lines = [
-            (Path(r.file).name, " ".join(r.modules) or "no module", r.found, f"{r.milliseconds:.1f}")
+            (
+                Path(r.file).name,
+                " ".join(r.modules) or "no module",
+                r.found,
+                f"{r.milliseconds:.1f}",
+                f"{r.timings['total']:.0f}",
+            )
             for r in summary.rows
         ]
-        print(table(("file", "modules", "best boxes", "ms"), lines))
+        print(table(("file", "modules", "best boxes", "ms", "total ms"), lines))
         print(f"{len(lines)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
     return code

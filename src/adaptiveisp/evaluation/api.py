@@ -13,7 +13,7 @@ from adaptiveisp.evaluation.evaluator import EvalConfig as EvaluatorConfig
 from adaptiveisp.evaluation.evaluator import evaluate as evaluate_policies
 from adaptiveisp.evaluation.evaluator import not_scored, notes_on
 from adaptiveisp.evaluation.report import Report, build_report
-from adaptiveisp.inference.predictor import working_size
+from adaptiveisp.inference.detection import working_size
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
 from adaptiveisp.policies.registry import load_policies

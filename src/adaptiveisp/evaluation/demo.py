@@ -18,9 +18,9 @@ from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
 from adaptiveisp.evaluation.html_report import figure_png
 from adaptiveisp.evaluation.report import Report, build_report
-from adaptiveisp.inference.batch import draw_result
+from adaptiveisp.inference.detection import detect
 from adaptiveisp.inference.drawing import Tile, draw_found
-from adaptiveisp.inference.predictor import AdaptiveISP, detect
+from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator, synthesise_mosaic
@@ -158,7 +158,7 @@ def draw_figure(
         tiles = [Tile(draw_found(small, references[name], names, photo.shape[2]), "")]
         for predictor in predictors:
             result = predictor(out / "raws" / f"{name}-{FIGURE_LIGHT}.dng")
-            tiles.append(Tile(draw_result(result), ""))
+            tiles.append(Tile(result.drawn(), ""))
         rows.append(tiles)
     titles = ["clean photo (reference)", *(predictor.policy.name for predictor in predictors)]
     figure_png(out / "figure.png", rows, titles, [f"{name}, light {LIGHTS[FIGURE_LIGHT]}" for name in photos])

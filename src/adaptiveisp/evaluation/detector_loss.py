@@ -14,7 +14,7 @@ from torch import Tensor
 from adaptiveisp.detectors.class_names import ClassMap
 from adaptiveisp.detectors.letterbox import boxes_to_frame
 from adaptiveisp.errors import DetectorError, logger
-from adaptiveisp.inference.predictor import detect, in_full_frame, pad_for
+from adaptiveisp.inference.detection import detect, in_full_frame, pad_for
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Developed, Policy
 from adaptiveisp.policies.fixed import FixedPipeline
@@ -163,7 +163,7 @@ def look_once(
     size: int,
     confidence: float,
 ) -> tuple[list[Detections], list[float]]:
-    """What `predictor.detect` says of the first images and `image_losses` of all, where a detector gives both at once.
+    """What `detection.detect` says of the first images and `image_losses` of all, where a detector gives both at once.
 
     Args:
         detector: the detector.

@@ -12,8 +12,9 @@ import torch
 from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
-from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.inference.predictor import AdaptiveISP, Result
+from adaptiveisp.inference.drawing import Tile, contact_sheet
+from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.result import Result
 from adaptiveisp.inference.result_files import (
     OVERVIEW_FILE,
     PARAMS_FILE,
@@ -25,7 +26,7 @@ from adaptiveisp.inference.result_files import (
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.raw.reader import BayerHeader
-from adaptiveisp.types import Detections, Image
+from adaptiveisp.types import Image
 from adaptiveisp.utils.allocator import available_bytes
 from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import atomic_path, write_json, write_text
@@ -63,6 +64,7 @@ class RunRow:
     modules: tuple[str, ...]
     found: str
     milliseconds: float
+    timings: dict[str, float] = field(default_factory=dict)
     dropped_boxes: int = 0
 
 
@@ -231,27 +233,13 @@ def write_result(
 ) -> Tile:
     """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
     height, width = result.full_size
-    boxes = {
-        "file": str(path),
-        "width": width,
-        "height": height,
-        "policy": isp.policy.name,
-        "detector": isp.detector.name,
-        "size": isp.size,
-        "milliseconds": round(result.milliseconds, 3),
-        "boxes": named_boxes(result.detections, result.class_names),
-        "provenance": provenance,
-    }
-    files.json(f"{stem}.boxes.json", boxes)  # the first one placed is the last one that appears
-    drawn = draw_result(result)
-    files.picture(f"{stem}.png", to_uint8(result.image))
-    files.picture(f"{stem}.boxes.png", drawn)
+    drawn = result.drawn()
+    result.place(files, stem, provenance)
     if options.full:
         warn_of_memory(path, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
     if result.pipeline is None:
         return Tile(drawn, path.name, ["the camera's own development"])
-    files.json(f"{stem}.pipeline.json", {**result.pipeline.to_json(), "provenance": provenance})
     if options.save_steps:
         _save_steps(result.developed.small, result.pipeline, files, stem)
     return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
@@ -267,26 +255,15 @@ def warn_of_memory(path: Path, pixels: int) -> None:
         )
 
 
-def named_boxes(found: Detections, class_names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Detections for people and scripts: xyxy in pixels of the upright full frame, class name, score."""
-    return [
-        {"box": [round(value, 2) for value in box], "class": shown_name(class_names[label]), "score": round(score, 4)}
-        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True)
-    ]
-
-
-def draw_result(result: Result) -> Any:
-    """The rendered image with its boxes."""
-    return draw_found(to_uint8(result.image), result.detections, result.class_names, result.full_size[1])
-
-
 def _row(path: Path, stem: str, result: Result) -> RunRow:
     modules = tuple(module.name for module in result.pipeline.modules) if result.pipeline is not None else ("camera",)
     counts: dict[str, float] = {}
     for label, score in zip(result.detections.labels.tolist(), result.detections.scores.tolist(), strict=True):
         counts.setdefault(shown_name(result.class_names[label]), score)
     found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
-    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, result.detections.dropped)
+    timings = result.timings.to_json()
+    dropped = result.detections.dropped
+    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, timings, dropped)
 
 
 def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:

@@ -1,1 +1,5 @@
 """Raw images: reading files of all kinds, checking what is declared about them, developing them to linear RGB."""
+
+from adaptiveisp.utils.old_paths import moved_names
+
+__getattr__ = moved_names(__name__, {"BayerHeader": "adaptiveisp.raw.headerless", "read_raw": "adaptiveisp.raw.reader"})

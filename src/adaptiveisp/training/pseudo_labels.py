@@ -16,11 +16,12 @@ from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.errors import logger
-from adaptiveisp.inference.predictor import DEFAULT_SIZE, detect
+from adaptiveisp.inference.detection import detect
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.types import Annotation, Detections, Detector, Image
+from adaptiveisp.utils.defaults import SIZE as DEFAULT_SIZE
 
 EXPOSURES = (0.0, -1.0, 1.0, 2.0)
 """Stops beside auto-exposure's own choice. It aims at the mean of the whole frame, while what is to be seen may lie in

@@ -5,3 +5,5 @@ SIZE = 416
 DETECTOR = "yolov3-tiny"
 POLICY = "coco-adaptive"
 """The policy of `run` and `AdaptiveISP`."""
+CONFIDENCE = 0.05
+"""Least score of a box in the results of `run` and `AdaptiveISP`."""

@@ -1,0 +1,151 @@
+"""Saves a policy with its settings in a folder, reads it back, and shares such folders on the Hugging Face hub.
+
+The hub's library is imported only when it is asked for. Its mixin would have to be a base class of `AdaptiveISP`, and
+so be imported with it; these functions do the same with the library's own calls.
+"""
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adaptiveisp.detectors.loading import HUB_NAME, load_detector
+from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
+from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
+from adaptiveisp.policies.registry import NAMED_POLICIES, SHIPPED, policy_file
+from adaptiveisp.types import Detector
+from adaptiveisp.utils import defaults
+from adaptiveisp.utils.config import record
+from adaptiveisp.utils.files import atomic_path, read_json, write_json
+from adaptiveisp.utils.optional_imports import import_extra
+from adaptiveisp.utils.own_code import reason_of
+
+if TYPE_CHECKING:
+    from adaptiveisp.inference.predictor import AdaptiveISP
+
+SETTINGS_FILE = "adaptiveisp.json"
+"""The file of a folder that names its policy and holds its settings."""
+POLICY_STEM = "policy"
+_REMEDY = "give a folder that save_pretrained wrote"
+
+
+@dataclass(frozen=True)
+class PretrainedSettings:
+    """The content of `SETTINGS_FILE`.
+
+    Attributes:
+        policy: name of a policy file in the same folder, or of a policy that is part of the package.
+        detector: name of the detector; it may name no code.
+        size: longer side in pixels at which policy, modules and detector work.
+        confidence: least score of a box in a result.
+        camera_white_balance: whether the camera's own gains are applied first.
+    """
+
+    policy: str
+    detector: str = defaults.DETECTOR
+    size: int = defaults.SIZE
+    confidence: float = defaults.CONFIDENCE
+    camera_white_balance: bool = False
+
+
+def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, Any]:
+    """The arguments of `AdaptiveISP` for a pretrained policy; see `AdaptiveISP.from_pretrained`.
+
+    Raises:
+        UsageError: there is no such policy or folder.
+        WeightsError: the folder's files are missing or wrong, or the repository cannot be had.
+    """
+    if str(name) in SHIPPED:
+        return {"policy": str(name), "detector": detector or defaults.DETECTOR}
+    folder = Path(name)
+    if not folder.is_dir():
+        if not HUB_NAME.fullmatch(str(name)):
+            known = ", ".join(SHIPPED)
+            raise UsageError(
+                f"no pretrained policy {str(name)!r}; choose one of {known}, a folder that save_pretrained wrote, or "
+                "organisation/name of the Hugging Face hub"
+            )
+        folder = _downloaded(str(name))
+    content = read_json(folder / SETTINGS_FILE, WeightsError, _REMEDY)
+    found = record(PretrainedSettings, content, str(folder / SETTINGS_FILE), WeightsError, _REMEDY)
+    return {
+        "policy": _policy_of(found.policy, folder),
+        # The folder may come from anybody: it may name no code to run and no model to download.
+        "detector": load_detector(found.detector, trusted=False) if detector is None else detector,
+        "size": found.size,
+        "confidence": found.confidence,
+        "camera_white_balance": found.camera_white_balance,
+    }
+
+
+def _policy_of(name: str, folder: Path) -> str:
+    """The policy that the settings name: part of the package, or a file of the folder itself.
+
+    Raises:
+        WeightsError: it is neither.
+    """
+    if name in (*SHIPPED, *NAMED_POLICIES):
+        return name
+    path = folder / name
+    if Path(name).name != name or path.suffix not in (".json", ".safetensors") or not path.is_file():
+        raise WeightsError(f"{folder / SETTINGS_FILE}: its policy {name!r} is no file of the folder; {_REMEDY}")
+    return str(path)
+
+
+def save_pretrained(isp: "AdaptiveISP", folder: Path, overwrite: bool) -> Path:
+    """See `AdaptiveISP.save_pretrained`."""
+    if not overwrite and (folder / SETTINGS_FILE).exists():
+        raise UsageError(f"{folder}: holds a saved policy already; choose another folder, or give overwrite=True")
+    name = _save_policy(isp, folder)
+    detector = isp.detector_spec or isp.detector.name
+    settings = PretrainedSettings(name, detector, isp.size, isp.confidence, isp.camera_white_balance)
+    write_json(folder / SETTINGS_FILE, vars(settings))
+    return folder
+
+
+def _save_policy(isp: "AdaptiveISP", folder: Path) -> str:
+    """Writes the policy's file, and returns its name or that of the policy inside the package."""
+    if isp.policy_spec in NAMED_POLICIES:
+        return isp.policy_spec
+    if isp.policy_spec:
+        source = policy_file(isp.policy_spec)
+        target = folder / f"{POLICY_STEM}{source.suffix}"
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        return target.name
+    if isinstance(isp.policy, FixedPipeline):
+        save_fixed(folder / f"{POLICY_STEM}.json", isp.policy)
+        return f"{POLICY_STEM}.json"
+    what = "was given as an object, which no file describes"
+    raise UsageError(f"policy {isp.policy.name} {what}; give its name or file to AdaptiveISP")
+
+
+def push_to_hub(isp: "AdaptiveISP", repository: str, options: dict[str, Any]) -> str:
+    """See `AdaptiveISP.push_to_hub`."""
+    hub = import_extra("huggingface_hub", "hub")
+    with tempfile.TemporaryDirectory() as folder:
+        save_pretrained(isp, Path(folder), overwrite=True)
+        try:
+            api = hub.HfApi()
+            address = str(api.create_repo(repository, exist_ok=True))
+            api.upload_folder(repo_id=repository, folder_path=folder, **options)
+        except Exception as error:  # the library raises many kinds, those of the network among them
+            raise AdaptiveISPError(f"{repository}: cannot be uploaded ({reason_of(error)}); log in first") from error
+    return address
+
+
+def _downloaded(name: str) -> Path:
+    """The folder of a repository of the hub, fetched or from the library's cache.
+
+    Raises:
+        WeightsError: it cannot be had.
+    """
+    hub = import_extra("huggingface_hub", "hub")
+    repository, _, revision = name.partition("@")
+    try:
+        patterns = [SETTINGS_FILE, f"{POLICY_STEM}.*"]
+        return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+    except Exception as error:  # the library raises many kinds, those of the network among them
+        reason = f"cannot be had from the Hugging Face hub ({reason_of(error)})"
+        raise WeightsError(f"{name}: {reason}; {_REMEDY}") from error

@@ -1,0 +1,91 @@
+"""A policy with its settings in a folder or on a hub: what is written, read back, and refused."""
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from adaptiveisp import AdaptiveISP, Pipeline, Stage
+from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
+from adaptiveisp.policies.fixed import FixedPipeline
+from adaptiveisp.policies.heuristics import AutoExposure
+from tests.inference.test_predictor import red_box_raw
+from tests.support.fake_detector import RedDetector
+
+
+@pytest.mark.parametrize("policy", ["coco-fast", "auto-exposure", "pipeline"])
+def test_a_folder_comes_back(policy: str, tmp_path: Path) -> None:
+    chosen = FixedPipeline(Pipeline((Stage("exposure", {"ev": 1.0}),)), "mine") if policy == "pipeline" else policy
+    isp = AdaptiveISP(chosen, RedDetector(), size=96, confidence=0.1)
+    folder = isp.save_pretrained(tmp_path / "saved")
+    again = AdaptiveISP.from_pretrained(folder, RedDetector())
+    assert (again.size, again.confidence) == (96, 0.1)
+    raw = red_box_raw()
+    assert again(raw).pipeline == isp(raw).pipeline
+    assert AdaptiveISP.from_pretrained(folder, RedDetector(), size=64).size == 64
+    with pytest.raises(UsageError, match="holds a saved policy already"):
+        isp.save_pretrained(folder)
+    isp.save_pretrained(folder, overwrite=True)
+
+
+def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="was given as an object, which no file describes"):
+        AdaptiveISP(AutoExposure(), RedDetector()).save_pretrained(tmp_path / "a")
+    with pytest.raises(UsageError, match="no pretrained policy 'nothing here'; choose one of coco-adaptive"):
+        AdaptiveISP.from_pretrained("nothing here")
+    with pytest.raises(WeightsError, match="save_pretrained wrote"):
+        AdaptiveISP.from_pretrained(tmp_path)
+
+    def write(**settings: Any) -> None:
+        (tmp_path / "adaptiveisp.json").write_text(json.dumps(settings))
+
+    (tmp_path.parent / "outside.json").write_text("{}")
+    for policy in ("../outside.json", "gone.json", "evil:load", "adaptiveisp.json/"):
+        write(policy=policy)
+        with pytest.raises(WeightsError, match="is no file of the folder"):
+            AdaptiveISP.from_pretrained(tmp_path, RedDetector())
+    write(policy="none", detector="evil:load")
+    with pytest.raises(UsageError, match="a file names code to run as the detector"):
+        AdaptiveISP.from_pretrained(tmp_path)
+    write(policy="none", size="large")
+    with pytest.raises(WeightsError, match="size = 'large' does not fit"):
+        AdaptiveISP.from_pretrained(tmp_path, RedDetector())
+
+
+def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Api:
+        def create_repo(self, name: str, exist_ok: bool) -> str:
+            return f"there/{name}"
+
+        def upload_folder(self, repo_id: str, folder_path: str, **options: Any) -> None:
+            asked.append((repo_id, sorted(path.name for path in Path(folder_path).iterdir()), options))
+
+    def snapshot_download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision, allow_patterns))
+        return str(tmp_path)
+
+    hub = SimpleNamespace(HfApi=Api, snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    isp = AdaptiveISP("coco-fast", RedDetector(), size=64)
+    assert isp.push_to_hub("me/mine", commit_message="first") == "there/me/mine"
+    isp.save_pretrained(tmp_path, overwrite=True)
+    assert AdaptiveISP.from_pretrained("me/mine@v1", RedDetector()).size == 64
+    files = ["adaptiveisp.json", "policy.safetensors"]
+    assert asked == [
+        ("me/mine", files, {"commit_message": "first"}),
+        ("me/mine", "v1", ["adaptiveisp.json", "policy.*"]),
+    ]
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(AdaptiveISPError, match=r"huggingface_hub is not installed; run: pip install 'adaptiveisp\[hub"):
+        isp.push_to_hub("me/mine")
+
+
+def test_offline_a_repository_is_one_line() -> None:
+    with pytest.raises(WeightsError, match="somebody/nothing: cannot be had from the Hugging Face hub") as caught:
+        AdaptiveISP.from_pretrained("somebody/nothing", RedDetector())  # tests run with HF_HUB_OFFLINE
+    assert "\n" not in str(caught.value)

@@ -83,6 +83,7 @@ PUBLIC = [
     "read_raw",
     "register_dataset",
     "register_detector",
+    "register_module",
     "register_policy",
     "synthesize",
     "write_dng",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adaptiveisp.isp.module import Param as Param
     from adaptiveisp.isp.pipeline import Pipeline as Pipeline
     from adaptiveisp.isp.pipeline import Stage as Stage
+    from adaptiveisp.isp.registry import register_module as register_module
     from adaptiveisp.policies.registry import load_policy as load_policy
     from adaptiveisp.policies.registry import register_policy as register_policy
     from adaptiveisp.raw.dng import write_dng as write_dng
@@ -63,6 +64,7 @@ _HOMES = {
     "register_dataset": "data.layouts",
     "synthesize": "data.synthesize",
     "register_detector": "detectors.loading",
+    "register_module": "isp.registry",
     "register_policy": "policies.registry",
     "write_dng": "raw.dng",
 }

@@ -38,7 +38,7 @@ def labelled(*labels: int) -> Targets:
 
 def oracle(modules: Sequence[str], monkeypatch: pytest.MonkeyPatch, **settings: object) -> GreedyOracle:
     monkeypatch.setitem(MODULE_SETS, "few", tuple(find_module(name, "wide") for name in modules))
-    return GreedyOracle(**{"start": "raw", "module_set": "few", **settings})  # type: ignore[arg-type]
+    return GreedyOracle(**{"preprocessing": "raw", "module_set": "few", **settings})  # type: ignore[arg-type]
 
 
 class LabelSaysHowBright(WantsLight):

@@ -16,6 +16,7 @@ from adaptiveisp.cli.options import (
     add_command,
     add_common,
     add_data,
+    add_modules,
     natural,
     positive,
     resamples,
@@ -60,6 +61,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--resamples", type=resamples, metavar="N", help=text)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores as CSV")
     parser.add_argument("--md", type=Path, metavar="FILE", help="also write the tables as Markdown")
+    add_modules(parser)
     add_common(parser)
     parser.set_defaults(command=evaluate)
 

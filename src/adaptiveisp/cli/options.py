@@ -13,8 +13,8 @@ DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YA
 CACHE_HELP = "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
 LIGHTS_HELP = "range of the log-uniform brightness factor: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = (
-    "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors or a run "
-    "folder"
+    "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors, a run "
+    "folder or my_pkg.my_file:name"
 )
 COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = (
@@ -62,6 +62,18 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
     group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
     group.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of unexpected errors")
     group.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+
+
+def add_modules(parser: argparse.ArgumentParser) -> None:
+    """Adds --module, which registers modules from outside the package before the command runs."""
+    parser.add_argument(
+        "--module",
+        dest="own_modules",
+        action="append",
+        default=[],
+        metavar="M",
+        help="a module of your own, my_pkg.my_file:name, which pipelines and policies may name; may be given again",
+    )
 
 
 def add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> None:

@@ -48,6 +48,10 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
             logger.warning("--%s has no effect in this command", name)
     try:
         command: Callable[[argparse.Namespace], int] = options.command
+        for text in getattr(options, "own_modules", ()):
+            from adaptiveisp.isp.registry import register_named
+
+            register_named(text)
         return command(options)
     except SystemExit as stop:  # of a detector of one's own, most likely
         return _fail(f"ended by code that it called (SystemExit: {stop.code})", FAILED)

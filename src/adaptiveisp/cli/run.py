@@ -12,6 +12,7 @@ from adaptiveisp.cli.options import (
     WHITE_BALANCE_HELP,
     add_command,
     add_common,
+    add_modules,
     size,
     unit,
 )
@@ -51,6 +52,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--save-params", action="store_true", help="also params.csv with every parameter")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     _add_header(parser)
+    add_modules(parser)
     add_common(parser, without=("workers",))
     parser.set_defaults(command=run)
 

@@ -1,14 +1,17 @@
 """The ISP modules and the named sets of them.
 
-To add one: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares `PAPER`, or its
-own variant for a set: `make` takes the first of the names it is given that the file has.
+To add one to the package: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares
+`PAPER`, or its own variant for a set: `make` takes the first of the names it is given that the file has. A module from
+outside the package is registered by `register_module`, by an entry point or by `--module`. It belongs to no set, so
+that sets, policies and cost tables stay as they are, and it may be named beside the modules of any set.
 """
 
 import importlib
 from collections.abc import Sequence
 
-from adaptiveisp.errors import PipelineError
+from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.utils.registry import Registry
 
 MODULES = "adaptiveisp.isp.modules"
 """The package of the files that declare modules."""
@@ -86,6 +89,51 @@ MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
 """What a policy may choose from, by name. A pipeline file names the set whose ranges its parameters keep."""
 
 
+def _checked(origin: str, value: object) -> IspModule:
+    """The module, if it is one whose name is free.
+
+    Raises:
+        UsageError: it is no module, or the package itself has one of that name.
+    """
+    if not isinstance(value, IspModule):
+        raise UsageError(f"{origin}: is no IspModule; write NAME = IspModule(…) there")
+    own = {module.name for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
+    if value.name in own:
+        raise UsageError(f"{origin}: the package has a module {value.name!r}; give it another name")
+    return value
+
+
+_REGISTERED: Registry[IspModule] = Registry("module", "adaptiveisp.modules", "--module", _checked)
+
+
+def register_module(module: IspModule, replace: bool = False) -> IspModule:
+    """Makes a module known by its name, for pipelines, policies and training.
+
+    An installed package declares one without this call, by an entry point of the group `adaptiveisp.modules` whose name
+    is that of the module.
+
+    Args:
+        module: the module; its name must be none of the package's own modules.
+        replace: whether it may take the place of a module that was registered under that name.
+
+    Returns:
+        The module.
+
+    Raises:
+        UsageError: the name is taken.
+    """
+    return _REGISTERED.register(module.name, module, replace)
+
+
+def register_named(text: str) -> IspModule:
+    """Registers the module that an option `--module` names: `my_pkg.my_file:name`, or the name of one that is known.
+
+    Raises:
+        UsageError: there is no such module.
+    """
+    return _REGISTERED.from_flag(text, lambda module: module.name)
+
+
 def modules_of(module_set: str) -> tuple[IspModule, ...]:
     """The modules of a named set, in the order of their action ids.
 
@@ -98,17 +146,22 @@ def modules_of(module_set: str) -> tuple[IspModule, ...]:
 
 
 def find_module(name: str, module_set: str) -> IspModule:
-    """The module of that name in a set (or a helper).
+    """The module of that name in a set, a helper, or a module from outside the package.
 
     Raises:
-        PipelineError: the set has no such module.
+        PipelineError: there is no such module.
     """
     available: Sequence[IspModule] = (*modules_of(module_set), *HELPERS)
     for module in available:
         if module.name == name:
             return module
+    if name in _REGISTERED:
+        return _REGISTERED.find(name)
     names = ", ".join(module.name for module in available)
-    raise PipelineError(f"module {name!r} is unknown in the set {module_set!r}; choose from {names}")
+    raise PipelineError(
+        f"module {name!r} is unknown in the set {module_set!r}; choose from {names}, or give --module "
+        "my_pkg.my_file:name, or install the package that declares it"
+    )
 
 
 __all__ = [
@@ -122,4 +175,6 @@ __all__ = [
     "Param",
     "find_module",
     "modules_of",
+    "register_module",
+    "register_named",
 ]

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from adaptiveisp.errors import WeightsError, one_line, shown
-from adaptiveisp.isp.registry import MODULE_SETS, IspModule, modules_of
+from adaptiveisp.errors import PipelineError, UsageError, WeightsError, one_line, shown
+from adaptiveisp.isp.registry import MODULE_SETS, IspModule, find_module, modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON, actions_of
 from adaptiveisp.policies.sequence.networks import Condition, SequenceNetwork
@@ -155,14 +155,15 @@ def _modules(header: PolicyHeader, kind: str, path: Path) -> list[IspModule]:
     """The modules of a header in the order of their action ids.
 
     Raises:
-        WeightsError: it is of another kind, or names a module that its set lacks.
+        WeightsError: it is of another kind, or names a module that neither its set nor the registry has.
     """
     if header.kind != kind:
         raise WeightsError(f"{path}: is a policy of the kind {header.kind}, not {kind}; give another file")
     known = {module.name: module for module in actions_of(header.module_set, stop=True)}
-    if missing := [name for name in header.modules if name not in known]:
-        raise WeightsError(f"{path}: uses the module {missing[0]!r}, which the set {header.module_set!r} lacks; update")
-    return [known[name] for name in header.modules]
+    try:
+        return [known[name] if name in known else find_module(name, header.module_set) for name in header.modules]
+    except (PipelineError, UsageError) as error:
+        raise WeightsError(f"{path}: {error}") from None
 
 
 def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:

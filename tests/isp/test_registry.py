@@ -43,7 +43,7 @@ def nothing_registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_registered_module_runs_in_a_pipeline_of_any_set() -> None:
-    before = {name: modules for name, modules in MODULE_SETS.items()}
+    before = dict(MODULE_SETS)
     with pytest.raises(
         PipelineError, match=r"'half' is unknown in the set 'extended'; .* or give --module my_pkg\.my_fi"
     ):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.isp.modules.denoise import denoise
-from adaptiveisp.training.methods.learner import detector_loss
+from adaptiveisp.training.gradients import detector_loss
 from adaptiveisp.types import Targets
 
 

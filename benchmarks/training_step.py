@@ -67,7 +67,7 @@ def main() -> None:
 
     def learner(without_denoise: bool) -> ActorCritic:
         stream = PhotoTrainingImages(options.data, options.images, to_label, 320, SynthesisConfig("normal"))
-        settings = replace(PAPER, size=320, pool=16, neutral_start=True)
+        settings = replace(PAPER, size=320, replay_size=16, neutral_start=True)
         found = ActorCritic(settings, stream, detector, 10**6, 0, options.device)
         if without_denoise:
             with torch.no_grad():

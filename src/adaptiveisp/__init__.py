@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from adaptiveisp.raw.dng import write_dng as write_dng
     from adaptiveisp.raw.reader import BayerHeader as BayerHeader
     from adaptiveisp.raw.reader import read_raw as read_raw
+    from adaptiveisp.training.config import TrainConfig as TrainConfig
+    from adaptiveisp.training.methods.learner import Method as Method
+    from adaptiveisp.training.methods.registry import register_method as register_method
+    from adaptiveisp.training.rl.rewards import RewardInputs as RewardInputs
+    from adaptiveisp.training.rl.rewards import register_reward as register_reward
+    from adaptiveisp.training.runs import TrainSummary as TrainSummary
+    from adaptiveisp.training.runs import train as train
     from adaptiveisp.types import Annotation as Annotation
     from adaptiveisp.types import Detections as Detections
     from adaptiveisp.types import Detector as Detector
@@ -47,25 +54,32 @@ _HOMES = {
     "Detector": "types",
     "EvalConfig": "evaluation.config",
     "IspModule": "isp.module",
+    "Method": "training.methods.learner",
     "Param": "isp.module",
     "Pipeline": "isp.pipeline",
     "RawImage": "types",
     "Report": "evaluation.report",
     "Result": "inference.result",
+    "RewardInputs": "training.rl.rewards",
     "Sample": "types",
     "Stage": "isp.pipeline",
     "SynthesisConfig": "data.synthetic",
     "Targets": "types",
     "evaluate": "evaluation.api",
+    "TrainConfig": "training.config",
+    "TrainSummary": "training.runs",
     "load_detector": "detectors.loading",
     "load_policy": "policies.registry",
     "open_dataset": "data.opening",
     "read_raw": "raw.reader",
     "register_dataset": "data.layouts",
+    "register_method": "training.methods.registry",
+    "register_reward": "training.rl.rewards",
     "synthesize": "data.synthesize",
     "register_detector": "detectors.loading",
     "register_module": "isp.registry",
     "register_policy": "policies.registry",
+    "train": "training.runs",
     "write_dng": "raw.dng",
 }
 

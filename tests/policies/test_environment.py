@@ -11,7 +11,7 @@ from adaptiveisp.isp.registry import PAPER, RELEASED
 from adaptiveisp.policies.checkpoint import PolicyHeader, import_released, load_policy_file, save_policy
 from adaptiveisp.policies.environment import advance, apply_chosen, start
 from adaptiveisp.policies.stepwise.networks import VIEW, Actor, Critic, observe, observe_for_critic, pool
-from adaptiveisp.training.methods.learner import finite_images
+from adaptiveisp.training.gradients import finite_images
 from adaptiveisp.training.rl import rewards as reward
 
 

@@ -53,7 +53,7 @@ IMPORTS = (
     "tifffile",
     "safetensors.torch",
     "adaptiveisp.data.validation",
-    "adaptiveisp.training.trainer",
+    "adaptiveisp.training.runs",
 )
 MODELS = (
     "torch._dynamo",

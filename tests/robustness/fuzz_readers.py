@@ -298,7 +298,7 @@ def run_folder(*arguments: str) -> Callable[[Path], None]:
 
 def read_run() -> None:
     """Takes a run up again."""
-    from adaptiveisp.training.trainer import resumed_run
+    from adaptiveisp.training.runs import resumed_run
     from tests.support.fake_detector import RedDetector
 
     run = resumed_run(Path("run"), lambda name: RedDetector())
@@ -312,7 +312,7 @@ def recipe(folder: Path) -> None:
     """The options and settings of a run."""
     content = {
         "train": {"data": "train.json", "images": "images", "method": "sequence", "budget": 100, "light": "mixed"},
-        "settings": {"horizon": 2, "batch": 2, "size": 64, "demonstrated": ["gamma", "exposure"], "modules": []},
+        "settings": {"horizon": 2, "batch": 2, "size": 64, "expert_modules": ["gamma", "exposure"], "modules": []},
     }
     (folder / "recipe.yaml").write_text(yaml.safe_dump(content))
 
@@ -550,8 +550,8 @@ SEQUENCE = (
     "sequence",
     "--set=horizon=2",
     "--set=batch=2",
-    "--set=demonstrated=[]",
-    "--set=demonstration=0",
+    "--set=expert_modules=[]",
+    "--set=imitation_warmup=0",
 )
 HF_FILES = ("hf/config.json", "hf/preprocessor_config.json", "hf/model.safetensors")
 

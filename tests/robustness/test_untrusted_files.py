@@ -43,16 +43,21 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-NO_WARM_UP = ("--set=demonstrated=[]", "--set=demonstration=0")
+NO_WARM_UP = ("--set=expert_modules=[]", "--set=imitation_warmup=0")
 LEARNERS = {
-    "actor_critic": ("--set=pool=8", "--set=horizon=2", "--set=rollout=2", "--set=demonstrated=[gamma, exposure]"),
+    "actor_critic": (
+        "--set=replay_size=8",
+        "--set=horizon=2",
+        "--set=rollout=2",
+        "--set=expert_modules=[gamma, exposure]",
+    ),
     "sequence": (
         "--method",
         "sequence",
         "--set=horizon=2",
         "--set=batch=2",
-        "--set=demonstrated=[]",
-        "--set=demonstration=0",
+        "--set=expert_modules=[]",
+        "--set=imitation_warmup=0",
     ),
     "fixed": ("--method", "fixed", "--preset", "raw"),
     "cma_es": ("--method", "cma_es", "--set=population=4", "--set=batch=2"),
@@ -233,7 +238,7 @@ def test_a_pipeline_has_few_stages() -> None:
         Pipeline.from_json({"version": 1, "stages": [stage] * (MOST_STAGES + 1)})
 
 
-@pytest.mark.parametrize("setting", ["size", "batch", "horizon", "pool"])
+@pytest.mark.parametrize("setting", ["size", "batch", "horizon", "replay_size"])
 def test_settings_that_no_machine_could_serve_are_refused(setting: str, place: Path) -> None:
     from adaptiveisp.training.config import make_settings
 

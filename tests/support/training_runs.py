@@ -14,7 +14,7 @@ def adaptiveisp(*arguments: object) -> int:
     return main([str(argument) for argument in arguments])
 
 
-SHORT = ("pool=16", "horizon=3", "rollout=3", "demonstrated=[gamma, exposure]")
+SHORT = ("replay_size=16", "horizon=3", "rollout=3", "expert_modules=[gamma, exposure]")
 """Settings of the actor-critic that make an iteration quick; the rest is the default preset's."""
 
 

@@ -11,7 +11,7 @@ from tests.support.training_runs import RED, adaptiveisp, metrics, train_argumen
 
 pytestmark = pytest.mark.usefixtures("quiet_place")
 
-FIRST = ("--seed", 3, "--set", "pool=24")
+FIRST = ("--seed", 3, "--set", "replay_size=24")
 TRUSTED = ("--detector", RED)  # a configuration file may not name code by itself
 
 
@@ -50,12 +50,14 @@ def test_a_configuration_file_repeats_a_run_and_flags_replace_it(first: Path, tm
     assert adaptiveisp("train", "--config", config, *TRUSTED, "--out", "again", "-q", "--threads", 1) == 0
     assert metrics(tmp_path / "again") == metrics(first)
     again = ("train", "--config", config, *TRUSTED, "-q")
-    assert adaptiveisp(*again, "--out", "other", "--budget", 60, "--set", "pool=16") == 0
+    assert adaptiveisp(*again, "--out", "other", "--budget", 60, "--set", "replay_size=16") == 0
     small = ("--budget", 20, "--size", 64, "--dev", "labels.json")
     assert adaptiveisp(*again, "--preset", "paper", *small, "--out", "p") == 0
     assert yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["settings"]["module_set"] == "paper"
     content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
-    assert content["train"]["budget"] == 60 and content["settings"]["pool"] == 16 and content["train"]["seed"] == 3
+    assert (
+        content["train"]["budget"] == 60 and content["settings"]["replay_size"] == 16 and content["train"]["seed"] == 3
+    )
 
 
 def test_a_warm_start_goes_on_from_a_policy(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,7 +66,7 @@ def test_a_warm_start_goes_on_from_a_policy(first: Path, tmp_path: Path, capsys:
     assert metrics(tmp_path / "second")[0]["loss"] != metrics(first)[0]["loss"]  # all else is the same
     assert (
         adaptiveisp(
-            *train_arguments("third", 90), "--warm-start", first, "--set", "stop=false", "--set", "demonstration=0"
+            *train_arguments("third", 90), "--warm-start", first, "--set", "stop=false", "--set", "imitation_warmup=0"
         )
         == 1
     )
@@ -98,7 +100,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not (tmp_path / "run").exists()
     assert adaptiveisp("train", "--resume", "empty") == 1
     assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2
-    assert adaptiveisp("train", "--resume", "empty", "--set", "pool=3") == 2
+    assert adaptiveisp("train", "--resume", "empty", "--set", "replay_size=3") == 2
     assert adaptiveisp("train", "--resume", "nowhere") == 1
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "x").touch()

@@ -63,18 +63,30 @@ class Boxes:
 
 
 METHODS: dict[str, tuple[Callable[..., Learner], Any]] = {
-    "sequence edits": (SequenceLearner, replace(ADAPTIVE, size=64, batch=4, demonstration=0.5, dropout=0.1)),
-    "sequence samples": (SequenceLearner, replace(ADAPTIVE, size=64, batch=4, rivals="samples", demonstration=0.0)),
+    "sequence edits": (SequenceLearner, replace(ADAPTIVE, size=64, batch=4, imitation_warmup=0.5, dropout=0.1)),
+    "sequence samples": (
+        SequenceLearner,
+        replace(ADAPTIVE, size=64, batch=4, candidates="samples", imitation_warmup=0.0),
+    ),
     "sequence explores": (
         SequenceLearner,
-        replace(ADAPTIVE, size=64, batch=4, rivals="samples", demonstration=0.0, exploration=0.1, group=4),
+        replace(ADAPTIVE, size=64, batch=4, candidates="samples", imitation_warmup=0.0, exploration=0.1, group_size=4),
     ),
-    "actor-critic": (ActorCritic, replace(CPU, size=64, pool=8, batch=4, precision="float32")),
+    "actor-critic": (ActorCritic, replace(CPU, size=64, replay_size=8, batch=4, precision="float32")),
     "actor-critic edits": (
         ActorCritic,
-        replace(CPU, size=64, pool=8, batch=4, peers=2, rivals="edits", demonstration=0.0, precision="float32"),
+        replace(
+            CPU,
+            size=64,
+            replay_size=8,
+            batch=4,
+            group_size=2,
+            candidates="edits",
+            imitation_warmup=0.0,
+            precision="float32",
+        ),
     ),
-    "actor-critic steps": (ActorCritic, replace(PAPER, size=64, pool=8, batch=4, precision="float32")),
+    "actor-critic steps": (ActorCritic, replace(PAPER, size=64, replay_size=8, batch=4, precision="float32")),
     "fixed": (Fixed, replace(AFTER_AUTO_EXPOSURE, size=64, batch=4)),
     "cma_es": (CmaEs, CmaEsConfig(modules=("exposure", "ccm", "sharpen"), size=64, batch=2)),
     "random_search": (RandomSearch, RandomSearchConfig(size=64, candidates=4, batch=2, duel=4)),

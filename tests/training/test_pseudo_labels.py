@@ -282,7 +282,11 @@ def adaptiveisp(*arguments: object) -> int:
 
 
 FIXED = ("--method", "fixed", "--set", "modules=[exposure, gamma]", "--set", "initial={}", "--size", 64)
-SMALL = ("--size", 64, *(f"--set={change}" for change in ("pool=16", "horizon=3", "rollout=3", "demonstrated=[gamma]")))
+SMALL = (
+    "--size",
+    64,
+    *(f"--set={change}" for change in ("replay_size=16", "horizon=3", "rollout=3", "expert_modules=[gamma]")),
+)
 PHOTOS = ("--data", "images", "--light", "mixed", "--labels", "teacher")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from adaptiveisp.cli.parser import build_parser
 from adaptiveisp.errors import UsageError
-from adaptiveisp.training.trainer import read_config, resolve
+from adaptiveisp.training.config import read_config, resolve
 from tests.conftest import REPOSITORY
 
 RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))

@@ -18,8 +18,10 @@ from PIL import Image
 
 from adaptiveisp.errors import OutputError
 from adaptiveisp.inference.drawing import FRAME, PALETTE
+from adaptiveisp.training import curves
 from adaptiveisp.training import run_logger as runlog
-from adaptiveisp.training.run_logger import DEV, LOGS, METRICS, TIMING, RunLogger, cut, modules_chart, remove
+from adaptiveisp.training.curves import modules_chart
+from adaptiveisp.training.run_logger import DEV, LOGS, METRICS, TIMING, RunLogger, cut, remove
 
 needs_tensorboard = pytest.mark.skipif(
     importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed"
@@ -392,7 +394,7 @@ def test_a_tensorboard_that_cannot_start_or_draw_is_no_obstacle(
     def broken(*_: object) -> None:
         raise RuntimeError("no font\nand more")
 
-    monkeypatch.setattr(runlog, "modules_chart", broken)
+    monkeypatch.setattr(curves, "modules_chart", broken)
     with RunLogger(tmp_path) as log:
         write(log, 2, 2)
         log.dev({"iteration": 2, "ap50": 0.5})

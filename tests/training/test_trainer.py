@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from adaptiveisp.cli.exit_codes import INTERRUPTED
-from adaptiveisp.training import trainer as training
+from adaptiveisp.training import dev_scores
 from adaptiveisp.training.methods.registry import find_method
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import PHOTOS, RED, adaptiveisp, metrics, train_arguments
@@ -30,7 +30,7 @@ def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
             "--set",
             "stop=false",
             "--set",
-            "demonstration=0",
+            "imitation_warmup=0",
         )
         == 0
     )
@@ -66,7 +66,9 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     (first, *_) = sorted((tmp_path / "raws" / "normal" / "images").iterdir())
     first.write_bytes(first.read_bytes()[:100])
     data = ("--data", "raws/normal", "--dev", "raws/normal", "--dev-every", 5, "--detector", RED, "--threads", 1)
-    assert adaptiveisp("train", *data, "--out", "run", "--budget", 100, "--size", 64, "--set", "pool=16", "-q") == 3
+    assert (
+        adaptiveisp("train", *data, "--out", "run", "--budget", 100, "--size", 64, "--set", "replay_size=16", "-q") == 3
+    )
     assert first.name in capsys.readouterr().err
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert [first.name in name for name in summary["skipped"]] == [True]
@@ -98,7 +100,7 @@ def test_a_learned_fixed_pipeline_is_a_policy(tmp_path: Path) -> None:
     ]
     assert adaptiveisp(*arguments, "--set", "rate=0.2") == 0
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]
-    assert settings["rate"] == 0.2 and settings["start"] == "auto-exposure"
+    assert settings["rate"] == 0.2 and settings["preprocessing"] == "auto-exposure"
     assert json.loads((tmp_path / "run" / "best.json").read_text())["start"] == "auto-exposure"
     assert adaptiveisp("eval", *PHOTOS, "--policy", "auto-exposure", "run", "--out", "report", "-q") == 0
     report = json.loads((tmp_path / "report" / "report.json").read_text())
@@ -149,8 +151,9 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
 ) -> None:
     labelled_photos(tmp_path)
     scores = iter([0.3, 0.5, 0.4, 0.2, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
-    real = training.coco_average_precision
-    monkeypatch.setattr(training, "coco_average_precision", lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
+    real = dev_scores.coco_average_precision
+    scored = "adaptiveisp.training.dev_scores.coco_average_precision"
+    monkeypatch.setattr(scored, lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
     arguments = [*train_arguments("run", 130, ()), "--method", "fixed", "--dev", "labels.json", "--dev-every", "1"]
     assert adaptiveisp(*arguments, "--budget", 24, "--checkpoint-every", 1) == 0
     best = (tmp_path / "run" / "best.json").read_bytes()

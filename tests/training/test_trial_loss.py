@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.training.config import check_loss, make_settings
+from adaptiveisp.training.config import make_settings
+from adaptiveisp.training.trial_loss import check_loss
 from adaptiveisp.types import Targets
 from tests.support.fake_detector import RedDetector
 from tests.support.photos import labelled_photos
@@ -27,7 +28,10 @@ LOSSES: dict[str, tuple[Callable[[Tensor], Any], str]] = {
         lambda image: image.detach().flatten(1).mean(1),
         "method fixed: needs the gradient .*; choose",
     ),
-    "of something else": (lambda image: torch.ones(2, requires_grad=True), "does not depend on the image's pixels"),
+    "of something else": (
+        lambda image: torch.ones(2, requires_grad=True),
+        "does not depend on the pixels of the image",
+    ),
 }
 
 

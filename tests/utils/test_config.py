@@ -64,11 +64,11 @@ def test_values_that_do_not_fit(name: str, value: object, message: str) -> None:
         changed(Some(), {name: value}, "file.yaml")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS.names())
 def test_every_preset_survives_yaml(method: str) -> None:
-    for preset in METHODS[method].presets.values():
+    for preset in METHODS.find(method).presets.values():
         text = yaml.safe_dump(as_yaml(preset))
-        assert changed(METHODS[method].settings(), yaml.safe_load(text), "text") == preset
+        assert changed(METHODS.find(method).settings(), yaml.safe_load(text), "text") == preset
 
 
 @pytest.mark.parametrize("pair", ["pool", "=3", "pool=[1"])

@@ -1,4 +1,4 @@
-"""The command `train`: starts or resumes a run, shows its progress, says what came of it."""
+"""The command `train`: starts or resumes a run, shows its progress and reports its outcome."""
 
 import argparse
 import os
@@ -25,24 +25,26 @@ from adaptiveisp.errors import UsageError, logger
 
 if TYPE_CHECKING:
     from adaptiveisp.training.config import TrainConfig
+    from adaptiveisp.training.runs import TrainSummary
+    from adaptiveisp.training.trainer import Trainer
     from adaptiveisp.types import Detector
 
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
     *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
 )
-"""Options of `train` that its run keeps."""
+"""Options of `train` that its run stores."""
 PATHS = ("data", "images", "dev", "dev_images", "cache")
 """Options of `train` that are paths."""
 ALLOWED_WITH_RESUME = ("--detector", "--cache")
-"""Options that a run may be resumed with: code that runs and a folder that is written, which no file may decide."""
-TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight")
+"""Options with which a run may be resumed: code that runs, and a folder that is written. No file may decide these."""
+TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
 """Options of `train` that are settings of the method."""
 
 
 METHODS_HELP = (
     "actor_critic (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
-    "random_search (the best of random pipelines)"
+    "random_search (the best of random pipelines); or a registered method, or my_pkg.my_file:name"
 )
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
@@ -62,6 +64,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
     parser.add_argument("--method", metavar="M", help=METHODS_HELP)
     parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
+    parser.add_argument(
+        "--reward",
+        metavar="R",
+        help="reward of actor_critic and sequence: a registered reward, or my_pkg.my_file:name (default: the method's)",
+    )
     parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
     parser.add_argument("--images", metavar="DIR", help="folder of its images")
     parser.add_argument(
@@ -103,12 +110,14 @@ def train(options: argparse.Namespace) -> int:
     """Starts or resumes a training run."""
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.isp.costs import PAPER
-    from adaptiveisp.training.trainer import new_run, peak_memory_mb, resumed_run
+    from adaptiveisp.training.runs import finish, new_run, resumed_run
     from adaptiveisp.utils.provenance import provenance
 
     device = set_up_torch(options)
+    own_code = _register_own_code(options)
     if options.resume is not None:
-        others = (*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs")
+        others = [*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs"]
+        others = [name for name in others if name not in own_code]
         given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
         given += ["--limit"] if options.limit else []
         given = [name for name in given if name not in ALLOWED_WITH_RESUME]
@@ -134,26 +143,55 @@ def train(options: argparse.Namespace) -> int:
                 line = f"iteration {metrics['iteration']}, {metrics['passes']} passes, detector loss {loss:.3f}"
                 print(line, file=sys.stderr, flush=True)
 
-        finished = run.train(show)
+        summary = finish(run, show)
     if not options.quiet:
-        best = f", best AP50 on dev {100 * run.best_ap50:.1f}" if run.best_ap50 is not None else ""
-        state = "finished" if finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
-        used = f"{run.learner.iteration} iterations, {run.learner.passes} detector passes"
-        print(f"{used}{best}, peak memory {peak_memory_mb():.0f} MB: {state}")
-        if finished:
-            print(f"the policy: --policy {folder}; compare it: adaptiveisp eval … --policy auto-exposure {folder}")
-        if run.teacher is not None:
-            seen, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
-            print(f"teacher: {seen} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
-        if run.why_no_tensorboard:
-            print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
-    if not finished:
+        _report(run, summary)
+    if not summary.finished:
         return INTERRUPTED
     return report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
 
 
+def _register_own_code(options: argparse.Namespace) -> list[str]:
+    """Registers the methods and rewards that options name as my_pkg.my_file:name, and puts their names in their place.
+
+    Files then hold the name alone, so that no file decides which code runs.
+
+    Returns:
+        The options that named code.
+    """
+    from adaptiveisp.training.methods.registry import METHODS
+    from adaptiveisp.training.rl.rewards import REWARDS
+    from adaptiveisp.utils.own_code import import_object, names_code
+
+    own = []
+    for option, registry in (("method", METHODS), ("reward", REWARDS)):
+        text = getattr(options, option)
+        if text is not None and names_code(text):
+            name = text.rpartition(":")[2].rpartition(".")[2]
+            registry.register(name, import_object(text))
+            setattr(options, option, name)
+            own.append(option)
+    return own
+
+
+def _report(run: "Trainer", summary: "TrainSummary") -> None:
+    """Prints the outcome of a run."""
+    folder = summary.folder
+    best = f", best AP50 on dev {100 * summary.best_ap50:.1f}" if summary.best_ap50 is not None else ""
+    state = "finished" if summary.finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
+    used = f"{summary.iterations} iterations, {summary.passes} detector passes"
+    print(f"{used}{best}, peak memory {summary.peak_memory_mb:.0f} MB: {state}")
+    if summary.finished:
+        print(f"the policy: --policy {folder}; compare it: adaptiveisp eval … --policy auto-exposure {folder}")
+    if run.teacher is not None:
+        images, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
+        print(f"teacher: {images} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
+    if run.why_no_tensorboard:
+        print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
+
+
 def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":
-    """The detector of a run that goes on. What the run's folder says is a file's word: it may not name code.
+    """The detector of a resumed run. A file must not decide which code runs, so that the folder may not name code.
 
     Raises:
         UsageError: --detector is given and is not the run's.
@@ -166,12 +204,12 @@ def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detec
 
 
 def _absolute(detector: str) -> str:
-    """A detector as a run keeps it: a path made absolute, since the run may be resumed from another folder."""
+    """A detector as a run stores it: a path is absolute, because the run may be resumed from another folder."""
     return os.path.abspath(detector) if os.path.exists(detector) else detector
 
 
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
-    """What the flags of a new run and its configuration file ask for; a flag replaces what the file says."""
+    """The options and settings of a new run, from its configuration file and the flags, which take precedence."""
     from adaptiveisp.data.opening import is_set_file
     from adaptiveisp.isp.costs import load_costs
     from adaptiveisp.training.config import read_config, resolve
@@ -179,9 +217,10 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
 
     train, settings = read_config(options.config) if options.config else ({}, {})
     if train.pop("cache", "") and not options.cache:
-        # Frames are written and removed there: not in any folder that a file names.
+        # Frames are written and removed there, so that a file must not name the folder.
         logger.warning("%s: cache: is not taken from a file; give --cache DIR to use one", options.config)
-    if options.preset or options.method:
+    from_file = options.config is not None and not (options.preset or options.method)
+    if not from_file:
         settings = {}  # those of the file belong to another preset
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
@@ -197,7 +236,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
         train["dev_images"] = train.get("images", "")
     if train.get("light") == "none":
         train["light"] = None
-    wanted, resolved = resolve(train, settings, str(options.config or "train"))
+    wanted, resolved = resolve(train, settings, str(options.config or "train"), from_file)
     # The run may be resumed from another folder.
     paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(wanted, name))}
     wanted = replace(wanted, **paths, detector=_absolute(wanted.detector))

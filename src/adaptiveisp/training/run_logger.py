@@ -13,9 +13,7 @@ TensorBoard is a view of them: whatever goes wrong there ends the view and not t
 import errno
 import json
 import math
-import threading
-from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -23,24 +21,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw
 
 from adaptiveisp.errors import AdaptiveISPError, OutputError, logger
-from adaptiveisp.inference.drawing import FRAME, INK, MUTED, PALETTE, PAPER, Rgb8, load_font
-from adaptiveisp.utils.optional_imports import import_extra
+from adaptiveisp.training.curves import TENSORBOARD, Board, Line, without_iteration
 
 METRICS, TIMING, DEV = "metrics.jsonl", "timing.jsonl", "dev.jsonl"
 LOGS = (METRICS, TIMING, DEV)
-TENSORBOARD = "tensorboard"
 EVENT_FILES = "events.out.tfevents.*"
 """Names that TensorBoard looks for and its writers give."""
-WINDOW = 100
-"""Iterations over which the shares of the modules are taken: one batch is too few to see a preference."""
-FLUSH_SECONDS = 20
-THREAD_SECONDS = 2
-"""Longest wait for a thread of the writer that has failed; it needs milliseconds."""
-
-Line = Mapping[str, Any]
 
 
 def cut(folder: Path, lines: Mapping[str, int]) -> None:
@@ -144,7 +132,7 @@ class RunLogger:
             OutputError: the disk is full, or the folder is gone.
         """
         self._append(TIMING, line)
-        self._show(lambda board: board.numbers({"seconds": _values(line)}, line["iteration"]))
+        self._show(lambda board: board.numbers({"seconds": without_iteration(line)}, line["iteration"]))
 
     def dev(self, line: Line) -> None:
         """Logs scores on the dev set; TensorBoard also gets a picture of which modules were chosen lately.
@@ -202,14 +190,14 @@ class RunLogger:
             raise _output_error(path, error) from error
         self._lines[name] += 1
 
-    def _open_board(self, iteration: int) -> "_Board | None":
+    def _open_board(self, iteration: int) -> Board | None:
         try:
-            return _Board(self.folder, iteration)
+            return Board(self.folder, iteration, self.folder / METRICS)
         except Exception as error:  # not installed, or see _show
             self.why_no_tensorboard = _reason(error)
             return None
 
-    def _show(self, what: Callable[["_Board"], None]) -> None:
+    def _show(self, what: Callable[[Board], None]) -> None:
         """Gives something to TensorBoard; an error ends TensorBoard, and why is kept.
 
         Any kind of error does: the writer raises many, some late, from its thread, and the run needs none of them.
@@ -224,132 +212,6 @@ class RunLogger:
             self.why_no_tensorboard = _reason(error)
 
 
-class _Board:
-    """What TensorBoard shows of a run. Its methods raise whatever the writer raises, also what its thread met before.
-
-    Args:
-        folder: the run folder.
-        iteration: iterations that are done; points of later ones in older event files are hidden.
-    """
-
-    def __init__(self, folder: Path, iteration: int):
-        import_extra("tensorboard", "train")
-        library = import_extra("torch.utils.tensorboard", "train")
-        # As in an uninterrupted run: the shares are those of the lines before, too.
-        self._window = _last_module_counts(folder / METRICS)
-        self._hook = threading.excepthook
-        threading.excepthook = self._on_thread_error
-        others = _writer_threads()
-        try:
-            # The first iteration to come is the first to hide.
-            self._writer = library.SummaryWriter(
-                str(folder / TENSORBOARD), purge_step=iteration + 1, flush_secs=FLUSH_SECONDS
-            )
-        except BaseException:
-            self._end(_writer_threads() - others)
-            raise
-        self._threads = _writer_threads() - others
-
-    def metrics(self, line: Line) -> None:
-        """Adds an iteration's numbers, the modules as shares of the window."""
-        self._window.append(line.get("modules", {}))
-        values = {name: value for name, value in _values(line).items() if name != "modules"}
-        self.numbers({**values, "modules": self._shares()}, line["iteration"])
-
-    def dev(self, line: Line) -> None:
-        """Adds scores, and the chart of the modules."""
-        self.numbers({"dev": _values(line)}, line["iteration"])
-        if shares := self._shares():
-            self.picture("modules", modules_chart(shares), line["iteration"])
-
-    def numbers(self, values: Line, iteration: int) -> None:
-        """Adds a point to the curve of each number in nested dicts, named by its path; all else is left out."""
-        for name, value in _flat(values):
-            self._writer.add_scalar(name, value, iteration)
-
-    def picture(self, name: str, rgb: Rgb8, iteration: int) -> None:
-        """Adds a picture to a series."""
-        self._writer.add_image(name, rgb, iteration, dataformats="HWC")
-
-    def close(self) -> None:
-        """Writes what is left and ends the writer's thread; an error that it has not told of yet is raised now."""
-        try:
-            self._writer.close()
-        finally:
-            self._end(self._threads)
-
-    def _shares(self) -> dict[str, float]:
-        """Module → its share of the choices in the window."""
-        counts: Counter[str] = Counter()
-        for modules in self._window:
-            counts.update(modules)
-        total = counts.total()
-        return {name: count / total for name, count in counts.items()} if total else {}
-
-    def _on_thread_error(self, failure: threading.ExceptHookArgs) -> None:
-        """Keeps the writer's thread from printing a traceback: its error is raised at the next call as well."""
-        if not _is_writer(failure.thread):
-            self._hook(failure)
-
-    def _end(self, threads: set[threading.Thread]) -> None:
-        """Gives the hook back once the threads are past it: an error is known here before its thread has ended."""
-        for thread in threads:
-            thread.join(THREAD_SECONDS)
-        if threading.excepthook == self._on_thread_error:  # else someone has put another in front of it
-            threading.excepthook = self._hook
-
-
-def _writer_threads() -> set[threading.Thread]:
-    """Threads of TensorBoard's writers that are running."""
-    return {thread for thread in threading.enumerate() if _is_writer(thread)}
-
-
-def _is_writer(thread: threading.Thread | None) -> bool:
-    return type(thread).__module__.startswith("tensorboard.")
-
-
-def modules_chart(shares: Mapping[str, float], width: int = 440, font_size: int = 14) -> Rgb8:
-    """A bar for each module, in the given order, so that bars keep their places from one picture to the next.
-
-    Args:
-        shares: module → share of the choices in [0, 1]; a full bar is 1.
-        width, font_size: in pixels.
-    """
-    font, bold, step, gap = load_font(font_size), load_font(font_size, bold=True), round(font_size * 1.7), font_size
-    names_end = gap + max(round(font.getlength(name)) for name in shares)
-    left, right = names_end + gap // 2, width - gap - round(font.getlength("100 %"))
-    picture = Image.new("RGB", (width, 2 * gap + step * (len(shares) + 1)), PAPER)
-    canvas = ImageDraw.Draw(picture)
-    canvas.text((gap, gap + font_size), f"modules chosen, last {WINDOW} iterations", font=bold, fill=INK, anchor="ls")
-    for row, (name, share) in enumerate(shares.items(), 1):
-        top, end = gap + step * row, left + round(share * (right - left))
-        base = top + step // 2
-        canvas.text((names_end, base), name, font=font, fill=INK, anchor="rm")
-        canvas.rectangle((left, top + 2, right, top + step - 3), fill=FRAME)
-        if end > left:
-            canvas.rectangle((left, top + 2, end, top + step - 3), fill=PALETTE[-1])
-        canvas.text((width - gap, base), f"{100 * share:.0f} %", font=font, fill=MUTED, anchor="rm")
-    return np.asarray(picture)
-
-
-def _values(line: Line) -> dict[str, Any]:
-    """A line without its iteration, which is the x axis."""
-    return {name: value for name, value in line.items() if name != "iteration"}
-
-
-def _flat(values: Line, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of nested dicts with their paths.
-
-    >>> list(_flat({"loss": {"value": 0.5}, "ap": None}))
-    [('loss/value', 0.5)]
-    """
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float):
-            yield prefix + name, value
-
-
 def _finite(value: Any) -> Any:
     """`value` with null for NaN and infinity, which JSON does not have.
 
@@ -361,15 +223,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _last_module_counts(path: Path) -> deque[Mapping[str, int]]:
-    """The counts of modules in the last lines of the metrics; none where there is no file yet."""
-    if not path.exists():
-        return deque(maxlen=WINDOW)
-    with open(path, "rb") as file:
-        last = deque(file, maxlen=WINDOW)
-    return deque((json.loads(line).get("modules", {}) for line in last), maxlen=WINDOW)
 
 
 def _truncate(path: Path, lines: int | None = None) -> int:

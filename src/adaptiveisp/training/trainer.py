@@ -1,198 +1,80 @@
 """A training run in its folder: settings, log, checkpoints, scores on dev, and exact resumption.
 
 RUN/
-  config.yaml            every setting, and where the run came from
-  metrics.jsonl          one line an iteration; repeats bit by bit for the same seed and threads
-  timing.jsonl           seconds of the parts of each iteration; repeats never
+  config.yaml            every option and setting, and the provenance of the run
+  metrics.jsonl          one line for each iteration, the same bit by bit for the same seed and number of threads
+  timing.jsonl           seconds of the parts of each iteration
   dev.jsonl              scores on the dev set
-  tensorboard/           the same as curves, with the module shares and trajectories as pictures
+  tensorboard/           the same as curves, with pictures of the modules' shares and of dev images
   trajectories.png       some dev images after each of their stages, at the last score
-  latest.pt              all that the next iteration depends on
-  latest.*, best.*       the policy as it stands, and the best on dev (.safetensors or .json): by AP50, less the
-                         runtime penalty where there is one
-  summary.json           what the finished run was: budget, time, peak memory, best score; with a teacher also its
-                         passes, how many images it looked at, and in how many it found nothing
+  latest.pt              the complete state on which the next iteration depends
+  latest.*, best.*       the current policy, and the best one on dev (.safetensors or .json): by AP50 less the runtime
+                         penalty, if the method has one
+  summary.json           of a finished run: iterations, passes, time, peak memory, best score; with a teacher also its
+                         passes, the number of its images, and of those without a detection
 """
 
 import math
-import os
 import resource
-import shutil
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 from PIL import Image as PilImage
 
 from adaptiveisp.data.opening import Dataset
-from adaptiveisp.errors import AdaptiveISPError, DataError, OutputError, UsageError, WeightsError, logger
-from adaptiveisp.evaluation.coco_ap import coco_average_precision
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
-from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.errors import AdaptiveISPError, WeightsError
 from adaptiveisp.isp.costs import Costs
-from adaptiveisp.kernels.forward import description
-from adaptiveisp.policies.registry import RUN_POLICIES
-from adaptiveisp.training import run_logger as runlog
-from adaptiveisp.training.config import (
-    CONFIG,
-    TrainConfig,
-    check_gradients,
-    check_loss,
-    data_digest,
-    open_dev,
-    open_teacher,
-    open_training_images,
-    read_config,
-    resolve,
-    write_config,
-)
+from adaptiveisp.training import run_logger
+from adaptiveisp.training.config import CONFIG, TrainConfig
+from adaptiveisp.training.dev_scores import draw_on_dev, score_on_dev
+from adaptiveisp.training.inputs import open_dev, open_teacher, open_training_images
 from adaptiveisp.training.methods.registry import Learner, NonFiniteLossError, find_method
+from adaptiveisp.training.run_files import (
+    BEST_POLICY,
+    LATEST,
+    LATEST_POLICY,
+    NOT_FINITE,
+    SUMMARY,
+    TRAJECTORIES,
+    remove_results,
+    writing,
+)
 from adaptiveisp.training.run_logger import RunLogger
 from adaptiveisp.training.run_state import read_state
+from adaptiveisp.training.trial_loss import check_gradients, check_loss
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import atomic_path, write_json
-from adaptiveisp.utils.output_folder import FolderClaim, claim_folder, is_marked, reclaim_folder, remove_inside
-from adaptiveisp.utils.yaml_files import read_yaml
+from adaptiveisp.utils.output_folder import FolderClaim
 
-LATEST, LATEST_POLICY, BEST_POLICY = "latest.pt", "latest", "best"
-SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
-KIND = "train"
-"""What marks the folder of a run, see `output_folder`."""
-DEV_SIZE = 416
-"""Longer side in pixels at which dev is scored, as `eval` does."""
+OnIteration = Callable[[dict[str, Any]], None]
+"""Called with the metrics of an iteration."""
+OnCheckpoint = Callable[[Path], None]
+"""Called with the path of latest.pt."""
+OnImage = Callable[[UInt8[np.ndarray, "height width 3"], int], None]
+"""Called with a picture and the iteration."""
 MOST_UNLEARNED = 50
-"""Iterations in a row whose gradient is not finite, before a run gives up."""
-SHOWN = 6
-"""Dev images whose trajectories are drawn."""
-
-
-def new_run(
-    folder: Path,
-    options: TrainConfig,
-    settings: Any,
-    detector: Detector,
-    provenance: dict[str, Any],
-    overwrite: bool,
-    device: str = "cpu",
-) -> "Trainer":
-    """A run at its start, its folder made and its config.yaml written; all inputs are checked before.
-
-    Args:
-        folder, options, settings, detector, provenance, device: as for `Trainer`.
-        overwrite: whether the folder may hold something.
-
-    Raises:
-        UsageError: the folder holds something and `overwrite` is off.
-        DataError: the images or their labels cannot be used.
-    """
-    if settings.size % detector.stride:
-        raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
-    provenance = {**provenance, "data": data_digest(options)}
-    run = Trainer(folder, options, settings, detector, provenance, device)
-    if options.warm_start:
-        run.learner.warm_start(options.warm_start)
-    if run.teacher is None:  # one that can only be used otherwise is told before there is a folder
-        run.stream[0]
-    run.claim = claim_folder(folder, KIND, overwrite)
-    try:
-        run.check_names()
-        run.remove_results()
-        write_config(folder, options, settings, provenance)
-        if options.warm_start:
-            run.checkpoint()  # the policy it came from may change or go before the next one
-    except BaseException:
-        run.close()
-        raise
-    return run
-
-
-def resumed_run(
-    folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = ""
-) -> "Trainer":
-    """The run of a folder, where its last checkpoint left it; that may have been on another device.
-
-    Args:
-        folder: the run folder.
-        load_detector: gives the detector for what config.yaml says of it, which is a file's word.
-        device: where the detector is.
-        cache: folder of developed raws, see `data.frame_cache`; the one that config.yaml names is not used, since
-            a file must not decide where something is written and removed.
-
-    Raises:
-        DataError: config.yaml or the training images cannot be used.
-        WeightsError: latest.pt is damaged, or the detector's weights are others than the run began with.
-        UsageError: another process trains there.
-    """
-    if not (folder / CONFIG).is_file():
-        raise DataError(
-            f"{folder}: is no folder of a run, it has no {CONFIG}; give --resume the --out of a training run"
-        )
-    try:
-        options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
-    except (DataError, UsageError) as error:
-        raise DataError(f"{error}; --resume needs the folder of a run") from error
-    if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
-        logger.warning("%s: kept frames in %s; give --cache to use that again", folder, options.cache)
-    options = replace(options, cache=cache)
-    provenance = _provenance_of(folder)
-    detector = load_detector(options.detector)
-    weights = provenance.get("weights_sha256")
-    began_with = weights.get(detector.name) if isinstance(weights, dict) else None
-    if began_with is not None and began_with != detector.weights_sha256:
-        raise WeightsError(
-            f"{folder}: began with weights of {detector.name} that were {str(began_with)[:12]}…, now they are "
-            f"{detector.weights_sha256[:12]}…; bring those back, or start a new run with --warm-start {folder}"
-        )
-    if (kernels := provenance.get("kernels", description())) != description():
-        logger.warning(
-            "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
-        )
-    digest = data_digest(options)
-    if provenance.get("data", digest) != digest:
-        logger.warning("%s: its data or dev have changed since it began; it goes on with what is there now", folder)
-    if not (folder / LATEST).is_file() and not is_marked(folder):
-        raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
-    run = Trainer(folder, options, settings, detector, provenance, device)
-    run.claim = reclaim_folder(folder, KIND)
-    try:
-        run.check_names()
-        run.restore()
-    except BaseException:
-        run.close()
-        raise
-    return run
-
-
-def _provenance_of(folder: Path) -> dict[str, Any]:
-    """Where a run came from, as its config.yaml says.
-
-    Raises:
-        DataError: that is no mapping.
-    """
-    remedy = "--resume needs the folder of a run"
-    content = read_yaml(folder / CONFIG, DataError, remedy)
-    provenance = (content.get("provenance") if isinstance(content, dict) else None) or {}
-    if not isinstance(provenance, dict):
-        raise DataError(f"{folder / CONFIG}: provenance is no mapping; {remedy}")
-    return provenance
+"""Number of iterations in a row without a finite gradient after which a run gives up."""
 
 
 class Trainer:
-    """Trains in a folder until the budget is spent, or a signal asks to stop.
+    """Trains a policy in a run folder until the budget is spent or a signal stops it.
 
     Args:
         folder: the run folder, which exists and has its config.yaml when training begins.
-        options, settings: of the run and of its method.
+        options: of the run.
+        settings: of its method.
         detector: the frozen detector.
-        provenance: kept in each JSON.
-        device: where the detector is, and where the run learns.
+        provenance: stored in each JSON file of the run.
+        device: device of the detector, on which the policy learns.
 
     Raises:
         DataError: the images or their labels cannot be used.
@@ -229,7 +111,7 @@ class Trainer:
         self.claim: FolderClaim | None = None
 
     def close(self) -> None:
-        """Lets other processes write into the folder."""
+        """Releases the folder for other processes."""
         if self.claim is not None:
             self.claim.release()
 
@@ -239,44 +121,62 @@ class Trainer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def train(self, on_iteration: Callable[[dict[str, Any]], None] = lambda metrics: None) -> bool:
-        """Iterates until the budget is spent (True) or a signal stops it (False); either way latest.pt is up to date.
+    def train(
+        self,
+        on_iteration: OnIteration | None = None,
+        on_checkpoint: OnCheckpoint | None = None,
+        on_image: OnImage | None = None,
+    ) -> bool:
+        """Iterates until the budget is spent (True) or a signal stops the run (False); then writes a checkpoint.
+
+        Args:
+            on_iteration: called after each iteration with its line of metrics.jsonl.
+            on_checkpoint: called after each checkpoint with the path of latest.pt.
+            on_image: called after each score on dev with the picture of trajectories.png and the iteration.
 
         Raises:
-            NonFiniteLossError: a loss is not finite, its batch is saved beside the log; or gradients were not finite
-                for MOST_UNLEARNED iterations in a row.
-            OutputError: the folder cannot be written; the last checkpoint stands.
+            NonFiniteLossError: a loss is not finite, and its batch is saved in the run folder; or gradients were not
+                finite in `MOST_UNLEARNED` iterations in a row.
+            OutputError: the folder cannot be written; the last checkpoint is still complete.
         """
         learner = self.learner
         with self._stop_on_signals(), RunLogger(self.folder, learner.iteration) as log:
             while not learner.done and not self.stopping:
-                try:
-                    metrics, seconds = learner.iterate()
-                except NonFiniteLossError as error:
-                    self._save_batch(error)
-                    where = self.folder / NOT_FINITE
-                    raise NonFiniteLossError(
-                        f"{error}; {where} holds its batch; try lower rates", error.batch
-                    ) from error
+                metrics, seconds = self._iterate()
                 log.metrics(metrics)
                 log.timing({"iteration": metrics["iteration"], **seconds})
                 self._count_unlearned(metrics)
-                on_iteration(metrics)
+                if on_iteration is not None:
+                    on_iteration(metrics)
                 if self.dev is not None and (learner.iteration % self.options.dev_every == 0 or learner.done):
-                    self._score_dev(self.dev, log)
+                    self._score_dev(self.dev, log, on_image)
                 if learner.iteration % self.options.checkpoint_every == 0:
                     self.checkpoint(log.line_counts())
+                    if on_checkpoint is not None:
+                        on_checkpoint(self.folder / LATEST)
             self.checkpoint(log.line_counts())
+            if on_checkpoint is not None:
+                on_checkpoint(self.folder / LATEST)
         self.why_no_tensorboard = log.why_no_tensorboard
         if learner.done:
             self._write_summary()
         return learner.done
 
+    def _iterate(self) -> tuple[dict[str, Any], dict[str, float]]:
+        """Does one iteration; the batch of a loss that is not finite is saved in the run folder."""
+        try:
+            return self.learner.iterate()
+        except NonFiniteLossError as error:
+            path = self.folder / NOT_FINITE
+            with writing(self.folder), atomic_path(path) as temporary:
+                torch.save(error.batch, temporary)
+            raise NonFiniteLossError(f"{error}; {path} holds its batch; try lower rates", error.batch) from error
+
     def _count_unlearned(self, metrics: dict[str, Any]) -> None:
-        """Gives up where one iteration after another teaches nothing, since gradients are not finite.
+        """Counts iterations whose gradients are not finite, which change no weight.
 
         Raises:
-            NonFiniteLossError: there were MOST_UNLEARNED in a row.
+            NonFiniteLossError: there were `MOST_UNLEARNED` in a row.
         """
         finite = all(math.isfinite(norm) for norm in metrics["gradient_norm"].values())
         self.unlearned = 0 if finite else self.unlearned + 1
@@ -289,64 +189,47 @@ class Trainer:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Images that could not be read so far, with the reason; others took the places of training images."""
+        """Image that could not be read → reason; training images among them were replaced by others."""
         return {**self.former_skipped, **getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
-    def _score_dev(self, dev: Dataset, log: RunLogger) -> None:
-        """Scores the policy on dev; the best so far is kept. Neither random numbers nor the budget are touched."""
+    def _score_dev(self, dev: Dataset, log: RunLogger, on_image: OnImage | None) -> None:
+        """Scores the policy on dev and saves it if it is the best so far; the budget does not count these passes."""
         learner = self.learner
-        with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-            options = EvalConfig(DEV_SIZE, device=self.device, costs=self.costs, cache=self.options.cache)
-            found = evaluate(dev, [learner.policy()], [self.detector], options)
-        self.unreadable_dev = dict(found.skipped)
-        (result,) = found.results.values()
-        score = coco_average_precision(result.scored, found.categories)
-        cost_ms = sum(result.cost_ms) / max(1, len(result.cost_ms))
+        score = score_on_dev(dev, learner.policy(), self.detector, self.device, self.costs, self.options.cache)
+        self.unreadable_dev = score.skipped
         line = {
             "iteration": learner.iteration,
             "passes": learner.passes,
             "ap50": score.ap50,
             "ap": score.ap,
-            "modules_per_image": sum(result.modules) / max(1, len(result.modules)),
-            "cost_ms": cost_ms,
+            "modules_per_image": score.modules_per_image,
+            "cost_ms": score.cost_ms,
         }
         log.dev(line)
-        self._draw_trajectories(dev, log)
+        picture = draw_on_dev(dev, learner.policy(), self.device)
+        if picture is not None:
+            log.picture("trajectories", picture, learner.iteration)
+            with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
+                PilImage.fromarray(picture).save(temporary, format="PNG")
+            if on_image is not None:
+                on_image(picture, learner.iteration)
         if score.ap50 is None:
             return
-        # What the run is after: points of AP50, less what the modules cost at the price that its reward puts on them.
-        worth = 100 * score.ap50 - self.runtime_weight * cost_ms
-        if self.best is None or worth > self.best:
-            self.best, self.best_ap50 = worth, score.ap50
+        # In points of AP50, with the same price of a millisecond as in the reward.
+        value = 100 * score.ap50 - self.runtime_weight * score.cost_ms
+        if self.best is None or value > self.best:
+            self.best, self.best_ap50 = value, score.ap50
             with writing(self.folder):
                 learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
-    def _draw_trajectories(self, dev: Dataset, log: RunLogger) -> None:
-        """Draws what the policy does to some dev images, spread over the light where it is known."""
-        samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
-        images, names, lights = [], [], []
-        n = min(SHOWN, len(samples))
-        for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
-            try:
-                images.append(develop_at_size(dev.read(sample), DEV_SIZE, device=self.device).small)
-            except Exception:  # whatever one file does to its reader; the evaluation has noted it
-                continue
-            names.append(sample.name)
-            lights.append(sample.light)
-        if images:
-            sheet = trajectory_sheet(self.learner.policy(), images, names, lights)
-            log.picture("trajectories", sheet, self.learner.iteration)
-            with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
-                PilImage.fromarray(sheet).save(temporary, format="PNG")
-
     def checkpoint(self, lines: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Writes latest.pt and the policy as it stands.
+        """Writes latest.pt and the current policy.
 
         Args:
-            lines: how many each log has now.
+            lines: number of lines of each log.
 
         Raises:
-            OutputError: the disk is full or the folder is gone.
+            OutputError: the disk is full or the folder was removed.
         """
         content = {
             "learner": self.learner.state_dict(),
@@ -361,64 +244,39 @@ class Trainer:
                 torch.save(content, temporary)
             self.learner.save_policy(self.folder, LATEST_POLICY, self.provenance)
 
-    def remove_results(self) -> None:
-        """Removes what an earlier run left in the folder, but for its config.yaml and files that are no part of it."""
-        for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
-            remove_inside(self.folder, self.folder / name)
-        runlog.remove(self.folder)
-
-    def check_names(self) -> None:
-        """Refuses a folder in which a link leads out what the run cuts, appends to or removes.
-
-        Raises:
-            OutputError: names the link.
-        """
-        for name in (*runlog.LOGS, runlog.TENSORBOARD):
-            path = self.folder / name
-            if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
-                # A backup by hard links, say: what is appended here must not appear there.
-                with atomic_path(path) as temporary:
-                    shutil.copyfile(path, temporary)
-            if path.is_symlink():
-                raise OutputError(f"{path}: is a link, and the run would write through it; put in place what it means")
-
     def restore(self) -> None:
-        """Goes back to latest.pt: the learner, and the logs cut to where they were then.
+        """Restores the state in latest.pt and cuts the logs to its number of lines.
 
         Raises:
             WeightsError: latest.pt is damaged, or does not fit config.yaml.
         """
         path = self.folder / LATEST
-        if not path.exists():  # stopped before the first checkpoint: the run starts again
-            self.remove_results()
+        if not path.exists():  # stopped before the first checkpoint, so that the run starts again
+            remove_results(self.folder)
             if self.options.warm_start:
                 self.learner.warm_start(self.options.warm_start)
             return
         remedy = (
-            f"it does not fit the settings in {CONFIG}; bring that file back to what the run was started with, or go "
-            "on from an earlier version's run by --warm-start"
+            f"it does not fit the settings in {CONFIG}; restore the {CONFIG} with which the run was started, or go on "
+            "from the run of an earlier version by --warm-start"
         )
-        # Which images it has answered for differs from run to run.
+        # The teacher's answers differ from those of a new run, so that they are not compared.
         teacher = {**self.teacher.state_dict(), "answers": {}} if self.teacher is not None else None
         state = read_state(path, self.learner.state_dict(), teacher, remedy)
         try:
-            if self.teacher is not None:  # before the learner, which may ask for its images at once
+            if self.teacher is not None:  # before the learner, which may load its images immediately
                 self.teacher.load_state_dict(state.teacher)
             self.learner.load_state_dict(state.learner)
         except AdaptiveISPError:
             raise
-        except Exception as error:  # whatever values of the right types lead to
+        except Exception as error:  # any error that values of the right types can cause
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise WeightsError(f"{path}: {reason}; {remedy}") from error
         self.best, self.best_ap50, self.former_skipped = state.best, state.best_ap50, state.skipped
-        runlog.cut(self.folder, state.lines)
-
-    def _save_batch(self, error: NonFiniteLossError) -> None:
-        with writing(self.folder), atomic_path(self.folder / NOT_FINITE) as temporary:
-            torch.save(error.batch, temporary)
+        run_logger.cut(self.folder, state.lines)
 
     def _write_summary(self) -> None:
-        seconds = runlog.seconds_of_parts(self.folder)
+        seconds = run_logger.seconds_of_parts(self.folder)
         summary = {
             "iterations": self.learner.iteration,
             "passes": self.learner.passes,
@@ -439,7 +297,13 @@ class Trainer:
 
     @contextmanager
     def _stop_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM ends the iteration and writes a checkpoint; a second SIGINT interrupts."""
+        """The first SIGINT or SIGTERM stops the run after its iteration, and a second SIGINT interrupts it.
+
+        Outside the main thread, where Python allows no handlers, signals are left alone.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def stop(number: int, frame: FrameType | None) -> None:
             if self.stopping and number == signal.SIGINT:
@@ -454,24 +318,7 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turns what goes wrong while a run writes into one line; files appear whole or not at all, so nothing is lost.
-
-    Raises:
-        OutputError: the disk is full or the folder is gone.
-    """
-    try:
-        yield
-    except (OSError, RuntimeError, OutputError) as error:  # torch.save raises RuntimeError on a full disk
-        unclear = isinstance(error, RuntimeError)  # torch's message says where in its own code
-        detail = "a checkpoint could not be written whole" if unclear else str(error).splitlines()[0]
-        raise OutputError(
-            f"{folder}: cannot be written ({detail}); free space, then go on with `adaptiveisp train --resume {folder}`"
-        ) from error
-
-
 def peak_memory_mb() -> float:
-    """The most memory this process has held so far, in megabytes."""
+    """Peak memory of this process so far, in megabytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -13,9 +13,17 @@ Settings = TypeVar("Settings")
 
 MOST_OF_ANY = (1 << 31) - 1
 """The largest whole number of any setting, the same as of the command line's options."""
-MOST = {"size": 8192, "batch": 4096, "group": 1024, "horizon": 64, "rollout": 64, "pool": 65_536, "dev_draws": 1000}
+MOST = {
+    "size": 8192,
+    "batch": 4096,
+    "group_size": 1024,
+    "horizon": 64,
+    "rollout": 64,
+    "replay_size": 65_536,
+    "dev_draws": 1000,
+}
 """The largest value of settings on which memory or time depend, far above useful values. 8192 pixels is the largest
-`--size`, the horizon is `checkpoint.LONGEST_HORIZON`, and larger batches or pools fit no machine's memory."""
+`--size`, the horizon is `checkpoint.LONGEST_HORIZON`, and larger batches or replay buffers fit no machine's memory."""
 
 
 FORMERLY = "formerly"
@@ -125,8 +133,8 @@ def as_yaml(settings: Any) -> dict[str, Any]:
 def parse_changes(pairs: list[str]) -> dict[str, Any]:
     """Reads the KEY=VALUE pairs of a command line; values are YAML.
 
-    >>> parse_changes(["pool=32", "bootstrap=greedy", "loss_limit=null"])
-    {'pool': 32, 'bootstrap': 'greedy', 'loss_limit': None}
+    >>> parse_changes(["replay_size=32", "bootstrap=greedy", "loss_limit=null"])
+    {'replay_size': 32, 'bootstrap': 'greedy', 'loss_limit': None}
 
     Raises:
         UsageError: one has no "=" or is no YAML.
@@ -135,7 +143,7 @@ def parse_changes(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, equals, text = pair.partition("=")
         if not equals or not name:
-            raise UsageError(f"--set {one_line(pair, 80)}: give KEY=VALUE, for instance --set pool=32")
+            raise UsageError(f"--set {one_line(pair, 80)}: give KEY=VALUE, for instance --set replay_size=32")
         try:
             found[name] = parse_yaml(text)
         except YamlError as error:

@@ -31,10 +31,12 @@ from adaptiveisp.policies.stepwise.networks import (
     start_neutral,
     to_training,
 )
-from adaptiveisp.training.methods.actor_critic.learner import DOUBT, ActorCritic, NonFiniteLossError
+from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.gradients import differentiated_loss, optimiser_step
+from adaptiveisp.training.methods.actor_critic.learner import LABEL_SMOOTHING, ActorCritic
 from adaptiveisp.training.methods.actor_critic.settings import CPU, PRESETS, ActorCriticConfig
-from adaptiveisp.training.methods.learner import Clock, differentiated_loss, optimiser_step
-from adaptiveisp.training.rl.advantages import rewards
+from adaptiveisp.training.methods.learner import NonFiniteLossError
+from adaptiveisp.training.rl.advantages import step_rewards
 from adaptiveisp.training.rl.losses import discounts, returns, selection_loss, td_target, value_loss
 from adaptiveisp.training.rl.replay_buffer import ReplayItem, replayed, stack
 from adaptiveisp.training.rl.rollout import RolloutConfig, roll_out
@@ -43,14 +45,14 @@ from adaptiveisp.types import Detections, Image, Targets
 ONE_STEP: dict[str, Any] = {
     "rollout": 1,
     "horizon": 1,
-    "once": False,
+    "no_repeat": False,
     "stop": False,
     "averaging": 0.0,
-    "peers": 1,
-    "calibrated": False,
+    "group_size": 1,
+    "frozen_batchnorm": False,
     "clip_apart": False,
-    "demonstrated": (),
-    "demonstration": 0.0,
+    "expert_modules": (),
+    "imitation_warmup": 0.0,
     "actor_rate": 5e-4,
     "selection_rate": 1e-4,
     "critic_rate": 1e-3,
@@ -58,7 +60,7 @@ ONE_STEP: dict[str, Any] = {
     "entropy_weight": 0.05,
     "entropy_bonus": 0.02,
 }
-SMALL = replace(CPU, size=64, pool=16, start="raw", view="linear", **ONE_STEP)
+SMALL = replace(CPU, size=64, replay_size=16, preprocessing="raw", observation="linear", **ONE_STEP)
 
 
 class GreyStream:
@@ -114,16 +116,16 @@ def test_edits_find_the_one_module_that_pays(monkeypatch: pytest.MonkeyPatch) ->
     """Whole episodes in pairs that differ in one module: what does not help goes, what helps stays."""
     bandit = tuple(find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation"))
     monkeypatch.setitem(MODULE_SETS, "bandit", bandit)
-    whole = {"horizon": 3, "rollout": 3, "peers": 2, "rivals": "edits", "once": True, "stop": True}
+    whole = {"horizon": 3, "rollout": 3, "group_size": 2, "candidates": "edits", "no_repeat": True, "stop": True}
     config = replace(SMALL, **whole, module_set="bandit", runtime_weight=0.5)
-    config = replace(config, entropy_weight=0.0, calibrated=True, actor_rate=3e-5)
+    config = replace(config, entropy_weight=0.0, frozen_batchnorm=True, actor_rate=3e-5)
     subject = learner(config)
     for _ in range(60):
         subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
     plans = subject.policy().plan(images)
     assert sum([stage.module for stage in plan.stages] == ["exposure"] for plan in plans) > 0.9 * len(plans)
-    with pytest.raises(UsageError, match="rivals=edits needs"):
+    with pytest.raises(UsageError, match="candidates=edits needs"):
         replace(config, stop=False)
 
 
@@ -180,13 +182,13 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
         {"averaging": 0.9, "stop": True},
         {"overtime": 2, "keep_stopped": 0.5},
         {"rollout": 2, "stop": True, "horizon": 5},
-        {"rollout": 2, "peers": 4, "calibrated": True, "clip_apart": True},
-        {"rollout": 3, "peers": 2, "once": True, "stop": True, "rivals": "edits"},
+        {"rollout": 2, "group_size": 4, "frozen_batchnorm": True, "clip_apart": True},
+        {"rollout": 3, "group_size": 2, "no_repeat": True, "stop": True, "candidates": "edits"},
     ],
     ids=str,
 )
 def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
-    config = replace(SMALL, **{"horizon": 3, "view": "log", "start": "auto-exposure", **changes})
+    config = replace(SMALL, **{"horizon": 3, "observation": "log", "preprocessing": "auto-exposure", **changes})
     through = learner(config)
     for _ in range(4):
         through.iterate()
@@ -204,8 +206,8 @@ def test_the_pool_holds_what_its_histories_say() -> None:
     subject = learner(config)
     for _ in range(5):
         subject.iterate()
-    assert any(len(entry.history) >= 2 for entry in subject.pool.entries)
-    for entry in subject.pool.entries:
+    assert any(len(entry.history) >= 2 for entry in subject.replay_buffer.entries)
+    for entry in subject.replay_buffer.entries:
         assert len(entry.history) == entry.step
         image = replayed(subject.fresh(entry.number).image, entry.history, subject.modules)
         assert torch.equal(image, entry.image)
@@ -234,7 +236,7 @@ def test_an_image_that_a_module_makes_invalid_is_dropped(rollout: int) -> None:
         subject.iterate()
     assert subject.dropped > 0
     assert all(value.isfinite().all() for value in subject.actor.state_dict().values())
-    assert all(entry.image.isfinite().all() for entry in subject.pool.entries)
+    assert all(entry.image.isfinite().all() for entry in subject.replay_buffer.entries)
 
 
 def test_neutral_start_changes_hardly_anything() -> None:
@@ -251,9 +253,9 @@ def test_neutral_start_changes_hardly_anything() -> None:
 def test_views_have_the_channels_the_networks_expect() -> None:
     for preset in PRESETS.values():
         state = start(torch.rand(2, 3, 96, 96), len(modules_of(preset.module_set)))
-        view = observe(state, preset.view)
-        Actor(modules_of(preset.module_set), view=preset.view).eval()(view)
-        Critic(len(modules_of(preset.module_set)), preset.view).eval()(view)
+        view = observe(state, preset.observation)
+        Actor(modules_of(preset.module_set), view=preset.observation).eval()(view)
+        Critic(len(modules_of(preset.module_set)), preset.observation).eval()(view)
 
 
 def test_the_noise_level_is_the_deviation_of_the_noise() -> None:
@@ -267,7 +269,7 @@ def test_the_noise_level_is_the_deviation_of_the_noise() -> None:
 @pytest.mark.parametrize("begin", ["raw", "auto-exposure"])
 def test_a_plan_makes_the_image_that_the_policy_saw(begin: str) -> None:
     """The pipeline alone, as a file would hold it, renders what the step-wise policy left."""
-    subject = learner(replace(SMALL, horizon=4, start=begin, view="log"))
+    subject = learner(replace(SMALL, horizon=4, preprocessing=begin, observation="log"))
     subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(50, 53)])
     plans, made = subject.policy().process(images)
@@ -297,7 +299,7 @@ def test_a_policy_learns_to_stop_where_nothing_helps(monkeypatch: pytest.MonkeyP
         stop=True,
         horizon=1,
         bootstrap="greedy",
-        peers=4,
+        group_size=4,
         entropy_weight=0.0,
         actor_rate=0.0,
         selection_rate=2e-4,
@@ -358,7 +360,7 @@ def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(value, mean[name])
 
 
-@pytest.mark.parametrize("changes", [{}, {"rollout": 4, "peers": 2, "once": True}], ids=str)
+@pytest.mark.parametrize("changes", [{}, {"rollout": 4, "group_size": 2, "no_repeat": True}], ids=str)
 def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
     """An episode that the policy ended before its horizon is over: the image must not get a second one."""
     subject = learner(replace(SMALL, horizon=4, stop=True, **changes))
@@ -366,8 +368,8 @@ def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
         subject.actor.selection_head.fc2.bias[-1] += 2.0  # stops often
     for _ in range(8):
         subject.iterate()
-        assert all(not entry.stopped for entry in subject.pool.entries)
-    assert subject.next_number > subject.config.pool  # images did leave
+        assert all(not entry.stopped for entry in subject.replay_buffer.entries)
+    assert subject.next_number > subject.config.replay_size  # images did leave
 
 
 def test_overtime_keeps_images_in_the_pool() -> None:
@@ -376,20 +378,20 @@ def test_overtime_keeps_images_in_the_pool() -> None:
         steps = set()
         for _ in range(30):
             subject.iterate()
-            steps |= {entry.step for entry in subject.pool.entries}
+            steps |= {entry.step for entry in subject.replay_buffer.entries}
         assert max(steps) == longest
 
 
 def test_a_step_into_the_dark_resets_the_released_batch() -> None:
     for reset, left in ((True, {0.0}), (False, {0.0, 1.0})):
-        subject = learner(replace(SMALL, horizon=3, pool=8, reset_batch=reset))
+        subject = learner(replace(SMALL, horizon=3, replay_size=8, reset_batch=reset))
         with torch.no_grad():
             subject.actor.selection_head.fc2.bias[0] += 20  # exposure, always
             subject.actor.parameter_heads["exposure"].fc2.bias.fill_(-5.0)  # ten stops down
         subject.iterate()
         subject._fill(Clock.started())
-        assert {entry.step for entry in subject.pool.entries} <= left
-        assert reset or any(entry.step for entry in subject.pool.entries)
+        assert {entry.step for entry in subject.replay_buffer.entries} <= left
+        assert reset or any(entry.step for entry in subject.replay_buffer.entries)
 
 
 def test_the_clip_hides_what_lies_above_it() -> None:
@@ -421,7 +423,7 @@ def test_a_warm_start_takes_the_networks_and_refuses_others(tmp_path: Path) -> N
 
 
 def test_forced_modules_take_the_networks_parameters() -> None:
-    policy = learner(replace(SMALL, start="auto-exposure", view="log")).policy()
+    policy = learner(replace(SMALL, preprocessing="auto-exposure", observation="log")).policy()
     image = GreyStream()[0].image[None]
     pipeline = Pipeline((Stage("gamma", {"gamma": 3.0}), Stage("exposure", {"ev": -8.0})))
     (plan,) = ForcedModules(policy, pipeline).plan(image)
@@ -442,7 +444,7 @@ def test_returns_of_a_rollout_by_hand() -> None:
 
 def test_one_pass_moves_the_parameters_of_every_module_on_the_way() -> None:
     """Three steps, one look of the detector: each head that was used has a gradient, the others none."""
-    subject = learner(replace(SMALL, rollout=3, horizon=3, pool=8))
+    subject = learner(replace(SMALL, rollout=3, horizon=3, replay_size=8))
     subject.iterate()
     assert isinstance(subject.detector, WantsLight) and subject.passes == subject.detector.passes == 16
     state = stack([entry_of(number) for number in range(4)])
@@ -483,7 +485,7 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
         image = replayed(state.image[row], history, subject.modules)
         torch.testing.assert_close(image, rollout.end.image[row], rtol=0, atol=1e-6)
     assert rollout.last.tolist() == [length - 1 for length in lengths]
-    parts = rewards(rollout, torch.full((12,), 10.0), subject.costs, 0.0, 0.1, 0.05)
+    parts = step_rewards(rollout, {"detection": torch.full((12,), 10.0)}, subject.costs, 0.0, 0.1, 0.05)
     assert torch.allclose(parts["detection"].sum(dim=0), torch.full((12,), 10.0))
     assert all(parts["entropy"][number, rollout.last < number].eq(0).all() for number in range(len(rollout.steps)))
     spent = torch.tensor([0.1 * sum(subject.costs[index] for index, _ in history) for history in rollout.histories()])
@@ -492,7 +494,7 @@ def test_images_that_stop_on_the_way_stay_as_they_are() -> None:
 
 def test_a_module_runs_once_where_it_is_said_so() -> None:
     """Ten modules in ten steps, each once, in training and at work; `stop` is never ruled out."""
-    subject = learner(replace(SMALL, once=True, rollout=10, horizon=10))
+    subject = learner(replace(SMALL, no_repeat=True, rollout=10, horizon=10))
     state = stack([entry_of(number) for number in range(3)])
     rollout = roll_out(
         state, subject.actor, subject.modules, RolloutConfig(10, 10, "linear", True), subject.generator, Clock.started()
@@ -539,7 +541,7 @@ def test_a_policy_that_makes_every_image_invalid_ends_the_run() -> None:
         head.weight.zero_()
         head.bias.zero_()
         subject.actor.selection_head.fc2.bias[2] += 60
-    with pytest.raises(NonFiniteLossError, match="made images invalid"):
+    with pytest.raises(NonFiniteLossError, match="images became invalid"):
         for _ in range(3):
             subject.iterate()
 
@@ -616,9 +618,9 @@ def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: p
         return selection_loss(probs, action, advantage)
 
     monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
-    subject = learner(replace(SMALL, peers=4, normalise_advantage=False))
+    subject = learner(replace(SMALL, group_size=4, normalise_advantage=False))
     subject._fill(Clock.started())
-    taken = [entry.number for entry in subject._take()]
+    taken = [entry.number for entry in subject._next_batch()]
     assert len(set(taken)) == 2 and taken == sorted(taken, key=taken.index)
     subject.iterate()
     assert len(seen[0]) == 8 and seen[0].std() > 0
@@ -627,11 +629,11 @@ def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: p
 
 
 def test_one_rollout_of_each_image_goes_back_to_the_pool() -> None:
-    subject = learner(replace(SMALL, peers=4, horizon=3))
+    subject = learner(replace(SMALL, group_size=4, horizon=3))
     subject.iterate()
-    numbers = [entry.number for entry in subject.pool.entries]
-    assert len(numbers) == len(set(numbers)) == SMALL.pool
-    assert sum(len(entry.history) == 1 for entry in subject.pool.entries) == 2
+    numbers = [entry.number for entry in subject.replay_buffer.entries]
+    assert len(numbers) == len(set(numbers)) == SMALL.replay_size
+    assert sum(len(entry.history) == 1 for entry in subject.replay_buffer.entries) == 2
 
 
 def test_calibrated_statistics_are_those_of_the_views_and_stay() -> None:
@@ -696,17 +698,17 @@ def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) 
 
 SHOWN = replace(
     SMALL,
-    demonstrated=("gamma", "exposure"),
-    demonstration=0.5,
+    expert_modules=("gamma", "exposure"),
+    imitation_warmup=0.5,
     horizon=3,
     rollout=3,
     stop=True,
-    once=True,
-    peers=4,
+    no_repeat=True,
+    group_size=4,
     selection_rate=2e-4,
     actor_rate=1e-4,
     bias_rate=0.05,
-    calibrated=True,
+    frozen_batchnorm=True,
 )
 """Gamma, exposure and stop are shown for half of the budget."""
 
@@ -714,7 +716,7 @@ SHOWN = replace(
 def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     subject = learner(SHOWN, budget=800)
     critic = copy.deepcopy(dict(subject.critic.named_parameters()))
-    while subject.progress < SHOWN.demonstration:
+    while subject.progress < SHOWN.imitation_warmup:
         metrics, _ = subject.iterate()
         assert metrics["modules"] == {**dict.fromkeys(metrics["modules"], 0), "gamma": 8, "exposure": 8, "stop": 8}
         assert metrics["reward"]["detection"] != metrics["reward"]["detection"]  # NaN: nothing is compared
@@ -728,7 +730,7 @@ def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     assert metrics["detector_loss"] < 0.1  # 0.3 at first: the parameters learn meanwhile
     after, _ = subject.iterate()
     assert subject.passes == subject.detector.passes == 400 + 2 + 8  # now two images, before and behind their rollouts
-    assert math.isfinite(after["reward"]["detection"]) and subject.peers == 4
+    assert math.isfinite(after["reward"]["detection"]) and subject.group_size == 4
 
 
 def test_a_demonstration_goes_on_after_a_resumption() -> None:
@@ -747,16 +749,16 @@ def test_a_demonstration_goes_on_after_a_resumption() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"demonstrated": ("sepia",)}, "sepia"),
+        ({"expert_modules": ("sepia",)}, "sepia"),
         ({"horizon": 1, "rollout": 1}, "more than the horizon"),
         ({"stop": False}, "set stop too"),
-        ({"demonstrated": ()}, "needs demonstrated"),
-        ({"batch": 6}, "multiple of peers"),
+        ({"expert_modules": ()}, "needs expert_modules"),
+        ({"batch": 6}, "multiple of group_size"),
         ({"last_temperature": 0.0}, "last_temperature"),
         ({"bias_rate": -1.0}, "bias_rate"),
         ({"loss_limit": 0.0}, "loss_limit"),
-        ({"demonstrated": ("gamma", "gamma")}, "twice"),
-        ({"demonstrated": ("gamma", "exposure", "ccm"), "stop": False, "overtime": 1}, "overtime"),
+        ({"expert_modules": ("gamma", "gamma")}, "twice"),
+        ({"expert_modules": ("gamma", "exposure", "ccm"), "stop": False, "overtime": 1}, "overtime"),
     ],
 )
 def test_settings_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
@@ -792,25 +794,25 @@ def test_a_loss_with_its_gradient_attached_is_the_same_loss() -> None:
 
 
 def test_what_a_demonstration_sets_is_free_without_one() -> None:
-    replace(CPU, demonstration=0.0, stop=False)
-    replace(CPU, demonstration=0.0, horizon=5, rollout=5)
+    replace(CPU, imitation_warmup=0.0, stop=False)
+    replace(CPU, imitation_warmup=0.0, horizon=5, rollout=5)
 
 
 def test_a_demonstration_leaves_room_for_other_actions() -> None:
     subject = learner(SHOWN, budget=1200)
-    while subject.progress < SHOWN.demonstration:
+    while subject.progress < SHOWN.imitation_warmup:
         subject.iterate()
     state = stack([replace(entry_of(number), used=torch.zeros(11)) for number in range(8)])
     subject.actor.eval()
     first = subject.actor(observe(state)).probs
     shown = [module.name for module in subject.modules].index("gamma")
-    # A tenth is spread over all eleven actions; without doubt it would be 0.95 + 0.05 / 11.
-    expected = 0.95 * (1 - DOUBT * 10 / 11) + 0.05 / 11
+    # A tenth is spread over all eleven actions; without smoothing it would be 0.95 + 0.05 / 11.
+    expected = 0.95 * (1 - LABEL_SMOOTHING * 10 / 11) + 0.05 / 11
     assert first[:, shown].mean().item() == pytest.approx(expected, abs=0.05)
 
 
 def test_calibration_sees_whole_episodes_and_reaches_all_networks() -> None:
-    subject = learner(replace(SMALL, calibrated=True, horizon=4, averaging=0.9, stop=True))
+    subject = learner(replace(SMALL, frozen_batchnorm=True, horizon=4, averaging=0.9, stop=True))
     seen: list[Tensor] = []
     real = subject.actor.selection_encoder.forward
 
@@ -843,7 +845,7 @@ def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.M
         return probs.sum() * 0
 
     monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
-    subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, peers=peers, normalise_advantage=False))
+    subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, group_size=peers, normalise_advantage=False))
     state = stack([replace(entry_of(number // 2), used=torch.zeros(11)) for number in range(4)])
     rules = RolloutConfig(2, 2, "linear", False)
     real = roll_out(state, subject.actor, subject.modules, rules, subject.generator, Clock.started())
@@ -868,7 +870,7 @@ def test_whole_episodes_bootstrap_nothing() -> None:
     """With a discount of 1, td and greedy are then the same run, whatever the critic says."""
     found = []
     for bootstrap, scale in (("td", 1.0), ("greedy", 100.0)):
-        config = replace(SMALL, bootstrap=bootstrap, discount=1.0, horizon=3, rollout=3, peers=2)
+        config = replace(SMALL, bootstrap=bootstrap, discount=1.0, horizon=3, rollout=3, group_size=2)
         subject = learner(config)
         with torch.no_grad():
             subject.critic.head.fc2.weight.mul_(scale)
@@ -879,7 +881,7 @@ def test_whole_episodes_bootstrap_nothing() -> None:
 
 
 def test_an_invalid_rollout_takes_its_image_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = learner(replace(SMALL, peers=4))
+    subject = learner(replace(SMALL, group_size=4))
     calls = []
 
     def spoiled(*arguments: Any) -> Any:

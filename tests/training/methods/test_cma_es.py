@@ -28,7 +28,7 @@ def minimised(function: Callable[[Tensor], Tensor], start: Tensor, generations: 
     found = Distribution.around(start, 0.5)
     for _ in range(generations):
         points = found.ask(population, generator)
-        found = found.told(points, function(points), constants)
+        found = found.updated(points, function(points), constants)
     return found
 
 
@@ -58,7 +58,7 @@ def test_the_covariance_stays_symmetric_and_positive_definite() -> None:
         points = found.ask(9, generator)
         values = function(points)
         values[generation % 9] = math.inf  # a point that cannot be used
-        found = found.told(points, values, constants)
+        found = found.updated(points, values, constants)
         assert torch.equal(found.covariance, found.covariance.T)
         assert torch.linalg.eigvalsh(found.covariance).min() > 0
     assert found.generation == 200
@@ -80,7 +80,7 @@ def test_only_the_order_of_the_values_counts() -> None:
     start, constants = Distribution.around(torch.zeros(3), 0.5), Constants.of(3, 7)
     points = start.ask(7, torch.Generator().manual_seed(0))
     values = points.square().sum(dim=1)
-    one, other = (start.told(points, v, constants) for v in (values, 5 * values.exp() - 3))
+    one, other = (start.updated(points, v, constants) for v in (values, 5 * values.exp() - 3))
     assert torch.equal(one.mean, other.mean) and torch.equal(one.covariance, other.covariance)
     assert one.sigma == other.sigma
 
@@ -89,7 +89,7 @@ def test_one_generation_by_hand() -> None:
     """Two of four points recombined in one dimension: the mean moves to their weighted mean."""
     constants, start = Constants.of(1, 4), Distribution.around(torch.tensor([1.0]), 2.0)
     points = torch.tensor([[3.0], [1.0], [-1.0], [5.0]], dtype=torch.float64)
-    found = start.told(points, torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64), constants)
+    found = start.updated(points, torch.tensor([0.0, 1.0, 2.0, 3.0], dtype=torch.float64), constants)
     first = math.log(2.5) / (2 * math.log(2.5) - math.log(2))  # weights ln 2.5 - ln i
     assert constants.weights.tolist() == pytest.approx([first, 1 - first])
     assert found.mean.item() == pytest.approx(3 * first + 1 * (1 - first))

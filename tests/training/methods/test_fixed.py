@@ -57,7 +57,7 @@ def test_a_run_resumes_bit_by_bit() -> None:
 
 
 def test_its_file_is_a_policy_with_its_start(tmp_path: Path) -> None:
-    subject = learner(replace(SMALL, start="auto-exposure"))
+    subject = learner(replace(SMALL, preprocessing="auto-exposure"))
     subject.iterate()
     subject.save_policy(tmp_path, "best", {})
     loaded = load_policy(str(tmp_path))
@@ -82,7 +82,7 @@ def test_a_warm_start_begins_at_another_runs_values(tmp_path: Path) -> None:
     for ours, theirs in zip(second.pipeline.stages, first.pipeline.stages, strict=True):
         assert dict(ours.params) == pytest.approx(dict(theirs.params), rel=1e-4)
     with pytest.raises(PolicyError, match="other modules or another start"):
-        learner(replace(SMALL, start="auto-exposure")).warm_start(str(tmp_path))
+        learner(replace(SMALL, preprocessing="auto-exposure")).warm_start(str(tmp_path))
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:

@@ -50,7 +50,7 @@ def test_pipelines_are_drawn_with_all_lengths_and_modules_around_the_starting_va
     for pipeline in drawn:
         names = [stage.module for stage in pipeline.stages]
         assert len(set(names)) == len(names)
-    assert {stage.module for pipeline in drawn for stage in pipeline.stages} == set(config.names)
+    assert {stage.module for pipeline in drawn for stage in pipeline.stages} == set(config.chosen)
     assert len({pipeline.stages[0].module for pipeline in drawn}) == 10  # any may come first
     exposure = find_module("exposure", "wide")
     evs = [s.params["ev"] for pipeline in drawn for s in pipeline.stages if s.module == "exposure"]
@@ -127,11 +127,11 @@ def test_luck_alone_seldom_takes_over() -> None:
             return (image.flatten(1).double().sum(dim=1) * 1e6).sin()
 
     subject = RandomSearch(replace(SMALL, modules=CHEAP, candidates=2, duel=16), GreyStream(), Noise(), 10**6, 0)
-    takeovers, kept = 0, subject.kept
+    takeovers, kept = 0, subject.best
     while subject.bracket < 40:
         subject.iterate()
-        takeovers += subject.kept != kept
-        kept = subject.kept
+        takeovers += subject.best != kept
+        kept = subject.best
     assert 1 <= takeovers <= 13  # 40 / 6.3 = 6.3; half of them would be 20
 
 
@@ -146,15 +146,15 @@ def test_a_run_resumes_bit_by_bit_within_a_bracket(tmp_path: Path) -> None:
         resumed = learner(config)
         resumed.load_state_dict(torch.load(tmp_path / "latest.pt", weights_only=True))
         assert [resumed.iterate()[0] for _ in range(4)] == expected
-        assert resumed.kept == through.kept
+        assert resumed.best == through.best
     assert learner(seed=1).iterate()[0] != learner(seed=0).iterate()[0]
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_begin_with_the_start_alone(preset: str) -> None:
     subject = learner(PRESETS[preset], budget=12_000)
-    assert subject.policy().pipeline.stages == () and subject.policy().preprocessing == preset
-    assert len(PRESETS[preset].names) == 10
+    assert subject.policy().pipeline.stages == () and subject.policy().start == preset
+    assert len(PRESETS[preset].chosen) == 10
 
 
 def test_a_warm_start_is_kept_until_it_is_beaten(tmp_path: Path) -> None:
@@ -166,9 +166,9 @@ def test_a_warm_start_is_kept_until_it_is_beaten(tmp_path: Path) -> None:
     for _ in range(12):  # three brackets of modules that bring no light
         subject.iterate()
     assert subject.bracket == 3
-    assert subject.kept.stages[0].params["ev"] == pytest.approx(stops)
+    assert subject.best.stages[0].params["ev"] == pytest.approx(stops)
     with pytest.raises(PolicyError, match="has the start raw"):
-        learner(replace(SMALL, start="auto-exposure")).warm_start(str(tmp_path / "good.json"))
+        learner(replace(SMALL, preprocessing="auto-exposure")).warm_start(str(tmp_path / "good.json"))
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:

@@ -27,6 +27,7 @@ from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetw
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.training.methods.learner import NonFiniteLossError
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
+from adaptiveisp.training.methods.sequence.sampling import sample_logits
 from adaptiveisp.training.methods.sequence.settings import ADAPTIVE, PRESETS, SequenceConfig
 from adaptiveisp.training.rl.losses import neighbour_loss
 from adaptiveisp.training.rl.pipeline_edits import Comparisons, edited
@@ -35,7 +36,7 @@ from tests.conftest import REPOSITORY
 from tests.training.methods.test_actor_critic import GreyStream, WantsLight
 
 BANDIT = ("sharpen", "saturation", "exposure", "desaturation", "denoise")
-SMALL = SequenceConfig(modules=BANDIT, start="raw", size=64, horizon=3, precision="float32", averaging=0.9)
+SMALL = SequenceConfig(modules=BANDIT, preprocessing="raw", size=64, horizon=3, precision="float32", averaging=0.9)
 FAST = replace(SMALL, sequence_rate=1e-2, line_rate=0.01)
 
 
@@ -55,7 +56,7 @@ class HalfLit:
 @pytest.mark.parametrize("rivals", ["samples", "edits"])
 def test_the_bandits_best_module_is_found(rivals: Any) -> None:
     cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if rivals == "samples" else {}
-    subject = learner(replace(FAST, rivals=rivals, group=4, runtime_weight=0.5, **cooling), budget=8 * 120)
+    subject = learner(replace(FAST, candidates=rivals, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 120)
     while not subject.done:
         subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
@@ -80,8 +81,8 @@ class Blind(WantsLight):
 
 def test_parameters_learn_without_a_gradient() -> None:
     """By rewards alone: two stops brighter, and no other module's parameters matter."""
-    config = replace(SMALL, rivals="samples", group=4, exploration=0.1, line_rate=0.03, sequence_rate=5e-3)
-    config = replace(config, demonstrated=("exposure",), demonstration=0.5)
+    config = replace(SMALL, candidates="samples", group_size=4, exploration=0.1, line_rate=0.03, sequence_rate=5e-3)
+    config = replace(config, expert_modules=("exposure",), imitation_warmup=0.5)
     subject = SequenceLearner(config, GreyStream(), Blind(), 8 * 120, 0)
     while not subject.done:
         subject.iterate()
@@ -91,10 +92,10 @@ def test_parameters_learn_without_a_gradient() -> None:
 
 
 def test_what_is_tried_is_around_what_the_network_says() -> None:
-    subject = learner(replace(SMALL, rivals="samples", group=4, exploration=0.5))
+    subject = learner(replace(SMALL, candidates="samples", group_size=4, exploration=0.5))
     logits = torch.zeros(8, sum(subject.network.widths), requires_grad=True)
     actions = torch.tensor([[2, 5, 5], [5, 5, 5]] * 4)
-    tried, density = subject._tried(logits, actions)
+    tried, density = sample_logits(logits, actions, subject.network.widths, 0.5, subject.generator)
     torch.testing.assert_close(tried[::2], -tried[1::2])
     assert 0.2 < float(tried.std()) < 0.8 and not tried.requires_grad
     ends = [sum(subject.network.widths[:i]) for i in range(len(BANDIT) + 1)]
@@ -120,7 +121,7 @@ def test_the_sequence_depends_on_the_image_where_it_may() -> None:
     images = torch.stack([HalfLit()[number].image for number in range(1000, 1040)])
     lengths = {}
     for condition in ("image", "none"):
-        config = replace(FAST, modules=("exposure", "denoise"), condition=condition, runtime_weight=3.0, group=4)
+        config = replace(FAST, modules=("exposure", "denoise"), condition=condition, runtime_weight=3.0, group_size=4)
         subject = SequenceLearner(config, HalfLit(), WantsLight(), 10**6, 0)
         for _ in range(150):
             subject.iterate()
@@ -148,7 +149,7 @@ def test_a_line_makes_the_choice_go_with_the_light(condition: Any) -> None:
 
 def test_with_frozen_parameters_only_the_choice_of_modules_learns() -> None:
     """Nothing is differentiated through the detector, and the lines find which module the dark images want."""
-    config = replace(FAST, rate=0.0, line_rate=0.0, sequence_line_rate=0.05, group=4, runtime_weight=0.5)
+    config = replace(FAST, rate=0.0, line_rate=0.0, sequence_line_rate=0.05, group_size=4, runtime_weight=0.5)
     subject = SequenceLearner(config, HalfLit(), Blind(), 8 * 120, 0)
     with torch.no_grad():  # as an earlier run would have left it: exposure by two stops
         first = sum(len(find_module(name, config.module_set).params) for name in BANDIT[: BANDIT.index("exposure")])
@@ -235,16 +236,16 @@ def test_differences_are_scaled_by_what_they_usually_are() -> None:
     actions = torch.tensor([[1, 2, 3], [2, 3, 3], [1, 2, 3], [1, 2, 0], [1, 2, 3], [2, 1, 3]])
     reward = torch.tensor([10.0, 6.0, 5.0, 6.0, 0.0, 2.0])
     assert comparisons.scaled(reward, actions, 2).tolist() == pytest.approx([-1.0, 1.0, 1.0], abs=1e-5)
-    assert comparisons.worth == pytest.approx([1.0, 4.0, 0.0]) and set(comparisons.known) == {0, 1}
-    assert comparisons.squares == pytest.approx([1.0, 16.0, 0.0, 4.0]) and stop == len(comparisons.worth)
+    assert comparisons.module_advantage == pytest.approx([1.0, 4.0, 0.0]) and set(comparisons.known) == {0, 1}
+    assert comparisons.squares == pytest.approx([1.0, 16.0, 0.0, 4.0]) and stop == len(comparisons.module_advantage)
     half = comparisons.scaled(torch.tensor([0.0, -2.0]), actions[:2], 2)  # the same kind again, half as large
     assert half.item() == pytest.approx(-2 / math.sqrt((16 + 4) / 2), abs=1e-5)
-    assert comparisons.worth[1] == pytest.approx((4 + 2) / 2)
+    assert comparisons.module_advantage[1] == pytest.approx((4 + 2) / 2)
 
 
 def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
     """Two stops of exposure take `WantsLight` from 0.3 off to nearly right: worth some tens of points."""
-    subject = learner(replace(FAST, modules=("exposure", "desaturation"), group=2))
+    subject = learner(replace(FAST, modules=("exposure", "desaturation"), group_size=2))
     for _ in range(80):
         metrics, _ = subject.iterate()
     assert 15 < metrics["worth"]["exposure"] < 35
@@ -285,7 +286,7 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
 
 
 def test_a_demonstration_is_imitated_and_costs_a_pass_an_image() -> None:
-    config = replace(FAST, demonstrated=("denoise", "exposure"), demonstration=1.0)
+    config = replace(FAST, expert_modules=("denoise", "exposure"), imitation_warmup=1.0)
     subject = learner(config, budget=8 * 100)
     while not subject.done:
         metrics, _ = subject.iterate()
@@ -296,10 +297,14 @@ def test_a_demonstration_is_imitated_and_costs_a_pass_an_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"rivals": "samples", "group": 4}, {"condition": "none", "averaging": 0.0, "dropout": 0.5}], ids=str
+    "changes",
+    [{}, {"candidates": "samples", "group_size": 4}, {"condition": "none", "averaging": 0.0, "dropout": 0.5}],
+    ids=str,
 )
 def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
-    config = replace(SMALL, start="auto-exposure", **{"demonstrated": ("exposure",), "demonstration": 0.5, **changes})
+    config = replace(
+        SMALL, preprocessing="auto-exposure", **{"expert_modules": ("exposure",), "imitation_warmup": 0.5, **changes}
+    )
     through = learner(config, budget=64)
     for _ in range(3):
         through.iterate()
@@ -354,7 +359,7 @@ def test_an_image_that_a_module_makes_invalid_is_dropped(monkeypatch: pytest.Mon
 
 
 def test_its_file_is_a_policy_of_its_own_kind(tmp_path: Path) -> None:
-    subject = learner(replace(SMALL, start="auto-exposure", averaging=0.0))
+    subject = learner(replace(SMALL, preprocessing="auto-exposure", averaging=0.0))
     subject.iterate()
     subject.save_policy(tmp_path, "best", {})
     policy = load_policy(str(tmp_path))
@@ -382,7 +387,7 @@ def test_gains_are_seen_whether_they_are_two_modules_or_one() -> None:
 @pytest.mark.parametrize("start", ["auto-exposure", "auto-gain"])
 def test_a_plan_renders_what_training_saw(start: Any) -> None:
     """The pooled view stands for the image: training and use see the same numbers and run the same modules."""
-    subject = learner(replace(SMALL, start=start, averaging=0.0))
+    subject = learner(replace(SMALL, preprocessing=start, averaging=0.0))
     image = torch.stack([GreyStream()[number].image for number in range(3)])
     seen = observe(image, start)
     with torch.no_grad():
@@ -431,7 +436,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
 
 
 def test_steps_and_forced_modules() -> None:
-    policy = learner(replace(SMALL, demonstrated=("denoise", "exposure"))).policy()
+    policy = learner(replace(SMALL, expert_modules=("denoise", "exposure"))).policy()
     with torch.no_grad():
         policy.network.sequence_head.bias[:3] += 3
     image = GreyStream()[0].image[None]
@@ -465,12 +470,12 @@ def test_every_preset_is_small_enough() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"group": 3}, "group must be 2 or more"),
-        ({"demonstrated": ("tone",)}, "demonstrated names a module that modules lacks"),
-        ({"demonstration": 0.5}, "demonstration needs demonstrated"),
+        ({"group_size": 3}, "group_size must be 2 or more"),
+        ({"expert_modules": ("tone",)}, "expert_modules names a module that modules lacks"),
+        ({"imitation_warmup": 0.5}, "imitation_warmup needs expert_modules"),
         ({"modules": ("exposure", "exposure")}, "names one twice"),
         ({"modules": ("srgb",)}, "helper"),
-        ({"module_set": "paper", "start": "auto-exposure"}, "needs wider ranges"),
+        ({"module_set": "paper", "preprocessing": "auto-exposure"}, "needs wider ranges"),
         ({"last_temperature": 0.0}, "temperatures must be positive"),
         ({"costs": {"exposure": 1.0}}, "costs lacks the module"),
         ({"costs": dict.fromkeys(BANDIT, -1.0)}, "must not be negative"),

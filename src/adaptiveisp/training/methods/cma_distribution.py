@@ -1,10 +1,10 @@
-"""CMA-ES, the mathematics alone: a normal distribution that moves to where a function of n numbers is small.
+"""The mathematics of CMA-ES: a normal distribution that moves to where a function of n numbers is small.
 
-Each generation asks for λ points x = m + σ·y, y ~ N(0, C), and is told their values, of which only the order counts.
+Each generation draws λ points x = m + σ·y with y ~ N(0, C) and updates m, σ and C from the order of their values.
 
 Source: Hansen 2016, The CMA Evolution Strategy: A Tutorial (arXiv 1604.00772), the algorithm of its appendix A with
-the constants of its table 1. Differs: recombination weights are positive only, so the worst points take nothing away
-from C ("active" CMA would let them).
+the constants of its table 1. Differs: all recombination weights are positive, so that the worst points do not reduce C
+as they would in "active" CMA-ES.
 """
 
 import math
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 LEAST_EIGENVALUE = 1e-30
-"""Guards the inverse square root of C against eigenvalues that rounding made zero or negative."""
+"""Lower limit of the eigenvalues of C, which rounding can make zero or negative."""
 
 Vector = Float[Tensor, " n"]
 Matrix = Float[Tensor, "n n"]
@@ -32,7 +32,7 @@ def default_population(n: int) -> int:
 
 @dataclass(frozen=True)
 class Constants:
-    """What does not change during a search; named as in the source.
+    """The constants of a search, named as in the source.
 
     Attributes:
         weights: (μ,) recombination weights of the best points, best first; positive, falling, sum 1.
@@ -79,7 +79,7 @@ class Constants:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where the search is, all in float64.
+    """The state of a search, all in float64.
 
     Attributes:
         mean: m.
@@ -87,7 +87,7 @@ class Distribution:
         covariance: C, symmetric and positive definite; x has the covariance σ²C.
         step_path: p_σ, the evolution path that sets the step size.
         path: p_c, the evolution path of the rank-one update.
-        generation: how many were told.
+        generation: number of updates so far.
     """
 
     mean: Vector
@@ -99,29 +99,29 @@ class Distribution:
 
     @classmethod
     def around(cls, mean: Vector, sigma: float) -> "Distribution":
-        """The isotropic start of a search: standard deviation `sigma` in each number of `mean`."""
+        """The initial distribution of a search, with standard deviation `sigma` in each dimension."""
         zeros = torch.zeros_like(mean, dtype=torch.float64)
         return cls(mean.double(), sigma, torch.eye(len(mean), dtype=torch.float64), zeros, zeros)
 
     def ask(self, population: int, generator: torch.Generator) -> Float[Tensor, "population n"]:
-        """Points x = m + σ·B·D·z with z ~ N(0, I) and C = B·D²·Bᵀ.
+        """Draws points x = m + σ·B·D·z with z ~ N(0, I) and C = B·D²·Bᵀ.
 
         Args:
-            population: λ, how many.
-            generator: gives z; the same one gives the same points.
+            population: λ, the number of points.
+            generator: draws z.
         """
         axes, lengths = self._axes()
         z = torch.randn(population, len(self.mean), dtype=torch.float64, generator=generator)
         return self.mean + self.sigma * (z * lengths) @ axes.T
 
-    def told(
+    def updated(
         self, points: Float[Tensor, "population n"], values: Float[Tensor, " population"], constants: Constants
     ) -> "Distribution":
         """The distribution of the next generation.
 
         Args:
-            points: as `ask` gave them.
-            values: of the function there; only their order counts, infinity is the worst.
+            points: from `ask`.
+            values: of the function at these points. Only their order is used; infinity is the worst.
             constants: for these n and λ.
         """
         c, n = constants, len(self.mean)
@@ -133,7 +133,7 @@ class Distribution:
         step_path = (1 - c.c_sigma) * self.step_path
         step_path = step_path + math.sqrt(c.c_sigma * (2 - c.c_sigma) * c.mu_eff) * whitened
         length = float(step_path.norm())
-        # While the step size grows fast, the other path stands still, or C would grow along with it.
+        # While the step size grows fast, the other path is not updated, because C would grow as well.
         normal = length / math.sqrt(1 - (1 - c.c_sigma) ** (2 * (self.generation + 1)))
         moves = float(normal < (1.4 + 2 / (n + 1)) * c.chi)
         path = (1 - c.c_c) * self.path + moves * math.sqrt(c.c_c * (2 - c.c_c) * c.mu_eff) * mean_step
@@ -152,11 +152,11 @@ class Distribution:
 
     @property
     def axis_ratio(self) -> float:
-        """Longest over shortest axis of the distribution, at least 1: how far C is from isotropic."""
+        """Ratio of the longest to the shortest axis of the distribution, at least 1."""
         _, lengths = self._axes()
         return float(lengths.max() / lengths.min())
 
     def _axes(self) -> tuple[Matrix, Vector]:
-        """(B, the diagonal of D): unit axes as columns, and the standard deviations along them."""
+        """B, whose columns are the unit axes, and the diagonal of D, the standard deviations along them."""
         eigenvalues, axes = torch.linalg.eigh(self.covariance)
         return axes, eigenvalues.clamp(min=LEAST_EIGENVALUE).sqrt()

@@ -1,19 +1,17 @@
-"""One pipeline for all images, its parameters found without gradients by CMA-ES: what black-box ISP tuning does.
+"""One pipeline for all images whose parameters are found without gradients by CMA-ES, as in black-box ISP tuning.
 
-The modules and their order are given, as for `fixed`; so is the space, one unbounded z a parameter. An iteration is a
-generation: λ pipelines, all on the same minibatch, so that what differs between their mean losses is the pipeline and
-not the images (common random numbers). The policy is the mean of the distribution. Only the order of the losses
-counts: the detector's loss needs no gradient.
+As for `fixed`, the modules and their order are given, and each parameter is one unbounded number z. An iteration is a
+generation of λ pipelines. All of them are scored on the same minibatch, so that their mean losses differ by the
+pipeline and not by the images (common random numbers). The policy is the mean of the distribution. CMA-ES uses only the
+order of the losses, so the detector's loss needs no gradient.
 
-Source: Hansen 2016 (the method, see `cma`); Mosleh et al. 2020, Hardware-in-the-loop end-to-end optimization of camera
-image processing pipelines (CMA-ES for the parameters of an ISP by a detector's loss). Differs: one loss, a fresh
-minibatch each generation.
+Source: Hansen 2016 (see `cma_distribution`); Mosleh et al. 2020, Hardware-in-the-loop end-to-end optimization of camera
+image processing pipelines (CMA-ES on the parameters of an ISP, with a detector's loss). Differs: one loss, and a new
+minibatch in each generation.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,39 +25,40 @@ from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import Preprocessing
-from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.raw.unprocess import seeded_generator
+from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.gradients import Precision
 from adaptiveisp.training.methods import fixed
 from adaptiveisp.training.methods.cma_distribution import Constants, Distribution, default_population
-from adaptiveisp.training.methods.learner import Clock, Metrics, Precision, pipeline_to_start_from
+from adaptiveisp.training.methods.learner import Metrics, PipelineLearner, initial_pipeline
 from adaptiveisp.training.methods.minibatch import Minibatch, pipeline_losses, take
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.config import require
+from adaptiveisp.utils.config import renamed, require
 
 Vector = Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
 class CmaEsConfig:
-    """Settings of a run; every one is kept in the run folder.
+    """Settings of a run, all of which are kept in the run folder.
 
     Attributes:
-        module_set: named set whose ranges the parameters keep.
+        module_set: named set that gives the ranges of the parameters.
         modules: names in the order they run.
-        initial: module → parameter → value at the start, as for `fixed`; the others begin at their neutral values.
-        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
-        population: λ, pipelines a generation; 0 takes 4 + ⌊3 ln n⌋ for n parameters.
-        batch: images a generation, the same for all its pipelines: λ·batch passes through the detector.
+        initial: module → parameter → initial value, as for `fixed`; all others start at their neutral values.
+        preprocessing: heuristic whose stages run before the pipeline: "raw" for none, "auto-exposure" or "auto-gain".
+        population: λ, number of pipelines in a generation; 0 means 4 + ⌊3 ln n⌋ for n parameters.
+        batch: images in a generation, the same for all its pipelines; a generation costs λ·batch passes.
         size: side of the square training images in pixels.
-        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
-        sigma: step size at the start, in units of z.
+        smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
+        sigma: initial step size, in units of z.
         precision: of the detector's network.
     """
 
     module_set: str = "wide"
     modules: tuple[str, ...] = ()
     initial: fixed.Values = field(default_factory=dict)
-    start: Preprocessing = "raw"
+    preprocessing: Preprocessing = renamed("start", default="raw")
     population: int = 0
     batch: int = 8
     size: int = 320
@@ -76,27 +75,23 @@ class CmaEsConfig:
 
 
 RAW = CmaEsConfig(modules=fixed.RAW.modules, initial=fixed.RAW.initial)
-"""The pipeline and the start of `fixed`: all ten modules, 27 parameters, so 13 pipelines a generation. With 8 images
-that is 104 passes: a budget of 12,000 holds 116 generations; more images would leave too few, fewer too much noise in
-the ranks."""
+"""The pipeline and the initial values of `fixed`: ten modules with 27 parameters, hence 13 pipelines in a generation.
+With 8 images a generation costs 104 passes, so a budget of 12,000 holds 116 generations. More images would leave too
+few generations, and fewer images would make the order of the losses too noisy."""
 
-AFTER_AUTO_EXPOSURE = replace(RAW, start="auto-exposure", initial={})
-"""The same modules after auto-exposure's three stages, from their neutral values."""
+AFTER_AUTO_EXPOSURE = replace(RAW, preprocessing="auto-exposure", initial={})
+"""The same modules after the three stages of auto-exposure, from their neutral values."""
 
 PRESETS = {"raw": RAW, "auto-exposure": AFTER_AUTO_EXPOSURE}
 
 
-class CmaEs:
-    """The learner: a distribution over z, and one `iterate` that moves it by a generation.
+class CmaEs(PipelineLearner[CmaEsConfig]):
+    """Moves a normal distribution over z by one generation in each iteration; arguments as for `BaseLearner`.
 
-    Args:
-        config: settings.
-        stream: training images by number.
-        detector: the frozen detector.
-        budget: image passes through the detector after which the run is done.
-        seed: of the run; each generation draws by (seed, iteration).
-        device: where images are, and the detector.
+    Each generation draws its random numbers from (seed, iteration).
     """
+
+    name = "cma_es"
 
     def __init__(
         self,
@@ -107,8 +102,7 @@ class CmaEs:
         seed: int,
         device: str = "cpu",
     ):
-        self.config, self.stream, self.detector, self.budget, self.seed = config, stream, detector, budget, seed
-        self.device = device
+        super().__init__(config, stream, detector, budget, seed, device)
         self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
         require(any(module.params for module in self.modules), "modules must have a parameter")
         rows = [starting_row(module, config.initial.get(module.name, {})) for module in self.modules]
@@ -116,39 +110,32 @@ class CmaEs:
         n = len(self.distribution.mean)
         self.population = config.population or default_population(n)
         self.constants = Constants.of(n, self.population)
-        self.iteration = 0
-        self.passes = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent."""
-        return self.passes >= self.budget
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
-        """One generation: its metrics, and the seconds of its parts.
+        """Does one generation and returns its metrics and the seconds of its parts.
 
         Raises:
-            NonFiniteLossError: a pipeline's loss is NaN or infinite; nothing was changed by it.
+            NonFiniteLossError: a pipeline's loss is NaN or infinite; the distribution was not changed by it.
         """
         clock = Clock.started()
         config = self.config
         first = self.iteration * config.batch
-        batch = take(self.stream, first, config.batch, config.start, config.module_set, self.device)
+        batch = take(self.stream, first, config.batch, config.preprocessing, config.module_set, self.device)
         clock.lap("data")
         generator = seeded_generator(self.seed, self.iteration, 0, "cma_es")
         points = self.distribution.ask(self.population, generator)
         losses = torch.stack([self._loss(point, batch) for point in points])
         clock.lap("modules and detector")
-        self.distribution = self.distribution.told(points, losses, self.constants)
+        self.distribution = self.distribution.updated(points, losses, self.constants)
         clock.lap("distribution")
-        measured = losses[losses.isfinite()]
+        finite = losses[losses.isfinite()]
         self.iteration += 1
-        self.passes += len(measured) * config.batch
+        self.passes += len(finite) * config.batch
         metrics = {
             "iteration": self.iteration,
             "passes": self.passes,
-            "detector_loss": float(measured.mean()),
-            "best_loss": float(measured.min()),
+            "detector_loss": float(finite.mean()),
+            "best_loss": float(finite.min()),
             "gradient_norm": {},
             "sigma": self.distribution.sigma,
             "axis_ratio": self.distribution.axis_ratio,
@@ -157,10 +144,10 @@ class CmaEs:
         return metrics, clock.seconds
 
     def _loss(self, point: Vector, batch: Minibatch) -> Float[Tensor, ""]:
-        """The mean loss of a point's pipeline on the batch; infinite, without a pass, where it is no pipeline."""
+        """The mean loss of a point's pipeline on the batch; infinite, without a pass, for an invalid pipeline."""
         try:
             pipeline = self._pipeline_at(point)
-        except PipelineError:  # a colour matrix whose row sums to zero, which z can come to by chance
+        except PipelineError:  # a colour matrix with a row that sums to zero
             return torch.tensor(math.inf, dtype=torch.float64)
         return pipeline_losses(pipeline, batch, self.detector, self.config.precision).mean()
 
@@ -173,30 +160,22 @@ class CmaEs:
         """The pipeline at the mean of the distribution."""
         return self._pipeline_at(self.distribution.mean)
 
-    def policy(self) -> FixedPipeline:
-        """The policy as it stands."""
-        return FixedPipeline(self.pipeline, "cma_es", self.config.start)
-
-    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
-        """Writes STEM.json: a pipeline file, with the start it needs and where it came from."""
-        save_fixed(folder / f"{stem}.json", self.policy(), provenance=provenance)
-
     def warm_start(self, policy: str) -> None:
-        """Begins around the parameters of a pipeline file with the same modules, with the step size of the settings.
+        """Starts around the parameters of a pipeline file with the same modules, with the step size of the settings.
 
         Raises:
-            PolicyError: its modules, their order or its start are others.
+            PolicyError: its modules, their order or its preprocessing are others.
         """
-        given = pipeline_to_start_from(policy, self.config.modules, self.config.start)
+        given = initial_pipeline(policy, self.config.modules, self.config.preprocessing)
         rows = [starting_row(m, stage.params) for m, stage in zip(self.modules, given.stages, strict=True)]
         self.distribution = Distribution.around(torch.cat(rows).double(), self.config.sigma)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on."""
+        """The complete state on which the next iteration depends."""
         return {"distribution": dict(vars(self.distribution)), "counters": [self.iteration, self.passes]}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave.
+        """Restores the result of `state_dict`.
 
         Raises:
             ValueError: it has another number of parameters.

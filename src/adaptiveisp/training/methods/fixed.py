@@ -1,16 +1,16 @@
-"""One pipeline for all images, its parameters learned by gradient: the honest opponent of every adaptive policy.
+"""One pipeline for all images whose parameters are learned by gradient: the baseline of every adaptive policy.
 
-The modules and their order are given; each parameter is one number z that a module squashes into its range, as it
-does with a network's output. An iteration takes a batch of fresh images and moves all z down the gradient of the
-frozen detector's mean loss. With `start: auto-exposure` each image goes through its own heuristic stages first.
+The modules and their order are given. Each parameter is one number z, which the module maps into its range in the same
+way as a network's output. An iteration takes a batch of new images and moves all z along the negative gradient of the
+frozen detector's mean loss. With `preprocessing: auto-exposure` each image first runs through its own heuristic stages.
 
-Source: the fixed pipelines with optimised parameters that Wang et al. 2024 (AdaptiveISP) compare with, for instance
-Mosleh et al. 2020 (Hardware-in-the-loop end-to-end optimization); straight gradients as the modules are differentiable.
+Source: Wang et al. 2024 (AdaptiveISP) compare with fixed pipelines that have optimised parameters, for instance those
+of Mosleh et al. 2020 (Hardware-in-the-loop end-to-end optimization). Here the modules are differentiable, so that the
+parameters are learned by gradient descent.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,47 +22,40 @@ from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import Preprocessing
-from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.policies.preprocessing import preprocessed_image
-from adaptiveisp.training.methods.learner import (
-    Clock,
-    Metrics,
-    NonFiniteLossError,
-    Precision,
-    differentiated_loss,
-    optimiser_step,
-    pipeline_to_start_from,
-)
+from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
+from adaptiveisp.training.methods.learner import Metrics, NonFiniteLossError, PipelineLearner, initial_pipeline
 from adaptiveisp.training.run_state import check_optimiser
 from adaptiveisp.types import Detector, Image
-from adaptiveisp.utils.config import require
+from adaptiveisp.utils.config import renamed, require
 
 Values = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class FixedConfig:
-    """Settings of a run; every one is kept in the run folder.
+    """Settings of a run, all of which are kept in the run folder.
 
     Attributes:
-        module_set: named set whose ranges the parameters keep.
+        module_set: named set that gives the ranges of the parameters.
         modules: names in the order they run.
-        initial: module → parameter → value at the start, moved 0.1 % of the range off its ends; the others begin at
-            their neutral values, moved off by 2 %, since a squashing has no slope at an end: denoise begins at
-            h = 0.02, not 0.
-        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
-        batch: images an iteration.
+        initial: module → parameter → initial value, kept 0.1 % of the range away from its ends. All others start at
+            their neutral values, kept 2 % away from the ends, because the mapping of z has no slope there: denoise
+            starts at h = 0.02 instead of 0.
+        preprocessing: heuristic whose stages run before the pipeline: "raw" for none, "auto-exposure" or "auto-gain".
+        batch: images in an iteration.
         size: side of the square training images in pixels.
-        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
-        rate: learning rate of Adam at the start, in units of z.
-        rate_decay: powers of ten that it falls over the run.
+        smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
+        rate: initial learning rate of Adam, in units of z.
+        rate_decay: powers of ten by which the rate falls over the run.
         precision: of the detector's network while training.
     """
 
     module_set: str = "wide"
     modules: tuple[str, ...] = ()
     initial: Values = field(default_factory=dict)
-    start: Preprocessing = "raw"
+    preprocessing: Preprocessing = renamed("start", default="raw")
     batch: int = 8
     size: int = 320
     smallest_crop: float = SMALLEST_CROP
@@ -78,7 +71,7 @@ class FixedConfig:
 
 
 def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) -> None:
-    """Refuses modules that the set does not have, and starting values of others or out of range.
+    """Refuses modules that the set lacks, and initial values that are out of range or of other modules.
 
     Raises:
         PipelineError, UsageError: names what is wrong.
@@ -86,7 +79,7 @@ def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) ->
     for name in modules:
         find_module(name, module_set)
     for name, values in initial.items():
-        require(name in modules, f"initial: {name!r} is none of the modules {', '.join(modules)}")
+        require(name in modules, f"initial: {name!r} is not one of the modules {', '.join(modules)}")
         module = find_module(name, module_set)
         module.check({**module.neutral_params, **values})
 
@@ -106,28 +99,20 @@ RAW = FixedConfig(
     ),
     initial={"denoise": {"h": 0.002}, "exposure": {"ev": 4.0}, "gamma": {"gamma": 0.45}},
 )
-"""All ten modules in the order of a camera, from a gain of 16 and about the sRGB curve: a start that can be seen. The
-denoiser works on the dark linear raw, where a strength of 0.02 would already blur.
+"""All ten modules in the order of a camera, with a gain of 16 and about the sRGB curve as initial values, so that the
+first images are bright enough for the detector. The denoiser works on the dark linear raw, where a strength of 0.02
+already blurs. It runs first because no gradient has to pass through it there, which halves its time."""
 
-Denoise comes first, where no gradient has to go through it to the image: that halves its time."""
-
-AFTER_AUTO_EXPOSURE = replace(RAW, start="auto-exposure", initial={})
-"""The same modules after auto-exposure's three stages, from their neutral values."""
+AFTER_AUTO_EXPOSURE = replace(RAW, preprocessing="auto-exposure", initial={})
+"""The same modules after the three stages of auto-exposure, from their neutral values."""
 
 PRESETS = {"raw": RAW, "auto-exposure": AFTER_AUTO_EXPOSURE}
 
 
-class Fixed:
-    """The learner: one z a parameter, an optimiser, and one `iterate` that moves both.
+class Fixed(PipelineLearner[FixedConfig]):
+    """Learns the parameters of one pipeline; the arguments are those of `BaseLearner`."""
 
-    Args:
-        config: settings.
-        stream: training images by number.
-        detector: the frozen detector.
-        budget: image passes through the detector after which the run is done.
-        seed: of the run; the stream's order depends on it, nothing is sampled here.
-        device: where images and parameters are, and the detector.
-    """
+    name = "fixed"
 
     def __init__(
         self,
@@ -138,31 +123,23 @@ class Fixed:
         seed: int,
         device: str = "cpu",
     ):
-        self.config, self.stream, self.detector, self.budget = config, stream, detector, budget
-        self.device = device
+        super().__init__(config, stream, detector, budget, seed, device)
         self.modules = tuple(find_module(name, config.module_set) for name in config.modules)
         rows = [starting_row(module, config.initial.get(module.name, {})) for module in self.modules if module.params]
         self.rows = [nn.Parameter(row.to(device)) for row in rows]
         self.optimiser = torch.optim.Adam([{"params": self.rows, "start": config.rate}])
-        self.iteration = 0
-        self.passes = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the budget is spent."""
-        return self.passes >= self.budget
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:
-        """One iteration: its metrics, and the seconds of its parts.
+        """Does one iteration and returns its metrics and the seconds of its parts.
 
         Raises:
-            NonFiniteLossError: the loss is NaN or infinite; nothing was changed by it.
+            NonFiniteLossError: the loss is NaN or infinite; no parameter was changed by it.
         """
         clock = Clock.started()
         config = self.config
         sources = [self.stream[self.iteration * config.batch + i] for i in range(config.batch)]
         image = torch.stack([source.image for source in sources]).to(self.device)
-        image = preprocessed_image(image, config.start, config.module_set)
+        image = preprocessed_image(image, config.preprocessing, config.module_set)
         clock.lap("data")
         rendered = self._render(image)
         clock.lap("modules")
@@ -172,7 +149,7 @@ class Fixed:
             numbers = [source.number for source in sources]
             batch = {"iteration": self.iteration, "numbers": numbers, "images": image, "rows": list(self.rows)}
             raise NonFiniteLossError(f"the loss is not finite at iteration {self.iteration}", batch)
-        scale = 0.1 ** (config.rate_decay * min(1.0, self.passes / self.budget))
+        scale = 0.1 ** (config.rate_decay * self.progress)
         norms = optimiser_step({"parameters": self.rows}, self.optimiser, loss, scale, None)
         clock.lap("backward")
         self.iteration += 1
@@ -195,32 +172,24 @@ class Fixed:
 
     @property
     def pipeline(self) -> Pipeline:
-        """The pipeline as it stands."""
+        """The current pipeline."""
         rows = iter(self.rows)
         every = [next(rows) if module.params else torch.zeros(0) for module in self.modules]
         return pipeline_of(self.modules, every, self.config.module_set)
 
-    def policy(self) -> FixedPipeline:
-        """The policy as it stands."""
-        return FixedPipeline(self.pipeline, "fixed", self.config.start)
-
-    def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:
-        """Writes STEM.json: a pipeline file, with the start it needs and where it came from."""
-        save_fixed(folder / f"{stem}.json", self.policy(), provenance=provenance)
-
     def warm_start(self, policy: str) -> None:
-        """Begins at the parameters of a pipeline file with the same modules.
+        """Starts from the parameters of a pipeline file with the same modules.
 
         Raises:
-            PolicyError: its modules, their order or its start are others.
+            PolicyError: its modules, their order or its preprocessing are others.
         """
-        given = pipeline_to_start_from(policy, self.config.modules, self.config.start)
+        given = initial_pipeline(policy, self.config.modules, self.config.preprocessing)
         values = [starting_row(m, s.params) for m, s in zip(self.modules, given.stages, strict=True) if m.params]
         for row, value in zip(self.rows, values, strict=True):
             row.data.copy_(value)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the next iteration depends on."""
+        """The complete state on which the next iteration depends."""
         return {
             "rows": [row.detach().clone() for row in self.rows],
             "optimiser": self.optimiser.state_dict(),
@@ -228,7 +197,7 @@ class Fixed:
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave."""
+        """Restores the result of `state_dict`."""
         for row, value in zip(self.rows, content["rows"], strict=True):
             row.data.copy_(value)
         check_optimiser(content["optimiser"], self.optimiser, "optimiser")

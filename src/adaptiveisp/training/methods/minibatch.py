@@ -1,4 +1,4 @@
-"""What the methods that search without a gradient share: minibatches of the stream, and a pipeline's losses on them."""
+"""Minibatches of the training images and the losses of a pipeline on them, for methods that need no gradient."""
 
 from dataclasses import dataclass
 
@@ -10,11 +10,12 @@ from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.preprocessing import preprocessed_image
-from adaptiveisp.training.methods.learner import NonFiniteLossError, Precision, detector_loss
+from adaptiveisp.training.gradients import Precision, detector_loss
+from adaptiveisp.training.methods.learner import NonFiniteLossError
 from adaptiveisp.types import Detector, Image, Targets
 
-AT_ONCE = 16
-"""Images that the detector sees together at most, for the memory of its first layers."""
+LARGEST_BATCH = 16
+"""Largest number of images in one call of the detector, which limits the memory of its first layers."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,8 @@ class Minibatch:
     """Images on which pipelines are compared.
 
     Attributes:
-        numbers: their places in the stream.
-        image: (batch, 3, size, size) after the start's stages.
+        numbers: their numbers in the stream.
+        image: (batch, 3, size, size) after the stages of the preprocessing.
         targets: labels in pixels of `image`.
     """
 
@@ -32,11 +33,22 @@ class Minibatch:
     targets: list[Targets]
 
 
-def take(stream: TrainingImages, first: int, n: int, start: Preprocessing, module_set: str, device: str) -> Minibatch:
-    """The `n` images of the stream from number `first` on, on a device, each after the start's stages fitted to it."""
+def take(
+    stream: TrainingImages, first: int, n: int, preprocessing: Preprocessing, module_set: str, device: str
+) -> Minibatch:
+    """Loads a minibatch and applies the preprocessing, whose parameters are chosen for each image.
+
+    Args:
+        stream: training images by number.
+        first: number of the first image.
+        n: number of images.
+        preprocessing: "raw" for none.
+        module_set: gives the ranges of the preprocessing's parameters.
+        device: device of the result.
+    """
     sources = [stream[first + i] for i in range(n)]
     image = torch.stack([source.image for source in sources]).to(device)
-    image = preprocessed_image(image, start, module_set)
+    image = preprocessed_image(image, preprocessing, module_set)
     return Minibatch([source.number for source in sources], image, [source.targets for source in sources])
 
 
@@ -44,10 +56,10 @@ def take(stream: TrainingImages, first: int, n: int, start: Preprocessing, modul
 def pipeline_losses(
     pipeline: Pipeline, batch: Minibatch, detector: Detector, precision: Precision
 ) -> Float[Tensor, " batch"]:
-    """The detector's loss of each image after the pipeline, float64, on the CPU; a detector pass for each.
+    """The detector's loss of each image after the pipeline, as float64 on the CPU; it costs one pass for each image.
 
     Args:
-        pipeline: rendered on the fast path.
+        pipeline: applied to all images.
         batch: images with their labels.
         detector: the frozen detector; its loss needs no gradient.
         precision: of its network.
@@ -56,8 +68,8 @@ def pipeline_losses(
         NonFiniteLossError: a loss is NaN or infinite.
     """
     parts = []
-    for first in range(0, len(batch.numbers), AT_ONCE):
-        some = slice(first, first + AT_ONCE)
+    for first in range(0, len(batch.numbers), LARGEST_BATCH):
+        some = slice(first, first + LARGEST_BATCH)
         rendered = pipeline.render(batch.image[some])
         parts.append(detector_loss(detector, rendered, batch.targets[some], precision).double())
     losses = torch.cat(parts).cpu()

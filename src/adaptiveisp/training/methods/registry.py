@@ -1,4 +1,4 @@
-"""The ways to learn a policy: one file each, by the names of the command line."""
+"""The training methods by the names of the command line, and how users add their own."""
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.training.methods import cma_es, fixed, random_search
@@ -7,17 +7,40 @@ from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from adaptiveisp.training.methods.learner import Learner, Method, NonFiniteLossError
 from adaptiveisp.training.methods.sequence import settings as sequence_settings
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
+from adaptiveisp.utils.registry import Registry
 
-METHODS: dict[str, Method] = {
-    "actor_critic": Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic),
-    "sequence": Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner),
-    "fixed": Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed),
-    "cma_es": Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs, needs_gradients=False),
-    "random_search": Method(
-        random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch, needs_gradients=False
-    ),
-}
+
+def _checked(origin: str, value: object) -> Method:
+    """The method if it is one.
+
+    Raises:
+        UsageError: it is none, or has no preset.
+    """
+    if not isinstance(value, Method):
+        raise UsageError(f"method {origin}: give a Method of adaptiveisp, not {type(value).__name__}")
+    if not value.presets:
+        raise UsageError(f"method {origin}: has no presets; give it at least one, which is its default")
+    return value
+
+
+METHODS: Registry[Method] = Registry("method", "adaptiveisp.methods", "--method", _checked)
 """Every method by its name."""
+
+
+def register_method(name: str, method: Method) -> Method:
+    """Makes a training method available under a name, for `train` and the setting `method`.
+
+    Args:
+        name: letters, digits, "-" and "_", at most 64.
+        method: its settings, presets and learner.
+
+    Returns:
+        The method.
+
+    Raises:
+        UsageError: the name is taken or cannot be one, or `method` is no `Method` or has no presets.
+    """
+    return METHODS.register(name, method)
 
 
 def find_method(name: str) -> Method:
@@ -31,9 +54,18 @@ def find_method(name: str) -> Method:
             f"method {name!r} learns nothing: it needs each image's labels; use it as an upper bound in "
             "`adaptiveisp eval --policy greedy-oracle`"
         )
-    if name not in METHODS:
-        raise UsageError(f"method {name!r} does not exist; choose one of {', '.join(METHODS)}")
-    return METHODS[name]
+    return METHODS.find(name)
 
 
-__all__ = ["METHODS", "Learner", "Method", "NonFiniteLossError", "find_method"]
+register_method(
+    "actor_critic", Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic)
+)
+register_method("sequence", Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner))
+register_method("fixed", Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed))
+register_method("cma_es", Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs, needs_gradients=False))
+register_method(
+    "random_search",
+    Method(random_search.RandomSearchConfig, random_search.PRESETS, random_search.RandomSearch, needs_gradients=False),
+)
+
+__all__ = ["METHODS", "Learner", "Method", "NonFiniteLossError", "find_method", "register_method"]

@@ -1,6 +1,6 @@
-"""Who earned what in a rollout: the reward of each step, and how much better an action was than what was expected."""
+"""Rewards of the steps of a rollout, their baselines and the advantages of the actions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from jaxtyping import Float
@@ -13,62 +13,67 @@ from adaptiveisp.training.rl.rollout import Rollout, Step
 PerStep = Float[Tensor, "steps batch"]
 
 
-def rewards(
+def step_rewards(
     rollout: Rollout,
-    gained: Float[Tensor, " batch"],
+    terminal: Mapping[str, Float[Tensor, " batch"]],
     costs_ms: Float[Tensor, " n_modules"],
     progress: float,
-    runtime_weight: float,
+    runtime_weight: float | None,
     entropy_weight: float,
 ) -> dict[str, PerStep]:
-    """The terms of the reward, by name; 0 at steps that an image did not take.
+    """The terms of the reward of each step by name; 0 at steps that an image did not take.
 
     Args:
-        rollout: what happened.
-        gained: by how much the detector's loss fell, times 100; known after an image's last step, and booked there.
-        costs_ms: of each module, in the order of action ids.
+        rollout: the steps.
+        terminal: terms that are known at the end of the rollout; they count at the last step of each image.
+        costs_ms: cost of each module, in the order of action ids.
         progress: share of the budget that is spent.
-        runtime_weight, entropy_weight: of these terms.
+        runtime_weight: λ of the runtime term; None leaves that term out.
+        entropy_weight: weight of the entropy penalty.
     """
     steps = rollout.steps
 
     def spread(penalty: Callable[[Step], Tensor]) -> Tensor:
         return torch.stack([-rollout.spread(step, penalty(step)) for step in steps])
 
-    return {
-        "detection": torch.stack([gained * (rollout.last == number) for number in range(len(steps))]),
-        "reuse": spread(lambda step: terms.reuse_penalty(step.state.used, step.action)),
-        "entropy": spread(lambda step: terms.entropy_penalty(step.choice.probs, progress, entropy_weight)),
-        "runtime": spread(lambda step: terms.runtime_penalty(costs_ms, step.action, runtime_weight)),
+    found = {
+        name: torch.stack([term * (rollout.last == number) for number in range(len(steps))])
+        for name, term in terminal.items()
     }
+    found["reuse"] = spread(lambda step: terms.reuse_penalty(step.state.used, step.action))
+    found["entropy"] = spread(lambda step: terms.entropy_penalty(step.choice.probs, progress, entropy_weight))
+    if runtime_weight is not None:
+        found["runtime"] = spread(lambda step: terms.runtime_penalty(costs_ms, step.action, runtime_weight))
+    return found
 
 
-def baseline(rollout: Rollout, target: PerStep, value: Float[Tensor, " batch"], peers: int) -> PerStep:
-    """What was to be expected at each step, whatever the rollout's own actions.
+def baseline(rollout: Rollout, target: PerStep, value: Float[Tensor, " batch"], group_size: int) -> PerStep:
+    """The expected return of each step, which does not depend on the rollout's own actions.
 
-    What the detector thinks of images on the way is not known, so that it is the value of the rollout's start or, with
-    peers, what the image's other rollouts came to from the same step on (from their last, if that is earlier).
+    The detector's loss between the steps is not known. The baseline is therefore the critic's value at the start of the
+    rollout, or, for a group of rollouts of one image, the mean return of the others from the same step on (from their
+    last step, if that is earlier).
 
     Args:
-        rollout: what happened.
+        rollout: the steps.
         target: q of each step.
-        value: the critic's, of the rollout's start.
-        peers: rollouts of each image, one after the other in the batch.
+        value: the critic's value at the start of the rollout.
+        group_size: rollouts of each image, which are next to each other in the batch.
     """
-    if peers == 1:
+    if group_size == 1:
         return value.expand_as(target)
     steps = torch.arange(len(target), device=target.device)[:, None]
     reached = target.gather(0, torch.minimum(steps, rollout.last))
-    return torch.stack([mean_of_others(row, peers) for row in reached])
+    return torch.stack([mean_of_others(row, group_size) for row in reached])
 
 
-def advantages(rollout: Rollout, target: PerStep, expected: PerStep, normalise: bool) -> Float[Tensor, " taken"]:
-    """q less what was expected, of every action that was taken, step after step.
+def advantages(rollout: Rollout, target: PerStep, expected: PerStep, normalise: bool) -> Float[Tensor, " actions"]:
+    """q minus the baseline for every action of the rollout, step by step.
 
     Args:
-        rollout: what happened.
+        rollout: the steps.
         target, expected: q of each step, and its baseline.
-        normalise: centre and scale them.
+        normalise: whether they are centred and scaled.
     """
     pairs = zip(rollout.steps, target - expected, strict=True)
     advantage = torch.cat([surplus[step.rows] for step, surplus in pairs])

@@ -1,4 +1,4 @@
-"""Losses of the step-wise actor-critic: small pure functions, each named for what it is.
+"""Losses of the reinforcement learning, as pure functions.
 
 Source: Wang et al. 2024 (AdaptiveISP), section 3.4; Sutton & Barto 2018, sections 6.1 and 13.5.
 """
@@ -14,9 +14,9 @@ Bootstrap = Literal["greedy", "td"]
 
 
 def discounts(stopped: Scalars, gamma: float, bootstrap: Bootstrap) -> Scalars:
-    """The factor on the next state's value: γ while the episode goes on, 0 at its end; always 0 for `greedy`.
+    """The factor on the next state's value: γ during the episode and 0 at its end; always 0 for "greedy".
 
-    Differs: the released code multiplies the bootstrap by zero for every normally exposed image; `greedy` is that.
+    Differs: the released code multiplies the bootstrap by zero for every normally exposed image, which is "greedy".
 
     Args:
         stopped: 1 where the episode is over after the step.
@@ -39,13 +39,13 @@ def td_target(reward: Scalars, discount: Scalars, next_value: Scalars) -> Scalar
 
 
 def returns(rewards: Float[Tensor, "steps batch"], bootstrapped: Scalars, gamma: float) -> Float[Tensor, "steps batch"]:
-    """What each step of a rollout leads to: q_k = r_k + γ·q_{k+1}, behind the last step the value of what follows.
+    """The returns q_k = r_k + γ·q_{k+1} of a rollout, with the discounted value of the next state after the last step.
 
-    An image whose episode ends on the way has rewards 0 from there on, and the value 0.
+    After the end of an image's episode its rewards and its value are 0.
 
     Args:
         rewards: of each step.
-        bootstrapped: discounted value of the state after the last step, already times γ.
+        bootstrapped: value of the state after the last step, times γ.
         gamma: discount in [0, 1].
 
     >>> returns(torch.tensor([[1.0], [2.0]]), torch.tensor([8.0]), 0.5).flatten().tolist()
@@ -58,7 +58,7 @@ def returns(rewards: Float[Tensor, "steps batch"], bootstrapped: Scalars, gamma:
 
 
 def value_loss(target: Scalars, value: Scalars) -> Float[Tensor, ""]:
-    """Mean of (q - V)²; moves the critic only, the target is a constant.
+    """Mean of (q - V)². The target is a constant, so that only the critic learns.
 
     >>> float(value_loss(torch.tensor([3.0]), torch.tensor([1.0])))
     4.0
@@ -69,7 +69,7 @@ def value_loss(target: Scalars, value: Scalars) -> Float[Tensor, ""]:
 def selection_loss(
     probs: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], advantage: Scalars
 ) -> Float[Tensor, ""]:
-    """-mean of advantage·ln π(action), the policy gradient; the advantage is a constant.
+    """-mean of advantage·ln π(action), the policy gradient. The advantage is a constant.
 
     >>> round(float(selection_loss(torch.tensor([[0.5, 0.5]]), torch.tensor([0]), torch.tensor([2.0]))), 4)
     1.3863
@@ -79,16 +79,16 @@ def selection_loss(
 
 
 def imitation_loss(
-    logits: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], doubt: float
+    logits: Float[Tensor, "batch n_modules"], action: Int[Tensor, " batch"], smoothing: float
 ) -> Float[Tensor, ""]:
-    """Cross-entropy to a demonstrated action, of which `doubt` is given to all open actions alike.
+    """Cross-entropy to the expert's action, with label smoothing over the actions that are not ruled out.
 
-    Without doubt what was not demonstrated would never be tried again.
+    Without smoothing the policy would not explore other actions any more.
 
     Args:
         logits: of the policy's softmax; -inf where an action is ruled out.
-        action: what was demonstrated.
-        doubt: in [0, 1).
+        action: of the expert.
+        smoothing: share of the target that is distributed equally over the actions, in [0, 1).
 
     >>> logits = torch.tensor([[0.8, 0.2, 0.0]]).log()
     >>> round(float(imitation_loss(logits, torch.tensor([0]), 0.2)), 4)
@@ -96,16 +96,16 @@ def imitation_loss(
     """
     open_actions = logits > float("-inf")
     logarithm = logits.log_softmax(dim=1).masked_fill(~open_actions, 0.0)
-    taken = logarithm.gather(1, action[:, None])[:, 0]
+    expert = logarithm.gather(1, action[:, None])[:, 0]
     others = logarithm.sum(dim=1) / open_actions.sum(dim=1)
-    return -((1 - doubt) * taken + doubt * others).mean()
+    return -((1 - smoothing) * expert + smoothing * others).mean()
 
 
 def normalised(advantage: Scalars) -> Scalars:
-    """The advantage with its batch's mean taken off, over its deviation.
+    """The advantages of a batch minus their mean, divided by their standard deviation.
 
-    A critic that still knows nothing leaves every reward of one sign, and then whatever was sampled first is
-    strengthened; against the batch's mean only the better half is.
+    An untrained critic leaves all advantages with the same sign, which would strengthen every sampled action. Relative
+    to the mean of the batch only the better actions are strengthened.
 
     >>> [round(value, 3) for value in normalised(torch.tensor([1.0, 3.0])).tolist()]
     [-1.0, 1.0]
@@ -114,37 +114,37 @@ def normalised(advantage: Scalars) -> Scalars:
     return centred / (centred.square().mean().sqrt() + 1e-6)
 
 
-def mean_of_others(values: Scalars, group: int) -> Scalars:
-    """For each value the mean of the others in its group, groups of equal size standing one after the other.
+def mean_of_others(values: Scalars, group_size: int) -> Scalars:
+    """The mean of the other values in each value's group; the groups are next to each other.
 
-    A baseline without bias: it depends on the same image, and on nothing that was sampled for this rollout.
+    As a baseline it has no bias: it depends on the same image, but not on the samples of the rollout itself.
 
     Source: Kool et al. 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!".
 
     >>> mean_of_others(torch.tensor([1.0, 3.0, 5.0, 7.0]), 2).tolist()
     [3.0, 1.0, 7.0, 5.0]
     """
-    grouped = values.view(-1, group)
-    return ((grouped.sum(dim=1, keepdim=True) - grouped) / (group - 1)).flatten()
+    grouped = values.view(-1, group_size)
+    return ((grouped.sum(dim=1, keepdim=True) - grouped) / (group_size - 1)).flatten()
 
 
-def neighbour_loss(better: Float[Tensor, " n"], log_ratio: Float[Tensor, " n"], margin: float) -> Float[Tensor, ""]:
-    """-mean of better·ln(π(b)/π(a)) over pairs (a, b), without those that are ordered that way by the margin already.
+def neighbour_loss(advantage: Float[Tensor, " n"], log_ratio: Float[Tensor, " n"], margin: float) -> Float[Tensor, ""]:
+    """-mean of advantage·ln(π(b)/π(a)) over pairs (a, b); pairs that are ordered by the margin already count as 0.
 
     Args:
-        better: by how much b did better than a, a constant.
+        advantage: reward of b minus that of a, a constant.
         log_ratio: ln π(b) - ln π(a).
         margin: in nats.
 
     >>> float(neighbour_loss(torch.tensor([2.0, 2.0, -1.0]), torch.tensor([0.5, 5.0, 5.0]), 4.0))
     1.3333333730697632
     """
-    open_pairs = better.sign() * log_ratio.detach() < margin
-    return -(better.detach() * log_ratio * open_pairs).mean()
+    open_pairs = advantage.sign() * log_ratio.detach() < margin
+    return -(advantage.detach() * log_ratio * open_pairs).mean()
 
 
 def parameter_loss(target: Scalars) -> Float[Tensor, ""]:
-    """-mean of q, differentiated straight through detector and module into the parameters.
+    """-mean of q, whose gradient goes through the detector and the modules into the parameters.
 
     >>> float(parameter_loss(torch.tensor([3.0, 1.0])))
     -2.0

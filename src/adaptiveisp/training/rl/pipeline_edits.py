@@ -1,4 +1,4 @@
-"""Neighbours of a pipeline: the same modules with one left out, one put in, or one moved."""
+"""Edits of a pipeline, which remove, insert or move one module, and the advantages of modules measured by them."""
 
 import math
 from collections.abc import Sequence
@@ -8,24 +8,24 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-Rivals = Literal["samples", "edits"]
-"""How an image's rival pipelines are found: all sampled from the policy, or one sampled and the others edits of it."""
+Candidates = Literal["samples", "edits"]
+"""How the candidate pipelines of an image are drawn: all from the policy, or one from the policy and edits of it."""
 MARGIN = 4.0
-"""Nats by which the better of two neighbours is to be likelier: 55 times. Beyond it nothing is pushed any further."""
-MEMORY = 0.95
-"""Share of a running mean that a new value leaves, once there are so many that it matters."""
+"""Log-probability ratio in nats (55 times as likely) at which two neighbours count as ordered and add no gradient."""
+DECAY = 0.95
+"""Decay of the running means for each new value. The mean of the first few values is their plain mean."""
 DROP, INSERT, MOVE = 0.5, 0.25, 0.25
-"""How often each kind is taken where it is possible."""
+"""Relative frequencies of the kinds of edits, among those that are possible."""
 
 
 def edited(base: Int[Tensor, " length"], stop: int, n: int, generator: torch.Generator) -> list[Int[Tensor, " length"]]:
-    """`n` neighbours of a sequence, each another one where there are so many.
+    """Draws `n` edits of a sequence, all different if there are enough.
 
     Args:
-        base: action ids, each once; from the end on `stop`.
-        stop: the id that ends a sequence: the actions are 0 to stop - 1.
-        n: how many.
-        generator: for sampling.
+        base: action ids without repetition, filled up with `stop` at the end.
+        stop: the id that ends a sequence; the actions are 0 to stop - 1.
+        n: number of edits.
+        generator: draws the random numbers.
     """
     length = len(base)
     modules = [action for action in base.tolist() if action != stop]
@@ -36,7 +36,7 @@ def edited(base: Int[Tensor, " length"], stop: int, n: int, generator: torch.Gen
             found.append(candidate)
         if len(found) == n:
             break
-    found += [modules] * (n - len(found))  # nothing can be changed
+    found += [modules] * (n - len(found))
     return [torch.tensor(names + [stop] * (length - len(names)), dtype=base.dtype) for names in found]
 
 
@@ -54,9 +54,9 @@ def _neighbour(modules: list[int], stop: int, longest: int, generator: torch.Gen
     if kind == 1:
         changed.insert(_below(len(modules) + 1, generator), unused[_below(len(unused), generator)])
         return changed
-    taken = changed.pop(_below(len(modules), generator))
+    removed = changed.pop(_below(len(modules), generator))
     if kind == 2:
-        changed.insert(_below(len(changed) + 1, generator), taken)
+        changed.insert(_below(len(changed) + 1, generator), removed)
     return changed
 
 
@@ -69,62 +69,64 @@ def _below(n: int, generator: torch.Generator) -> int:
 
 
 class Comparisons:
-    """What rivals say of each module: by how much images do better with it, and how much that varies.
+    """Running statistics of the reward differences between a sequence and its edits.
 
     Args:
-        n_modules: number of modules, `STOP` not counted; its id ends a sequence.
+        n_modules: number of modules without `STOP`, whose id is `n_modules`.
 
     Attributes:
-        worth: of each module, the running mean of the reward with it less that without it.
-        squares: running mean squares of the differences, of each module that was left out or put in, then of moves.
-        counts: comparisons of each kind so far. A running mean of few is their plain mean.
+        module_advantage: for each module the running mean of the reward with it minus the reward without it.
+        squares: running mean squares of the differences, for each module that was removed or inserted, and for moves.
+        counts: number of comparisons of each kind so far.
     """
 
     def __init__(self, n_modules: int):
-        self.worth = [0.0] * n_modules
+        self.module_advantage = [0.0] * n_modules
         self.squares = [0.0] * (n_modules + 1)
         self.counts = [0] * (n_modules + 1)
 
     @property
     def known(self) -> dict[int, float]:
-        """Action id → worth, of the modules that were compared at all."""
-        return {index: worth for index, worth in enumerate(self.worth) if self.counts[index]}
+        """Action id → advantage, for the modules that were compared at least once."""
+        return {index: advantage for index, advantage in enumerate(self.module_advantage) if self.counts[index]}
 
     def state_dict(self) -> list[list[float]]:
-        """All that the next comparison depends on."""
-        return [list(self.worth), list(self.squares), list(map(float, self.counts))]
+        """The complete state on which the next comparison depends."""
+        return [list(self.module_advantage), list(self.squares), list(map(float, self.counts))]
 
     def load_state_dict(self, content: Sequence[Sequence[float]]) -> None:
-        """Restores what `state_dict` gave."""
-        worth, squares, counts = content
-        self.worth, self.squares, self.counts = list(worth), list(squares), list(map(int, counts))
+        """Restores the result of `state_dict`."""
+        advantage, squares, counts = content
+        self.module_advantage, self.squares, self.counts = list(advantage), list(squares), list(map(int, counts))
 
     def scaled(
-        self, reward: Float[Tensor, " batch"], actions: Int[Tensor, "batch length"], group: int
+        self, reward: Float[Tensor, " batch"], actions: Int[Tensor, "batch length"], group_size: int
     ) -> Float[Tensor, " edits"]:
-        """By how much each edit did better than what it is an edit of, over the usual size of such a difference.
+        """The reward of each edit minus that of the edited sequence, scaled by the root mean square of its kind.
 
-        One denoiser makes more difference than five colour modules together. On one scale its differences would be all
-        that the others' probabilities feel.
+        The scale differs between modules because one denoiser changes the reward more than five colour modules
+        together, and on a common scale its differences would dominate the probabilities of all modules.
 
         Args:
             reward: of each sequence.
-            actions: the sequences, those of an image one after the other, the first the one that was edited.
-            group: sequences of each image.
+            actions: the sequences, those of an image next to each other; the first of an image is the edited one.
+            group_size: sequences of each image.
         """
-        stop = len(self.worth)
+        stop = len(self.module_advantage)
         rewards, modules = reward.cpu(), [set(row) - {stop} for row in actions.tolist()]
         found = []
-        for first in range(0, len(modules), group):
+        for first in range(0, len(modules), group_size):
             base = modules[first]
-            for other in range(first + 1, first + group):
+            for other in range(first + 1, first + group_size):
                 changed = base ^ modules[other]
-                better = float(rewards[other] - rewards[first])
+                difference = float(rewards[other] - rewards[first])
                 kind = next(iter(changed)) if len(changed) == 1 else stop
                 self.counts[kind] += 1
-                weight = max(1 - MEMORY, 1 / self.counts[kind])
+                weight = max(1 - DECAY, 1 / self.counts[kind])
                 if kind != stop:
-                    self.worth[kind] += weight * (better * (-1 if kind in base else 1) - self.worth[kind])
-                self.squares[kind] += weight * (better**2 - self.squares[kind])
-                found.append(better / (math.sqrt(self.squares[kind]) + 1e-6))
+                    self.module_advantage[kind] += weight * (
+                        difference * (-1 if kind in base else 1) - self.module_advantage[kind]
+                    )
+                self.squares[kind] += weight * (difference**2 - self.squares[kind])
+                found.append(difference / (math.sqrt(self.squares[kind]) + 1e-6))
         return reward.new_tensor(found)

@@ -1,4 +1,4 @@
-"""The pool of part-processed images that the step-wise method learns on.
+"""The replay buffer of part-processed images that the step-wise method learns on.
 
 Source: Hu et al. 2018 (Exposure), section 5; Wang et al. 2024 (AdaptiveISP), released code.
 """
@@ -19,15 +19,15 @@ from adaptiveisp.types import Targets
 
 @dataclass(frozen=True)
 class ReplayItem:
-    """One image in the middle of its pipeline.
+    """A part-processed image.
 
     Attributes:
-        number: which image of the stream it was.
+        number: of the training image.
         image: (3, size, size) after the modules so far.
         targets: its labels.
         used, step, stopped: its status, see `State`.
-        loss: detector loss of `image`, None while the detector has not looked at it.
-        history: (action id, parameters) of each module so far, from which the image can be made again, bit by bit.
+        loss: detector loss of `image`; None if it was not computed yet.
+        history: (action id, parameters) of each module so far, from which the image can be computed again bit by bit.
     """
 
     number: int
@@ -41,7 +41,7 @@ class ReplayItem:
 
 
 def stack(entries: Sequence[ReplayItem]) -> State:
-    """The states of several entries as one batch."""
+    """The states of some entries as one batch."""
     image = torch.stack([entry.image for entry in entries])
     return State(
         image,
@@ -60,10 +60,10 @@ def unstack(
     """The entries after some steps.
 
     Args:
-        entries: before them.
-        state: after them.
+        entries: before the steps.
+        state: after the steps.
         losses: detector loss of the new images.
-        histories: what ran on each.
+        histories: (action id, parameters) of the steps of each image.
     """
     after = []
     for i, (entry, ran) in enumerate(zip(entries, histories, strict=True)):
@@ -78,7 +78,7 @@ def replayed(
     history: Sequence[tuple[int, Float[Tensor, " _"]]],
     modules: Sequence[IspModule],
 ) -> Float[Tensor, "3 height width"]:
-    """The image after the modules of a history; the same bits whatever batch it was first made in."""
+    """The image after the modules of a history, with the same bits as in any batch."""
     batch = image[None]
     for action, params in history:
         batch = modules[action](batch, params[None])
@@ -86,7 +86,7 @@ def replayed(
 
 
 class ReplayBuffer:
-    """Entries in a fixed number of places; a batch is taken out, advanced by one step and put back.
+    """A fixed number of entries. A batch is removed, advanced by some steps and put back.
 
     Args:
         size: number of entries.
@@ -97,23 +97,23 @@ class ReplayBuffer:
         self.entries: list[ReplayItem] = []
 
     def missing(self) -> int:
-        """How many fresh images it takes to fill the pool."""
+        """Number of new images that are needed to fill the buffer."""
         return self.size - len(self.entries)
 
     def take(self, n: int, generator: torch.Generator) -> list[ReplayItem]:
         """Removes and returns `n` random entries."""
         chosen = torch.randperm(len(self.entries), generator=generator)[:n].tolist()
-        taken = [self.entries[i] for i in chosen]
-        kept = set(chosen)
-        self.entries = [entry for i, entry in enumerate(self.entries) if i not in kept]
-        return taken
+        removed = [self.entries[i] for i in chosen]
+        numbers = set(chosen)
+        self.entries = [entry for i, entry in enumerate(self.entries) if i not in numbers]
+        return removed
 
     def put(self, entries: Iterable[ReplayItem]) -> None:
-        """Puts entries back."""
+        """Adds entries."""
         self.entries += entries
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """Numbers, status and histories; images and labels come again from the stream."""
+        """Numbers, status and histories; images and labels are read again from the training images."""
         return [
             {
                 "number": entry.number,
@@ -128,12 +128,12 @@ class ReplayBuffer:
     def load_state_dict(
         self, content: Sequence[Mapping[str, Any]], fresh: Callable[[int], TrainingImage], modules: Sequence[IspModule]
     ) -> None:
-        """Restores what `state_dict` gave.
+        """Restores the result of `state_dict`.
 
         Args:
             content: from `state_dict`.
-            fresh: the starting image of a number, as it first entered the pool.
-            modules: the module set, in the order of action ids.
+            fresh: gives the image of a number before its first step.
+            modules: in the order of action ids.
         """
         self.entries = []
         for saved in content:

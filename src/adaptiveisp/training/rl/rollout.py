@@ -1,4 +1,4 @@
-"""Several steps of the step-wise policy at once, as it learns: sampled modules, and all that the losses need."""
+"""Rollouts of the step-wise policy: sampled steps with everything that the losses need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,57 +19,58 @@ from adaptiveisp.policies.stepwise.networks import (
     observe,
     ruled_out,
 )
-from adaptiveisp.training.methods.learner import Clock, finite_images
+from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.gradients import finite_images
 
 
 class RolloutConfig(NamedTuple):
-    """How far a rollout goes, and what the policy may see and choose.
+    """Length of a rollout, and the observations and actions of the policy in it.
 
     Attributes:
-        n_steps: modules that run before the detector looks.
+        n_steps: largest number of steps.
         horizon: steps of an episode.
-        view: what the networks see.
-        once: modules that ran are ruled out.
-        temperature: of the sampling; below 1 the likelier modules are taken more often.
-        forced: action ids that are taken instead of sampled ones, a row for each image of the batch: at step k of its
-            episode the k-th, the last from there on; None samples.
+        observation: input of the networks.
+        no_repeat: whether modules that ran are ruled out.
+        temperature: of the sampling; below 1, likelier modules are drawn more often.
+        forced: action ids that replace sampled ones, a row for each image of the batch. At step k of its episode an
+            image takes its k-th action, after the last one the last again. None samples.
     """
 
     n_steps: int
     horizon: int
-    view: ObservationKind
-    once: bool
+    observation: ObservationKind
+    no_repeat: bool
     temperature: float = 1.0
     forced: Int[Tensor, "batch length"] | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the images that are still going.
+    """One step of the images whose episode has not ended.
 
     Attributes:
         rows: their places in the batch.
         state: of these rows before the step.
-        view: what the actor saw, a constant.
-        choice: what it said.
-        action: what was sampled.
+        observation: input of the actor, a constant.
+        choice: output of the actor.
+        action: the action that was sampled or forced.
     """
 
     rows: Int[Tensor, " n"]
     state: State
-    view: ObservationPlanes
+    observation: ObservationPlanes
     choice: ActorOutput
     action: Int[Tensor, " n"]
 
 
 @dataclass(frozen=True)
 class Rollout:
-    """A batch on its way through some steps.
+    """Some steps of a batch.
 
     Attributes:
         modules: in the order of the action ids.
-        start, end: the batch before and after; the end is differentiable in all parameters on the way.
-        steps: what happened between.
+        start, end: the batch before and after; the end is differentiable in the parameters of all steps.
+        steps: the steps in between.
     """
 
     modules: tuple[IspModule, ...]
@@ -79,7 +80,7 @@ class Rollout:
 
     @property
     def moved(self) -> Bool[Tensor, " batch"]:
-        """Where a module ran: an image that stopped at once is as it was."""
+        """Whether a module ran on each image; an image that stopped in the first step is unchanged."""
         moved = torch.zeros_like(self.start.step, dtype=torch.bool)
         for step in self.steps:
             moved[step.rows] |= ~stops(step.action, self.modules)
@@ -87,25 +88,25 @@ class Rollout:
 
     @property
     def last(self) -> Int[Tensor, " batch"]:
-        """The number of each image's last step here."""
+        """The number of each image's last step in this rollout."""
         last = torch.zeros_like(self.start.step, dtype=torch.long)
         for number, step in enumerate(self.steps):
             last[step.rows] = number
         return last
 
     def spread(self, step: Step, values: Float[Tensor, " n"]) -> Float[Tensor, " batch"]:
-        """Values of the step's rows for the whole batch, 0 for images that were not going any more."""
+        """The values of the step's rows for the whole batch, with 0 for images whose episode had ended."""
         return values.new_zeros(len(self.start.step)).index_copy(0, step.rows, values)
 
     def sequences(self, end: int) -> Int[Tensor, "batch steps"]:
-        """Action ids of each image's steps here; `end` where it took none, and from the end of its episode on."""
+        """Action ids of each image's steps in this rollout, filled up with `end`."""
         found = torch.full((len(self.start.step), len(self.steps)), end, device=self.start.step.device)
         for number, step in enumerate(self.steps):
             found[step.rows, number] = step.action
         return found
 
     def histories(self) -> list[list[tuple[int, Float[Tensor, " _"]]]]:
-        """(action id, parameters) of each image's steps here."""
+        """(action id, parameters) of each image's steps in this rollout."""
         found: list[list[tuple[int, Float[Tensor, " _"]]]] = [[] for _ in self.start.step]
         for step in self.steps:
             for i, (row, index) in enumerate(zip(step.rows.tolist(), step.action.tolist(), strict=True)):
@@ -118,33 +119,33 @@ def roll_out(
     state: State,
     actor: Actor,
     modules: Sequence[IspModule],
-    rules: RolloutConfig,
+    config: RolloutConfig,
     generator: torch.Generator,
     clock: Clock,
 ) -> Rollout:
-    """At most `rules.n_steps` sampled steps of every image; those whose episode ends stay as they are.
+    """Does at most `config.n_steps` steps of every image; images whose episode ends are not changed any more.
 
     Args:
-        state: the batch; an image that is over already still takes the first step.
+        state: the batch; an image whose episode has already ended takes the first step, too.
         actor, modules: the networks, and the modules in the order of the action ids.
-        rules: see there.
-        generator: for sampling.
-        clock: books the time of policy and modules.
+        config: length of the rollout, observations and actions.
+        generator: draws the actions.
+        clock: measures the time of policy and modules.
     """
     begin, steps = state, []
     rows = torch.arange(len(state.step), device=state.step.device)
-    for _ in range(rules.n_steps):
+    for _ in range(config.n_steps):
         here = state.rows(rows)
-        # The networks' input is a constant: gradients reach parameters through the modules only.
-        seen = observe(replace(here, image=here.image.detach()), rules.view)
-        choice = actor(seen, ruled_out(here.used, modules) if rules.once else None, rules.temperature)
-        forced = None if rules.forced is None else rules.forced[rows]
+        # The observation is a constant: gradients reach the parameters through the modules only.
+        observation = observe(replace(here, image=here.image.detach()), config.observation)
+        choice = actor(observation, ruled_out(here.used, modules) if config.no_repeat else None, config.temperature)
+        forced = None if config.forced is None else config.forced[rows]
         action = sample_actions(choice.probs, generator) if forced is None else _at_step(forced, here)
         clock.lap("policy")
-        state = state.with_rows(rows, advance(here, modules, action, choice.params, rules.horizon))
+        state = state.with_rows(rows, advance(here, modules, action, choice.params, config.horizon))
         clock.lap("modules")
-        steps.append(Step(rows, here, seen, choice, action))
-        # An image that its module made invalid goes no further: batch norm would carry it into all others.
+        steps.append(Step(rows, here, observation, choice, action))
+        # An image that became invalid takes no further step, because batch norm would spread it to all others.
         rows = ((state.stopped == 0) & finite_images(state.image)).nonzero(as_tuple=True)[0]
         if not len(rows):
             break

@@ -1,4 +1,4 @@
-"""What the run log keeps of an iteration of the actor-critic; docs/methods/actor_critic.md explains each."""
+"""The log line of an iteration of the actor-critic; docs/methods/actor_critic.md explains each key."""
 
 import math
 from collections import Counter
@@ -23,15 +23,15 @@ def measured(
     after: Float[Tensor, " batch"],
     compared: bool,
 ) -> Metrics:
-    """Means over the batch, and how often each module was taken.
+    """Means over the batch, and the number of times that each module was chosen.
 
     Args:
-        rollout: what happened.
-        parts: the reward's terms by name.
-        losses, norms: what was minimised, and the norms of its gradients.
-        value: the critic's, of the rollout's start.
+        rollout: of the iteration.
+        parts: the terms of the reward by name.
+        losses, norms: losses, and norms of their gradients by part.
+        value: of the critic at the start of the rollout.
         before, after: the detector's loss.
-        compared: False where `before` is not known: all that follows from it is NaN.
+        compared: False where `before` is not known; every value that depends on it is then NaN.
     """
     hidden = (terms.detection_reward(before, after) - terms.detection_reward(before, after, None)).abs() > 1e-6
     counts = Counter(rollout.modules[index].name for step in rollout.steps for index in step.action.tolist())

@@ -1,4 +1,4 @@
-"""The networks of the actor-critic and the optimisers that move them: how they start, learn, are averaged and saved."""
+"""The networks of the actor-critic with their optimisers: initialisation, updates, averaging and state."""
 
 import copy
 from collections.abc import Sequence
@@ -19,32 +19,33 @@ from adaptiveisp.policies.stepwise.networks import (
     start_neutral,
     to_training,
 )
+from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.gradients import optimiser_step
 from adaptiveisp.training.methods.actor_critic.settings import ActorCriticConfig
-from adaptiveisp.training.methods.learner import Clock, optimiser_step
 from adaptiveisp.training.run_state import check_optimiser
 
 
 class Networks:
-    """Actor, critic, the actor's average, and one optimiser for each of the first two.
+    """Actor and critic with one optimiser each, and the moving average of the actor.
 
     Args:
         config: settings.
         modules: in the order of action ids.
-        device: where the networks are.
+        device: device of the networks.
 
     Attributes:
-        averaged: what a policy file holds; without averaging the actor itself.
-        actor_parts: what of the actor is limited and logged on its own, by name.
+        averaged: moving average of the actor, which is saved as the policy; without averaging the actor itself.
+        actor_parts: parameters of the actor by the part whose gradient norm is limited and logged separately.
     """
 
     def __init__(self, config: ActorCriticConfig, modules: Sequence[IspModule], device: str = "cpu"):
         self.config = config
-        self.actor = Actor(modules, view=config.view)
+        self.actor = Actor(modules, view=config.observation)
         if config.neutral_start:
             start_neutral(self.actor)
         self.actor.to(device)
         self.averaged = copy.deepcopy(self.actor) if config.averaging else self.actor
-        self.critic = Critic(len(modules), config.view).to(device)
+        self.critic = Critic(len(modules), config.observation).to(device)
         parts = {"parameters": self.actor.sets_parameters, "selection": self.actor.selects}
         biases = self.actor.constants
         weights = [p for p in parts["parameters"] if not any(p is bias for bias in biases)]
@@ -57,24 +58,26 @@ class Networks:
         )
 
     def to_training(self) -> None:
-        """With dropout; batch norm as the settings have it."""
+        """Switches to training mode, with dropout and with batch norm as in the settings."""
         for network in (self.actor, self.critic):
-            to_training(network, fixed_statistics=self.config.calibrated)
+            to_training(network, fixed_statistics=self.config.frozen_batchnorm)
 
-    def calibrate(self, views: ObservationPlanes) -> None:
-        """Gives batch norm of all networks the statistics of these views."""
+    def calibrate(self, observations: ObservationPlanes) -> None:
+        """Sets the statistics of batch norm in all networks from these observations."""
         for network in (self.actor, self.critic):
-            calibrate(network, views)
+            calibrate(network, observations)
         self.averaged.load_state_dict(self.actor.state_dict())
 
     def learn(self, losses: dict[str, Tensor], progress: float, with_critic: bool, clock: Clock) -> dict[str, float]:
-        """One step of the optimisers, each loss moving its own network only; the norms of the gradients by part.
+        """Does one step of the optimisers and returns the norms of the gradients by part.
+
+        Each loss moves the parameters of its own network only.
 
         Args:
             losses: "selection", "parameters" and "value".
             progress: share of the budget that is spent; the rates fall with it.
-            with_critic: False leaves it out: not even a step of zero, which Adam would count.
-            clock: books the time.
+            with_critic: False does no step of the critic at all, since Adam counts even a step of zero.
+            clock: measures the time.
         """
         scale = 0.1 ** (self.config.rate_decay * progress)
         limit = self.config.gradient_norm
@@ -90,10 +93,10 @@ class Networks:
 
     @torch.no_grad()
     def average(self, iteration: int) -> None:
-        """Moves the averaged weights (batch norm's statistics too) a little towards the present ones.
+        """Updates the moving average of the weights and of batch norm's statistics.
 
         Args:
-            iteration: how many are done; at first the average is the plain mean.
+            iteration: number of iterations done. Early in the run the average is the plain mean.
         """
         if not self.config.averaging:
             return
@@ -105,20 +108,21 @@ class Networks:
                 ours.copy_(theirs)
 
     def warm_start(self, policy: str, header: PolicyHeader) -> None:
-        """Takes the weights of a policy file or a run folder; the optimisers stay as they are.
+        """Takes over the weights of a policy file or a run folder; the optimisers are not changed.
 
         Args:
             policy: as the command line names it.
-            header: of this run, which has to fit.
+            header: of this run, to which the policy's must be equal in modules, observation and preprocessing.
 
         Raises:
-            WeightsError: there is no such policy file, or its modules, view or start are others than this run's.
+            WeightsError: there is no such policy file, or it differs in one of these.
         """
         found, actor, critic = load_policy_file(policy_file(policy))
         for name in ("module_set", "modules", "view", "start"):
             theirs, wanted = getattr(found, name), getattr(header, name)
             if theirs != wanted:
-                raise WeightsError(f"{policy}: has the {name} {theirs}, this run has {wanted}; give both the same")
+                what = {"view": "observation", "start": "preprocessing"}.get(name, name)
+                raise WeightsError(f"{policy}: has the {what} {theirs}, this run has {wanted}; give both the same")
         for network, given in ((self.actor, actor), (self.averaged, actor), (self.critic, critic)):
             if given is not None:
                 network.load_state_dict(given.state_dict())
@@ -134,7 +138,7 @@ class Networks:
         }
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave; other keys are left alone."""
+        """Restores the result of `state_dict`; other keys are ignored."""
         self.actor.load_state_dict(content["actor"])
         if self.config.averaging:
             self.averaged.load_state_dict(content["averaged"])

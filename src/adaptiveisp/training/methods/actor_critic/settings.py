@@ -1,4 +1,4 @@
-"""Named settings of the step-wise actor-critic: what each changes and why."""
+"""Settings and presets of the step-wise actor-critic."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -8,11 +8,12 @@ from adaptiveisp.isp.registry import find_module, modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON
 from adaptiveisp.policies.stepwise.networks import ObservationKind
-from adaptiveisp.training.methods.learner import Precision
+from adaptiveisp.training.gradients import Precision
+from adaptiveisp.training.methods.module_choice import check_choice
 from adaptiveisp.training.rl.losses import Bootstrap
-from adaptiveisp.training.rl.pipeline_edits import Rivals
-from adaptiveisp.training.rl.rewards import ENTROPY_WEIGHT
-from adaptiveisp.utils.config import require
+from adaptiveisp.training.rl.pipeline_edits import Candidates
+from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, ENTROPY_WEIGHT, REWARDS
+from adaptiveisp.utils.config import renamed, require
 
 
 @dataclass(frozen=True)
@@ -20,71 +21,82 @@ class ActorCriticConfig:
     """Settings of a training run; every one is kept in the run folder.
 
     Attributes:
-        module_set: named set the policy chooses from.
-        bootstrap: "td" uses the next state's value, "greedy" does not.
-        discount: γ on the next state's value.
+        module_set: named set that gives the ranges of the parameters.
+        modules: names of the modules that may be chosen, in the order of their action ids; empty for all of the set. A
+            run writes them out.
+        bootstrap: "td" adds the next state's value to the target, "greedy" does not.
+        discount: γ, factor on the next state's value, in [0, 1].
+        reward: name of a registered reward that replaces the detection and runtime terms, see `register_reward`;
+            "default" for the paper's reward.
         runtime_weight: λ, reward per millisecond of the chosen module's cost.
-        costs: module → milliseconds, for that; empty for the paper's table.
-        loss_limit: the detector's loss is clipped here before differences are taken; None does not clip.
-        batch: rollouts in an iteration; without peers that is as many images.
-        peers: rollouts of the same image in a batch. With more than one, the mean return of the others is the baseline
-            of each, in the place of the critic's value: how hard an image is then says nothing against a module.
-        rivals: how peers differ: "samples" are all drawn from the policy; of "edits" the first is, the others are its
-            sequence with one module left out, put in or moved. Edits need whole episodes, peers, `once` and `stop`.
-        pool: part-processed images kept.
+        costs: module → cost in milliseconds; empty for the paper's table.
+        loss_limit: upper limit of the detector's loss before differences are taken; None for no limit.
+        batch: rollouts in an iteration. At `group_size` 1 each is of another image.
+        group_size: rollouts of the same image in a batch. Above 1, the mean return of an image's other rollouts
+            replaces the critic's value as the baseline, so that the difficulty of an image does not change the
+            advantage.
+        candidates: how the rollouts of an image differ: with "samples" all are drawn from the policy; with "edits" the
+            first is drawn, and the others are its sequence with one module removed, inserted or moved. "edits" needs
+            whole episodes, group_size above 1, no_repeat and stop.
+        replay_size: part-processed images in the replay buffer.
         horizon: steps of an episode.
-        rollout: steps that an image takes before the detector looks at it. 1 as in the paper; with more, one pass gives
-            a gradient for the parameters of several modules, in the order they run in.
+        rollout: steps of an image in one iteration, after which the detector's loss is taken. The paper has 1. With
+            more, one pass gives a gradient for the parameters of all modules that ran.
+        expert_modules: modules in the order in which the imitation warm-up runs them; () for none.
+        imitation_warmup: share of the budget, from the start of the run, in which every image goes through the expert
+            modules. The selection imitates them (and then stops), while the parameters of all of them learn from each
+            pass.
+        last_temperature: of the selection's softmax at the end of the run. It falls from 1 by the same factor for each
+            pass, so that towards the end the parameters fit the pipelines that the final policy chooses.
         size: side of the square training images in pixels.
-        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
-        actor_rate, selection_rate, critic_rate: learning rates of Adam at the start, of the parameter network, the
-            selection network and the critic.
-        bias_rate: learning rate of the parameter heads' last biases, in units of z: what a module does to any image,
-            as a fixed pipeline's parameters; None takes actor_rate.
-        demonstrated: modules in an order, such as a camera's; () for none. At first every image goes through them: the
-            selection imitates them (and stops behind them), while all their parameters learn from each pass.
-        demonstration: share of the budget in which it is so.
-        last_temperature: of the selection's softmax at the end of the run; it falls from 1, by the same factor for each
-            pass, so that parameters come to fit the pipelines that are chosen in the end.
-        normalise_advantage: centre and scale the advantage in each batch.
-        entropy_weight: of the entropy penalty in the reward, 0.05 in the paper. It reaches the selection straight
-            through q, summed over the steps of a rollout, beside an advantage that may be normalised.
-        entropy_bonus: weight of the selection's entropy in its loss, beside the penalty in the reward.
-        rate_decay: powers of ten that the learning rates fall over the run.
-        gradient_norm: gradients of actor and critic are scaled down to this norm; None leaves them.
-        clip_apart: the norm holds for the actor's two networks each, not for both together, where the parameters'
-            gradient, which is the larger one, says how far the selection moves.
-        view: "linear" as in the paper, or "log": what the networks see, see `networks.observe`.
-        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
-        neutral_start: heads begin at parameters near each module's neutral ones.
-        precision: of the detector's network while training; its loss, modules and policy stay in "float32". "bfloat16"
-            takes half the time on processors that have it, "auto" takes it there only.
-        calibrated: batch norm keeps the statistics of the first images, on their way through random modules, in the
-            place of those of each batch; after a warm start, those of the policy it started from.
-        once: modules that ran are ruled out for the rest of the episode; in the paper they only cost a penalty.
-        stop: the policy may also choose to end the episode, which costs nothing.
-        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
-            weight 1 - averaging; 0 takes the weights as they are.
-        overtime: steps that an image stays in the pool after its episode's end; the released code drops images past 7.
-        keep_stopped: after that it still stays with this probability, as in the released code.
-        reset_batch: a step that makes one image's mean darker than 0.01 or brighter than 0.9 (or NaN) replaces the
-            whole batch by fresh images, as in the released code; without it only invalid images are dropped.
+        smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
+        actor_rate, selection_rate, critic_rate: initial learning rates of Adam, of the parameter network, the selection
+            network and the critic.
+        bias_rate: initial learning rate of the last biases of the parameter heads, in units of z. They hold what a
+            module does to every image, like the parameters of a fixed pipeline. None takes actor_rate.
+        rate_decay: powers of ten by which the learning rates fall over the run.
+        gradient_norm: largest norm of the gradients of actor and critic; None for no limit.
+        clip_apart: limits the norm of the actor's two networks separately. Otherwise the parameters' gradient, which is
+            the larger one, sets the step of the selection.
+        observation: input of the networks, "linear" as in the paper or "log"; see `stepwise.networks.observe`.
+        preprocessing: heuristic whose stages run before the policy's own modules: "raw" for none, "auto-exposure" or
+            "auto-gain".
+        neutral_start: initialises the parameter heads near the neutral parameters of each module.
+        frozen_batchnorm: batch norm keeps the statistics of the first images, measured on random pipelines, and does
+            not use those of each batch. After a warm start it keeps those of the initial policy.
+        no_repeat: a module that ran cannot be chosen again in the episode. In the paper it can, for a penalty.
+        stop: the policy may also choose to end the episode, at no cost.
+        averaging: decay of the moving average of the weights, which is the policy that is scored and saved; 0 uses the
+            weights themselves.
+        overtime: steps that an image stays in the replay buffer after the end of its episode. The released code drops
+            images after step 7.
+        keep_stopped: probability that an image stays after that, as in the released code.
+        reset_batch: replaces the whole batch by new images after a step that makes the mean of one image darker than
+            0.01, brighter than 0.9 or NaN, as in the released code. Otherwise only invalid images are dropped.
+        precision: of the detector's network while training; its loss, the modules and the policy stay in "float32".
+            "bfloat16" takes half the time on processors that have it, and "auto" uses it on those.
+        normalise_advantage: centres and scales the advantage in each batch.
+        entropy_weight: weight of the entropy penalty in the reward, 0.05 in the paper. Through q it also reaches the
+            selection directly, summed over the steps of a rollout.
+        entropy_bonus: weight of the selection's entropy in its loss, in addition to the penalty in the reward.
     """
 
     module_set: str = "paper"
+    modules: tuple[str, ...] = ()
     bootstrap: Bootstrap = "td"
     discount: float = 0.98
+    reward: str = DEFAULT_REWARD
     runtime_weight: float = 0.0
     costs: Mapping[str, float] = field(default_factory=dict)
     loss_limit: float | None = 1.0
     batch: int = 8
-    peers: int = 1
-    rivals: Rivals = "samples"
-    pool: int = 128
+    group_size: int = renamed("peers", default=1)
+    candidates: Candidates = renamed("rivals", default="samples")
+    replay_size: int = renamed("pool", default=128)
     horizon: int = HORIZON
     rollout: int = 1
-    demonstrated: tuple[str, ...] = ()
-    demonstration: float = 0.0
+    expert_modules: tuple[str, ...] = renamed("demonstrated", default=())
+    imitation_warmup: float = renamed("demonstration", default=0.0)
     last_temperature: float = 1.0
     size: int = 512
     smallest_crop: float = SMALLEST_CROP
@@ -95,11 +107,11 @@ class ActorCriticConfig:
     rate_decay: float = 3.0
     gradient_norm: float | None = None
     clip_apart: bool = False
-    view: ObservationKind = "linear"
-    start: Preprocessing = "raw"
+    observation: ObservationKind = renamed("view", default="linear")
+    preprocessing: Preprocessing = renamed("start", default="raw")
     neutral_start: bool = False
-    calibrated: bool = False
-    once: bool = False
+    frozen_batchnorm: bool = renamed("calibrated", default=False)
+    no_repeat: bool = renamed("once", default=False)
     stop: bool = False
     averaging: float = 0.0
     overtime: int = 0
@@ -112,11 +124,13 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
-        for module in modules_of(self.module_set):
-            require(not self.costs or module.name in self.costs, f"costs lacks the module {module.name}")
+        REWARDS.find(self.reward)
+        check_choice(self.module_set, self.modules)
+        for name in self.chosen:
+            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
         for name, cost in self.costs.items():
             require(cost >= 0, f"costs: {name} must not be negative")
-        for name in ("batch", "peers", "pool", "horizon", "rollout", "size"):
+        for name in ("batch", "group_size", "replay_size", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in (
             "actor_rate",
@@ -130,41 +144,53 @@ class ActorCriticConfig:
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(self.bias_rate is None or self.bias_rate >= 0, "bias_rate must not be negative; null takes actor_rate")
         require(self.loss_limit is None or self.loss_limit > 0, "loss_limit must be positive; null does not clip")
-        for name in ("discount", "demonstration", "keep_stopped"):
+        for name in ("discount", "imitation_warmup", "keep_stopped"):
             require(0 <= getattr(self, name) <= 1, f"{name} must be in 0 to 1")
         require(0 < self.last_temperature <= 1, "last_temperature must be above 0 and at most 1")
         require(0 <= self.averaging < 1, "averaging must be at least 0 and below 1")
         require(self.overtime >= 0, "overtime must not be negative")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
-        require(self.pool >= self.batch, f"pool must hold a batch at least: {self.batch}")
-        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
-        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
-        require(self.batch % self.peers == 0, f"batch must be a multiple of peers: {self.batch}, {self.peers}")
-        whole = self.rollout >= self.horizon and self.peers > 1 and self.once and self.stop
-        require(self.rivals == "samples" or whole, "rivals=edits needs rollout of the horizon, peers, once and stop")
-        if self.demonstration:
-            self._check_demonstrated()
+        require(self.replay_size >= self.batch, f"replay_size must be at least the batch: {self.batch}")
+        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released")
+        require(
+            not narrow,
+            "preprocessing auto-exposure needs wider ranges than this module_set has; set module_set=wide too",
+        )
+        groups = f"batch must be a multiple of group_size: {self.batch}, {self.group_size}"
+        require(self.batch % self.group_size == 0, groups)
+        whole = self.rollout >= self.horizon and self.group_size > 1 and self.no_repeat and self.stop
+        require(
+            self.candidates == "samples" or whole,
+            "candidates=edits needs a rollout of the horizon, group_size above 1, no_repeat and stop",
+        )
+        if self.imitation_warmup:
+            self._check_expert_modules()
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
         require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
 
-    def _check_demonstrated(self) -> None:
-        names, horizon = self.demonstrated, self.horizon
-        require(len(names) > 0, "demonstration needs demonstrated: names of modules")
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the modules that may be chosen, in the order of their action ids."""
+        return self.modules or tuple(module.name for module in modules_of(self.module_set))
+
+    def _check_expert_modules(self) -> None:
+        names, horizon = self.expert_modules, self.horizon
+        require(len(names) > 0, "imitation_warmup needs expert_modules: names of modules")
         for name in names:
             find_module(name, self.module_set)
-        require(len(names) <= horizon, f"demonstrated has {len(names)} modules, more than the horizon of {horizon}")
+            require(name in self.chosen, f"expert_modules names {name}, which is none of the modules to choose from")
+        require(len(names) <= horizon, f"expert_modules has {len(names)} modules, more than the horizon of {horizon}")
         ends = self.stop or len(names) == horizon
-        short = f"demonstrated has {len(names)} modules, fewer than the horizon of {horizon}"
-        require(ends, f"{short}: set stop too, or demonstration=0 for a run without it")
-        require(
-            not self.once or len(set(names)) == len(names), "demonstrated names a module twice, which once rules out"
-        )
+        short = f"expert_modules has {len(names)} modules, fewer than the horizon of {horizon}"
+        require(ends, f"{short}: set stop too, or imitation_warmup=0 for a run without it")
+        unique = len(set(names)) == len(names)
+        require(not self.no_repeat or unique, "expert_modules names a module twice, which no_repeat rules out")
         lasting = self.overtime > 0 or self.keep_stopped > 0
-        require(not lasting, "demonstration goes with overtime=0 and keep_stopped=0 only")
+        require(not lasting, "imitation_warmup goes with overtime=0 and keep_stopped=0 only")
 
 
 PAPER = ActorCriticConfig()
-"""The paper's method with the mended bootstrap; 100,000 iterations in the paper."""
+"""The paper's method with a bootstrap that works; the paper trains for 100,000 iterations."""
 
 RELEASED = replace(
     PAPER,
@@ -176,25 +202,25 @@ RELEASED = replace(
     keep_stopped=0.5,
     reset_batch=True,
 )
-"""What the released code does with its default flags."""
+"""The behaviour of the released code with its default flags."""
 
 CPU = replace(
     PAPER,
     module_set="wide",
     discount=1.0,
     loss_limit=None,
-    pool=64,
+    replay_size=64,
     size=320,
-    start="auto-exposure",
-    view="log",
+    preprocessing="auto-exposure",
+    observation="log",
     neutral_start=True,
-    calibrated=True,
-    demonstrated=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
-    demonstration=0.6,
+    frozen_batchnorm=True,
+    expert_modules=("denoise", "white_balance", "exposure", "ccm", "gamma", "contrast", "sharpen"),
+    imitation_warmup=0.6,
     horizon=8,
     rollout=8,
-    peers=4,
-    once=True,
+    group_size=4,
+    no_repeat=True,
     stop=True,
     normalise_advantage=True,
     entropy_weight=0.0,
@@ -209,7 +235,7 @@ CPU = replace(
     averaging=0.995,
     precision="auto",
 )
-"""Some hundred iterations instead of 100,000: a start that is bright already, a camera's order of modules to begin
-from, whole episodes between two looks of the detector, larger steps, a view of the noise."""
+"""For some hundred iterations instead of 100,000: auto-exposure first, an imitation warm-up with a camera's modules,
+whole episodes in each iteration, larger learning rates, and an observation that contains the noise level."""
 
 PRESETS = {"cpu": CPU, "paper": PAPER, "released": RELEASED}

@@ -1,14 +1,16 @@
-"""Named settings of the sequence policies: what each changes and why."""
+"""Settings and presets of the sequence method."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from adaptiveisp.isp.registry import find_module, modules_of
+from adaptiveisp.isp.registry import modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.sequence.networks import Condition
-from adaptiveisp.training.methods.learner import Precision
-from adaptiveisp.training.rl.pipeline_edits import Rivals
-from adaptiveisp.utils.config import require
+from adaptiveisp.training.gradients import Precision
+from adaptiveisp.training.methods.module_choice import check_choice
+from adaptiveisp.training.rl.pipeline_edits import Candidates
+from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, REWARDS
+from adaptiveisp.utils.config import renamed, require
 
 
 @dataclass(frozen=True)
@@ -16,56 +18,62 @@ class SequenceConfig:
     """Settings of a run; every one is kept in the run folder.
 
     Attributes:
-        module_set: named set whose ranges the parameters keep.
-        modules: names of what may be chosen; empty for all of the set.
-        condition: "image", or "none" for one sequence for all images; parameters depend on the image either way.
-        start: "raw", "auto-exposure" or "auto-gain": what comes first, see `policies.STARTS`.
-        horizon: most modules of a pipeline, the start's not counted.
-        batch: renderings an iteration, each a pass of the detector.
-        rivals: how an image's rivals are found, see above.
-        group: rivals of each image; 1 while demonstrating, unless they explore.
-        exploration: standard deviation of noise on the parameters, in units of z. With it they learn from rewards
-            alone, by policy gradient, and the detector needs no gradient; 0 differentiates straight through it.
-        demonstrated: modules in an order, for the demonstration; () for none.
-        demonstration: share of the budget in which every image goes through them.
+        module_set: named set that gives the ranges of the parameters.
+        modules: names of the modules that may be chosen; empty for all of the set. A run writes them out.
+        condition: "image" if the sequence depends on the image, "none" for one sequence for all images. The parameters
+            depend on the image in both cases.
+        preprocessing: heuristic whose stages run before the policy's own modules: "raw" for none, "auto-exposure" or
+            "auto-gain".
+        horizon: largest number of modules in a pipeline, those of the preprocessing not counted.
+        batch: rendered images in an iteration, each of which is one pass through the detector.
+        candidates: how the candidate pipelines of an image are drawn, "samples" or "edits"; see `learner.py`.
+        group_size: candidates of each image. It is 1 in the imitation warm-up, unless `exploration` is above 0.
+        exploration: standard deviation of the noise on the parameters, in units of z. With noise they learn from
+            rewards alone by policy gradient, and the detector needs no gradient. At 0 the gradient goes straight
+            through the detector.
+        expert_modules: modules in the order in which the imitation warm-up runs them; () for none.
+        imitation_warmup: share of the budget, from the start of the run, in which every image goes through the expert
+            modules and the sequence head imitates them.
+        reward: name of a registered reward, see `register_reward`; "default" for the reward in `learner.py`.
         runtime_weight: λ, reward per millisecond of the modules' cost.
-        costs: module → milliseconds, for that; empty for the paper's table.
-        brightness_weight: reward per unit of mean brightness outside [0.01, 0.9].
-        size: side of the square training images in pixels. 288 with crops of 0.9 and more shows photos of 640x480 as
-            far reduced as the detector sees them at 416: with as much of their noise averaged away.
-        smallest_crop: side of the crop that they show, relative to the shorter side of the photo or raw, at least.
-        rate, sequence_rate: learning rates of Adam at the start, of encoder and parameter head and of the other one.
-        line_rate: of the straight lines from the observation's numbers to the parameters, in units of z: what a module
-            does to any image, and how that goes with light and noise.
-        line_decay: of AdamW on these lines: a parameter whose gradients mostly cancel stays near neutral, where chance
-            would carry it off.
-        sequence_line_rate: of the straight lines from the same numbers to each module's logit: which modules the dark
-            wants, and which the light.
-        dropout: share of the parameter head's last hidden layer that is dropped while training: what keeps parameters
-            from following single images.
-        rate_decay: powers of ten that the rates fall over the run.
-        gradient_norm: gradients of either part are scaled down to this norm; None leaves them.
-        first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and the end of
-            the run, falling by the same factor for each pass.
+        costs: module → cost in milliseconds; empty for the paper's table.
+        brightness_weight: penalty per unit of mean brightness outside [0.01, 0.9].
+        size: side of the square training images in pixels. At 288 and `smallest_crop` 0.9, photos of 640x480 are
+            reduced by about the same factor as in use at 416, so that as much of their noise is averaged away.
+        smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
+        rate, sequence_rate: initial learning rates of Adam, the first for the encoder and the parameter head, the
+            second for the sequence head.
+        line_rate: initial learning rate of the linear terms from the observation's numbers to the parameters, in units
+            of z. These terms hold what a module does to every image, and how that depends on light and noise.
+        line_decay: weight decay of AdamW on these terms. It keeps a parameter near its neutral value where the
+            gradients of different images mostly cancel.
+        sequence_line_rate: initial learning rate of the linear terms from the same numbers to each module's logit,
+            which make the choice of modules depend on light and noise.
+        dropout: dropout rate of the parameter head's last hidden layer while training, in [0, 1).
+        rate_decay: powers of ten by which the rates fall over the run.
+        gradient_norm: largest norm of the gradient of either head; None for no limit.
+        first_temperature, last_temperature: of the sequence head's softmax while sampling, at the start and at the end
+            of the run. In between it changes by the same factor for each pass.
         entropy_bonus: weight of the sequence head's entropy in its loss.
-        averaging: the policy that is scored and saved has weights averaged over the iterations, each new one with the
-            weight 1 - averaging; 0 takes the weights as they are.
-        sequence_averaging: the same for the sequence head, which says one thing or another: a mean over both says
-            for long what has been given up.
+        averaging: decay of the moving average of the weights, which is the policy that is scored and saved; 0 uses the
+            weights themselves.
+        sequence_averaging: the same for the sequence head. It is often smaller, because the average of two different
+            choices keeps a module that the policy has already given up.
         precision: of the detector's network while training.
     """
 
     module_set: str = "extended"
     modules: tuple[str, ...] = ()
     condition: Condition = "image"
-    start: Preprocessing = "auto-exposure"
+    preprocessing: Preprocessing = renamed("start", default="auto-exposure")
     horizon: int = 9
     batch: int = 8
-    rivals: Rivals = "edits"
-    group: int = 2
+    candidates: Candidates = renamed("rivals", default="edits")
+    group_size: int = renamed("group", default=2)
     exploration: float = 0.0
-    demonstrated: tuple[str, ...] = ()
-    demonstration: float = 0.0
+    expert_modules: tuple[str, ...] = renamed("demonstrated", default=())
+    imitation_warmup: float = renamed("demonstration", default=0.0)
+    reward: str = DEFAULT_REWARD
     runtime_weight: float = 0.0
     costs: Mapping[str, float] = field(default_factory=dict)
     brightness_weight: float = 1.0
@@ -91,27 +99,35 @@ class SequenceConfig:
         """Whether parameters learn; with neither `rate` nor `line_rate` only the choice of modules does."""
         return self.rate > 0 or self.line_rate > 0
 
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """Names of the modules that may be chosen, in the order of their action ids."""
+        return self.modules or tuple(module.name for module in modules_of(self.module_set))
+
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
-        names = [module.name for module in modules_of(self.module_set)]
-        narrow = self.start == "auto-exposure" and self.module_set in ("paper", "released")
-        require(not narrow, "start auto-exposure needs wider ranges than this module_set has; set module_set=wide too")
-        for name in (*self.modules, *self.demonstrated):
-            find_module(name, self.module_set)
-            require(name in names, f"{name} is a helper, which no policy chooses")
-        chosen = self.modules or tuple(names)
-        require(len(set(chosen)) == len(chosen), "modules names one twice")
-        require(len(set(self.demonstrated)) == len(self.demonstrated), "demonstrated names a module twice")
-        require(set(self.demonstrated) <= set(chosen), "demonstrated names a module that modules lacks")
-        require(len(self.demonstrated) <= self.horizon, f"demonstrated is longer than the horizon of {self.horizon}")
+        REWARDS.find(self.reward)
+        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released")
         require(
-            not self.demonstration or len(self.demonstrated) > 0, "demonstration needs demonstrated: names of modules"
+            not narrow,
+            "preprocessing auto-exposure needs wider ranges than this module_set has; set module_set=wide too",
+        )
+        check_choice(self.module_set, self.modules)
+        check_choice(self.module_set, self.expert_modules, "expert_modules")
+        chosen = self.chosen
+        require(set(self.expert_modules) <= set(chosen), "expert_modules names a module that modules lacks")
+        require(
+            len(self.expert_modules) <= self.horizon, f"expert_modules is longer than the horizon of {self.horizon}"
+        )
+        require(
+            not self.imitation_warmup or len(self.expert_modules) > 0,
+            "imitation_warmup needs expert_modules: names of modules",
         )
         for name in ("horizon", "batch", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         require(
-            self.group >= 2 and self.batch % self.group == 0,
-            f"group must be 2 or more, and batch a multiple: {self.batch}",
+            self.group_size >= 2 and self.batch % self.group_size == 0,
+            f"group_size must be 2 or more, and batch a multiple of it: {self.batch}",
         )
         for name in (
             "rate",
@@ -126,9 +142,9 @@ class SequenceConfig:
             "exploration",
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
-        explores = self.rivals == "samples" and self.group % 2 == 0
-        require(not self.exploration or explores, "exploration needs rivals=samples and an even group")
-        require(0 <= self.demonstration <= 1, "demonstration must be in 0 to 1")
+        explores = self.candidates == "samples" and self.group_size % 2 == 0
+        require(not self.exploration or explores, "exploration needs candidates=samples and an even group_size")
+        require(0 <= self.imitation_warmup <= 1, "imitation_warmup must be in 0 to 1")
         require(0 <= self.dropout < 1, "dropout must be at least 0 and below 1")
         for name in ("averaging", "sequence_averaging"):
             require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
@@ -142,37 +158,39 @@ class SequenceConfig:
 
 ADAPTIVE = SequenceConfig(
     module_set="extended",
-    demonstrated=("denoise", "white_balance", "exposure", "local_tone", "ccm", "gamma", "tone", "sharpen"),
-    demonstration=0.6,
+    expert_modules=("denoise", "white_balance", "exposure", "local_tone", "ccm", "gamma", "tone", "sharpen"),
+    imitation_warmup=0.6,
     runtime_weight=0.02,
 )
-"""From a camera's order of modules, after auto-exposure; a module that is worth nothing to an image is left out."""
+"""Begins with the modules of a camera in their usual order, after auto-exposure, and learns to leave out those that an
+image does not need."""
 
 FAST = replace(
     ADAPTIVE,
-    start="auto-gain",
+    preprocessing="auto-gain",
     horizon=2,
-    demonstrated=("local_tone", "denoise"),
+    expert_modules=("local_tone", "denoise"),
     sequence_rate=1e-3,
     sequence_line_rate=0.03,
     sequence_averaging=0.98,
 )
-"""Three modules in all: balance and exposure as one, shadows lifted, noise taken away."""
+"""Three modules: one gain for white balance and exposure, local tone mapping for the shadows, and a denoiser."""
 
 POS = SequenceConfig(
     module_set="wide",
     condition="none",
-    rivals="samples",
+    candidates="samples",
     horizon=10,
     first_temperature=2.5,
     last_temperature=0.2,
 )
-"""As near to POS-ISP as its paper says: one sequence for all images, from a uniform start, temperature 2.5 to 0.2."""
+"""POS-ISP as far as its paper specifies it: one sequence for all images, a uniform initial distribution, and a
+temperature that falls from 2.5 to 0.2."""
 
 FEWER = replace(
     ADAPTIVE,
-    demonstrated=(),
-    demonstration=0.0,
+    expert_modules=(),
+    imitation_warmup=0.0,
     runtime_weight=0.012,
     rate=1e-4,
     line_rate=0.01,
@@ -180,10 +198,10 @@ FEWER = replace(
     sequence_line_rate=0.03,
     sequence_averaging=0.98,
 )
-"""For a warm start from a run of `ADAPTIVE`: what costs more than it gives is left out."""
+"""Continues a run of `ADAPTIVE` (it needs a warm start) and leaves out modules that cost more than they gain."""
 
-SAMPLED = replace(ADAPTIVE, rivals="samples", group=4, exploration=0.1)
-"""For detectors without a gradient: parameters are sampled and learn from rewards alone."""
+SAMPLED = replace(ADAPTIVE, candidates="samples", group_size=4, exploration=0.1)
+"""For detectors without a gradient: the parameters are sampled and learn from rewards alone."""
 
 PRESETS = {
     "adaptive": ADAPTIVE,

@@ -1,0 +1,90 @@
+"""Scores a policy on the dev set while it learns, and draws its pipelines for some dev images."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from adaptiveisp.data.opening import Dataset
+from adaptiveisp.evaluation.coco_ap import coco_average_precision
+from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
+from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
+from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.isp.costs import Costs
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.types import Detector
+
+DEV_SIZE = 416
+"""Longer side in pixels at which dev is scored, as `eval` does."""
+SHOWN = 6
+"""Number of dev images whose pipelines are drawn."""
+
+
+@dataclass(frozen=True)
+class DevScore:
+    """Score of a policy on dev.
+
+    Attributes:
+        ap50, ap: average precision, in [0, 1]; None if no class has a labelled object.
+        modules_per_image: mean number of modules.
+        cost_ms: mean cost of the modules in milliseconds.
+        skipped: image that could not be read → reason.
+    """
+
+    ap50: float | None
+    ap: float | None
+    modules_per_image: float
+    cost_ms: float
+    skipped: dict[str, str]
+
+
+def score_on_dev(
+    dev: Dataset, policy: Policy, detector: Detector, device: str, costs: Costs, cache: str = ""
+) -> DevScore:
+    """Scores a policy on the dev set. The random numbers of the run do not change.
+
+    Args:
+        dev: the dev set.
+        policy: the current policy.
+        detector: the frozen detector.
+        device: device of policy and detector.
+        costs: module → cost in milliseconds; empty for the paper's table.
+        cache: folder of developed raws, see `data.frame_cache`; "" for none.
+    """
+    with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
+        config = EvalConfig(DEV_SIZE, device=device, costs=costs, cache=cache)
+        found = evaluate(dev, [policy], [detector], config)
+    (result,) = found.results.values()
+    score = coco_average_precision(result.scored, found.categories)
+    return DevScore(
+        ap50=score.ap50,
+        ap=score.ap,
+        modules_per_image=sum(result.modules) / max(1, len(result.modules)),
+        cost_ms=sum(result.cost_ms) / max(1, len(result.cost_ms)),
+        skipped=dict(found.skipped),
+    )
+
+
+def draw_on_dev(dev: Dataset, policy: Policy, device: str) -> UInt8[np.ndarray, "height width 3"] | None:
+    """Draws some dev images after each stage of their pipelines, spread over the brightness where it is known.
+
+    Args:
+        dev: the dev set.
+        policy: the current policy.
+        device: device of the policy.
+
+    Returns:
+        The picture; None if no image can be read.
+    """
+    samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
+    images, names, lights = [], [], []
+    n = min(SHOWN, len(samples))
+    for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
+        try:
+            images.append(develop_at_size(dev.read(sample), DEV_SIZE, device=device).small)
+        except Exception:  # any error that a file can cause in its reader; the evaluation has noted it
+            continue
+        names.append(sample.name)
+        lights.append(sample.light)
+    return trajectory_sheet(policy, images, names, lights) if images else None

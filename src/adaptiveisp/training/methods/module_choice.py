@@ -1,0 +1,66 @@
+"""The modules that a policy may choose from, written out by name so that a set which grows changes no earlier run."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from adaptiveisp.isp.registry import find_module, modules_of
+from adaptiveisp.utils.config import require
+
+_TEN = (
+    *("exposure", "gamma", "ccm", "sharpen", "denoise", "tone", "contrast", "saturation", "desaturation"),
+    "white_balance",
+)
+MODULES_OF_FILES: Mapping[str, tuple[str, ...]] = {
+    "paper": _TEN,
+    "released": _TEN,
+    "wide": _TEN,
+    "extended": (*_TEN, "guided_denoise", "local_tone", "gray_world", "black_level"),
+}
+"""Module set → its modules at the time when files could leave them out. A file without `modules`, or with an empty
+list, means these. Modules that joined a set later are not added here: files have to name them."""
+
+
+def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modules") -> None:
+    """Refuses names that a policy cannot choose, and names that are given twice.
+
+    Args:
+        module_set: named set.
+        modules: names of modules.
+        setting: name of the setting that holds them, for messages.
+
+    Raises:
+        PipelineError, UsageError: names what is wrong.
+    """
+    available = {module.name for module in modules_of(module_set)}
+    for name in modules:
+        find_module(name, module_set)
+        require(name in available, f"{name} is a helper, which no policy chooses")
+    require(len(set(modules)) == len(modules), f"{setting} names a module twice")
+
+
+def with_module_names(settings: Any) -> Any:
+    """The settings with the modules to choose from written out by name; an empty list means all that the set has now.
+
+    Args:
+        settings: of a method; those of methods that choose no modules are returned as they are.
+    """
+    chosen: tuple[str, ...] | None = getattr(settings, "chosen", None)
+    return settings if chosen is None or settings.modules else replace(settings, modules=chosen)
+
+
+def with_modules_of_files(preset: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a file with the modules that it leaves out, which are those of `MODULES_OF_FILES`.
+
+    They are added before the settings are checked, because a table of costs in the file need not have more modules.
+
+    Args:
+        preset: settings that the file changes.
+        changes: setting → value, as read from the file.
+    """
+    found = dict(changes)
+    module_set = found.get("module_set", getattr(preset, "module_set", None))
+    names = MODULES_OF_FILES.get(module_set) if isinstance(module_set, str) else None
+    if names is not None and hasattr(preset, "chosen") and not preset.modules and not found.get("modules"):
+        found["modules"] = list(names)
+    return found

@@ -1,0 +1,228 @@
+"""Starts, resumes and finishes training runs."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.errors import DataError, UsageError, WeightsError, logger
+from adaptiveisp.isp.costs import PAPER
+from adaptiveisp.kernels.forward import description
+from adaptiveisp.policies.registry import policy_file
+from adaptiveisp.training.config import (
+    CONFIG,
+    TrainConfig,
+    data_digest,
+    make_settings,
+    read_config,
+    resolve,
+    write_config,
+)
+from adaptiveisp.training.methods.module_choice import with_module_names
+from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
+from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
+from adaptiveisp.types import Detector
+from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
+from adaptiveisp.utils.provenance import provenance
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """The outcome of a training run.
+
+    Attributes:
+        folder: the run folder, which is also a policy for `AdaptiveISP` and `load_policy`.
+        finished: whether the budget is spent; False if a signal stopped the run.
+        iterations: number of iterations.
+        passes: number of images that passed through the detector.
+        best_ap50: AP50 on dev of the best policy, in [0, 1]; None without a dev set.
+        policy: file of the best policy on dev, or of the last policy without a dev set.
+        skipped: image that could not be read → reason.
+        peak_memory_mb: peak memory of the process in megabytes.
+    """
+
+    folder: Path
+    finished: bool
+    iterations: int
+    passes: int
+    best_ap50: float | None
+    policy: Path
+    skipped: dict[str, str]
+    peak_memory_mb: float
+
+
+def train(
+    config: TrainConfig,
+    settings: Any = None,
+    *,
+    out: str | Path,
+    detector: Detector | str | None = None,
+    device: str = "cpu",
+    overwrite: bool = False,
+    on_iteration: OnIteration | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    on_image: OnImage | None = None,
+) -> TrainSummary:
+    """Learns a policy for a frozen detector and returns a summary of the run.
+
+    Args:
+        config: options of the run: its data, method, budget and seed.
+        settings: setting of the method → value, where it differs from the preset; or an instance of the method's
+            settings. None for the preset itself.
+        out: the run folder.
+        detector: the frozen detector, or its name as for `load_detector`; None for that of the config. The run folder
+            stores its name.
+        device: "cpu" or "cuda".
+        overwrite: whether a folder that is not empty may be used.
+        on_iteration: called after each iteration with its metrics.
+        on_checkpoint: called after each checkpoint with the path of latest.pt.
+        on_image: called after each score on dev with a picture (8-bit RGB) of some dev images after each of their
+            stages, and the iteration.
+
+    Raises:
+        UsageError: an option or a setting does not exist or does not fit, or the folder is not empty.
+        DataError: the images or their labels cannot be used.
+        NonFiniteLossError: a loss or too many gradients in a row are not finite.
+        OutputError: the folder cannot be written.
+    """
+    from adaptiveisp.detectors.loading import load_detector
+
+    if settings is None or isinstance(settings, Mapping):
+        settings = make_settings(config.method, config.preset, settings or {}, "settings")
+    if detector is not None:
+        config = replace(config, detector=detector if isinstance(detector, str) else detector.name)
+    if detector is None or isinstance(detector, str):
+        detector = load_detector(config.detector, device)
+    table = "settings.costs" if getattr(settings, "costs", None) else PAPER
+    origin = provenance(config.seed, {detector.name: detector.weights_sha256}, str(table))
+    with new_run(Path(out), config, settings, detector, origin, overwrite, device) as run:
+        return finish(run, on_iteration, on_checkpoint, on_image)
+
+
+def finish(
+    run: Trainer,
+    on_iteration: OnIteration | None = None,
+    on_checkpoint: OnCheckpoint | None = None,
+    on_image: OnImage | None = None,
+) -> TrainSummary:
+    """Trains until the budget is spent or a signal stops the run.
+
+    Args:
+        run: a new or resumed run.
+        on_iteration, on_checkpoint, on_image: as for `train`.
+
+    Raises:
+        NonFiniteLossError, OutputError: as for `Trainer.train`.
+    """
+    finished = run.train(on_iteration, on_checkpoint, on_image)
+    return TrainSummary(
+        folder=run.folder,
+        finished=finished,
+        iterations=run.learner.iteration,
+        passes=run.learner.passes,
+        best_ap50=run.best_ap50,
+        policy=policy_file(str(run.folder)),
+        skipped=run.skipped,
+        peak_memory_mb=peak_memory_mb(),
+    )
+
+
+def new_run(
+    folder: Path,
+    options: TrainConfig,
+    settings: Any,
+    detector: Detector,
+    provenance: dict[str, Any],
+    overwrite: bool,
+    device: str = "cpu",
+) -> Trainer:
+    """Starts a run: checks all inputs, then creates the folder and writes its config.yaml.
+
+    The config names the modules that the run uses, so that a later module of the set does not change it.
+
+    Args:
+        folder, options, settings, detector, provenance, device: as for `Trainer`.
+        overwrite: whether a folder that is not empty may be used.
+
+    Raises:
+        UsageError: the folder is not empty and `overwrite` is False.
+        DataError: the images or their labels cannot be used.
+    """
+    if settings.size % detector.stride:
+        raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
+    settings = with_module_names(settings)
+    provenance = {**provenance, "data": data_digest(options)}
+    run = Trainer(folder, options, settings, detector, provenance, device)
+    if options.warm_start:
+        run.learner.warm_start(options.warm_start)
+    if run.teacher is None:  # images that cannot be used are refused before the folder is created
+        run.stream[0]
+    run.claim = claim_folder(folder, KIND, overwrite)
+    try:
+        check_links(folder)
+        remove_results(folder)
+        write_config(folder, options, settings, provenance)
+        if options.warm_start:
+            run.checkpoint()  # the initial policy may be changed or removed before the next checkpoint
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def resumed_run(
+    folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = ""
+) -> Trainer:
+    """Resumes the run of a folder from its last checkpoint, which may come from another device.
+
+    Args:
+        folder: the run folder.
+        load_detector: loads the detector that config.yaml names; a file must not decide which code runs.
+        device: device of the detector.
+        cache: folder of developed raws, see `data.frame_cache`. The one in config.yaml is not used, because a file must
+            not decide where files are written and removed.
+
+    Raises:
+        DataError: config.yaml or the training images cannot be used.
+        WeightsError: latest.pt is damaged, or the detector's weights have changed since the run began.
+        UsageError: another process trains there.
+    """
+    if not (folder / CONFIG).is_file():
+        raise DataError(
+            f"{folder}: is no folder of a run, it has no {CONFIG}; give --resume the --out of a training run"
+        )
+    try:
+        options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
+    except (DataError, UsageError) as error:
+        raise DataError(f"{error}; --resume needs the folder of a run") from error
+    if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
+        logger.warning("%s: kept frames in %s; give --cache to use that again", folder, options.cache)
+    options = replace(options, cache=cache)
+    provenance = read_provenance(folder)
+    detector = load_detector(options.detector)
+    weights = provenance.get("weights_sha256")
+    began_with = weights.get(detector.name) if isinstance(weights, dict) else None
+    if began_with is not None and began_with != detector.weights_sha256:
+        raise WeightsError(
+            f"{folder}: began with weights of {detector.name} that were {str(began_with)[:12]}…, now they are "
+            f"{detector.weights_sha256[:12]}…; bring those back, or start a new run with --warm-start {folder}"
+        )
+    if (kernels := provenance.get("kernels", description())) != description():
+        logger.warning(
+            "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
+        )
+    digest = data_digest(options)
+    if provenance.get("data", digest) != digest:
+        logger.warning("%s: its data or dev have changed since it began; it goes on with what is there now", folder)
+    if not (folder / LATEST).is_file() and not is_marked(folder):
+        raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
+    run = Trainer(folder, options, settings, detector, provenance, device)
+    run.claim = reclaim_folder(folder, KIND)
+    try:
+        check_links(folder)
+        run.restore()
+    except BaseException:
+        run.close()
+        raise
+    return run

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from adaptiveisp.training.config import recipe_files
 from tests.conftest import REPOSITORY
 
 PAGES = sorted((REPOSITORY / "docs").rglob("*.md"))
 DOCUMENTS = [*sorted(REPOSITORY.glob("*.md")), *PAGES]
-RECIPES = {path.name for path in (REPOSITORY / "recipes").glob("*.yaml")}
+RECIPES = {path.name for path in recipe_files().values()}
 
 
 def name(path: Path) -> str:
@@ -36,8 +37,9 @@ def test_local_links_exist(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_recipes_that_are_named_exist(document: Path) -> None:
     text = document.read_text()
-    named = re.findall(r"recipes/([\w.-]+\.yaml)", text)
-    named += re.findall(r"`((?:sequence|fixed|actor)-[\w-]+\.yaml)`", text)
+    given = re.findall(r"--config ([\w.-]+)", text)
+    named = [f"{recipe}.yaml" for recipe in given if not recipe.endswith(".yaml") and not recipe.isupper()]
+    named += re.findall(r"`((?:sequence|fixed|actor|lod|runtime)-[\w-]+\.yaml)`", text)
     assert not set(named) - RECIPES, f"{document.name} names recipes that do not exist"
 
 

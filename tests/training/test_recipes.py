@@ -8,10 +8,10 @@ import pytest
 
 from adaptiveisp.cli.parser import build_parser
 from adaptiveisp.errors import UsageError
-from adaptiveisp.training.config import read_config, resolve
+from adaptiveisp.training.config import find_config, read_config, recipe_files, resolve
 from tests.conftest import REPOSITORY
 
-RECIPES = sorted((REPOSITORY / "recipes").glob("*.yaml"))
+RECIPES = sorted(recipe_files().values())
 each = pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 
 
@@ -22,6 +22,14 @@ def header(recipe: Path) -> str:
 
 def test_there_are_recipes() -> None:
     assert {"actor-critic", "fixed-9000", "fixed-12000", "lod-yolov3-512"} <= {path.stem for path in RECIPES}
+
+
+def test_a_recipe_is_found_by_its_name_and_a_file_by_its_path(tmp_path: Path) -> None:
+    assert find_config("sequence-tone") == recipe_files()["sequence-tone"]
+    (tmp_path / "mine.yaml").touch()
+    assert find_config(str(tmp_path / "mine.yaml")) == tmp_path / "mine.yaml"
+    with pytest.raises(UsageError, match=r"recipe 'sequence-tune' does not exist; choose one of actor-critic, .*, or"):
+        find_config("sequence-tune")
 
 
 @each
@@ -44,7 +52,7 @@ def test_the_header_says_what_the_file_says(recipe: Path) -> None:
     text = header(recipe)
     command = shlex.split(text[: text.index("\nseed:")].replace("\\\n", ""))
     parsed = build_parser().parse_args(command[1:])
-    assert command[:2] == ["adaptiveisp", "train"] and parsed.config == Path("recipes") / recipe.name
+    assert command[:2] == ["adaptiveisp", "train"] and parsed.config == recipe.stem
     assert parsed.data and parsed.dev and parsed.out and parsed.images
     assert (parsed.method, parsed.preset) == (None, None)  # either would drop the file's settings
     assert f"\nseed: {options.seed}\n" in text and f"\nbudget: {options.budget} detector passes\n" in text

@@ -61,7 +61,11 @@ def add(commands: Any) -> None:
         "Learns a policy for a frozen detector. A run goes on exactly where it was with --resume RUN.",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="settings; other options replace what it says")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        help="a recipe of the package or a YAML file of settings; flags replace its values",
+    )
     parser.add_argument("--method", metavar="M", help=METHODS_HELP)
     parser.add_argument("--preset", metavar="NAME", help=PRESETS_HELP)
     parser.add_argument(
@@ -212,10 +216,10 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     """The options and settings of a new run, from its configuration file and the flags, which take precedence."""
     from adaptiveisp.data.opening import is_set_file
     from adaptiveisp.isp.costs import load_costs
-    from adaptiveisp.training.config import read_config, resolve
+    from adaptiveisp.training.config import find_config, read_config, resolve
     from adaptiveisp.utils.config import parse_changes
 
-    train, settings = read_config(options.config) if options.config else ({}, {})
+    train, settings = read_config(find_config(options.config)) if options.config else ({}, {})
     if train.pop("cache", "") and not options.cache:
         # Frames are written and removed there, so that a file must not name the folder.
         logger.warning("%s: cache: is not taken from a file; give --cache DIR to use one", options.config)

@@ -20,6 +20,8 @@ from adaptiveisp.utils.files import write_text
 from adaptiveisp.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
+RECIPES = Path(__file__).with_name("recipes")
+"""Folder of the recipes that come with the package."""
 MOST_PIXELS = 1 << 25
 """Largest number of pixels in a batch: 8 images of 2048x2048. Presets have 0.4 to 2.1 million."""
 LabelSource = Literal["given", "teacher"]
@@ -107,6 +109,31 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     if not (train or settings):
         raise DataError(f"{path}: holds no settings; {remedy}")
     return train, settings
+
+
+def recipe_files() -> dict[str, Path]:
+    """Name → file of the recipes that come with the package."""
+    return {path.stem: path for path in sorted(RECIPES.glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def find_config(text: str) -> Path:
+    """The configuration file that `--config` names: a path, or the name of a recipe of the package.
+
+    Args:
+        text: a path, or the name of a recipe. An existing file comes first.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    path, recipes = Path(text), recipe_files()
+    if path.is_file():
+        return path
+    if text in recipes:
+        return recipes[text]
+    if path.suffix in (".yaml", ".yml", ".json") or path.name != text:
+        return path  # which is missing, as reading it will say
+    names = ", ".join(recipes)
+    raise UsageError(f"recipe {text!r} does not exist; choose one of {names}, or give the path of a YAML file")
 
 
 def make_settings(method: str, preset: str, changes: Mapping[str, Any], origin: str, from_file: bool = False) -> Any:

@@ -25,6 +25,7 @@ from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, observe, run_sequences
 from adaptiveisp.policies.sequence.policy import load_sequence
+from adaptiveisp.training.config import RECIPES
 from adaptiveisp.training.methods.learner import NonFiniteLossError
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
 from adaptiveisp.training.methods.sequence.sampling import sample_logits
@@ -32,7 +33,6 @@ from adaptiveisp.training.methods.sequence.settings import ADAPTIVE, PRESETS, Se
 from adaptiveisp.training.rl.losses import neighbour_loss
 from adaptiveisp.training.rl.pipeline_edits import Comparisons, edited
 from adaptiveisp.types import Image, Targets
-from tests.conftest import REPOSITORY
 from tests.training.methods.test_actor_critic import GreyStream, WantsLight
 
 BANDIT = ("sharpen", "saturation", "exposure", "desaturation", "denoise")
@@ -494,6 +494,6 @@ def test_the_default_starts_from_a_cameras_order() -> None:
 @pytest.mark.parametrize("name", ["adaptive", "fast"])
 def test_the_recipe_of_a_shipped_policy_says_what_its_preset_says(name: str) -> None:
     recipe = {"adaptive": "sequence-tone", "fast": "sequence-three-local"}[name]
-    content = yaml.safe_load((REPOSITORY / "recipes" / f"{recipe}.yaml").read_text())["settings"]
+    content = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())["settings"]
     expected = asdict(PRESETS[name])
     assert {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()} == expected

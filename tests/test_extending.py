@@ -9,10 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from adaptiveisp.isp import registry as modules
 from adaptiveisp.policies import registry as policies
 from adaptiveisp.raw.array_files import write_png16
+from adaptiveisp.training.methods.registry import METHODS
+from adaptiveisp.training.rl.rewards import REWARDS
 from tests.conftest import REPOSITORY
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
@@ -65,24 +68,30 @@ def test_an_installed_package_adds_a_module_a_policy_and_a_detector(installed: P
     assert refused.returncode == 1 and "install the package that declares it" in refused.stderr
 
 
-def test_a_policy_is_trained_for_the_detector_of_a_package(installed: Path, tmp_path: Path) -> None:
+def test_a_policy_learns_with_the_module_reward_and_detector_of_a_package(installed: Path, tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     labels = json.loads((tmp_path / "labels.json").read_text())
     labels["categories"] = [{"id": 47, "name": "lamp"}]
     labels["annotations"] = [one for one in labels["annotations"] if one["category_id"] == 47]
     (tmp_path / "labels.json").write_text(json.dumps(labels))
     data = ("--data", "labels.json", "--images", "images", "--light", "mixed", "--size", "64")
-    how = ("--method", "fixed", "--detector", "bright-spots", "--budget", "16", "-q", "--out", "run")
-    done = adaptiveisp(tmp_path, installed, "train", *data, *how)
+    parts = ("--module", "log_curve", "--reward", "relative", "--detector", "bright-spots")
+    quick = [f"--set={change}" for change in ("batch=4", "group_size=2", "horizon=3", "modules=[exposure, gamma]")]
+    warm_up = ("--set=expert_modules=[log_curve]", "--budget", "16", "-q", "--out", "run")
+    done = adaptiveisp(tmp_path, installed, "train", *data, "--method", "sequence", *parts, *quick, *warm_up)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run/summary.json").is_file()
+    settings = yaml.safe_load((tmp_path / "run/config.yaml").read_text())["settings"]
+    assert settings["modules"] == ["exposure", "gamma", "log_curve"] and settings["reward"] == "relative"
+    write_png16(red_box_raw().data, tmp_path / "x.png")
+    use = ("run", "x.png", "--policy", "run", "--detector", "bright-spots", "-q", "--out", "seen")
+    assert adaptiveisp(tmp_path, installed, *use).returncode == 0
 
 
 def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    for registered in (modules._REGISTERED, policies._REGISTERED):
-        monkeypatch.setattr(registered, "_values", {})
+    for registered in (modules._REGISTERED, policies._REGISTERED, METHODS, REWARDS):
+        monkeypatch.setattr(registered, "_values", dict(registered._values))
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 5
     for block in blocks:
         names = {"detector": RedDetector(), "make_detector": RedDetector}
         exec(block, names)

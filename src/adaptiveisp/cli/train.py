@@ -17,6 +17,7 @@ from adaptiveisp.cli.options import (
     LIGHTS_HELP,
     add_command,
     add_common,
+    add_modules,
     positive,
     size,
     unit,
@@ -106,6 +107,7 @@ def add(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="any other setting of the method (docs/methods); may be given again",
     )
+    add_modules(parser)
     add_common(parser, without=("workers",))
     parser.set_defaults(command=train, seed=None)
 
@@ -143,9 +145,6 @@ def train(options: argparse.Namespace) -> int:
             loss = metrics["detector_loss"]
             bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
             bar.update(metrics["passes"] - bar.n)
-            if bar.disable and not options.quiet and metrics["iteration"] % 100 == 0:
-                line = f"iteration {metrics['iteration']}, {metrics['passes']} passes, detector loss {loss:.3f}"
-                print(line, file=sys.stderr, flush=True)
 
         summary = finish(run, show)
     if not options.quiet:
@@ -216,6 +215,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     """The options and settings of a new run, from its configuration file and the flags, which take precedence."""
     from adaptiveisp.data.opening import is_set_file
     from adaptiveisp.isp.costs import load_costs
+    from adaptiveisp.isp.registry import register_named
     from adaptiveisp.training.config import find_config, read_config, resolve
     from adaptiveisp.utils.config import parse_changes
 
@@ -240,7 +240,8 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
         train["dev_images"] = train.get("images", "")
     if train.get("light") == "none":
         train["light"] = None
-    wanted, resolved = resolve(train, settings, str(options.config or "train"), from_file)
+    names = [register_named(text).name for text in options.own_modules]
+    wanted, resolved = resolve(train, settings, str(options.config or "train"), from_file, names)
     # The run may be resumed from another folder.
     paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(wanted, name))}
     wanted = replace(wanted, **paths, detector=_absolute(wanted.detector))

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ import yaml
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.raw.unprocess import NoiseName
-from adaptiveisp.training.methods.module_choice import with_modules_of_files
+from adaptiveisp.training.methods.module_choice import with_modules_of_files, with_more_modules
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.utils.config import as_yaml, changed, require
 from adaptiveisp.utils.files import write_text
@@ -136,7 +136,14 @@ def find_config(text: str) -> Path:
     raise UsageError(f"recipe {text!r} does not exist; choose one of {names}, or give the path of a YAML file")
 
 
-def make_settings(method: str, preset: str, changes: Mapping[str, Any], origin: str, from_file: bool = False) -> Any:
+def make_settings(
+    method: str,
+    preset: str,
+    changes: Mapping[str, Any],
+    origin: str,
+    from_file: bool = False,
+    more_modules: Sequence[str] = (),
+) -> Any:
     """A preset of a method with some settings changed.
 
     Args:
@@ -146,6 +153,7 @@ def make_settings(method: str, preset: str, changes: Mapping[str, Any], origin: 
         origin: source of the changes, for errors.
         from_file: whether the changes are those of a file, in which an empty list of modules has the meaning of
             `module_choice.MODULES_OF_FILES`.
+        more_modules: registered modules that the method chooses from, or runs, beside those of the settings.
 
     Raises:
         UsageError: there is no such method, preset or setting, or a value does not fit.
@@ -154,7 +162,8 @@ def make_settings(method: str, preset: str, changes: Mapping[str, Any], origin: 
     if preset and preset not in presets:
         raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
     initial = presets[preset or next(iter(presets))]
-    settings = changed(initial, with_modules_of_files(initial, changes) if from_file else changes, origin)
+    wanted = with_modules_of_files(initial, changes) if from_file else changes
+    settings = changed(initial, with_more_modules(initial, wanted, more_modules), origin)
     pixels = settings.batch * settings.size**2
     if pixels > MOST_PIXELS:
         raise UsageError(
@@ -165,7 +174,11 @@ def make_settings(method: str, preset: str, changes: Mapping[str, Any], origin: 
 
 
 def resolve(
-    train: Mapping[str, Any], settings: Mapping[str, Any], origin: str, from_file: bool = True
+    train: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    origin: str,
+    from_file: bool = True,
+    more_modules: Sequence[str] = (),
 ) -> tuple[TrainConfig, Any]:
     """Options and settings from their plain values.
 
@@ -173,13 +186,13 @@ def resolve(
         train: option → value.
         settings: setting of the method → value.
         origin: source of the values, for errors.
-        from_file: whether the settings are those of a file, see `make_settings`.
+        from_file, more_modules: see `make_settings`.
 
     Raises:
         UsageError: one does not exist or does not fit.
     """
     options = changed(TrainConfig(), train, origin)
-    return options, make_settings(options.method, options.preset, settings, origin, from_file)
+    return options, make_settings(options.method, options.preset, settings, origin, from_file, more_modules)
 
 
 def data_digest(options: TrainConfig) -> str:

@@ -9,7 +9,7 @@ from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages
-from adaptiveisp.detectors.classes import map_classes
+from adaptiveisp.detectors.class_names import map_classes
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.pseudo_labels import Teacher

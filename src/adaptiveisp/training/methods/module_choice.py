@@ -1,10 +1,11 @@
 """The modules that a policy may choose from, written out by name so that a set which grows changes no earlier run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from adaptiveisp.isp.registry import find_module, modules_of
+from adaptiveisp.errors import UsageError
+from adaptiveisp.isp.registry import HELPERS, find_module, modules_of
 from adaptiveisp.utils.config import require
 
 _TEN = (
@@ -32,10 +33,10 @@ def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modu
     Raises:
         PipelineError, UsageError: names what is wrong.
     """
-    available = {module.name for module in modules_of(module_set)}
+    helpers = {module.name for module in HELPERS}
     for name in modules:
         find_module(name, module_set)
-        require(name in available, f"{name} is a helper, which no policy chooses")
+        require(name not in helpers, f"{name} is a helper, which no policy chooses")
     require(len(set(modules)) == len(modules), f"{setting} names a module twice")
 
 
@@ -47,6 +48,32 @@ def with_module_names(settings: Any) -> Any:
     """
     chosen: tuple[str, ...] | None = getattr(settings, "chosen", None)
     return settings if chosen is None or settings.modules else replace(settings, modules=chosen)
+
+
+def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Changes of a preset that add further modules, which come after those that the preset or the changes name.
+
+    Args:
+        preset: settings that are changed.
+        changes: setting → value.
+        names: of registered modules.
+
+    Raises:
+        UsageError: the method has no setting `modules`, or the changes give it no list.
+    """
+    found = dict(changes)
+    if not names:
+        return found
+    if not hasattr(preset, "modules"):
+        raise UsageError("this method takes no list of modules; leave out --module, or use the method sequence")
+    module_set = found.get("module_set", getattr(preset, "module_set", None))
+    present = found.get("modules") or preset.modules
+    if not present and hasattr(preset, "chosen"):
+        present = [module.name for module in modules_of(str(module_set))]
+    if not isinstance(present, list | tuple):
+        raise UsageError("modules: give a list of names")
+    found["modules"] = [*present, *(name for name in names if name not in present)]
+    return found
 
 
 def with_modules_of_files(preset: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from torch import Tensor
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, PolicyHeader, save_policy
-from adaptiveisp.policies.environment import STOP, State, stops
+from adaptiveisp.policies.environment import STOP, State
 from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.stepwise.networks import observe, to_training
 from adaptiveisp.policies.stepwise.policy import StepwisePolicy
@@ -43,10 +43,11 @@ from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images
 from adaptiveisp.training.methods.actor_critic.metrics import measured
 from adaptiveisp.training.methods.actor_critic.networks import Networks
+from adaptiveisp.training.methods.actor_critic.rewards import rollout_rewards
 from adaptiveisp.training.methods.actor_critic.settings import ActorCriticConfig
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
 from adaptiveisp.training.rl import rewards as terms
-from adaptiveisp.training.rl.advantages import PerStep, advantages, baseline, step_rewards
+from adaptiveisp.training.rl.advantages import advantages, baseline
 from adaptiveisp.training.rl.losses import (
     discounts,
     imitation_loss,
@@ -153,7 +154,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         clock.lap("detector forward")
         after = self._losses_after(before, rollout, entries, clock)
 
-        parts = self._rewards(rollout, before, after)
+        parts = rollout_rewards(rollout, before, after, self.imitating, self.config, self.costs, self.progress)
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
         value = self.critic(rollout.steps[0].observation)
         losses = {
@@ -182,29 +183,6 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         }
         clock.lap("bookkeeping")
         return metrics, clock.seconds
-
-    def _rewards(self, rollout: Rollout, before: Tensor, after: Tensor) -> dict[str, PerStep]:
-        """The terms of the reward by name and step, from the detector's loss before and after the rollout."""
-        config = self.config
-        terminal = {"detection": terms.detection_reward(before, after, config.loss_limit)}
-        runtime_weight: float | None = config.runtime_weight
-        if config.reward != terms.DEFAULT_REWARD:
-            terminal = terms.reward_terms(config.reward, self._reward_inputs(rollout, before, after))
-            runtime_weight = None
-        return step_rewards(rollout, terminal, self.costs, self.progress, runtime_weight, config.entropy_weight)
-
-    def _reward_inputs(self, rollout: Rollout, before: Tensor, after: Tensor) -> terms.RewardInputs:
-        """The outcome of a rollout for a reward of the user's own."""
-        costs = [rollout.spread(step, self.costs[step.action]) for step in rollout.steps]
-        counts = [rollout.spread(step, (~stops(step.action, self.modules)).to(after)) for step in rollout.steps]
-        return terms.RewardInputs(
-            loss_after=after,
-            loss_before=None if self.imitating else before,
-            cost_ms=torch.stack(costs).sum(dim=0),
-            n_modules=torch.stack(counts).sum(dim=0),
-            image=rollout.end.image,
-            runtime_weight=self.config.runtime_weight,
-        )
 
     def _fill(self, clock: Clock) -> None:
         """Fills the replay buffer with new images."""

@@ -13,8 +13,10 @@ import adaptiveisp
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp import registry
 from adaptiveisp.isp.registry import MODULE_SETS
-from adaptiveisp.training.config import TrainConfig, make_settings, read_config, resolve
+from adaptiveisp.training import dev_scores
+from adaptiveisp.training.config import TrainConfig, make_settings, read_config, recipe_files, resolve
 from adaptiveisp.training.methods.module_choice import MODULES_OF_FILES
+from adaptiveisp.training.runs import new_run, resumed_run
 from tests.support.fake_detector import RedDetector
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import metrics
@@ -86,3 +88,65 @@ def test_the_modules_of_old_files_are_those_of_their_sets() -> None:
     """Until a set grows; then only the first names agree."""
     for name, modules in MODULES_OF_FILES.items():
         assert [module.name for module in MODULE_SETS[name]][: len(modules)] == list(modules)
+
+
+@pytest.mark.parametrize(("size", "given", "expected"), [(64, 0, 416), (512, 0, 512), (512, 448, 448)])
+def test_dev_is_scored_at_its_own_size(
+    size: int, given: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The larger of 416 and the size of the training images, unless another one is given."""
+    seen: list[int] = []
+    real = dev_scores.evaluate
+
+    def evaluate(dev: Any, policies: Any, detectors: Any, config: Any) -> Any:
+        seen.append(config.size)
+        return real(dev, policies, detectors, config)
+
+    monkeypatch.setattr(dev_scores, "evaluate", evaluate)
+    dev = {"dev": str(tmp_path / "labels.json"), "dev_images": str(tmp_path / "images"), "dev_draws": 1}
+    config = photos(tmp_path, method="fixed", preset="auto-exposure", budget=1, dev_size=given, **dev)
+    adaptiveisp.train(config, {"batch": 1, "size": size}, out=tmp_path / "run", detector=RedDetector())
+    assert seen == [expected]
+    content = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert content["train"]["dev_size"] == expected
+    del content["train"]["dev_size"]  # a run of an earlier version goes on at 416
+    content["train"]["budget"] = 2
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(content))
+    with resumed_run(tmp_path / "run", lambda _: RedDetector()) as run:
+        run.train()
+    assert seen == [expected, 416]
+
+
+def test_the_teacher_gets_images_of_the_same_size(tmp_path: Path) -> None:
+    config = photos(tmp_path, method="fixed", budget=1, labels="teacher", teacher_confidence=0.01, dev_size=224)
+    settings = make_settings("fixed", "", {"batch": 1, "size": 64}, "test")
+    with new_run(tmp_path / "run", config, settings, RedDetector(), {}, False) as run:
+        assert run.teacher is not None and run.teacher.size == 224
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ({"budget": 3}, {}, "budget 3 does not hold one batch of 4 images; raise the budget or lower batch"),
+        ({}, {"rate": 11}, "rate = 11 is too large; give at most 10"),
+        ({}, {"sequence_line_rate": 1e9}, r"sequence_line_rate = 1e\+09 is too large"),
+        ({"needs_warm_start": True}, {}, "continue an earlier run; give its folder or its policy with --warm-start"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_there_is_a_folder(
+    options: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        config = photos(tmp_path, **options)
+        adaptiveisp.train(config, FAST | settings, out=tmp_path / "run", detector=RedDetector())
+    assert not (tmp_path / "run").exists()
+
+
+def test_recipes_with_a_warm_start_need_it() -> None:
+    needing = set()
+    for name, path in recipe_files().items():
+        options, _ = resolve(*read_config(path), name)
+        command = path.read_text().split("\n# seed:")[0]
+        assert options.needs_warm_start == ("--warm-start" in command), name
+        needing |= {name} if options.needs_warm_start else set()
+    assert "sequence-denoiser-alone" in needing and "sequence-tone" not in needing

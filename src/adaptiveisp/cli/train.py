@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
-    *("labels", "warm_start", "checkpoint_every", "dev_every", "cache"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache"),
 )
 """Options of `train` that its run stores."""
 PATHS = ("data", "images", "dev", "dev_images", "cache")
@@ -89,11 +89,22 @@ def add(commands: Any) -> None:
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
     parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
+    _add_run_options(parser)
+    add_modules(parser)
+    add_common(parser, without=("workers",))
+    parser.set_defaults(command=train, seed=None)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the run folder and of the settings."""
     parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--warm-start", metavar="P", help="start from the weights of this policy file or run folder")
     parser.add_argument("--budget", type=positive, metavar="PASSES", help="detector passes (default 12000)")
     parser.add_argument("--checkpoint-every", type=positive, metavar="N", help="iterations (default 200)")
     parser.add_argument("--dev-every", type=positive, metavar="N", help="iterations (default 500)")
+    parser.add_argument(
+        "--dev-size", type=size, metavar="N", help="longer side of --dev's images (default: 416, or --size if larger)"
+    )
     parser.add_argument("--size", type=size, metavar="N", help="side of the training images (default: the preset's)")
     parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
     parser.add_argument("--discount", type=unit, metavar="G", help="of the next value (default: the preset's)")
@@ -107,9 +118,6 @@ def add(commands: Any) -> None:
         metavar="KEY=VALUE",
         help="any other setting of the method (docs/methods); may be given again",
     )
-    add_modules(parser)
-    add_common(parser, without=("workers",))
-    parser.set_defaults(command=train, seed=None)
 
 
 def train(options: argparse.Namespace) -> int:

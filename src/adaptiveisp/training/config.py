@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import yaml
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.raw.unprocess import NoiseName
-from adaptiveisp.training.methods.module_choice import with_modules_of_files, with_more_modules
+from adaptiveisp.training.methods.module_choice import with_module_names, with_modules_of_files, with_more_modules
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.utils.config import as_yaml, changed, require
 from adaptiveisp.utils.files import write_text
@@ -24,6 +24,10 @@ RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that come with the package."""
 MOST_PIXELS = 1 << 25
 """Largest number of pixels in a batch: 8 images of 2048x2048. Presets have 0.4 to 2.1 million."""
+LARGEST_RATE = 10
+"""Largest learning rate of any setting, far above useful ones: a step of Adam is about as large as its rate."""
+DEV_SIZE = 416
+"""Smallest `dev_size` that is chosen by itself: the default size of `eval` and `run`."""
 LabelSource = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. In 253 labelled photos of COCO (clean, at 416), 51 % of the detections of
@@ -55,6 +59,10 @@ class TrainConfig:
         warm_start: policy whose weights the run starts from; "" for random weights.
         checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
         dev_draws: draws of light and noise for each photo of dev.
+        dev_size: longer side in pixels at which dev is scored and the teacher looks at images, as `size` of `eval`; 0
+            for 416, or the size of the training images if that is larger. The size of the training images may be
+            smaller, because they are crops. A run stores the number.
+        needs_warm_start: whether the run must start from an earlier policy; such a recipe is refused without one.
         cache: folder where developed raws are kept for this and other runs, see `data.frame_cache`; "" for none.
     """
 
@@ -76,12 +84,15 @@ class TrainConfig:
     checkpoint_every: int = 200
     dev_every: int = 500
     dev_draws: int = 2
+    dev_size: int = 0
+    needs_warm_start: bool = False
     cache: str = ""
 
     def __post_init__(self) -> None:
         for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        require(self.limit >= 0, "limit must not be negative")
+        for name in ("limit", "dev_size"):
+            require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(self.seed >= 0, "seed must not be negative")
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
@@ -193,6 +204,30 @@ def resolve(
     """
     options = changed(TrainConfig(), train, origin)
     return options, make_settings(options.method, options.preset, settings, origin, from_file, more_modules)
+
+
+def completed(options: TrainConfig, settings: Any) -> tuple[TrainConfig, Any]:
+    """The options and settings of a new run with everything written out that a later version could change.
+
+    Args:
+        options: of the run.
+        settings: of its method.
+
+    Raises:
+        UsageError: the budget does not hold a batch, a learning rate is too large, or a warm start is missing.
+    """
+    require(
+        options.budget >= settings.batch,
+        f"budget {options.budget} does not hold one batch of {settings.batch} images; raise the budget or lower batch",
+    )
+    for field in fields(settings):
+        rate = getattr(settings, field.name)
+        if field.name.endswith("rate") and isinstance(rate, int | float):
+            require(rate <= LARGEST_RATE, f"{field.name} = {rate:g} is too large; give at most {LARGEST_RATE}")
+    missing = options.needs_warm_start and not options.warm_start
+    require(not missing, "these settings continue an earlier run; give its folder or its policy with --warm-start")
+    size = options.dev_size or max(DEV_SIZE, settings.size)
+    return replace(options, dev_size=size), with_module_names(settings)
 
 
 def data_digest(options: TrainConfig) -> str:

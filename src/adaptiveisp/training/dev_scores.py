@@ -15,8 +15,6 @@ from adaptiveisp.isp.costs import Costs
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.types import Detector
 
-DEV_SIZE = 416
-"""Longer side in pixels at which dev is scored, as `eval` does."""
 SHOWN = 6
 """Number of dev images whose pipelines are drawn."""
 
@@ -40,7 +38,7 @@ class DevScore:
 
 
 def score_on_dev(
-    dev: Dataset, policy: Policy, detector: Detector, device: str, costs: Costs, cache: str = ""
+    dev: Dataset, policy: Policy, detector: Detector, size: int, device: str, costs: Costs, cache: str = ""
 ) -> DevScore:
     """Scores a policy on the dev set. The random numbers of the run do not change.
 
@@ -48,12 +46,13 @@ def score_on_dev(
         dev: the dev set.
         policy: the current policy.
         detector: the frozen detector.
+        size: longer side of the images in pixels.
         device: device of policy and detector.
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
     """
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        config = EvalConfig(DEV_SIZE, device=device, costs=costs, cache=cache)
+        config = EvalConfig(size, device=device, costs=costs, cache=cache)
         found = evaluate(dev, [policy], [detector], config)
     (result,) = found.results.values()
     score = coco_average_precision(result.scored, found.categories)
@@ -66,12 +65,13 @@ def score_on_dev(
     )
 
 
-def draw_on_dev(dev: Dataset, policy: Policy, device: str) -> UInt8[np.ndarray, "height width 3"] | None:
+def draw_on_dev(dev: Dataset, policy: Policy, size: int, device: str) -> UInt8[np.ndarray, "height width 3"] | None:
     """Draws some dev images after each stage of their pipelines, spread over the brightness where it is known.
 
     Args:
         dev: the dev set.
         policy: the current policy.
+        size: longer side of the images in pixels.
         device: device of the policy.
 
     Returns:
@@ -82,7 +82,7 @@ def draw_on_dev(dev: Dataset, policy: Policy, device: str) -> UInt8[np.ndarray, 
     n = min(SHOWN, len(samples))
     for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
         try:
-            images.append(develop_at_size(dev.read(sample), DEV_SIZE, device=device).small)
+            images.append(develop_at_size(dev.read(sample), size, device=device).small)
         except Exception:  # any error that a file can cause in its reader; the evaluation has noted it
             continue
         names.append(sample.name)

@@ -59,21 +59,23 @@ def open_training_images(
 
 
 def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teacher | None:
-    """What stands in for annotations, None where they are taken."""
-    return Teacher(detector, options.teacher_confidence, device) if options.labels == "teacher" else None
+    """The teacher that labels the training images; None if they have annotations."""
+    if options.labels == "given":
+        return None
+    return Teacher(detector, options.teacher_confidence, device, options.dev_size)
 
 
 def open_dev(options: TrainConfig) -> Dataset | None:
-    """The data set that chooses the best policy, None where there is none.
+    """The data set whose score selects the best policy; None without one.
 
     Raises:
-        DataError: it cannot be used, or has no annotations: a teacher that scored its own pupil would prefer the policy
-            which repeats its mistakes.
+        DataError: it cannot be used, or has no annotations. A teacher's labels would prefer the policy that repeats the
+            teacher's mistakes.
         UsageError: the options contradict each other.
     """
     if not options.dev:
         return None
-    # Without --dev-images it is the folder of the training images, which a data-set YAML has no use for.
+    # Without --dev-images it is the folder of the training images, which a data-set YAML does not use.
     images = Path(options.dev_images) if options.dev_images and not is_set_file(Path(options.dev)) else None
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:

@@ -1,7 +1,7 @@
-"""Targets without annotations: what the frozen detector itself is sure of, on the best picture of each image there is.
+"""Targets without annotations: the confident detections of the frozen detector in the best rendering of each image.
 
-A policy is then trained towards seeing in the dark what the detector sees in good light. What it mistakes there becomes
-a target too, and what it misses there does not: annotations, where there are any, are better.
+A policy then learns to make the detector find in the dark the objects that it finds in good light. Its mistakes in good
+light become targets as well, and objects that it misses there do not, so that annotations are better.
 """
 
 from collections.abc import Sequence
@@ -24,35 +24,36 @@ from adaptiveisp.types import Annotation, Detections, Detector, Image
 from adaptiveisp.utils.defaults import SIZE as DEFAULT_SIZE
 
 EXPOSURES = (0.0, -1.0, 1.0, 2.0)
-"""Stops beside auto-exposure's own choice. It aims at the mean of the whole frame, while what is to be seen may lie in
-the glare or, more often where light is short, in the shadow: hence more steps up than down."""
+"""Stops relative to auto-exposure, which controls the mean of the whole frame. Objects may be much brighter or, more
+often in dark images, much darker, so that there are more steps up than down."""
 
 
 class Teacher:
-    """The detector's confident detections as annotations; it looks at each picture once, and remembers.
+    """Labels images with the detector's confident detections, each image once.
 
     Args:
         detector: the frozen detector.
         confidence: least score of a target, in (0, 1].
-        device: where the detector is.
+        device: device of the detector.
+        size: longer side in pixels of the images that the detector gets.
 
     Attributes:
-        answers: title of a picture → its objects, in pixels of the upright full frame; their class is the detector's
+        answers: title of an image → its objects, in pixels of the upright full frame; their class is the detector's
             label.
         passes: images that went through the detector for that.
-        dropped: boxes that were left out because their numbers make no sense.
+        dropped: boxes that were left out because their numbers are invalid.
     """
 
-    def __init__(self, detector: Detector, confidence: float, device: str = "cpu"):
-        self.detector, self.confidence, self.device = detector, confidence, device
+    def __init__(self, detector: Detector, confidence: float, device: str = "cpu", size: int = DEFAULT_SIZE):
+        self.detector, self.confidence, self.device, self.size = detector, confidence, device, size
         self.answers: dict[str, tuple[Annotation, ...]] = {}
         self.passes = self.dropped = 0
 
     def label_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
-        """Finds what a clean photo shows.
+        """Labels a clean photo.
 
         Args:
-            title: of the picture; one that was looked at before is left alone.
+            title: of the image; an image with an answer is not labelled again.
             photo: sRGB code values, 0 to 255.
         """
         if title not in self.answers:
@@ -61,10 +62,10 @@ class Teacher:
     def label_raw(
         self, title: str, full: Float[Tensor, "3 height width"], gains: tuple[float, float, float] | None
     ) -> None:
-        """Finds what a raw shows, in the best of its `renderings`.
+        """Labels a raw by the best of its `renderings`.
 
         Args:
-            title: of the picture; one that was looked at before is left alone.
+            title: of the image; an image with an answer is not labelled again.
             full: the developed raw, linear RGB in [0, 1].
             gains: the camera's white balance as multipliers of (R, G, B); None if unknown or applied already.
         """
@@ -72,14 +73,14 @@ class Teacher:
             self._answer(title, renderings(self._small(full), gains), full)
 
     def _small(self, picture: Float[Tensor, "3 height width"]) -> Float[Tensor, "1 3 _ _"]:
-        """The picture at the detector's size, where the detector is."""
-        return resize_longer_side(picture, DEFAULT_SIZE)[None].to(self.device)
+        """The image at the size that the detector gets, on its device."""
+        return resize_longer_side(picture, self.size)[None].to(self.device)
 
     def _answer(self, title: str, images: list[Image], full: Tensor) -> None:
         full_size = (full.shape[1], full.shape[2])
-        found = detect(self.detector, images, full_size, DEFAULT_SIZE, self.confidence)
+        found = detect(self.detector, images, full_size, self.size, self.confidence)
         dropped = sum(detections.dropped for detections in found)
-        if dropped and not self.dropped:  # once, not for each of many pictures
+        if dropped and not self.dropped:  # one warning instead of one for each image
             logger.warning("%s", dropped_note(f"detector {self.detector.name}, first in {title}", dropped))
         self.dropped += dropped
         self.passes += len(images)
@@ -87,16 +88,16 @@ class Teacher:
 
     @property
     def found_nothing(self) -> int:
-        """How many of the pictures that it looked at have no target."""
+        """Number of labelled images without a target."""
         return sum(not answer for answer in self.answers.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """What it found so far, in plain values."""
+        """The answers so far, in plain values."""
         answers = {title: [[a.category_id, *a.bbox] for a in found] for title, found in self.answers.items()}
         return {"passes": self.passes, "answers": answers}
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores what `state_dict` gave, so that a run that goes on need not look at those pictures again."""
+        """Restores the result of `state_dict`, so that a resumed run does not label these images again."""
         self.passes = content["passes"]
         self.answers = {
             title: tuple(_annotation(label, x, y, width, height) for label, x, y, width, height in found)
@@ -106,10 +107,10 @@ class Teacher:
 
 @torch.inference_mode()
 def renderings(linear: Float[Tensor, "1 3 height width"], gains: tuple[float, float, float] | None) -> list[Image]:
-    """Developments of one raw among which a detector may find a good one: all cheap, none of them learned.
+    """Several renderings of one raw, of which the teacher uses the best one.
 
-    They are auto-exposure, the same at each of `EXPOSURES`, and auto-exposure with the camera's own white balance in
-    the place of the grey world's, which a frame of one colour deceives.
+    They are auto-exposure at each of `EXPOSURES`, and auto-exposure with the camera's own white balance instead of the
+    gray-world balance, which fails on a frame of one colour.
 
     Args:
         linear: the developed raw, linear RGB in [0, 1].
@@ -129,11 +130,11 @@ def renderings(linear: Float[Tensor, "1 3 height width"], gains: tuple[float, fl
 
 
 def best_of(found: Sequence[Detections]) -> Detections:
-    """The detections with the largest sum of scores; the first of several.
+    """The detections with the largest sum of scores; the first of several equal ones.
 
-    A score says how likely a detection is to be right, so the sum is the number of right ones to be expected. The
-    number of detections alone would prefer a rendering with many doubtful ones, the highest or the mean score one in
-    which a single object is all that is left to see.
+    If a score is the probability that a detection is correct, the sum is the expected number of correct detections. The
+    number of detections would prefer a rendering with many doubtful ones, and the highest or the mean score would
+    prefer one that shows a single clear object.
     """
     return max(found, key=lambda detections: float(detections.scores.double().sum()))
 

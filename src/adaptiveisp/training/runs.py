@@ -12,14 +12,15 @@ from adaptiveisp.kernels.forward import description
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.training.config import (
     CONFIG,
+    DEV_SIZE,
     TrainConfig,
+    completed,
     data_digest,
     make_settings,
     read_config,
     resolve,
     write_config,
 )
-from adaptiveisp.training.methods.module_choice import with_module_names
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
 from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
 from adaptiveisp.types import Detector
@@ -139,19 +140,20 @@ def new_run(
 ) -> Trainer:
     """Starts a run: checks all inputs, then creates the folder and writes its config.yaml.
 
-    The config names the modules that the run uses, so that a later module of the set does not change it.
+    The config is complete: it names the modules that the run uses, for instance, so that a module that joins the set
+    later does not change it.
 
     Args:
         folder, options, settings, detector, provenance, device: as for `Trainer`.
         overwrite: whether a folder that is not empty may be used.
 
     Raises:
-        UsageError: the folder is not empty and `overwrite` is False.
+        UsageError: the folder is not empty and `overwrite` is False, or the options and settings do not fit.
         DataError: the images or their labels cannot be used.
     """
+    options, settings = completed(options, settings)
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
-    settings = with_module_names(settings)
     provenance = {**provenance, "data": data_digest(options)}
     run = Trainer(folder, options, settings, detector, provenance, device)
     if options.warm_start:
@@ -193,7 +195,9 @@ def resumed_run(
             f"{folder}: is no folder of a run, it has no {CONFIG}; give --resume the --out of a training run"
         )
     try:
-        options, settings = resolve(*read_config(folder / CONFIG), origin=str(folder / CONFIG))
+        train_part, settings_part = read_config(folder / CONFIG)
+        train_part.setdefault("dev_size", DEV_SIZE)  # the only one that runs had before it was an option
+        options, settings = resolve(train_part, settings_part, str(folder / CONFIG))
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):

@@ -70,7 +70,7 @@ class Trainer:
 
     Args:
         folder: the run folder, which exists and has its config.yaml when training begins.
-        options: of the run.
+        options: of the run; with a `dev_size`, see `config.completed`.
         settings: of its method.
         detector: the frozen detector.
         provenance: stored in each JSON file of the run.
@@ -195,7 +195,8 @@ class Trainer:
     def _score_dev(self, dev: Dataset, log: RunLogger, on_image: OnImage | None) -> None:
         """Scores the policy on dev and saves it if it is the best so far; the budget does not count these passes."""
         learner = self.learner
-        score = score_on_dev(dev, learner.policy(), self.detector, self.device, self.costs, self.options.cache)
+        size = self.options.dev_size
+        score = score_on_dev(dev, learner.policy(), self.detector, size, self.device, self.costs, self.options.cache)
         self.unreadable_dev = score.skipped
         line = {
             "iteration": learner.iteration,
@@ -206,7 +207,7 @@ class Trainer:
             "cost_ms": score.cost_ms,
         }
         log.dev(line)
-        picture = draw_on_dev(dev, learner.policy(), self.device)
+        picture = draw_on_dev(dev, learner.policy(), size, self.device)
         if picture is not None:
             log.picture("trajectories", picture, learner.iteration)
             with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:

@@ -184,7 +184,7 @@ def test_a_warm_start_begins_at_another_pipelines_values(tmp_path: Path) -> None
     subject.warm_start(str(tmp_path / "mine.json"))
     assert subject.pipeline.stages[0].params["ev"] == pytest.approx(2.5, abs=1e-4)
     assert subject.distribution.sigma == SMALL.sigma and subject.distribution.generation == 0
-    with pytest.raises(PolicyError, match="other modules or another start"):
+    with pytest.raises(PolicyError, match="other modules or another preprocessing"):
         learner(replace(SMALL, modules=("exposure",))).warm_start(str(tmp_path / "mine.json"))
 
 

@@ -81,7 +81,7 @@ def test_a_warm_start_begins_at_another_runs_values(tmp_path: Path) -> None:
     second.warm_start(str(tmp_path))
     for ours, theirs in zip(second.pipeline.stages, first.pipeline.stages, strict=True):
         assert dict(ours.params) == pytest.approx(dict(theirs.params), rel=1e-4)
-    with pytest.raises(PolicyError, match="other modules or another start"):
+    with pytest.raises(PolicyError, match="other modules or another preprocessing"):
         learner(replace(SMALL, preprocessing="auto-exposure")).warm_start(str(tmp_path))
 
 

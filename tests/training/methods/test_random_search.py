@@ -167,7 +167,7 @@ def test_a_warm_start_is_kept_until_it_is_beaten(tmp_path: Path) -> None:
         subject.iterate()
     assert subject.bracket == 3
     assert subject.best.stages[0].params["ev"] == pytest.approx(stops)
-    with pytest.raises(PolicyError, match="has the start raw"):
+    with pytest.raises(PolicyError, match="has the preprocessing raw"):
         learner(replace(SMALL, preprocessing="auto-exposure")).warm_start(str(tmp_path / "good.json"))
 
 

@@ -3,13 +3,12 @@
 import copy
 import itertools
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,8 +24,9 @@ from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.policies.sequence.networks import BINS, N_SCALARS, SequenceNetwork, observe, run_sequences
 from adaptiveisp.policies.sequence.policy import load_sequence
-from adaptiveisp.training.config import RECIPES
+from adaptiveisp.training.config import read_config, recipe_files, resolve
 from adaptiveisp.training.methods.learner import NonFiniteLossError
+from adaptiveisp.training.methods.module_choice import with_module_names
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
 from adaptiveisp.training.methods.sequence.sampling import sample_logits
 from adaptiveisp.training.methods.sequence.settings import ADAPTIVE, PRESETS, SequenceConfig
@@ -200,7 +200,7 @@ def test_a_sequence_without_a_generator_takes_the_likeliest_actions() -> None:
     assert network.sample(embedding, None).tolist() == [[1, 2, 5, 5, 5]]
 
 
-def test_rivals_are_edits_of_one_sequence() -> None:
+def test_candidates_are_edits_of_one_sequence() -> None:
     generator = torch.Generator().manual_seed(0)
     stop, base = 6, torch.tensor([4, 1, 3, 6, 6])
     kinds = {"drop": 0, "insert": 0, "move": 0}
@@ -285,7 +285,7 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
         torch.testing.assert_close(found[row], expected[0], rtol=0, atol=1e-6)
 
 
-def test_a_demonstration_is_imitated_and_costs_a_pass_an_image() -> None:
+def test_the_imitation_warm_up_costs_one_pass_an_image() -> None:
     config = replace(FAST, expert_modules=("denoise", "exposure"), imitation_warmup=1.0)
     subject = learner(config, budget=8 * 100)
     while not subject.done:
@@ -473,7 +473,7 @@ def test_every_preset_is_small_enough() -> None:
         ({"group_size": 3}, "group_size must be 2 or more"),
         ({"expert_modules": ("tone",)}, "expert_modules names a module that modules lacks"),
         ({"imitation_warmup": 0.5}, "imitation_warmup needs expert_modules"),
-        ({"modules": ("exposure", "exposure")}, "names one twice"),
+        ({"modules": ("exposure", "exposure")}, "names a module twice"),
         ({"modules": ("srgb",)}, "helper"),
         ({"module_set": "paper", "preprocessing": "auto-exposure"}, "needs wider ranges"),
         ({"last_temperature": 0.0}, "temperatures must be positive"),
@@ -488,12 +488,10 @@ def test_settings_that_make_no_sense_are_refused(changes: dict[str, Any], messag
 
 
 def test_the_default_starts_from_a_cameras_order() -> None:
-    assert ADAPTIVE.demonstrated[0] == "denoise" and len(ADAPTIVE.demonstrated) <= ADAPTIVE.horizon
+    assert ADAPTIVE.expert_modules[0] == "denoise" and len(ADAPTIVE.expert_modules) <= ADAPTIVE.horizon
 
 
 @pytest.mark.parametrize("name", ["adaptive", "fast"])
 def test_the_recipe_of_a_shipped_policy_says_what_its_preset_says(name: str) -> None:
     recipe = {"adaptive": "sequence-tone", "fast": "sequence-three-local"}[name]
-    content = yaml.safe_load((RECIPES / f"{recipe}.yaml").read_text())["settings"]
-    expected = asdict(PRESETS[name])
-    assert {key: tuple(value) if isinstance(value, list) else value for key, value in content.items()} == expected
+    assert resolve(*read_config(recipe_files()[recipe]), recipe)[1] == with_module_names(PRESETS[name])

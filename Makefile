@@ -9,7 +9,7 @@ WORKERS ?= 2
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
-.PHONY: demo test test-all lint format docs bench weights env clean
+.PHONY: demo test test-all lint format docs bench weights env wheel clean
 
 demo: weights
 	$(BIN)/adaptiveisp demo --out demo-out --overwrite
@@ -55,5 +55,14 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(wildcard src/adaptiveisp/ker
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
+# The source distribution and this platform's wheel, installed into a fresh environment and tried from another folder.
+wheel: env
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) build
+	rm -rf dist $(VENV)-wheel
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv $(VENV)-wheel
+	$(VENV)-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) "$$(ls dist/*.whl)[raw]"
+	$(VENV)-wheel/bin/python tools/smoke.py
+
 clean:
-	rm -rf $(VENV) build dist site demo-out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage
+	rm -rf $(VENV) $(VENV)-wheel build dist site demo-out src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .coverage

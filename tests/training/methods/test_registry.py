@@ -18,8 +18,9 @@ from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from adaptiveisp.training.methods.registry import METHODS, find_method
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
 from adaptiveisp.training.rl.rewards import REWARDS, RewardInputs, reward_terms
+from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos
-from tests.support.training_runs import RED, train_arguments
+from tests.support.training_runs import RED, metrics, train_arguments
 from tests.support.training_runs import adaptiveisp as command
 from tests.training.methods import test_actor_critic, test_sequence
 from tests.training.methods.test_actor_critic import GreyStream, WantsLight
@@ -141,3 +142,20 @@ def test_methods_that_do_not_fit_are_refused() -> None:
         adaptiveisp.register_method("fixed", adaptiveisp.Method(Nothing, {"a": Nothing()}, SequenceLearner))
     with pytest.raises(UsageError, match="is not registered; choose one of actor_critic, sequence, fixed"):
         find_method("magic")
+
+
+def test_the_method_of_the_documentation_learns_and_resumes(own_code: str, tmp_path: Path) -> None:
+    page = (REPOSITORY / "docs" / "methods" / "fixed.md").read_text()
+    (tmp_path / "my_method.py").write_text(page.split("```python\n")[1].split("```")[0])
+    method = ("--method", "my_method:trial")
+    whole, cut = (train_arguments(out, budget, ()) for out, budget in (("whole", 16), ("cut", 8)))
+    assert command(*whole, *method) == 0 and command(*cut, *method) == 0
+    config = tmp_path / "cut" / "config.yaml"
+    config.write_text(config.read_text().replace("budget: 8", "budget: 16"))
+    METHODS._values.pop("trial")  # a new process
+    sys.modules.pop("my_method")
+    assert command("train", "--resume", "cut", *method, "--detector", RED, "--threads", 1, "-q") == 0
+    assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole") and len(metrics(tmp_path / "whole")) == 4
+    losses = [line["detector_loss"] for line in metrics(tmp_path / "whole")]
+    best = json.loads((tmp_path / "whole" / "latest.json").read_text())["stages"]
+    assert [stage["module"] for stage in best] == ["exposure"] and len(set(losses)) == 4

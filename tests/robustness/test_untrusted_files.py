@@ -353,7 +353,7 @@ def test_a_damaged_log_of_times_does_not_lose_the_run(place: Path, capsys: pytes
     lines = path.read_text().splitlines()
     path.write_text("\n".join(["no json", '{"iteration": 1, "x": "y"}', *lines[2:]]) + "\n")
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
-    assert "damaged lines, which the summary's seconds leave out" in capsys.readouterr().err
+    assert "damaged lines, which the seconds in the summary leave out" in capsys.readouterr().err
     assert json.loads((place / "fixed" / "summary.json").read_text())["learning_seconds"] > 0
 
 
@@ -365,7 +365,7 @@ def test_a_resume_under_other_kernels_says_so(place: Path, capsys: pytest.Captur
     content["provenance"]["kernels"] = "of another machine"
     config.write_text(yaml.safe_dump(content))
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
-    assert "began with kernels of another machine, goes on with" in capsys.readouterr().err
+    assert "began with kernels of another machine, continues with" in capsys.readouterr().err
 
 
 def test_a_resume_with_other_data_says_so(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

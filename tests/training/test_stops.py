@@ -77,7 +77,7 @@ def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path, capsys: pytest
     assert adaptiveisp(*arguments) == 1 and not Path("run").exists()
     assert "with --light" in capsys.readouterr().err
     assert adaptiveisp("train", "--resume", "nowhere") == 1
-    assert "nowhere: is no folder of a run, it has no config.yaml" in capsys.readouterr().err
+    assert "nowhere: is no run folder, since it has no config.yaml" in capsys.readouterr().err
 
 
 def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:
@@ -173,4 +173,4 @@ def test_a_run_goes_on_with_the_detector_it_began_with(
     content["provenance"]["weights_sha256"]["red"] = "0123456789abcdef"
     config.write_text(yaml.safe_dump(content))
     assert adaptiveisp("train", "--resume", "run", "--detector", RED, "-q") == 1
-    assert "run: began with weights of red that were 0123456789ab…" in capsys.readouterr().err
+    assert "run: the run began with other weights of red, of hash 0123456789ab…" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def open_training_images(
     """
 
     def to_label(categories: dict[int, str]) -> dict[int, int]:
-        if teacher is not None:  # its classes are the labels themselves
+        if teacher is not None:  # the categories are the detector's own labels
             return {label: label for label in range(len(detector.class_names))}
         mapped = map_classes(detector.class_names, categories, where=f"{data} with {detector.name}")
         if mapped.unmatched:

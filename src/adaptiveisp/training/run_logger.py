@@ -1,13 +1,13 @@
 """The logs of a training run: three files of JSON lines, and curves for TensorBoard where that is installed.
 
 RUN/
-  metrics.jsonl   one line an iteration; repeats exactly for the same seed and threads
-  timing.jsonl    seconds of the parts of each iteration; repeats never
+  metrics.jsonl   one line for each iteration, the same for the same seed and number of threads
+  timing.jsonl    seconds of the parts of each iteration
   dev.jsonl       scores on the dev set
-  tensorboard/    event files, to be seen with `tensorboard --logdir RUN`
+  tensorboard/    event files for `tensorboard --logdir RUN`
 
-The JSON lines are the record: they are written first, must succeed, and are cut to the checkpoint when a run goes on.
-TensorBoard is a view of them: whatever goes wrong there ends the view and not the run.
+The JSON lines are written first, and an error there ends the run. When a run is resumed, they are cut to its
+checkpoint. TensorBoard shows a copy of them, and an error there ends the copy but not the run.
 """
 
 import errno
@@ -28,17 +28,17 @@ from adaptiveisp.training.curves import TENSORBOARD, Board, Line, without_iterat
 METRICS, TIMING, DEV = "metrics.jsonl", "timing.jsonl", "dev.jsonl"
 LOGS = (METRICS, TIMING, DEV)
 EVENT_FILES = "events.out.tfevents.*"
-"""Names that TensorBoard looks for and its writers give."""
+"""Names of the event files that TensorBoard writes and reads."""
 
 
 def cut(folder: Path, lines: Mapping[str, int]) -> None:
-    """Shortens the logs to their first lines; what a kill left unfinished goes too.
+    """Shortens the logs to their first lines, which also removes a line that is not complete.
 
-    Cutting in place needs no space, so that it works on a disk that is still full.
+    The files are cut in place, which works on a full disk.
 
     Args:
         folder: the run folder.
-        lines: how many to keep of each log, as `RunLogger.line_counts` gave; a log that is shorter or missing stays so.
+        lines: number of lines to keep of each log, from `RunLogger.line_counts`; shorter logs do not change.
 
     Raises:
         OutputError: a log cannot be read or written.
@@ -49,7 +49,7 @@ def cut(folder: Path, lines: Mapping[str, int]) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Removes the logs of a run that starts again, with TensorBoard's event files; other files stay.
+    """Removes the logs of an earlier run and TensorBoard's event files, but no other files.
 
     Raises:
         OutputError: one cannot be removed.
@@ -63,7 +63,7 @@ def remove(folder: Path) -> None:
 
 
 def seconds_of_parts(folder: Path) -> dict[str, float]:
-    """Part of an iteration → seconds over the whole run; a line that cannot be read counts nothing, and is told of."""
+    """Part of an iteration → its seconds over the whole run; damaged lines are left out with a warning."""
     seconds: dict[str, float] = {}
     damaged = 0
     with open(Path(folder) / TIMING, encoding="utf-8", errors="replace") as file:
@@ -77,7 +77,9 @@ def seconds_of_parts(folder: Path) -> dict[str, float]:
             for part, value in values.items():
                 seconds[part] = seconds.get(part, 0.0) + (value if math.isfinite(value) else 0.0)
     if damaged:
-        logger.warning("%s: %d damaged lines, which the summary's seconds leave out", Path(folder) / TIMING, damaged)
+        logger.warning(
+            "%s: %d damaged lines, which the seconds in the summary leave out", Path(folder) / TIMING, damaged
+        )
     return seconds
 
 
@@ -86,12 +88,12 @@ class RunLogger:
 
     Args:
         folder: the run folder, which exists.
-        iteration: iterations that are done: 0 for a new run, the checkpoint's for one that goes on, after `cut`.
+        iteration: number of iterations done: 0 for a new run, that of the checkpoint for a resumed run, after `cut`.
             TensorBoard then hides points of later iterations, which an earlier process logged.
 
     Attributes:
-        why_no_tensorboard: why nothing is written to TensorBoard (any more), with the remedy: it is not installed, or
-            the error that ended it; "" while it works.
+        why_no_tensorboard: why TensorBoard gets nothing, with the remedy: it is not installed, or it had an error;
+            "" while it works.
 
     Raises:
         OutputError: a log cannot be read or written.
@@ -105,63 +107,63 @@ class RunLogger:
 
     @property
     def tensorboard(self) -> Path | None:
-        """The folder of the event files, None where nothing is written there (any more)."""
+        """The folder of the event files; None if none are written, or no longer."""
         return self.folder / TENSORBOARD if self._board is not None else None
 
     def metrics(self, line: Line) -> None:
         """Logs one iteration.
 
         Args:
-            line: "iteration", "modules" (name → times chosen in the batch), and numbers, nested at will. TensorBoard
-                names them by their path (`reward/detection`), and shows as `modules/exposure` the module's share of
-                the last 100 iterations' choices, in [0, 1].
+            line: "iteration", "modules" (name → number of times chosen in the batch), and numbers in nested mappings.
+                TensorBoard names them by their path (`reward/detection`), and shows as `modules/exposure` the share of
+                the module in the choices of the last 100 iterations, in [0, 1].
 
         Raises:
-            OutputError: the disk is full, or the folder is gone.
+            OutputError: the disk is full, or the folder was removed.
         """
         self._append(METRICS, line)
         self._show(lambda board: board.metrics(line))
 
     def timing(self, line: Line) -> None:
-        """Logs how long the parts of an iteration took.
+        """Logs the seconds of the parts of an iteration.
 
         Args:
-            line: "iteration", and seconds by part; TensorBoard's `seconds/…`.
+            line: "iteration", and seconds by part, which TensorBoard shows as `seconds/…`.
 
         Raises:
-            OutputError: the disk is full, or the folder is gone.
+            OutputError: the disk is full, or the folder was removed.
         """
         self._append(TIMING, line)
         self._show(lambda board: board.numbers({"seconds": without_iteration(line)}, line["iteration"]))
 
     def dev(self, line: Line) -> None:
-        """Logs scores on the dev set; TensorBoard also gets a picture of which modules were chosen lately.
+        """Logs scores on the dev set; TensorBoard also gets a chart of the modules of the last iterations.
 
         Args:
-            line: "iteration", and scores by name (None where there is none); TensorBoard's `dev/…`.
+            line: "iteration", and scores by name (None for a missing one), which TensorBoard shows as `dev/…`.
 
         Raises:
-            OutputError: the disk is full, or the folder is gone.
+            OutputError: the disk is full, or the folder was removed.
         """
         self._append(DEV, line)
         self._show(lambda board: board.dev(line))
 
     def picture(self, name: str, rgb: UInt8[np.ndarray, "height width 3"], iteration: int) -> None:
-        """Shows a picture in TensorBoard; without TensorBoard it goes nowhere.
+        """Shows a picture in TensorBoard; without TensorBoard it does nothing.
 
         Args:
-            name: what it shows; pictures of one name are a series that the reader can step through.
+            name: name of the series of pictures to which it belongs.
             rgb: 8-bit RGB.
-            iteration: when it was made.
+            iteration: its iteration.
         """
         self._show(lambda board: board.picture(name, rgb, iteration))
 
     def line_counts(self) -> dict[str, int]:
-        """Lines of each log, for the checkpoint; `cut` goes back to them."""
+        """Number of lines of each log, which a checkpoint stores for `cut`."""
         return dict(self._lines)
 
     def close(self) -> None:
-        """Writes what TensorBoard's writer still holds; closing twice does no harm."""
+        """Writes the rest to TensorBoard; it may be called twice."""
         board, self._board = self._board, None
         if board is not None:
             try:
@@ -178,7 +180,7 @@ class RunLogger:
         self.close()
 
     def _append(self, name: str, line: Line) -> None:
-        """Adds a line of strict JSON. The file is opened each time: an open one would not notice that it is gone."""
+        """Adds a line of strict JSON. It opens the file each time, since an open file may have been removed."""
         path = self.folder / name
         text = json.dumps(_finite(line), allow_nan=False) + "\n"
         try:
@@ -186,7 +188,7 @@ class RunLogger:
                 file.write(text)
         except OSError as error:
             with suppress(OutputError):
-                _truncate(path)  # on a full disk the line's first half may be there
+                _truncate(path)  # on a full disk the first half of the line may have been written
             raise _output_error(path, error) from error
         self._lines[name] += 1
 
@@ -198,9 +200,9 @@ class RunLogger:
             return None
 
     def _show(self, what: Callable[[Board], None]) -> None:
-        """Gives something to TensorBoard; an error ends TensorBoard, and why is kept.
+        """Writes to TensorBoard; any error ends TensorBoard and is stored, because the run does not need it.
 
-        Any kind of error does: the writer raises many, some late, from its thread, and the run needs none of them.
+        The writer raises many kinds of errors, some of them later, from its thread.
         """
         if self._board is None:
             return
@@ -213,10 +215,10 @@ class RunLogger:
 
 
 def _finite(value: Any) -> Any:
-    """`value` with null for NaN and infinity, which JSON does not have.
+    """`value` with None for NaN and infinity, which JSON does not have.
 
-    An infinite gradient is worth a gap in a curve, not the run; and null equals null, which NaN does not, so that
-    logs can be compared.
+    A gradient that is not finite is then a gap in a curve. And unlike NaN, null equals null, so that logs can be
+    compared.
     """
     if isinstance(value, Mapping):
         return {name: _finite(inner) for name, inner in value.items()}
@@ -226,7 +228,7 @@ def _finite(value: Any) -> Any:
 
 
 def _truncate(path: Path, lines: int | None = None) -> int:
-    """Cuts a file after so many whole lines, or after the last whole one, and returns how many are left."""
+    """Cuts a file after a number of lines, or after the last complete one, and returns the number of lines left."""
     kept = end = 0
     try:
         with open(path, "r+b") as file:
@@ -243,7 +245,7 @@ def _truncate(path: Path, lines: int | None = None) -> int:
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:
-    """What a user reads when a log cannot be written."""
+    """The error of a log that cannot be written."""
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     remedy = "free space" if full else "make its folder writable again"
     return OutputError(
@@ -253,7 +255,7 @@ def _output_error(path: Path, error: OSError) -> OutputError:
 
 
 def _reason(error: Exception) -> str:
-    """Why there is no TensorBoard, in one line."""
+    """The reason why TensorBoard ended, in one line."""
     if isinstance(error, AdaptiveISPError):
         return str(error)
     first = next(iter(str(error).splitlines()), "")

@@ -1,4 +1,4 @@
-"""What `latest.pt` of a training run holds, checked when it is read: types, shapes and ranges."""
+"""The content of `latest.pt` of a training run, whose types, shapes and ranges are checked when it is read."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,9 @@ from adaptiveisp.utils.config import record, require
 from adaptiveisp.utils.files import require_regular
 
 LARGEST_COUNT = 1 << 53
-"""More than any iteration or pass of a detector: whole numbers up to here are exact as floats too."""
+"""Upper limit of counters, far above useful ones; smaller whole numbers are exact as floats."""
 DEEPEST = 20
+"""Largest depth of nested containers."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,12 @@ class RunState:
     """The content of a checkpoint.
 
     Attributes:
-        learner: state of the method, see `check_like`.
-        lines: lines of each log.
-        skipped: image → why it could not be used.
-        best, best_ap50: what the best policy on dev is worth, and its AP50; None where there is none yet.
-        teacher: state of the teacher, None without one.
+        learner: state of the learner, see `check_like`.
+        lines: number of lines of each log.
+        skipped: image that could not be used → reason.
+        best, best_ap50: AP50 of the best policy on dev in points less its runtime penalty, and its AP50 in [0, 1]; None
+            before the first score.
+        teacher: state of the teacher; None without one.
     """
 
     learner: dict[str, Any]
@@ -46,12 +48,12 @@ def read_state(path: Path, learner: Mapping[str, Any], teacher: Mapping[str, Any
 
     Args:
         path: latest.pt.
-        learner: what a new learner of this run says of its own state, to compare with.
-        teacher: the same of its teacher, None without one.
-        remedy: what to do where it does not fit.
+        learner: state of a new learner of this run, with which the state of the file is compared.
+        teacher: the same of its teacher; None without one.
+        remedy: the remedy, for errors.
 
     Raises:
-        WeightsError: it is damaged, or something in it is of another type, shape or range than it can be.
+        WeightsError: the file is damaged, or a value has another type, shape or range than in `learner`.
     """
     require_regular(path, WeightsError, remedy)
     try:
@@ -62,7 +64,7 @@ def read_state(path: Path, learner: Mapping[str, Any], teacher: Mapping[str, Any
     try:
         check_like(state.learner, learner, "learner")
         if (state.teacher is None) != (teacher is None):
-            raise ValueError("teacher is there where the run has none, or missing where it has one")
+            raise ValueError("it has the state of a teacher and the run has no teacher, or the other way round")
         check_like(state.teacher, teacher, "teacher")
     except ValueError as error:
         raise WeightsError(f"{path}: {error}; {remedy}") from None
@@ -70,18 +72,18 @@ def read_state(path: Path, learner: Mapping[str, Any], teacher: Mapping[str, Any
 
 
 def check_like(value: Any, template: Any, where: str, depth: int = 0) -> None:
-    """Compares a state that was read with the state of a new learner: the same names, types and shapes.
+    """Checks that a state has the same names, types and shapes as the state of a new learner.
 
-    Lists may be of any length, an empty mapping of the template may have been filled, and None may be a value by now.
+    Lists may have any length. An empty mapping or None in the template fits any mapping or value.
 
     Args:
-        value: what was read.
-        template: from a learner that has not learned.
-        where: the place, for errors.
-        depth: how deep that is.
+        value: the state to check.
+        template: state of a new learner.
+        where: name of the value, for errors.
+        depth: number of containers around the value.
 
     Raises:
-        ValueError: names what does not fit.
+        ValueError: names the value that does not fit.
     """
     if depth > DEEPEST:
         raise ValueError(f"{where} is nested too deeply")
@@ -99,7 +101,7 @@ def check_like(value: Any, template: Any, where: str, depth: int = 0) -> None:
     elif isinstance(template, list | tuple):
         if not isinstance(value, list | tuple):
             raise ValueError(f"{where} is {_what(value)}, expected a list")
-        # Lists of containers, such as the images of a pool, differ from each other as they should.
+        # The items of a list of containers, such as the images of a replay buffer, may differ from each other.
         same = len(value) == len(template) and not any(isinstance(item, Mapping | list | tuple) for item in template)
         for number, item in enumerate(value):
             if same:
@@ -115,10 +117,10 @@ def check_like(value: Any, template: Any, where: str, depth: int = 0) -> None:
 
 
 def check_optimiser(content: Any, optimiser: torch.optim.Optimizer, where: str) -> None:
-    """Compares the state of an optimiser that was read with the parameters that it is for; PyTorch does not.
+    """Checks that the state of an optimiser fits its parameters, which PyTorch does not check.
 
     Raises:
-        ValueError: names what does not fit.
+        ValueError: names the value that does not fit.
     """
     groups = content.get("param_groups") if isinstance(content, Mapping) else None
     states = content.get("state") if isinstance(content, Mapping) else None
@@ -128,7 +130,7 @@ def check_optimiser(content: Any, optimiser: torch.optim.Optimizer, where: str) 
     for number, state in states.items():
         known = isinstance(number, int) and 0 <= number < len(parameters) and isinstance(state, Mapping)
         if not known:
-            raise ValueError(f"{where} has a state of a parameter {shown(number)} that there is not")
+            raise ValueError(f"{where} has the state of a parameter {shown(number)}, which does not exist")
         for name, value in state.items():
             fits = isinstance(value, Tensor) and (name == "step" or value.shape == parameters[number].shape)
             if not fits:
@@ -136,10 +138,10 @@ def check_optimiser(content: Any, optimiser: torch.optim.Optimizer, where: str) 
 
 
 def _check_plain(value: Any, where: str, depth: int) -> None:
-    """Refuses what is neither a number of reasonable size, a text, a tensor, nor a container of these.
+    """Refuses values other than numbers below `LARGEST_COUNT`, texts, tensors, and containers of these.
 
     Raises:
-        ValueError: names it.
+        ValueError: names the value.
     """
     if depth > DEEPEST:
         raise ValueError(f"{where} is nested too deeply")
@@ -150,7 +152,7 @@ def _check_plain(value: Any, where: str, depth: int) -> None:
         for number, inner in enumerate(value):
             _check_plain(inner, f"{where}[{number}]", depth + 1)
     elif isinstance(value, Tensor):
-        # One stored value can stand for any number of them.
+        # A tensor may claim more values than its file stores.
         plain = value.layout == torch.strided and value.device.type == "cpu"
         if not plain or value.numel() * value.element_size() > value.untyped_storage().nbytes():
             raise ValueError(f"{where} is {_what(value)} without values of its own")

@@ -192,7 +192,7 @@ def resumed_run(
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
-            f"{folder}: is no folder of a run, it has no {CONFIG}; give --resume the --out of a training run"
+            f"{folder}: is no run folder, since it has no {CONFIG}; give --resume the --out of a training run"
         )
     try:
         train_part, settings_part = read_config(folder / CONFIG)
@@ -201,7 +201,7 @@ def resumed_run(
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
-        logger.warning("%s: kept frames in %s; give --cache to use that again", folder, options.cache)
+        logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
     options = replace(options, cache=cache)
     provenance = read_provenance(folder)
     detector = load_detector(options.detector)
@@ -209,16 +209,19 @@ def resumed_run(
     began_with = weights.get(detector.name) if isinstance(weights, dict) else None
     if began_with is not None and began_with != detector.weights_sha256:
         raise WeightsError(
-            f"{folder}: began with weights of {detector.name} that were {str(began_with)[:12]}…, now they are "
-            f"{detector.weights_sha256[:12]}…; bring those back, or start a new run with --warm-start {folder}"
+            f"{folder}: the run began with other weights of {detector.name}, of hash {str(began_with)[:12]}… instead "
+            f"of {detector.weights_sha256[:12]}…; restore them, or start a new run with --warm-start {folder}"
         )
     if (kernels := provenance.get("kernels", description())) != description():
         logger.warning(
-            "%s: began with kernels %s, goes on with %s; results agree to rounding only", folder, kernels, description()
+            "%s: began with kernels %s, continues with %s; results agree up to rounding",
+            folder,
+            kernels,
+            description(),
         )
     digest = data_digest(options)
     if provenance.get("data", digest) != digest:
-        logger.warning("%s: its data or dev have changed since it began; it goes on with what is there now", folder)
+        logger.warning("%s: data or dev have changed since the run began; it continues with the changed files", folder)
     if not (folder / LATEST).is_file() and not is_marked(folder):
         raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
     run = Trainer(folder, options, settings, detector, provenance, device)

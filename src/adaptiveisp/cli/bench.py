@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptiveisp.cli.console import check_files, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, add_modules, positive, size
+from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, positive, size
 from adaptiveisp.utils import defaults
 
 
@@ -25,7 +25,6 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the timings as JSON")
     table = "write the modules' times as a cost table"
     parser.add_argument("--write-costs", type=Path, metavar="FILE.json", help=table)
-    add_modules(parser)
     add_common(parser, without=("workers", "limit"))
     parser.set_defaults(command=bench)
 

@@ -141,7 +141,7 @@ def test_a_file_names_no_folder_that_is_written_to(place: Path, capsys: pytest.C
     config = place / "fixed" / "config.yaml"
     config.write_text(config.read_text().replace("cache: ''", f"cache: {outside}"))
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q", "--threads", 1) == 0
-    assert "give --cache to use that again" in capsys.readouterr().err
+    assert "give --cache to use it again" in capsys.readouterr().err
     assert not outside.exists()
 
 
@@ -380,7 +380,7 @@ def test_a_resume_with_other_data_says_so(place: Path, capsys: pytest.CaptureFix
     changed["annotations"][0]["bbox"][0] += 1
     (place / "labels.json").write_text(json.dumps(changed))
     assert adaptiveisp(*resume) == 0
-    assert "its data or dev have changed since it began" in capsys.readouterr().err
+    assert "data or dev have changed since the run began" in capsys.readouterr().err
     (place / "labels.json").write_bytes(labels.read_bytes())
     config.write_text(config.read_text().replace("budget: 48", "budget: 60"))
     assert adaptiveisp(*resume) == 0
@@ -404,7 +404,7 @@ def test_a_recipe_cannot_ask_for_all_memory(settings: str, place: Path, capsys: 
     (place / "recipe.yaml").write_text(recipe)
     assert adaptiveisp("train", "--config", "recipe.yaml", "--detector", RED, "--out", "run") == 2
     error = capsys.readouterr().err
-    assert ("MP an iteration, more than the 34 that are taken" in error) or ("is too large; give at most" in error)
+    assert ("MP, more than the limit of 34" in error) or ("is too large; give at most" in error)
 
 
 def test_a_picture_of_more_pixels_than_any_camera_makes_is_refused_before_it_is_read(

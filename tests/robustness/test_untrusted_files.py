@@ -273,7 +273,9 @@ CHANGES: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize(
+    "learner", [pytest.param(name, marks=pytest.mark.long) if name == "actor_critic" else name for name in LEARNERS]
+)
 def test_a_checkpoint_of_other_types_is_refused_in_one_line(
     learner: str, place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

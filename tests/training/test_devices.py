@@ -108,7 +108,12 @@ def learned(name: str, device: str, folder: Path) -> tuple[list[Metrics], Learne
     return [*found, *(subject.iterate()[0] for _ in range(3))], subject
 
 
-@pytest.mark.parametrize("name", METHODS)
+LENGTHY = ("actor-critic", "actor-critic edits", "cma_es")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LENGTHY else name for name in METHODS]
+)
 def test_a_method_learns_the_same_on_another_device(name: str, tmp_path: Path) -> None:
     """Every tensor is where it belongs, and the numbers are those of the CPU but for the order of sums."""
     expected, ours = learned(name, "cpu", tmp_path)
@@ -175,6 +180,7 @@ def found_by_the_command_line() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("quiet_place")
+@pytest.mark.long
 def test_a_run_on_another_device(tmp_path: Path) -> None:
     """From photos to a report: training with dev and a teacher, resumption, evaluation, `run`, and use on the CPU."""
     labelled_photos(tmp_path)

@@ -93,6 +93,7 @@ def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "latest.pt").exists() and (tmp_path / "run" / "latest.safetensors").exists()
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_run_and_loses_nothing(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == log
 
 
+@pytest.mark.long
 def test_scores_on_dev_change_nothing_that_is_learned(whole: Path, tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     assert adaptiveisp(*train_arguments("with", 200), "--dev", "labels.json", "--dev-every", 2) == 0

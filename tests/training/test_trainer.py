@@ -58,6 +58,7 @@ def test_photos_without_labels_are_trained_on_beside_others(tmp_path: Path) -> N
     assert adaptiveisp(*train_arguments("run", 90), "--dev", "labels.json", "--dev-every", 4) == 0
 
 
+@pytest.mark.long
 def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder made by `synth`, without --light; a raw that cannot be read is reported at the end."""
     labelled_photos(tmp_path, n=4)
@@ -82,6 +83,7 @@ def test_a_run_on_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "leave out --light" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_one_photo_is_enough(tmp_path: Path) -> None:
     labelled_photos(tmp_path, n=1)
     assert adaptiveisp(*train_arguments("run", 90)) == 0

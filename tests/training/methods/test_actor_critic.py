@@ -96,7 +96,7 @@ def learner(config: ActorCriticConfig = SMALL, seed: int = 0, budget: int = 10**
     return ActorCritic(config, GreyStream(), WantsLight(), budget, seed)
 
 
-@pytest.mark.parametrize("bootstrap", ["greedy", "td"])
+@pytest.mark.parametrize("bootstrap", ["greedy", pytest.param("td", marks=pytest.mark.long)])
 def test_the_bandits_best_module_is_found(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bandit = tuple(
         find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation", "denoise")
@@ -112,6 +112,7 @@ def test_the_bandits_best_module_is_found(bootstrap: str, monkeypatch: pytest.Mo
     assert 1.0 < sum(stops) / len(stops) < 3.0  # from 0.1 to 0.4 are two stops, from a neutral start of none
 
 
+@pytest.mark.long
 def test_edits_find_the_one_module_that_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whole episodes in pairs that differ in one module: what does not help goes, what helps stays."""
     bandit = tuple(find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation"))
@@ -179,10 +180,11 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
     "changes",
     [
         {},
-        {"averaging": 0.9, "stop": True},
-        {"overtime": 2, "keep_stopped": 0.5},
-        {"rollout": 2, "stop": True, "horizon": 5},
-        {"rollout": 2, "group_size": 4, "frozen_batchnorm": True, "clip_apart": True},
+        {"averaging": 0.9, "overtime": 2, "keep_stopped": 0.5},
+        pytest.param({"rollout": 2, "stop": True, "horizon": 5}, marks=pytest.mark.long),
+        pytest.param(
+            {"rollout": 2, "group_size": 4, "frozen_batchnorm": True, "clip_apart": True}, marks=pytest.mark.long
+        ),
         {"rollout": 3, "group_size": 2, "no_repeat": True, "stop": True, "candidates": "edits"},
     ],
     ids=str,
@@ -372,6 +374,7 @@ def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
     assert subject.next_number > subject.config.replay_size  # images did leave
 
 
+@pytest.mark.long
 def test_overtime_keeps_images_in_the_pool() -> None:
     for overtime, longest in ((0, 1), (2, 3)):
         subject = learner(replace(SMALL, horizon=2, overtime=overtime))
@@ -713,6 +716,7 @@ SHOWN = replace(
 """Gamma, exposure and stop are shown for half of the budget."""
 
 
+@pytest.mark.long
 def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     subject = learner(SHOWN, budget=800)
     critic = copy.deepcopy(dict(subject.critic.named_parameters()))
@@ -798,6 +802,7 @@ def test_what_a_demonstration_sets_is_free_without_one() -> None:
     replace(CPU, imitation_warmup=0.0, horizon=5, rollout=5)
 
 
+@pytest.mark.long
 def test_a_demonstration_leaves_room_for_other_actions() -> None:
     subject = learner(SHOWN, budget=1200)
     while subject.progress < SHOWN.imitation_warmup:

@@ -116,6 +116,7 @@ def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     assert sum([s.module for s in plan.stages] == ["exposure"] for plan in plans) > 0.9 * len(plans)
 
 
+@pytest.mark.long
 def test_the_sequence_depends_on_the_image_where_it_may() -> None:
     """Dark images need exposure, the others nothing, and a module costs: only a conditioned sequence can tell."""
     images = torch.stack([HalfLit()[number].image for number in range(1000, 1040)])

@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info >= (3, 11) else "constraints-3.10.txt")')
 WORKERS ?= 2
-# Each test worker computes on one thread; more only get in each other's way. It takes whole files, for the fixtures that
+# Each test worker computes on one thread; more only get in each other's way. Bytecode is written even where the
+# environment says otherwise: without it each worker compiles everything anew. It takes whole files, for the fixtures that
 # their tests share, in the order of tests/conftest.py: long ones first.
-TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+TEST_ENV := PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
-.PHONY: demo test test-all lint format docs bench weights env wheel clean
+.PHONY: demo test test-long test-all lint format docs bench weights env wheel clean
 
 demo: weights
 	$(BIN)/adaptiveisp demo --out demo-out --overwrite
@@ -17,6 +18,10 @@ demo: weights
 test: env
 	-$(BIN)/adaptiveisp weights get yolov3-tiny
 	$(PYTEST) -m "not long"
+
+# Only the long ones, after `make test`, whose coverage they add to.
+test-long: env
+	$(PYTEST) --cov-append -m long
 
 test-all: env
 	-$(BIN)/adaptiveisp weights get yolov3-tiny

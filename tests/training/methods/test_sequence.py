@@ -104,7 +104,7 @@ def test_what_is_tried_is_around_what_the_network_says() -> None:
     assert density[1::2].tolist() == [0.0] * 4, "no module ran"
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.long) for seed in (2, 3))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
 def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
     subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 120)

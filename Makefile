@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints.txt" if sys.version_info >= (3, 11) else "constraints-3.10.txt")')
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("constraints-3.10.txt" if sys.version_info < (3, 11) else "constraints.txt")')
 WORKERS ?= 2
 # Each test worker computes on one thread; more only get in each other's way. Bytecode is written even where the
 # environment says otherwise: without it each worker compiles everything anew. It takes whole files, for the fixtures that

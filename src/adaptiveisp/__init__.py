@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from adaptiveisp.raw.reader import BayerHeader as BayerHeader
     from adaptiveisp.raw.reader import read_raw as read_raw
     from adaptiveisp.training.config import TrainConfig as TrainConfig
+    from adaptiveisp.training.config import load_recipe as load_recipe
     from adaptiveisp.training.methods.learner import Method as Method
     from adaptiveisp.training.methods.registry import register_method as register_method
     from adaptiveisp.training.rl.rewards import RewardInputs as RewardInputs
@@ -70,6 +71,7 @@ _HOMES = {
     "TrainSummary": "training.runs",
     "load_detector": "detectors.loading",
     "load_policy": "policies.registry",
+    "load_recipe": "training.config",
     "open_dataset": "data.opening",
     "read_raw": "raw.reader",
     "register_dataset": "data.layouts",

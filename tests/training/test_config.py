@@ -1,4 +1,4 @@
-"""What a training run is told: a configuration file, flags, a policy to start from, data; and what it refuses."""
+"""Options of training runs: configuration files, flags, warm starts and data; and the options that are refused."""
 
 from pathlib import Path
 

@@ -150,3 +150,24 @@ def test_recipes_with_a_warm_start_need_it() -> None:
         assert options.needs_warm_start == ("--warm-start" in command), name
         needing |= {name} if options.needs_warm_start else set()
     assert "sequence-denoiser-alone" in needing and "sequence-tone" not in needing
+
+
+def test_a_recipe_is_trained_from_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With relative paths, which the run stores as absolute ones."""
+    labelled_photos(tmp_path)
+    config, settings = adaptiveisp.load_recipe("sequence-tone")
+    assert config.method == "sequence" and settings.preprocessing == "auto-exposure"
+    config = replace(config, data="labels.json", images="images", budget=2)
+    settings = replace(settings, batch=2, size=64)
+    adaptiveisp.train(config, settings, out="run", detector=RedDetector())
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert stored["train"]["data"] == str(tmp_path / "labels.json") and stored["settings"]["batch"] == 2
+
+
+def test_a_config_names_no_code_and_no_cache(tmp_path: Path) -> None:
+    """It may come from a file, and no file decides which code runs or where files are written."""
+    config = photos(tmp_path, detector="tests.support.fake_detector:load")
+    with pytest.raises(UsageError, match="detector"):
+        adaptiveisp.train(config, FAST, out=tmp_path / "run")
+    (tmp_path / "file.yaml").write_text("train: {method: fixed, cache: elsewhere}")
+    assert adaptiveisp.load_recipe(str(tmp_path / "file.yaml"))[0].cache == ""

@@ -35,8 +35,6 @@ TRAIN_OPTIONS = (
     *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache"),
 )
 """Options of `train` that its run stores."""
-PATHS = ("data", "images", "dev", "dev_images", "cache")
-"""Options of `train` that are paths."""
 ALLOWED_WITH_RESUME = ("--detector", "--cache")
 """Options with which a run may be resumed: code that runs, and a folder that is written. No file may decide these."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
@@ -59,9 +57,9 @@ def add(commands: Any) -> None:
         commands,
         "train",
         "learn a policy",
-        "Learns a policy for a frozen detector. A run goes on exactly where it was with --resume RUN.",
+        "Learns a policy for a frozen detector. --resume RUN continues a run exactly where it stopped.",
     )
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
     parser.add_argument(
         "--config",
         metavar="NAME",
@@ -75,19 +73,19 @@ def add(commands: Any) -> None:
         help="reward of actor_critic and sequence: a registered reward, or my_pkg.my_file:name (default: the method's)",
     )
     parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--images", metavar="DIR", help="folder of its images")
+    parser.add_argument("--images", metavar="DIR", help="folder of the images of --data")
     parser.add_argument(
         "--labels",
         choices=("given", "teacher"),
         help="teacher: needs no annotations, the detector's confident detections in clean photos or well exposed raws "
         "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
     )
-    parser.add_argument("--dev", metavar="DATA", help="the same for the images that choose the best policy")
+    parser.add_argument("--dev", metavar="DATA", help="images whose score selects the best policy, as --data")
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
-    none = "none: the images are raws, whatever --config says"
+    none = "none: the images are raws, also if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="of such raws (default sensor)")
+    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="noise of these raws (default sensor)")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
     _add_run_options(parser)
     add_modules(parser)
@@ -107,7 +105,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--size", type=size, metavar="N", help="side of the training images (default: the preset's)")
     parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
-    parser.add_argument("--discount", type=unit, metavar="G", help="of the next value (default: the preset's)")
+    parser.add_argument("--discount", type=unit, metavar="G", help="factor on the next value (default: the preset's)")
     parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument(
@@ -116,7 +114,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="any other setting of the method (docs/methods); may be given again",
+        help="another setting of the method (docs/methods); may be repeated",
     )
 
 
@@ -250,9 +248,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
         train["light"] = None
     names = [register_named(text).name for text in options.own_modules]
     wanted, resolved = resolve(train, settings, str(options.config or "train"), from_file, names)
-    # The run may be resumed from another folder.
-    paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(wanted, name))}
-    wanted = replace(wanted, **paths, detector=_absolute(wanted.detector))
+    wanted = replace(wanted, detector=_absolute(wanted.detector))
     if not (wanted.data and options.out):
         raise UsageError("train needs --data and --out, or --resume RUN")
     return wanted, resolved

@@ -20,6 +20,8 @@ from adaptiveisp.utils.files import write_text
 from adaptiveisp.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
+PATHS = ("data", "images", "dev", "dev_images", "cache")
+"""Options that are paths."""
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that come with the package."""
 MOST_PIXELS = 1 << 25
@@ -227,7 +229,26 @@ def completed(options: TrainConfig, settings: Any) -> tuple[TrainConfig, Any]:
     missing = options.needs_warm_start and not options.warm_start
     require(not missing, "these settings continue an earlier run; give its folder or its policy with --warm-start")
     size = options.dev_size or max(DEV_SIZE, settings.size)
-    return replace(options, dev_size=size), with_module_names(settings)
+    # The run may be resumed from another folder.
+    paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(options, name))}
+    return replace(options, dev_size=size, **paths), with_module_names(settings)
+
+
+def load_recipe(name: str) -> tuple[TrainConfig, Any]:
+    """The options and settings of a recipe, for `train`; `dataclasses.replace` adds the data.
+
+    Args:
+        name: of a recipe of the package, or the path of a configuration file, such as config.yaml of a run. Its `cache`
+            is not used, because a file must not decide where files are written and removed.
+
+    Raises:
+        DataError: the file is missing or is no configuration file.
+        UsageError: there is no such recipe, or a value does not fit.
+    """
+    path = find_config(name)
+    options, settings = read_config(path)
+    options.pop("cache", None)
+    return resolve(options, settings, str(path))
 
 
 def data_digest(options: TrainConfig) -> str:

@@ -72,8 +72,8 @@ def train(
         settings: setting of the method → value, where it differs from the preset; or an instance of the method's
             settings. None for the preset itself.
         out: the run folder.
-        detector: the frozen detector, or its name as for `load_detector`; None for that of the config. The run folder
-            stores its name.
+        detector: the frozen detector, or its name as for `load_detector`; None for that of the config, which may name
+            neither code nor a model to download, because a config may come from a file. The run folder stores its name.
         device: "cpu" or "cuda".
         overwrite: whether a folder that is not empty may be used.
         on_iteration: called after each iteration with its metrics.
@@ -94,7 +94,7 @@ def train(
     if detector is not None:
         config = replace(config, detector=detector if isinstance(detector, str) else detector.name)
     if detector is None or isinstance(detector, str):
-        detector = load_detector(config.detector, device)
+        detector = load_detector(config.detector, device, trusted=detector is not None)
     table = "settings.costs" if getattr(settings, "costs", None) else PAPER
     origin = provenance(config.seed, {detector.name: detector.weights_sha256}, str(table))
     with new_run(Path(out), config, settings, detector, origin, overwrite, device) as run:

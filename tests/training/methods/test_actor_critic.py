@@ -375,7 +375,7 @@ def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.long
-def test_overtime_keeps_images_in_the_pool() -> None:
+def test_overtime_keeps_images_in_the_replay_buffer() -> None:
     for overtime, longest in ((0, 1), (2, 3)):
         subject = learner(replace(SMALL, horizon=2, overtime=overtime))
         steps = set()
@@ -613,7 +613,7 @@ def test_the_entropy_penalty_fades_and_the_bonus_counts() -> None:
     assert late.iterate()[0]["reward"]["entropy"] == 0 > without["reward"]["entropy"]
 
 
-def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rollouts_of_a_group_are_each_others_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
     def spy(probs: Tensor, action: Tensor, advantage: Tensor) -> Tensor:
@@ -627,11 +627,11 @@ def test_peers_are_rollouts_of_one_image_and_each_others_baseline(monkeypatch: p
     assert len(set(taken)) == 2 and taken == sorted(taken, key=taken.index)
     subject.iterate()
     assert len(seen[0]) == 8 and seen[0].std() > 0
-    # Whatever is common to all rollouts of an image falls out: their advantages sum to nothing.
+    # The part that all rollouts of an image have in common cancels: their advantages sum to zero.
     torch.testing.assert_close(seen[0].view(2, 4).sum(dim=1), torch.zeros(2), atol=1e-4, rtol=0)
 
 
-def test_one_rollout_of_each_image_goes_back_to_the_pool() -> None:
+def test_one_rollout_of_each_image_goes_back_into_the_replay_buffer() -> None:
     subject = learner(replace(SMALL, group_size=4, horizon=3))
     subject.iterate()
     numbers = [entry.number for entry in subject.replay_buffer.entries]
@@ -717,7 +717,7 @@ SHOWN = replace(
 
 
 @pytest.mark.long
-def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
+def test_the_imitation_warm_up_costs_one_pass_an_image() -> None:
     subject = learner(SHOWN, budget=800)
     critic = copy.deepcopy(dict(subject.critic.named_parameters()))
     while subject.progress < SHOWN.imitation_warmup:
@@ -737,7 +737,7 @@ def test_a_demonstration_is_imitated_and_costs_one_pass_an_image() -> None:
     assert math.isfinite(after["reward"]["detection"]) and subject.group_size == 4
 
 
-def test_a_demonstration_goes_on_after_a_resumption() -> None:
+def test_the_imitation_warm_up_goes_on_after_a_resumption() -> None:
     through = learner(SHOWN, budget=100)
     for _ in range(3):
         through.iterate()
@@ -797,13 +797,13 @@ def test_a_loss_with_its_gradient_attached_is_the_same_loss() -> None:
     assert brightness.grad is not None and not brightness.grad.any()
 
 
-def test_what_a_demonstration_sets_is_free_without_one() -> None:
+def test_the_checks_of_the_imitation_warm_up_need_one() -> None:
     replace(CPU, imitation_warmup=0.0, stop=False)
     replace(CPU, imitation_warmup=0.0, horizon=5, rollout=5)
 
 
 @pytest.mark.long
-def test_a_demonstration_leaves_room_for_other_actions() -> None:
+def test_imitation_leaves_probability_for_other_actions() -> None:
     subject = learner(SHOWN, budget=1200)
     while subject.progress < SHOWN.imitation_warmup:
         subject.iterate()
@@ -840,8 +840,8 @@ def test_calibration_sees_whole_episodes_and_reaches_all_networks() -> None:
     assert torch.equal(subject.actor.get_buffer("selection_encoder.layers.1.running_mean"), kept)
 
 
-@pytest.mark.parametrize("peers", [1, 2])
-def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_the_baseline_of_the_selection_by_hand(group_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two images whose rollouts end after different numbers of steps."""
     seen: list[Tensor] = []
 
@@ -850,7 +850,7 @@ def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.M
         return probs.sum() * 0
 
     monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.selection_loss", spy)
-    subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, group_size=peers, normalise_advantage=False))
+    subject = learner(replace(SMALL, horizon=2, rollout=2, stop=True, group_size=group_size, normalise_advantage=False))
     state = stack([replace(entry_of(number // 2), used=torch.zeros(11)) for number in range(4)])
     rules = RolloutConfig(2, 2, "linear", False)
     real = roll_out(state, subject.actor, subject.modules, rules, subject.generator, Clock.started())
@@ -864,7 +864,7 @@ def test_the_baseline_of_the_selection_by_hand(peers: int, monkeypatch: pytest.M
     rollout = replace(real, steps=(first, second))  # the second of the four stopped at once
     target = torch.tensor([[1.0, 2.0, 3.0, 4.0], [10.0, 0.0, 30.0, 40.0]])
     subject._selection_loss(rollout, target, torch.tensor([0.5, 0.25, 0.0, -1.0]))
-    if peers == 1:
+    if group_size == 1:
         expected = [1 - 0.5, 2 - 0.25, 3.0, 4 + 1.0, 10 - 0.5, 30.0, 40 + 1.0]
     else:  # from the same step on; of the one that stopped at once, from its last
         expected = [1 - 2.0, 2 - 1.0, 3 - 4.0, 4 - 3.0, 10 - 2.0, 30 - 40.0, 40 - 30.0]

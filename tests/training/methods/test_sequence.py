@@ -53,10 +53,10 @@ class HalfLit:
         return TrainingImage(number, image, source.targets, 0.1)
 
 
-@pytest.mark.parametrize("rivals", ["samples", "edits"])
-def test_the_bandits_best_module_is_found(rivals: Any) -> None:
-    cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if rivals == "samples" else {}
-    subject = learner(replace(FAST, candidates=rivals, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 120)
+@pytest.mark.parametrize("candidates", ["samples", "edits"])
+def test_the_bandits_best_module_is_found(candidates: Any) -> None:
+    cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if candidates == "samples" else {}
+    subject = learner(replace(FAST, candidates=candidates, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 120)
     while not subject.done:
         subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
@@ -64,8 +64,8 @@ def test_the_bandits_best_module_is_found(rivals: Any) -> None:
     found = [[stage for stage in plan.stages if stage.module == "exposure"] for plan in plans]
     chosen = [stages[0].params["ev"] for stages in found if stages]
     assert len(chosen) > 0.9 * len(plans)
-    # Samples take along what costs little; edits, which compare with and without it, do not.
-    assert rivals == "samples" or all(len(plan.stages) == 1 for plan in plans)
+    # Samples keep modules that cost little; edits compare pipelines with and without them.
+    assert candidates == "samples" or all(len(plan.stages) == 1 for plan in plans)
     assert 1.0 < sum(chosen) / len(chosen) < 3.0  # from 0.1 to 0.4 are two stops
 
 
@@ -91,7 +91,7 @@ def test_parameters_learn_without_a_gradient() -> None:
     assert len(stops) > 0.9 * len(plans) and 1.0 < sum(stops) / len(stops) < 2.5
 
 
-def test_what_is_tried_is_around_what_the_network_says() -> None:
+def test_sampled_parameters_are_around_the_networks_output() -> None:
     subject = learner(replace(SMALL, candidates="samples", group_size=4, exploration=0.5))
     logits = torch.zeros(8, sum(subject.network.widths), requires_grad=True)
     actions = torch.tensor([[2, 5, 5], [5, 5, 5]] * 4)
@@ -225,14 +225,14 @@ def test_candidates_are_edits_of_one_sequence() -> None:
     assert all(sorted(row.tolist()) != [0, 1] or row.tolist() == [1, 0] for row in edited(full, 2, 3, generator))
 
 
-def test_neighbours_that_are_ordered_by_the_margin_are_left_alone() -> None:
+def test_pairs_that_are_ordered_by_the_margin_add_no_gradient() -> None:
     ratio = torch.tensor([0.5, 5.0, 5.0, -5.0], requires_grad=True)
     neighbour_loss(torch.tensor([2.0, 2.0, -1.0, 3.0], requires_grad=True), ratio, 4.0).backward()
     assert ratio.grad is not None and ratio.grad.tolist() == [-0.5, 0.0, 0.25, -0.75]
 
 
-def test_differences_are_scaled_by_what_they_usually_are() -> None:
-    """Pairs by hand: without module 1 an image does worse by 4, with module 0 better by 1; a move makes 2."""
+def test_differences_are_divided_by_their_usual_size() -> None:
+    """Pairs by hand: an image is worse by 4 without module 1 and better by 1 with module 0; a move makes 2."""
     comparisons, stop = Comparisons(3), 3
     actions = torch.tensor([[1, 2, 3], [2, 3, 3], [1, 2, 3], [1, 2, 0], [1, 2, 3], [2, 1, 3]])
     reward = torch.tensor([10.0, 6.0, 5.0, 6.0, 0.0, 2.0])
@@ -244,7 +244,7 @@ def test_differences_are_scaled_by_what_they_usually_are() -> None:
     assert comparisons.module_advantage[1] == pytest.approx((4 + 2) / 2)
 
 
-def test_what_a_module_is_worth_is_the_difference_it_makes() -> None:
+def test_the_advantage_of_a_module_is_the_difference_it_makes() -> None:
     """Two stops of exposure take `WantsLight` from 0.3 off to nearly right: worth some tens of points."""
     subject = learner(replace(FAST, modules=("exposure", "desaturation"), group_size=2))
     for _ in range(80):

@@ -83,6 +83,7 @@ PUBLIC = [
     "evaluate",
     "load_detector",
     "load_policy",
+    "load_recipe",
     "open_dataset",
     "read_raw",
     "register_dataset",

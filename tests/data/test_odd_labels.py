@@ -48,7 +48,7 @@ def evaluate(data: object, *more: object) -> int:
 
 
 def train(data: object, *more: object) -> int:
-    quick = ("--method", "fixed", "--budget", 1, "--size", 64, "--out", "run", "--overwrite")
+    quick = ("--method", "fixed", "--budget", 8, "--size", 64, "--out", "run", "--overwrite")
     return main([str(o) for o in ("train", "--data", data, "--detector", RED, *quick, *more)])
 
 

@@ -191,7 +191,7 @@ HEADER = {
         ({"modules": "gamma"}, "modules = 'gamma' does not fit; give a list"),
         ({"modules": [["gamma"]]}, "does not fit; give a list"),
         ({"modules": ["gamma", "gamma"]}, "modules names one twice"),
-        ({"modules": ["blur"]}, "uses the module 'blur', which the set 'paper' lacks"),
+        ({"modules": ["blur"]}, "module 'blur' is unknown in the set 'paper'"),
         ({"kind": "oracle"}, "kind 'oracle' is none that this version knows"),
         ({"view": "x"}, "view = 'x' does not fit; give linear or log"),
         ({"start": 1}, "start = 1 does not fit"),

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from adaptiveisp.inference.drawing import FRAME, INK, MUTED, PAPER, Rgb8, fit_text, load_font, wrap_text
-from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.base import Planner
 from adaptiveisp.utils.color import to_uint8
 
 OneImage = Float[Tensor, "1 3 _ _"]
@@ -41,7 +41,7 @@ class _Cell:
 
 
 def trajectory_sheet(
-    policy: Policy,
+    policy: Planner,
     images: Sequence[OneImage],
     names: Sequence[str],
     lights: Sequence[float | None] | None = None,
@@ -72,7 +72,7 @@ def trajectory_sheet(
 
 
 @torch.inference_mode()
-def _row(policy: Policy, image: OneImage, name: str, light: float | None, tile: int) -> list[_Cell]:
+def _row(policy: Planner, image: OneImage, name: str, light: float | None, tile: int) -> list[_Cell]:
     """The cells of one image."""
     (pipeline,) = policy.plan(image)
     about = ["developed"] if light is None else [f"light {light:.3g}", "developed"]

@@ -153,7 +153,7 @@ def test_a_run_resumes_bit_by_bit_within_a_bracket(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_begin_with_the_start_alone(preset: str) -> None:
     subject = learner(PRESETS[preset], budget=12_000)
-    assert subject.policy().pipeline.stages == () and subject.policy().start == preset
+    assert subject.policy().pipeline.stages == () and subject.policy().preprocessing == preset
     assert len(PRESETS[preset].chosen) == 10
 
 

@@ -423,7 +423,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
         with native.turned_off():
             plain = observe(images, "auto-exposure")
             torch.testing.assert_close(torch.from_numpy(frozen.embed(plain)), subject.network.embed(plain))
-    torch.testing.assert_close(seen.view, plain.view, rtol=0, atol=1e-4)
+    torch.testing.assert_close(seen.planes, plain.planes, rtol=0, atol=1e-4)
     shares, numbers = (seen.numbers - plain.numbers).abs().split([BINS, N_SCALARS], dim=1)
     assert shares.sum(dim=1).max() < 1e-3 and numbers.max() < 1e-4  # a value on a border may fall in either bin
     stop = len(subject.modules) - 1

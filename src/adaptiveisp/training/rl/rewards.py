@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch  # noqa: F401  (the examples of the docstrings use it)
 from jaxtyping import Float, Int
 from torch import Tensor
 

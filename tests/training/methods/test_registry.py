@@ -144,6 +144,17 @@ def test_methods_that_do_not_fit_are_refused() -> None:
         find_method("magic")
 
 
+@pytest.mark.parametrize(
+    "part", ["train: {method: 'my_training:doubled'}", "settings: {reward: 'my_training:brightness'}"]
+)
+def test_files_name_no_methods_and_rewards_as_code(
+    part: str, own_code: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(part)
+    assert command("train", "--config", "recipe.yaml", "--data", "labels.json", "--out", "run", "--detector", RED) == 2
+    assert "is not registered" in capsys.readouterr().err and own_code not in sys.modules
+
+
 def test_the_method_of_the_documentation_learns_and_resumes(own_code: str, tmp_path: Path) -> None:
     page = (REPOSITORY / "docs" / "methods" / "fixed.md").read_text()
     (tmp_path / "my_method.py").write_text(page.split("```python\n")[1].split("```")[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptiveisp.cli.console import check_files, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, positive, size
+from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_command, add_common, positive, size
 from adaptiveisp.utils import defaults
 
 
@@ -18,9 +18,9 @@ def add(commands: Any) -> None:
         "how fast this machine is; its cost table",
         "Times every module, chains of them and policies against a copy of the image and the detector.",
     )
-    parser.add_argument("--size", type=size, default=512, metavar="N", help="side of the image in pixels (default 512)")
-    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help="runs of each (default 15)")
-    detector = f"{DETECTOR_HELP}; or none (default {defaults.DETECTOR})"
+    parser.add_argument("--size", type=size, default=512, metavar="N", help=f"side of the image in pixels {DEFAULT}")
+    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help=f"runs of each {DEFAULT}")
+    detector = f"{DETECTOR_HELP}; or none {DEFAULT}"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=detector)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the timings as JSON")
     table = "write the modules' times as a cost table"

@@ -642,7 +642,7 @@ def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[
     assert len(list((tmp_path / "demo" / "raws").glob("*.dng"))) == 12
     with Image.open(tmp_path / "demo" / "figure.png") as figure:
         assert min(figure.size) > 500
-    assert "they measure nothing" in capsys.readouterr().out
+    assert "Four photos are an example" in capsys.readouterr().out
 
 
 def test_eval_takes_detectors_in_one_option_or_in_several() -> None:

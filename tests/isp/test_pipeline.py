@@ -57,7 +57,7 @@ def test_the_contract_of_the_file() -> None:
         ({"module": "exposure", "params": {"ev": "2"}}, "not a finite number"),
         ({"module": "exposure", "params": {"ev": True}}, "not a finite number"),
         ({"module": "exposure", "params": {"ev": 10**400}}, "not a finite number"),
-        ({"module": "exposure", "params": {"ev": float("nan")}}, "no JSON number"),
+        ({"module": "exposure", "params": {"ev": float("nan")}}, "not a JSON number"),
         ({"module": "exposure", "params": {}}, "lacks its parameter 'ev'"),
         ({"module": "exposure", "params": {"ev": 1, "iso": 2}}, "no parameter 'iso'"),
         ({"params": {}}, "stage 1 lacks"),

@@ -91,7 +91,7 @@ def test_a_run_folder_names_no_code_unless_the_command_line_does(
     assert adaptiveisp("train", "--resume", "fixed", "-q") == 2
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q") == 2
     error = capsys.readouterr().err
-    assert "a file names code" in error and "--resume goes on with the detector of the run, evil:load" in error
+    assert "a file names code" in error and "--resume continues with the detector of the run, evil:load" in error
     assert not (place / "PWNED").exists()
     config.write_text(text)
     assert adaptiveisp("train", "--resume", "fixed", "-q") == 2
@@ -154,7 +154,7 @@ def test_a_run_writes_through_no_link(place: Path, capsys: pytest.CaptureFixture
         precious.write_text("1\n2\n3\n4\n5\n6\n7\n8\n9\n")
         target.symlink_to(precious)
         assert adaptiveisp("train", "--resume", "copy", "--detector", RED, "-q") == 1
-        assert f"{name}: is a link, and the run would write through it" in capsys.readouterr().err
+        assert f"{name}: is a link, through which the run would write" in capsys.readouterr().err
         assert precious.read_text().count("\n") == 9
         shutil.rmtree(place / "copy")
 

@@ -1,4 +1,4 @@
-"""The command `bench`: measures this machine, and writes its cost table."""
+"""The command `bench`: measures the speed of this machine, and writes a cost table."""
 
 import argparse
 from pathlib import Path
@@ -15,11 +15,12 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "bench",
-        "how fast this machine is; its cost table",
-        "Times every module, chains of them and policies against a copy of the image and the detector.",
+        "measure the speed of this machine; write a cost table",
+        "Measures the time of modules, chains of modules and policies, and compares it with the time of a copy of the "
+        "image and of the detector.",
     )
     parser.add_argument("--size", type=size, default=512, metavar="N", help=f"side of the image in pixels {DEFAULT}")
-    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help=f"runs of each {DEFAULT}")
+    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help=f"number of runs of each {DEFAULT}")
     detector = f"{DETECTOR_HELP}; or none {DEFAULT}"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=detector)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the timings as JSON")
@@ -31,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Measures this machine."""
+    """Measures the speed of this machine and writes the files that the options name."""
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.evaluation.benchmark import module_costs, run_benchmark, to_json
     from adaptiveisp.evaluation.tables import table
@@ -55,8 +56,8 @@ def bench(options: argparse.Namespace) -> int:
         place = f"{options.size}x{options.size}, {device}, {origin['threads']} threads, kernels {kernels}"
         print(f"{place}; medians of {options.repeats} interleaved runs")
         print(
-            "copies: time over that of a copy of the image; plain ms: the module's PyTorch function, without kernels "
-            "and CUDA graphs"
+            "copies: time divided by the time of a copy of the image; plain ms: time of the module's PyTorch function, "
+            "without kernels and CUDA graphs"
         )
     if options.out is not None:
         facts = {"size": options.size, "repeats": options.repeats, "device": device, "compiled": available()}

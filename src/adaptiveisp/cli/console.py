@@ -1,4 +1,4 @@
-"""What the commands share: threads and device, progress, a list of what was skipped, outputs that can be written."""
+"""Functions that the commands share: threads and device, progress, the list of skipped inputs, checks of outputs."""
 
 import argparse
 import os
@@ -14,10 +14,10 @@ from adaptiveisp.utils.files import remove_abandoned
 
 
 def set_up_torch(options: argparse.Namespace) -> str:
-    """Applies --threads and --device, makes freed memory stay, and returns the device's name.
+    """Applies --threads and --device, keeps freed memory in the process, and returns the name of the device.
 
     Raises:
-        UsageError: CUDA is asked for and not there.
+        UsageError: CUDA is requested and not available.
     """
     import torch
 
@@ -36,35 +36,35 @@ def set_up_torch(options: argparse.Namespace) -> str:
 def progress(
     options: argparse.Namespace, total: int, command: str, unit: str = "image", log: Path | None = None
 ) -> Progress:
-    """The progress of a command on standard error; a context manager.
+    """The progress of a command, shown on standard error; a context manager.
 
     Args:
-        options: with --quiet nothing is shown.
+        options: options of the command; --quiet shows no progress.
         total: number of steps, 0 if unknown.
         command: name of the command.
-        unit: of a step.
-        log: file in a claimed output folder that gets the progress lines too.
+        unit: unit of a step, in the singular.
+        log: file in a claimed output folder to which the progress lines are written too.
     """
     return Progress(total, command, unit, log, quiet=options.quiet)
 
 
 def given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The options of these names that were given, so that others keep the default of a configuration."""
+    """The values of those options that were given; the others keep the defaults of a configuration."""
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def say(message: object) -> None:
-    """Says something on standard error, in one printable line."""
+    """Prints a message on standard error as one printable line."""
     print(f"adaptiveisp: {one_line(str(message))}", file=sys.stderr)
 
 
 def report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str, Any]) -> int:
-    """Writes skipped.json and says on standard error what was skipped; the exit code of a command that went on.
+    """Writes skipped.json, lists the skipped inputs on standard error, and returns the exit code of the command.
 
     Args:
-        out: the folder.
-        skipped: (input, why) of each; where there is none, a former skipped.json goes.
-        provenance: of the command.
+        out: the output folder.
+        skipped: (input, reason) of each; if it is empty, an earlier skipped.json is removed.
+        provenance: provenance of the results.
     """
     from adaptiveisp.utils.files import write_json
 
@@ -78,11 +78,11 @@ def report_skips(out: Path, skipped: list[tuple[str, str]], provenance: dict[str
 
 
 def say_skips(skipped: list[tuple[str, str]], where: str = "") -> None:
-    """Says on standard error what was skipped, the first ten by name.
+    """Lists the first ten skipped inputs on standard error, and the number of the others.
 
     Args:
-        skipped: (input, why) of each.
-        where: where the others are listed, to be put behind their number.
+        skipped: (input, reason) of each.
+        where: place where the others are listed, appended to their number.
     """
     for _, error in skipped[:10]:
         say(f"skipped: {error}")
@@ -91,10 +91,11 @@ def say_skips(skipped: list[tuple[str, str]], where: str = "") -> None:
 
 
 def check_files(paths: Sequence[Path | None], overwrite: bool) -> None:
-    """Refuses files that could not be written, before the work for them is done.
+    """Refuses output files that could not be written, before their content is computed.
 
     Raises:
-        UsageError: two are the same, one is a folder, exists already, or its folder cannot be written to.
+        UsageError: two paths are equal, or a path is a folder, exists already, or lies in a folder that is missing or
+            cannot be written to.
     """
     wanted = [path for path in paths if path is not None]
     if len({path.resolve() for path in wanted}) < len(wanted):

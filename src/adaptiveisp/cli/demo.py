@@ -1,4 +1,4 @@
-"""The command `demo`: the whole path from photo to report on four photos that scikit-image ships."""
+"""The command `demo`: everything from photos to a report, on four photos that come with scikit-image."""
 
 import argparse
 from pathlib import Path
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "demo",
-        "end to end on embedded photos turned into DNGs",
+        "compare policies on four example photos that are turned into DNGs",
         "Turns four photos into DNGs at three light levels and compares policies on them.",
     )
     parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help=f"output folder {DEFAULT}")
@@ -39,8 +39,8 @@ def demo(options: argparse.Namespace) -> int:
     if not options.quiet:
         print(score_tables(report))
         print(
-            "Reference: the detector's own boxes (score 0.5 or more) on the clean photos. 4 photos show how it works, "
-            "they measure nothing; docs/results.md does."
+            "Labels: the detector's own boxes (score 0.5 or more) in the clean photos. Four photos are an example; "
+            "docs/results.md has measurements."
         )
         print(f"report: {out / 'report.html'}   figure: {out / 'figure.png'}   raws: {out / 'raws'}")
     return DONE

@@ -1,4 +1,4 @@
-"""The command `doctor`: opens the data, shows progress and the summary, writes the files."""
+"""The command `doctor`: checks a data set, prints a summary and writes the findings."""
 
 import argparse
 import sys
@@ -16,22 +16,22 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "doctor",
-        "look a data set over before training on it",
-        "Reads every image and label and lists what is wrong. Exit code: 0 training may start; 3 it may, "
-        "with the problems listed; 1 it would refuse the labels, or has nothing to use.",
+        "check a data set before training on it",
+        "Reads every image and label and lists the problems. Exit code: 0 if training can start; 3 if it can start in "
+        "spite of the listed problems; 1 if it would refuse the labels or find no usable image.",
     )
     parser.add_argument("data", type=Path, metavar="DATA", help=f"{DATA_HELP}; or a folder of raws")
     parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images of a COCO JSON")
     parser.add_argument(
-        "--detector", metavar="D", help=f"whose classes must be known: {DETECTOR_HELP} (default COCO's)"
+        "--detector", metavar="D", help=f"detector with the known classes (default: those of COCO): {DETECTOR_HELP}"
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write doctor.json and doctor.html here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="output folder of doctor.json and doctor.html")
     add_common(parser, without=("workers",))
     parser.set_defaults(command=doctor)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Examines a data set; the exit code says whether training may start."""
+    """Checks a data set and returns the exit code, which says whether training can start."""
     from adaptiveisp.data.splits import open_parts
     from adaptiveisp.data.validation import validate_dataset
     from adaptiveisp.detectors.class_names import COCO_80

@@ -31,10 +31,10 @@ from adaptiveisp.utils import defaults
 if TYPE_CHECKING:
     from adaptiveisp.evaluation.config import EvalConfig
 
-GROUP_HELP = "or NAME=P1,P2,… for the runs of one method with several seeds"
-EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw: upper bounds that see the labels, slow"
+GROUP_HELP = "or NAME=P1,P2,… for runs of one method with several seeds"
+EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw, upper bounds that use the labels (slow)"
 LOG_FILE = "eval.log"
-"""Progress lines of an evaluation, in its folder."""
+"""Name of the file of progress lines in the folder of an evaluation."""
 
 
 def add(commands: Any) -> None:
@@ -42,13 +42,14 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "eval",
-        "compare policies on labelled data: report.json, report.html",
-        "Scores policies and detectors by average precision on the same images, with paired intervals of differences.",
+        "compare policies on labelled data and write a report",
+        "Scores policies and detectors by average precision on the same images, with confidence intervals of "
+        "their differences.",
     )
     add_data(parser)
     text = f"{EVAL_POLICY_HELP}; {GROUP_HELP}"
     parser.add_argument("--policy", dest="policies", nargs="+", required=True, metavar="P", help=text)
-    several = f"several, or the option given again: every policy with each (default {defaults.DETECTOR})"
+    several = f"with several detectors, every policy is scored with each (default {defaults.DETECTOR})"
     text = f"{DETECTOR_HELP}; {several}"
     parser.add_argument("--detector", dest="detectors", nargs="+", action="extend", metavar="D", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
@@ -57,7 +58,7 @@ def add(commands: Any) -> None:
     noise = f"{NOISE_HELP} (default {defaults.NOISE})"
     parser.add_argument("--noise", choices=NOISES, help=noise)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
-    parser.add_argument("--steps", type=natural, metavar="N", help="steps of step-wise policies and oracles")
+    parser.add_argument("--steps", type=natural, metavar="N", help="steps of policies and oracles (default: their own)")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
@@ -92,13 +93,13 @@ def evaluate(options: argparse.Namespace) -> int:
             write_text(path, text)
     if not options.quiet:
         print(report.table())
-        print(f"report: {out / 'report.html'}; each image's pipelines and losses: {out / 'pipelines.jsonl'}")
+        print(f"report: {out / 'report.html'}; pipelines and losses of each image: {out / 'pipelines.jsonl'}")
         print(f"detections as COCO results: {out / 'coco'}")
     return code
 
 
 def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
-    """The configuration that the options ask for; those that were not given keep the defaults of the configuration."""
+    """The configuration from the options; options that were not given keep the defaults of the configuration."""
     from adaptiveisp.data.synthetic import SynthesisConfig
     from adaptiveisp.evaluation.config import EvalConfig
 
@@ -118,7 +119,7 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
 
 
 def _warn_of_options_without_effect(options: argparse.Namespace) -> None:
-    """Logs the options of raws made of photos, where none is made."""
+    """Warns of options for synthetic raws if no raws are made."""
     if options.light is None:
         for name in given(options, "draws", "noise"):
-            logger.warning("--%s has no effect: it is of raws that --light makes", name)
+            logger.warning("--%s has no effect without --light, which makes raws of photos", name)

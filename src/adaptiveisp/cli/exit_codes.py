@@ -1,8 +1,8 @@
-"""Exit codes of the command line, a contract that scripts rely on."""
+"""Exit codes of the command line, which scripts rely on."""
 
 DONE = 0
 FAILED = 1
-"""Nothing usable came out."""
+"""The command failed, or no input could be used."""
 WRONG_USE = 2
 DONE_WITH_SKIPS = 3
 """Done, but inputs were skipped."""

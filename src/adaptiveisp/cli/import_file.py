@@ -1,4 +1,4 @@
-"""The command `import`: a released checkpoint becomes a policy file, a detector's checkpoint a detector file."""
+"""The command `import`: converts a released checkpoint to a policy file, or a YOLO checkpoint to a detector file."""
 
 import argparse
 from pathlib import Path
@@ -14,9 +14,9 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "import",
-        "released checkpoint → policy file; YOLO .pt → detector file",
-        "Turns a checkpoint of the released AdaptiveISP code into a policy file, or one of the YOLOv3 or YOLOv5 "
-        "repository into a detector file. The content of the file shows which of them it is; nothing in it is run.",
+        "convert a released checkpoint to a policy file, or a YOLO .pt to a detector file",
+        "Converts a checkpoint of the released AdaptiveISP code to a policy file, or one of the YOLOv3 or YOLOv5 "
+        "repository to a detector file. Its kind is recognised by its content, and no code in it is run.",
     )
     text = "a .pth with agent_model and value_model, or a YOLO .pt"
     parser.add_argument("file", type=Path, metavar="FILE", help=text)
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 
 def import_checkpoint(options: argparse.Namespace) -> int:
-    """Turns a released checkpoint into a policy file, or a detector's checkpoint into a detector file."""
+    """Converts a released checkpoint to a policy file, or a detector's checkpoint to a detector file."""
     from adaptiveisp.detectors.yolo.checkpoint import holds_detector
     from adaptiveisp.utils.files import require_regular
 
@@ -60,7 +60,7 @@ def _import_detector(options: argparse.Namespace) -> int:
 
 
 def _prepare(options: argparse.Namespace) -> None:
-    """Refuses to replace a file without --overwrite, and removes what a killed process left in its folder."""
+    """Refuses to replace a file without --overwrite, and removes temporary files of killed processes."""
     from adaptiveisp.utils.files import remove_abandoned
 
     if options.out.exists() and not options.overwrite:

@@ -1,6 +1,6 @@
-"""Options that several commands have: how they are added, their types and their help texts.
+"""Options that several commands have, with their types and help texts.
 
-Nothing heavy is imported here: `adaptiveisp --help` has to appear at once.
+Imports are few and fast, so that `adaptiveisp --help` appears at once.
 """
 
 import argparse
@@ -14,7 +14,7 @@ DEFAULT = "(default %(default)s)"
 NOISES = ("sensor", "brooks", "none")
 """Names of the noise models, as in `raw.unprocess`, which is not imported for them."""
 
-DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
+DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT for one split)"
 DRAWS_HELP = "random cameras, lights and noises for each photo"
 NOISE_HELP = "noise model of the raws that are made"
 CACHE_HELP = (
@@ -26,27 +26,26 @@ POLICY_HELP = (
     "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors, a run "
     "folder or my_pkg.my_file:name"
 )
-COSTS_HELP = "a cost table of `bench --write-costs` (default: the paper's)"
+COSTS_HELP = "cost table made by `bench --write-costs` (default: the paper's)"
 DETECTOR_HELP = (
     "a name of `weights list`, a Darknet .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt (or the "
     ".safetensors of `import`), an .onnx file, a Hugging Face model folder or organisation/model, or "
     "my_pkg.my_file:load"
 )
 SIZE_HELP = (
-    f"longer side in pixels (default {defaults.SIZE}, or the size of the detector's input where it is fixed, as in "
-    "some ONNX files)"
+    f"longer side in pixels (default {defaults.SIZE}, or the fixed input size of the detector, as some ONNX files have)"
 )
-WHITE_BALANCE_HELP = "apply the camera's own gains before the policy sees the image"
+WHITE_BALANCE_HELP = "apply the camera's white balance gains before the policy observes the image"
 
 
 def add_command(commands: Any, name: str, summary: str, description: str) -> argparse.ArgumentParser:
     """The parser of a new command.
 
     Args:
-        commands: the subparsers that `parser.build_parser` makes.
-        name: of the command.
-        summary: its line in `adaptiveisp --help`.
-        description: the first paragraph of its own help.
+        commands: subparsers of `parser.build_parser`.
+        name: name of the command.
+        summary: line of the command in `adaptiveisp --help`.
+        description: first paragraph of the command's own help.
     """
     parser: argparse.ArgumentParser = commands.add_parser(name, help=summary, description=description)
     return parser
@@ -56,9 +55,9 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
     """Adds the options that all commands take.
 
     Args:
-        parser: of a command.
-        without: those that have no effect in it. Scripts may give them to every command, so they are accepted, and
-            the command says that they do nothing.
+        parser: parser of a command.
+        without: options that have no effect in this command. They are accepted, because scripts may give them to every
+            command, and cause a warning.
     """
     group = parser.add_argument_group("common options")
     parser.set_defaults(without=without)
@@ -67,19 +66,21 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
         type=natural,
         default=defaults.SEED,
         metavar="N",
-        help=f"fixes all randomness (default {defaults.SEED})",
+        help=f"seed of all random numbers (default {defaults.SEED})",
     )
     group.add_argument(
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help=f"where networks and modules run {DEFAULT}"
     )
-    group.add_argument("--threads", type=threads, default=0, metavar="N", help="threads of torch (default: all cores)")
+    group.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU threads of PyTorch (default: all)")
     group.add_argument(
         "--workers", type=natural, default=0, metavar="N", help=f"processes that read ahead, in eval {DEFAULT}"
     )
-    group.add_argument("--limit", type=natural, default=0, metavar="N", help="use the first N photos, with all draws")
-    group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
-    group.add_argument("-v", "--verbose", action="store_true", help="say more: tracebacks of unexpected errors")
-    group.add_argument("-q", "--quiet", action="store_true", help="no progress, no summary")
+    group.add_argument(
+        "--limit", type=natural, default=0, metavar="N", help="use only the first N photos, with all draws"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    group.add_argument("-v", "--verbose", action="store_true", help="also print tracebacks of unexpected errors")
+    group.add_argument("-q", "--quiet", action="store_true", help="print neither progress nor summary")
 
 
 def add_modules(parser: argparse.ArgumentParser) -> None:
@@ -108,7 +109,7 @@ def natural(text: str) -> int:
 
 
 def threads(text: str) -> int:
-    """A number of threads; many more than 1024 crash the process when they are made."""
+    """A number of threads, at most 1024; many more would crash the process."""
     return _integer(text, 0, 1024)
 
 

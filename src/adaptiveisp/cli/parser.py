@@ -1,6 +1,6 @@
-"""The command line: parsing, errors and exit codes. Each command is in a file of its own beside this one.
+"""The command line: parsing, errors and exit codes. Each command has a file of its own in this folder.
 
-Nothing heavy is imported here or at the top of a command's file, so that help appears at once.
+Imports here and at the top of a command's file are few and fast, so that help appears at once.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, ter
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
 COMMANDS = (demo, run, train, evaluate, synth, doctor, bench, import_file, weights)
-"""The files of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
+"""The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +34,14 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
         options = build_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has printed help, version or its error
         return int(stop.code or 0)
-    except BrokenPipeError:  # who asked for help or version has gone
+    except BrokenPipeError:  # the reader of help or version has closed the pipe
         return DONE
-    except OSError as error:  # there is no room for what it prints
+    except OSError as error:  # standard output is full
         return _fail(f"standard output: cannot be written ({error.strerror}); send it elsewhere", FAILED)
     show_log(getattr(options, "verbose", False))
     try:
         os.getcwd()
-    except OSError:  # libraries that look for their parts end the process in such a place
+    except OSError:  # some libraries end the process in such a folder
         return _fail("the working folder does not exist any more; change to one that does", FAILED)
     for name in getattr(options, "without", ()):
         if getattr(options, name):
@@ -53,22 +53,22 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
 
             register_named(text)
         return command(options)
-    except SystemExit as stop:  # of a detector of one's own, most likely
+    except SystemExit as stop:  # most likely in a user's own detector
         return _fail(f"ended by code that it called (SystemExit: {stop.code})", FAILED)
-    except BrokenPipeError:  # who reads the output has gone; the results were not all told
+    except BrokenPipeError:  # the reader of the output has closed the pipe before the end
         return FAILED
     except UsageError as error:
         return _fail(error, WRONG_USE)
     except AdaptiveISPError as error:
         return _fail(error, FAILED)
-    except OSError as error:  # such as a path that is too long, wherever it is first looked at
+    except OSError as error:  # such as a path that is too long
         if error.filename is None:
             return _fail(f"cannot read or write ({error.strerror or error}); check disk and output", FAILED)
         return _fail(f"{error.filename}: {error.strerror or error}; check the path", FAILED)
 
 
 def _fail(error: object, code: int) -> int:
-    with contextlib.suppress(OSError):  # who would read it has gone
+    with contextlib.suppress(OSError):  # standard error is closed
         print(f"adaptiveisp: {one_line(str(error))}", file=sys.stderr)
     return code
 
@@ -77,8 +77,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
         prog="adaptiveisp",
-        description="Per-image pipelines of differentiable ISP modules that let a frozen object detector see better.",
-        epilog="Exit codes: 0 done; 1 failed, nothing usable; 2 wrong use; 3 done, but inputs were skipped.",
+        description="Chooses a pipeline of differentiable ISP modules for each raw image and a frozen object detector.",
+        epilog="Exit codes: 0 done; 1 failed; 2 wrong use; 3 done, but inputs were skipped.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
@@ -88,32 +88,32 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Takes options by their full names only, since scripts must not depend on abbreviations; errors are one line."""
+    """A parser with one-line errors that takes options by full names only: scripts must not depend on abbreviations."""
 
     def __init__(self, **keywords: Any):
         super().__init__(**{**keywords, "allow_abbrev": False})
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Leaves no argument to the parser above, which would not know of which command to speak."""
+        """Reports unknown arguments here, because the parent parser does not know the command."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}")
         return found, unknown
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Prints help, version or an error; where standard output is full that is an error too, unlike in argparse."""
+        """Prints help, version or an error. Unlike argparse it raises an error if standard output is full."""
         if message:
             (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
-        """Prints the error and where to look instead of the whole usage, and exits."""
+        """Prints the error with a pointer to the help instead of the whole usage, and exits."""
         command = self.prog.removeprefix("adaptiveisp").strip()
         where = f"{command}: " if command else ""
         self.exit(WRONG_USE, f"adaptiveisp: {where}{' '.join(message.split())}; see `{self.prog} --help`\n")
 
 
 class _Version(argparse.Action):
-    """Looks the version up only when asked, since importlib.metadata takes longer than the rest of the parser."""
+    """Looks the version up only on request, since importlib.metadata takes longer than the rest of the parser."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **keywords: Any):
         super().__init__(option_strings, dest, nargs=0, **keywords)

@@ -1,4 +1,4 @@
-"""Progress of a command: a bar on a terminal, a line now and then where there is none, and lines in a log file."""
+"""Progress of a command: a bar on a terminal, occasional lines elsewhere, and lines in a log file."""
 
 import sys
 import time
@@ -10,25 +10,25 @@ from typing import Any
 from adaptiveisp.errors import OutputError, logger
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Lines come by time and not by steps: a step may take a millisecond or a minute."""
+"""Interval of the lines. It is a time and not a number of steps, which may take a millisecond or a minute each."""
 
 
 class Progress:
-    """Shows how far a command is; a context manager.
+    """Shows the progress of a command; a context manager.
 
-    On a terminal it is a bar of tqdm. Elsewhere, and in the log file, it is a line every `SECONDS_BETWEEN_LINES`
-    seconds, so that a log holds no half-drawn bars.
+    On a terminal it draws a bar with tqdm. Elsewhere, and in the log file, it writes a line every
+    `SECONDS_BETWEEN_LINES` seconds, because a log should not contain partly drawn bars.
 
     Args:
         total: number of steps, 0 if unknown.
-        command: name of the command, which begins each line.
-        unit: of a step, in the singular.
-        log: file that gets the lines too; None for none.
-        quiet: shows nothing on standard error.
-        clock: gives seconds.
+        command: name of the command, at the beginning of each line.
+        unit: unit of a step, in the singular.
+        log: file to which the lines are written too, or None.
+        quiet: whether nothing is shown on standard error.
+        clock: returns a time in seconds.
 
     Attributes:
-        n: steps done.
+        n: number of steps done.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Progress:
             self._bar = tqdm(total=total, desc=command, unit=unit, leave=False, dynamic_ncols=True)
 
     def update(self, steps: int = 1) -> None:
-        """Counts steps that were done."""
+        """Adds to the number of steps done."""
         self.n += steps
         if self._bar is not None:
             self._bar.update(steps)
@@ -62,7 +62,7 @@ class Progress:
             self._write_line()
 
     def set_postfix(self, refresh: bool = True, **facts: object) -> None:
-        """Sets facts to be shown behind the progress, such as `loss="0.123"`."""
+        """Sets values that are shown after the progress, such as `loss="0.123"`."""
         self._facts = "".join(f", {name} {value}" for name, value in facts.items())
         if self._bar is not None:
             self._bar.set_postfix(facts, refresh=refresh)
@@ -89,14 +89,14 @@ class Progress:
             self._write_log()
 
     def _write_log(self) -> None:
-        """Writes the log anew: appending could follow a link that somebody put there."""
+        """Writes the whole log again, because appending could follow a link that somebody put there."""
         from adaptiveisp.utils.files import write_text
 
         assert self.log is not None
         try:
             write_text(self.log, "".join(f"{line}\n" for line in self._lines))
         except OutputError as error:
-            logger.warning("no log of the progress: %s", error)
+            logger.warning("the log of the progress ends: %s", error)
             self.log = None
 
     def close(self) -> None:
@@ -112,7 +112,7 @@ class Progress:
 
 
 def _duration(seconds: float) -> str:
-    """A number of seconds for readers.
+    """A number of seconds as text, in seconds, minutes or hours.
 
     >>> _duration(42), _duration(600), _duration(9000)
     ('42 s', '10 min', '2.5 h')

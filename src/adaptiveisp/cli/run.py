@@ -1,4 +1,4 @@
-"""The command `run`: raw files become pictures, boxes and pipelines."""
+"""The command `run`: renders raw files, detects objects, and writes images, boxes and pipelines."""
 
 import argparse
 from pathlib import Path
@@ -32,25 +32,26 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "run",
-        "raw files → image, boxes, pipeline JSON",
-        "Develops raw files by a policy's pipelines, detects, and writes image, boxes and pipeline of each.",
+        "render raw files and detect objects in them",
+        "Renders each raw file by the pipeline that a policy chooses, detects objects, and writes image, boxes and "
+        "pipeline.",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
     text = (
-        "run this file's modules; with --policy P their parameters are P's, after the stages that P starts with "
-        "(auto-exposure's for the shipped policies)"
+        "run the modules of this file; with --policy P their parameters are chosen by P, and the stages of P's "
+        "preprocessing run first (auto-exposure for the shipped policies)"
     )
     parser.add_argument("--pipeline", type=Path, metavar="FILE.json", help=text)
     text = f"{DETECTOR_HELP} {DEFAULT}"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=text)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
-    text = f"least score of a box in the files {DEFAULT}"
+    text = f"least score of the boxes that are written {DEFAULT}"
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
-    parser.add_argument("--full", action="store_true", help="also render the full frame")
-    parser.add_argument("--save-steps", action="store_true", help="also the image after each module")
-    parser.add_argument("--save-params", action="store_true", help="also params.csv with every parameter")
+    parser.add_argument("--full", action="store_true", help="also write the image at full size")
+    parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
+    parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     _add_header(parser)
     add_modules(parser)
@@ -61,18 +62,19 @@ def add(commands: Any) -> None:
 def _add_header(parser: argparse.ArgumentParser) -> None:
     """Adds the options that describe raw files without a header."""
     group = parser.add_argument_group(
-        "raw without a header", "or the same keys (raw-size: 2592x1536 …) in FILE.yaml, or in raw.yaml in its folder"
+        "raw files without a header",
+        "The same keys (raw-size: 2592x1536 …) may be in FILE.yaml, or in raw.yaml beside it.",
     )
     group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
-    bits = "bits a value: 8, 9 to 16 in two bytes, to 24 in three, low first"
+    bits = "bits of a value: 8 in one byte, 9 to 16 in two, 17 to 24 in three, low byte first"
     group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
     group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
-    group.add_argument("--raw-black", type=float, metavar="V", help="value of no light (default 0)")
-    group.add_argument("--raw-white", type=float, metavar="V", help="value of saturation (default 2^bits - 1)")
+    group.add_argument("--raw-black", type=float, metavar="V", help="value without light (default 0)")
+    group.add_argument("--raw-white", type=float, metavar="V", help="value at saturation (default 2^bits - 1)")
 
 
 def _header(options: argparse.Namespace) -> "BayerHeader | None":
-    """The --raw-… flags; None if none was given."""
+    """The header from the --raw-… options; None if no such option was given."""
     from adaptiveisp.raw.reader import BayerHeader, parse_size
 
     given = (options.raw_size, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
@@ -83,7 +85,7 @@ def _header(options: argparse.Namespace) -> "BayerHeader | None":
 
 
 def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
-    """What --policy and --pipeline ask for together."""
+    """The policy that --policy and --pipeline together describe."""
     from adaptiveisp.policies.fixed import ForcedModules, load_fixed
     from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
 
@@ -99,7 +101,7 @@ def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs raw files through a policy and a detector."""
+    """Renders raw files by a policy and detects objects in them."""
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.raw.reader import find_raw_files
@@ -122,7 +124,7 @@ def _run_into(
     missing: list[tuple[str, str]],
     options: argparse.Namespace,
 ) -> int:
-    """Runs the files into a claimed folder and says what came of it; the exit code."""
+    """Writes the results of the files into a claimed folder, prints them, and returns the exit code."""
     from adaptiveisp.errors import DataError
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.inference.batch import RunOptions, run_files
@@ -134,7 +136,7 @@ def _run_into(
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped
-    if not summary.rows:  # what an earlier run left stays as it is
+    if not summary.rows:  # files of an earlier run stay unchanged
         say_skips(skipped)
         raise DataError("no input could be used")
     code = report_skips(out, skipped, origin)
@@ -152,5 +154,5 @@ def _run_into(
             for r in summary.rows
         ]
         print(table(("file", "modules", "best boxes", "ms", "total ms"), lines))
-        print(f"{len(lines)} images in {out}, {len(skipped)} skipped; the pictures together: {out / 'overview.png'}")
+        print(f"{len(lines)} images in {out}, {len(skipped)} skipped; all pictures: {out / 'overview.png'}")
     return code

@@ -1,4 +1,4 @@
-"""The command `synth`: makes a labelled synthetic raw set of labelled photos."""
+"""The command `synth`: makes labelled synthetic raws from labelled photos."""
 
 import argparse
 from pathlib import Path
@@ -27,8 +27,8 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "synth",
-        "labelled synthetic raw set from labelled photos",
-        "Turns labelled sRGB photos into labelled raws: OUT/<light>/images and OUT/<light>/labels.json.",
+        "make labelled synthetic raws from labelled photos",
+        "Makes labelled raws from labelled sRGB photos and writes OUT/<light>/images and OUT/<light>/labels.json.",
     )
     add_data(parser, images_required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
 
 
 def synth(options: argparse.Namespace) -> int:
-    """Makes a labelled synthetic raw set."""
+    """Makes labelled synthetic raws from labelled photos."""
     from adaptiveisp.data.formats.coco import load_coco
     from adaptiveisp.data.synthesize import synthesize
     from adaptiveisp.data.synthetic import SynthesisConfig

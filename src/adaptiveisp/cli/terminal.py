@@ -1,4 +1,4 @@
-"""How the command line meets its terminal: any text can be printed, pipes may close, SIGTERM interrupts."""
+"""Output and signals of the command line: any text can be printed, pipes may close, and SIGTERM interrupts."""
 
 import codecs
 import io
@@ -16,15 +16,15 @@ from adaptiveisp.errors import logger
 
 ENCODING_ERRORS = "adaptiveisp"
 _PLAIN = {"─": "-", "−": "-", "–": "-", "→": "->", "…": "...", "±": "+-", "×": "x", "γ": "gamma"}
-"""What a character is replaced by on a terminal whose encoding lacks it; all others become their escapes."""
+"""Replacements of characters that the encoding of a terminal lacks; all other such characters become escapes."""
 
 
 def take_any_text() -> None:
-    """Lets standard output and error print any text, also on a terminal that is not UTF-8 or of a strange file name."""
+    """Lets standard output and error print any text, for instance odd file names, on terminals of any encoding."""
     codecs.register_error(ENCODING_ERRORS, _replaced)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            with suppress(ValueError, OSError):  # a closed one
+            with suppress(ValueError, OSError):  # the stream is closed
                 stream.reconfigure(errors=ENCODING_ERRORS)
 
 
@@ -38,7 +38,7 @@ def _replaced(error: UnicodeError) -> tuple[str, int]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Inside, SIGTERM interrupts as SIGINT does, so that files are cleaned up and processes ended; main thread only."""
+    """A context in which SIGTERM interrupts like SIGINT, so that files and processes are cleaned up."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -54,10 +54,10 @@ def terminable() -> Iterator[None]:
 
 
 class _Console(logging.Handler):
-    """Shows log messages on standard error as it is then, above a progress bar that is being drawn there."""
+    """Prints log messages on the current standard error, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Prints a message; a surprise with its traceback."""
+        """Prints a message, with the traceback of an unexpected error."""
         with suppress(OSError, ValueError):  # standard error is closed or full
             text = f"adaptiveisp: {self.format(record)}"
             bars = sys.modules.get("tqdm")
@@ -74,7 +74,7 @@ def show_log(verbose: bool) -> None:
     """Shows the package's warnings on standard error.
 
     Args:
-        verbose: also what it says for finding faults, with the tracebacks of surprises.
+        verbose: whether debug messages are shown too, with tracebacks of unexpected errors.
     """
     _console.setLevel(logging.DEBUG if verbose else logging.WARNING)
     logger.setLevel(logging.DEBUG if verbose else logging.WARNING)
@@ -83,11 +83,11 @@ def show_log(verbose: bool) -> None:
 
 
 def finish_output(code: int, fail: Callable[[object, int], int]) -> int:
-    """Writes what standard output still holds, and returns the exit code.
+    """Flushes standard output and returns the exit code.
 
     Args:
-        code: of the command.
-        fail: says an error and returns its code.
+        code: exit code of the command.
+        fail: prints an error and returns its exit code.
     """
     try:
         if sys.stdout is not None:
@@ -97,13 +97,13 @@ def finish_output(code: int, fail: Callable[[object, int], int]) -> int:
     except OSError as error:
         _discard_output()
         return fail(f"standard output: cannot be written ({error.strerror}); send it elsewhere", code or FAILED)
-    except ValueError:  # somebody has closed it
+    except ValueError:  # it is closed already
         pass
     return code
 
 
 def _discard_output() -> None:
-    """Sends what is left to nowhere: the interpreter would complain of it at its end."""
+    """Redirects the rest of the output to the null device, so that the interpreter does not fail at its end."""
     with suppress(OSError, ValueError, AttributeError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

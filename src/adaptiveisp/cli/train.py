@@ -39,14 +39,14 @@ TRAIN_OPTIONS = (
 )
 """Options of `train` that its run stores."""
 ALLOWED_WITH_RESUME = ("--detector", "--cache")
-"""Options with which a run may be resumed: code that runs, and a folder that is written. No file may decide these."""
+"""Options that may be given with --resume: code to run and a folder to write, which no file may decide."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
 """Options of `train` that are settings of the method."""
 
 
 METHODS_HELP = (
     f"{defaults.METHOD} (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
-    "random_search (the best of random pipelines); or a registered method, or my_pkg.my_file:name"
+    "random_search (the best of random pipelines); a registered method, or my_pkg.my_file:name"
 )
 BUDGET_HELP = "number of images that pass through the detector before the run ends"
 PRESETS_HELP = (
@@ -60,8 +60,8 @@ def add(commands: Any) -> None:
     parser = add_command(
         commands,
         "train",
-        "learn a policy",
-        "Learns a policy for a frozen detector. --resume RUN continues a run exactly where it stopped.",
+        "train a policy",
+        "Trains a policy for a frozen detector. --resume RUN continues a run exactly where it stopped.",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
     parser.add_argument(
@@ -81,14 +81,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--labels",
         choices=("given", "teacher"),
-        help="teacher: needs no annotations, the detector's confident detections in clean photos or well exposed raws "
-        "are the targets; DATA may then be any folder of photos (with --light) or raws "
+        help="teacher: the targets are the detector's confident detections in clean photos or well exposed raws, not "
+        "annotations; DATA may then be any folder of photos (with --light) or raws "
         f"(default {defaults.LABELS})",
     )
-    parser.add_argument("--dev", metavar="DATA", help="images whose score selects the best policy, as --data")
+    parser.add_argument("--dev", metavar="DATA", help="data set, like --data, whose score selects the best policy")
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
-    none = "none: the images are raws, also if --config has a light"
+    none = "none uses raws even if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
     parser.add_argument("--noise", choices=NOISES, help=f"{NOISE_HELP} (default {defaults.NOISE})")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default {defaults.DETECTOR})")
@@ -101,7 +101,7 @@ def add(commands: Any) -> None:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the run folder and of the settings."""
     parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument("--warm-start", metavar="P", help="start from the weights of this policy file or run folder")
+    parser.add_argument("--warm-start", metavar="P", help="policy file or run folder whose weights the run starts from")
     parser.add_argument("--budget", type=positive, metavar="PASSES", help=f"{BUDGET_HELP} (default {defaults.BUDGET})")
     parser.add_argument(
         "--checkpoint-every",
@@ -136,7 +136,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="another setting of the method (docs/methods); may be repeated",
+        help="another setting of the method, see docs/methods; may be repeated",
     )
 
 
@@ -157,7 +157,7 @@ def train(options: argparse.Namespace) -> int:
         given = [name for name in given if name not in ALLOWED_WITH_RESUME]
         if given or options.changes:
             named = " ".join(given or ["--set"])
-            raise UsageError(f"--resume goes on with the settings of the run; leave out {named}")
+            raise UsageError(f"--resume continues with the settings of the run; leave out {named}")
         folder = options.resume
         run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "")
     else:
@@ -183,7 +183,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _register_own_code(options: argparse.Namespace) -> list[str]:
-    """Registers the methods and rewards that options name as my_pkg.my_file:name, and puts their names in their place.
+    """Registers the methods and rewards that options name as my_pkg.my_file:name, and replaces these by their names.
 
     Files then hold the name alone, so that no file decides which code runs.
 
@@ -209,7 +209,7 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
     """Prints the outcome of a run."""
     folder = summary.folder
     best = f", best AP50 on dev {100 * summary.best_ap50:.1f}" if summary.best_ap50 is not None else ""
-    state = "finished" if summary.finished else f"stopped; go on with: adaptiveisp train --resume {folder}"
+    state = "finished" if summary.finished else f"stopped; continue with: adaptiveisp train --resume {folder}"
     used = f"{summary.iterations} iterations, {summary.passes} detector passes"
     print(f"{used}{best}, peak memory {summary.peak_memory_mb:.0f} MB: {state}")
     if summary.finished:
@@ -222,15 +222,15 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
 
 
 def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":
-    """The detector of a resumed run. A file must not decide which code runs, so that the folder may not name code.
+    """The detector of a resumed run. It may be code only if --detector names it, since no file decides which code runs.
 
     Raises:
-        UsageError: --detector is given and is not the run's.
+        UsageError: --detector is given and is not the detector of the run.
     """
     from adaptiveisp.detectors.loading import load_detector
 
     if options.detector is not None and _absolute(options.detector) != spec:
-        raise UsageError(f"--resume goes on with the detector of the run, {spec}; leave out --detector, or give it so")
+        raise UsageError(f"--resume continues with the detector of the run, {spec}; leave out --detector")
     return load_detector(spec, device, trusted=options.detector is not None)
 
 
@@ -253,7 +253,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
         logger.warning("%s: cache: is not taken from a file; give --cache DIR to use one", options.config)
     from_file = options.config is not None and not (options.preset or options.method)
     if not from_file:
-        settings = {}  # those of the file belong to another preset
+        settings = {}  # the settings of the file belong to another preset
     train |= {name: value for name in TRAIN_OPTIONS if (value := getattr(options, name)) is not None}
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
@@ -263,7 +263,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
         train["limit"] = options.limit
     for name, images in (("data", "images"), ("dev", "dev_images")):
         if getattr(options, name) and not getattr(options, images) and is_set_file(Path(getattr(options, name))):
-            train.pop(images, None)  # of the file's data, not of this YAML's
+            train.pop(images, None)  # the folder belongs to the data of the file
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")
     if train.get("light") == "none":

@@ -1,4 +1,4 @@
-"""The command `weights`: lists the weights of detectors, or fetches them."""
+"""The command `weights`: lists the weights of detectors, or downloads them."""
 
 import argparse
 from pathlib import Path
@@ -9,13 +9,15 @@ from adaptiveisp.cli.exit_codes import DONE
 
 def add(commands: Any) -> None:
     """Adds the command and its two actions to the parser."""
-    parser = commands.add_parser("weights", help="list or fetch detector weights", description="Detector weights.")
+    parser = commands.add_parser(
+        "weights", help="list or download detector weights", description="Lists or downloads detector weights."
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True, parser_class=type(parser))
-    listing = actions.add_parser("list", help="which weights there are and which are installed")
+    listing = actions.add_parser("list", help="list all weights, and whether they are installed")
     listing.set_defaults(command=list_installed)
-    get = actions.add_parser("get", help="fetch weights, check their hash, keep them in the cache folder")
+    get = actions.add_parser("get", help="download weights, check their hash, and keep them in the cache folder")
     get.add_argument("name", metavar="NAME", help="a name of `weights list`")
-    get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="take them from this file instead")
+    get.add_argument("--from", dest="source", type=Path, metavar="FILE", help="take the weights from this file")
     get.set_defaults(command=get_one)
 
 
@@ -32,7 +34,7 @@ def list_installed(options: argparse.Namespace) -> int:
 
 
 def get_one(options: argparse.Namespace) -> int:
-    """Fetches weights and prints where they are."""
+    """Downloads weights and prints their path."""
     from adaptiveisp.detectors.weights import get_weights
 
     print(get_weights(options.name, options.source))

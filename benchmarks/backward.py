@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
-from adaptiveisp.kernels.forward import available, turned_off
+from adaptiveisp.kernels.loading import available, turned_off
 
 PIPELINE = (
     *("guided_denoise", "white_balance", "exposure", "ccm", "gamma", "tone", "local_tone"),

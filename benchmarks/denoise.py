@@ -14,8 +14,8 @@ import plain
 import torch
 
 from adaptiveisp.evaluation.benchmark import medians
-from adaptiveisp.isp.modules.denoise import denoise
-from adaptiveisp.kernels.forward import turned_off
+from adaptiveisp.isp.modules.denoise import PAPER as denoise
+from adaptiveisp.kernels.loading import turned_off
 
 BATCH, SIZE = 8, 320
 STRENGTH = 0.3

@@ -22,7 +22,7 @@ from adaptiveisp.data.random_crop import cut, draw_crop, resized
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages
 from adaptiveisp.detectors.class_names import COCO_80, map_classes
-from adaptiveisp.kernels.forward import available, turned_off
+from adaptiveisp.kernels.loading import available, turned_off
 from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, seeded_generator, unprocess
 from adaptiveisp.utils.allocator import keep_freed_memory
 

@@ -34,7 +34,7 @@ from adaptiveisp.evaluation.benchmark import (
 )
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.registry import PAPER, find_module
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import loading
 from adaptiveisp.policies.environment import counted, start
 from adaptiveisp.policies.stepwise.networks import observe
 from adaptiveisp.raw.develop import develop
@@ -178,7 +178,7 @@ def chain() -> dict[str, tuple[Functions, int]]:
 
     def by_modules() -> None:
         step = image
-        with native.turned_off():
+        with loading.turned_off():
             for module, params in calls:
                 step = module(step, torch.tensor([params]))
 
@@ -226,7 +226,7 @@ def main() -> None:
             print(f"{title:34} {name:45} {ms:10.3f} ms   {ms / first:8.2f} x ours", flush=True)
     if options.out:
         versions = {n: importlib.metadata.version(n) for n in ("kornia", "opencv-python-headless")}
-        facts = {"size": SIZE, "compiled": native.available(), "peers": versions, "time": time.strftime("%F")}
+        facts = {"size": SIZE, "compiled": loading.available(), "peers": versions, "time": time.strftime("%F")}
         write_json(options.out, {**facts, "median_ms": results, "provenance": provenance(0)})
 
 

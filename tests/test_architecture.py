@@ -147,8 +147,8 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "'detectors/darknet/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"
-        "from adaptiveisp.kernels import forward\n"
-        f"assert forward.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
+        "from adaptiveisp.kernels import loading\n"
+        f"assert loading.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "ADAPTIVEISP_CACHE": str(tmp_path / "cache")}

@@ -35,7 +35,7 @@ def bench(options: argparse.Namespace) -> int:
     from adaptiveisp.evaluation.benchmark import module_costs, run_benchmark, to_json
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.isp.costs import save_costs
-    from adaptiveisp.kernels.forward import available
+    from adaptiveisp.kernels.loading import available
     from adaptiveisp.utils.files import write_json
     from adaptiveisp.utils.provenance import provenance
 

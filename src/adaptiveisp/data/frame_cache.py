@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger, unreadable
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, find_header
@@ -97,7 +97,7 @@ class FrameCache:
         # Kernels and PyTorch differ by rounding, and a run must not depend on which of them filled the cache.
         is_camera = path.suffix.lower() in CAMERA_EXTENSIONS
         declared = camera_facts(path, header)[0] if is_camera else find_header(path, header)
-        facts = (FORMAT, path.suffix.lower(), declared, settings, native.available())
+        facts = (FORMAT, path.suffix.lower(), declared, settings, available())
         content.update(repr(facts).encode())
         return content.hexdigest()
 

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import synthesis as native_photos
+from adaptiveisp.kernels.registry import find
 from adaptiveisp.types import Annotation, Targets
 
 SMALLEST_CROP = 0.75
@@ -68,8 +67,8 @@ def resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2
 
     The compiled kernel, where it is available, differs from PyTorch by up to 1e-6.
     """
-    if native.takes(picture) and len(picture) == 3 and not picture.requires_grad:
-        return native_photos.resize(picture.contiguous(), height, width)
+    if len(picture) == 3 and (kernel := find("resize", picture)):
+        return kernel(picture.contiguous(), height, width)  # type: ignore[no-any-return]
     return _interpolated(picture, height, width)
 
 

@@ -15,8 +15,7 @@ import torch
 from adaptiveisp.detectors.letterbox import frame_size
 from adaptiveisp.isp.execution import Call, run_one
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
-from adaptiveisp.kernels import cuda_graphs
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import cuda_graphs, loading
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.environment import actions_of
 from adaptiveisp.policies.heuristics import AutoExposure
@@ -174,7 +173,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
     found = medians(fast, repeats, wait)
     if device == "cuda":
         plain |= {name: function for name, function in fast.items() if kinds[name] in ("chain", "policy")}
-    with native.turned_off(), cuda_graphs.turned_off():
+    with loading.turned_off(), cuda_graphs.turned_off():
         slow = medians(plain, max(3, repeats // 3), wait)
     return [Timing(name, kinds[name], ms, slow.get(name)) for name, ms in found.items()]
 

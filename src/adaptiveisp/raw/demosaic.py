@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.forward import demosaic as demosaic_kernel
 from adaptiveisp.types import BAYER_PATTERNS
 
 Kernel = tuple[tuple[float, ...], ...]
@@ -104,7 +104,7 @@ def compiled(
         return 1 + names.index(_direction(pattern, row, column, colour))
 
     sources = [[[source(row, column, colour) for column in (0, 1)] for colour in "RGB"] for row in (0, 1)]
-    return native.demosaic(mosaic, black, scale, filters, sources)
+    return demosaic_kernel(mosaic, black, scale, filters, sources)
 
 
 def _check(shape: tuple[int, ...], pattern: str) -> None:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.demosaic import bilinear, compiled, malvar
 from adaptiveisp.types import RawImage
 
@@ -36,7 +36,7 @@ def develop(
         red, green, blue = raw.camera_gains
         smallest = min(raw.camera_gains)
         gains = (red / smallest, green / smallest, blue / smallest)
-    if raw.pattern is not None and native.available():
+    if raw.pattern is not None and available():
         rgb = _demosaic_compiled(raw, gains, demosaic)
         return upright(rgb, raw.orientation).contiguous()
     data = torch.from_numpy(np.array(raw.data, dtype=np.float32, order="C"))

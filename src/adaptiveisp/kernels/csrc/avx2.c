@@ -6,7 +6,7 @@
 #else
 #pragma GCC target("avx2")
 #endif
-#include "photos.c.inc" /* which FMA would change */
+#include "synthesis.c.inc" /* which FMA would change */
 #if defined(__clang__)
 #pragma clang attribute pop
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
@@ -16,7 +16,7 @@
 #include "kernels.c.inc"
 #include "resize.c.inc"
 #include "backward.c.inc"
-#include "look.c.inc"
+#include "observation.c.inc"
 #if defined(__clang__)
 #pragma clang attribute pop
 #endif

@@ -1,10 +1,10 @@
 /* The kernels for any processor the compiler knows: SSE2 on x86-64, NEON on ARM. */
 #define VARIANT(name) adaptiveisp_##name##_base
-#include "photos.c.inc"
+#include "synthesis.c.inc"
 #include "kernels.c.inc"
 #include "resize.c.inc"
 #include "backward.c.inc"
-#include "look.c.inc"
+#include "observation.c.inc"
 
 /* 1 where the processor runs the kernels of avx2.c. */
 int32_t adaptiveisp_has_avx2(void) {

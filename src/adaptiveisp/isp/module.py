@@ -139,6 +139,7 @@ class IspModule:
         inverse: physical values by name → the outputs for which `head` gives them; needed beside a `head`.
         forbidden: says why parameters that are each in range are invalid together; returns None where they are valid.
         source: publication of the operation.
+        effect: a sentence that says what it does to a picture, for the documentation.
         pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
             be processed in parts.
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`.
@@ -153,6 +154,7 @@ class IspModule:
     inverse: Callable[[Mapping[str, float]], Sequence[float]] | None = None
     forbidden: Callable[[Mapping[str, float]], str | None] | None = None
     source: str = ""
+    effect: str = ""
     pointwise: bool = False
     kernel: KernelCall | None = None
 

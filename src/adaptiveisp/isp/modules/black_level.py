@@ -40,6 +40,7 @@ EXTENDED = IspModule(
     black_level,
     1.7,
     source="Chavez 1988",
+    effect="Removes a grey veil (haze, flare, a black level set too low) or lifts the shadows; white stays white.",
     pointwise=True,
     kernel=KernelCall("affine", numbers, batch_numbers),
 )

@@ -57,6 +57,7 @@ PAPER = IspModule(
     1.9,
     forbidden=zero_row,
     source="Wang et al. 2024 (AdaptiveISP)",
+    effect="Mixes the colour channels, which corrects hues and how strong colours are; white stays white.",
     pointwise=True,
     kernel=KernelCall("matrix", numbers, batch_numbers),
 )

@@ -32,6 +32,7 @@ PAPER = IspModule(
     contrast,
     2.1,
     source="Hu et al. 2018",
+    effect="Bends the tones into an S-curve, which separates mid-tones; a negative amount flattens them.",
     pointwise=True,
     kernel=KernelCall("contrast"),
 )

@@ -240,5 +240,9 @@ PAPER = IspModule(
     denoise,
     10.0,
     source="Buades et al. 2005",
+    effect=(
+        "Removes grain by averaging patches that look alike (non-local means); too much of it smears fine texture. "
+        "It is the slowest module."
+    ),
     kernel=KernelCall("non_local_means", batch_numbers=strengths),
 )

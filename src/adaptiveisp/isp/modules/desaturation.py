@@ -26,6 +26,7 @@ PAPER = IspModule(
     desaturation,
     1.9,
     source="Hu et al. 2018",
+    effect="Fades colours towards grey; the full amount gives black and white.",
     pointwise=True,
     kernel=KernelCall("desaturation"),
 )

@@ -40,6 +40,10 @@ def make_exposure(limit: float) -> IspModule:
         exposure,
         1.7,
         source="Hu et al. 2018",
+        effect=(
+            "Brightens or darkens the whole picture, as the exposure slider of a raw converter does; highlights "
+            "may clip."
+        ),
         pointwise=True,
         kernel=KernelCall("scale", numbers, batch_numbers),
     )

@@ -29,6 +29,7 @@ PAPER = IspModule(
     gain,
     1.7,
     source="product of white_balance and exposure",
+    effect="Multiplies each channel by a factor of its own: exposure and white balance in one.",
     pointwise=True,
     kernel=KernelCall("scale"),
 )

@@ -50,6 +50,7 @@ def make_gamma(floor: float) -> IspModule:
         partial(gamma, floor=floor),
         2.0,
         source="Hu et al. 2018",
+        effect="Lifts shadows and mid-tones (below 1) or deepens them (above 1); black and white stay where they are.",
         pointwise=True,
         kernel=KernelCall("power", partial(numbers, floor=floor), partial(batch_numbers, floor=floor)),
     )

@@ -53,5 +53,6 @@ EXTENDED = IspModule(
     gray_world,
     1.9,
     source="Buchsbaum 1980",
+    effect="Removes a colour cast by making the average of the picture grey.",
     kernel=KernelCall("gray_world", options={"gains": gains, "side": SIDE}),
 )

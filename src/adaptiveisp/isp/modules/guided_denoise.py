@@ -48,5 +48,6 @@ EXTENDED = IspModule(
     guided_denoise,
     2.2,
     source="He et al. 2013",
+    effect="Smooths grain and colour noise between edges, at about a fifth of the cost of `denoise`.",
     kernel=KernelCall("guided_denoise", numbers, batch_numbers, {"cell": CELL}),
 )

@@ -53,5 +53,6 @@ EXTENDED = IspModule(
     local_tone,
     2.6,
     source="Durand and Dorsey 2002",
+    effect="Opens shadows and holds back highlights separately, with the contrast of details kept.",
     kernel=KernelCall("local_tone", options={"cell_of": cell_of, "ridge": EDGE**2 + LEAST}),
 )

@@ -68,6 +68,7 @@ def make_saturation(released: bool) -> IspModule:
         function,
         2.0,
         source="Hu et al. 2018",
+        effect="Makes colours stronger, most of all at middle brightness.",
         pointwise=True,
         kernel=None if released else KernelCall("saturation"),
     )

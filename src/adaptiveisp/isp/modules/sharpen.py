@@ -48,5 +48,6 @@ PAPER = IspModule(
     sharpen,
     6.3,
     source="Wang et al. 2024 (AdaptiveISP)",
+    effect="Emphasises edges and texture (above 1) or softens them (below 1).",
     kernel=KernelCall("sharpen"),
 )

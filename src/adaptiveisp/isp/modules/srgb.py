@@ -26,6 +26,7 @@ PAPER = IspModule(
     srgb,
     2.0,
     source="IEC 61966-2-1",
+    effect="Encodes linear light as an sRGB display expects it; it has no parameters.",
     pointwise=True,
     kernel=KernelCall("srgb"),
 )

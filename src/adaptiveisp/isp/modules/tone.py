@@ -51,6 +51,7 @@ PAPER = IspModule(
     tone,
     2.7,
     source="Hu et al. 2018 (Exposure)",
+    effect="Shapes the brightness curve freely, by the slopes of eight pieces from dark to bright.",
     pointwise=True,
     kernel=KernelCall("curve", numbers, batch_numbers),
 )

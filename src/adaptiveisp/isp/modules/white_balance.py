@@ -66,6 +66,7 @@ def make_white_balance(limit: float) -> IspModule:
         head=partial(balance_head, limit=limit),
         inverse=partial(balance_inverse, limit=limit),
         source="Hu et al. 2018",
+        effect="Removes the colour cast of the light by scaling red, green and blue; brightness is kept.",
         pointwise=True,
         kernel=KernelCall("scale"),
     )

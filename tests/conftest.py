@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+
+from tests.golden import SMALL_FILE, GoldenValues
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; read when huggingface_hub is imported
 
@@ -53,10 +54,25 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def golden(shared: Path) -> dict[str, torch.Tensor]:
-    """Values of the original implementation by name; texts are left out."""
-    with np.load(shared / "golden" / "reference.npz") as archive:
-        return {name: torch.from_numpy(archive[name]) for name in archive.files if archive[name].dtype.kind in "fi"}
+def golden() -> GoldenValues:
+    """Values of the original implementation: all of them, or those in the repository where the others are absent."""
+    path = shared_folder() / "golden" / "reference.npz"
+    return GoldenValues(path if path.is_file() else SMALL_FILE)
+
+
+@pytest.fixture(scope="session")
+def small_golden() -> GoldenValues:
+    """The values of the original implementation that the repository has."""
+    return GoldenValues(SMALL_FILE)
+
+
+@pytest.fixture(scope="session")
+def released_checkpoint(shared: Path) -> Path:
+    """A checkpoint of the released layout with random weights, 34 MB; the golden rollouts were made with it."""
+    path = shared / "golden" / "reference-random.pth"
+    if not path.is_file():
+        pytest.skip(f"no {path}; set ADAPTIVEISP_DATA to the folder of golden values and data")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -466,8 +466,8 @@ def test_an_import_keeps_activations_and_anchors(tmp_path: Path) -> None:
     assert first.detection_layers[0].anchors[0].tolist() == [15, 19.5]
 
 
-def test_import_tells_policies_from_detectors(shared: Path, tmp_path: Path) -> None:
-    assert not holds_detector(shared / "golden" / "reference-random.pth")
+def test_import_tells_policies_from_detectors(released_checkpoint: Path) -> None:
+    assert not holds_detector(released_checkpoint)
 
 
 def test_detector_files_that_are_wrong_are_refused(tiny_file: Path, tmp_path: Path) -> None:

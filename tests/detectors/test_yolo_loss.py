@@ -1,7 +1,5 @@
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +7,7 @@ from torch import Tensor
 from adaptiveisp.detectors.yolo.loss import Decode, decode_boxes, yolo_loss
 from adaptiveisp.errors import DetectorError
 from adaptiveisp.types import LossTerms, Targets
+from tests.golden import GoldenValues
 
 ANCHORS = [
     torch.tensor([[6.0, 8.0], [14.0, 10.0]]),
@@ -234,37 +233,26 @@ def test_disagreeing_numbers_are_refused() -> None:
         yolo_loss([*random_heads(1), random_heads(1)[0]], [SCENES[0]], [*ANCHORS, ANCHORS[0]], SIZE, SIZE, "darknet")
 
 
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> dict[str, Tensor]:
-    path = shared / "golden" / "reference.npz"
-    if not path.is_file():
-        pytest.skip(f"golden values are not there ({path}); set ADAPTIVEISP_DATA")
-    with np.load(path) as archive:
-        names = [name for name in archive.files if name.startswith("yolo_loss/")]
-        return {name.partition("/")[2]: torch.from_numpy(np.asarray(archive[name])) for name in names}
-
-
 def golden_targets(rows: Tensor, size: int) -> Targets:
     centre, half = rows[:, 2:4].double() * size, rows[:, 4:6].double() * size / 2
     return Targets(torch.cat((centre - half, centre + half), dim=1).float(), rows[:, 1].long())
 
 
-def test_loss_equals_the_original(golden: dict[str, Tensor]) -> None:
-    size = int(golden["image_size"])
-    targets = [golden_targets(golden[f"targets{i}"], size) for i in range(2)]
-    terms = yolo_loss([golden[f"pred{i}"] for i in range(3)], targets, list(golden["anchors_px"]), size, size, "v5")
-    torch.testing.assert_close(torch.stack(terms, dim=1), golden["box_obj_cls"], atol=1e-5, rtol=0)
+def test_loss_equals_the_original(golden: GoldenValues) -> None:
+    size = int(golden["yolo_loss/image_size"])
+    targets = [golden_targets(golden[f"yolo_loss/targets{i}"], size) for i in range(2)]
+    heads, anchors = [golden[f"yolo_loss/pred{i}"] for i in range(3)], list(golden["yolo_loss/anchors_px"])
+    golden.check("yolo_loss/box_obj_cls", torch.stack(yolo_loss(heads, targets, anchors, size, size, "v5"), 1), 1e-5)
 
 
 @pytest.mark.parametrize("case", range(3))
-def test_edge_cases_equal_the_original_with_gradients(golden: dict[str, Tensor], case: int) -> None:
-    size = int(golden["image_size"])
-    heads = [golden[f"pred{i}"][:1].clone().requires_grad_() for i in range(3)]
-    targets = [golden_targets(golden[f"edge{case}_targets"], size)]
-    terms = yolo_loss(heads, targets, list(golden["anchors_px"]), size, size, "v5")
-    torch.testing.assert_close(torch.cat(terms), golden["edge_box_obj_cls"][case], atol=1e-5, rtol=0)
+def test_edge_cases_equal_the_original_with_gradients(golden: GoldenValues, case: int) -> None:
+    size = int(golden["yolo_loss/image_size"])
+    heads = [golden[f"yolo_loss/pred{i}"][:1].clone().requires_grad_() for i in range(3)]
+    targets = [golden_targets(golden[f"yolo_loss/edge{case}_targets"], size)]
+    terms = yolo_loss(heads, targets, list(golden["yolo_loss/anchors_px"]), size, size, "v5")
+    torch.testing.assert_close(torch.cat(terms), golden["yolo_loss/edge_box_obj_cls"][case], atol=1e-5, rtol=0)
     terms.total.sum().backward()
     for i, head in enumerate(heads):
-        expected = golden[f"edge{case}_grad{i}"]
         assert head.grad is not None
-        torch.testing.assert_close(head.grad, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+        golden.check(f"yolo_loss/edge{case}_grad{i}", head.grad, atol=1e-4, relative=True)

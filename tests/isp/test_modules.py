@@ -28,6 +28,7 @@ from adaptiveisp.isp.registry import (
     make,
     modules_of,
 )
+from tests.golden import GoldenValues
 
 # Sets share modules; each is tested once, under the first set that has it.
 ALL = list(
@@ -128,38 +129,34 @@ def test_the_head_stays_within_the_declared_range(module: IspModule) -> None:
 
 
 @pytest.mark.parametrize("module", PAPER, ids=lambda m: m.name)
-def test_golden_outputs_and_gradients(module: IspModule, golden: dict[str, torch.Tensor]) -> None:
-    expected = {
-        key: golden[f"modules/{module.name}/{key}"] for key in ("params", "output", "grad_logits", "grad_input")
-    }
+def test_golden_outputs_and_gradients(module: IspModule, golden: GoldenValues) -> None:
+    name = f"modules/{module.name}"
     image = golden["modules/input"].clone().requires_grad_()
-    logits = golden[f"modules/{module.name}/logits"].clone().requires_grad_()
+    logits = golden[f"{name}/logits"].clone().requires_grad_()
     params = module.params_from_logits(logits)
     output = module.function(image, params)
-    torch.testing.assert_close(params, expected["params"], rtol=0, atol=1e-5)
-    torch.testing.assert_close(output, expected["output"], rtol=0, atol=1e-5)
+    golden.check(f"{name}/params", params, atol=1e-5)
+    golden.check(f"{name}/output", output, atol=1e-5)
     (output * torch.linspace(0, 1, 3 * 48 * 64).reshape(3, 48, 64)).mean().backward()
-    for grad, name in ((logits.grad, "grad_logits"), (image.grad, "grad_input")):
-        assert grad is not None
-        torch.testing.assert_close(grad, expected[name], rtol=0, atol=1e-4 * expected[name].abs().max().item())
+    assert logits.grad is not None and image.grad is not None
+    golden.check(f"{name}/grad_logits", logits.grad, atol=1e-4, relative=True)
+    golden.check(f"{name}/grad_input", image.grad, atol=1e-4, relative=True)
 
 
-def test_golden_order_of_action_ids_and_costs(golden: dict[str, torch.Tensor], shared) -> None:
-    import numpy as np
-
-    with np.load(shared / "golden" / "reference.npz") as archive:
-        assert [m.name for m in PAPER] == archive["modules/order"].tolist()
+def test_golden_order_of_action_ids_and_costs(golden: GoldenValues) -> None:
+    assert [m.name for m in PAPER] == golden.texts("modules/order")
     assert [m.cost_ms for m in PAPER] == pytest.approx(golden["modules/runtime_ms"].tolist())
 
 
-def test_golden_saturation_edges(golden: dict[str, torch.Tensor]) -> None:
-    image, expected = golden["edge/saturation_input"], golden["edge/saturation_output"]
+def test_golden_saturation_edges(golden: GoldenValues) -> None:
+    image = golden["edge/saturation_input"]
     full = torch.ones(1, 1)
-    torch.testing.assert_close(find_module("saturation", "released")(image, full), expected, rtol=0, atol=1e-6)
+    golden.check("edge/saturation_output", find_module("saturation", "released")(image, full), atol=1e-6)
     ours = find_module("saturation", "paper")(image, full)
     grey = image.amax(1, keepdim=True) == image.amin(1, keepdim=True)
     assert grey.sum() == 4
-    torch.testing.assert_close(torch.where(grey, image, expected), ours, rtol=0, atol=1e-6)
+    expected = torch.where(grey, image, golden["edge/saturation_output"])
+    torch.testing.assert_close(expected, ours, rtol=0, atol=1e-6)
 
 
 # Values by hand.

@@ -8,8 +8,9 @@ import torch
 
 from adaptiveisp import IspModule, Param, Pipeline, Stage, register_module
 from adaptiveisp.cli.parser import main
-from adaptiveisp.errors import PipelineError, UsageError, WeightsError
+from adaptiveisp.errors import DataError, PipelineError, UsageError, WeightsError
 from adaptiveisp.isp import registry
+from adaptiveisp.isp.costs import cost_of, load_costs
 from adaptiveisp.isp.registry import EXTENDED, MODULE_SETS, find_module
 from adaptiveisp.policies.checkpoint import load_sequence_file, read_policy, save_policy
 from adaptiveisp.policies.registry import shipped_file
@@ -97,3 +98,22 @@ def test_the_option_registers_before_the_command_runs(
     for name, message in (("NUMBER", "is not an IspModule"), ("EXPOSURE", "the package has a module 'exposure'")):
         assert main([*run, "wrong", "--module", f"own_modules:{name}"]) == 2
         assert f"own_modules:{name}: {message}" in capsys.readouterr().err
+
+
+def test_the_machine_s_cost_table_has_modules_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timed_modules.py").write_text(OWN)
+    command = ["bench", "--size", "32", "--repeats", "1", "--detector", "none", "--threads", "1"]
+    assert main([*command, "--module", "timed_modules:LOG_CURVE", "--write-costs", "costs.json"]) == 0
+    assert "log_curve" in capsys.readouterr().out
+    costs = load_costs(Path("costs.json"))
+    assert costs["log_curve"] > 0
+    pipeline = Pipeline((Stage("log_curve", {"strength": 10.0}), Stage("exposure", {"ev": 1.0})))
+    assert cost_of(pipeline, costs) == costs["log_curve"] + costs["exposure"]
+    without = {name: value for name, value in costs.items() if name != "log_curve"}
+    assert cost_of(pipeline, without) == 1.0 + costs["exposure"]
+    monkeypatch.setattr(registry._REGISTERED, "_values", {})
+    with pytest.raises(DataError, match=r"log_curve = .* is no known module .* or give --module"):
+        load_costs(Path("costs.json"))

@@ -13,6 +13,7 @@ from adaptiveisp.policies.environment import advance, apply_chosen, start
 from adaptiveisp.policies.stepwise.networks import VIEW, Actor, Critic, observe, observe_for_critic, pool
 from adaptiveisp.training.gradients import finite_images
 from adaptiveisp.training.rl import rewards as reward
+from tests.golden import ROLLOUTS, GoldenValues, inside
 
 
 def neutral(batch: int) -> dict[str, torch.Tensor]:
@@ -110,9 +111,9 @@ def test_reward_terms_by_hand() -> None:
     assert reward.entropy_penalty(sure, 0.5).item() == pytest.approx(0.025 * math.log(10), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["policy", "forced_a", "forced_b"])
-def test_golden_rollouts(name: str, golden: dict[str, torch.Tensor], shared: Path) -> None:
-    _, actor, critic = import_released(shared / "golden" / "reference-random.pth")
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_golden_rollouts(name: str, golden: GoldenValues, released_checkpoint: Path) -> None:
+    _, actor, critic = import_released(released_checkpoint)
     image = golden["rollout/input"]
     carried, single = start(image, 10), start(image, 10)
     with torch.no_grad():
@@ -141,7 +142,22 @@ def test_golden_rollouts(name: str, golden: dict[str, torch.Tensor], shared: Pat
             single = type(one_step)(expected["image"], one_step.used, one_step.step, one_step.stopped)
 
 
-def test_golden_penalty_with_runtime(golden: dict[str, torch.Tensor]) -> None:
+@pytest.mark.parametrize("name", ROLLOUTS)
+def test_golden_rollouts_from_their_actions(name: str, small_golden: GoldenValues) -> None:
+    """Checks images, states and penalties for the original's actions and parameters, without networks, on a crop."""
+    state = start(small_golden["crop/rollout/input"], 10)
+    values = {key: small_golden[f"rollout/{name}/{key}"] for key in ("selected", "probs", "params", "state", "penalty")}
+    for step, selected in enumerate(values["selected"]):
+        rows = values["params"][step]
+        params = {module.name: rows[:, : len(module.params)] for module in RELEASED}
+        penalty = reward.reuse_penalty(state.used, selected) + reward.entropy_penalty(values["probs"][step], 1.0)
+        torch.testing.assert_close(penalty, values["penalty"][step][:, 0], rtol=0, atol=1e-4)
+        state = advance(state, RELEASED, selected, params)
+        small_golden.check(f"crop/rollout/{name}/image/{step}", inside(state.image), atol=1e-4)
+        assert torch.equal(state.status, values["state"][step])
+
+
+def test_golden_penalty_with_runtime(golden: GoldenValues) -> None:
     probs, status = golden["edge/penalty_probs"], golden["edge/penalty_state"]
     action = torch.zeros(2, dtype=torch.long)
     costs = torch.tensor([m.cost_ms for m in RELEASED])

@@ -32,6 +32,7 @@ from adaptiveisp.raw.unprocess import (
     unprocess,
 )
 from adaptiveisp.types import Unprocessing
+from tests.golden import GoldenValues
 
 
 def some_draw(noise: str = "none", light: str = "mixed", image_id: int = 5) -> Unprocessing:
@@ -43,10 +44,9 @@ def smooth_photo(height: int = 40, width: int = 56) -> torch.Tensor:
     return torch.stack([0.4 + 0.3 * torch.sin(x), 0.4 + 0.3 * torch.cos(y), 0.4 + 0.3 * torch.sin(x + y)])
 
 
-def test_golden_stages(golden: dict[str, torch.Tensor]) -> None:
-    stage = {
-        k.split("/")[1]: v.permute(2, 0, 1) for k, v in golden.items() if k.startswith("unprocess/") and v.ndim == 3
-    }
+def test_golden_stages(golden: GoldenValues) -> None:
+    names = ("input", "inverse_tone", "linear", "camera", "gained", "bright_input", "bright_gained")
+    stage = {name: golden[f"unprocess/{name}"].permute(2, 0, 1) for name in names}
     matrix = golden["unprocess/ccm"]
     torch.testing.assert_close(inverse_tone(stage["input"]), stage["inverse_tone"], rtol=0, atol=1e-6)
     torch.testing.assert_close(to_linear(stage["inverse_tone"]), stage["linear"], rtol=0, atol=1e-6)

@@ -228,7 +228,7 @@ def test_a_released_checkpoint_with_other_values_than_its_tensors(tmp_path: Path
     content = torch.load(tmp_path / "r.pth", weights_only=True)
     content["agent_model"]["feature_extractor.layers.0.weight"] = value
     torch.save(content, tmp_path / "r.pth")
-    with pytest.raises(WeightsError, match=r"r.pth: (does not fit its network|.*weight' is no tensor)"):
+    with pytest.raises(WeightsError, match=r"r.pth: (does not fit its network|.*weight' is not a tensor)"):
         import_released(tmp_path / "r.pth")
 
 

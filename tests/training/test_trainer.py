@@ -167,11 +167,12 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     assert "best AP50 on dev 50.0" in capsys.readouterr().out
 
 
-def test_import_of_a_released_checkpoint(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = shared / "golden" / "reference-random.pth"
-    assert adaptiveisp("import", checkpoint, "--out", "policy.safetensors") == 0
+def test_import_of_a_released_checkpoint(
+    released_checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert adaptiveisp("import", released_checkpoint, "--out", "policy.safetensors") == 0
     assert "7,168,869 actor parameters" in capsys.readouterr().out
-    assert adaptiveisp("import", checkpoint, "--out", "policy.safetensors") == 2
+    assert adaptiveisp("import", released_checkpoint, "--out", "policy.safetensors") == 2
     assert adaptiveisp("import", "gone.pth", "--out", "other.safetensors") == 1
     labelled_photos(tmp_path)
     code = adaptiveisp("eval", "--data", "labels.json", "--images", "images", "--light", "normal", "--policy",

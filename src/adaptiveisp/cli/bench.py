@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptiveisp.cli.console import check_files, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, positive, size
+from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_command, add_common, add_modules, positive, size
 from adaptiveisp.utils import defaults
 
 
@@ -18,13 +18,14 @@ def add(commands: Any) -> None:
         "how fast this machine is; its cost table",
         "Times every module, chains of them and policies against a copy of the image and the detector.",
     )
-    parser.add_argument("--size", type=size, default=512, metavar="N", help="side of the image in pixels (default 512)")
-    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help="runs of each (default 15)")
-    detector = f"{DETECTOR_HELP}; or none (default {defaults.DETECTOR})"
+    parser.add_argument("--size", type=size, default=512, metavar="N", help=f"side of the image in pixels {DEFAULT}")
+    parser.add_argument("--repeats", type=positive, default=15, metavar="N", help=f"runs of each {DEFAULT}")
+    detector = f"{DETECTOR_HELP}; or none {DEFAULT}"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=detector)
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="write the timings as JSON")
     table = "write the modules' times as a cost table"
     parser.add_argument("--write-costs", type=Path, metavar="FILE.json", help=table)
+    add_modules(parser)
     add_common(parser, without=("workers", "limit"))
     parser.set_defaults(command=bench)
 
@@ -35,6 +36,7 @@ def bench(options: argparse.Namespace) -> int:
     from adaptiveisp.evaluation.benchmark import module_costs, run_benchmark, to_json
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.isp.costs import save_costs
+    from adaptiveisp.isp.registry import register_named
     from adaptiveisp.kernels.loading import available
     from adaptiveisp.utils.files import write_json
     from adaptiveisp.utils.provenance import provenance
@@ -42,7 +44,8 @@ def bench(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     check_files((options.out, options.write_costs), options.overwrite)
     detector = load_detector(options.detector, device) if options.detector != "none" else None
-    timings = run_benchmark(options.size, options.repeats, detector, device)
+    own_modules = [register_named(text) for text in options.own_modules]
+    timings = run_benchmark(options.size, options.repeats, detector, device, own_modules)
     origin = provenance(options.seed, {detector.name: detector.weights_sha256} if detector else None)
     rows = to_json(timings)
     if not options.quiet:

@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptiveisp.cli.console import progress, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import DETECTOR_HELP, add_command, add_common, size
+from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_command, add_common, size
 from adaptiveisp.utils import defaults
 
 
@@ -18,9 +18,9 @@ def add(commands: Any) -> None:
         "end to end on embedded photos turned into DNGs",
         "Turns four photos into DNGs at three light levels and compares policies on them.",
     )
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="default demo-out")
-    parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=DETECTOR_HELP)
-    text = "longer side in pixels; default 224, for close-ups"
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help=f"output folder {DEFAULT}")
+    parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=f"{DETECTOR_HELP} {DEFAULT}")
+    text = f"longer side in pixels; small, since the photos are close-ups {DEFAULT}"
     parser.add_argument("--size", type=size, default=224, metavar="N", help=text)
     add_common(parser, without=("workers", "limit"))
     parser.set_defaults(command=demo)

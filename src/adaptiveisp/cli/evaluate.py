@@ -9,7 +9,10 @@ from adaptiveisp.cli.options import (
     CACHE_HELP,
     COSTS_HELP,
     DETECTOR_HELP,
+    DRAWS_HELP,
     LIGHTS_HELP,
+    NOISE_HELP,
+    NOISES,
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
@@ -50,14 +53,15 @@ def add(commands: Any) -> None:
     parser.add_argument("--detector", dest="detectors", nargs="+", action="extend", metavar="D", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
-    parser.add_argument("--draws", type=positive, metavar="N", help="lights and noises a photo (default 1)")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="default sensor")
+    parser.add_argument("--draws", type=positive, metavar="N", help=f"{DRAWS_HELP} (default {defaults.DRAWS})")
+    noise = f"{NOISE_HELP} (default {defaults.NOISE})"
+    parser.add_argument("--noise", choices=NOISES, help=noise)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     parser.add_argument("--steps", type=natural, metavar="N", help="steps of step-wise policies and oracles")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
-    text = "resamples of the paired bootstrap, 200 or more (default 1000)"
+    text = f"resamples of the paired bootstrap, {defaults.MIN_RESAMPLES} or more (default {defaults.RESAMPLES})"
     parser.add_argument("--resamples", type=resamples, metavar="N", help=text)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores as CSV")
     parser.add_argument("--md", type=Path, metavar="FILE", help="also write the tables as Markdown")

@@ -9,8 +9,18 @@ from typing import Any
 
 from adaptiveisp.utils import defaults
 
+DEFAULT = "(default %(default)s)"
+"""End of the help text of an option whose default the parser knows; argparse puts the value in."""
+NOISES = ("sensor", "brooks", "none")
+"""Names of the noise models, as in `raw.unprocess`, which is not imported for them."""
+
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT names its split)"
-CACHE_HELP = "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB (default 20)"
+DRAWS_HELP = "random cameras, lights and noises for each photo"
+NOISE_HELP = "noise model of the raws that are made"
+CACHE_HELP = (
+    "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB gigabytes "
+    f"(default {defaults.FRAME_CACHE_GB:g})"
+)
 LIGHTS_HELP = "range of the log-uniform brightness factor: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
 POLICY_HELP = (
     "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors, a run "
@@ -52,11 +62,19 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
     """
     group = parser.add_argument_group("common options")
     parser.set_defaults(without=without)
-    group.add_argument("--seed", type=natural, default=0, metavar="N", help="fixes all randomness (default 0)")
-    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default auto")
+    group.add_argument(
+        "--seed",
+        type=natural,
+        default=defaults.SEED,
+        metavar="N",
+        help=f"fixes all randomness (default {defaults.SEED})",
+    )
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help=f"where networks and modules run {DEFAULT}"
+    )
     group.add_argument("--threads", type=threads, default=0, metavar="N", help="threads of torch (default: all cores)")
     group.add_argument(
-        "--workers", type=natural, default=0, metavar="N", help="processes that read ahead, in eval (default 0)"
+        "--workers", type=natural, default=0, metavar="N", help=f"processes that read ahead, in eval {DEFAULT}"
     )
     group.add_argument("--limit", type=natural, default=0, metavar="N", help="use the first N photos, with all draws")
     group.add_argument("--overwrite", action="store_true", help="replace files in an existing --out")
@@ -72,7 +90,8 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="M",
-        help="a module of your own, my_pkg.my_file:name, which pipelines and policies may name; may be given again",
+        help="a module of your own, my_pkg.my_file:name, which pipelines, policies and cost tables may name; may be "
+        "repeated",
     )
 
 
@@ -105,7 +124,7 @@ def size(text: str) -> int:
 
 def resamples(text: str) -> int:
     """A number of bootstrap resamples."""
-    return _integer(text, 200, 1_000_000)
+    return _integer(text, defaults.MIN_RESAMPLES, 1_000_000)
 
 
 def _integer(text: str, low: int, high: int) -> int:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_torch
 from adaptiveisp.cli.options import (
+    DEFAULT,
     DETECTOR_HELP,
     POLICY_HELP,
     SIZE_HELP,
@@ -42,10 +43,10 @@ def add(commands: Any) -> None:
         "(auto-exposure's for the shipped policies)"
     )
     parser.add_argument("--pipeline", type=Path, metavar="FILE.json", help=text)
-    text = f"{DETECTOR_HELP} (default {defaults.DETECTOR})"
+    text = f"{DETECTOR_HELP} {DEFAULT}"
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=text)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
-    text = f"least score of a box in the files (default {defaults.CONFIDENCE})"
+    text = f"least score of a box in the files {DEFAULT}"
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
     parser.add_argument("--full", action="store_true", help="also render the full frame")
     parser.add_argument("--save-steps", action="store_true", help="also the image after each module")

@@ -5,7 +5,21 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.cli.console import progress, report_skips, set_up_torch
-from adaptiveisp.cli.options import LIGHTS_HELP, add_command, add_common, add_data, positive
+from adaptiveisp.cli.options import (
+    DEFAULT,
+    DRAWS_HELP,
+    LIGHTS_HELP,
+    NOISE_HELP,
+    NOISES,
+    add_command,
+    add_common,
+    add_data,
+    positive,
+)
+from adaptiveisp.utils import defaults
+
+FORMATS = ("png16", "dng")
+"""As in `data.synthetic`, which is not imported for them."""
 
 
 def add(commands: Any) -> None:
@@ -19,9 +33,11 @@ def add(commands: Any) -> None:
     add_data(parser, images_required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", required=True, metavar="L[,L…]", help=LIGHTS_HELP)
-    parser.add_argument("--draws", type=positive, default=1, metavar="N", help="lights and noises a photo (default 1)")
-    parser.add_argument("--format", choices=("png16", "dng"), default="png16", help="default png16")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), default="sensor", help="default sensor")
+    parser.add_argument("--draws", type=positive, default=defaults.DRAWS, metavar="N", help=f"{DRAWS_HELP} {DEFAULT}")
+    parser.add_argument(
+        "--format", choices=FORMATS, default=defaults.RAW_FORMAT, help=f"file format of the raws {DEFAULT}"
+    )
+    parser.add_argument("--noise", choices=NOISES, default=defaults.NOISE, help=f"{NOISE_HELP} {DEFAULT}")
     add_common(parser, without=("workers",))
     parser.set_defaults(command=synth)
 

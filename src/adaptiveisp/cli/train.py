@@ -15,6 +15,8 @@ from adaptiveisp.cli.options import (
     DATA_HELP,
     DETECTOR_HELP,
     LIGHTS_HELP,
+    NOISE_HELP,
+    NOISES,
     add_command,
     add_common,
     add_modules,
@@ -23,6 +25,7 @@ from adaptiveisp.cli.options import (
     unit,
 )
 from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
     from adaptiveisp.training.config import TrainConfig
@@ -42,9 +45,10 @@ TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
 
 
 METHODS_HELP = (
-    "actor_critic (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
+    f"{defaults.METHOD} (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
     "random_search (the best of random pipelines); or a registered method, or my_pkg.my_file:name"
 )
+BUDGET_HELP = "number of images that pass through the detector before the run ends"
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
     "sampled; for the baselines: raw or auto-exposure"
@@ -78,15 +82,16 @@ def add(commands: Any) -> None:
         "--labels",
         choices=("given", "teacher"),
         help="teacher: needs no annotations, the detector's confident detections in clean photos or well exposed raws "
-        "are the targets; DATA may then be any folder of photos (with --light) or raws (default given)",
+        "are the targets; DATA may then be any folder of photos (with --light) or raws "
+        f"(default {defaults.LABELS})",
     )
     parser.add_argument("--dev", metavar="DATA", help="images whose score selects the best policy, as --data")
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
     none = "none: the images are raws, also if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
-    parser.add_argument("--noise", choices=("sensor", "brooks", "none"), help="noise of these raws (default sensor)")
-    parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default yolov3-tiny)")
+    parser.add_argument("--noise", choices=NOISES, help=f"{NOISE_HELP} (default {defaults.NOISE})")
+    parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default {defaults.DETECTOR})")
     _add_run_options(parser)
     add_modules(parser)
     add_common(parser, without=("workers",))
@@ -97,16 +102,33 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the run folder and of the settings."""
     parser.add_argument("--out", type=Path, metavar="RUN", help="run folder")
     parser.add_argument("--warm-start", metavar="P", help="start from the weights of this policy file or run folder")
-    parser.add_argument("--budget", type=positive, metavar="PASSES", help="detector passes (default 12000)")
-    parser.add_argument("--checkpoint-every", type=positive, metavar="N", help="iterations (default 200)")
-    parser.add_argument("--dev-every", type=positive, metavar="N", help="iterations (default 500)")
+    parser.add_argument("--budget", type=positive, metavar="PASSES", help=f"{BUDGET_HELP} (default {defaults.BUDGET})")
     parser.add_argument(
-        "--dev-size", type=size, metavar="N", help="longer side of --dev's images (default: 416, or --size if larger)"
+        "--checkpoint-every",
+        type=positive,
+        metavar="N",
+        help=f"iterations between checkpoints (default {defaults.CHECKPOINT_EVERY})",
+    )
+    parser.add_argument(
+        "--dev-every",
+        type=positive,
+        metavar="N",
+        help=f"iterations between scores on --dev (default {defaults.DEV_EVERY})",
+    )
+    parser.add_argument(
+        "--dev-size",
+        type=size,
+        metavar="N",
+        help=f"longer side of --dev's images (default: {defaults.SIZE}, or --size if larger)",
     )
     parser.add_argument("--size", type=size, metavar="N", help="side of the training images (default: the preset's)")
-    parser.add_argument("--bootstrap", choices=("greedy", "td"), help="default: the preset's")
+    parser.add_argument(
+        "--bootstrap", choices=("greedy", "td"), help="source of the next value (default: the preset's)"
+    )
     parser.add_argument("--discount", type=unit, metavar="G", help="factor on the next value (default: the preset's)")
-    parser.add_argument("--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default 0)")
+    parser.add_argument(
+        "--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default: the preset's)"
+    )
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
     parser.add_argument(
         "--set",

@@ -25,12 +25,12 @@ from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, find_header
+from adaptiveisp.utils import defaults
 from adaptiveisp.utils.files import atomic_path, read_blocks, remove_abandoned
 from adaptiveisp.utils.output_folder import mark_shared_folder
 
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
 """Environment variable with the limit of a cache folder in gigabytes (10^9 bytes)."""
-DEFAULT_LIMIT_GB = 20.0
 KEPT_SHARE = 0.9
 """Share of the limit down to which frames are removed; with 1, each new frame would make the folder be listed again."""
 FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
@@ -60,7 +60,7 @@ class FrameCache:
 
     Args:
         folder: the folder, which is made if it is missing.
-        limit_gb: limit of its size in 10^9 bytes; None takes `LIMIT_VARIABLE`, or `DEFAULT_LIMIT_GB` without it.
+        limit_gb: limit of its size in 10^9 bytes; None takes `LIMIT_VARIABLE`, or `defaults.FRAME_CACHE_GB` without it.
 
     Raises:
         OutputError: the folder cannot be made or written.
@@ -189,7 +189,7 @@ def _checksum(key: str, pixels: NDArray[Any]) -> int:
 def _limit_from_environment() -> float:
     text = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        limit = float(text) if text else DEFAULT_LIMIT_GB
+        limit = float(text) if text else defaults.FRAME_CACHE_GB
     except ValueError:
         limit = 0.0
     if not 0 < limit < 1e9:

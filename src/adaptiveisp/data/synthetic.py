@@ -27,6 +27,7 @@ from adaptiveisp.raw.unprocess import (
     synthesise_rgb,
 )
 from adaptiveisp.types import RawImage, Sample, Unprocessing
+from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import require
 
 RawFormat = Literal["png16", "dng"]
@@ -77,10 +78,10 @@ class SynthesisConfig:
     """
 
     light: str
-    draws: int = 1
-    noise: NoiseName = "sensor"
-    seed: int = 0
-    format: RawFormat = "png16"
+    draws: int = defaults.DRAWS
+    noise: NoiseName = defaults.NOISE
+    seed: int = defaults.SEED
+    format: RawFormat = defaults.RAW_FORMAT
 
     def __post_init__(self) -> None:
         require(bool(self.lights), f"light {shown(self.light)} names no light; choose from {', '.join(LIGHTS)}")

@@ -124,7 +124,13 @@ def sample_image(size: int, device: str = "cpu") -> Image:
 
 
 @torch.inference_mode()
-def run_benchmark(size: int, repeats: int, detector: Detector | None = None, device: str = "cpu") -> list[Timing]:
+def run_benchmark(
+    size: int,
+    repeats: int,
+    detector: Detector | None = None,
+    device: str = "cpu",
+    own_modules: Sequence[IspModule] = (),
+) -> list[Timing]:
     """Times of modules, a chain and policies at size x size pixels, with their two peers.
 
     Args:
@@ -132,6 +138,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
         repeats: measurements of each; the median counts.
         detector: its forward pass with decoding and non-maximum suppression is a peer; None leaves it out.
         device: where it all runs.
+        own_modules: modules from outside the package that are timed too.
     """
     image = sample_image(size, device)
     # So that the detector finds about as little to do as on a photo, its image is flat.
@@ -148,7 +155,7 @@ def run_benchmark(size: int, repeats: int, detector: Detector | None = None, dev
         fast[DETECTOR] = lambda: detector.detect(frame)
     kinds = dict.fromkeys(fast, "peer")
     plain: dict[str, Callable[[], object]] = {}
-    for module in (*EXTENDED, *HELPERS):
+    for module in (*EXTENDED, *HELPERS, *own_modules):
         call = (module, some_parameters(module))
         row = torch.tensor([call[1]], device=device).reshape(1, -1)
         fast[module.name] = lambda call=call: run_one(image[0], [call])  # type: ignore[misc]

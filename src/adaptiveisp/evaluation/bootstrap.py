@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp.evaluation.coco_ap import IOU_THRESHOLDS, MAX_DETECTIONS, SIZES, ScoredImage, in_order, xywh
+from adaptiveisp.utils import defaults
 
 RECALL_LEVELS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
 """Recalls at which precision is read. Source: COCO detection evaluation, `recThrs`."""
 
-MIN_RESAMPLES = 200
+MIN_RESAMPLES = defaults.MIN_RESAMPLES
 """Fewer resamples leave the ends of a 95 % interval to a handful of draws."""
 
 CHUNK_ELEMENTS = 2_000_000

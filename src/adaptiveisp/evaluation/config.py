@@ -55,8 +55,8 @@ class EvalConfig:
     camera_white_balance: bool = False
     costs: str | Path | Costs | None = None
     cache: str = ""
-    resamples: int = 1000
-    seed: int = 0
+    resamples: int = defaults.RESAMPLES
+    seed: int = defaults.SEED
     workers: int = 0
     device: str = "cpu"
 

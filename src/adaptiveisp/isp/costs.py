@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptiveisp.errors import DataError, one_line
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.isp.registry import EXTENDED, HELPERS
+from adaptiveisp.isp.registry import EXTENDED, HELPERS, is_registered
 from adaptiveisp.utils.config import record, require
 from adaptiveisp.utils.files import read_json, write_json
 
@@ -48,7 +48,7 @@ class CostTable:
 
 
 def load_costs(path: Path) -> dict[str, float]:
-    """The table in a file written by `save_costs`.
+    """The table in a file written by `save_costs`; it may also have registered modules from outside the package.
 
     Raises:
         DataError: the file is missing, is not JSON or not a table of costs, or lacks a module of the package.
@@ -56,9 +56,11 @@ def load_costs(path: Path) -> dict[str, float]:
     table = record(CostTable, read_json(Path(path), DataError, REMEDY), str(path), DataError, REMEDY).milliseconds
     known = {module.name for module in (*EXTENDED, *HELPERS)}
     for name, value in table.items():
-        if name not in known or not 0 <= value < LONGEST_MS:
+        if not (name in known or is_registered(name)) or not 0 <= value < LONGEST_MS:
             what = f"{one_line(name, 80)} = {value:g}"
-            raise DataError(f"{path}: {what} is not a module with a time in milliseconds; {REMEDY}")
+            raise DataError(
+                f"{path}: {what} is not a known module with a time in milliseconds; {REMEDY}, or give --module"
+            )
     if missing := sorted(known - set(table)):
         raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
     return dict(table)
@@ -77,5 +79,5 @@ def save_costs(path: Path, costs: Costs, size: int, provenance: Mapping[str, Any
 
 
 def cost_of(pipeline: Pipeline, costs: Costs) -> float:
-    """Sum over the pipeline's modules, in milliseconds."""
-    return sum(costs[module.name] for module in pipeline.modules) if costs else pipeline.cost_ms
+    """Sum over the pipeline's modules, in milliseconds; a module that the table lacks has the cost that it declares."""
+    return sum(costs.get(module.name, module.cost_ms) for module in pipeline.modules)

@@ -134,6 +134,11 @@ def register_named(text: str) -> IspModule:
     return _REGISTERED.from_flag(text, lambda module: module.name)
 
 
+def is_registered(name: str) -> bool:
+    """Whether a module from outside the package is known by this name."""
+    return name in _REGISTERED
+
+
 def modules_of(module_set: str) -> tuple[IspModule, ...]:
     """The modules of a named set, in the order of their action ids.
 
@@ -155,7 +160,7 @@ def find_module(name: str, module_set: str) -> IspModule:
     for module in available:
         if module.name == name:
             return module
-    if name in _REGISTERED:
+    if is_registered(name):
         return _REGISTERED.find(name)
     names = ", ".join(module.name for module in available)
     raise PipelineError(
@@ -174,6 +179,7 @@ __all__ = [
     "IspModule",
     "Param",
     "find_module",
+    "is_registered",
     "modules_of",
     "register_module",
     "register_named",

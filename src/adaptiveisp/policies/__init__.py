@@ -1,1 +1,1 @@
-"""Policies: what chooses a pipeline for an image. Heuristics, fixed pipelines, learned policies, upper bounds."""
+"""Policies, which choose a pipeline for each image: heuristics, fixed pipelines, learned policies, upper bounds."""

@@ -67,7 +67,7 @@ class FrameLabels(NamedTuple):
 
     Attributes:
         targets: labels in pixels of the frame into which `pad_to_frame` puts the image.
-        detector: the frozen detector whose loss for these labels is to fall.
+        detector: the frozen detector, whose loss for these labels the policy lowers.
     """
 
     targets: Targets
@@ -76,7 +76,7 @@ class FrameLabels(NamedTuple):
 
 @runtime_checkable
 class Planner(Protocol):
-    """The least that a policy of a user's own needs; `as_policy` adds everything else."""
+    """The two members that a user's own policy must have; `as_policy` adds everything else."""
 
     @property
     def name(self) -> str:
@@ -190,7 +190,7 @@ class Policy:
 
     @property
     def note(self) -> str:
-        """A line for the user of `run` about what the pipeline alone does not show; "" without one."""
+        """A line that `run` prints about facts which the pipeline does not show; may be ""."""
         return ""
 
     def with_steps(self, steps: int) -> "Policy":
@@ -231,7 +231,7 @@ def as_policy(policy: object) -> Policy:
         return policy
     if not isinstance(policy, Planner) or not isinstance(policy.name, str):
         kind = type(policy).__name__
-        raise UsageError(f"an object of type {kind} is no policy: it needs the text `name` and a method plan(image)")
+        raise UsageError(f"an object of type {kind} is not a policy: it needs the text `name` and a method plan(image)")
     return PlannedPolicy(policy, policy.name)
 
 

@@ -1,4 +1,4 @@
-"""Policies on disk: safetensors whose header says what is needed to rebuild them; and released checkpoints, imported.
+"""Policy files: safetensors with a header from which the networks are rebuilt; and the import of released checkpoints.
 
 A policy file stores modules and parameters by name, never by position alone.
 """
@@ -30,24 +30,24 @@ FORMAT_VERSION = 1
 ACTOR_CRITIC, SEQUENCE = "actor_critic", "sequence"
 RELEASED_SET = "released"
 LONGEST_HORIZON = 64
-"""Steps of an episode at most. The paper has 5, the longest policy here 12; each step costs a pass over the image."""
+"""Most steps of an episode, since each costs a pass over the image. The paper has 5, the longest policy here 12."""
 BATCH_STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
 class PolicyHeader:
-    """What a policy file says of itself.
+    """The header of a policy file: the method, the modules and the observation of its networks.
 
     Attributes:
         kind: method of the policy: `ACTOR_CRITIC` or `SEQUENCE`.
         module_set: named set whose ranges the parameters keep.
         modules: names in the order of the action ids; "stop" may be the last.
         horizon: steps of an episode.
-        view: what the networks see, see `networks.observe`.
-        start: heuristic whose stages come first: "auto-exposure", or "raw" for none.
-        once: a module runs once at most: those that ran are ruled out.
+        view: kind of observation of the networks, see `networks.observe`.
+        start: heuristic of the preprocessing: "auto-exposure" or "gain", or "raw" for no stages.
+        once: whether a module runs at most once, so that those that ran cannot be chosen again.
         condition: for a sequence policy, whether the sequence depends on the image: "image" or "none".
-        origin: where it came from, for people.
+        origin: provenance in words.
     """
 
     kind: str
@@ -61,11 +61,11 @@ class PolicyHeader:
     origin: str = ""
 
     def __post_init__(self) -> None:
-        require(self.kind in (ACTOR_CRITIC, SEQUENCE), f"kind {shown(self.kind)} is none that this version knows")
-        require(self.module_set in MODULE_SETS, f"module_set {shown(self.module_set)} is none that this version knows")
+        require(self.kind in (ACTOR_CRITIC, SEQUENCE), f"kind {shown(self.kind)} is not known to this version")
+        require(self.module_set in MODULE_SETS, f"module_set {shown(self.module_set)} is not known to this version")
         require(1 <= self.horizon <= LONGEST_HORIZON, f"horizon must be from 1 to {LONGEST_HORIZON}")
-        require(0 < len(self.modules) <= LONGEST_HORIZON, "modules must name some")
-        require(len(set(self.modules)) == len(self.modules), "modules names one twice")
+        require(0 < len(self.modules) <= LONGEST_HORIZON, f"modules must name from 1 to {LONGEST_HORIZON} modules")
+        require(len(set(self.modules)) == len(self.modules), "modules must not name a module twice")
 
 
 def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Module]) -> None:
@@ -73,8 +73,8 @@ def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Modu
 
     Args:
         path: file to write.
-        header: what is needed to rebuild the networks.
-        networks: by name: "actor" and perhaps "critic", which is only needed to go on training; or "sequence".
+        header: describes the networks, so that they can be rebuilt.
+        networks: by name: "actor" and perhaps "critic", which only further training needs; or "sequence".
     """
     tensors = {
         f"{k}.{name}": value.contiguous() for k, net in networks.items() for name, value in net.state_dict().items()
@@ -95,7 +95,7 @@ def read_policy(path: Path) -> tuple[PolicyHeader, dict[str, Tensor]]:
 
 
 def read_header(path: Path) -> PolicyHeader:
-    """What a policy file of any kind says of itself.
+    """The header of a policy file of any kind.
 
     Raises:
         WeightsError: the file is missing, damaged, or no policy.
@@ -146,7 +146,7 @@ def load_sequence_file(path: Path) -> tuple[PolicyHeader, SequenceNetwork]:
         network = SequenceNetwork(modules, header.condition, header.horizon)
     except ValueError as error:
         raise WeightsError(f"{path}: does not fit its network ({error}); save it again") from error
-    line = network.state_dict()["sequence_line.weight"]  # 0; files of before there was one lack it
+    line = network.state_dict()["sequence_line.weight"]  # stays 0 for older files, which lack it
     _fill(network, {"sequence_line.weight": line} | _below(tensors, "sequence."), path)
     return header, network.eval()
 
@@ -155,10 +155,10 @@ def _modules(header: PolicyHeader, kind: str, path: Path) -> list[IspModule]:
     """The modules of a header in the order of their action ids.
 
     Raises:
-        WeightsError: it is of another kind, or names a module that neither its set nor the registry has.
+        WeightsError: the header is of another kind, or names a module that neither its set nor the registry has.
     """
     if header.kind != kind:
-        raise WeightsError(f"{path}: is a policy of the kind {header.kind}, not {kind}; give another file")
+        raise WeightsError(f"{path}: is a policy of the kind {header.kind}, not {kind}; give a file of that kind")
     known = {module.name: module for module in actions_of(header.module_set, stop=True)}
     try:
         return [known[name] if name in known else find_module(name, header.module_set) for name in header.modules]
@@ -202,10 +202,10 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
 
 
 def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
-    """A checkpoint of the released AdaptiveISP code as our networks, by names; the unused mask heads are dropped.
+    """The networks of a checkpoint of the released AdaptiveISP code, without its unused mask heads.
 
-    Its modules keep their ranges and faults in the set `released`; our squashings equal the original's, so the same
-    weights give the same parameters.
+    The module set is `released`, whose modules have the ranges and the faults of the original. The mappings from
+    outputs to parameters equal the original's as well, so that the same weights give the same parameters.
 
     Args:
         path: a .pth with `agent_model` and `value_model`.
@@ -217,16 +217,16 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
     require_regular(path, WeightsError, "give the .pth as it was published")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns of pickles that are refused anyway
+            warnings.simplefilter("ignore")  # torch warns about pickles that are refused below
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
         agent, value = dict(content["agent_model"]), dict(content["value_model"])
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such checkpoint; check the path") from None
-    except Exception as error:  # torch.load raises many kinds, pickle's among them
+    except Exception as error:  # torch.load raises many kinds of errors, some of them pickle's
         detail = str(error).splitlines()[0] if str(error) else type(error).__name__
-        detail = detail.partition(". This is an internal")[0]  # torch goes on about what might be the cause
-        if "weights_only" in detail:  # torch goes on to advise what would run the file's code
-            detail = "it holds more than tensors and plain containers, and nothing else is read"
+        detail = detail.partition(". This is an internal")[0]  # torch adds guesses about the cause
+        if "weights_only" in detail:  # torch would advise a way that runs the file's code
+            detail = "it holds more than tensors and plain containers, and anything else could run code"
         remedy = "give the .pth as it was published"
         raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail}); {remedy}") from error
     modules = modules_of(RELEASED_SET)
@@ -265,12 +265,12 @@ def _renamed(tensors: Mapping[Any, Any], names: Mapping[str, str], unused: set[s
     """The tensors under our names.
 
     Raises:
-        WeightsError: a key is missing, there is one that we do not know, or a value is no tensor.
+        WeightsError: a key is missing or unknown, or a value is not a tensor.
     """
     if missing := [key for key in names if key not in tensors]:
         raise WeightsError(f"{path}: lacks {missing[0]!r}; give a checkpoint of the released AdaptiveISP code")
     if unknown := [key for key in tensors if key not in names and key not in unused]:
         raise WeightsError(f"{path}: has the unknown key {shown(unknown[0])}; give a checkpoint of the released code")
     if wrong := [key for key in names if not isinstance(tensors[key], Tensor)]:
-        raise WeightsError(f"{path}: {wrong[0]!r} is no tensor; give a checkpoint of the released AdaptiveISP code")
+        raise WeightsError(f"{path}: {wrong[0]!r} is not a tensor; give a checkpoint of the released AdaptiveISP code")
     return {ours: tensors[theirs] for theirs, ours in names.items()}

@@ -1,4 +1,4 @@
-"""The episode: a part-processed image, the modules used so far, and what one more module makes of it."""
+"""The episode: its state, which is a partly processed image and the modules used so far, and one step by a module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ HORIZON = 5
 
 
 class _Stop(IspModule):
-    """The kind of `STOP`: pickles and copies refer to the one object, since code compares with `is`."""
+    """The class of `STOP`. Pickles and copies give the same object, because code compares with `is`."""
 
     def __reduce__(self) -> str:
         return "STOP"
@@ -27,7 +27,7 @@ def _unchanged(image: Image, params: ParamTensor) -> Image:
 
 
 STOP = _Stop("stop", "stop", (), _unchanged, 0.0, source="Won et al. 2026 (POS-ISP)")
-"""The action that ends an episode: it costs nothing and leaves the image as it is. Optional, always the last action."""
+"""The action that ends an episode, without change or cost. It is optional, and always the last action."""
 
 Flags = Float[Tensor, "batch n_modules"]
 Scalars = Float[Tensor, " batch"]
@@ -35,12 +35,12 @@ Scalars = Float[Tensor, " batch"]
 
 @dataclass(frozen=True)
 class State:
-    """Images in the middle of their pipelines, before the next step.
+    """Images after part of their pipelines, before the next step.
 
     Attributes:
-        image: what the modules so far have made of the developed image.
+        image: the developed image after the modules so far.
         used: 1 where a module ran before, in the order of action ids.
-        step: number of modules that ran, a raw count.
+        step: number of modules that ran, not scaled.
         stopped: 1 where the episode is over.
     """
 
@@ -50,13 +50,13 @@ class State:
     stopped: Scalars
 
     def rows(self, index: Int[Tensor, " n"]) -> "State":
-        """The state of these images, in this order."""
+        """The state of the images with these indices, in this order."""
         if _all_in_order(index, len(self.step)):
-            return self  # no copies, and no gradients scattered back
+            return self  # without a copy, whose gradient would be scattered back
         return State(self.image.index_select(0, index), self.used[index], self.step[index], self.stopped[index])
 
     def with_rows(self, index: Int[Tensor, " n"], other: "State") -> "State":
-        """The batch with the state of these images replaced."""
+        """The batch with the state of the images with these indices replaced."""
         if len(index) == len(self.step):
             return other.rows(index.argsort())
         return State(
@@ -68,9 +68,9 @@ class State:
 
     @property
     def status(self) -> Float[Tensor, "batch n_status"]:
-        """The numbers a network sees beside the image: reward, stopped, step, used_0 … used_{n-1}.
+        """The numbers in an observation beside the image: reward, stopped, step, used_0 … used_{n-1}.
 
-        The original's first number, called reward, is set to 1 together with `stopped`.
+        The first number is called reward in the original, and is 1 where `stopped` is 1.
 
         Source: Wang et al. 2024 (AdaptiveISP).
         """
@@ -82,12 +82,12 @@ def _all_in_order(index: Int[Tensor, " n"], n: int) -> bool:
 
 
 def actions_of(module_set: str, stop: bool = False) -> tuple[IspModule, ...]:
-    """The modules of a named set in the order of their action ids, and at the end `STOP` if it is wanted."""
+    """The modules of a named set in the order of their action ids, followed by `STOP` if `stop` is set."""
     return (*modules_of(module_set), STOP) if stop else modules_of(module_set)
 
 
 def start(image: Image, n_modules: int) -> State:
-    """The state before the first step: nothing used.
+    """The state before the first step, in which no module was used.
 
     Args:
         image: developed images, linear RGB in [0, 1].
@@ -104,14 +104,14 @@ def advance(
     params: Mapping[str, Float[Tensor, "batch _"]],
     horizon: int = HORIZON,
 ) -> State:
-    """The state after each image went through its chosen module; no other module runs.
+    """The state after each image was processed by its chosen module; no other module runs.
 
     Args:
         state: the state before.
         modules: the module set, in the order of action ids.
         action: action id for each image.
         params: parameters of each module for every image, by module name; only the chosen rows are used.
-        horizon: the episode stops after so many steps, or with the action `STOP`.
+        horizon: number of steps after which the episode stops, if the action `STOP` does not end it before.
     """
     return counted(state, apply_chosen(state.image, modules, action, params), action, modules, horizon)
 
@@ -119,11 +119,11 @@ def advance(
 def counted(
     state: State, image: Image, action: Int[Tensor, " batch"], modules: Sequence[IspModule], horizon: int = HORIZON
 ) -> State:
-    """The state after the actions, with the images that they made.
+    """The state after the actions, for images that were processed already.
 
     Args:
         state: the state before.
-        image: what the chosen modules made of its images.
+        image: the images after the chosen modules.
         action, modules, horizon: as for `advance`.
     """
     used = state.used.scatter(1, action[:, None], 1.0)
@@ -143,10 +143,10 @@ def apply_chosen(
     action: Int[Tensor, " batch"],
     params: Mapping[str, Float[Tensor, "batch _"]],
 ) -> Image:
-    """Each image through its own module, the images of one module together; differentiable in image and parameters.
+    """Each image after its own module; differentiable with respect to image and parameters.
 
-    Images are taken apart and put together again, not indexed: the gradient of an index is scattered into zeros, which
-    takes longer than most modules do.
+    The images of one module run as one batch. The batch is unbound and stacked instead of indexed, because the gradient
+    of indexing is scattered into zeros, which takes longer than most modules.
     """
     chosen = sorted(set(action.tolist()))
     if len(chosen) == 1:

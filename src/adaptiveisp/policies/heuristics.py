@@ -1,4 +1,4 @@
-"""Policies that follow a rule and learn nothing: auto-exposure, and the camera's own development."""
+"""Policies that follow a fixed rule: auto-exposure, and the camera's own development."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ OBSERVATION_SIZE = 64
 TARGET_MEAN = 0.18
 """Mean luminance that auto-exposure aims at: photographic mid-grey, in linear light."""
 CLIPPED = 0.98
-"""A pixel with a channel above this tells nothing about the illuminant."""
+"""A pixel with a channel above this counts as clipped and says nothing about the illuminant."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class AutoExposure(Policy):
         return ("white_balance", "exposure", "srgb")
 
     def plan_with(self, image: Image, modules: Sequence[str]) -> list[Pipeline]:
-        """These of its modules, in this order."""
+        """The heuristic's stages of these modules, in this order."""
         return [Pipeline(selected_stages(plan.stages, modules)) for plan in self.plan(image)]
 
     def plan_observation(self, observation: Float[Tensor, "3 height width"]) -> Pipeline:
@@ -82,11 +82,11 @@ class AutoExposure(Policy):
 
 @dataclass(frozen=True)
 class CameraDevelopment(Policy):
-    """The camera's own development to sRGB, which starts from the raw itself and is no pipeline of modules.
+    """The camera's own development to sRGB, which starts from the raw itself and does not use modules.
 
-    For raw files it is LibRaw's development. For synthetic PNGs it is the exact inverse of their making, with the true
-    gains, matrix and brightness of the scene, which no camera knows: a development that does not know the detector
-    cannot do better.
+    Raw files are developed by LibRaw. Synthetic PNGs are developed by the exact inverse of their synthesis, with the
+    true gains, matrix and brightness of the scene, which a camera does not know. This is the best result that a
+    development without knowledge of the detector can reach.
     """
 
     name: str = "camera"
@@ -94,8 +94,8 @@ class CameraDevelopment(Policy):
     is_static: ClassVar[bool] = True
 
     def plan(self, image: Image) -> list[Pipeline]:
-        """Raises PolicyError: there is no pipeline."""
-        raise PolicyError(f"policy {self.name} makes a picture of the raw itself and no pipeline; choose another")
+        """Raises PolicyError, since the picture is made without a pipeline."""
+        raise PolicyError(f"policy {self.name} develops the raw itself, without a pipeline; choose another policy")
 
     def render(self, developed: Developed, labels: FrameLabels | None = None) -> Rendered:
         """The camera's picture at the working size; the whole development counts as time of modules.
@@ -125,10 +125,10 @@ class CameraDevelopment(Policy):
         """The upright picture as sRGB code values in [0, 1], at full size.
 
         Args:
-            raw: a raw of a camera, or a synthetic one that says how it was made.
+            raw: a raw of a camera, or a synthetic one with the parameters of its synthesis.
 
         Raises:
-            RawFileError: LibRaw cannot develop it, or it is RGB that does not say how it was made.
+            RawFileError: LibRaw cannot develop it, or it is RGB without the parameters of its synthesis.
         """
         if raw.pattern is None and raw.unprocessing is not None:
             linear = torch.from_numpy(raw.data.astype("float32")).permute(2, 0, 1) / raw.white_level
@@ -204,7 +204,7 @@ def exposure_to_mean(
             break
         clipped, linear = split(gain)
     if linear <= 0 and clipped < target:
-        return high  # so much of the image is black that no gain reaches the target
+        return high  # too much of the image is black for any gain to reach the target
     return math.log2(min(max(gain, least), most))
 
 

@@ -1,12 +1,12 @@
-"""The greedy oracle: pipelines fitted to each image's own labels. An upper bound to measure policies by, no policy.
+"""The greedy oracle: pipelines fitted to each image's own labels, as an upper bound for policies in an evaluation.
 
-For one image, step by step: every module of the set is tried after what was chosen so far, its parameters moved a few
-gradient steps down the frozen detector's loss for the true boxes; the module that lowers this loss most is taken; it
-ends where none lowers it by more than a threshold. It needs labels, so it exists in an evaluation only.
+For one image, the search goes step by step. It tries every module of the set after those chosen so far, and moves its
+parameters a few gradient steps down the frozen detector's loss for the true boxes. It takes the module that lowers this
+loss most, and ends when no module lowers it by more than a threshold.
 
-What it bounds: how much of the loss a choice of modules and parameters for each image could remove, where it knew the
-answer. What it does not: it is greedy and its gradient steps are few, so better pipelines exist; and it lowers the
-detector's loss, from which average precision need not follow, image by image or at all.
+The oracle shows how much of the loss a choice of modules and parameters for each image can remove if the labels are
+known. It is not a strict bound: the search is greedy and its gradient steps are few, so that better pipelines exist.
+Besides, a lower loss of the detector need not mean a higher average precision.
 
 Source: the search is ours; the actions are those of Wang et al. 2024 (AdaptiveISP).
 """
@@ -32,19 +32,19 @@ from adaptiveisp.types import Detector, Image, Targets
 from adaptiveisp.utils.clock import Stopwatch
 
 HORIZON = 8
-"""Steps at most: as many as the episodes of the actor-critic's preset `cpu` have, which it is to bound."""
+"""Most steps: those of an episode of the actor-critic's preset `cpu`, which the oracle is compared with."""
 
 OneImage = Float[Tensor, "1 3 height width"]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of a module's trial; the loss is infinite where it cannot be used.
+    """The result of trying a module; the loss is infinite if the result cannot be used.
 
     Attributes:
-        loss: the detector's for the image after the stage.
+        loss: loss of the detector for the image after the stage.
         stage: the module with the best parameters found.
-        image: after the stage.
+        image: the image after the stage.
     """
 
     loss: float
@@ -54,18 +54,18 @@ class Trial:
 
 @dataclass(frozen=True)
 class GreedyOracle(Policy):
-    """The greedy search with labels; the head of the file says what it bounds.
+    """The greedy search with labels, as the head of this file describes it.
 
     Attributes:
         name: short name for tables.
         preprocessing: heuristic whose stages run first; "raw" for no stages.
         module_set: named set to choose from; a module may be taken more than once.
-        horizon: steps at most.
-        starts: parameters from which a module is tried: the neutral ones, and others drawn around them, the same for
-            every image and step; the one of the lowest loss is refined.
-        spread: standard deviation of those others, in units of z.
-        refinements: gradient steps of each module at each step; none where the detector's loss has no gradient.
-        rate: of Adam, in units of z.
+        horizon: most steps.
+        starts: number of starting points of a module's parameters: the neutral ones, and random ones around them,
+            which are the same for every image and step. The one with the lowest loss is refined.
+        spread: standard deviation of the random starting points, in units of z.
+        refinements: gradient steps of each module at each step; 0 are done if the detector's loss has no gradient.
+        rate: learning rate of Adam, in units of z.
         threshold: a module is taken if it lowers the loss by more than this.
     """
 
@@ -86,7 +86,7 @@ class GreedyOracle(Policy):
         raise needs_labels_error(self)
 
     def render(self, developed: Developed, labels: FrameLabels | None = None) -> Rendered:
-        """The image that the pipeline found for the labels makes; its time is that of the search.
+        """The image after the pipeline that was found with the labels; its time is that of the search.
 
         Raises:
             UsageError: there are no labels.
@@ -101,7 +101,7 @@ class GreedyOracle(Policy):
         return Rendered(image, pipeline, stopwatch.milliseconds["all"], stopwatch.milliseconds["modules"])
 
     def with_steps(self, steps: int) -> "GreedyOracle":
-        """The search with at most so many steps; 0 keeps its own number."""
+        """The search with at most this number of steps; 0 keeps its own number."""
         return replace(self, horizon=steps) if steps else self
 
     def plan_with_labels(self, image: Image, targets: list[Targets], detector: Detector) -> list[Pipeline]:
@@ -110,9 +110,10 @@ class GreedyOracle(Policy):
         Args:
             image: developed images, linear RGB in [0, 1].
             targets: labels in pixels of the frame into which `pad_to_frame` puts the images.
-            detector: whose loss is to fall; at most starts + refinements + 2 passes a module and step.
+            detector: the detector whose loss is lowered, by at most starts + refinements + 2 passes for each module
+                and step.
         """
-        # Gradients are needed here, whatever the caller turned off; a tensor made under inference mode knows none.
+        # Gradients are needed, even if the caller turned them off; tensors made in inference mode cannot have them.
         with torch.inference_mode(False), torch.enable_grad():
             own = image.detach().clone()
             firsts = preprocessing_stages(own, self.preprocessing)
@@ -133,7 +134,7 @@ class GreedyOracle(Policy):
         return Pipeline(tuple(stages), self.module_set)
 
     def _tried(self, module: IspModule, image: OneImage, targets: Targets, detector: Detector) -> Trial:
-        """The module with the best parameters found: the best starting point, and what gradient steps make of it."""
+        """The module with the best parameters that were found, by gradient steps from the best starting point."""
         rows = [row.to(image.device) for row in self._starting_rows(module)]
         pairs = [(row, _trial(module, row, image, targets, detector)) for row in rows]
         row, best = min(pairs, key=lambda pair: pair[1].loss)
@@ -142,16 +143,16 @@ class GreedyOracle(Policy):
             return best
         (last, _), lowest = visited[-1], min(visited[1:-1], key=lambda pair: pair[1], default=(row, math.inf))
         best = min(best, _trial(module, last, image, targets, detector), key=lambda trial: trial.loss)
-        if lowest[1] < best.loss:  # the steps went past it
+        if lowest[1] < best.loss:  # later steps raised the loss again
             best = min(best, _trial(module, lowest[0], image, targets, detector), key=lambda trial: trial.loss)
         return best
 
     def _descent(
         self, module: IspModule, row: Row, image: OneImage, targets: Targets, detector: Detector
     ) -> list[tuple[Row, float]]:
-        """The rows that gradient steps come to from a row, itself first, with their losses; the last one has none yet.
+        """The row and those after each gradient step, with their losses; the loss of the last one is not known.
 
-        They end early where the loss has no gradient, or it or its gradient is not finite.
+        The steps end early if the loss has no gradient, or if it or its gradient is not finite.
         """
         z = row.clone().requires_grad_()
         optimiser = torch.optim.Adam([z], lr=self.rate)
@@ -168,7 +169,7 @@ class GreedyOracle(Policy):
         return [*visited, (z.detach().clone(), math.inf)]
 
     def _starting_rows(self, module: IspModule) -> list[Row]:
-        """The neutral parameters, then pairs to either side of them."""
+        """The neutral parameters, then pairs of points on opposite sides of them."""
         neutral = starting_row(module, {})
         rows = [neutral]
         for pair in range(self.starts // 2 if module.params else 0):
@@ -179,11 +180,11 @@ class GreedyOracle(Policy):
 
 
 def frame_losses(detector: Detector, image: OneImage, targets: Targets) -> Float[Tensor, "1"]:
-    """The detector's loss of an image as it is evaluated: inside its padded frame.
+    """The detector's loss of an image in its padded frame, as in an evaluation.
 
     Args:
         detector: the frozen detector.
-        image: its longer side is the size at which the detector works.
+        image: image whose longer side is the working size of the detector.
         targets: labels in pixels of the frame.
     """
     height, width = image.shape[2:]
@@ -193,7 +194,7 @@ def frame_losses(detector: Detector, image: OneImage, targets: Targets) -> Float
 
 @torch.no_grad()
 def _trial(module: IspModule, row: Row, image: OneImage, targets: Targets, detector: Detector) -> Trial:
-    """A module with the parameters of a row of z, rendered as an evaluation does it."""
+    """The result of a module with the parameters of a row of z, rendered as in an evaluation."""
     stage = stage_of(module, row)
     try:
         rendered = Pipeline((stage,)).render(image)

@@ -1,4 +1,4 @@
-"""Policies by what the command line names: built-in ones, pipeline files, policy files, run folders."""
+"""Policies by name or path, as on the command line: built-in ones, pipeline files, policy files, run folders."""
 
 import inspect
 import os
@@ -20,11 +20,11 @@ from adaptiveisp.utils.own_code import import_object, names_code, reason_of
 from adaptiveisp.utils.registry import Registry
 
 SHIPPED = ("coco-adaptive", "coco-fast")
-"""Learned policies inside the package, each with a card of what it was learned on and what it reaches."""
+"""Learned policies inside the package, each with a card that describes its training and its scores."""
 DEFAULT_POLICY = SHIPPED[0]
 
 RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
-"""Policy files of a run folder, the first that exists is taken."""
+"""Policy files of a run folder; the first that exists is taken."""
 
 
 def night() -> FixedPipeline:
@@ -103,15 +103,15 @@ def _made(text: str, value: Policy | PolicyFactory, device: str) -> Policy:
 
 
 def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
-    """The file of a policy of `SHIPPED`; with the suffix `.md` its card."""
+    """The file of a policy of `SHIPPED`, or its card with the suffix `.md`."""
     return Path(str(resources.files("adaptiveisp"))) / "policies" / "assets" / "pretrained" / f"{name}{suffix}"
 
 
 def policy_file(spec: str) -> Path:
-    """The file of a learned policy: the path itself, one that is shipped, or the best one of a run folder.
+    """The file of a learned policy: the path itself, a shipped policy, or the best policy of a run folder.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such policy.
     """
     if spec in SHIPPED:
         return shipped_file(spec)
@@ -135,7 +135,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
             package, a pipeline .json, a policy .safetensors, the folder of a training run, or `my_pkg.my_file:name`,
             a policy or a function that returns one. The last runs code, so it must not come from a file.
         device: where a learned policy's networks run.
-        steps: so many steps of a step-wise policy, at most so many of a sequence or an oracle; 0 takes its own number.
+        steps: number of steps of a step-wise policy, and most steps of a sequence or an oracle; 0 keeps their own.
 
     Raises:
         UsageError: there is no such policy.
@@ -143,7 +143,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     """
     if spec in NAMED_POLICIES:
         return NAMED_POLICIES[spec].with_steps(steps)
-    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    # `os.path` returns False for an impossible path, for instance one that is too long; pathlib raises.
     if names_code(spec) and not os.path.exists(spec):
         return _made(spec, _checked(spec, import_object(spec)), device).with_steps(steps)
     if spec in _REGISTERED and not os.path.exists(spec):
@@ -161,7 +161,7 @@ class PolicyList(NamedTuple):
 
     Attributes:
         policies: all of them, members of groups among them, named NAME/1, NAME/2 and so on.
-        groups: NAME → names of its members.
+        groups: NAME → names of the policies in the group.
     """
 
     policies: list[Policy]
@@ -208,7 +208,7 @@ def split_group(spec: str) -> tuple[str, tuple[str, ...]]:
     >>> split_group("ours=run-1,run-2"), split_group("auto-exposure")
     (('ours', ('run-1', 'run-2')), ('auto-exposure', ()))
     """
-    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    # `os.path` returns False for an impossible path, for instance one that is too long; pathlib raises.
     if "=" not in spec or os.path.exists(spec):
         return spec, ()
     name, _, rest = spec.partition("=")

@@ -1,4 +1,4 @@
-"""Drawing actions by their probabilities, so that the same seed gives the same actions on any device."""
+"""Random actions by their probabilities; the same seed gives the same actions on any device."""
 
 import torch
 from jaxtyping import Float, Int

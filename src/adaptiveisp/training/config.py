@@ -15,6 +15,7 @@ from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.raw.unprocess import NoiseName
 from adaptiveisp.training.methods.module_choice import with_module_names, with_modules_of_files, with_more_modules
 from adaptiveisp.training.methods.registry import find_method
+from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import as_yaml, changed, require
 from adaptiveisp.utils.files import write_text
 from adaptiveisp.utils.yaml_files import read_yaml
@@ -28,7 +29,7 @@ MOST_PIXELS = 1 << 25
 """Largest number of pixels in a batch: 8 images of 2048x2048. Presets have 0.4 to 2.1 million."""
 LARGEST_RATE = 10
 """Largest learning rate of any setting, far above useful ones: a step of Adam is about as large as its rate."""
-DEV_SIZE = 416
+DEV_SIZE = defaults.SIZE
 """Smallest `dev_size` that is chosen by itself: the default size of `eval` and `run`."""
 LabelSource = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
@@ -70,21 +71,21 @@ class TrainConfig:
 
     data: str = ""
     images: str = ""
-    method: str = "actor_critic"
+    method: str = defaults.METHOD
     preset: str = ""
     dev: str = ""
     dev_images: str = ""
-    detector: str = "yolov3-tiny"
-    labels: LabelSource = "given"
+    detector: str = defaults.DETECTOR
+    labels: LabelSource = defaults.LABELS
     teacher_confidence: float = TEACHER_CONFIDENCE
     limit: int = 0
     light: str | None = None
-    noise: NoiseName = "sensor"
-    budget: int = 12_000
-    seed: int = 0
+    noise: NoiseName = defaults.NOISE
+    budget: int = defaults.BUDGET
+    seed: int = defaults.SEED
     warm_start: str = ""
-    checkpoint_every: int = 200
-    dev_every: int = 500
+    checkpoint_every: int = defaults.CHECKPOINT_EVERY
+    dev_every: int = defaults.DEV_EVERY
     dev_draws: int = 2
     dev_size: int = 0
     needs_warm_start: bool = False

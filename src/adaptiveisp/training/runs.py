@@ -12,7 +12,6 @@ from adaptiveisp.kernels.loading import description
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.training.config import (
     CONFIG,
-    DEV_SIZE,
     TrainConfig,
     completed,
     data_digest,
@@ -26,6 +25,9 @@ from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Tra
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
 from adaptiveisp.utils.provenance import provenance
+
+FORMER_DEV_SIZE = 416
+"""Size at which runs scored dev before `dev_size` was an option; their configurations do not have it."""
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def resumed_run(
         )
     try:
         train_part, settings_part = read_config(folder / CONFIG)
-        train_part.setdefault("dev_size", DEV_SIZE)  # the only one that runs had before it was an option
+        train_part.setdefault("dev_size", FORMER_DEV_SIZE)
         options, settings = resolve(train_part, settings_part, str(folder / CONFIG))
     except (DataError, UsageError) as error:
         raise DataError(f"{error}; --resume needs the folder of a run") from error

@@ -1,5 +1,7 @@
 """Defaults that several packages and the command line share: each value is stated here and nowhere else."""
 
+from typing import Final
+
 SIZE = 416
 """Longer side in pixels at which policy, modules and detector work."""
 DETECTOR = "yolov3-tiny"
@@ -7,3 +9,30 @@ POLICY = "coco-adaptive"
 """The policy of `run` and `AdaptiveISP`."""
 CONFIDENCE = 0.05
 """Least score of a box in the results of `run` and `AdaptiveISP`."""
+
+SEED = 0
+"""Of all random numbers."""
+DRAWS = 1
+"""Random cameras, lights and noises for each photo of which raws are made."""
+NOISE: Final = "sensor"
+"""Noise model of raws that are made of photos."""
+RAW_FORMAT: Final = "png16"
+"""File format of raws that `synth` writes."""
+FRAME_CACHE_GB = 20.0
+"""Limit of a folder of developed raws in 10^9 bytes."""
+
+RESAMPLES = 1000
+"""Resamples of the paired bootstrap."""
+MIN_RESAMPLES = 200
+"""With fewer, the ends of an interval are mostly chance."""
+
+METHOD = "actor_critic"
+"""Training method."""
+LABELS: Final = "given"
+"""Source of the training targets: the annotations of the data."""
+BUDGET = 12_000
+"""Images that pass through the detector in a training run."""
+CHECKPOINT_EVERY = 200
+"""Training iterations between checkpoints."""
+DEV_EVERY = 500
+"""Training iterations between scores on the dev set."""

@@ -1,6 +1,6 @@
 """Inference of the sequence network for one image after the other, in NumPy and by the kernels.
 
-The networks here hold weights and no gradients. They give the numbers of `SequenceNetwork` to rounding.
+The networks here hold weights without gradients. Their outputs equal those of `SequenceNetwork` up to rounding.
 """
 
 import copy
@@ -73,7 +73,7 @@ class SequenceInference:
         weight, offset, constant = self.begin
         start = weight @ embedding + offset + constant if self.network.condition == "image" else constant
         state, order, last = np.tanh(start), [], stop + 1
-        bias = self.choice[1] + self.choice_line @ embedding[-N_SCALARS:]  # -inf for a module that ran
+        bias = self.choice[1] + self.choice_line @ embedding[-N_SCALARS:]  # -inf for modules that ran
         for _ in range(self.horizon):
             state = self._cell(self.tokens[last], state)
             last = int(np.argmax(self.choice[0] @ state + bias))

@@ -1,11 +1,11 @@
-"""The sequence policy's networks: one look at the image gives the whole pipeline and the parameters of all modules.
+"""The sequence policy's network: one observation of the image gives the whole pipeline and all parameters.
 
-Two heads read one small encoding of the image. The parameter head gives every module's parameters at once. The
-sequence head names the modules one after the other, each depending on those before it, until it says stop: a module
-runs once at most. Whether that order depends on the image is a setting.
+Two heads read one small embedding of the image. The parameter head gives the parameters of all modules at once. The
+sequence head chooses the modules one after the other, each depending on those before it, until it chooses `STOP`; a
+module runs at most once. A setting decides whether the sequence depends on the image.
 
-Source: Won et al. 2026 (POS-ISP) for the two heads and what they are asked. Differs: there one sequence serves all
-images; the encoding here has numbers beside the view (see `Observation`), and the recurrent state starts from them.
+Source: Won et al. 2026 (POS-ISP) for the two heads and their outputs. Differs: there one sequence serves all images.
+Here the observation has numbers beside the pooled planes (see `Observation`), and the recurrent state starts from them.
 """
 
 import math
@@ -35,17 +35,17 @@ CHANNELS = (16, 32, 64)
 FEATURES = 2 * CHANNELS[-1]
 HIDDEN = 128
 TOKEN = 32
-"""Numbers that stand for a module in the sequence head."""
+"""Length of the vector that represents a module in the sequence head."""
 BINS = 16
-"""Of the histogram of log-luminance."""
+"""Bins of the histogram of log-luminance."""
 N_PLANES = 6
 N_SCALARS = 7
-"""Numbers of an observation after the histogram; straight lines on these go into parameters and choices."""
+"""Numbers of an observation after the histogram; linear functions of these are added to parameters and choices."""
 N_NUMBERS = BINS + N_SCALARS
 CLIPPED = 0.98
-"""A channel above this is taken to be at the sensor's limit."""
+"""A channel above this counts as clipped."""
 DOUBT = 0.1
-"""Share of what is imitated that goes to all open actions alike: what was not demonstrated is still tried again."""
+"""Label smoothing of the imitation over the legal actions, so that the other actions are still explored."""
 
 Embedding = Float[Tensor, "batch features"]
 Actions = Int[Tensor, "batch length"]
@@ -135,13 +135,13 @@ class SequenceNetwork(nn.Module):
     """Encoder, parameter head and sequence head.
 
     Args:
-        modules: what may be chosen, in the order of action ids; `STOP` is the last.
+        modules: the modules to choose from, in the order of action ids; `STOP` is the last.
         condition: "image" starts the sequence from the image, "none" gives every image the same sequence.
         horizon: most modules of a sequence.
     """
 
     neutral: Tensor
-    """What gives each module's neutral parameters; what is learned is added to it."""
+    """Outputs z of the neutral parameters of all modules, to which the learned outputs are added."""
 
     def __init__(self, modules: Sequence[IspModule], condition: Condition, horizon: int):
         super().__init__()
@@ -159,19 +159,19 @@ class SequenceNetwork(nn.Module):
             *(nn.Linear(HIDDEN, HIDDEN), nn.LeakyReLU(SLOPE)),
         )
         self.parameter_head = nn.Linear(HIDDEN, sum(self.widths), bias=False)
-        # How a strength grows with noise or light takes a few numbers to say, and few steps to learn.
+        # A linear part learns in few steps how a strength depends on noise or light.
         self.parameter_line = nn.Linear(N_SCALARS, sum(self.widths))
         neutral = [z for module in modules for z in module.logits_from_params(module.neutral_params)]
         self.register_buffer("neutral", torch.tensor(neutral), persistent=False)
         self.sequence_trunk = nn.Linear(FEATURES + N_NUMBERS, HIDDEN)
         self.sequence_start = nn.Parameter(torch.zeros(HIDDEN))
-        self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the beginning
+        self.sequence_tokens = nn.Embedding(len(modules) + 1, TOKEN)  # one more for the start of a sequence
         self.sequence_cell = nn.GRUCell(TOKEN, HIDDEN)
         self.sequence_head = nn.Linear(HIDDEN, len(modules))
-        # Below some light a denoiser is worth its time, above it is not: that, too, takes a few numbers to say.
+        # A linear part suffices to choose a denoiser below some light, where it is worth its time.
         self.sequence_line = nn.Linear(N_SCALARS, len(modules), bias=False)
         with torch.no_grad():
-            self.sequence_head.weight.zero_()  # all sequences alike, to begin with
+            self.sequence_head.weight.zero_()  # all legal choices are equally likely at first
             self.sequence_head.bias.zero_()
             self.sequence_line.weight.zero_()
             self.parameter_head.weight.mul_(0.1)
@@ -206,8 +206,8 @@ class SequenceNetwork(nn.Module):
 
         Args:
             embedding: of the images.
-            dropout: share of the last hidden layer that is dropped, while training.
-            generator: for that.
+            dropout: share of the last hidden layer that is dropped in training.
+            generator: random generator of the dropout.
         """
         hidden = self.parameter_trunk(embedding)
         if dropout:
@@ -218,17 +218,17 @@ class SequenceNetwork(nn.Module):
         return logits
 
     def params(self, logits: Float[Tensor, "batch n_logits"]) -> dict[str, Float[Tensor, "batch _"]]:
-        """Physical parameters of every module, by name, from what `logits` gives."""
+        """Physical parameters of every module by name, from the outputs of `logits`."""
         parts = torch.split(logits, self.widths, dim=1)
         return {m.name: m.params_from_logits(z) for m, z in zip(self.modules_in_order, parts, strict=True)}
 
     def begin(self, embedding: Embedding) -> Float[Tensor, "batch hidden"]:
-        """The recurrent state before the first module. The encoder learns nothing from the sequence head."""
+        """The recurrent state before the first module; gradients of the sequence head do not reach the encoder."""
         state = self.sequence_start.expand(len(embedding), -1)
         return torch.tanh(self.sequence_trunk(embedding.detach()) + state if self.condition == "image" else state)
 
     def wanted(self, embedding: Embedding) -> Float[Tensor, "batch n_modules"]:
-        """What the straight line adds to each module's logit, at every place of the sequence."""
+        """The linear part of each module's logit, which is the same at every place of the sequence."""
         if self.condition == "none":
             return embedding.new_zeros(len(embedding), len(self.modules_in_order))
         wanted: Tensor = self.sequence_line(embedding.detach()[:, -N_SCALARS:])
@@ -241,12 +241,12 @@ class SequenceNetwork(nn.Module):
         used: Float[Tensor, "batch n_modules"],
         wanted: Float[Tensor, "batch n_modules"],
     ) -> tuple[Float[Tensor, "batch hidden"], Float[Tensor, "batch n_modules"]]:
-        """The next state, and the logits of what comes next; -inf where a module ran."""
+        """The next state, and the logits of the next action; -inf for modules that ran."""
         state = self.sequence_cell(self.sequence_tokens(last), state)
         return state, (self.sequence_head(state) + wanted).masked_fill(used > 0, -math.inf)
 
     def sample(self, embedding: Embedding, generator: torch.Generator | None, temperature: float = 1.0) -> Actions:
-        """A sequence for each image, drawn by its probabilities, or the likeliest actions without a generator."""
+        """A random sequence for each image, or the likeliest action at each place if there is no generator."""
         stop, n = len(self.modules_in_order) - 1, len(embedding)
         state, used, wanted = self.begin(embedding), embedding.new_zeros(n, stop + 1), self.wanted(embedding)
         last = torch.full((n,), stop + 1, device=embedding.device)
@@ -275,8 +275,8 @@ class SequenceNetwork(nn.Module):
 
         Args:
             embedding: of the images.
-            actions: one sequence each.
-            temperature: of the softmax.
+            actions: one sequence for each image.
+            temperature: temperature of the softmax.
         """
         stop = len(self.modules_in_order) - 1
         state, used = self.begin(embedding), embedding.new_zeros(len(embedding), stop + 1)
@@ -286,7 +286,7 @@ class SequenceNetwork(nn.Module):
         total, entropy, imitation, count = (torch.zeros_like(going) for _ in range(4))
         for chosen in actions.unbind(dim=1):
             state, logits = self.step(state, last, used, wanted)
-            # Where an action is closed the logarithm is set to 0, so that nothing times infinity gets into gradients.
+            # The logarithm of an illegal action is set to 0, so that gradients do not contain 0 times infinity.
             logs = (logits / temperature).log_softmax(dim=1).masked_fill(used > 0, 0.0)
             probs = logs.exp() * (used == 0)
             taken = logs.gather(1, chosen[:, None])[:, 0]
@@ -305,13 +305,13 @@ class SequenceNetwork(nn.Module):
 def run_sequences(
     image: Image, modules: Sequence[IspModule], actions: Actions, params: dict[str, Float[Tensor, "batch _"]]
 ) -> Image:
-    """Each image through its own modules; differentiable in the parameters of those that run.
+    """Each image after its own modules; differentiable with respect to the parameters of those that run.
 
     Args:
-        image: images after the start's stages.
-        modules: in the order of action ids, `STOP` last.
+        image: preprocessed images.
+        modules: the modules in the order of action ids, `STOP` last.
         actions: a sequence for each image.
-        params: of every module for every image, by name.
+        params: parameters of every module for every image, by name.
     """
     stop = len(modules) - 1
     for chosen in actions.unbind(dim=1):

@@ -27,7 +27,7 @@ class SequencePolicy(Policy):
         header: module set, order of action ids, preprocessing and condition.
         network: the network.
         name: short name for tables.
-        steps: at most so many modules after the preprocessing; 0 keeps the header's horizon.
+        steps: most modules after the preprocessing; 0 takes the header's horizon.
     """
 
     header: PolicyHeader
@@ -46,7 +46,7 @@ class SequencePolicy(Policy):
         return {name: value for name, value in vars(self).items() if name != "inference"}
 
     def with_steps(self, steps: int) -> "SequencePolicy":
-        """The policy with at most so many modules after the preprocessing; 0 keeps its own number."""
+        """The policy with at most this number of modules after the preprocessing; 0 keeps its own number."""
         return replace(self, steps=steps) if steps else self
 
     @property
@@ -121,7 +121,7 @@ def load_sequence(path: Path, name: str = "", device: str = "cpu", steps: int = 
         path: a .safetensors policy file.
         name: for tables; "" takes the file's stem.
         device: where the network runs.
-        steps: at most so many modules; 0 keeps the file's horizon.
+        steps: most modules after the preprocessing; 0 takes the file's horizon.
 
     Raises:
         WeightsError: the file is missing, damaged or no sequence policy.

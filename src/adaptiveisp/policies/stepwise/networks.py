@@ -1,4 +1,4 @@
-"""The networks of the step-wise policy: a pooled view and the episode's numbers in, module and parameters out.
+"""The networks of the step-wise policy: from a pooled image and the episode's status to a module and its parameters.
 
 Source: Wang et al. 2024 (AdaptiveISP), section 3 and its released code; Hu et al. 2018 (Exposure) for the encoder.
 """
@@ -21,7 +21,7 @@ from adaptiveisp.types import Image
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
 VIEW = 64
-"""Side of the pooled view in pixels."""
+"""Side of the pooled image in pixels."""
 CHANNELS = (32, 64, 128, 256)
 FEATURES = 4096
 HIDDEN = 128
@@ -30,28 +30,28 @@ DROPOUT = 0.5
 EXPLORATION = 0.05
 """Share of the selection that is uniform over the modules."""
 N_COUNTERS = 3
-"""Numbers of a status before the used flags: reward, stopped, step."""
+"""Numbers of a status before the flags of used modules: reward, stopped, step."""
 N_STATISTICS = 3
 
 NOISE_SCALE = math.sqrt(math.pi / 2) / 6
-"""From the mean absolute Laplacian difference to the deviation of Gaussian noise. Source: Immerkær 1996."""
+"""Factor from the mean absolute Laplacian difference to the deviation of Gaussian noise. Source: Immerkær 1996."""
 
 LEAST_LIGHT = 2.0**-12
 N_LOG_PLANES = 6
-"""Planes that the view "log" has more than "linear"."""
+"""Number of planes that the observation "log" has in addition to those of "linear"."""
 
 ObservationPlanes = Float[Tensor, "batch channels 64 64"]
 ObservationKind = Literal["linear", "log"]
 
 
 def observe(state: State, kind: ObservationKind = "linear") -> ObservationPlanes:
-    """What the actor sees: the image pooled to 64x64, then the status numbers as constant planes.
+    """The actor's observation: the image pooled to 64x64, then the status numbers as constant planes.
 
     Args:
         state: images and their status.
-        kind: "linear" as in the paper. "log" adds, between the two, the logarithm of the pooled image and three
-            constant planes: mean and spread of its log-luminance, and the logarithm of the noise. Pooling averages
-            noise away, so that without the last a network cannot tell a noisy image from a clean one.
+        kind: "linear" as in the paper. "log" adds, between image and status, the logarithm of the pooled image and
+            three constant planes: mean and standard deviation of its log-luminance, and the logarithm of the noise.
+            Pooling averages noise away; without the last plane a network could not tell a noisy image from a clean one.
     """
     work = _log_view if kind == "log" else _linear_view
     return SHARED.run(f"observe {kind}", work, state.image, state.status)[0]
@@ -70,7 +70,7 @@ def _log_view(image: Image, status: Tensor) -> tuple[ObservationPlanes]:
 
 
 def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
-    """The image averaged in 64x64 cells."""
+    """The means of the image in a grid of 64x64 cells."""
     if kernel := find("pool", image):
         return kernel(image, VIEW)  # type: ignore[no-any-return]
     if not takes(image) or image.shape[2] % VIEW or image.shape[3] % VIEW:
@@ -80,9 +80,9 @@ def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
 
 
 class _EvenPool(torch.autograd.Function):
-    """`pool` of images whose sides are multiples of `VIEW`: each pixel's gradient is its cell's, divided.
+    """`pool` of images whose sides are multiples of `VIEW`: a pixel has the gradient of its cell over the cell's size.
 
-    PyTorch's takes three times as long backward, since it goes by way of channels last here.
+    The backward pass of PyTorch's pooling takes three times as long, because it converts to channels last.
     """
 
     @staticmethod
@@ -99,7 +99,7 @@ class _EvenPool(torch.autograd.Function):
 
 
 def noise_level(image: Image) -> Float[Tensor, " batch"]:
-    """Mean absolute response of luminance to a Laplacian difference, scaled to the deviation of Gaussian noise.
+    """Estimated deviation of Gaussian noise, from the mean absolute Laplacian difference of the luminance.
 
     Source: Immerkær 1996, "Fast Noise Variance Estimation".
     """
@@ -108,14 +108,14 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
     if kernel := find("laplacian", image):
         return kernel(image) * NOISE_SCALE  # type: ignore[no-any-return]
     luminance = weighted_channel(image, LUMA)
-    # Differences, not a convolution: a GPU may round a convolution's inputs to 10 bits, which is noise of its own.
+    # Differences instead of a convolution: a GPU may round the inputs of a convolution to 10 bits, which adds noise.
     down = luminance[:, :, :-2] - 2 * luminance[:, :, 1:-1] + luminance[:, :, 2:]
     response = (down[..., :-2] - 2 * down[..., 1:-1] + down[..., 2:]).abs().mean(dim=(1, 2, 3))
     return response * NOISE_SCALE
 
 
 def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[Tensor, " batch"]]:
-    """`pool` and `noise_level`; where the kernels do it, the image is read once."""
+    """`pool` and `noise_level`; the kernels read the image once for both."""
     if kernel := find("pool_and_laplacian", image):
         pooled, response = kernel(image, VIEW)
         return pooled, response * NOISE_SCALE
@@ -124,14 +124,14 @@ def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[
 
 
 def log_light(values: Tensor) -> Tensor:
-    """Logarithm to base 2 mapped so that 2^-12, the least step of a 12-bit sensor, is -1 and 1 is 1."""
+    """Logarithm to base 2, mapped so that 2^-12, the smallest step of a 12-bit sensor, becomes -1 and 1 becomes 1."""
     return (values.clamp(min=0) + LEAST_LIGHT).log2() / 6 + 1
 
 
 def observe_for_critic(view: ObservationPlanes) -> Float[Tensor, "batch more 64 64"]:
-    """The actor's view with three more constant planes, statistics of the pooled image.
+    """The actor's observation with three more constant planes, which hold statistics of the pooled image.
 
-    They are the mean of L + 1e-5, the (unbiased) variance of L, and the mean saturation
+    The statistics are the mean of L + 1e-5, the (unbiased) variance of L, and the mean saturation
     (max - min) / (min(max + min, 2 - max - min) + 0.01) of the image clipped to [0, 1].
     """
     image = view[:, :3]
@@ -150,7 +150,7 @@ def _planes(numbers: Float[Tensor, "batch n"]) -> Float[Tensor, "batch n 64 64"]
 
 
 def n_channels(n_modules: int, view: ObservationKind) -> int:
-    """Channels of the actor's view.
+    """Number of channels of the actor's observation.
 
     >>> n_channels(10, "linear"), n_channels(10, "log")
     (16, 22)
@@ -159,14 +159,14 @@ def n_channels(n_modules: int, view: ObservationKind) -> int:
 
 
 class Encoder(nn.Module):
-    """64x64 view → 4096 features: four convolutions 4x4 stride 2 with batch norm and leaky ReLU."""
+    """64x64 observation → 4096 features: four convolutions 4x4 stride 2 with batch norm and leaky ReLU."""
 
     def __init__(self, in_channels: int, dropout: float = 0.0):
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in zip((in_channels, *CHANNELS), CHANNELS, strict=False):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.LeakyReLU(SLOPE)]
-        # Channels last: PyTorch's convolutions take half the time forward, and the same backward.
+        # With channels last, PyTorch's convolutions take half the time forward and the same time backward.
         self.layers = nn.Sequential(*layers)
         self.layers.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.dropout = nn.Dropout(dropout)
@@ -192,12 +192,12 @@ class Head(nn.Module):
 
 
 class ActorOutput(NamedTuple):
-    """What the actor says of a batch.
+    """The output of the actor for a batch.
 
     Attributes:
         probs: probability of each module, in the order of action ids.
         params: physical parameters of each module, by name.
-        logits: of the softmax in `probs`, -inf where a module is ruled out.
+        logits: logits of the softmax in `probs`; -inf for modules that must not be chosen.
     """
 
     probs: Float[Tensor, "batch n_modules"]
@@ -206,11 +206,13 @@ class ActorOutput(NamedTuple):
 
 
 def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModule]) -> Bool[Tensor, "batch n_modules"]:
-    """Where each module may run once only: those that ran, never `STOP`; nothing where no module would be left.
+    """The modules that must not be chosen again if each may run at most once: those that ran, except `STOP`.
+
+    Where every action would be ruled out, none is.
 
     Args:
         used: 1 where a module ran before, in the order of action ids.
-        modules: in the same order.
+        modules: the modules in the same order.
     """
     again = torch.tensor([module is STOP for module in modules], device=used.device)
     closed = (used > 0) & ~again
@@ -218,10 +220,10 @@ def ruled_out(used: Float[Tensor, "batch n_modules"], modules: Sequence[IspModul
 
 
 def probabilities(logits: Float[Tensor, "batch n_modules"]) -> Float[Tensor, "batch n_modules"]:
-    """Softmax over the modules that are open, mixed with 5 % of the uniform distribution over them.
+    """Softmax over the legal modules, mixed with 5 % of the uniform distribution over them.
 
-    Modules are closed by a logit of -inf, before the softmax, so that what is left is weighed by its own logits,
-    however sure the network was of one that ran.
+    Modules are ruled out by a logit of -inf before the softmax, so that the others keep the proportions that their own
+    logits give.
 
     >>> probabilities(torch.tensor([[-math.inf, 0.0]])).tolist()
     [[0.0, 1.0]]
@@ -236,8 +238,8 @@ class Actor(nn.Module):
 
     Args:
         modules: the module set, in the order of action ids.
-        dropout: of both encoders, while training.
-        view: what it sees, see `observe`.
+        dropout: dropout of both encoders in training.
+        view: kind of observation, see `observe`.
     """
 
     def __init__(self, modules: Sequence[IspModule], dropout: float = DROPOUT, view: ObservationKind = "linear"):
@@ -261,7 +263,7 @@ class Actor(nn.Module):
 
     @property
     def constants(self) -> list[nn.Parameter]:
-        """The last biases of the parameter heads: what each module does to any image."""
+        """The last biases of the parameter heads, which are the same for every image."""
         return [p for name, p in self.named_parameters() if name.startswith("parameter_heads") and "fc2.bias" in name]
 
     def forward(
@@ -270,8 +272,8 @@ class Actor(nn.Module):
         closed: Bool[Tensor, "batch n_modules"] | None = None,
         temperature: float = 1.0,
     ) -> ActorOutput:
-        """Probabilities of the modules that are not closed, and physical parameters of all."""
-        view = view.contiguous(memory_format=torch.channels_last)  # once, for both encoders
+        """Probabilities of the modules that are not in `closed`, and physical parameters of all modules."""
+        view = view.contiguous(memory_format=torch.channels_last)  # converted once for both encoders
         logits = self.selection_head(self.selection_encoder(view)) / temperature
         if closed is not None:
             logits = logits.masked_fill(closed, -math.inf)
@@ -280,9 +282,9 @@ class Actor(nn.Module):
 
 
 class _WhenAsked(Mapping[str, Tensor]):
-    """Parameters of each module by name, worked out when they are first asked for.
+    """Parameters of each module by name, computed at the first access.
 
-    A step runs one module of each image; the heads of the others would read 2 MB of weights each for nothing.
+    A step runs one module of each image. Each of the other heads would read 2 MB of weights for unused results.
     """
 
     def __init__(self, modules: Sequence[IspModule], heads: nn.ModuleDict, features: Float[Tensor, "batch 4096"]):
@@ -305,11 +307,11 @@ class _WhenAsked(Mapping[str, Tensor]):
 
 
 class Critic(nn.Module):
-    """Value of a state: the sum of rewards still expected.
+    """Value of a state: the expected sum of the rewards that follow.
 
     Args:
         n_modules: size of the module set.
-        view: what it sees, see `observe`.
+        view: kind of observation of the actor, see `observe`.
     """
 
     def __init__(self, n_modules: int, view: ObservationKind = "linear"):
@@ -318,23 +320,23 @@ class Critic(nn.Module):
         self.head = Head(1)
 
     def forward(self, view: Float[Tensor, "batch channels 64 64"]) -> Float[Tensor, " batch"]:
-        """Value from the actor's view; the statistics are added here."""
+        """Value of the actor's observation; the statistics are added to it here."""
         value: Tensor = self.head(self.encoder(observe_for_critic(view)))[:, 0]
         return value
 
 
 @torch.no_grad()
 def calibrate(network: nn.Module, views: ObservationPlanes) -> None:
-    """Sets the statistics of batch norm to those of these views.
+    """Sets the statistics of batch norm to those of these observations.
 
-    With statistics that stay, an image is seen the same whatever else is in its batch, in training as in use: what a
-    batch of eight says of its mean brightness or noise is mostly chance.
+    With fixed statistics the output for an image does not depend on the rest of its batch, and training and inference
+    give the same output. The mean brightness and noise of a batch of eight are mostly chance.
     """
     norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
     usual = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean of what comes
+        norm.momentum = None  # the plain mean over all batches
     network.train()
     network(views)
     for norm, momentum in zip(norms, usual, strict=True):
@@ -342,7 +344,7 @@ def calibrate(network: nn.Module, views: ObservationPlanes) -> None:
 
 
 def to_training(network: nn.Module, fixed_statistics: bool) -> None:
-    """Puts a network into training mode; with `fixed_statistics` its batch norm stays as it was calibrated."""
+    """Puts a network into training mode; with `fixed_statistics` its batch norm keeps the calibrated statistics."""
     network.train()
     if fixed_statistics:
         for layer in network.modules():
@@ -352,10 +354,10 @@ def to_training(network: nn.Module, fixed_statistics: bool) -> None:
 
 @torch.no_grad()
 def start_neutral(actor: Actor, shrink: float = 0.1) -> None:
-    """Sets the parameter heads so that every module begins close to doing nothing, whatever the image.
+    """Sets the parameter heads so that every module starts near its neutral parameters for any image.
 
-    A head's last weights are scaled by `shrink`, and its biases give each parameter's neutral value, kept 2 % of the
-    range off its ends, where squashings have no slope.
+    The last weights of a head are scaled by `shrink`, and its biases give the neutral value of each parameter. Values
+    are kept 2 % of the range away from its ends, where the mapping to parameters has no slope.
     """
     for module in actor.modules_in_order:
         if module.params:

@@ -1,4 +1,4 @@
-"""The step-wise policy at work: the networks choose one module after the other, argmax, until the episode ends."""
+"""The step-wise policy: the networks choose the likeliest module at each step until the episode ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,13 +23,13 @@ from adaptiveisp.utils.clock import Stopwatch, timed
 
 @dataclass(frozen=True)
 class StepwisePolicy(Policy):
-    """Networks that look at the image before each step.
+    """A policy whose networks observe the image before each step.
 
     Attributes:
-        header: module set, order, horizon, view and start.
+        header: module set, order of action ids, horizon, kind of observation and preprocessing.
         actor: the networks, in evaluation mode.
         name: short name for tables.
-        steps: so many steps instead of the header's horizon; 0 keeps that.
+        steps: number of steps; 0 takes the header's horizon.
     """
 
     header: PolicyHeader
@@ -54,7 +54,7 @@ class StepwisePolicy(Policy):
         return {name: value for name, value in vars(self).items() if name != "inference"}
 
     def with_steps(self, steps: int) -> "StepwisePolicy":
-        """The policy with so many steps; 0 keeps its own number."""
+        """The policy with this number of steps; 0 keeps its own number."""
         return replace(self, steps=steps) if steps else self
 
     @property
@@ -108,7 +108,7 @@ class StepwisePolicy(Policy):
             features = networks.features(view)
             for i, index in enumerate(action.tolist()):
                 if not running[i]:
-                    action[i] = modules.index(STOP)  # an image that has stopped stays as it is
+                    action[i] = modules.index(STOP)  # an image that has stopped stays unchanged
                     continue
                 module = modules[index]
                 row = networks.params(features[i : i + 1], module)[0].tolist()
@@ -128,7 +128,7 @@ def load_stepwise(path: Path, name: str = "", device: str = "cpu", steps: int = 
         path: a .safetensors policy file.
         name: for tables; "" takes the file's stem.
         device: where the networks run.
-        steps: so many steps instead of the file's horizon; 0 keeps that.
+        steps: number of steps; 0 takes the file's horizon.
 
     Raises:
         WeightsError: the file is missing, damaged or no policy.

@@ -8,11 +8,10 @@ from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import UsageError, logger
-from adaptiveisp.evaluation.config import EvalConfig
-from adaptiveisp.evaluation.evaluator import EvalConfig as EvaluatorConfig
-from adaptiveisp.evaluation.evaluator import evaluate as evaluate_policies
-from adaptiveisp.evaluation.evaluator import not_scored, notes_on
+from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.evaluation.result import not_scored, notes_on
 from adaptiveisp.inference.detection import working_size
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
@@ -67,10 +66,16 @@ class PreparedEvaluation:
     def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
         """Evaluates; see `evaluate`."""
         config = self.config
-        settings = EvaluatorConfig(
-            self.size, config.camera_white_balance, config.workers, config.device, self.costs, True, config.cache
+        options = ScoringOptions(
+            size=self.size,
+            camera_white_balance=config.camera_white_balance,
+            workers=config.workers,
+            device=config.device,
+            costs=self.costs,
+            losses=True,
+            cache=config.cache,
         )
-        found = evaluate_policies(self.dataset, self.policies, self.detectors, settings, on_image)
+        found = score_dataset(self.dataset, self.policies, self.detectors, options, on_image)
         for line in [*found.remarks, *not_scored(found)]:
             logger.warning("%s", line)
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}

@@ -8,7 +8,7 @@ average needs: per hit, how many hits and how many detections there are so far.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,20 @@ CHUNK_ELEMENTS = 2_000_000
 """Detections times resamples handled at once, to bound memory (some tens of MB)."""
 
 HIT, MISS, IGNORED = 1, 0, -1
+
+
+class Resampling(NamedTuple):
+    """Settings of the paired bootstrap.
+
+    Attributes:
+        resamples: number of resamples.
+        seed: seed of the resampling.
+        level: nominal coverage of the intervals, between 0 and 1.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The configuration of an evaluation."""
+"""The settings of an evaluation: `EvalConfig` for users, `ScoringOptions` for the evaluator alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,29 @@ from adaptiveisp.policies.base import Planner
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import require
+
+
+@dataclass(frozen=True)
+class ScoringOptions:
+    """How `score_dataset` reads, develops and scores the raws of a data set that is already open.
+
+    Attributes:
+        size: longer side in pixels at which policies, modules and detectors work.
+        camera_white_balance: apply the camera's own gains before a policy observes the image.
+        workers: processes that read raws ahead; 0 reads in this process.
+        device: where modules and detectors run, "cpu" or "cuda".
+        costs: module → milliseconds, for the reported cost; empty for the paper's table.
+        losses: whether to compute the detectors' losses, of the policies and of the two references in `detector_loss`.
+        cache: folder where developed raws are kept, see `data.frame_cache`; "" keeps none.
+    """
+
+    size: int
+    camera_white_balance: bool = False
+    workers: int = 0
+    device: str = "cpu"
+    costs: Costs = field(default_factory=dict)
+    losses: bool = False
+    cache: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.html_report import figure_png
 from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.evaluation.result import notes_on
 from adaptiveisp.inference.detection import detect
 from adaptiveisp.inference.drawing import Tile, draw_found
 from adaptiveisp.inference.predictor import AdaptiveISP
@@ -72,7 +74,7 @@ def run_demo(
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]
-    found = evaluate(dataset, policies, [detector], EvalConfig(size, device=device), on_image)
+    found = score_dataset(dataset, policies, [detector], ScoringOptions(size, device=device), on_image)
     notes = [
         f"Reference: the boxes (score {REFERENCE_CONFIDENCE} or more) that {detector.name} itself finds on the clean "
         f"photos. Four photos show how it works; they measure nothing. Everything ran at --size {size}, since the "

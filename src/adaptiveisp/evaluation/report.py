@@ -5,12 +5,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from adaptiveisp.evaluation.bootstrap import Resampling
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
-from adaptiveisp.evaluation.seed_groups import BestStatic, Difference, GroupScore, Units, compare, group_score, units_of
+from adaptiveisp.evaluation.seed_groups import (
+    BestStatic,
+    Compared,
+    Difference,
+    GroupScore,
+    Units,
+    compare,
+    group_score,
+    units_of,
+)
 from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.utils.files import write_json, write_text
 
@@ -174,44 +184,72 @@ def build_report(
         settings: of the evaluation; they go into report.json as they are.
         groups: name → policies that are runs of one method.
     """
+    resampling = Resampling(resamples, seed, level)
+    detectors = dict.fromkeys(detector for _, detector in results)
+    tables = {d: _score_detector(d, results, categories, groups or {}, resampling) for d in detectors}
     scores: dict[str, dict[str, PolicyScore]] = {}
-    by_group: dict[str, dict[str, GroupScore]] = {}
-    differences: list[Difference] = []
-    best_static: dict[str, BestStatic] = {}
-    remarks = list(notes)
-    for detector in dict.fromkeys(detector for _, detector in results):
-        own = {policy: result for (policy, name), result in results.items() if name == detector}
-        for policy, result in own.items():
-            scores.setdefault(policy, {})[detector] = score_policy(result, categories)
-        units = units_of(list(own), groups or {})
-        for name, members in units.items():
-            if groups and name in groups:
-                by_group.setdefault(name, {})[detector] = group_score(members, [scores[m][detector] for m in members])
-        shared, left_out = _on_common_images(own)
-        if left_out:
-            remarks.append(
-                f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
-                "the other numbers do not."
-            )
-        static = {n: (by_group[n][detector].mean if n in by_group else scores[n][detector]).static for n in units}
-        found = compare(detector, shared, units, static, categories, (resamples, seed, level))
-        differences += found.differences
-        if found.best_static is not None:
-            best_static[detector] = found.best_static
+    group_scores: dict[str, dict[str, GroupScore]] = {}
+    for detector, table in tables.items():
+        for policy, score in table.policies.items():
+            scores.setdefault(policy, {})[detector] = score
+        for name, group in table.groups.items():
+            group_scores.setdefault(name, {})[detector] = group
     report = Report(
-        scores,
-        tuple(differences),
-        provenance,
-        tuple(remarks),
-        _label_counts(results, categories),
-        settings or {},
-        by_group,
-        best_static,
-        tuple(_runs(results)),
-        {key: result.scored for key, result in results.items()},
-        dict(categories),
+        policies=scores,
+        differences=tuple(difference for table in tables.values() for difference in table.compared.differences),
+        provenance=provenance,
+        notes=(*notes, *(table.note for table in tables.values() if table.note)),
+        label_counts=_label_counts(results, categories),
+        settings=settings or {},
+        groups=group_scores,
+        best_static={d: best for d, table in tables.items() if (best := table.compared.best_static) is not None},
+        runs=tuple(_runs(results)),
+        scored={key: result.scored for key, result in results.items()},
+        categories=dict(categories),
     )
-    return replace(report, notes=(*remarks, report.caution)) if report.caution else report
+    return replace(report, notes=(*report.notes, report.caution)) if report.caution else report
+
+
+class _DetectorTable(NamedTuple):
+    """The part of a report that concerns one detector.
+
+    Attributes:
+        policies: policy → scores.
+        groups: group → scores.
+        compared: the differences between policies or groups.
+        note: states how many images the differences leave out; "" where they leave out none.
+    """
+
+    policies: dict[str, PolicyScore]
+    groups: dict[str, GroupScore]
+    compared: Compared
+    note: str
+
+
+def _score_detector(
+    detector: str,
+    results: Mapping[tuple[str, str], PolicyResult],
+    categories: Mapping[int, str],
+    groups: Units,
+    resampling: Resampling,
+) -> _DetectorTable:
+    """The scores and differences of all policies with one detector; the arguments are those of `build_report`."""
+    own = {policy: result for (policy, name), result in results.items() if name == detector}
+    scores = {policy: score_policy(result, categories) for policy, result in own.items()}
+    units = units_of(list(own), groups)
+    group_scores = {
+        name: group_score(members, [scores[member] for member in members])
+        for name, members in units.items()
+        if name in groups
+    }
+    static = {name: (group_scores[name].mean if name in group_scores else scores[name]).static for name in units}
+    shared, left_out = _on_common_images(own)
+    note = (
+        f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
+        "the other numbers do not."
+    )
+    compared = compare(detector, shared, units, static, categories, resampling)
+    return _DetectorTable(scores, group_scores, compared, note if left_out else "")
 
 
 def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:

@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.evaluation.bootstrap import Interval, MatchTable, aligned, bootstrap_weights, percentile_interval
+from adaptiveisp.evaluation.bootstrap import (
+    Interval,
+    MatchTable,
+    Resampling,
+    aligned,
+    bootstrap_weights,
+    percentile_interval,
+)
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 
@@ -151,7 +158,7 @@ def compare(
     units: Units,
     static: Mapping[str, bool],
     categories: Mapping[int, str],
-    bootstrap: tuple[int, int, float],
+    resampling: Resampling,
 ) -> Compared:
     """The paired differences of every two units; each policy is resampled once, all in the same way.
 
@@ -161,9 +168,9 @@ def compare(
         units: what is compared, see `units_of`.
         static: unit → whether it is static.
         categories: id → name of the categories to average over.
-        bootstrap: resamples, seed and level, see `paired.paired_difference`.
+        resampling: settings of the bootstrap.
     """
-    resamples, seed, level = bootstrap
+    resamples, seed, level = resampling
     reference = next(iter(scored.values()))
     if not reference or len(units) < 2:
         return Compared([], None)

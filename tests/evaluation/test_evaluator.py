@@ -134,8 +134,8 @@ class AskedTwice:
         return self.detector.detect(image, confidence)
 
 
-def test_one_look_at_each_picture_gives_the_same_report(tmp_path: Path) -> None:
-    """Bit for bit, though the references are looked at in one batch with the policies."""
+def test_one_pass_for_detections_and_losses_gives_the_same_report(tmp_path: Path) -> None:
+    """Bit for bit, though the references are in one batch with the policies."""
     _, weights = write_mixed(tmp_path)
     weights.with_suffix(".names").write_text("person\ncup\n")
     once: Any = load_detector(weights)

@@ -153,7 +153,7 @@ def test_an_evaluation_shows_it_the_labels_in_the_padded_frame(tmp_path: Path) -
     scored = {name: [s.key for s in result.scored] for (name, _), result in found.results.items()}
     assert scored["greedy-oracle"] == scored["none"]
     (note,) = [note for note in notes_on(found, dataset) if "greedy-oracle" in note]
-    assert "upper bound, no policy" in note and "labels" in note
+    assert "upper bound, not a policy" in note and "labels" in note
     without = score_dataset(dataset, [load_policy("none")], [detector], ScoringOptions(64))
     assert without.upper_bounds == () and not any("upper bound" in note for note in notes_on(without, dataset))
 
@@ -168,11 +168,11 @@ def test_the_command_line_evaluates_it_and_refuses_it_elsewhere(
     small = ["--size", "64", "--threads", "1"]
     policies = ["--policy", "none", "greedy-oracle-raw", "--steps", "1", "--resamples", "200"]
     assert main(["eval", *data, *small, *policies, "--out", "report"]) == 0
-    assert "greedy-oracle-raw: an upper bound that sees the labels" in capsys.readouterr().out
+    assert "greedy-oracle-raw: an upper bound that knows the labels" in capsys.readouterr().out
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert any("upper bound" in note for note in report["notes"])
     assert report["policies"]["greedy-oracle-raw"]["red"]["modules_per_image"] <= 1
-    assert "upper bound, no policy" in (tmp_path / "report" / "report.html").read_text()
+    assert "upper bound, not a policy" in (tmp_path / "report" / "report.html").read_text()
     raw = str(next((tmp_path / "images").iterdir()))
     assert main(["run", raw, "--policy", "greedy-oracle", "--detector", data[-1], *small, "--out", "seen"]) == 2
     error = capsys.readouterr().err

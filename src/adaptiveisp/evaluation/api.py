@@ -21,11 +21,11 @@ from adaptiveisp.utils.provenance import provenance
 
 
 def _ignore(name: str) -> None:
-    """Takes the name of an image where no progress is shown."""
+    """Does nothing with the name of an image; the default where no progress is shown."""
 
 
 def evaluate(config: EvalConfig, on_image: Callable[[str], None] = _ignore) -> Report:
-    """Scores policies with detectors on labelled data, as the command `eval` does; nothing is written.
+    """The scores of policies with detectors on labelled data, as the command `eval` computes them; writes nothing.
 
     Args:
         config: data, policies, detectors and settings.
@@ -47,7 +47,7 @@ class PreparedEvaluation:
     """An evaluation whose data set is open and whose policies and detectors are loaded.
 
     Attributes:
-        config: as it was given.
+        config: the configuration that it was prepared from.
         dataset: labelled raws.
         policies, detectors: with distinct names.
         groups: name → names of the policies that are runs of one method.
@@ -64,7 +64,7 @@ class PreparedEvaluation:
     size: int
 
     def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
-        """Evaluates; see `evaluate`."""
+        """The report of the evaluation; see `evaluate`."""
         config = self.config
         options = ScoringOptions(
             size=self.size,
@@ -128,7 +128,7 @@ def _load_policies(config: EvalConfig) -> tuple[tuple[Policy, ...], dict[str, tu
 
 
 def _require_distinct(kind: str, names: list[str]) -> None:
-    """Refuses two policies or detectors of one name.
+    """Checks that no two policies, or no two detectors, have the same name.
 
     Raises:
         UsageError: a name occurs twice.
@@ -139,8 +139,8 @@ def _require_distinct(kind: str, names: list[str]) -> None:
 
 
 def _warn_of_settings_without_effect(config: EvalConfig) -> None:
-    """Logs the settings that others make useless."""
+    """Logs a warning for each setting that has no effect because of another one."""
     if config.synthesis is not None and config.cache:
-        logger.warning("--cache has no effect: raws that --light makes are made anew")
+        logger.warning("--cache has no effect: raws that --light makes are made again in each evaluation")
     if config.images is not None and isinstance(config.data, str | Path) and Path(config.data).is_dir():
         logger.warning("--images has no effect: %s is a folder", config.data)

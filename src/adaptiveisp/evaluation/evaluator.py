@@ -207,7 +207,7 @@ def _scored_categories(dataset: Dataset, detectors: Sequence[Detector], maps: Se
     """The categories that the data set and all detectors know.
 
     Raises:
-        DataError: there is none, or no object of one.
+        DataError: they share no category, or no sample has a labelled object of a shared one.
     """
     shared = set(dataset.categories).intersection(*(class_map.category_to_label for class_map in maps))
     if not shared:
@@ -233,7 +233,7 @@ def _why_none_shared(dataset: Dataset, detectors: Sequence[Detector], maps: Sequ
 
 @torch.inference_mode()
 def _warm_up(policies: Sequence[Policy], device: str) -> None:
-    """Lets every policy work once, so that what only the first call costs is in no image's time."""
+    """Runs every policy once, so that the time of no image includes the cost of a first call."""
     image = torch.full((1, 3, 64, 64), 0.1, device=device)
     for policy in policies:
         if not (policy.needs_raw or policy.needs_labels):
@@ -282,7 +282,7 @@ def _frame_targets(sample: Sample, developed: Developed, detector: Detector, cla
 
 
 def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
-    """The detections with the data set's category ids; those of classes it does not know are dropped."""
+    """The sample with its detections in the data set's category ids, without those of classes that it does not know."""
     ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
     known = ids >= 0
     return ScoredImage(
@@ -296,9 +296,9 @@ def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImag
     )
 
 
-def _tile(sample: Sample, picture: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
-    """The picture with its boxes, modules and parameters for a contact sheet."""
-    drawn = draw_found(to_uint8(picture.image[0]), found, class_names, sample.width)
-    lines = picture.pipeline.describe() if picture.pipeline is not None else ["the camera's own development"]
+def _tile(sample: Sample, rendered: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
+    """The image with its boxes, modules and parameters for a contact sheet."""
+    drawn = draw_found(to_uint8(rendered.image[0]), found, class_names, sample.width)
+    lines = rendered.pipeline.describe() if rendered.pipeline is not None else ["the camera's own development"]
     light = "" if sample.light is None else f", light {sample.light:.3g}"
     return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])

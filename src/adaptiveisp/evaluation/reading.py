@@ -17,7 +17,7 @@ from adaptiveisp.types import RawImage, Sample
 
 
 class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exception]]):
-    """A data set's raws by position; an unreadable one comes back as its error, so that the batch goes on."""
+    """The raws of a data set by index; for an unreadable file the error is returned, so that reading goes on."""
 
     def __init__(self, dataset: Dataset, cached: ScoringOptions | None):
         self.dataset, self.cached = dataset, cached
@@ -31,7 +31,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
         try:
             file = raw_file(self.dataset, sample) if self.cache is not None else None
             return sample, self.dataset.read(sample) if file is None else self._developed(sample, *file)
-        except Exception as error:  # whatever one file does to its reader, the others go on
+        except Exception as error:  # one bad file must not stop the evaluation of the others
             return sample, error
 
     def _developed(self, sample: Sample, path: Path, header: BayerHeader | None) -> Developed:
@@ -45,7 +45,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
 
         key = self.cache.key(path, header, f"eval {size} white balance {white_balance}")
         frame = self.cache.get(key, make)
-        # Out of the file: it may give way to another frame, and another process must not find it open.
+        # A copy, since the frame is mapped from its file, which the cache may delete or another process replace.
         return Developed(None, frame.pixels.clone()[None], (frame.full_size[1], frame.full_size[0]))
 
 
@@ -57,12 +57,12 @@ def read_all(
     Args:
         dataset: labelled raws.
         workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
-        cached: give raws that are files as developed for these options, through their cache; None gives raws.
+        cached: options with a cache, from which raws that are files come back developed; None returns all as raws.
     """
     context = "spawn" if workers else None
     reader = _Reader(dataset, cached)
     with warnings.catch_warnings():
-        # More workers than cores are the user's choice; what PyTorch says of them on each pass helps nobody.
+        # The user chose the number of workers; PyTorch would warn on each pass that it exceeds the cores.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
         loader = DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
     yield from loader

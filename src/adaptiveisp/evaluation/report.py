@@ -30,7 +30,7 @@ FEW_PHOTOS = 50
 """Below this many photos a bootstrap interval tends to be too narrow, and the report says so."""
 
 BEST_STATIC_CHOICE = "highest AP50 on this same data, which favours the static side"
-"""How the static policy is chosen that adaptive ones are compared with."""
+"""How the static policy that adaptive policies are compared with is chosen."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,19 +38,19 @@ class Report:
     """The result of an evaluation: scores, paired differences and the pipelines that were chosen.
 
     Attributes:
-        policies: policy → detector → scores; members of groups are policies like all others.
-        differences: of every two policies; a group stands for its members.
+        policies: policy → detector → scores, also for the members of groups.
+        differences: differences between every two policies, where a group stands for its members.
         provenance, notes, settings: as they were given; settings are those of the evaluation, such as size and light.
-        label_counts: class name → labels, which orders the page's figure.
+        label_counts: class name → number of labels, by which the classes on the page are ordered.
         groups: group → detector → scores.
-        best_static: detector → the best static policy or group, and the adaptive ones less it.
+        best_static: detector → the best static policy or group, and the differences of the adaptive ones to it.
         runs: pipeline and losses of each policy and image.
         scored: (policy, detector) → labels and detections of each image.
         categories: id → name of the classes that were scored.
-        sheets: policy → example pictures with their boxes and pipelines.
-        title: of the page.
+        sheets: policy → example images with their boxes and pipelines.
+        title: title of the page.
         skipped: inputs that were left out, each with the reason.
-        upper_bounds: names of those that see the labels, and so are not policies.
+        upper_bounds: names of the policies that need labels, which makes them upper bounds.
     """
 
     policies: dict[str, dict[str, PolicyScore]]
@@ -79,7 +79,7 @@ class Report:
         """Writes report.json, report.html, pipelines.jsonl and the detections as COCO results (`coco/`).
 
         Args:
-            folder: made if missing; files of these names are replaced.
+            folder: output folder, made if missing; files of these names are replaced.
 
         Raises:
             AdaptiveISPError: matplotlib or jinja2 is not installed.
@@ -113,14 +113,14 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """What a reader of differences on few photos has to know, "" where there are enough."""
+        """A warning that the intervals rest on few photos; "" if there are enough."""
         photos = [score.n_photos for by_detector in self.policies.values() for score in by_detector.values()]
         if not self.differences or min(photos) >= FEW_PHOTOS:
             return ""
         return f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}."
 
     def units(self, detector: str) -> dict[str, PolicyScore]:
-        """Policy or group → scores with a detector (of a group the means), in the order of the report."""
+        """Policy or group → scores with a detector (for a group the means), in the order of the report."""
         members = {group: by[detector].members for group, by in self.groups.items() if detector in by}
         names = units_of([policy for policy, by in self.policies.items() if detector in by], members)
         return {n: self.groups[n][detector].mean if n in members else self.policies[n][detector] for n in names}
@@ -170,18 +170,18 @@ def build_report(
     settings: Mapping[str, Any] | None = None,
     groups: Units | None = None,
 ) -> Report:
-    """The report: every policy with every detector, and for each detector the difference of every two policies.
+    """The report: scores of every policy with every detector, and differences between every two policies.
 
-    A difference is "later minus earlier" in the order of `results`. A group takes the place of its members there. Where
-    two policies were not scored on the same images, the images that both have are compared, and a note says so.
+    A difference is "later minus earlier" in the order of `results`, in which a group takes the place of its members.
+    Where policies were not scored on the same images, those that all have are compared, and a note says so.
 
     Args:
-        results: (policy, detector) → what they did.
+        results: (policy, detector) → detections, costs and losses.
         categories: id → name of the categories to average over.
-        provenance: goes into report.json as it is.
+        provenance: recorded in report.json as it is.
         notes: sentences for the reader, e.g. how many inputs were skipped.
-        resamples, seed, level: of the paired bootstrap, see `paired_difference`.
-        settings: of the evaluation; they go into report.json as they are.
+        resamples, seed, level: settings of the paired bootstrap, see `Resampling`.
+        settings: settings of the evaluation, recorded in report.json as they are.
         groups: name → policies that are runs of one method.
     """
     resampling = Resampling(resamples, seed, level)
@@ -253,7 +253,7 @@ def _score_detector(
 
 
 def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:
-    """Policy → its images that all policies have, and how many some lack."""
+    """Policy → its images that all policies have, and the number of images that some policy lacks."""
     keys = [{image.key for image in result.scored} for result in results.values()]
     common = set.intersection(*keys)
     shared = {policy: [image for image in r.scored if image.key in common] for policy, r in results.items()}
@@ -261,7 +261,7 @@ def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, li
 
 
 def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: Mapping[int, str]) -> dict[str, int]:
-    """Class name → labels to find, of the first policy's images."""
+    """Class name → number of labels to find in the images of the first policy."""
     first = next(iter(results.values()), PolicyResult(()))
     counts = Counter(
         categories[annotation.category_id]
@@ -273,7 +273,7 @@ def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: M
 
 
 def _runs(results: Mapping[tuple[str, str], PolicyResult]) -> Iterable[ImageRun]:
-    """What each policy did with each image; the losses of all detectors together."""
+    """The pipeline of each policy on each image, with the losses of all detectors."""
     losses: dict[tuple[str, tuple[int, int]], dict[str, float | None]] = {}
     first: dict[tuple[str, tuple[int, int]], ImageRun] = {}
     for (policy, detector), result in results.items():

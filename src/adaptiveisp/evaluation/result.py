@@ -12,18 +12,18 @@ from adaptiveisp.inference.drawing import Tile
 
 @dataclass
 class Evaluation:
-    """What an evaluation found.
+    """The result of scoring one data set.
 
     Attributes:
-        results: (policy, detector) → its detections and costs.
-        sheets: policy → pictures with boxes, modules and parameters.
+        results: (policy, detector) → detections, costs and losses of every image.
+        sheets: policy → example images with boxes, modules and parameters.
         categories: the classes that are scored: known to the data set and to every detector.
-        unmatched: detector → the data set's classes that it does not know; none of them is scored with any.
+        unmatched: detector → the data set's classes that it does not know; these are scored with no detector.
         skipped: inputs that could not be used by every policy, with the reason.
         no_loss: detector → why it gives no loss, where losses were asked for.
-        upper_bounds: names of those that see the labels, so that they are no policies.
-        dropped_boxes: detector → boxes in all renderings that were left out because their numbers make no sense.
-        remarks: doubts about the raws, one line for each kind; those of frames from a cache are not known.
+        upper_bounds: names of the policies that need labels, which makes them upper bounds.
+        dropped_boxes: detector → number of invalid boxes that were left out, in the images of all policies.
+        remarks: doubts about the raws, one line for each kind; frames from a cache have none.
     """
 
     results: dict[tuple[str, str], PolicyResult]
@@ -38,12 +38,12 @@ class Evaluation:
 
 
 def dropped_notes(dropped: dict[str, int]) -> list[str]:
-    """A line for each detector that gave boxes whose numbers make no sense."""
+    """A line for each detector that gave invalid boxes."""
     return [note for name, count in dropped.items() if (note := dropped_note(f"detector {name}", count))]
 
 
 def not_scored(found: Evaluation) -> list[str]:
-    """A line for each detector that does not know all classes: these are not scored, with any detector."""
+    """A line for each detector that does not know all classes, with the classes that are not scored because of it."""
     return [
         f"{detector} does not know these classes, so they are not scored: {first_few(names)}."
         for detector, names in found.unmatched.items()
@@ -52,7 +52,7 @@ def not_scored(found: Evaluation) -> list[str]:
 
 
 def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
-    """What may be wrong with the labels: what the data set says itself, and detectors that never hit any."""
+    """Doubts about the labels: the data set's own notes, and a line for each detector that finds no labelled object."""
     notes = [f"{dataset.name}: {note}." for note in notes_of(dataset)]
     for name in dict.fromkeys(detector for _, detector in found.results):
         own = [result.scored for (_, detector), result in found.results.items() if detector == name]
@@ -65,24 +65,24 @@ def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
 
 
 def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
-    """What a reader of the report has to know: what `camera` is, what is not scored, what was skipped."""
+    """Notes for the reader of the report: on `camera` and upper bounds, unscored classes, doubts and skipped inputs."""
     notes = [f"Data: {dataset.name}."]
     if any(policy == "camera" for policy, _ in found.results):
         notes.append(
-            "camera: LibRaw's own default development for camera files and DNGs; for synthetic RGB raws the exact "
-            "inverse of their making, which knows the true brightness, gains and colour matrix, as no camera does. "
+            "camera: LibRaw's default development for camera files and DNGs; for synthetic RGB raws the exact inverse "
+            "of their synthesis, with the true brightness, gains and colour matrix, which no camera knows. "
             "Its time includes the whole development."
         )
     if found.upper_bounds:
         notes.append(
-            f"{', '.join(found.upper_bounds)}: an upper bound, no policy. It sees the labels of each image and fits "
-            "the pipeline to the loss that the first detector has for them. It is greedy: it bounds what such a search "
-            "finds, not what exists. Its time is that of the search."
+            f"{', '.join(found.upper_bounds)}: an upper bound, not a policy. It knows the labels of each image and "
+            "searches for the pipeline with the lowest loss of the first detector. The search is greedy, so better "
+            "pipelines may exist. Its time is that of the search."
         )
     notes += label_notes(found, dataset) + not_scored(found) + dropped_notes(found.dropped_boxes)
     notes += [f"Raws: {remark}" for remark in found.remarks]
     for name, reason in found.no_loss.items():
-        notes.append(f"{name} gives no usable loss ({reason}): what is said of losses leaves it out.")
+        notes.append(f"{name} gives no usable loss ({reason}): the statistics of losses leave it out.")
     if found.skipped:
         notes.append(f"{len(found.skipped)} inputs were skipped for all policies; skipped.json names them.")
     return notes

@@ -53,19 +53,12 @@ class Session:
     """
 
     def __init__(self, path: Path, model: Any, device: torch.device, image: str, layout: str = ""):
-        runtime = import_extra("onnxruntime", "onnx")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # what matters is raised
-        wanted = ["CPUExecutionProvider"]
-        if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
-            wanted.insert(0, "CUDAExecutionProvider")
         try:
-            self.session = runtime.InferenceSession(model.SerializeToString(), options, providers=wanted)
-        # Its kinds have no common base; protobuf's refuse more than 2 GB.
-        except Exception as error:
+            self._content: bytes = model.SerializeToString()
+        except Exception as error:  # protobuf's own kinds: it refuses more than 2 GB
             raise DetectorError(f"{path}: onnxruntime cannot load it ({reason_of(error)}); export it again") from error
-        self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
+        self._path, self._device = path, device.type
+        self._start()
         inputs = {entry.name: entry for entry in self.session.get_inputs()}
         pictures = [name for name, entry in inputs.items() if len(entry.shape) == 4 and image in ("", name)]
         sizes = [name for name, entry in inputs.items() if entry.type == "tensor(int64)" and len(entry.shape) == 2]
@@ -79,6 +72,36 @@ class Session:
         (self.image,), self.others = pictures, sizes
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         self._take_input(path, inputs[self.image], layout)
+
+    def _start(self) -> None:
+        """Gives the model to onnxruntime.
+
+        Raises:
+            DetectorError: onnxruntime cannot load it.
+        """
+        runtime = import_extra("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # its log stays off the terminal; failures raise exceptions
+        wanted = ["CPUExecutionProvider"]
+        if self._device == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+            wanted.insert(0, "CUDAExecutionProvider")
+        try:
+            self.session = runtime.InferenceSession(self._content, options, providers=wanted)
+        except Exception as error:  # its kinds have no common base
+            raise DetectorError(
+                f"{self._path}: onnxruntime cannot load it ({reason_of(error)}); export it again"
+            ) from error
+        self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the session of onnxruntime, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name not in ("session", "on")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores the facts and starts a new session of onnxruntime from the model's bytes."""
+        vars(self).update(state)
+        self._start()
 
     def _take_input(self, path: Path, entry: Any, layout: str) -> None:
         """Takes the facts of the image input.

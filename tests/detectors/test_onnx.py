@@ -414,7 +414,7 @@ SIDECARS = {
     "size: 1000000000": "size .*at most",
     "stride: 1000000000": "stride must be at most 1024",
     "first_label: 1000000000": "first_label must be from 0 to 30000",
-    "logits: true\ndecode: detr": "a detr has logits anyway",
+    "logits: true\ndecode: detr": "has no effect on a detr",
     "names: ../../etc/passwd": r"five.yaml: names: '\.\./\.\./etc/passwd' lies outside its folder; copy that file",
     "names: /etc/passwd": "lies outside its folder; copy that file beside it",
     "names: 'C:\\names.txt'": "lies outside its folder",

@@ -1,4 +1,4 @@
-"""Makes raws of crops of photos for training: crop, unprocess and add noise in one pass."""
+"""Makes raws of cropped photos for training: crops, unprocesses and adds noise in one pass."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -15,9 +15,8 @@ def raw_of_photo(
 ) -> Float[Tensor, "3 side side"]:
     """A crop of a photo as noisy linear RGB: `add_noise(unprocess(cut(pixels, crop) / 255, how), how, generator)`.
 
-    Linear light comes from a table of the 256 codes, and compiled kernels do the rest where they are available. They
-    compute in the same order and give the same values on x86-64; on other processors some values may differ by a step
-    of the quantisation.
+    Linear RGB comes from a table of the 256 codes; compiled kernels, if available, do the rest. They compute in the
+    same order and give the same values on x86-64; on other processors some values may differ by a quantisation step.
 
     Args:
         pixels: sRGB code values, 0 to 255.
@@ -37,7 +36,7 @@ def raw_of_photo(
     clean, variance = unprocess(part, crop.flipped, table, numbers, bool(how.shot or how.read))
     if variance is None:
         return quantise(clean, how.bits) if how.bits else clean
-    # The square root is PyTorch's, since its last bit may differ from that of the processor's instruction.
+    # PyTorch computes the square root, whose last bit may differ from the processor's instruction.
     normal = torch.randn(clean.shape, generator=generator)
     add_noise_kernel(clean, variance.sqrt_(), normal, 2**how.bits - 1 if how.bits else 0)
     return clean

@@ -249,7 +249,7 @@ def test_a_bad_xml_is_named(old: str, new: str, message: str, tmp_path: Path) ->
         ("[]", "has no list `shapes`"),
         ('{"shapes": {"0": 1}}', "has no list `shapes`"),
         ('{"shapes": [], "imageWidth": 1e9, "imageHeight": 3}', "has no list `shapes` (a size of 1000000000.0)"),
-        ('{"shapes": [{"label": "Car", "points": [[1, NaN], [3, 4]]}]}', "holds NaN, which is no JSON number"),
+        ('{"shapes": [{"label": "Car", "points": [[1, NaN], [3, 4]]}]}', "holds NaN, which is not a JSON number"),
         ('{"shapes": [{"label": "Car", "points": [[1, 1e999], [3, 4]]}]}', "shape 1: needs a label and two points"),
         ('{"shapes": [{"label": "Car", "points": ["12", "34"]}]}', "shape 1: needs a label and two points"),
         (

@@ -27,7 +27,7 @@ def test_labels_are_read_with_their_crowds(tmp_path: Path) -> None:
         ({"bbox": [60, 10, 10, 10]}, "does not lie inside its image"),
         ({"bbox": [-5, 10, 10, 10]}, "does not lie inside its image"),
         ({"bbox": [1, 1, -3, 10]}, "does not lie inside its image"),
-        ({"bbox": [1, 1, float("nan"), 10]}, "holds NaN, which is no JSON number"),
+        ({"bbox": [1, 1, float("nan"), 10]}, "holds NaN, which is not a JSON number"),
         ({"bbox": [1, 1, 10**400, 10]}, "annotation 2: bbox .* must be four numbers x, y, width, height"),
         ({"bbox": [1, 1, "wide", 10]}, "annotation 2: bbox .* must be four numbers"),
         ({"area": -1}, "annotation 2: area -1 must be from 0"),

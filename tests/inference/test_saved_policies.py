@@ -45,7 +45,7 @@ def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:
     (tmp_path.parent / "outside.json").write_text("{}")
     for policy in ("../outside.json", "gone.json", "evil:load", "adaptiveisp.json/"):
         write(policy=policy)
-        with pytest.raises(WeightsError, match="is no file of the folder"):
+        with pytest.raises(WeightsError, match="is not a file of the folder"):
             AdaptiveISP.from_pretrained(tmp_path, RedDetector())
     write(policy="none", detector="evil:load")
     with pytest.raises(UsageError, match="a file names code to run as the detector"):
@@ -86,6 +86,8 @@ def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_offline_a_repository_is_one_line() -> None:
-    with pytest.raises(WeightsError, match="somebody/nothing: cannot be had from the Hugging Face hub") as caught:
+    with pytest.raises(
+        WeightsError, match="somebody/nothing: cannot be downloaded from the Hugging Face hub"
+    ) as caught:
         AdaptiveISP.from_pretrained("somebody/nothing", RedDetector())  # tests run with HF_HUB_OFFLINE
     assert "\n" not in str(caught.value)

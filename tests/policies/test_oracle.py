@@ -178,7 +178,7 @@ def test_the_command_line_evaluates_it_and_refuses_it_elsewhere(
     error = capsys.readouterr().err
     assert "greedy-oracle needs labels" in error and "Traceback" not in error and not (tmp_path / "seen").exists()
     assert main(["train", *data, *small, "--method", "greedy_oracle", "--out", "run"]) == 2
-    assert "learns nothing" in capsys.readouterr().err
+    assert "is not a training method" in capsys.readouterr().err
 
 
 def test_it_is_known_by_name_and_is_no_policy() -> None:

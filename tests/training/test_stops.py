@@ -77,7 +77,7 @@ def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path, capsys: pytest
     assert adaptiveisp(*arguments) == 1 and not Path("run").exists()
     assert "with --light" in capsys.readouterr().err
     assert adaptiveisp("train", "--resume", "nowhere") == 1
-    assert "nowhere: is no run folder, since it has no config.yaml" in capsys.readouterr().err
+    assert "nowhere: is not a run folder, since it has no config.yaml" in capsys.readouterr().err
 
 
 def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:

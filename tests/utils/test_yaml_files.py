@@ -20,14 +20,14 @@ def bomb(levels: int) -> str:
     ("text", "message"),
     [
         (bomb(30), "aliases .* stand for more than 1,000,000 values"),
-        ("a: &x [*x]", "stands for something that it lies in"),
+        ("a: &x [*x]", "refers to a value that contains it"),
         ("[" * (DEEPEST + 1), "nested more than 50 levels"),
         ("\n".join(f"a{i}: &a{i} [{'1' if i == 0 else f'*a{i - 1}'}]" for i in range(DEEPEST + 5)), "nested more than"),
         ("- &a 1\n" + "- *a\n" * (MOST_ALIASES + 1), "more than 1000 aliases"),
         ("a: !!python/object/apply:os.system ['true']", "could not determine a constructor"),
         ("a: 9" + "9" * 5000, "4300 digits"),
         ("x: 1\ny: [", "line 2"),
-        ("raw-bits: 10\nraw-bits: 12", "the key 'raw-bits' stands twice"),
+        ("raw-bits: 10\nraw-bits: 12", "the key 'raw-bits' occurs twice"),
         ("\x00", "unacceptable character"),
         ("2020-13-45", "month must be"),
     ],
@@ -66,7 +66,7 @@ def test_a_file_is_named_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         read_yaml(tmp_path, DataError, "")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(DataError, match="is a pipe or a device and no file; give another"):
+    with pytest.raises(DataError, match="is a pipe or a device, not a file; give another"):
         read_yaml(tmp_path / "pipe", DataError, "give another")
-    with pytest.raises(DataError, match="is a pipe or a device and no file; give another"):
+    with pytest.raises(DataError, match="is a pipe or a device, not a file; give another"):
         read_json(tmp_path / "pipe", DataError, "give another")

@@ -1,1 +1,1 @@
-"""From raw files to boxes with a policy and a detector: one image, or a batch of files."""
+"""Inference from raw files to boxes with a policy and a detector, for one image or for a batch of files."""

@@ -1,4 +1,4 @@
-"""`run`: raw files → what the detector saw, its boxes and the pipeline, one set of files for each input."""
+"""The batch of `run`: each raw file gives a set of files with the rendered image, its boxes and its pipeline."""
 
 import csv
 import io
@@ -32,20 +32,20 @@ from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import atomic_path, write_json, write_text
 
 FULL_BYTES_PER_PIXEL = 60
-"""Memory that `--full` takes for a pixel, in bytes: 12 for the developed frame, 36 at the most for a pipeline of the
+"""Bytes of memory that `--full` takes for each pixel: 12 for the developed frame, at most 36 for a pipeline of the
 shipped policies with its result, 12 for the 8-bit picture and its PNG. Measured with frames of 6 and 12 MP."""
 OVERVIEW_TILES = 60
-"""More pictures than this do not fit a sheet that a person looks at."""
+"""Most pictures of the overview; with more, a reader could not see much of each."""
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What to write beside image, boxes and pipeline.
+    """The files to write in addition to image, boxes and pipeline.
 
     Attributes:
-        full: also the rendered image at full size.
-        save_steps: also the image after each module.
-        save_params: also one table of all parameters.
+        full: whether to write the rendered image at full size.
+        save_steps: whether to write the image after each module.
+        save_params: whether to write one table of all parameters.
         header: size, depth and pattern of files that have no header.
     """
 
@@ -57,7 +57,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunRow:
-    """One line of the summary; `stem` is what the names of its files begin with, relative to the output folder."""
+    """One line of the summary; `stem` is the beginning of its file names, relative to the output folder."""
 
     file: str
     stem: str
@@ -70,13 +70,13 @@ class RunRow:
 
 @dataclass
 class RunSummary:
-    """What was done, and the inputs that were skipped with the reason.
+    """The results of a batch, and the inputs that were skipped with the reason.
 
     Attributes:
         rows: a line for each input that was used.
-        skipped: (input, why) of the others.
+        skipped: (input, reason) of the others.
         files: names of all files written, relative to the output folder.
-        stopped: why the batch ended before its last input; "" where it did not.
+        stopped: reason why the batch ended before its last input; "" if it did not.
     """
 
     rows: list[RunRow] = field(default_factory=list)
@@ -86,7 +86,7 @@ class RunSummary:
 
     @property
     def dropped_boxes(self) -> int:
-        """Boxes of all images that the detector gave and that make no sense, see `detectors.answers`."""
+        """Number of boxes of all images that were left out because they make no sense, see `detectors.answers`."""
         return sum(row.dropped_boxes for row in self.rows)
 
 
@@ -110,18 +110,18 @@ def run_files(
     provenance: dict[str, Any],
     on_image: Callable[[str], None] = lambda name: None,
 ) -> RunSummary:
-    """Runs every file; one that fails is reported and the batch goes on.
+    """Runs every file. A file that fails is reported, and the batch continues.
 
-    What an earlier run wrote for the same inputs is replaced, once there is something new. However the batch ends, the
-    files of an input are all there or none, and a summary says what was done.
+    Files that an earlier run wrote for the same inputs are replaced as soon as there are new ones. However the batch
+    ends, an input has either all of its files or none, and a summary lists the results.
 
     Args:
         isp: policy and detector.
         files: (input, output stem relative to `out`), see `raw.find_files.find_raw_files`.
         out: output folder, which exists and is claimed (`output_folder.claim_folder`).
-        options: what to write.
-        provenance: kept in each JSON.
-        on_image: called with each file's name, for progress.
+        options: which files to write.
+        provenance: stored in each JSON file.
+        on_image: called with the name of each file, for progress.
 
     Raises:
         OutputError: the output folder cannot be written or the disk is full.
@@ -145,7 +145,7 @@ def run_files(
 
 
 class _Batch:
-    """The results of a batch while they grow."""
+    """The results of a batch so far."""
 
     def __init__(self, isp: AdaptiveISP, out: Path, options: RunOptions, provenance: dict[str, Any]):
         self.isp, self.out, self.options, self.provenance = isp, out, options, provenance
@@ -160,7 +160,7 @@ class _Batch:
             result = self.isp(path, self.options.header)
             with ResultFiles(self.out) as files:
                 tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance)
-        except Exception as error:  # whatever one file does, the others go on
+        except Exception as error:  # an error of one file must not stop the others
             if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
                 raise
             self.summary.skipped.append((str(path), skip_reason(str(path), error)))
@@ -175,14 +175,14 @@ class _Batch:
 
     def _remove_former(self, stem: str, former: FormerFiles, kept: tuple[str, ...] | list[str]) -> None:
         try:
-            if not self.summary.rows:  # the first result: what speaks of all inputs is wrong from here on
+            if not self.summary.rows:  # the earlier files about all inputs are outdated from the first result on
                 former.remove_batch_files()
             former.remove(stem, kept)
         except OutputError as error:
             logger.warning("%s", error)
 
     def finish(self) -> None:
-        """Writes the files that speak of all inputs together."""
+        """Writes the files about all inputs together."""
         summary = self.summary
         if self.tiles:
             with atomic_path(self.out / OVERVIEW_FILE) as temporary:
@@ -194,13 +194,13 @@ class _Batch:
         self._write_summary()
 
     def finish_after_failure(self) -> None:
-        """Writes the summary of what was done before the batch was stopped, if that can be written."""
+        """Writes the summary of the results before the batch was stopped, if it can be written."""
         if not self.summary.rows:
             return
         try:
             self._write_summary()
         except OutputError as error:
-            logger.warning("no summary: %s", error)
+            logger.warning("the summary is not written: %s", error)
 
     def _write_summary(self) -> None:
         images = [asdict(row) for row in self.summary.rows]
@@ -231,7 +231,7 @@ def write_result(
     options: RunOptions,
     provenance: dict[str, Any],
 ) -> Tile:
-    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and what the options ask for; returns its tile."""
+    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and the files of the options; returns its tile."""
     height, width = result.full_size
     drawn = result.drawn()
     result.place(files, stem, provenance)
@@ -246,7 +246,7 @@ def write_result(
 
 
 def warn_of_memory(path: Path, pixels: int) -> None:
-    """Says that a frame at full size needs more memory than there is, before it is rendered."""
+    """Warns, before a frame is rendered at full size, if this needs more memory than is free."""
     needed, free = FULL_BYTES_PER_PIXEL * pixels, available_bytes()
     if free is not None and needed > free:
         logger.warning(

@@ -1,4 +1,4 @@
-"""Detections in rendered images: images are padded to the detector's frame, and boxes come back to full size."""
+"""Detections in rendered images, which are padded to the detector's frame; boxes are converted to the full frame."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,8 +18,8 @@ def working_size(size: int | None, detectors: Sequence[Detector]) -> int:
     """The longer side in pixels at which policy, modules and detectors work.
 
     Args:
-        size: as the user gave it, None where nothing was given.
-        detectors: one whose input has a fixed size has it as `fixed`, (height, width) in pixels.
+        size: size that the user chose, or None.
+        detectors: a detector with an input of fixed size has the attribute `fixed`, (height, width).
 
     Raises:
         UsageError: no size is given, and the fixed sizes of two detectors differ.
@@ -45,18 +45,18 @@ def detect(
         images: (1, 3, h, w) each.
         full_size: (height, width) of the full frame.
         size: longer side in pixels.
-        confidence: least score to report.
+        confidence: least score of the detections.
 
     Raises:
-        DetectorError: the detector's answer makes no sense.
-        AdaptiveISPError: it raises something else.
+        DetectorError: the detector fails, or its output is not valid.
+        AdaptiveISPError: the detector raised this error itself.
     """
     batch, letterboxes = pad_for(detector, images, full_size, size)
     try:
         found = detector.detect(batch, confidence=confidence)
     except AdaptiveISPError:
         raise
-    # An own detector may raise anything. It is not the image's fault, as the reason for a skipped file would say.
+    # A user's own detector may raise any error, which must not be reported as the fault of the image.
     except Exception as error:
         logger.debug("detector %s", detector.name, exc_info=error)
         reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
@@ -70,10 +70,10 @@ def detect(
 def pad_for(
     detector: Detector, images: Sequence[Image], full_size: tuple[int, int], size: int
 ) -> tuple[Float[Tensor, "images 3 frame frame"], list[Letterbox]]:
-    """Several renderings of one raw as the batch that a detector takes, and where each lies in its frame.
+    """The input batch of a detector from several renderings of one raw, and the place of each image in its frame.
 
     Args:
-        detector: says what its frame is a multiple of.
+        detector: gives the stride of the frame.
         images: (1, 3, h, w) each.
         full_size: (height, width) of the full frame.
         size: longer side in pixels.
@@ -86,17 +86,17 @@ def pad_for(
 def in_full_frame(
     detector: Detector, found: list[Detections], letterboxes: Sequence[Letterbox], frame: int, confidence: float
 ) -> list[Detections]:
-    """A detector's answer for padded images, in pixels of the upright full frame, without boxes that make no sense.
+    """A detector's output for padded images, converted to pixels of the full frame and without invalid boxes.
 
     Args:
-        detector: whose answer it is.
-        found: what it returned.
-        letterboxes: where each image lies in its frame.
+        detector: the detector.
+        found: its output.
+        letterboxes: place of each image in its frame.
         frame: side of the padded frames in pixels.
-        confidence: least score to report.
+        confidence: least score of the detections.
 
     Raises:
-        DetectorError: the answer makes no sense.
+        DetectorError: the output is not valid.
     """
     if not isinstance(found, list) or len(found) != len(letterboxes):
         raise DetectorError(f"detector {detector.name}: detect must return a list with one Detections for each image")

@@ -1,4 +1,4 @@
-"""Pictures for people: images with labelled boxes, and sheets of images with captions."""
+"""Draws pictures: images with labelled boxes, and sheets of images with captions."""
 
 import importlib.util
 import math
@@ -29,7 +29,7 @@ PALETTE: tuple[Colour, ...] = (
     (213, 94, 0),
     (0, 114, 178),
 )
-"""Colours that stay apart for colour-blind readers. Source: Okabe and Ito 2008, "Color Universal Design"."""
+"""Colours that colour-blind readers can distinguish. Source: Okabe and Ito 2008, "Color Universal Design"."""
 
 INK: Colour = (28, 32, 38)
 MUTED: Colour = (96, 104, 114)
@@ -40,7 +40,7 @@ DARK_TEXT_ABOVE = 140
 
 
 DRAW_CONFIDENCE = 0.25
-"""Boxes below this score are in the files but not in the pictures."""
+"""Least score of a box that is drawn; the files have boxes of lower scores too."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Tile:
 
     Attributes:
         image: (height, width, 3) RGB.
-        title: its caption in bold, e.g. the file name.
-        lines: caption lines under the title, e.g. one module with its parameters each.
+        title: first line of the caption, in bold, for instance the file name.
+        lines: further lines of the caption, for instance one for each module with its parameters.
     """
 
     image: Rgb8
@@ -60,7 +60,7 @@ class Tile:
 
 @lru_cache(maxsize=32)
 def load_font(size: int, bold: bool = False) -> Font:
-    """DejaVu Sans in `size` pixels from matplotlib's folder, or Pillow's own font where matplotlib is missing."""
+    """DejaVu Sans of `size` pixels from matplotlib, or Pillow's own font if matplotlib is not installed."""
     found = importlib.util.find_spec("matplotlib")
     if found is not None and found.origin is not None:
         name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
@@ -71,7 +71,7 @@ def load_font(size: int, bold: bool = False) -> Font:
 
 
 def class_colour(index: int) -> Colour:
-    """The palette's colour of a class, repeating after seven.
+    """The colour of a class from the palette, which repeats after seven classes.
 
     >>> class_colour(0) == class_colour(7)
     True
@@ -90,14 +90,14 @@ def text_colour(background: Colour) -> Colour:
 
 
 def _checked(image: NDArray[Any]) -> Rgb8:
-    """`image`, if it is 8-bit RGB."""
+    """The image; raises ValueError unless it is 8-bit RGB."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise ValueError(f"an image must be uint8 (height, width, 3), not {image.dtype} {image.shape}")
     return image
 
 
 def _as_box(corners: NDArray[np.float64]) -> Box:
-    """Four plain floats."""
+    """The corners as four Python floats."""
     left, top, right, bottom = corners.tolist()
     return left, top, right, bottom
 
@@ -108,7 +108,7 @@ def _overlaps(a: Box, b: Box) -> bool:
 
 
 def _label_place(box: Box, size: tuple[float, float], frame: tuple[int, int], taken: Sequence[Box]) -> Box:
-    """Where a label goes: above its box, inside at the top, below, or inside at the bottom; the first that is free.
+    """The first free place of a label: above its box, inside at the top, below, or inside at the bottom.
 
     Args:
         box: the labelled box, xyxy.
@@ -145,7 +145,7 @@ def draw_detections(
         boxes: (n, 4) xyxy in pixels; parts outside the image are cut off.
         labels: text of each box.
         scores: (n,) in 0..1, appended to the labels as percent; None leaves them out.
-        colours: of each box; None gives each distinct label the next colour of the palette, in alphabetical order.
+        colours: colour of each box; None gives the distinct labels, in alphabetical order, the colours of the palette.
         line_width, font_size: in pixels; None derives them from the image's size.
 
     Raises:
@@ -171,7 +171,7 @@ def draw_detections(
     for i in best_first:
         text = labels[i] if values is None else f"{labels[i]} {100 * values[i]:.0f}"
         left, _, right, _ = canvas.textbbox((0, 0), text, font=font, anchor="ls")
-        # Ascender to descender of the font, not of the text, so that all labels are equally high.
+        # The height is that of the font and not of the text, so that all labels are equally high.
         rise, fall = _extent(font)
         pad = max(2, line)
         size = (right - left + 2 * pad, rise + fall + pad)
@@ -189,7 +189,7 @@ def draw_found(
     """A copy of a resized image with the detections of at least `confidence`.
 
     Args:
-        rgb: (height, width, 3), what the detector saw.
+        rgb: (height, width, 3), the input image of the detector.
         found: detections in pixels of the full frame.
         class_names: names of their labels.
         full_width: width of the full frame in pixels.
@@ -211,7 +211,7 @@ def _extent(font: Font) -> tuple[float, float]:
 def _outline(
     canvas: ImageDraw.ImageDraw, corners: NDArray[np.float64], colour: Colour, line: int, frame: tuple[int, int]
 ) -> None:
-    """Draws one box with a thin dark rim, so that it shows on bright and dark ground alike."""
+    """Draws one box with a thin dark rim, which makes it visible on bright and on dark ground."""
     limit = np.array([frame[0] - 1, frame[1] - 1] * 2, np.float64)
     left, top, right, bottom = np.clip(corners, 0, limit).tolist()
     if right < left or bottom < top:
@@ -250,7 +250,7 @@ def resize_to_width(image: Rgb8, width: int) -> Image.Image:
 
 
 def _caption(tile: Tile, width: int, size: int) -> list[tuple[str, Font, Colour]]:
-    """Lines of a tile's caption with their look."""
+    """Lines of a tile's caption with their font and colour."""
     bold, plain = load_font(size, bold=True), load_font(size - 1)
     lines: list[tuple[str, Font, Colour]] = [(line, bold, INK) for line in wrap_text(tile.title, bold, width)]
     return lines + [(part, plain, MUTED) for line in tile.lines for part in wrap_text(line, plain, width)]
@@ -299,12 +299,12 @@ def comparison_figure(
     gap: int = 12,
     font_size: int = 17,
 ) -> Image.Image:
-    """Pictures in a grid, rows being images (or light) and columns policies, with titles above and at the left.
+    """Pictures in a grid with titles above and at the left; rows are images or lights, and columns are policies.
 
     Args:
         cells: rows of pictures with captions; all pictures of a row should have the same proportions.
-        column_titles: one a column.
-        row_titles: one a row, written upwards; an empty list leaves no room for them.
+        column_titles: one for each column.
+        row_titles: one for each row, written upwards; may be empty.
         cell_width, gap, font_size: in pixels.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`AdaptiveISP`: a policy in front of a frozen detector. Read → develop → resize → policy → modules → pad → detect."""
+"""`AdaptiveISP`, a policy in front of a frozen detector: read → develop → resize → policy → modules → pad → detect."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -37,9 +37,9 @@ def develop_at_size(
 
     Args:
         raw: any raw.
-        size: pixels.
-        camera_white_balance: apply the camera's own gains before the policy sees the image.
-        device: where the small image goes.
+        size: longer side in pixels.
+        camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
+        device: device of the small image.
     """
     full = develop(raw, camera_white_balance=camera_white_balance)
     small = resize_longer_side(full, size)[None].to(device)
@@ -47,7 +47,7 @@ def develop_at_size(
 
 
 def as_raw(raw: Any, header: Any) -> RawImage:
-    """The raw that a file, its content, a `RawImage` or an array of pixels stands for.
+    """The raw from a file, its content, a `RawImage` or an array of pixels.
 
     Raises:
         RawFileError, UsageError: see `AdaptiveISP.__call__`.
@@ -61,7 +61,7 @@ def as_raw(raw: Any, header: Any) -> RawImage:
     if isinstance(raw, bytes) or hasattr(raw, "read"):
         return read_raw(raw, header)
     what = "its content, a RawImage, or a numpy array of its pixels with header=BayerHeader(…)"
-    raise UsageError(f"an object of type {type(raw).__name__} is no raw: give the name of a file, {what}")
+    raise UsageError(f"an object of type {type(raw).__name__} is not a raw: give the name of a file, {what}")
 
 
 class AdaptiveISP:
@@ -71,11 +71,11 @@ class AdaptiveISP:
         policy: a name (`coco-adaptive`, `auto-exposure`, `camera` and others, see `load_policy`), a pipeline JSON, the
             folder of a training run, `my_pkg.my_file:name`, or a policy object.
         detector: a name, a weights file, `my_pkg.my_file:load`, or a detector object.
-        size: longer side in pixels at which policy, modules and detector work; None takes that of the detector's input
-            where it is fixed, as in some ONNX files, and 416 elsewhere.
+        size: longer side in pixels at which policy, modules and detector work; None takes the
+            fixed size of the detector's input, as some ONNX files have, or 416 if there is none.
         confidence: least score of a box in a result.
-        camera_white_balance: apply the camera's own gains before the policy observes the image.
-        device: where modules and detector run.
+        camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
+        device: device of modules and detector.
 
     Raises:
         UsageError: the policy does not exist, or needs labels.
@@ -106,18 +106,18 @@ class AdaptiveISP:
     def from_pretrained(
         cls, name: str | Path = defaults.POLICY, detector: str | Detector | None = None, **settings: Any
     ) -> "AdaptiveISP":
-        """A policy with its settings: one that is shipped, a folder, or a repository of the Hugging Face hub.
+        """A policy with its settings: a shipped one, one of a folder, or one of the Hugging Face hub.
 
         Args:
-            name: one of `policies.registry.SHIPPED` (`coco-adaptive`, or `coco-fast` where time is short), a folder
+            name: one of `policies.registry.SHIPPED` (`coco-adaptive`, or `coco-fast`, which takes less time), a folder
                 that `save_pretrained` wrote, or `organisation/name` of the hub, with `@revision` if wanted.
             detector: as for the class; None takes what the folder names, `yolov3-tiny` for the shipped policies, which
                 were learned for it.
-            settings: further arguments of the class, in the place of those of the folder.
+            settings: further arguments of the class, which replace those of the folder.
 
         Raises:
             UsageError: there is no such policy or folder.
-            WeightsError: the folder's files are missing or wrong, or the repository cannot be had.
+            WeightsError: the folder's files are missing or wrong, or the repository cannot be downloaded.
         """
         from adaptiveisp.inference.pretrained import settings_of
 
@@ -126,10 +126,10 @@ class AdaptiveISP:
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes the policy and the settings into a folder that `from_pretrained` reads.
 
-        The detector is kept by its name alone; its weights are not copied.
+        The folder has the name of the detector, not its weights.
 
         Args:
-            folder: made if it is missing.
+            folder: the folder; it is made if it is missing.
             overwrite: whether files of an earlier call are replaced.
 
         Returns:
@@ -144,7 +144,7 @@ class AdaptiveISP:
         return save_pretrained(self, Path(folder), overwrite)
 
     def push_to_hub(self, repository: str, **options: Any) -> str:
-        """Uploads what `save_pretrained` writes to a repository of the Hugging Face hub, and returns its address.
+        """Uploads the files of `save_pretrained` to a repository of the Hugging Face hub, and returns its address.
 
         Args:
             repository: `organisation/name`, made if it is missing.
@@ -166,9 +166,9 @@ class AdaptiveISP:
     ) -> list[Result]: ...
 
     def __call__(self, raw: Any, header: BayerHeader | None = None) -> Result | list[Result]:
-        """The detections in one raw or in several, and how each was rendered.
+        """The result of one raw or of several: detections, pipeline and rendered image.
 
-        What is doubtful about raws is logged once for each kind.
+        Doubts about raws are logged, once for each kind of doubt.
 
         Args:
             raw: a file or its content, a `RawImage`, or the pixels of a frame, (height, width) or (height, width, 3);
@@ -176,12 +176,12 @@ class AdaptiveISP:
             header: size, depth and pattern of files that have no header of their own; pattern and levels of arrays.
 
         Returns:
-            A `Result`, or a list of them in the order of the raws. The first raw that fails ends a list; `iterate`
-            goes on after it and gives each result as soon as it is there.
+            A `Result`, or a list of them in the order of the raws. The first raw that fails raises an error;
+            `iterate` can skip it, and gives each result as soon as it is there.
 
         Raises:
-            RawFileError: a raw cannot be read, or makes no sense.
-            UsageError: an array without header, a `RawImage` with one, or an object of another kind.
+            RawFileError: a raw cannot be read, or its values make no sense.
+            UsageError: an array has no header, a `RawImage` has one, or an object is of another kind.
         """
         if isinstance(raw, list | tuple | Iterator) or _is_folder(raw):
             return list(self.iterate(raw, header))
@@ -193,12 +193,12 @@ class AdaptiveISP:
         header: BayerHeader | None = None,
         on_error: Literal["raise", "skip"] = "raise",
     ) -> Iterator[Result]:
-        """The results of several raws, one by one. They hold no image at full size, so that memory stays small.
+        """Yields the results of several raws one by one, without images at full size, so that little memory is needed.
 
         Args:
             raws: a folder, which is searched with its subfolders, or files, folders, `RawImage`s and arrays.
             header: as for a single raw.
-            on_error: "skip" logs a raw that fails as a warning and goes on; "raise" stops there.
+            on_error: "skip" logs a raw that fails as a warning and continues; "raise" raises its error.
 
         Raises:
             RawFileError, UsageError: as for a single raw, or a folder holds no raw files.
@@ -245,7 +245,7 @@ class AdaptiveISP:
         )
 
     def _warn_of(self, image: RawImage) -> None:
-        """Logs what is doubtful about a raw, each kind once."""
+        """Logs doubts about a raw, each kind of doubt once."""
         doubts = {remark.kind: remark.text for remark in image.remarks}
         if self.camera_white_balance and image.camera_gains is None:
             name = image.path or "RawImage"
@@ -256,7 +256,7 @@ class AdaptiveISP:
 
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:
-        """(3, height, width): a result's rendering at full size, the chosen parameters applied to the whole frame."""
+        """The rendering of a result at full size, (3, height, width), by the same pipeline."""
         developed = result.developed
         if developed.full is None and result.pipeline is not None:
             full = develop(result.raw, camera_white_balance=self.camera_white_balance)
@@ -269,10 +269,10 @@ def _is_folder(raw: object) -> bool:
 
 
 def _expanded(raws: Any) -> Iterator[Any]:
-    """The raws one by one, a folder as its raw files.
+    """Yields the raws one by one; a folder is replaced by its raw files.
 
     Raises:
-        RawFileError: a folder holds none.
+        RawFileError: a folder has no raw files.
     """
     for raw in [raws] if isinstance(raws, str | os.PathLike | RawImage | np.ndarray) else raws:
         if _is_folder(raw):

@@ -1,7 +1,7 @@
 """Saves a policy with its settings in a folder, reads it back, and shares such folders on the Hugging Face hub.
 
-The hub's library is imported only when it is asked for. Its mixin would have to be a base class of `AdaptiveISP`, and
-so be imported with it; these functions do the same with the library's own calls.
+The hub's library is imported only for uploads and downloads. Its mixin would have to be a base class of `AdaptiveISP`
+and would be imported with it, so that these functions call the library instead.
 """
 
 import shutil
@@ -36,7 +36,7 @@ class PretrainedSettings:
 
     Attributes:
         policy: name of a policy file in the same folder, or of a policy that is part of the package.
-        detector: name of the detector; it may name no code.
+        detector: name of the detector, which must not be code.
         size: longer side in pixels at which policy, modules and detector work.
         confidence: least score of a box in a result.
         camera_white_balance: whether the camera's own gains are applied first.
@@ -54,7 +54,7 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
 
     Raises:
         UsageError: there is no such policy or folder.
-        WeightsError: the folder's files are missing or wrong, or the repository cannot be had.
+        WeightsError: the folder's files are missing or wrong, or the repository cannot be downloaded.
     """
     if str(name) in SHIPPED:
         return {"policy": str(name), "detector": detector or defaults.DETECTOR}
@@ -71,7 +71,7 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
     found = record(PretrainedSettings, content, str(folder / SETTINGS_FILE), WeightsError, _REMEDY)
     return {
         "policy": _policy_of(found.policy, folder),
-        # The folder may come from anybody: it may name no code to run and no model to download.
+        # The folder may come from anybody, so it must name neither code nor a model to download.
         "detector": load_detector(found.detector, trusted=False) if detector is None else detector,
         "size": found.size,
         "confidence": found.confidence,
@@ -83,13 +83,13 @@ def _policy_of(name: str, folder: Path) -> str:
     """The policy that the settings name: part of the package, or a file of the folder itself.
 
     Raises:
-        WeightsError: it is neither.
+        WeightsError: there is no such policy.
     """
     if name in (*SHIPPED, *NAMED_POLICIES):
         return name
     path = folder / name
     if Path(name).name != name or path.suffix not in (".json", ".safetensors") or not path.is_file():
-        raise WeightsError(f"{folder / SETTINGS_FILE}: its policy {name!r} is no file of the folder; {_REMEDY}")
+        raise WeightsError(f"{folder / SETTINGS_FILE}: its policy {name!r} is not a file of the folder; {_REMEDY}")
     return str(path)
 
 
@@ -105,7 +105,7 @@ def save_pretrained(isp: "AdaptiveISP", folder: Path, overwrite: bool) -> Path:
 
 
 def _save_policy(isp: "AdaptiveISP", folder: Path) -> str:
-    """Writes the policy's file, and returns its name or that of the policy inside the package."""
+    """Writes the policy's file and returns its name; for a policy of the package it returns the policy's name."""
     if isp.policy_spec in NAMED_POLICIES:
         return isp.policy_spec
     if isp.policy_spec:
@@ -130,22 +130,22 @@ def push_to_hub(isp: "AdaptiveISP", repository: str, options: dict[str, Any]) ->
             api = hub.HfApi()
             address = str(api.create_repo(repository, exist_ok=True))
             api.upload_folder(repo_id=repository, folder_path=folder, **options)
-        except Exception as error:  # the library raises many kinds, those of the network among them
+        except Exception as error:  # the library raises many kinds of errors, also those of the network
             raise AdaptiveISPError(f"{repository}: cannot be uploaded ({reason_of(error)}); log in first") from error
     return address
 
 
 def _downloaded(name: str) -> Path:
-    """The folder of a repository of the hub, fetched or from the library's cache.
+    """The folder of a repository of the hub, downloaded or from the library's cache.
 
     Raises:
-        WeightsError: it cannot be had.
+        WeightsError: it cannot be downloaded.
     """
     hub = import_extra("huggingface_hub", "hub")
     repository, _, revision = name.partition("@")
     try:
         patterns = [SETTINGS_FILE, f"{POLICY_STEM}.*"]
         return Path(hub.snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
-    except Exception as error:  # the library raises many kinds, those of the network among them
-        reason = f"cannot be had from the Hugging Face hub ({reason_of(error)})"
+    except Exception as error:  # the library raises many kinds of errors, also those of the network
+        reason = f"cannot be downloaded from the Hugging Face hub ({reason_of(error)})"
         raise WeightsError(f"{name}: {reason}; {_REMEDY}") from error

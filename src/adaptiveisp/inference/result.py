@@ -1,4 +1,4 @@
-"""The result for one raw image: what the detector saw and found, how long it took, and conversions to other formats."""
+"""The result for one raw image: the detector's input and detections, the times, and conversions to other formats."""
 
 import base64
 import io
@@ -26,19 +26,19 @@ if TYPE_CHECKING:
     from supervision import Detections as SupervisionDetections
 
 SHOWN_BOXES = 4
-"""Boxes that `repr` names."""
+"""Number of boxes that `repr` names."""
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Milliseconds of each part of the way from a raw file to its boxes.
+    """Milliseconds of each part of the processing, from a raw file to its boxes.
 
     Attributes:
         read: reading and decoding the file; about 0 for a frame in memory.
         develop: demosaicing to linear RGB at full size, and resizing to the working size.
         policy: choosing the pipeline; for `camera` its whole development.
         modules: running the chosen modules at the working size.
-        detector: padding, the detector, and moving its boxes to the full frame.
+        detector: padding, the detector, and conversion of its boxes to the full frame.
     """
 
     read: float = 0.0
@@ -62,7 +62,7 @@ class Result:
     """The result for one raw.
 
     Attributes:
-        image: (3, h, w) the image that the detector saw, before padding, in [0, 1].
+        image: (3, h, w) input of the detector before padding, in [0, 1].
         detections: boxes in pixels of the upright full frame.
         class_names: names of the detections' labels.
         pipeline: the pipeline that the policy chose; None for `camera`.
@@ -107,7 +107,7 @@ class Result:
         ]
 
     def drawn(self) -> np.ndarray:
-        """(h, w, 3) 8-bit RGB: the image that the detector saw, with its boxes."""
+        """The detector's input image with its boxes, (h, w, 3) 8-bit RGB."""
         return draw_found(to_uint8(self.image), self.detections, self.class_names, self.full_size[1])
 
     def plot(self, width: int = 480) -> PilImage.Image:
@@ -123,10 +123,10 @@ class Result:
     def save(self, folder: str | Path, stem: str | None = None, overwrite: bool = False) -> list[Path]:
         """Writes STEM.png, STEM.boxes.png, STEM.boxes.json and, where there is a pipeline, STEM.pipeline.json.
 
-        Either all files appear or none.
+        Either all files are written or none.
 
         Args:
-            folder: made if it is missing.
+            folder: the folder; it is made if it is missing.
             stem: beginning of the file names; None takes that of the raw file.
             overwrite: whether files of these names are replaced.
 
@@ -134,7 +134,7 @@ class Result:
             The files.
 
         Raises:
-            UsageError: a file exists already, or the stem is no plain name.
+            UsageError: a file exists already, or the stem contains a folder.
             OutputError: the folder cannot be written to.
         """
         stem = Path(self.name).stem if stem is None else stem
@@ -153,18 +153,18 @@ class Result:
         Args:
             files: the set.
             stem: beginning of their names, relative to the folder.
-            provenance: kept in each JSON file.
+            provenance: stored in each JSON file.
         """
         origin = {} if provenance is None else {"provenance": dict(provenance)}
         content = {key: value for key, value in self.to_json().items() if key != "pipeline"}
-        files.json(f"{stem}.boxes.json", {**content, **origin})  # the first one placed is the last one that appears
+        files.json(f"{stem}.boxes.json", {**content, **origin})  # the first file placed is the last one to appear
         files.picture(f"{stem}.png", to_uint8(self.image))
         files.picture(f"{stem}.boxes.png", self.drawn())
         if self.pipeline is not None:
             files.json(f"{stem}.pipeline.json", {**self.pipeline.to_json(), **origin})
 
     def to_json(self) -> dict[str, Any]:
-        """File, size, names, times, boxes and pipeline as values that JSON can hold."""
+        """File, size, names, times, boxes and pipeline as values for JSON."""
         height, width = self.full_size
         return {
             "file": str(self.raw.path) if self.raw.path is not None else "",
@@ -183,7 +183,7 @@ class Result:
         """The detections as COCO results: image_id, category_id, bbox xywh in pixels of the full frame, score.
 
         Args:
-            image_id: of the image in the annotations that the results are compared with.
+            image_id: id of the image in the annotations that the results are compared with.
             category_ids: class name → category id in these annotations; detections of other classes are left out.
                 None takes the detector's labels, which begin at 0.
         """

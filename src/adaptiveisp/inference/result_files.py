@@ -1,4 +1,4 @@
-"""The files of `run` below its output folder: one whole set for each input, written together or not at all."""
+"""The files of `run` in its output folder: the set of files of each input is written as a whole or not at all."""
 
 import os
 import re
@@ -14,17 +14,17 @@ from adaptiveisp.utils.output_folder import check_inside, remove_inside
 
 SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skipped.json", "overview.png", "params.csv"
 BATCH_FILES = (SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE)
-"""Files that speak of all inputs together."""
+"""Files about all inputs together."""
 SET_SUFFIXES = (".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json")
-"""What may follow the stem of an input; beside these there are the pictures of steps, see `STEP_NAME`."""
+"""Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.png")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""
 
 
 class ResultFiles:
-    """The files of one input: written under temporary names, renamed when all are there; a context manager.
+    """The files of one input, written under temporary names and renamed when all are complete; a context manager.
 
-    The file that was placed first is renamed last: whoever finds it finds the others too, also after a kill.
+    The file that was placed first is renamed last. If it exists, the others exist too, even if the process was killed.
 
     Args:
         folder: the output folder.
@@ -73,17 +73,17 @@ def save_png(path: Path, picture: Any) -> None:
 
 
 class FormerFiles:
-    """Files that an earlier run may have written for the same inputs, a killed one too.
+    """Files that an earlier run, complete or killed, may have written for the same inputs.
 
-    They are found by the names that this run would give them, and never taken from a list in a file: what a file in
-    the folder says may come from anybody.
+    They are found by the names that this run would give them. A list in a file is not used, because files in the folder
+    may come from anybody.
 
     Args:
-        folder: the output folder, which has our marker.
-        stems: of the outputs of each input, relative to the folder.
+        folder: the output folder, which has the marker of this package.
+        stems: stem of the outputs of each input, relative to the folder.
 
     Attributes:
-        n_others: files beside them that are called like outputs of other inputs; they are never removed.
+        n_others: number of files with names of outputs of other inputs; they are never removed.
     """
 
     def __init__(self, folder: Path, stems: Iterable[Path]):
@@ -103,7 +103,7 @@ class FormerFiles:
                     self._names.setdefault(key, set()).add((parent / name).as_posix())
 
     def remove(self, stem: str, kept: Collection[str] = ()) -> None:
-        """Removes what an earlier run wrote for an input, but for the names that were just written again.
+        """Removes the files that an earlier run wrote for an input, except the names that were written again.
 
         Raises:
             OutputError: one cannot be removed, or a link leads out of the folder.
@@ -112,7 +112,7 @@ class FormerFiles:
             remove_inside(self.folder, self.folder / name)
 
     def remove_batch_files(self) -> None:
-        """Removes the files that speak of all inputs together, which would be wrong from the first result on.
+        """Removes the files about all inputs together, which are outdated from the first result on.
 
         Raises:
             OutputError: one cannot be removed.
@@ -124,12 +124,12 @@ class FormerFiles:
 def _names_in(folder: Path) -> list[str]:
     try:
         return [entry.name for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)]
-    except OSError:  # most often there is no such folder yet
+    except OSError:  # usually the folder does not exist yet
         return []
 
 
 def _stem_of(name: str) -> tuple[str, bool]:
-    """The stem of an input in the name of one of its outputs, and whether the name is one that a run gives.
+    """The stem of an input in the name of one of its outputs, and whether a run gives such names.
 
     >>> _stem_of("a.boxes.json"), _stem_of("a.step02-denoise.png"), _stem_of("notes.txt")
     (('a', True), ('a', True), ('', False))

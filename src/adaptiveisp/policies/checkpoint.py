@@ -44,7 +44,7 @@ class PolicyHeader:
         modules: names in the order of the action ids; "stop" may be the last.
         horizon: steps of an episode.
         view: kind of observation of the networks, see `networks.observe`.
-        start: heuristic of the preprocessing: "auto-exposure" or "gain", or "raw" for no stages.
+        start: heuristic of the preprocessing: "auto-exposure" or "auto-gain", or "raw" for no stages.
         once: whether a module runs at most once, so that those that ran cannot be chosen again.
         condition: for a sequence policy, whether the sequence depends on the image: "image" or "none".
         origin: provenance in words.

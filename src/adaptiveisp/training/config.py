@@ -30,7 +30,7 @@ MOST_PIXELS = 1 << 25
 LARGEST_RATE = 10
 """Largest learning rate of any setting, far above useful ones: a step of Adam is about as large as its rate."""
 DEV_SIZE = defaults.SIZE
-"""Smallest `dev_size` that is chosen by itself: the default size of `eval` and `run`."""
+"""Smallest `dev_size` of the default, which is the default size of `eval` and `run`."""
 LabelSource = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. In 253 labelled photos of COCO (clean, at 416), 51 % of the detections of
@@ -62,7 +62,7 @@ class TrainConfig:
         warm_start: policy whose weights the run starts from; "" for random weights.
         checkpoint_every, dev_every: iterations between checkpoints, and between scores on dev.
         dev_draws: draws of light and noise for each photo of dev.
-        dev_size: longer side in pixels at which dev is scored and the teacher looks at images, as `size` of `eval`; 0
+        dev_size: longer side in pixels of the images in scores on dev and of the teacher, as `size` of `eval`; 0
             for 416, or the size of the training images if that is larger. The size of the training images may be
             smaller, because they are crops. A run stores the number.
         needs_warm_start: whether the run must start from an earlier policy; such a recipe is refused without one.
@@ -110,7 +110,7 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parts `train` and `settings` of a configuration file, not checked yet; a missing part is empty.
 
     Raises:
-        DataError: it is missing, no YAML, or of another structure.
+        DataError: the file is missing, is not YAML, or has another structure.
     """
     remedy = "give a YAML file with the parts train: and settings:, such as the config.yaml of a run"
     content = read_yaml(Path(path), DataError, remedy)
@@ -145,7 +145,7 @@ def find_config(text: str) -> Path:
     if text in recipes:
         return recipes[text]
     if path.suffix in (".yaml", ".yml", ".json") or path.name != text:
-        return path  # which is missing, as reading it will say
+        return path  # it is missing, which its reader reports
     names = ", ".join(recipes)
     raise UsageError(f"recipe {text!r} does not exist; choose one of {names}, or give the path of a YAML file")
 
@@ -243,7 +243,7 @@ def load_recipe(name: str) -> tuple[TrainConfig, Any]:
             is not used, because a file must not decide where files are written and removed.
 
     Raises:
-        DataError: the file is missing or is no configuration file.
+        DataError: the file is missing or is not a configuration file.
         UsageError: there is no such recipe, or a value does not fit.
     """
     path = find_config(name)

@@ -25,13 +25,13 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """The provenance in the config.yaml of a run.
 
     Raises:
-        DataError: it is no mapping.
+        DataError: it is not a mapping.
     """
     remedy = "--resume needs the folder of a run"
     content = read_yaml(folder / CONFIG, DataError, remedy)
     provenance = (content.get("provenance") if isinstance(content, dict) else None) or {}
     if not isinstance(provenance, dict):
-        raise DataError(f"{folder / CONFIG}: provenance is no mapping; {remedy}")
+        raise DataError(f"{folder / CONFIG}: provenance is not a mapping; {remedy}")
     return provenance
 
 
@@ -56,7 +56,7 @@ def check_links(folder: Path) -> None:
             with atomic_path(path) as temporary:
                 shutil.copyfile(path, temporary)
         if path.is_symlink():
-            raise OutputError(f"{path}: is a link, and the run would write through it; put in place what it means")
+            raise OutputError(f"{path}: is a link, through which the run would write; replace it by its file")
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def check_optimiser(content: Any, optimiser: torch.optim.Optimizer, where: str) 
     groups = content.get("param_groups") if isinstance(content, Mapping) else None
     states = content.get("state") if isinstance(content, Mapping) else None
     if not isinstance(states, Mapping) or not isinstance(groups, Sequence):
-        raise ValueError(f"{where} is no state of an optimiser")
+        raise ValueError(f"{where} is not the state of an optimiser")
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for number, state in states.items():
         known = isinstance(number, int) and 0 <= number < len(parameters) and isinstance(state, Mapping)

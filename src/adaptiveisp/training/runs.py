@@ -194,7 +194,7 @@ def resumed_run(
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
-            f"{folder}: is no run folder, since it has no {CONFIG}; give --resume the --out of a training run"
+            f"{folder}: is not a run folder, since it has no {CONFIG}; give --resume the --out of a training run"
         )
     try:
         train_part, settings_part = read_config(folder / CONFIG)
@@ -225,7 +225,7 @@ def resumed_run(
     if provenance.get("data", digest) != digest:
         logger.warning("%s: data or dev have changed since the run began; it continues with the changed files", folder)
     if not (folder / LATEST).is_file() and not is_marked(folder):
-        raise DataError(f"{folder}: has no {LATEST} to go on from; start the run again with --out and another folder")
+        raise DataError(f"{folder}: has no {LATEST} to continue from; start a new run with another --out")
     run = Trainer(folder, options, settings, detector, provenance, device)
     run.claim = reclaim_folder(folder, KIND)
     try:

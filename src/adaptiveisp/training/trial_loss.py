@@ -16,7 +16,7 @@ def check_gradients(method: str, settings: Any, detector: Detector) -> None:
         UsageError: names the methods that need none.
     """
     if _needs_gradients(method, settings) and not getattr(detector, "differentiable", True):
-        raise _no_gradient(method, detector, getattr(detector, "not_differentiable_because", "") or "it says so itself")
+        raise _no_gradient(method, detector, getattr(detector, "not_differentiable_because", "") or "it declares so")
 
 
 def check_loss(method: str, settings: Any, detector: Detector, device: str) -> None:

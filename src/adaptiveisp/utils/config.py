@@ -23,11 +23,11 @@ MOST = {
     "dev_draws": 1000,
 }
 """The largest value of settings on which memory or time depend, far above useful values. 8192 pixels is the largest
-`--size`, the horizon is `checkpoint.LONGEST_HORIZON`, and larger batches or replay buffers fit no machine's memory."""
+`--size`, the horizon is `checkpoint.LONGEST_HORIZON`, and larger batches or replay buffers do not fit into memory."""
 
 
 FORMERLY = "formerly"
-"""Key of a field's metadata with its former names, which files and flags of older versions still hold."""
+"""Key of a field's metadata with its former names, which files and scripts of older versions use."""
 
 
 def renamed(*former: str, **how: Any) -> Any:
@@ -137,7 +137,7 @@ def parse_changes(pairs: list[str]) -> dict[str, Any]:
     {'replay_size': 32, 'bootstrap': 'greedy', 'loss_limit': None}
 
     Raises:
-        UsageError: one has no "=" or is no YAML.
+        UsageError: a pair has no "=", or its value is not YAML.
     """
     found = {}
     for pair in pairs:

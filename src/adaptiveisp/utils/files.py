@@ -181,7 +181,7 @@ def require_regular(path: Path, error: type[Exception], remedy: str) -> None:
     except (OSError, ValueError):
         return
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
-        raise error(f"{path}: is a pipe or a device and no file; {remedy}")
+        raise error(f"{path}: is a pipe or a device, not a file; {remedy}")
 
 
 def parse_json(text: str, origin: str, error: type[Exception], remedy: str) -> Any:
@@ -208,13 +208,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:40]!r} stands twice in one object")
+        raise ValueError(f"the key {twice[:40]!r} occurs twice in one object")
     return found
 
 
 def _refuse_constant(name: str) -> Any:
     """Refuses NaN and Infinity, which Python's reader accepts though JSON does not have them."""
-    raise ValueError(f"holds {name}, which is no JSON number")
+    raise ValueError(f"holds {name}, which is not a JSON number")
 
 
 def read_blocks(path: Path) -> Iterator[bytes]:

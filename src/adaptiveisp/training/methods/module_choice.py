@@ -1,4 +1,4 @@
-"""The modules that a policy may choose from, written out by name so that a set which grows changes no earlier run."""
+"""The modules that a policy may choose from, written out by name, so that earlier runs stay the same if a set grows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -247,7 +247,7 @@ def random_pipeline(config: RandomSearchConfig, generator: torch.Generator) -> P
         generator: draws the pipeline.
     """
     longest = min(config.longest, len(config.chosen))
-    while True:  # drawn again where a row of a colour matrix happens to sum to zero, which is no valid pipeline
+    while True:  # drawn again if a row of a colour matrix sums to zero, which is not valid
         length = 1 + int(torch.randint(longest, (), generator=generator))
         order = torch.randperm(len(config.chosen), generator=generator)[:length].tolist()
         modules = [find_module(config.chosen[index], config.module_set) for index in order]

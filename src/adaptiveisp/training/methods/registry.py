@@ -11,10 +11,10 @@ from adaptiveisp.utils.registry import Registry
 
 
 def _checked(origin: str, value: object) -> Method:
-    """The method if it is one.
+    """The value, if it is a method with a preset.
 
     Raises:
-        UsageError: it is none, or has no preset.
+        UsageError: it is not.
     """
     if not isinstance(value, Method):
         raise UsageError(f"method {origin}: give a Method of adaptiveisp, not {type(value).__name__}")
@@ -38,7 +38,7 @@ def register_method(name: str, method: Method) -> Method:
         The method.
 
     Raises:
-        UsageError: the name is taken or cannot be one, or `method` is no `Method` or has no presets.
+        UsageError: the name is taken or cannot be one, or `method` is not a `Method` or has no presets.
     """
     return METHODS.register(name, method)
 
@@ -47,11 +47,11 @@ def find_method(name: str) -> Method:
     """The method of that name.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no such method.
     """
     if name.replace("-", "_") == "greedy_oracle":
         raise UsageError(
-            f"method {name!r} learns nothing: it needs each image's labels; use it as an upper bound in "
+            f"{name!r} is not a training method: it needs the labels of each image; use it as an upper bound in "
             "`adaptiveisp eval --policy greedy-oracle`"
         )
     return METHODS.find(name)

@@ -1,4 +1,4 @@
-"""The replay buffer of part-processed images that the step-wise method learns on.
+"""The replay buffer of partly processed images that the step-wise method learns on.
 
 Source: Hu et al. 2018 (Exposure), section 5; Wang et al. 2024 (AdaptiveISP), released code.
 """
@@ -19,7 +19,7 @@ from adaptiveisp.types import Targets
 
 @dataclass(frozen=True)
 class ReplayItem:
-    """A part-processed image.
+    """A partly processed image.
 
     Attributes:
         number: of the training image.

@@ -1,6 +1,6 @@
 """AdaptiveISP: a step-wise actor-critic that learns which module to run next, and with which parameters.
 
-An iteration takes a batch of part-processed images out of a replay buffer, advances each by one module that the actor
+An iteration takes a batch of partly processed images out of a replay buffer, advances each by one module that the actor
 samples, and learns from the decrease of the frozen detector's loss:
 
     reward r   = 100·(D(x_t) - D(x_{t+1})) - reuse - entropy - runtime             rl/rewards.py

@@ -38,7 +38,7 @@ class ActorCriticConfig:
         candidates: how the rollouts of an image differ: with "samples" all are drawn from the policy; with "edits" the
             first is drawn, and the others are its sequence with one module removed, inserted or moved. "edits" needs
             whole episodes, group_size above 1, no_repeat and stop.
-        replay_size: part-processed images in the replay buffer.
+        replay_size: partly processed images in the replay buffer.
         horizon: steps of an episode.
         rollout: steps of an image in one iteration, after which the detector's loss is taken. The paper has 1. With
             more, one pass gives a gradient for the parameters of all modules that ran.
@@ -166,7 +166,7 @@ class ActorCriticConfig:
         if self.imitation_warmup:
             self._check_expert_modules()
         lasting = self.stop and (self.overtime > 0 or self.keep_stopped > 0)
-        require(not lasting, "stop goes with overtime=0 and keep_stopped=0 only: what has stopped leaves the pool")
+        require(not lasting, "stop needs overtime=0 and keep_stopped=0, since stopped images leave at once")
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -178,7 +178,7 @@ class ActorCriticConfig:
         require(len(names) > 0, "imitation_warmup needs expert_modules: names of modules")
         for name in names:
             find_module(name, self.module_set)
-            require(name in self.chosen, f"expert_modules names {name}, which is none of the modules to choose from")
+            require(name in self.chosen, f"expert_modules names {name}, which is not one of the modules to choose from")
         require(len(names) <= horizon, f"expert_modules has {len(names)} modules, more than the horizon of {horizon}")
         ends = self.stop or len(names) == horizon
         short = f"expert_modules has {len(names)} modules, fewer than the horizon of {horizon}"
@@ -186,7 +186,7 @@ class ActorCriticConfig:
         unique = len(set(names)) == len(names)
         require(not self.no_repeat or unique, "expert_modules names a module twice, which no_repeat rules out")
         lasting = self.overtime > 0 or self.keep_stopped > 0
-        require(not lasting, "imitation_warmup goes with overtime=0 and keep_stopped=0 only")
+        require(not lasting, "imitation_warmup needs overtime=0 and keep_stopped=0")
 
 
 PAPER = ActorCriticConfig()

@@ -12,8 +12,8 @@ import numpy as np
 MOST_GUESSES = 3
 """Most guesses in a message."""
 LARGEST_PADDING = 1024
-"""Most bytes of padding at the end of a row, which must also be at most half of its pixels' bytes. Drivers align rows to
-16 to 256 bytes, seldom more."""
+"""Most bytes of padding at the end of a row, which must also be at most half of its pixels' bytes. Drivers align rows
+to 16 to 256 bytes, seldom more."""
 MOST_FRAMES = 100_000
 LARGEST_HEADER = 65_536
 """Most bytes before or after the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""

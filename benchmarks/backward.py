@@ -1,11 +1,11 @@
-"""Every module forward and backward as in training: the compiled kernels against the PyTorch code under autograd.
+"""Forward and backward pass of every module: the compiled kernels against the PyTorch code under autograd.
 
     python benchmarks/backward.py [--threads 1] [--repeats 7] [--size 320] [--batch 8] [--cpu] [--json FILE]
 
-The same images and parameters, gradients of both (what stands first in a pipeline needs those of its parameters alone:
-the last column). Medians of interleaved runs; ratios are PyTorch's time over the kernels'. The last row is a pipeline
-as a camera orders its modules, without non-local means. `--cpu` counts the process's own time on the processor instead
-of the clock's: for one thread on a machine that others use too.
+Both versions have the same images and parameters and compute the gradients of both. The last column has the gradients
+of the parameters alone, which are all that the first module of a pipeline needs. Times are medians of interleaved runs;
+ratios are PyTorch's time over the kernels' time. The last row is a pipeline in a camera's order, without non-local
+means. `--cpu` measures the CPU time of the process instead of the elapsed time, for one thread on a busy machine.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
-from adaptiveisp.kernels.forward import available, turned_off
+from adaptiveisp.kernels.loading import available, turned_off
 
 PIPELINE = (
     *("guided_denoise", "white_balance", "exposure", "ccm", "gamma", "tone", "local_tone"),
@@ -30,7 +30,7 @@ Calls = list[tuple[IspModule, Tensor]]
 
 
 def calls_of(modules: tuple[IspModule, ...], batch: int) -> Calls:
-    """The modules with parameters that differ from image to image and clip hardly anything."""
+    """The modules with parameters near neutral that differ between images, so that hardly any value is clipped."""
     generator = torch.Generator().manual_seed(1)
     found = []
     for module in modules:
@@ -56,7 +56,7 @@ def timed(
 
 
 def measured(cases: dict[str, Callable[[], tuple[float, float]]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Medians of interleaved runs, of the forward and of the backward pass; the first one warms up."""
+    """Median times of the forward and of the backward pass over interleaved runs, after one run to warm up."""
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for repeat in range(repeats + 1):
         for name, case in cases.items():

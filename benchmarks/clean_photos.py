@@ -1,4 +1,4 @@
-"""Average precision of a detector on clean labelled photos, the ceiling of what any policy can reach on their raws.
+"""Average precision of a detector on clean labelled photos, as a reference for policies on raws made from them.
 
 python benchmarks/clean_photos.py --data val.json --images DIR [--detector yolov3-tiny] [--size 416]
 """

@@ -1,9 +1,10 @@
-"""Non-local means while training: memory and time of forward and backward for a batch of 8 at 320x320.
+"""Non-local means in training: memory and time of the forward and backward pass for a batch of 8 at 320x320.
 
     python benchmarks/denoise.py [--threads 2] [--repeats 5]
 
-The peers are our own PyTorch code (the kernels turned off) and the plain rolls of plain.py under autograd. The extra
-memory is taken first, as the growth of the process's peak. Against OpenCV and without gradients: speed.py.
+The references are the package's PyTorch code (with the kernels turned off) and the plain version of plain.py under
+autograd. The extra memory is measured first, as the growth of the process's peak. speed.py compares non-local means
+without gradients, also with OpenCV.
 """
 
 import argparse
@@ -14,8 +15,8 @@ import plain
 import torch
 
 from adaptiveisp.evaluation.benchmark import medians
-from adaptiveisp.isp.modules.denoise import denoise
-from adaptiveisp.kernels.forward import turned_off
+from adaptiveisp.isp.modules.denoise import PAPER as denoise
+from adaptiveisp.kernels.loading import turned_off
 
 BATCH, SIZE = 8, 320
 STRENGTH = 0.3
@@ -26,13 +27,13 @@ def peak_bytes() -> int:
 
 
 def both_ways(function: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], batch: int, of_image: bool) -> None:
-    """Forward and backward; with the image's gradient too, or with that of h alone."""
+    """Runs the forward and backward pass, with the gradients of the image and h, or of h alone."""
     image = torch.rand(batch, 3, SIZE, SIZE, requires_grad=of_image)
     function(image, torch.full((batch, 1), STRENGTH, requires_grad=True)).sum().backward()
 
 
 def extra_memory() -> int:
-    """Growth of the peak by forward and backward of a batch, its own input and output included."""
+    """Growth of the memory peak by the forward and backward pass of a batch, with its input and output."""
     denoise(torch.rand(1, 3, 32, 32, requires_grad=True), torch.full((1, 1), STRENGTH)).sum().backward()
     before = peak_bytes()
     both_ways(denoise, BATCH, of_image=True)

@@ -1,10 +1,10 @@
-"""Large frames: time and peak memory of develop, policy and the rendering at full size; growth with pixels and modules.
+"""Time and peak memory of developing, policy and rendering of large frames, by number of pixels and of modules.
 
     python benchmarks/large_frames.py [--threads 2] [--repeats 3] [--plot growth.png] [--out FILE.json]
 
-Each size runs in a process of its own, so that its peak is its own; the peak is that of the whole process, torch (about
-250 MB) and the 16-bit frame included. The policy is step-wise, with five modules and no non-local means; it looks at
-the frame reduced to 416 pixels, and its pipeline is rendered at full size.
+Each size runs in its own process. The memory peak is that of the whole process, with torch (about 250 MB) and the
+16-bit frame. The step-wise policy runs five modules, without non-local means; it observes the frame reduced to 416
+pixels, and its pipeline is rendered at full size.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def one_frame(width: int, height: int, repeats: int) -> dict[str, float]:
             for name, seconds in zip(times, (middle - start, chosen - middle, end - chosen), strict=True):
                 times[name].append(1e3 * seconds)
             del developed
-    found = {name: float(np.median(values[1:])) for name, values in times.items()}  # the first one warms up
+    found = {name: float(np.median(values[1:])) for name, values in times.items()}  # the first run warms up
     return found | {"peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 

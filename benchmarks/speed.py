@@ -1,9 +1,10 @@
-"""Every module, chain, denoiser, demosaicing and policy against named peers, in one process, interleaved, medians.
+"""Run times of modules, chains, denoisers, demosaicing and policies against other implementations.
 
     python benchmarks/speed.py [--threads 2] [--repeats 9] [--out FILE.json]
 
-Peers: the original's execution written plainly (plain.py), OpenCV, kornia, a copy of the image, and the detector. Needs
-`pip install opencv-python-headless kornia`. Prints the tables of docs/performance.md.
+The references are the plain version of the original implementation (plain.py), OpenCV, kornia, a copy of the image
+and the detector. All run in one process; times are medians of interleaved runs. The script needs `pip install
+opencv-python-headless kornia`, and prints the tables of docs/performance.md.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # settings for older libraries; they would slow numpy's
+for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):  # set for older libraries; they would slow down numpy
     os.environ.pop(name, None)
 
 import cv2
@@ -34,7 +35,7 @@ from adaptiveisp.evaluation.benchmark import (
 )
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.registry import PAPER, find_module
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import loading
 from adaptiveisp.policies.environment import counted, start
 from adaptiveisp.policies.stepwise.networks import observe
 from adaptiveisp.raw.develop import develop
@@ -47,14 +48,14 @@ Functions = dict[str, Callable[[], object]]
 
 
 def pictures(size: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
-    """The same image for torch, for OpenCV in float32 and in 8 bit."""
+    """The same image for torch, for OpenCV in float32, and for OpenCV in 8 bits."""
     image = sample_image(size)
     floats = np.ascontiguousarray(image[0].permute(1, 2, 0).numpy())
     return image, floats, (floats * 255).round().astype(np.uint8)
 
 
 def plain_policy(image: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
-    """Five steps as the original runs them: all heads, all ten modules, one kept. The networks are ours."""
+    """Five steps as in the original: all heads and all ten modules run, one result is kept. The networks are ours."""
     policy = untrained_policy()
     modules = policy.modules
 
@@ -70,7 +71,7 @@ def plain_policy(image: torch.Tensor, names: tuple[str, ...]) -> torch.Tensor:
 
 
 def policies(image: torch.Tensor, with_denoise: tuple[str, ...]) -> dict[str, tuple[Functions, int]]:
-    """Policy and five modules, ours and the plain execution; forced, so that both run the same modules."""
+    """A policy and five modules, ours and the plain version, forced to run the same modules."""
     found: dict[str, tuple[Functions, int]] = {}
     for title, names in (("policy and five modules", STEPS), ("the same with non-local means", with_denoise)):
         policy = untrained_policy()
@@ -83,7 +84,7 @@ def policies(image: torch.Tensor, with_denoise: tuple[str, ...]) -> dict[str, tu
 
 
 def modules(image: torch.Tensor) -> dict[str, tuple[Functions, int]]:
-    """Each of the paper's ten against its plain version."""
+    """The paper's modules except non-local means, each against its plain version."""
     found: dict[str, tuple[Functions, int]] = {}
     for module in PAPER:
         if module.name != "denoise":
@@ -99,7 +100,7 @@ def modules(image: torch.Tensor) -> dict[str, tuple[Functions, int]]:
 
 
 def others(image: torch.Tensor, floats: np.ndarray, bytes_: np.ndarray) -> dict[str, tuple[Functions, int]]:
-    """Denoisers, and the operations that OpenCV or kornia have too."""
+    """Denoisers, and operations that OpenCV or kornia also have."""
     h = torch.full((1, 1), 0.3)
     guided = find_module("guided_denoise", "extended")
     matrix = torch.tensor([[1.5, -0.3, -0.2], [-0.2, 1.4, -0.2], [0.0, -0.5, 1.5]])
@@ -154,7 +155,7 @@ def others(image: torch.Tensor, floats: np.ndarray, bytes_: np.ndarray) -> dict[
 
 
 def demosaicing(height: int, width: int) -> dict[str, tuple[Functions, int]]:
-    """12 megapixels of Bayer data, 12 bit."""
+    """Developing and demosaicing of 12-bit Bayer data."""
     data = np.random.default_rng(0).integers(64, 4096, (height, width), dtype=np.uint16)
     raw = RawImage(data, "RGGB", (64.0,) * 4, 4095.0)
     functions: Functions = {
@@ -170,7 +171,7 @@ def demosaicing(height: int, width: int) -> dict[str, tuple[Functions, int]]:
 
 
 def chain() -> dict[str, tuple[Functions, int]]:
-    """Six pointwise modules at 1080p."""
+    """A chain of six pointwise modules at 1080p."""
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, 1080, 1920, generator=generator)
     target = torch.empty_like(image)
@@ -178,7 +179,7 @@ def chain() -> dict[str, tuple[Functions, int]]:
 
     def by_modules() -> None:
         step = image
-        with native.turned_off():
+        with loading.turned_off():
             for module, params in calls:
                 step = module(step, torch.tensor([params]))
 
@@ -197,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--only", default="", help="only the groups whose name holds this")
+    parser.add_argument("--only", default="", help="only groups whose name contains this text")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -208,7 +209,7 @@ def main() -> None:
     size: Functions = {"copy": image.clone, "detector forward at 416": lambda: detector.detect(frame)}
     with_denoise = ("denoise", *STEPS[1:])
     groups = {
-        **{"peers": (size, 0)},
+        **{"references": (size, 0)},
         **policies(image, with_denoise),
         **others(image, floats, bytes_),
         **modules(image),
@@ -226,7 +227,7 @@ def main() -> None:
             print(f"{title:34} {name:45} {ms:10.3f} ms   {ms / first:8.2f} x ours", flush=True)
     if options.out:
         versions = {n: importlib.metadata.version(n) for n in ("kornia", "opencv-python-headless")}
-        facts = {"size": SIZE, "compiled": native.available(), "peers": versions, "time": time.strftime("%F")}
+        facts = {"size": SIZE, "compiled": loading.available(), "libraries": versions, "time": time.strftime("%F")}
         write_json(options.out, {**facts, "median_ms": results, "provenance": provenance(0)})
 
 

@@ -1,4 +1,4 @@
-"""The costly parts of a training iteration: detector in two precisions, denoiser with and without image gradient.
+"""Run times of the costly parts of a training iteration: the detector in two precisions, and the denoiser.
 
 python benchmarks/training_parts.py --threads 1 --repeats 7
 """
@@ -44,7 +44,7 @@ def main() -> None:
         "denoise, gradient of h alone": (lambda: denoise(image, h), h),
     }
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
-    for _ in range(options.repeats):  # interleaved
+    for _ in range(options.repeats):  # the cases are interleaved
         for name, (forward, wanted) in cases.items():
             found[name].append(timed(forward, wanted))
     for name, times in found.items():

@@ -1,17 +1,17 @@
-"""An iteration of the actor-critic: with our modules, and with the original's execution (all ten modules, plain NLM).
+"""Run time of an iteration of the actor-critic, with our modules and with the plain version of the original.
 
     python benchmarks/training_step.py --data train.json --images DIR [--threads 2] [--iterations 5] [--alone]
         [--device cuda]
 
-The same learner, images and seeds. The settings are the paper's (one step between two looks of the detector, batch 8),
-at 320 pixels. Three cases: the plain execution; ours, where modules are sampled at random; ours, where the selection
-has been told to leave non-local means alone, as policies do whose images are not dark.
+All cases have the same learner, images and seeds, and the paper's settings (one step between two detector passes, batch
+8) at 320 pixels. The cases are the plain version, which runs all ten modules on every image; our modules, chosen at
+random; and our modules without non-local means, which policies do not choose for bright images.
 
-With --alone the last one is the only learner in the process, as in a training run, for the share of each part: between
-the others it finds neither its weights in the caches nor the heap as it left it.
+With --alone only the last case runs, as in a training run, for the share of each part: when cases alternate, its
+weights are no longer in the caches, and the heap has changed.
 
-On a GPU the total of an iteration holds all its work; the parts say when their kernels were started, not when they were
-done.
+On a GPU the total time of an iteration covers all its work; the times of its parts end when their kernels are started,
+not when they are done.
 """
 
 import argparse
@@ -39,7 +39,7 @@ NEVER = -20.0
 
 
 def all_modules(image, modules, action, params):
-    """What `environment.apply_chosen` does, with all modules worked out on every image."""
+    """The result of `environment.apply_chosen`, but with all modules computed on every image."""
     return plain.step(image, dict(params), action)
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as `train` does, for both executions
+    keep_freed_memory()  # as `train` does, for all cases
     detector = load_detector("yolov3-tiny", options.device)
 
     def to_label(categories):
@@ -82,7 +82,7 @@ def main() -> None:
         }
         cases = {**others, **cases}
     found: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
-    for iteration in range(options.iterations + 1):  # interleaved; the first one warms up
+    for iteration in range(options.iterations + 1):  # the cases are interleaved; the first iteration warms up
         for name, (subject, execution) in cases.items():
             with execution():
                 start = time.perf_counter()

@@ -54,6 +54,26 @@ def test_packages_import_only_from_those_before_them() -> None:
         assert not upward, f"{path.relative_to(PACKAGE)} imports from {upward}"
 
 
+MOST_LINES = {"a file": 400, "a function": 60}
+"""Of the package's code; docstrings, comments and empty lines count."""
+
+
+def test_files_and_functions_are_short() -> None:
+    """Methods and functions inside functions count too, and there are no exceptions."""
+    too_long = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        text, name = path.read_text(encoding="utf-8"), path.relative_to(PACKAGE).as_posix()
+        lines = len(text.splitlines())
+        if lines > MOST_LINES["a file"]:
+            too_long.append(f"{name} has {lines} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > MOST_LINES["a function"]:
+                    too_long.append(f"{name}:{node.lineno} {node.name} has {lines} lines")
+    assert not too_long, f"longer than {MOST_LINES}: {'; '.join(too_long)}"
+
+
 def test_few_files_lie_beside_the_packages() -> None:
     assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "types.py"}
 
@@ -147,8 +167,8 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "'detectors/darknet/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"
-        "from adaptiveisp.kernels import forward\n"
-        f"assert forward.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
+        "from adaptiveisp.kernels import loading\n"
+        f"assert loading.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "ADAPTIVEISP_CACHE": str(tmp_path / "cache")}

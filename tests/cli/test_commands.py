@@ -431,7 +431,7 @@ def test_options_that_do_nothing_say_so(tmp_path: Path, capsys: pytest.CaptureFi
     labelled_photos(tmp_path)
     data = ("--data", "labels.json", "--images", "images", "--policy", "none", "--detector", RED, "--size", 64, "-q")
     assert adaptiveisp("eval", *data, "--light", "dark", "--cache", "c", "--limit", 1, "--out", "report") == 0
-    assert_one_line_error(capsys.readouterr().err, "--cache has no effect: raws that --light makes are made anew")
+    assert_one_line_error(capsys.readouterr().err, "--cache has no effect: raws that --light makes are made again")
     assert adaptiveisp("eval", *data, "--draws", 3, "--noise", "none", "--out", "other") == 0
     assert_one_line_error(capsys.readouterr().err, "--draws has no effect", "--noise has no effect")
 
@@ -596,7 +596,7 @@ def test_eval_of_seeds_and_their_harm(tmp_path: Path, capsys: pytest.CaptureFixt
     mean = sum(line["loss"]["red"] for line in lines if line["policy"] == "camera") / 6
     assert mean == pytest.approx(scores["camera"]["loss_mean"])
     page = (tmp_path / "out" / "report.html").read_text()
-    assert "Which module at which place" in page and "Parameters by light: learned" in page
+    assert "Modules by position" in page and "Parameters by light: learned" in page
     assert "fixed/2" in capsys.readouterr().out
 
 

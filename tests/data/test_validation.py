@@ -113,7 +113,7 @@ def test_images_without_a_label_file_are_counted(tmp_path: Path, capsys: pytest.
     write_png(tmp_path / "images" / "train" / "bare.png", 77)
     assert doctor(path, "--out", "out", "--threads", "1") == DONE
     assert read()["without_label_file"] == {"train": 1}
-    line = "images without a label file, taken as showing nothing: 1 in train"
+    line = "images without a label file, counted as images without objects: 1 in train"
     assert line in capsys.readouterr().out and line in Path("out", "doctor.html").read_text()
 
 

@@ -1,6 +1,11 @@
 """What every detector must hold, however it is loaded. To add a kind of detector: one line in `ADAPTERS`."""
 
-from collections.abc import Callable
+import copy
+import io
+import multiprocessing
+import pickle
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,8 +14,9 @@ import torch
 from torch import nn
 
 from adaptiveisp.cli.parser import main
-from adaptiveisp.detectors.loading import load_detector
+from adaptiveisp.detectors.loading import load_detector, register_detector
 from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
+from tests.support.answers import answers_of
 from tests.support.darknet_cfg import write_mixed
 from tests.support.onnx_models import detr_network, network
 from tests.support.transformers_models import KINDS, write_model
@@ -38,14 +44,26 @@ def imported(folder: Path) -> Detector:
     return load_detector(folder / "tiny.safetensors")
 
 
+def registered(folder: Path) -> Detector:
+    """One of a class outside the package, by a name that was registered."""
+    from examples import own_detector
+
+    register_detector("red-cells-of-the-contract", own_detector.load, replace=True)
+    return load_detector("red-cells-of-the-contract")
+
+
 ADAPTERS: dict[str, Callable[[Path], Detector]] = {
     "darknet": darknet,
     "own callable": lambda folder: load_detector("examples.own_detector:load"),
+    "registered": registered,
     "ultralytics": lambda folder: load_detector(ultralytics(folder)),
     "imported": imported,
     "onnx": lambda folder: load_detector(network(folder / "net.onnx")),
     "onnx, one image": lambda folder: load_detector(network(folder / "one.onnx", shape=(1, 3, 64, 64))),
     "onnx, detr": lambda folder: load_detector(detr_network(folder / "detr.onnx")),
+    "onnx, of a camera": lambda folder: load_detector(
+        network(folder / "camera.onnx", shape=("batch", 64, 64, 3), camera=True)
+    ),
     **{kind: transformers(kind) for kind in KINDS},
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""
@@ -54,7 +72,7 @@ WITHOUT_LOSS: frozenset[str] = frozenset()
 """Those whose `loss` raises NotImplementedError; what is said of losses is not asked of them."""
 
 
-ASKED_TWICE = frozenset({"own callable", "onnx", "onnx, one image", "onnx, detr"})
+ASKED_TWICE = frozenset({"own callable", "registered", "onnx", "onnx, one image", "onnx, detr", "onnx, of a camera"})
 """Those that have no `detect_with_loss`."""
 
 
@@ -257,3 +275,80 @@ def test_detections_of_each_image_alone(subject: Subject) -> None:
         torch.testing.assert_close(alone.scores, together[number].scores, rtol=1e-4, atol=1e-5)
         assert alone.labels.tolist() == together[number].labels.tolist()
         torch.testing.assert_close(alone.boxes, together[number].boxes, rtol=1e-3, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def other_process() -> Iterator[ProcessPoolExecutor]:
+    """A process that starts anew, as `spawn` does it, and inherits nothing."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool
+
+
+def saved_and_loaded(detector: Detector) -> Detector:
+    file = io.BytesIO()
+    torch.save(detector, file)
+    file.seek(0)
+    loaded: Detector = torch.load(file, weights_only=False)
+    return loaded
+
+
+COPIES: dict[str, Callable[[Detector], Detector]] = {
+    "pickle": lambda detector: pickle.loads(pickle.dumps(detector)),
+    "torch.save": saved_and_loaded,
+    "deepcopy": copy.deepcopy,
+}
+"""Ways to copy a detector inside this process."""
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_is_the_same_detector_bit_for_bit(subject: Subject, way: str) -> None:
+    detector, image = subject.detector, images(subject.detector)
+    other: Any = COPIES[way](detector)
+    assert type(other) is type(detector) and other is not detector and isinstance(other, Detector)
+    for fact in ("name", "class_names", "stride", "weights_sha256"):
+        assert getattr(other, fact) == getattr(detector, fact)
+    expected = answers_of(detector, image)
+    assert answers_of(other, image) == expected and all(len(scores) for _, scores, _ in expected)
+    own, copied = tensors_of(detector), tensors_of(other)
+    assert own.keys() == copied.keys()
+    for key, value in own.items():
+        assert torch.equal(value, copied[key]) and not copied[key].requires_grad, key
+    if subject.name in WITHOUT_LOSS:
+        return
+    losses = []
+    for one in (detector, other):
+        given = image.clone().requires_grad_()
+        loss = one.loss(given, targets(detector))
+        (gradient,) = torch.autograd.grad(loss.sum(), given)
+        losses.append((loss.detach(), gradient))
+    assert torch.equal(losses[0][0], losses[1][0]) and torch.equal(losses[0][1], losses[1][1])
+
+
+def test_another_process_answers_the_same_bit_for_bit(subject: Subject, other_process: ProcessPoolExecutor) -> None:
+    """As a user sends it there: the detector itself is the argument."""
+    image = images(subject.detector)
+    there = other_process.submit(answers_of, subject.detector, image).result()
+    assert there == answers_of(subject.detector, image)
+
+
+PUBLISHED: dict[str, Callable[[pytest.FixtureRequest], str | Path]] = {
+    "yolov3-tiny": lambda request: request.getfixturevalue("tiny_weights") and "yolov3-tiny",
+    "mb3-centernet": lambda request: request.getfixturevalue("shared") / "detectors" / "mb3-centernet.onnx",
+}
+"""Networks with published weights → what `load_detector` is given; skipped where the weights are absent."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_copies_of_published_networks_answer_the_same_bit_for_bit(
+    name: str, request: pytest.FixtureRequest, other_process: ProcessPoolExecutor
+) -> None:
+    given = PUBLISHED[name](request)
+    if isinstance(given, Path) and not given.is_file():
+        pytest.skip(f"no {given}")
+    detector = load_detector(given)
+    image = images(detector, 10, 10)[:2]
+    expected = answers_of(detector, image)
+    assert all(len(scores) for _, scores, _ in expected)
+    assert all(answers_of(way(detector), image) == expected for way in COPIES.values())
+    assert other_process.submit(answers_of, detector, image).result() == expected

@@ -230,9 +230,9 @@ FAULTS: dict[str, tuple[Any, type[AdaptiveISPError], str]] = {
     "kind": (
         lambda f: change_json(f / "config.json", model_type="bert"),
         DetectorError,
-        "of the kind 'bert'; known: yolos, detr",
+        "model_type 'bert'; give a detector of the type yolos, detr",
     ),
-    "no kind": (lambda f: (f / "config.json").write_text("{}"), DetectorError, "kind None; known"),
+    "no kind": (lambda f: (f / "config.json").write_text("{}"), DetectorError, "model_type None; give a detector"),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), DetectorError, "config.json: is not valid JSON"),
     "a list": (lambda f: (f / "config.json").write_text("[]"), DetectorError, "config.json: holds no JSON object"),
     "sizes": (lambda f: change_json(f / "config.json", hidden_size=24), WeightsError, "do not fit config.json"),

@@ -52,7 +52,7 @@ def test_a_missing_file_is_a_failure(name: str) -> None:
 
 def test_a_file_of_another_kind_is_a_failure(folder: Path) -> None:
     (folder / "notes").write_text("hello")
-    with pytest.raises(DetectorError, match="notes: is no detector"):
+    with pytest.raises(DetectorError, match="notes: is not a detector"):
         load_detector("notes")
 
 
@@ -147,7 +147,7 @@ def test_a_registered_detector_is_known_by_its_name(folder: Path, monkeypatch: p
     assert load_detector("things").class_names == ["thing"]
     assert load_detector("things", trusted=False).name == "own", "a file may name what a program registered"
     (folder / "things").write_text("a file of that name comes first")
-    with pytest.raises(DetectorError, match="things: is no detector"):
+    with pytest.raises(DetectorError, match="things: is not a detector"):
         load_detector("things")
     with pytest.raises(UsageError, match="'yolov3-tiny' is part of the package; choose another name"):
         register_detector("yolov3-tiny", load)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -371,6 +372,27 @@ def test_data_beside_the_model(tmp_path: Path) -> None:
             load(tmp_path / "apart" / "moved.onnx")
 
 
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_a_copy_needs_no_file(differentiable: bool, tmp_path: Path) -> None:
+    """The bytes of the model travel with it, also those that lay in a second file; so it works on another machine."""
+    model = onnx.load(network(tmp_path / "whole.onnx", differentiable=differentiable))
+    apart = tmp_path / "apart.onnx"
+    onnx.save(model, apart, save_as_external_data=True, location="data.bin", size_threshold=0)
+    detector = load(apart, "names: [mug, human]")
+    (expected,) = detector.detect(image())
+    content = pickle.dumps(detector)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    other = pickle.loads(content)
+    (found,) = other.detect(image())
+    for part in ("boxes", "scores", "labels"):
+        assert torch.equal(getattr(found, part), getattr(expected, part))
+    assert len(found.labels) > 3 and other.class_names == ("mug", "human")
+    for fact in ("differentiable", "not_differentiable_because", "difference", "weights_sha256", "layout", "batch"):
+        assert getattr(other, fact) == getattr(detector, fact)
+    assert torch.equal(other.loss(image(3), TARGETS), detector.loss(image(3), TARGETS))
+
+
 SIDECARS = {
     "decode: yolov5": "decode = 'yolov5' does not fit; give yolo or",
     "nmaes: [a, b]\ndecode: yolo": "setting 'nmaes' does not exist; there are boxes, channels, coordinates, decode",
@@ -392,7 +414,7 @@ SIDECARS = {
     "size: 1000000000": "size .*at most",
     "stride: 1000000000": "stride must be at most 1024",
     "first_label: 1000000000": "first_label must be from 0 to 30000",
-    "logits: true\ndecode: detr": "a detr has logits anyway",
+    "logits: true\ndecode: detr": "has no effect on a detr",
     "names: ../../etc/passwd": r"five.yaml: names: '\.\./\.\./etc/passwd' lies outside its folder; copy that file",
     "names: /etc/passwd": "lies outside its folder; copy that file beside it",
     "names: 'C:\\names.txt'": "lies outside its folder",

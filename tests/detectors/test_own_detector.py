@@ -12,7 +12,8 @@ from adaptiveisp.cli.parser import main
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.types import Targets
 from tests.conftest import REPOSITORY
@@ -76,13 +77,13 @@ def test_why_there_is_no_class_in_common_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"no class of it is known to all detectors \(red-cells knows cup; persons knows pe"
     ):
-        evaluate(dataset, [AutoExposure()], [cups, persons], EvalConfig(64))
+        score_dataset(dataset, [AutoExposure()], [cups, persons], ScoringOptions(64))
     nameless = copy.copy(dataset)
     nameless.categories = {}
     with pytest.raises(
         DataError, match="its labels name no class, so there is no object that could be scored; check its"
     ):
-        evaluate(nameless, [AutoExposure()], [cups], EvalConfig(64))
+        score_dataset(nameless, [AutoExposure()], [cups], ScoringOptions(64))
 
 
 def test_the_example_on_the_command_line(tmp_path: Path) -> None:

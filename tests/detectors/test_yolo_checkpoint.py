@@ -242,11 +242,11 @@ def test_a_checkpoint_that_would_run_something_is_refused(
     path = save_checkpoint(tmp_path / "a.pt", model)
     RAN.clear()
     if command == "load":
-        with pytest.raises(WeightsError, match=r"a\.pt: its pickle calls .*spring; it is refused and nothing"):
+        with pytest.raises(WeightsError, match=r"a\.pt: its pickle calls .*spring, so it is refused, and none"):
             load_detector(path)
     else:
         assert main(["import", str(path), "--out", str(tmp_path / "a.safetensors")]) == 1
-        assert "it is refused and nothing of it was run" in capsys.readouterr().err
+        assert "so it is refused, and none of it was run" in capsys.readouterr().err
         assert not (tmp_path / "a.safetensors").exists()
     assert not RAN
 
@@ -294,12 +294,12 @@ def shared(model: DetectionModel) -> None:
 FAULTS: dict[str, tuple[Callable[[DetectionModel], None], str]] = {
     "no yaml": (lambda model: delattr(model, "yaml"), "has no description"),
     "no names": (lambda model: delattr(model, "names"), "no list `names`"),
-    "too few names": (attribute("names", ["a", "b"]), "has 2 names"),
+    "too few names": (attribute("names", ["a", "b"]), "has 2 class names, but detects 3 classes"),
     "numbers as names": (attribute("names", [1, 2, 3]), "no list `names`"),
-    "another number of classes": (changed(("nc",), 4), "has 3 names"),
+    "another number of classes": (changed(("nc",), 4), "has 3 class names"),
     "a module that is not known": (
         changed(("head", 0, 2), "C2f"),
-        "layer 13: the module 'C2f' is not supported; known:",
+        "layer 13: the module 'C2f' is not supported .known:",
     ),
     "a module that is an expression": (changed(("head", 0, 2), "__import__('os').system('ls')"), "is not supported"),
     "an argument that is an expression": (changed(("head", 0, 3, 0), "1+1"), "expected a whole number"),
@@ -315,7 +315,7 @@ FAULTS: dict[str, tuple[Callable[[DetectionModel], None], str]] = {
     "a source that is too early": (changed(("head", 3, 0), -20), "must come from earlier layers"),
     "no row": (changed(("head", 3), 7), "layer 16: is not described by"),
     "no head": (changed(("head",), 7), "has no backbone and head"),
-    "no Detect": (lambda model: model.yaml["head"].pop(), "does not end with its one Detect"),
+    "no Detect": (lambda model: model.yaml["head"].pop(), "does not end with its only Detect"),
     "many repeats": (changed(("backbone", 0, 1), 10**9), "cannot be repeated"),
     "many rows": (lambda model: model.yaml["head"].extend([[-1, 1, "Conv", [8]]] * 300), "rows; at most 256"),
     "endless depth": (changed(("depth_multiple",), float("inf")), "is refused"),
@@ -326,7 +326,7 @@ FAULTS: dict[str, tuple[Callable[[DetectionModel], None], str]] = {
     "a description that contains itself": (itself, r"is refused \(too large\)"),
     "a description with 10^10 values": (many, r"is refused \(too large\)"),
     "a tensor as description": (changed(("nc",), torch.ones(2)), "is refused"),
-    "no Detect at the end": (lambda model: model.model.append(nn.Identity()), "last layer is no Detect"),
+    "no Detect at the end": (lambda model: model.model.append(nn.Identity()), "last layer is not Detect"),
     "no layers": (lambda model: delattr(model, "model"), "has no model"),
     "a layer less": (
         lambda model: model.model.__delitem__(3),
@@ -346,7 +346,7 @@ FAULTS: dict[str, tuple[Callable[[DetectionModel], None], str]] = {
         "has no anchors; YOLOv8 and later, and the u models, are read from ONNX; export it: yolo export model=a",
     ),
     "anchors for another number": (of_layer(-1, lambda d: setattr(d, "anchors", d.anchors[:1])), "has no anchors"),
-    "anchors of no size": (of_layer(-1, lambda d: d.anchors.zero_()), "its anchors must be"),
+    "anchors of no size": (of_layer(-1, lambda d: d.anchors.zero_()), "each layer must have equally many anchors"),
     "no strides": (of_layer(-1, lambda d: setattr(d, "stride", None)), "has no strides"),
     "other strides": (of_layer(-1, lambda d: setattr(d, "stride", torch.tensor([8.0, 32.0]))), "its strides are"),
 }
@@ -406,7 +406,7 @@ def test_a_shortcut_that_the_description_does_not_have_is_refused(tmp_path: Path
 @pytest.mark.parametrize("content", [{"model": {"a": torch.ones(2)}}, {}, [1], torch.ones(2), {"model": None}])
 def test_a_file_without_a_network_is_refused(content: Any, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "a.pt")
-    with pytest.raises(WeightsError, match=r"a\.pt: holds no network as object"):
+    with pytest.raises(WeightsError, match=r"a\.pt: holds no network as an object"):
         load_detector(tmp_path / "a.pt")
     assert not holds_detector(tmp_path / "a.pt")
 
@@ -494,15 +494,15 @@ def test_detector_files_that_are_wrong_are_refused(tiny_file: Path, tmp_path: Pa
     refused("cannot be used", {**tensors, first: torch.ones(1)})
     refused("is not float32", {**tensors, first: tensors[first].double()})
     refused("not finite", {**tensors, first: tensors[first] * torch.nan})
-    refused("has 1 names", tensors, class_names=["a"])
+    refused("has 1 class names", tensors, class_names=["a"])
     refused("unknown activation", tensors, activations=dict.fromkeys(header["activations"], "tanh"))
-    refused("is no detector", tensors, activations={})
+    refused("is not a detector", tensors, activations={})
     refused("cannot be used", tensors, anchors=[[1]])
     refused("cannot be used", tensors, anchors=None)
     refused("cannot be used", tensors, yaml=[])
     refused("at most 16", tensors, yaml={**header["yaml"], "width_multiple": 1e9})
     save_file(tensors, path)
-    with pytest.raises(WeightsError, match="is no detector of this package"):
+    with pytest.raises(WeightsError, match="is not a detector of this package"):
         load_detector(path)
     path.write_bytes(b"hello")
     with pytest.raises(WeightsError, match="cannot be used"):

@@ -86,7 +86,7 @@ def test_costs_of_a_pipeline(tmp_path: Path) -> None:
         ("[1]", "is no mapping"),
         ('{"version": 1}', "lacks milliseconds"),
         ('{"version": true, "milliseconds": {}}', "version = True does not fit"),
-        ('{"version": 2, "milliseconds": {"exposure": 1}}', "no cost table"),
+        ('{"version": 2, "milliseconds": {"exposure": 1}}', "is not a cost table"),
         ('{"version": 1, "milliseconds": {"blur": 1}}', "blur = 1"),
         (
             '{"version": 1, "milliseconds": {"exposure": "fast"}}',

@@ -7,8 +7,10 @@ import torch
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.report import build_report
+from adaptiveisp.evaluation.result import notes_on
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.types import Detections, Targets
@@ -22,7 +24,7 @@ def test_policies_and_detectors_see_the_same_samples(tmp_path: Path) -> None:
     dataset = open_dataset(labels, tmp_path / "images", light="normal", draws=2)
     policies = [load_policy(name) for name in ("none", "auto-exposure", "camera")]
     seen: list[str] = []
-    found = evaluate(dataset, policies, [RedDetector()], EvalConfig(64), seen.append)
+    found = score_dataset(dataset, policies, [RedDetector()], ScoringOptions(64), seen.append)
     assert len(seen) == 6 and found.skipped == []
     keys = {name: [s.key for s in result.scored] for (name, _), result in found.results.items()}
     assert keys["none"] == keys["camera"] == keys["auto-exposure"] and len(keys["none"]) == 6
@@ -43,14 +45,14 @@ def test_an_unreadable_sample_is_left_out_for_all(tmp_path: Path) -> None:
     (tmp_path / "images" / "photo2.png").write_bytes(b"no picture")
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
     policies = [load_policy("none"), load_policy("auto-exposure")]
-    found = evaluate(dataset, policies, [RedDetector()], EvalConfig(64))
+    found = score_dataset(dataset, policies, [RedDetector()], ScoringOptions(64))
     assert [name for name, _ in found.skipped] == ["photo2.png (draw 0)"]
     assert all(len(result.scored) == 2 for result in found.results.values())
     assert any("1 inputs were skipped" in note for note in notes_on(found, dataset))
     for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"no picture")
     with pytest.raises(DataError, match="no image could be used"):
-        evaluate(dataset, policies, [RedDetector()], EvalConfig(64))
+        score_dataset(dataset, policies, [RedDetector()], ScoringOptions(64))
 
 
 def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
@@ -61,7 +63,7 @@ def test_labels_of_another_size_are_refused(tmp_path: Path) -> None:
     content["images"][0]["width"] = 65
     labels.write_text(json.dumps(content))
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
-    found = evaluate(dataset, [load_policy("none")], [RedDetector()], EvalConfig(64))
+    found = score_dataset(dataset, [load_policy("none")], [RedDetector()], ScoringOptions(64))
     assert len(found.skipped) == 1 and "64x48" in found.skipped[0][1] and "65x48" in found.skipped[0][1]
 
 
@@ -69,7 +71,8 @@ def test_reading_ahead_in_processes_changes_nothing(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, n=2)
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
     alone, ahead = (
-        evaluate(dataset, [load_policy("none")], [RedDetector()], EvalConfig(64, workers=workers)) for workers in (0, 1)
+        score_dataset(dataset, [load_policy("none")], [RedDetector()], ScoringOptions(64, workers=workers))
+        for workers in (0, 1)
     )
     for a, b in zip(alone.results["none", "red"].scored, ahead.results["none", "red"].scored, strict=True):
         assert a.key == b.key and (a.boxes == b.boxes).all()
@@ -79,7 +82,7 @@ def test_a_detector_that_knows_no_class_is_refused(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path, categories=[{"id": 1, "name": "unicorn"}], annotations=[])
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
     with pytest.raises(DataError, match="unicorn"):
-        evaluate(dataset, [load_policy("none")], [RedDetector()], EvalConfig(64))
+        score_dataset(dataset, [load_policy("none")], [RedDetector()], ScoringOptions(64))
 
 
 class Growing:
@@ -96,7 +99,7 @@ def test_losses_and_pipelines_are_kept_for_each_image(tmp_path: Path) -> None:
     labels = labelled_photos(tmp_path)
     dataset = open_dataset(labels, tmp_path / "images", light="mixed", draws=2)
     policies = [load_policy("none"), Growing(), load_policy("camera")]
-    found = evaluate(dataset, policies, [RedDetector()], EvalConfig(64, losses=True))
+    found = score_dataset(dataset, policies, [RedDetector()], ScoringOptions(64, losses=True))
     none, growing, camera = (found.results[name, "red"] for name in ("none", "growing", "camera"))
     assert none.losses == none.raw_losses == growing.raw_losses and len(none.losses) == 6
     assert none.auto_exposure_losses == camera.auto_exposure_losses != none.losses
@@ -113,7 +116,7 @@ def test_losses_and_pipelines_are_kept_for_each_image(tmp_path: Path) -> None:
     assert score.loss_mean == pytest.approx(sum(growing.losses) / 6) and score.loss_worst5 == max(growing.losses)
     best = report.best_static["red"]
     assert [d.a for d in best.differences] == ["growing"] and best.differences[0].b == best.name != "growing"
-    unasked = evaluate(dataset, policies, [RedDetector()], EvalConfig(64)).results["none", "red"]
+    unasked = score_dataset(dataset, policies, [RedDetector()], ScoringOptions(64)).results["none", "red"]
     assert unasked.losses == unasked.raw_losses == [] and len(unasked.pipelines) == 6
 
 
@@ -131,14 +134,14 @@ class AskedTwice:
         return self.detector.detect(image, confidence)
 
 
-def test_one_look_at_each_picture_gives_the_same_report(tmp_path: Path) -> None:
-    """Bit for bit, though the references are looked at in one batch with the policies."""
+def test_one_pass_for_detections_and_losses_gives_the_same_report(tmp_path: Path) -> None:
+    """Bit for bit, though the references are in one batch with the policies."""
     _, weights = write_mixed(tmp_path)
     weights.with_suffix(".names").write_text("person\ncup\n")
     once: Any = load_detector(weights)
     dataset = open_dataset(labelled_photos(tmp_path), tmp_path / "images", light="mixed")
     policies = [Growing(), load_policy("auto-exposure")]
-    results = evaluate(dataset, policies, [once, AskedTwice(once)], EvalConfig(64, losses=True)).results
+    results = score_dataset(dataset, policies, [once, AskedTwice(once)], ScoringOptions(64, losses=True)).results
     for policy in ("growing", "auto-exposure"):
         one, two = results[policy, once.name], results[policy, "twice"]
         assert {**vars(one), "scored": 0} == {**vars(two), "scored": 0} and len(one.losses) == 3
@@ -166,7 +169,7 @@ class FailsLater(RedDetector):
 def test_a_detector_without_a_loss_is_scored_all_the_same(tmp_path: Path) -> None:
     dataset = open_dataset(labelled_photos(tmp_path), tmp_path / "images", light="normal")
     policies = [load_policy("none"), load_policy("auto-exposure")]
-    found = evaluate(dataset, policies, [FailsLater(), RedDetector()], EvalConfig(64, losses=True))
+    found = score_dataset(dataset, policies, [FailsLater(), RedDetector()], ScoringOptions(64, losses=True))
     assert found.skipped == [] and found.no_loss == {"fails-later": "NotImplementedError: no loss"}
     assert found.results["none", "fails-later"].losses == [] and len(found.results["none", "red"].losses) == 3
     notes = notes_on(found, dataset)

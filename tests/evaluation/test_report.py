@@ -245,19 +245,19 @@ def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: lis
 
     assert sections() == sections("a") == []
     (both,) = sections("a", "b")
-    assert both.count("<svg") == 1 and "Without a cost, and so not shown: &lt;camera&gt;, c." in both
+    assert both.count("<svg") == 1 and "Not shown, since they have no cost: &lt;camera&gt;, c." in both
     assert ">a</text>" in both and ">b</text>" in both and ">c</text>" not in both
-    assert "in modules" in both and "off the scale" not in both
+    assert "right panel" in both and "below the scale" not in both
     (every,) = sections("a", "b", "<camera>", "c")
-    assert "not shown" not in every and ">c</text>" in every
+    assert "Not shown" not in every and ">c</text>" in every
 
 
 def test_the_caption_of_the_costs_tells_what_the_figure_does(images: list[ScoredImage]) -> None:
     blind = replace(result(blinded(images)), modules=[])
     results = {("none", "d"): blind, ("a", "d"): result(images), ("b", "d"): result(images)}
     text = Page(render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")).text
-    assert "Hollow at the foot: off the scale" in text and "0.0 \N{DOWNWARDS ARROW}" in text
-    assert "modules per image\n" not in text and "in modules" not in text
+    assert "Hollow markers at the foot: scores below the scale" in text and "0.0 \N{DOWNWARDS ARROW}" in text
+    assert "modules per image\n" not in text and "right panel" not in text
 
 
 def planned(
@@ -338,7 +338,7 @@ def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[Sc
     assert "exposure → gamma" in text and "75.0 %" in text
     small = coco_average_precision(images, CATEGORIES).per_size["small"]
     assert re.search(rf"AP50 by size of the object .* small .*{50 * small:.1f}", text)
-    assert "Which module at which place" in text and "Parameters by light: ours/2" in text
+    assert "Modules by position" in text and "Parameters by light: ours/2" in text
     # forest, cost, light, classes; places and parameters
     assert page.tags.count("svg") == 6
 

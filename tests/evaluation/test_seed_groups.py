@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from adaptiveisp.evaluation.bootstrap import bootstrap_weights
+from adaptiveisp.evaluation.bootstrap import Resampling, bootstrap_weights
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 from adaptiveisp.evaluation.seed_groups import compare, group_score, units_of
@@ -51,7 +51,7 @@ UNITS = {
 
 def test_a_groups_difference_is_the_mean_over_its_members_in_every_resample() -> None:
     static = {"none": True, "ours": False, "heuristic": True, "seeded": False}
-    found = compare("d", SCORED, UNITS, static, NAMES, (200, 3, 0.9))
+    found = compare("d", SCORED, UNITS, static, NAMES, Resampling(200, 3, 0.9))
     weights = bootstrap_weights([image.key for image in SCORED["none"]], 200, 3)
     keys = [image.key for image in SCORED["none"]]
 
@@ -77,23 +77,24 @@ def test_a_groups_difference_is_the_mean_over_its_members_in_every_resample() ->
 
 def test_the_best_static_policy_meets_every_adaptive_one() -> None:
     static = {"none": True, "ours": False, "heuristic": True, "seeded": False}
-    best = compare("d", SCORED, UNITS, static, NAMES, (200, 0, 0.95)).best_static
+    best = compare("d", SCORED, UNITS, static, NAMES, Resampling(200)).best_static
     assert best is not None and (best.name, best.ap50) == ("heuristic", pytest.approx(51 / 101))
     assert [(d.a, d.b) for d in best.differences] == [("ours", "heuristic"), ("seeded", "heuristic")]
     assert best.differences[0].interval.mean == pytest.approx((51 + 76) / 2 / 101 - 51 / 101)
     # A group of static runs stands for them with its mean: its best seed alone is not chosen.
     with_group = compare(
-        "d", SCORED, UNITS, {**static, "seeded": True, "ours": True}, NAMES, (200, 0, 0.95)
+        "d", SCORED, UNITS, {**static, "seeded": True, "ours": True}, NAMES, Resampling(200)
     ).best_static
     assert with_group is not None and with_group.name == "ours" and with_group.differences == ()
-    assert compare("d", SCORED, UNITS, dict.fromkeys(UNITS, False), NAMES, (200, 0, 0.95)).best_static is None
+    assert compare("d", SCORED, UNITS, dict.fromkeys(UNITS, False), NAMES, Resampling(200)).best_static is None
 
 
 def test_nothing_to_compare() -> None:
-    alone = compare("d", {"a": SCORED["none"]}, {"a": ("a",)}, {"a": True}, NAMES, (200, 0, 0.95))
+    few = Resampling(200)
+    alone = compare("d", {"a": SCORED["none"]}, {"a": ("a",)}, {"a": True}, NAMES, few)
     unlabelled = {name: [replace(image, annotations=()) for image in own] for name, own in SCORED.items()}
-    empty = compare("d", {name: [] for name in SCORED}, UNITS, dict.fromkeys(UNITS, True), NAMES, (200, 0, 0.95))
-    for found in (alone, empty, compare("d", unlabelled, UNITS, dict.fromkeys(UNITS, True), NAMES, (200, 0, 0.95))):
+    empty = compare("d", {name: [] for name in SCORED}, UNITS, dict.fromkeys(UNITS, True), NAMES, few)
+    for found in (alone, empty, compare("d", unlabelled, UNITS, dict.fromkeys(UNITS, True), NAMES, few)):
         assert found.differences == [] and found.best_static is None
 
 

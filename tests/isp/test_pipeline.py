@@ -29,6 +29,7 @@ def test_only_the_named_modules_run(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("denoise ran")
 
     monkeypatch.setattr("adaptiveisp.isp.modules.denoise.NonLocalMeans.apply", fail)
+    monkeypatch.setattr("adaptiveisp.kernels.autograd.NonLocalMeans.apply", fail)
     Pipeline((Stage("exposure", {"ev": 1.0}),)).render(torch.rand(1, 3, 8, 8))
     with pytest.raises(AssertionError, match="denoise ran"):
         Pipeline((Stage("denoise", {"h": 0.5}),)).render(torch.rand(1, 3, 8, 8))

@@ -95,7 +95,7 @@ def test_the_option_registers_before_the_command_runs(
     assert main([*run, "with", "--module", "own_modules:LOG_CURVE"]) == 0
     assert json.loads((tmp_path / "with/x.pipeline.json").read_text())["stages"] == content["stages"]
     assert find_module("log_curve", "paper").params[0].high == 100
-    for name, message in (("NUMBER", "is no IspModule"), ("EXPOSURE", "the package has a module 'exposure'")):
+    for name, message in (("NUMBER", "is not an IspModule"), ("EXPOSURE", "the package has a module 'exposure'")):
         assert main([*run, "wrong", "--module", f"own_modules:{name}"]) == 2
         assert f"own_modules:{name}: {message}" in capsys.readouterr().err
 

@@ -13,8 +13,7 @@ from adaptiveisp.evaluation.benchmark import some_calls, untrained_policy, untra
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.modules.denoise import denoise
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule
-from adaptiveisp.kernels import cuda_graphs
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import cuda_graphs, loading
 from adaptiveisp.kernels.cuda_graphs import KEPT, LARGEST, SWITCH, Recordings, turned_off
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
@@ -226,7 +225,7 @@ def test_no_module_waits_for_the_device(module: IspModule) -> None:
     ((_, params),) = some_calls([module.name])
     row = torch.tensor([params], device=WATCHED).reshape(1, len(module.params))
     picture = torch.rand(1, 3, 41, 50, device=WATCHED)
-    with native.turned_off(), torch.no_grad(), cuda_graphs._Watched(WATCHED):
+    with loading.turned_off(), torch.no_grad(), cuda_graphs._Watched(WATCHED):
         assert module(picture, row).shape == picture.shape
 
 

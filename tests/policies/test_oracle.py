@@ -13,7 +13,9 @@ from torch import Tensor
 from adaptiveisp.cli.parser import main
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.errors import UsageError
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
+from adaptiveisp.evaluation.result import notes_on
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import MODULE_SETS, find_module
@@ -141,7 +143,7 @@ def test_an_evaluation_shows_it_the_labels_in_the_padded_frame(tmp_path: Path) -
     labels = labelled_photos(tmp_path)
     dataset = open_dataset(labels, tmp_path / "images", light="normal")
     detector, subject = Watched(), GreedyOracle(horizon=1, starts=1, refinements=1)
-    found = evaluate(dataset, [load_policy("none"), subject], [detector], EvalConfig(128))
+    found = score_dataset(dataset, [load_policy("none"), subject], [detector], ScoringOptions(128))
     assert found.skipped == [] and found.upper_bounds == ("greedy-oracle",)
     assert detector.shapes == {(1, 3, 128, 128)}
     # Photos of 64x48 become 128x96, with 16 rows above them; crowds are none of the labels.
@@ -151,8 +153,8 @@ def test_an_evaluation_shows_it_the_labels_in_the_padded_frame(tmp_path: Path) -
     scored = {name: [s.key for s in result.scored] for (name, _), result in found.results.items()}
     assert scored["greedy-oracle"] == scored["none"]
     (note,) = [note for note in notes_on(found, dataset) if "greedy-oracle" in note]
-    assert "upper bound, no policy" in note and "labels" in note
-    without = evaluate(dataset, [load_policy("none")], [detector], EvalConfig(64))
+    assert "upper bound, not a policy" in note and "labels" in note
+    without = score_dataset(dataset, [load_policy("none")], [detector], ScoringOptions(64))
     assert without.upper_bounds == () and not any("upper bound" in note for note in notes_on(without, dataset))
 
 
@@ -166,11 +168,11 @@ def test_the_command_line_evaluates_it_and_refuses_it_elsewhere(
     small = ["--size", "64", "--threads", "1"]
     policies = ["--policy", "none", "greedy-oracle-raw", "--steps", "1", "--resamples", "200"]
     assert main(["eval", *data, *small, *policies, "--out", "report"]) == 0
-    assert "greedy-oracle-raw: an upper bound that sees the labels" in capsys.readouterr().out
+    assert "greedy-oracle-raw: an upper bound that knows the labels" in capsys.readouterr().out
     report = json.loads((tmp_path / "report" / "report.json").read_text())
     assert any("upper bound" in note for note in report["notes"])
     assert report["policies"]["greedy-oracle-raw"]["red"]["modules_per_image"] <= 1
-    assert "upper bound, no policy" in (tmp_path / "report" / "report.html").read_text()
+    assert "upper bound, not a policy" in (tmp_path / "report" / "report.html").read_text()
     raw = str(next((tmp_path / "images").iterdir()))
     assert main(["run", raw, "--policy", "greedy-oracle", "--detector", data[-1], *small, "--out", "seen"]) == 2
     error = capsys.readouterr().err

@@ -181,17 +181,17 @@ def test_real_sensor_frames_load_and_develop(shared, name, header):
 @pytest.mark.parametrize("size", [(4, 4), (5, 4), (37, 70), (64, 33)], ids=str)
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32], ids=lambda kind: kind.__name__)
 def test_compiled_development_equals_pytorch(monkeypatch, method, size, kind):
-    from adaptiveisp.kernels import forward as native
+    from adaptiveisp.kernels import forward, loading
 
-    if not native.available():
+    if not loading.available():
         pytest.skip("the kernels of csrc/ are not compiled here; install with a C compiler")
-    monkeypatch.setattr(native, "LEAST_PIXELS", 1)
+    monkeypatch.setattr(forward, "LEAST_PIXELS", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     generator = np.random.default_rng(0)
     for pattern in BAYER_PATTERNS:
         data = (generator.random(size) * 255).astype(kind)
         raw = RawImage(data, pattern, (10.0, 12.0, 14.0, 16.0), 250.0, camera_gains=(2.0, 1.0, 1.5))
-        monkeypatch.delenv(native.SWITCH, raising=False)
+        monkeypatch.delenv(loading.SWITCH, raising=False)
         ours = develop(raw, camera_white_balance=True, demosaic=method)
-        monkeypatch.setenv(native.SWITCH, "0")
+        monkeypatch.setenv(loading.SWITCH, "0")
         torch.testing.assert_close(ours, develop(raw, camera_white_balance=True, demosaic=method), rtol=0, atol=1e-6)

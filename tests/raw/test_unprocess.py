@@ -10,8 +10,7 @@ import torch
 from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import Crop, cut
 from adaptiveisp.errors import UsageError
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import synthesis as native_photos
+from adaptiveisp.kernels import loading, registry, synthesis
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.unprocess import (
     LIGHTS,
@@ -115,12 +114,12 @@ def test_raws_of_photos_are_those_of_the_plain_steps(
     noise: str, kernels: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the light, mirrored or not, in both orders of memory; and the generator is left as they leave it."""
-    monkeypatch.setenv(native.SWITCH, kernels)
-    monkeypatch.setattr(native_photos, "LEAST_VALUES", 1)
+    monkeypatch.setenv(loading.SWITCH, kernels)
+    monkeypatch.setattr(synthesis, "LEAST_VALUES", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     called: list[int] = []
-    compiled = native_photos.unprocess
-    monkeypatch.setattr(native_photos, "unprocess", lambda *args: called.append(1) or compiled(*args))
+    compiled = synthesis.unprocess
+    monkeypatch.setitem(registry._FUNCTIONS, "unprocess", lambda *args: called.append(1) or compiled(*args))
     source = torch.Generator().manual_seed(3)
     codes = torch.randint(0, 256, (3, 75, 90), generator=source, dtype=torch.uint8)
     codes[:, :, 60:] = 255  # highlights, which the gains leave alone
@@ -136,7 +135,7 @@ def test_raws_of_photos_are_those_of_the_plain_steps(
         step = 1 / (2**how.bits - 1) if how.bits else 0.0
         # Where rounding is another on this machine, a value may lie on the other side of a step's border.
         assert difference.max() < step + 1e-6 and (difference > 1e-6).float().mean() < 1e-3
-    assert bool(called) == native.available()
+    assert bool(called) == loading.available()
 
 
 def test_noise_models_by_formula() -> None:

@@ -96,13 +96,13 @@ def test_dev_is_scored_at_its_own_size(
 ) -> None:
     """The larger of 416 and the size of the training images, unless another one is given."""
     seen: list[int] = []
-    real = dev_scores.evaluate
+    real = dev_scores.score_dataset
 
-    def evaluate(dev: Any, policies: Any, detectors: Any, config: Any) -> Any:
-        seen.append(config.size)
-        return real(dev, policies, detectors, config)
+    def score_dataset(dev: Any, policies: Any, detectors: Any, options: Any) -> Any:
+        seen.append(options.size)
+        return real(dev, policies, detectors, options)
 
-    monkeypatch.setattr(dev_scores, "evaluate", evaluate)
+    monkeypatch.setattr(dev_scores, "score_dataset", score_dataset)
     dev = {"dev": str(tmp_path / "labels.json"), "dev_images": str(tmp_path / "images"), "dev_draws": 1}
     config = photos(tmp_path, method="fixed", preset="auto-exposure", budget=1, dev_size=given, **dev)
     adaptiveisp.train(config, {"batch": 1, "size": size}, out=tmp_path / "run", detector=RedDetector())

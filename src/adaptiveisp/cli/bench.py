@@ -38,7 +38,7 @@ def bench(options: argparse.Namespace) -> int:
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.isp.costs import save_costs
     from adaptiveisp.isp.registry import register_named
-    from adaptiveisp.kernels.forward import available
+    from adaptiveisp.kernels.loading import available
     from adaptiveisp.utils.files import write_json
     from adaptiveisp.utils.provenance import provenance
 

@@ -1,1 +1,1 @@
-"""Data sets of labelled raws, read from disk or made of photos, and the training images drawn from them."""
+"""Data sets of labelled raws, read from disk or synthesised from photos, and the training images drawn from them."""

@@ -1,4 +1,4 @@
-"""Checks the labels of a whole set for doubts that no single label shows."""
+"""Checks the labels of a whole data set for errors that no single label reveals."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,11 +8,11 @@ from adaptiveisp.errors import first_few, shown
 from adaptiveisp.types import Annotation
 
 LEAST_REACH = 0.7
-"""Share of width and height that some box of a set should pass; if none does, the labels may be of a smaller copy."""
+"""Share of width and height that some box of a set should reach; otherwise the labels may be of a smaller copy."""
 LEAST_BOXES = 30
-"""Least number of boxes for the note that none of them passes `LEAST_REACH`."""
+"""Least number of boxes for the note that all of them stay below `LEAST_REACH`."""
 SMALLEST_SIDE = 16
-"""Images whose longer side in pixels is shorter are not checked: there a box of one pixel may be right."""
+"""Images with a smaller longer side in pixels are not checked, since a box of one pixel may be correct in them."""
 
 
 @dataclass
@@ -62,7 +62,7 @@ class UnitWatch:
 
     @property
     def notes(self) -> list[str]:
-        """A line where only some boxes look like fractions, or where no box passes `LEAST_REACH`."""
+        """A note if only some boxes look like fractions, or if all boxes stay below `LEAST_REACH`."""
         if max(self.reach) < LEAST_REACH and self.total >= LEAST_BOXES and not self.inside:
             across, down = (f"{share:.0%}" for share in self.reach)
             found = f"all {self.total} boxes end within the first {across} of the width and {down} of the height"
@@ -96,7 +96,7 @@ def joined_spellings(names: Iterable[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def repeated_note(annotations: Iterable[Sequence[Annotation]]) -> list[str]:
-    """A note on objects that are labelled twice, with the same box and class, and so count twice."""
+    """A note on objects that are labelled more than once with the same box and class, and so are counted repeatedly."""
     repeated = images = 0
     for own in annotations:
         extra = len(own) - len({(one.category_id, one.bbox) for one in own})
@@ -130,7 +130,7 @@ def why_nothing(annotations: Iterable[Sequence[Annotation]], known: Collection[i
 
 
 def outside_note(names: Iterable[str]) -> list[str]:
-    """A note on paths of images that are absolute or have a part `..`; empty where there are none."""
+    """A note on paths of images that are absolute or have a part `..`; empty if there are none."""
     found = list(names)
     if not found:
         return []
@@ -143,7 +143,7 @@ def outside_note(names: Iterable[str]) -> list[str]:
 
 
 def classes_of(categories: Mapping[int, str]) -> tuple[dict[int, str], dict[int, int], list[str]]:
-    """Categories with the spellings of a class joined, category id → id of its class, and notes on those joined.
+    """Categories with joined spellings of a class, category id → id of its class, and notes on the joined categories.
 
     >>> classes_of({1: "tv", 2: "cup", 5: "tvmonitor"})[:2]
     ({1: 'tv', 2: 'cup'}, {1: 1, 2: 2, 5: 1})

@@ -1,4 +1,4 @@
-"""Common types and tools of the layouts: labelled images as their files describe them, problems, lists, stems."""
+"""Types and functions that all layouts share: labelled images, problems, settings, lists of images and stems."""
 
 import os
 import re
@@ -38,10 +38,10 @@ class LabelledObject:
 
     Attributes:
         name: name of its class in the data set.
-        box: xyxy, in pixels or in fractions as its image says.
+        box: xyxy, in pixels or in fractions of the image, see `LabelledImage.fractions`.
         where: file and line, for errors.
-        area: area in square pixels, None for the area of the box.
-        crowd: whether it stands for a group, which is neither learned from nor scored.
+        area: area in square pixels; None takes the area of the box.
+        crowd: whether it stands for a group of objects, which is neither learned from nor scored.
     """
 
     name: str
@@ -58,11 +58,11 @@ class LabelledImage:
     Attributes:
         path: its file, which may be missing.
         name: name for messages, unique in the set.
-        width, height: pixels of the upright image that the labels were made on; 0 where they do not state it.
+        width, height: size in pixels of the upright image that was labelled; 0 if the labels do not state it.
         objects: its labelled objects.
         fractions: whether boxes are fractions of width and height instead of pixels.
-        photo_id, draw, light: as in `Sample`; where photo_id is None the images are numbered.
-        unlabelled: whether it has no label file and is taken as showing no object.
+        photo_id, draw, light: as in `Sample`; if photo_id is None, the images are numbered.
+        unlabelled: whether it has no label file and is assumed to show no object.
     """
 
     path: Path
@@ -83,9 +83,9 @@ class ParsedSet:
 
     Attributes:
         images: the images, in a fixed order.
-        names: class names, in the order of the data set where it has one.
+        names: class names, in the order of the data set if it has one.
         declared: whether the data set lists its classes; otherwise `names` are those that its labels use.
-        problems: problems of single labels. What is wrong with the set as a whole is raised as an error instead.
+        problems: problems of single labels; problems of the whole set are raised as errors instead.
         notes: notes on the set as a whole, one line each.
     """
 
@@ -103,22 +103,22 @@ class SetOptions:
     Attributes:
         root: folder of the data set, relative to the folder of the YAML.
         split: name of the split, "" for the whole set.
-        splits: the splits that `doctor` compares; where it is empty they are searched for.
+        splits: the splits that `doctor` compares; if it is empty, they are searched for.
         images, labels: folders (or the label file) below root; `{split}` stands for the name of the split.
-        list: the file below root that lists the images of a split; "" where there is none.
-        annotations: kind of the label files: "own" is known to the layout's parser alone, "none" has no labels.
-        extensions: extensions of the image files, where a folder has several files of one stem; empty takes all kinds.
+        list: the file below root that lists the images of a split; "" if there is none.
+        annotations: kind of the label files: "own" is known only to the layout's parser, "none" means no labels.
+        extensions: extensions of the image files, if a folder has several files of one stem; empty allows all kinds.
         classes: name in the data set → name of the detector's class, or null to leave its objects out.
         by_stem: whether a COCO JSON names files of another extension, so that raws are found by their stems.
-        names: class names by id, where labels are numbers.
-        train, val, test: images of a split as in Ultralytics' files: a folder, glob or list file, or several of them.
+        names: class names by id, if labels are numbers.
+        train, val, test: images of a split as in Ultralytics' files: a folder, glob or list file, or several of these.
         scale_labels: whether the labels were made on a resized image, so that boxes are scaled to the raw.
         first_pixel: coordinate of the first pixel in Pascal VOC files, 1 as in the devkit, or 0.
         difficult: "ignore" neither learns from nor scores objects that are marked as difficult.
-        bad_labels: "refuse" stops at a label that makes no sense, "drop" leaves it out and reports it.
+        bad_labels: "refuse" stops at an invalid label, "drop" leaves it out and reports it.
         missing_labels: an image without a label file shows no object ("background"), is left out and reported ("skip"),
             or is an error ("refuse").
-        layout_options: options of a layout from outside the package, for its parser alone.
+        layout_options: options for the parser of a layout from outside the package.
     """
 
     root: str = "."
@@ -145,14 +145,14 @@ class SetOptions:
 
 @dataclass(frozen=True)
 class SetConfig:
-    """The settings by which a data set is read.
+    """The settings for reading a data set.
 
     Attributes:
-        path: the YAML, or the file that errors name instead.
+        path: the YAML, or another file that errors name.
         layout: name of the layout.
         root: folder of the data set.
-        options: the keys of the YAML over the layout's defaults.
-        header: facts about raws that do not carry them.
+        options: the keys of the YAML, and the layout's defaults for the others.
+        header: facts about raws whose files do not state them.
     """
 
     path: Path
@@ -167,7 +167,7 @@ class SetConfig:
 
 
 def read_lines(path: Path, what: str) -> list[str]:
-    """The lines of a text file that are not blank, stripped of spaces; any line ends and a byte-order mark are taken.
+    """The lines of a text file that are not blank, without surrounding spaces; a byte-order mark is skipped.
 
     Args:
         path: the file.
@@ -200,7 +200,7 @@ def files_by_stem(folder: Path, extensions: Collection[str]) -> dict[str, list[P
 
     Args:
         folder: the folder, which is searched with its subfolders.
-        extensions: extensions of the files; empty takes those of all raws that can be read.
+        extensions: extensions of the files; empty allows those of all raws that can be read.
 
     Raises:
         DataError: there is no such folder.
@@ -218,7 +218,7 @@ def files_of_set(folder: Path, extensions: Collection[str]) -> Iterator[Path]:
     """The files of a folder that a data-set YAML names, with its subfolders; see `walk_files`.
 
     Raises:
-        DataError: the YAML names the root of the file system, a search of which would take minutes or hours.
+        DataError: the folder is the root of the file system, whose search could take hours.
     """
     top = os.path.realpath(folder)
     if os.path.dirname(top) == top:
@@ -248,12 +248,12 @@ def the_only(files: list[Path]) -> Path:
 
 
 def listed_stems(config: SetConfig) -> list[str] | None:
-    """The stems in the list of a split, None where there is no list or no split.
+    """The stems in the list of a split; None if there is no list or no split.
 
     A line is a stem, a file name or a path.
 
     Raises:
-        DataError: the list is missing or empty, or says which images show a class.
+        DataError: the list is missing or empty, or states which images show a class.
     """
     if not config.options.list or not config.options.split:
         return None
@@ -270,7 +270,7 @@ def listed_stems(config: SetConfig) -> list[str] | None:
 
 
 def is_class_list(lines: Sequence[str]) -> bool:
-    """Whether the lines say of each image whether it shows one class, as the lists beside Pascal VOC's splits do.
+    """Whether the lines state for each image whether it shows a class, as in lists beside the splits of Pascal VOC.
 
     Source: Everingham et al. 2010, Pascal VOC devkit: 1 for shown, -1 for not shown, 0 for difficult ones only.
 
@@ -283,5 +283,5 @@ def is_class_list(lines: Sequence[str]) -> bool:
 
 
 def shown_name(path: Path, root: Path) -> str:
-    """The path relative to the root of the data set, or the whole path where it is not below the root."""
+    """The path relative to the root of the data set, or the whole path if it is not below the root."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

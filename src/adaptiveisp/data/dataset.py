@@ -1,4 +1,4 @@
-"""The interface of data sets, and the further interfaces that some of them have."""
+"""The interface of data sets, and optional interfaces."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from adaptiveisp.types import RawImage, Sample
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Labelled raws. The samples hold no pixels, which `read` reads."""
+    """Labelled raws. The samples hold no pixels; `read` reads them."""
 
     @property
     def name(self) -> str:
@@ -41,13 +41,13 @@ class OnDisk(Protocol):
     """A data set whose raws are files, so that developed frames can be kept in a `FrameCache`."""
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample, and the facts known about it; None where the frame must not be kept."""
+        """The file of a sample, and the facts known about it; None if the frame must not be kept."""
         ...
 
 
 @runtime_checkable
 class LeavesOut(Protocol):
-    """A data set that leaves out labels or images that make no sense, and lists them."""
+    """A data set that leaves out invalid labels or images, and lists them."""
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -57,7 +57,7 @@ class LeavesOut(Protocol):
 
 @runtime_checkable
 class HasNotes(Protocol):
-    """A data set that can be used, but about which there is something to know."""
+    """A data set that has notes for its user."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -66,7 +66,7 @@ class HasNotes(Protocol):
 
 
 def notes_of(dataset: Dataset) -> list[str]:
-    """The notes on a data set as a whole, one line each; empty where it has none."""
+    """The notes on a data set as a whole, one line each; empty if it has none."""
     return list(dataset.notes) if isinstance(dataset, HasNotes) else []
 
 
@@ -76,5 +76,5 @@ def left_out(dataset: Dataset) -> dict[str, str]:
 
 
 def raw_file(dataset: Dataset, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-    """The file of a sample, and the facts known about it; None where there is no file, as of raws made on the fly."""
+    """The file of a sample, and the facts known about it; None if there is no file, as for raws made on the fly."""
     return dataset.raw_file(sample) if isinstance(dataset, OnDisk) else None

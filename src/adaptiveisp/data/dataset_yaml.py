@@ -16,7 +16,7 @@ REMEDY = "give a data-set YAML with layout and root (docs/datasets.md)"
 
 
 def split_spec(data: Path) -> tuple[Path, str]:
-    """The YAML and the split that DATA names, "" where it names no split.
+    """The YAML and the split that DATA names; the split is "" if it names none.
 
     >>> split_spec(Path("sets/lod.yaml:val"))
     (PosixPath('sets/lod.yaml'), 'val')
@@ -28,7 +28,7 @@ def split_spec(data: Path) -> tuple[Path, str]:
 
 
 def is_set_file(data: Path) -> bool:
-    """Whether DATA means a data-set YAML, with a split or without."""
+    """Whether DATA is the path of a data-set YAML, with or without a split."""
     return split_spec(data)[0].suffix.lower() in (".yaml", ".yml")
 
 
@@ -46,14 +46,14 @@ def read_content(data: Path) -> dict[str, Any]:
 
 
 def read_set(data: Path, content: dict[str, Any], layout: str, defaults: SetOptions, header: BayerHeader) -> SetConfig:
-    """The settings of a data-set YAML over the defaults of its layout.
+    """The settings of a data-set YAML, and the defaults of its layout for missing keys.
 
     Args:
-        data: the YAML, with a split or without.
+        data: the YAML, with or without a split.
         content: its content.
         layout: name of the layout.
         defaults: the layout's defaults.
-        header: facts about raws that the layout takes for granted; those of the YAML win.
+        header: facts about raws that the layout assumes; those of the YAML have precedence.
 
     Raises:
         UsageError: a key does not exist or its value does not fit.
@@ -92,7 +92,7 @@ def _plain(keys: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _class_name(value: Any, path: Path) -> str:
-    """A class name. A number such as 3 is one; no, yes, on and off, which YAML takes for truth values, are refused."""
+    """A class name, which may be a number; no, yes, on and off are refused, since YAML reads them as truth values."""
     if isinstance(value, bool) or not isinstance(value, str | int | float) or not str(value).strip():
         raise DataError(f'{path}: names: {shown(value)} is no text; put class names such as "no" into quotes')
     return str(value)

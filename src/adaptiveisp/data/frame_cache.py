@@ -1,9 +1,9 @@
-"""Keeps developed frames on disk for runs that use the same raws: most of a run's time is decoding and demosaicing.
+"""Caches developed frames on disk, since most of a run's time is spent on decoding and demosaicing.
 
 A frame is a .npy file that is mapped into memory, so that several runs share its pages. Its name is a hash of the raw's
-content and of all settings that made it. Behind the array are the size of the full frame and a checksum of pixels and
-name, by which a frame that was copied over another is detected. Files are written atomically (`files.atomic_path`), and
-a missing or damaged frame is made again. When the folder is full, the least recently used frames are removed.
+content and of all settings that affect the frame. The array is followed by the size of the full frame and a checksum of
+pixels and name, which detects a frame that was copied over another. Files are written atomically (`files.atomic_path`),
+and a missing or damaged frame is made again. If the folder is full, the least recently used frames are removed.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger, unreadable
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, find_header
@@ -32,7 +32,7 @@ from adaptiveisp.utils.output_folder import mark_shared_folder
 LIMIT_VARIABLE = "ADAPTIVEISP_FRAMES_GB"
 """Environment variable with the limit of a cache folder in gigabytes (10^9 bytes)."""
 KEPT_SHARE = 0.9
-"""Share of the limit down to which frames are removed; with 1, each new frame would make the folder be listed again."""
+"""Share of the limit down to which frames are removed; with 1, every new frame would need a listing of the folder."""
 FRAME_NAME = re.compile(r"[0-9a-f]{40}\.npy")
 """Name of a frame's file; files with other names are never removed."""
 FORMAT = "adaptiveisp-frame-4"
@@ -45,9 +45,9 @@ class Frame(NamedTuple):
     """A developed frame.
 
     Attributes:
-        pixels: (3, height, width), of the type it was stored with.
+        pixels: (3, height, width), in the type in which they were stored.
         full_size: (width, height) of the upright full frame.
-        mapped: whether the pixels are mapped from the file, so that they need not be kept in memory.
+        mapped: whether the pixels are mapped from the file and need not be kept in memory.
     """
 
     pixels: Tensor
@@ -94,19 +94,19 @@ class FrameCache:
                 content.update(block)
         except OSError as error:
             raise RawFileError(unreadable(path, error)) from None
-        # Kernels and PyTorch differ by rounding, and a run must not depend on which of them filled the cache.
+        # Kernels and PyTorch differ by rounding, and results must not depend on which of them filled the cache.
         is_camera = path.suffix.lower() in CAMERA_EXTENSIONS
         declared = camera_facts(path, header)[0] if is_camera else find_header(path, header)
-        facts = (FORMAT, path.suffix.lower(), declared, settings, native.available())
+        facts = (FORMAT, path.suffix.lower(), declared, settings, available())
         content.update(repr(facts).encode())
         return content.hexdigest()
 
     def get(self, key: str, make: Callable[[], tuple[Tensor, tuple[int, int]]]) -> Frame:
-        """The frame of a key; it is made and stored if there is no usable one.
+        """The frame of a key, which is made and stored if the cache has no usable one.
 
         Args:
             key: from `key`.
-            make: returns the pixels and the (width, height) of the full frame.
+            make: function that returns the pixels and the (width, height) of the full frame.
         """
         found = self.find(key)
         if found is not None:
@@ -116,7 +116,7 @@ class FrameCache:
         return self.find(key) or Frame(pixels, full_size, False)
 
     def find(self, key: str) -> Frame | None:
-        """The frame of a key, None where there is none or it is damaged."""
+        """The frame of a key; None if it is missing or damaged."""
         path = self._path(key)
         try:
             pixels: Any = np.load(path, mmap_mode="c", allow_pickle=False)
@@ -125,14 +125,14 @@ class FrameCache:
                 trailer = np.frombuffer(stream.read(), _TRAILER)
             if len(trailer) != 1 or trailer["magic"][0] != _MAGIC or pixels.ndim != 3:
                 raise ValueError("damaged")
-            if key not in self._checked:  # checked once, since the check reads the whole file
+            if key not in self._checked:  # checked only once, since the check reads the whole file
                 if _checksum(key, pixels) != trailer["checksum"][0]:
                     raise ValueError("damaged")
                 self._checked.add(key)
             os.utime(path)  # the time of the last use
         except FileNotFoundError:
             return None
-        # A damaged header is a damaged Python literal, which may raise any error of Python's parser.
+        # A damaged header is an invalid Python literal, which can cause any error of Python's parser.
         except Exception as error:
             logger.debug("%s: made again (%s)", path, error)
             return None
@@ -143,7 +143,7 @@ class FrameCache:
         return self.folder / f"{key}.npy"
 
     def _store(self, key: str, pixels: Tensor, full_size: tuple[int, int]) -> None:
-        """Writes a frame. A cache that cannot be written does not stop the run, but is warned of once."""
+        """Writes a frame. If the cache cannot be written, the run goes on after one warning."""
         array = np.ascontiguousarray(pixels.numpy())
         if array.nbytes > self.limit:
             return
@@ -160,7 +160,7 @@ class FrameCache:
             self._warned = True
 
     def _make_room(self) -> None:
-        """Removes the least recently used frames if the folder is beyond its limit."""
+        """Removes the least recently used frames if the folder exceeds its limit."""
         entries = []
         for entry in os.scandir(self.folder):
             try:
@@ -198,7 +198,7 @@ def _limit_from_environment() -> float:
 
 
 def open_cache(folder: str | Path | None) -> FrameCache | None:
-    """The cache in a folder, None for an empty name.
+    """The cache in a folder; None for an empty name.
 
     Raises:
         OutputError, UsageError: see `FrameCache`.

@@ -1,4 +1,4 @@
-"""Finds the images that label files name, also under other separators, Unicode forms or extensions."""
+"""Finds the images that label files name, also with other separators, Unicode forms or extensions."""
 
 import os
 import re
@@ -15,9 +15,9 @@ _RAW_EXTENSIONS = (*sorted(CAMERA_EXTENSIONS), *sorted(TIFF_EXTENSIONS), ".png",
 
 
 def existing(path: Path) -> Path:
-    """The path of the existing file under one of the name's two Unicode forms; `path` itself where there is none.
+    """The path of the existing file with one of the name's two Unicode forms; `path` itself if there is none.
 
-    Archives made on a Mac write ä as the letter a and a combining mark, most label files as one character.
+    Archives made on a Mac write ä as the letter a and a combining mark; most label files write it as one character.
     """
     if str(path).isascii():
         return path
@@ -32,7 +32,7 @@ def existing(path: Path) -> Path:
 def find_file(folder: Path, name: str) -> Path:
     """The path of a file that a label file names, relative to a folder.
 
-    Backslashes separate folders as on Windows, unless there is a file with backslashes in its name.
+    Backslashes separate folders as on Windows, unless a file with backslashes in its name exists.
     """
     path = existing(folder / name)
     if "\\" in name and not os.path.exists(path):
@@ -41,7 +41,7 @@ def find_file(folder: Path, name: str) -> Path:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a path is absolute or has a part `..`, by the rules of any system, so that it may leave its folder.
+    """Whether a path may leave its folder: it is absolute by the rules of any system, or has a part `..`.
 
     >>> [leads_out(name) for name in ("a/b.dng", "../b.dng", "/b.dng", "C:\\\\b.dng", "a..b.dng")]
     [False, True, True, True, False]
@@ -50,7 +50,7 @@ def leads_out(name: str) -> bool:
 
 
 def inside(name: str) -> str:
-    """The path without the parts that lead out of a folder, for the names of files made of this one.
+    """The path without the parts that lead out of a folder, for the names of files that are derived from it.
 
     >>> inside("../a/./b.jpg"), inside("/c/d.jpg"), inside("C:\\\\e.jpg"), inside("f.jpg")
     ('a/./b.jpg', 'c/d.jpg', 'C_/e.jpg', 'f.jpg')
@@ -62,7 +62,7 @@ def inside(name: str) -> str:
 
 
 def raw_beside(path: Path) -> Path | None:
-    """A raw beside a file, with the same stem and another extension; None where there is none."""
+    """A raw beside a file, with the same stem and another extension; None if there is none."""
     for extension in _RAW_EXTENSIONS:
         for written in (extension, extension.upper()):
             try:

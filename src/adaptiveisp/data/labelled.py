@@ -18,13 +18,13 @@ from adaptiveisp.raw.image_size import raw_size
 from adaptiveisp.types import Annotation, RawImage, Sample
 
 ASPECT_SLACK = 0.02
-"""Share by which the aspect ratio of scaled labels may differ from that of the raw: rounding, and a crop of some
+"""Share by which the aspect ratio of scaled labels may differ from that of the raw, by rounding or a crop of a few
 pixels."""
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A sample's labelled image, and the reason why it cannot be used although it may be readable, or ""."""
+    """A sample's labelled image, and the reason why it cannot be used, or ""."""
 
     image: LabelledImage
     problem: str = ""
@@ -36,18 +36,18 @@ class LabelledRaws:
     Args:
         config: the settings of the YAML.
         parsed: the content of its label files.
-        limit: the first so many photos only, with all their draws; 0 takes all.
-        labelled: False takes the images without classes and annotations.
-        strict: raise the first label that makes no sense, unless the YAML drops those; False leaves them all out.
+        limit: number of photos to keep from the start, with all their draws; 0 keeps all.
+        labelled: whether to use classes and annotations.
+        strict: whether to raise the first invalid label, unless the YAML drops those; otherwise all are left out.
 
     Attributes:
         problems: problems of single labels, whose objects or images are left out.
-        counts: class name of the data set → number of objects, those that the YAML leaves out included.
+        counts: class name of the data set → number of objects, including those that the YAML leaves out.
         mapping: class name of the data set → name of the class here, None for a class that the YAML leaves out.
         notes: notes on the set as a whole, one line each.
 
     Raises:
-        DataError: strict, and a label makes no sense, or all boxes are in fractions where pixels are expected.
+        DataError: `strict` is set and a label is invalid, or all boxes are in fractions instead of pixels.
         UsageError: `classes` names a class that the data set does not have.
     """
 
@@ -79,12 +79,12 @@ class LabelledRaws:
 
     @property
     def unlabelled(self) -> list[str]:
-        """Names of the images without a label file, which are taken as showing no object."""
+        """Names of the images without a label file, which are assumed to show no object."""
         return [sample.name for sample in self.samples if sample.source.image.unlabelled]
 
     @property
     def refusal(self) -> str:
-        """The reason why `strict` refuses the set, with the remedy: the first label that makes no sense, or ""."""
+        """The reason why `strict` refuses the set, with the remedy: its first invalid label; "" if there is none."""
         if self.unit_problem:
             return self.unit_problem
         bad = [problem for problem in self.problems if problem.kind in ("bad label", "bad box")]
@@ -107,7 +107,7 @@ class LabelledRaws:
         """The raw file of a sample.
 
         Raises:
-            RawFileError: it cannot be read, or its labels do not fit it.
+            RawFileError: the file cannot be read, or its labels do not fit it.
         """
         raw = read_listed(sample.source.image.path, self.config.header)
         if sample.source.problem:
@@ -119,7 +119,7 @@ class LabelledRaws:
         return None if sample.source.problem else (sample.source.image.path, self.config.header)
 
     def _labelled(self, sample: Sample) -> Sample:
-        """The sample with size and annotations; where the labels do not state its size, the raw's header is read."""
+        """The sample with size and annotations; if the labels do not state its size, the raw's header is read."""
         image: LabelledImage = sample.source.image
         self.counts.update(labelled.name for labelled in image.objects)
         width, height = image.width, image.height
@@ -129,7 +129,7 @@ class LabelledRaws:
                 full = raw_size(image.path, self.config.header)
                 scale = _scale(image, full)
             except AdaptiveISPError as error:
-                # The raw itself can hardly be read. If it can, `read` raises this error, otherwise the reader's own.
+                # The raw is probably unreadable. If `read` can read it nevertheless, it raises this error.
                 return replace(sample, source=replace(sample.source, problem=str(error)))
             width, height = full
         annotations = []
@@ -152,7 +152,7 @@ def _id(image: LabelledImage, number: int) -> int:
 def _mapping(config: SetConfig, parsed: ParsedSet) -> tuple[dict[str, str | None], list[str]]:
     """Class name of the data set → name of the class here, and notes on names that mean the same class.
 
-    A name that `classes` does not mention is kept, in its first spelling.
+    A name that is not in `classes` is kept in its first spelling.
 
     Raises:
         UsageError: `classes` names a class that the data set does not have.
@@ -175,7 +175,7 @@ def _scale(image: LabelledImage, full: tuple[int, int]) -> tuple[float, float]:
         full: (width, height) of the upright raw.
 
     Raises:
-        DataError: the aspect ratios differ, so that the labels were made on another picture.
+        DataError: the aspect ratios differ, so the labels belong to another image.
     """
     if image.fractions:
         return float(full[0]), float(full[1])

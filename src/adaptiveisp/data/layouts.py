@@ -1,6 +1,6 @@
 """The layouts that a data-set YAML can name, and how a data set is opened by its layout.
 
-A layout of one's own is registered by `register_dataset`, or declared by an installed package as an entry point in the
+A user's own layout is registered by `register_dataset`, or declared by an installed package as an entry point in the
 group `adaptiveisp.datasets`; a YAML then names it as `layout: NAME`.
 """
 
@@ -19,20 +19,20 @@ from adaptiveisp.utils.own_code import reason_of
 from adaptiveisp.utils.registry import Registry
 
 Parser = Callable[[SetConfig], ParsedSet]
-"""Reads the label files of a split: folder, options and split → the images with their objects."""
+"""Function that reads the label files of a split: the settings → the images with their objects."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the data sets of one kind are read.
+    """The layout of a kind of data sets: defaults and parser.
 
     Attributes:
         defaults: values of the keys that a YAML leaves out.
-        parse: reads the label files of a split.
-        yolo_defaults: the same as `defaults` for a YAML with `annotations: yolo`, where the layout has two kinds of
-            label files; None where it has one.
-        header: facts about its raws, which the YAML and the raws' sidecars may correct.
-        own_options: keys that a YAML may give under `layout-options`, for `parse` alone.
+        parse: function that reads the label files of a split.
+        yolo_defaults: the same as `defaults` for a YAML with `annotations: yolo`, if the layout has two kinds of label
+            files; None if it has one.
+        header: facts about its raws, which the YAML and the raws' sidecars can override.
+        own_options: keys of `layout-options` in a YAML, which only `parse` uses.
     """
 
     defaults: SetOptions
@@ -43,10 +43,10 @@ class Layout:
 
 
 def _as_layout(origin: str, value: object) -> Layout:
-    """The layout that an object stands for; a function is the parser of a layout with the usual defaults.
+    """The layout that an object stands for; a function becomes the parser of a layout with the usual defaults.
 
     Raises:
-        UsageError: the object is neither.
+        UsageError: the object is neither a layout nor a function.
     """
     if isinstance(value, Layout):
         return value
@@ -73,10 +73,9 @@ for _name, _layout in {
 
 
 def register_dataset(name: str, layout: Layout | Parser) -> Layout:
-    """Adds a layout of one's own, which data-set YAMLs can then name as `layout: NAME` while this process runs.
+    """Registers a layout, which data-set YAMLs can then name as `layout: NAME` while this process runs.
 
-    A package that declares the layout as an entry point in the group `adaptiveisp.datasets` makes it known to the
-    command line too.
+    For the command line, a package declares its layout as an entry point in the group `adaptiveisp.datasets`.
 
     Args:
         name: letters, digits, "-" and "_", at most 64.
@@ -84,13 +83,13 @@ def register_dataset(name: str, layout: Layout | Parser) -> Layout:
             `ParsedSet`. An exception of the parser is reported as an error of the data set.
 
     Raises:
-        UsageError: the name is taken or cannot be one, or `layout` is neither a layout nor a function.
+        UsageError: the name is taken or invalid, or `layout` is neither a layout nor a function.
     """
     return LAYOUTS.register(name, layout)  # type: ignore[arg-type]  # the registry's check makes it a layout
 
 
 def read_config(data: Path) -> SetConfig:
-    """Reads a data-set YAML, over the defaults of its layout; without `layout` it is one of Ultralytics.
+    """Reads a data-set YAML with the defaults of its layout; a YAML without `layout` is in the format of Ultralytics.
 
     Raises:
         UsageError: the layout or a key does not exist, or a value does not fit.
@@ -122,10 +121,10 @@ def open_set(data: Path, limit: int = 0, labelled: bool = True, strict: bool = T
     """Opens the data set of a YAML, of the split that DATA or the YAML names.
 
     Args:
-        data: the YAML, with `:SPLIT` behind it or without.
-        limit: the first so many photos only; 0 takes all.
-        labelled: False takes the images without classes and annotations.
-        strict: raise the first label that makes no sense, unless the YAML drops those.
+        data: the YAML, with or without `:SPLIT` at the end.
+        limit: number of photos to keep from the start; 0 keeps all.
+        labelled: whether to use classes and annotations.
+        strict: whether to raise the first invalid label, unless the YAML drops those.
 
     Raises:
         DataError, UsageError: see `read_config` and the layout's `parse`.
@@ -144,14 +143,14 @@ def _parsed(config: SetConfig) -> ParsedSet:
     """The label files of a split, read by the layout's parser.
 
     Raises:
-        DataError: they cannot be used, or the code of a layout from outside the package fails.
+        DataError: the label files cannot be used, or the code of a layout from outside the package fails.
     """
     origin = f"{config.path}: layout {config.layout}"
     try:
         parsed: Any = LAYOUTS.find(config.layout).parse(config)
     except AdaptiveISPError:
         raise
-    except Exception as error:  # the layout's own code
+    except Exception as error:  # raised by the code of a layout from outside the package
         logger.debug("%s", origin, exc_info=error)
         raise DataError(f"{origin}: {reason_of(error)}; correct the code of the layout; -v shows where") from error
     if not isinstance(parsed, ParsedSet):
@@ -160,10 +159,10 @@ def _parsed(config: SetConfig) -> ParsedSet:
 
 
 def splits_of(config: SetConfig) -> tuple[str, ...]:
-    """The splits of a data set: those that the YAML lists under `splits`, otherwise those that are found; often none.
+    """The splits of a data set: those under `splits` in the YAML, otherwise those that are found, which may be none.
 
-    A list that joins other splits, such as test.txt of AdaptiveISP's LOD, is found as a split too, and the key `splits`
-    is there to leave it out. A list that says which images show a class, as beside Pascal VOC's splits, is no split.
+    A list that joins other splits, such as test.txt of AdaptiveISP's LOD, is found as a split too; the key `splits` can
+    leave it out. A list of the images that show a class, as beside the splits of Pascal VOC, is not a split.
     """
     options = config.options
     if options.splits or options.split:
@@ -187,7 +186,7 @@ def require_labels(dataset: LabelledRaws) -> None:
     """Refuses a data set whose layout has no labels.
 
     Raises:
-        DataError: it has none.
+        DataError: the layout has no labels.
     """
     if dataset.config.options.annotations == "none":
         raise DataError(f"{dataset.name}: layout {dataset.config.layout} has no labels; use train --labels teacher")

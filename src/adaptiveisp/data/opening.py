@@ -31,7 +31,7 @@ class JoinedRaws:
         parts: the data sets, whose draws differ.
 
     Raises:
-        DataError: two of them have different names for one class id.
+        DataError: two data sets have different names for one class id.
     """
 
     def __init__(self, name: str, parts: list[CocoRaws]):
@@ -69,7 +69,7 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
 
 
 def label_files(folder: Path) -> list[Path]:
-    """The label files of the lights in a folder: those that its `SET_FILE` lists, or all where there is none.
+    """The label files of the lights in a folder: those that its `SET_FILE` lists, or all if there is no such file.
 
     Raises:
         DataError: `SET_FILE` is malformed, lists no light, or lists one without a label file.
@@ -92,7 +92,7 @@ def label_files(folder: Path) -> list[Path]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether this is the name of a folder and no path to another place."""
+    """Whether a text is the name of a folder and not a path."""
     return name not in ("", ".", "..") and not any(character in name for character in "/\\\0")
 
 
@@ -101,10 +101,10 @@ def open_folder(folder: Path, limit: int = 0) -> Dataset:
 
     Args:
         folder: the folder.
-        limit: keep the first so many photos; 0 keeps all.
+        limit: number of photos to keep from the start; 0 keeps all.
 
     Raises:
-        DataError: it holds no label file, a listed light has none, or the lights disagree about a class.
+        DataError: the folder holds no label file, a listed light has none, or the lights disagree about a class.
     """
     if (folder / LABELS_FILE).is_file():
         return CocoRaws(folder / LABELS_FILE, folder, limit)
@@ -136,13 +136,13 @@ def open_dataset(
     """Opens the data set that DATA of the command line names.
 
     Args:
-        data: a folder made by `synth`, a COCO JSON, or a data-set YAML, with `:SPLIT` behind it or without.
+        data: a folder made by `synth`, a COCO JSON, or a data-set YAML with or without `:SPLIT` at the end.
         images: folder of the images of a COCO JSON.
-        synthesis: how raws are made of the images, which then are sRGB photos; a text is the name of the light. Without
-            it the images are raws.
-        limit: keep the first so many photos; 0 keeps all.
+        synthesis: settings for making raws of sRGB photos; a text is the name of the light. Without it the images are
+            raws.
+        limit: number of photos to keep from the start; 0 keeps all.
         light: short for `synthesis=SynthesisConfig(light, …)`.
-        former: the other fields of `SynthesisConfig`, which may follow `light`.
+        former: other fields of `SynthesisConfig`, if `light` is given.
 
     Raises:
         DataError: the data set is missing or malformed.
@@ -157,7 +157,7 @@ def open_dataset(
         dataset = open_set(data, limit)
         require_labels(dataset)
         return dataset
-    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    # `os.path` returns False for an impossible path, such as one that is too long, where pathlib raises.
     if not os.path.exists(data):
         raise DataError(
             f"{data}: no such file or folder; give a folder made by `adaptiveisp synth`, a COCO JSON or YAML"
@@ -176,10 +176,10 @@ def open_dataset(
 def _synthesis(
     synthesis: SynthesisConfig | str | None, light: str | None, former: dict[str, Any]
 ) -> SynthesisConfig | None:
-    """The synthesis that one of the ways to state it asks for.
+    """The synthesis from the arguments of `open_dataset`.
 
     Raises:
-        UsageError: two ways are mixed, or a field is given without a light or does not exist.
+        UsageError: `synthesis` and `light` are mixed, or a field is given without a light or does not exist.
     """
     if light is None and not former:
         return SynthesisConfig(synthesis) if isinstance(synthesis, str) else synthesis
@@ -190,13 +190,13 @@ def _synthesis(
 
 
 def open_unlabelled(data: Path, images: Path | None = None, limit: int = 0) -> Dataset:
-    """Opens raws whose labels are not used: those of any folder, or of a COCO JSON with or without annotations.
+    """Opens raws without using labels: those of any folder, or of a COCO JSON with or without annotations.
 
     Args:
         data: a folder of raw files, a folder made by `synth` (whose draws and lights are kept), a COCO JSON, or a
             data-set YAML.
         images: folder of the images of a COCO JSON.
-        limit: keep the first so many photos; 0 keeps all.
+        limit: number of photos to keep from the start; 0 keeps all.
 
     Raises:
         DataError: the data set is missing or malformed, or holds no raw file.

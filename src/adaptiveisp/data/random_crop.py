@@ -1,6 +1,6 @@
-"""Random square crops of pictures: cutting, mirroring and resizing, and the labels that remain.
+"""Random square crops of images: cutting, mirroring and resizing, with their labels.
 
-Sides are in pixels; a picture's values are in [0, 1] unless said otherwise.
+Sides are in pixels, and values of images in [0, 1] unless stated otherwise.
 """
 
 from collections.abc import Sequence
@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import synthesis as native_photos
+from adaptiveisp.kernels.registry import find
 from adaptiveisp.types import Annotation, Targets
 
 SMALLEST_CROP = 0.75
-"""Default of the least side of a crop, as a share of the picture's shorter side."""
+"""Default of the least side of a crop, as a share of the image's shorter side."""
 LEAST_VISIBLE = 0.3
-"""Least share of a box's area that is inside the crop if the box is kept."""
+"""Least share of a box's area that must be inside the crop for the box to be kept."""
 LEAST_SIDE = 2.0
 """Least side of a box in pixels of the resized crop; a detector cannot find smaller objects."""
 
@@ -25,10 +24,10 @@ Picture = Float[Tensor, "3 height width"]
 
 
 class Crop(NamedTuple):
-    """A square part of a picture.
+    """A square part of an image.
 
     Attributes:
-        top, left, side: its place in pixels of the picture.
+        top, left, side: its place in pixels of the image.
         flipped: whether it is mirrored left to right.
     """
 
@@ -39,10 +38,10 @@ class Crop(NamedTuple):
 
 
 def draw_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> Crop:
-    """Draws a random square of a picture, mirrored with probability 0.5.
+    """Draws a random square of an image, mirrored with probability 0.5.
 
     Args:
-        height, width: sides of the picture.
+        height, width: sides of the image in pixels.
         smallest: least side of the square as a share of the shorter side, in (0, 1].
         generator: source of randomness.
     """
@@ -51,25 +50,25 @@ def draw_crop(height: int, width: int, smallest: float, generator: torch.Generat
 
 
 def _square_crop(height: int, width: int, smallest: float, generator: torch.Generator) -> tuple[int, int, int]:
-    """(top, left, side) of a random square inside a picture."""
+    """(top, left, side) of a random square inside an image."""
     u, v, w = torch.rand(3, generator=generator).tolist()
     side = max(1, round(min(height, width) * (smallest + (1 - smallest) * u)))
     return int(v * (height - side + 1)), int(w * (width - side + 1)), side
 
 
 def cut(pixels: Tensor, crop: Crop) -> Picture:
-    """The crop of a stored picture of whole numbers, as floats of the same values."""
+    """The crop of an image of whole numbers, as floats of the same values."""
     part = pixels[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side].float()
     return part.flip(2) if crop.flipped else part
 
 
 def resized(picture: Picture, height: int, width: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture at another size, by antialiased bilinear interpolation, clipped to [0, 1].
+    """The image at another size, by antialiased bilinear interpolation, clipped to [0, 1].
 
-    The compiled kernel, where it is available, differs from PyTorch by up to 1e-6.
+    The compiled kernel, if available, differs from PyTorch by up to 1e-6.
     """
-    if native.takes(picture) and len(picture) == 3 and not picture.requires_grad:
-        return native_photos.resize(picture.contiguous(), height, width)
+    if len(picture) == 3 and (kernel := find("resize", picture)):
+        return kernel(picture.contiguous(), height, width)  # type: ignore[no-any-return]
     return _interpolated(picture, height, width)
 
 
@@ -80,12 +79,12 @@ def _interpolated(picture: Picture, height: int, width: int) -> Float[Tensor, "3
 
 
 def reduced(picture: Picture, shorter_side: int) -> Float[Tensor, "3 h2 w2"]:
-    """The picture, downscaled so that its shorter side is at most `shorter_side`; a smaller picture is unchanged."""
+    """The image, downscaled so that its shorter side is at most `shorter_side` pixels; a smaller image is unchanged."""
     height, width = picture.shape[1:]
     if min(height, width) <= shorter_side:
         return picture
     factor = shorter_side / min(height, width)
-    # The result is stored in 16 bits and must be the same with and without kernels, so that PyTorch computes it always.
+    # PyTorch always computes this, since the stored result must be the same with and without kernels.
     return _interpolated(picture, round(height * factor), round(width * factor))
 
 
@@ -99,11 +98,11 @@ def targets_of(
     """The objects in a crop, in pixels of the square to which it is resized.
 
     Args:
-        annotations: objects of the whole picture.
+        annotations: objects of the whole image.
         to_label: category id → detector label; objects of other categories are left out.
-        crop: the part of the picture.
+        crop: the part of the image.
         crop_size: side in pixels of the square to which the crop is resized.
-        scale: (x, y), pixels of the picture per pixel of the annotations.
+        scale: (x, y), pixels of the image per pixel of the annotations.
     """
     boxes: list[list[float]] = []
     labels: list[int] = []

@@ -1,4 +1,4 @@
-"""Opens all splits of a data set for `doctor`; labels that make no sense are collected instead of raised."""
+"""Opens all splits of a data set for `doctor`; invalid labels are collected instead of raised."""
 
 import os
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ from adaptiveisp.types import RawImage, Sample
 
 @dataclass(frozen=True)
 class UnusablePart:
-    """A split that cannot be read, for instance because its folder is missing, beside others that can.
+    """A split that cannot be read, for instance because its folder is missing, in a data set with other splits.
 
     Attributes:
         name: name of the split in errors.
@@ -29,7 +29,7 @@ class UnusablePart:
     categories: dict[int, str] = field(default_factory=dict)
 
     def read(self, sample: Sample) -> RawImage:
-        """Raises the reason, since there is no sample.
+        """Raises the reason why the split cannot be read.
 
         Raises:
             DataError: always.
@@ -41,10 +41,10 @@ def open_parts(data: Path, images: Path | None = None, limit: int = 0) -> list[t
     """Opens the splits that DATA names; problems of single labels are collected instead of raised.
 
     Args:
-        data: a data-set YAML, of which one split is opened if it is named, otherwise all; a folder made by `synth`, a
-            folder of raws, or a COCO JSON.
+        data: a data-set YAML (the split that DATA names, otherwise all), a folder made by `synth`, a folder of raws,
+            or a COCO JSON.
         images: folder of the images of a COCO JSON.
-        limit: the first so many photos of each; 0 takes all.
+        limit: number of photos to keep from the start of each split; 0 keeps all.
 
     Raises:
         DataError: the data set is missing or malformed as a whole, or none of its splits can be read.
@@ -91,7 +91,7 @@ def why_refused(dataset: Dataset) -> str:
         return ""
     if is_set_file(dataset.config.path):
         return dataset.refusal
-    try:  # without a YAML they read the JSON by `load_coco`, whose checks differ from those of the layout
+    try:  # without a YAML, these commands use `load_coco`, whose checks differ from those of the layout
         load_coco(dataset.config.path)
     except DataError as error:
         single = any(problem.kind in ("bad label", "bad box") for problem in dataset.problems)

@@ -1,4 +1,4 @@
-"""Makes a labelled set of raws on disk from labelled photos: `synthesize`, which the command `synth` calls."""
+"""Writes a labelled set of raws made from labelled photos: `synthesize`, which the command `synth` calls."""
 
 import os
 import re
@@ -24,12 +24,12 @@ EXTENSIONS = {"png16": ".png", "dng": ".dng"}
 
 @dataclass(frozen=True)
 class SynthesisSummary:
-    """What was made of the photos of a set.
+    """The result of `synthesize`.
 
     Attributes:
         written: light → number of raws.
         skipped: the photos that could not be used, each with the reason.
-        provenance: of the run, as in the label files.
+        provenance: provenance of the run, as in the label files.
     """
 
     written: dict[str, int]
@@ -38,7 +38,7 @@ class SynthesisSummary:
 
 
 def _ignore(name: str) -> None:
-    """Takes a name where no progress is shown."""
+    """Ignores a name, if no progress is shown."""
 
 
 def synthesize(
@@ -51,22 +51,22 @@ def synthesize(
     overwrite: bool = False,
     on_image: Callable[[str], None] = _ignore,
 ) -> SynthesisSummary:
-    """Makes a labelled set of raws on disk from labelled photos, as the command `synth` does.
+    """Writes a labelled set of raws made from labelled photos, as the command `synth` does.
 
     Args:
         config: lights, draws, noise, seed and format of the raws; each light becomes a folder with its own labels.
         data: COCO JSON of the photos.
         images: folder of the photos.
         out: output folder: OUT/<light>/images/…, OUT/<light>/labels.json, and OUT/set.json with the lights.
-        limit: make raws of the first so many photos only; 0 takes all.
-        overwrite: whether a folder that an earlier `synth` filled may be filled again.
+        limit: number of photos to use from the start; 0 uses all.
+        overwrite: whether a folder of an earlier `synth` may be overwritten.
         on_image: called with the name of each raw, for progress.
 
     Raises:
         DataError: the JSON is missing or malformed, or no photo could be used.
         OutputError: the folder cannot be written or the disk is full.
-        UsageError: the folder exists already, is in use, or holds something else; or the labels lie where the run
-            would replace them.
+        UsageError: the folder exists already, is in use, or was not made by `synth`; or the run would replace the
+            labels.
     """
     for note in load_coco(Path(data)).notes:
         logger.warning("%s: %s", data, note)
@@ -86,20 +86,20 @@ def synthesize_set(
 ) -> SynthesisSummary:
     """Writes OUT/<light>/images/…, then OUT/<light>/labels.json, and the light's name into OUT/set.json.
 
-    A label file never lists a missing raw, even after an interrupt: that of an earlier run is removed before the first
-    raw of its light is written. Raws of an earlier run of the same photos that this run did not write are removed at
-    the end of the light. A run that can use no photo changes nothing.
+    A label file never lists a missing raw, even after an interrupt: the label file of an earlier run is removed before
+    the first raw of its light is written. After a light is finished, raws that an earlier run made of the same photos
+    and this run did not write are removed. A run that cannot use any photo changes nothing.
 
     Args:
         labels, images, out: see `synthesize`; the folder `out` belongs to this process.
-        config: what to make.
-        provenance: kept in each label file.
+        config: settings of the raws.
+        provenance: provenance that is stored in each label file.
         on_image, limit: see `synthesize`.
 
     Raises:
         DataError: no photo could be used.
         OutputError: the folder cannot be written or the disk is full.
-        UsageError: the labels are a file that the run would replace.
+        UsageError: the run would replace the labels.
     """
     for light in config.lights:
         if (out / light / LABELS_FILE).resolve() == Path(labels).resolve():
@@ -121,7 +121,7 @@ class _SetWriter:
 
     Attributes:
         out: folder of the set.
-        options, provenance: kept in each label file.
+        options, provenance: stored in each label file.
         on_image: called with the name of each raw.
         finished: the lights whose labels are written.
         skipped: the photos that could not be used, each with the reason.
@@ -154,7 +154,7 @@ class _SetWriter:
                     labels_withdrawn = True
                 _write(raw, self.out / light / name)
                 entries.append((sample, name))
-            except Exception as error:  # one photo must not stop the run, whatever its reader raises
+            except Exception as error:  # no error in one photo may stop the run
                 if isinstance(error, OutputError) and not isinstance(error, OutputNameError):
                     raise
                 self.skipped.append((str(sample.source), skip_reason(str(sample.source), error)))
@@ -168,7 +168,7 @@ class _SetWriter:
         return len(entries)
 
     def _check_place(self, light: str, name: str) -> None:
-        """Refuses a raw whose name is too long, or that a link would lead out of the folder of its light."""
+        """Refuses a raw whose name is too long, or whose path leaves the folder of its light through a link."""
         check_inside(self.out / light / "images", self.out / light / name)
         check_inside(self.out, self.out / light / name)
         check_length(self.out / light / name)
@@ -177,8 +177,8 @@ class _SetWriter:
 def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
     """Image id → path of its raws below `images` without draw and extension, different for each image.
 
-    This is the photo's own path without its extension. Photos that differ in the extension only keep it, and several
-    entries of one photo get their ids too. Names that differ in case only are taken for the same, as on some disks.
+    This is the photo's path without its extension. Photos that differ only in the extension keep it, and several
+    entries of one photo are followed by their ids. Names that differ only in case count as equal, as on some systems.
 
     >>> output_stems({1: "a.jpg", 2: "a.png", 3: "b/c.jpg", 4: "d.jpg", 5: "d.jpg"})
     {3: 'b/c', 1: 'a.jpg', 2: 'a.png', 4: 'd.jpg-4', 5: 'd.jpg-5'}
@@ -201,7 +201,7 @@ def output_stems(file_names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _write_set(out: Path, lights: list[str], provenance: dict[str, Any]) -> None:
-    """Writes the list of finished lights; it is empty while the first is made, so that no older set is taken for it."""
+    """Writes the list of finished lights, which is empty while the first is made, so that no older set is used."""
     write_json(out / SET_FILE, {"version": 1, "lights": lights, "provenance": provenance})
 
 
@@ -209,7 +209,7 @@ def _withdraw_labels(folder: Path) -> None:
     """Removes the label file of an earlier run, which would not describe the raws that are written next.
 
     Raises:
-        OutputError: it cannot be removed.
+        OutputError: the file cannot be removed.
     """
     remove_inside(folder.parent, folder / LABELS_FILE)
 
@@ -217,17 +217,17 @@ def _withdraw_labels(folder: Path) -> None:
 def _remove_stale(folder: Path, stems: Iterable[str], written: Iterable[str]) -> None:
     """Removes raws of other draws or of the other format that an earlier run made of the same photos.
 
-    They are found by the names that `synth` gives, never by a list in a file, which could name any file.
+    They are recognised by the naming scheme of `synth`, and not by a list in a file, which could name any file.
 
     Args:
-        folder: of one light.
-        stems: of the photos, see `output_stems`.
+        folder: folder of one light.
+        stems: stems of the photos, see `output_stems`.
         written: names below `folder` that this run wrote.
 
     Raises:
-        OutputError: one cannot be removed.
+        OutputError: a file cannot be removed.
     """
-    # On some disks, names that differ in case are one file.
+    # On some file systems, names that differ only in case are the same file.
     kept = {name.casefold() for name in written}
     wanted = set(stems)
     for parent in sorted({Path(stem).parent for stem in wanted}):
@@ -243,7 +243,7 @@ def _read(dataset: SyntheticRaws, sample: Sample) -> RawImage:
     """The raw of a sample.
 
     Raises:
-        DataError: its size is not that of the labels.
+        DataError: the size of the raw is not that in the labels.
     """
     raw = dataset.read(sample)
     if raw.data.shape[:2] != (sample.height, sample.width):
@@ -266,7 +266,7 @@ def _labels(
     options: dict[str, Any],
     provenance: dict[str, Any],
 ) -> dict[str, Any]:
-    """COCO JSON of the written files; each entry records its photo, draw, brightness and how it was made."""
+    """COCO JSON of the written files; each entry records its photo, draw, brightness and unprocessing."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for image_id, (sample, name) in enumerate(entries, 1):

@@ -1,4 +1,4 @@
-"""Makes raws on the fly of labelled sRGB photos, with the same values that `synth` writes to disk."""
+"""Makes raws on the fly from labelled sRGB photos, with the same values that `synth` writes to disk."""
 
 import os
 from collections.abc import Sequence
@@ -38,16 +38,16 @@ def read_codes(path: Path) -> UInt8[Tensor, "3 height width"]:
     """Reads the sRGB code values of a photo, 0 to 255, upright.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing or is not an image.
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise OSError("is no file")  # reading a pipe may never end
+            raise OSError("is no file")  # reading a pipe could block
         with PilImage.open(path) as picture:
             pixels = np.array(ImageOps.exif_transpose(picture).convert("RGB"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such photo; give the folder of the photos with --images") from None
-    except Exception as error:  # on a damaged file Pillow's readers raise many kinds of errors
+    except Exception as error:  # a damaged file can make Pillow raise many kinds of errors
         reason = str(error) or type(error).__name__
         raise DataError(f"{path}: cannot be read as a photo ({reason}); replace or remove it") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -57,20 +57,20 @@ def read_photo(path: Path) -> Float[Tensor, "3 height width"]:
     """Reads the sRGB code values of a photo, in [0, 1], upright.
 
     Raises:
-        DataError: the file is missing or no picture.
+        DataError: the file is missing or is not an image.
     """
     return read_codes(path).float() / 255
 
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """How raws are made of sRGB photos.
+    """Settings for making raws of sRGB photos.
 
     Attributes:
         light: name of a range of brightness, a key of `unprocess.LIGHTS`; `synthesize` takes several, joined by commas.
         draws: random cameras, lights and noises per photo; training draws anew for each image and does not use it.
         noise: name of the noise model.
-        seed: with the image id and the draw it fixes all randomness.
+        seed: seed that determines, with image id and draw, all random values.
         format: "png16" makes demosaiced linear RGB, "dng" a Bayer mosaic.
 
     Raises:
@@ -95,14 +95,14 @@ class SynthesisConfig:
 
     @property
     def lights(self) -> tuple[str, ...]:
-        """The names in `light`, each once."""
+        """The names in `light`, without repetition."""
         return tuple(dict.fromkeys(light.strip() for light in self.light.split(",") if light.strip()))
 
     def require_one_light(self) -> None:
-        """Refuses a light that stands for several ranges, where each photo is shown under one.
+        """Refuses several lights, for uses in which each photo has only one.
 
         Raises:
-            UsageError: names the lights.
+            UsageError: `light` names several lights.
         """
         require(self.light in LIGHTS, f"light {self.light!r} names {len(self.lights)} lights; give one")
 
@@ -118,7 +118,7 @@ class SyntheticRaws:
         labels: COCO JSON of the photos.
         images: folder that `file_name` is relative to.
         synthesis: how the raws are made, under one light.
-        limit: keep the first so many photos; 0 keeps all.
+        limit: number of photos to keep from the start; 0 keeps all.
 
     Raises:
         DataError: the JSON is missing or malformed.
@@ -133,7 +133,7 @@ class SyntheticRaws:
         self.categories = checked.categories
         self.notes: Sequence[str] = checked.notes
         self.file_names = {image.id: inside(image.file_name) for image in checked.images}
-        """Image id → file name of every photo, beyond `limit` too, without parts that lead out of a folder."""
+        """Image id → file name of every photo, also beyond `limit`, without parts that lead out of a folder."""
         self.synthesis = synthesis
         samples = [self._sample(image, draw, Path(images)) for image in checked.images for draw in range(draws)]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)

@@ -1,6 +1,6 @@
-"""Endless training images with augmentation: random square crops of labelled raws, or of raws made of photos.
+"""Endless sequence of augmented training images: random square crops of labelled raws, or of raws made from photos.
 
-Image number k depends on (seed, k) only, so that a run resumes its data order from one counter.
+Image number k depends only on (seed, k), so that a resumed run needs only a counter to continue its data order.
 """
 
 import math
@@ -29,9 +29,9 @@ from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator
 from adaptiveisp.types import Annotation, PseudoLabeler, RawImage, Targets
 
 CACHED_BYTES = 2 * 10**9
-"""Most bytes of decoded photos or developed raws that are kept in memory, together."""
+"""Greatest total of bytes of decoded photos or developed raws that are kept in memory."""
 FULL_SCALE = 65535
-"""The 16-bit value for 1.0 of a developed raw in memory; its steps are far smaller than those of a 12-bit sensor."""
+"""16-bit value of 1.0 in a developed raw in memory; its steps are far smaller than those of a 12-bit sensor."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class TrainingImage:
     """One training image.
 
     Attributes:
-        number: its number; with the seed it determines the image.
+        number: its number, which determines the image together with the seed.
         image: (3, crop_size, crop_size) developed, linear RGB in [0, 1].
         targets: objects in pixels of `image`.
         light: brightness factor in (0, 1], None if unknown.
@@ -61,21 +61,21 @@ class TrainingImages(Protocol):
 
 
 class _Pictures:
-    """The pictures of a data set, in a random order for each epoch, kept in memory after they are read.
+    """The images of a data set, in a random order for each epoch, kept in memory after they are read.
 
-    A picture that cannot be used is left out and not read again. The next usable one in the order of its epoch takes
-    its place.
+    An image that cannot be used is left out and not read again; the next usable one in the order of the epoch replaces
+    it.
 
     Args:
         name: name of the data set, for errors.
-        titles: name of each picture in reports.
-        files: name of each picture's file, for errors that do not name it.
-        read: reads the picture of an index.
+        titles: name of each image in reports.
+        files: name of each image's file, for errors that do not name it.
+        read: function that reads the image of an index.
         seed: seed of the orders.
-        keeps: whether the picture of an index is to be kept in memory.
+        keeps: function that states whether the image of an index is to be kept in memory.
 
     Attributes:
-        skipped: title of each picture that cannot be used, as far as they were read → the reason, in one line.
+        skipped: title of each image that was read and cannot be used → the reason, in one line.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class _Pictures:
         self._cache: dict[int, Tensor] = {}
 
     def __getitem__(self, number: int) -> tuple[int, Tensor]:
-        """Index and pixels of the picture for an image number.
+        """Index and pixels of the image for a training image's number.
 
         Raises:
-            DataError: no picture can be used.
+            DataError: no image can be used.
         """
         for index in _epoch_order(len(self.titles), number, self.seed):
             picture = self._picture(index)
@@ -106,18 +106,18 @@ class _Pictures:
         raise DataError(f"{self.name}: no image could be used; the first: {first}")
 
     def _picture(self, index: int) -> Tensor | None:
-        """The picture of an index, None if it cannot be used."""
+        """The image of an index; None if it cannot be used."""
         if index in self._cache or index in self._unusable:
             return self._cache.get(index)
         try:
             picture = self.read(index)
-        except DetectorError:  # not caused by the picture: the next one would raise it too
+        except DetectorError:  # not caused by the image, so that the next one would raise it too
             raise
-        except Exception as error:  # one file must not stop a run of hours, whatever its reader raises
+        except Exception as error:  # no error in one file may stop a run of hours
             self.skipped[self.titles[index]] = skip_reason(self.files[index], error)
             self._unusable.add(index)
             return None
-        # No eviction: in a shuffled epoch, LRU would evict pictures just before they are used again.
+        # No eviction: in a shuffled epoch, LRU would evict images just before they are reused.
         full = sum(kept.nbytes for kept in self._cache.values()) + picture.nbytes > CACHED_BYTES
         if self.keeps(index) and not full:
             self._cache[index] = picture
@@ -125,20 +125,20 @@ class _Pictures:
 
 
 class PhotoTrainingImages:
-    """Training images made of labelled photos: crop, flip, random camera, light and noise.
+    """Training images made from labelled photos with a random crop, flip, camera, light and noise.
 
-    Decoded photos stay in memory as bytes, about 1 MB each for those of COCO. A photo that cannot be used is left out,
-    and `skipped` has the reason.
+    Decoded photos stay in memory as bytes, about 1 MB for a photo of COCO. A photo that cannot be used is left out, and
+    `skipped` has the reason.
 
     Args:
         labels: COCO JSON of the photos. With a teacher its annotations are not read, and it may be a folder.
         images: folder of the photos.
-        to_label: returns category id → detector label for categories; objects of other categories are left out.
+        to_label: function from categories to category id → detector label; objects of other categories are left out.
         crop_size: side of the square images in pixels.
-        synthesis: light and noise of the raws, and the seed that fixes everything; draws and format are not used.
-        limit: the first so many photos only; 0 takes all.
-        teacher: finds the objects of each clean photo, which replace annotations; None takes the annotations.
-        smallest_crop: least side of a crop as a share of the picture's shorter side, in (0, 1].
+        synthesis: light and noise of the raws, and the seed of all random values; draws and format are not used.
+        limit: number of photos to use from the start; 0 uses all.
+        teacher: detector whose detections on each clean photo replace the annotations; None uses the annotations.
+        smallest_crop: least side of a crop as a share of the image's shorter side, in (0, 1].
 
     Raises:
         DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
@@ -171,7 +171,7 @@ class PhotoTrainingImages:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name of each photo that cannot be used, as far as they were read → the reason."""
+        """Name of each photo that was read and cannot be used → the reason."""
         return self.pictures.skipped
 
     def __getitem__(self, number: int) -> TrainingImage:
@@ -197,20 +197,20 @@ class PhotoTrainingImages:
 
 
 class RawTrainingImages:
-    """Training images of labelled raws: developed, cropped and flipped, with their own light and noise.
+    """Training images from labelled raws, which are developed, cropped and flipped but keep their own light and noise.
 
-    Developed raws stay in memory at 6 bytes a pixel, downscaled to the shorter side that the smallest crop needs: at
-    3:2 about 4 MB each for images of 512 pixels, 1.6 MB for 320. With a cache they stay on disk instead, where other
-    runs find them. A raw that cannot be used is left out, and `skipped` has the reason.
+    Developed raws stay in memory at 6 bytes a pixel, downscaled to the shorter side that the smallest crop needs: about
+    4 MB each for 512 pixels and a 3:2 sensor, 1.6 MB for 320. With a cache they stay on disk instead, where other runs
+    find them. A raw that cannot be used is left out, and `skipped` has the reason.
 
     Args:
         dataset: labelled raws.
-        to_label: returns category id → detector label for categories; objects of other categories are left out.
+        to_label: function from categories to category id → detector label; objects of other categories are left out.
         crop_size: side of the square images in pixels.
-        seed: fixes everything.
-        camera_white_balance: apply the camera's own gains, see `develop`.
-        teacher: finds the objects of each raw, which replace annotations; None takes the annotations.
-        cache: cache of developed raws, None to keep them in memory.
+        seed: seed of all random values.
+        camera_white_balance: whether to apply the camera's own gains, see `develop`.
+        teacher: detector whose detections on each raw replace the annotations; None uses the annotations.
+        cache: cache of developed raws; None keeps them in memory.
         smallest_crop: as for `PhotoTrainingImages`.
 
     Raises:
@@ -250,7 +250,7 @@ class RawTrainingImages:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Each label that is left out, and each raw that cannot be used, as far as they were read → the reason."""
+        """Each label that is left out, and each raw that was read and cannot be used → the reason."""
         return {**left_out(self.dataset), **self.pictures.skipped}
 
     def __getitem__(self, number: int) -> TrainingImage:
@@ -294,7 +294,7 @@ class RawTrainingImages:
 
     @property
     def _shorter_side(self) -> int:
-        """Shorter side in pixels at which frames are kept: the smallest crop is not upscaled."""
+        """Shorter side in pixels at which frames are kept, so that the smallest crop is not upscaled."""
         return math.ceil(self.crop_size / self.smallest_crop)
 
     def _develop(self, index: int) -> tuple[UInt16[Tensor, "3 height width"], tuple[int, int]]:
@@ -313,12 +313,12 @@ class RawTrainingImages:
 
 
 def _check_size(name: str, width: int, height: int, labelled_width: int, labelled_height: int) -> None:
-    """Refuses a picture whose size is not that of its labels.
+    """Refuses an image whose size is not that of its labels.
 
     Args:
-        name: name of the picture.
+        name: name of the image.
         width, height: its sides in pixels, upright.
-        labelled_width, labelled_height: those of the labels, 0 where they do not state them.
+        labelled_width, labelled_height: the sides in the labels; 0 if they do not state them.
 
     Raises:
         DataError: the sizes differ.
@@ -329,11 +329,11 @@ def _check_size(name: str, width: int, height: int, labelled_width: int, labelle
 
 
 def _check_labelled(name: str, annotations: Iterable[Sequence[Annotation]], to_label: dict[int, int]) -> None:
-    """Refuses pictures without an object to learn from.
+    """Refuses images without an object to learn from.
 
     Args:
         name: name of the data set.
-        annotations: annotations of each picture.
+        annotations: annotations of each image.
         to_label: category id → detector label.
 
     Raises:
@@ -351,13 +351,13 @@ def _warn_of_notes(name: str, notes: Iterable[str]) -> None:
 
 
 def _check_pseudo_labels(pictures: _Pictures, teacher: PseudoLabeler) -> None:
-    """Refuses pictures in which a teacher finds no object; the check ends at the first picture with one.
+    """Refuses images in which a teacher finds no object; the check ends at the first image with one.
 
     Raises:
-        DataError: the teacher finds no object in any picture.
+        DataError: the teacher finds no object in any image.
     """
     for number in range(len(pictures.titles)):
-        index, _ = pictures[number]  # in the order of training, which needs these pictures first
+        index, _ = pictures[number]  # in the order of training, which needs these images first
         if teacher.answers[pictures.titles[index]]:
             return
     raise DataError(
@@ -367,9 +367,9 @@ def _check_pseudo_labels(pictures: _Pictures, teacher: PseudoLabeler) -> None:
 
 
 def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
-    """The indices of a data set of `n` pictures in the order of an epoch, beginning with that of an image number.
+    """The indices of a data set of `n` images in the order of an epoch, starting at a training image's number.
 
-    Every `n` numbers are an epoch with its own random order. Behind the end of the order its beginning follows.
+    Every `n` numbers are an epoch with its own random order. The end of the order is followed by its beginning.
     """
     epoch, place = divmod(number, n)
     order = _shuffled(n, epoch, seed)

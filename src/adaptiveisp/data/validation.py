@@ -1,7 +1,7 @@
-"""Checks a whole data set for the command `doctor`, so that its faults are known before a run of hours meets them.
+"""Validates a whole data set for the command `doctor`, so that its errors are known before a long run.
 
-Every file is read as training would read it. A problem is a file or label that training or evaluation would leave out,
-learn wrongly from, or count twice; `ValidationResult.verdict` says whether they may start.
+Every file is read as in training. A problem is a file or label that training or evaluation would leave out, learn
+wrongly from, or count twice; `ValidationResult.verdict` states whether they can start.
 """
 
 import os
@@ -32,9 +32,9 @@ from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import sha256_of
 
 SHOWN = 12
-"""Number of pictures on the report's page."""
+"""Number of images in the report."""
 TILE_SIZE = 416
-"""Longer side in pixels at which these pictures are developed."""
+"""Longer side in pixels of the images in the report."""
 
 
 def validate_dataset(
@@ -47,7 +47,7 @@ def validate_dataset(
 
     Args:
         parts: (name of a split, its data set) of each split, from `open_parts`.
-        class_names: class names of the detector that would be trained for.
+        class_names: class names of the detector for which a policy would be trained.
         known_by: name of that detector, for messages.
         on_image: called with each image's name, for progress.
     """
@@ -68,7 +68,7 @@ def validate_dataset(
             try:
                 facts, picture = _read_image(split, dataset, sample, known, number % stride == 0, watch)
                 hashes[_content_hash(dataset, sample)].append((split, sample.name))
-            except Exception as error:  # one file must not stop the check, whatever its reader raises
+            except Exception as error:  # no error in one file may stop the check
                 found.findings.append(Finding("unreadable", split, skip_reason(sample.name, error)))
             else:
                 found.images.append(facts)
@@ -133,10 +133,10 @@ def _content_hash(dataset: Dataset, sample: Sample) -> str:
 def _read_image(
     split: str, dataset: Dataset, sample: Sample, known: set[int], with_picture: bool, watch: RemarkWatch
 ) -> tuple[ImageFacts, Tile | None]:
-    """Reads one image, and returns its facts and, if `with_picture`, its picture with the labels.
+    """Reads one image, and returns its facts and, if `with_picture`, a rendering with its labels.
 
     Raises:
-        AdaptiveISPError: the image cannot be read, or is of another size than its labels say.
+        AdaptiveISPError: the image cannot be read, or its size is not that of its labels.
     """
     path = _path_of(dataset, sample)
     if path.suffix.lower() in PHOTO_EXTENSIONS and os.path.exists(path):
@@ -169,7 +169,7 @@ def _read_image(
 
 
 def raw_level(raw: RawImage) -> float:
-    """Mean of the linear values over all pixels and colours; 0 is the black level, 1 the white level."""
+    """Mean linear value of all pixels and colours; 0 is the black level, 1 the white level."""
     tiles = [raw.data] if raw.pattern is None else [raw.data[i::2, j::2] for i in (0, 1) for j in (0, 1)]
     total = sum(
         float(np.clip((tile - np.float32(black)) / np.float32(raw.white_level - black), 0, 1).sum(dtype=np.float64))
@@ -186,7 +186,7 @@ def _photo_level(photo: torch.Tensor) -> float:
 
 @torch.inference_mode()
 def _tile(dataset: Dataset, sample: Sample, raw: RawImage | None, photo: torch.Tensor | None, line: str) -> Tile:
-    """The image with its labels; a raw is rendered by auto-exposure, since a dark raw would be a black picture."""
+    """The image with its labels; a raw is rendered with auto-exposure, since a dark raw would look black."""
     if raw is not None:
         small = develop_at_size(raw, TILE_SIZE).small
         rgb = to_uint8(AutoExposure().plan(small)[0].render(small)[0])
@@ -205,10 +205,10 @@ def _tile(dataset: Dataset, sample: Sample, raw: RawImage | None, photo: torch.T
 def _repeated(hashes: Mapping[str, Sequence[tuple[str, str]]]) -> list[Finding]:
     """Finds images with the same content.
 
-    Two in one split count twice; with one in each of two splits, a policy is tested on an image that it learned from.
+    Two of them in one split count twice; one in each of two splits means that a policy is tested on a training image.
 
     Args:
-        hashes: content → (split, name) of each image that has it.
+        hashes: hash of the content → (split, name) of each image with this content.
     """
     findings = []
     for places in hashes.values():

@@ -1,4 +1,4 @@
-"""What the check of a data set finds: facts of its images and classes, problems, and whether training may start."""
+"""The result of validating a data set: facts of its images and classes, problems, and whether training can start."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,8 +11,8 @@ from adaptiveisp.inference.drawing import Tile
 
 SCHEMA_VERSION = 1
 LIGHT_EDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
-"""Edges of the histogram of mean levels, about half a power of ten apart: what an image shows depends on the ratio of
-its light to another's, not on their difference."""
+"""Edges of the histogram of mean levels, about half a power of ten apart, since ratios of light matter and differences
+do not."""
 
 Verdict = Literal["ready", "problems", "unusable"]
 
@@ -34,15 +34,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Facts of one image that can be read.
+    """Facts of one readable image.
 
     Attributes:
-        split, name: its split and its name there.
-        width, height: pixels of the upright image.
+        split, name: its split and its name in the split.
+        width, height: size of the upright image in pixels.
         sensor: make and model of the camera, or the extension of the file.
         level: mean of the linear values, 0 = black level, 1 = white level.
-        objects: number of its labelled objects, crowds left out.
-        known: number of those whose class the detector knows.
+        objects: number of its labelled objects, without crowds.
+        known: number of objects whose class the detector knows.
     """
 
     split: str
@@ -61,7 +61,7 @@ class ClassFacts:
 
     Attributes:
         name: its name in the label files.
-        target: the name that is compared with those of the detector; None where the YAML leaves the class out.
+        target: the name that is compared with those of the detector; None if the YAML leaves the class out.
         count: number of its objects.
         known: whether the detector knows it.
     """
@@ -78,16 +78,16 @@ class ValidationResult:
 
     Attributes:
         splits: split → number of images that it lists.
-        images: facts of those that can be read.
-        classes: the classes, those with the most objects first.
+        images: facts of the readable images.
+        classes: the classes, in falling order of their number of objects.
         findings: the problems.
         known_by: name of the detector whose class names were compared.
         labelled: whether the data set has labels; without them only `train --labels teacher` can use it.
-        unlabelled: split → number of images without a label file. They are taken as showing no object, which is no
-            problem by itself.
-        notes: things to know about a split that can be used, each with the split before it.
-        fatal: the reason why training cannot start although there are images, "" otherwise.
-        tiles: some pictures with their labels.
+        unlabelled: split → number of images without a label file. They are assumed to show no object, which is not a
+            problem.
+        notes: notes on splits that can be used, each beginning with the split.
+        fatal: the reason why training cannot start although there are images; "" otherwise.
+        tiles: some images with their labels.
     """
 
     splits: dict[str, int] = field(default_factory=dict)
@@ -105,7 +105,7 @@ class ValidationResult:
     def usable(self) -> int:
         """Number of images that training can learn from.
 
-        They can be read and, in a labelled set, have an object that the detector knows. Where a split is named train,
+        These are readable and, in a labelled set, have an object that the detector knows. If a split is named train,
         only its images count.
         """
         learned = [image for image in self.images if "train" not in self.splits or image.split == "train"]
@@ -113,7 +113,7 @@ class ValidationResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether training may start: "ready", "problems" (it may, though there are problems) or "unusable"."""
+        """Whether training can start: "ready", "problems" (it can, but there are problems) or "unusable"."""
         if self.fatal or not self.usable:
             return "unusable"
         return "problems" if self.findings else "ready"
@@ -166,5 +166,5 @@ def sizes(images: Iterable[ImageFacts]) -> dict[str, int]:
 
 
 def mean_level(images: Sequence[ImageFacts]) -> float | None:
-    """The mean of the images' mean levels, None without an image."""
+    """The mean of the images' mean levels; None if there are no images."""
     return float(np.mean([image.level for image in images])) if images else None

@@ -1,6 +1,6 @@
-"""Checks values of label files, and reads small label files.
+"""Checks of values in label files, and reading of small label files.
 
-Label files are untrusted: in the place of a number there may be a text, a truth value, NaN or infinity.
+Label files are untrusted: they may hold text, a truth value, NaN or infinity instead of a number.
 """
 
 import math
@@ -19,20 +19,20 @@ MAX_COUNT = 2**31 - 1
 MAX_ID = 2**63 - 1
 """Largest id; ids are kept in arrays of 64-bit integers."""
 LARGEST_FILE = 256_000_000
-"""Most bytes of the labels of one image (some tools put the picture itself into them), or of a list of images."""
+"""Most bytes of a label file, in which some tools include the image, or of a list of images."""
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 def is_number_text(value: Any) -> bool:
-    """Whether a value is the text of a whole number; some tools write ids as texts."""
+    """Whether a value is a whole number written as text; some tools write ids in this way."""
     return isinstance(value, str) and _WHOLE.fullmatch(value) is not None
 
 
 def finite(value: Any) -> float | None:
-    """A value of a label file as a finite number, None where it is none.
+    """A value of a label file as a finite number; None if it is not one.
 
-    A text of digits is taken as a number, since some tools write one; a truth value is not.
+    A number may be written as text, as some tools do; a truth value is not a number.
 
     >>> finite(2), finite("0.5"), finite(True), finite("nan"), finite([1])
     (2.0, 0.5, None, None, None)
@@ -51,7 +51,7 @@ def finite(value: Any) -> float | None:
 
 
 def numbers(values: Any, count: int) -> tuple[float, ...] | None:
-    """The finite numbers of a list of `count` items, None where it is anything else.
+    """The finite numbers of a list of `count` items; None for any other value.
 
     >>> numbers([1, "2"], 2), numbers([1, None], 2), numbers("12", 2)
     ((1.0, 2.0), None, None)
@@ -66,10 +66,10 @@ def whole(value: Any, where: str, key: str, low: int, high: int) -> int:
     """A value as a whole number in [low, high]; some tools write it as 12.0 or "12".
 
     Args:
-        value: the value.
+        value: value of the label file.
         where: file and entry, for errors.
-        key: its key, for errors.
-        low, high: the range.
+        key: key of the value, for errors.
+        low, high: allowed range.
 
     Raises:
         DataError: the value is anything else.
@@ -87,16 +87,16 @@ def side(value: Any, where: str, key: str) -> int:
     """Width or height of an image in pixels.
 
     Raises:
-        DataError: it is no whole number, or not in the range of an image's sides.
+        DataError: the value is not a whole number in the range of an image's sides.
     """
     return whole(value, where, key, 1, MAX_SIDE)
 
 
 def side_or_none(value: Any) -> int:
-    """Width or height of an image in pixels, 0 where the label file leaves it out. Some tools write 0, or a fraction.
+    """Width or height of an image in pixels; 0 if the label file leaves it out. Some tools write 0 or a fraction.
 
     Raises:
-        ValueError: it is no number, or not in the range of an image's sides.
+        ValueError: the value is not a number in the range of an image's sides.
     """
     number = 0.0 if value is None or value == "" else finite(value)
     if number is None or not 0 <= number <= MAX_SIDE:
@@ -105,7 +105,7 @@ def side_or_none(value: Any) -> int:
 
 
 def text(value: Any, where: str, key: str) -> str:
-    """A value as text that can be written to a file; JSON can hold surrogates, which cannot.
+    """A value as text that can be written to a file. JSON can hold surrogates, which cannot be written.
 
     Raises:
         DataError: the value is anything else.
@@ -120,7 +120,7 @@ def read_label_file(path: Path) -> bytes:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no regular file, such as a pipe that never ends, or is too large.
+        ValueError: the file is too large or not a regular file, such as a pipe, which could block.
     """
     facts = os.stat(path)
     if not stat.S_ISREG(facts.st_mode):

@@ -1,8 +1,8 @@
-"""What a detector's numbers must be, whatever kind of detector gives them, and what happens to those that are not.
+"""Validity checks of detections, the same for every kind of detector.
 
-A score is a probability. A box has its corners in order and lies near the image. On a trial image a detector that
-breaks this is refused; in use such a box is left out and counted (`Detections.dropped`), so that it neither stops a
-batch nor passes for an answer.
+A score must be a probability, and a box must have its corners in order and lie near the image. A detector that breaks
+this rule on a trial image is refused when it is loaded. Later, an invalid box is left out and counted
+(`Detections.dropped`), so that it neither stops a batch nor counts as a detection.
 """
 
 from typing import Any, NamedTuple
@@ -15,28 +15,29 @@ from adaptiveisp.errors import DetectorError, one_line
 from adaptiveisp.types import Detections, Detector
 
 SCORE_SLACK = 1e-3
-"""Scores may leave 0..1 by so much: the rounding of half precision."""
+"""Tolerance by which scores may leave 0..1: the rounding error of half precision."""
 
 MARGIN = 0.5
-"""The centre of a box lies within the image and this share of its sides around it, so within twice the image. It is
-the centre that counts: a network may give an object that fills the image a box far larger than that."""
+"""Share of the image's sides by which the centre of a box may lie outside the image. Only the centre is checked: the
+box of an object that fills the image can be far larger than the image."""
 
 MOST_DETECTIONS = 300
-"""Boxes of one image that are kept, as `Detector.detect` has it by default; COCO's protocol looks at 100 a class."""
+"""Most boxes that are kept of one image, the default of `Detector.detect`; COCO's protocol uses 100 a class."""
 
 TRIAL_SIZE = (256, 320)
-"""(height, width) in pixels of the trial image, rounded up to the detector's stride."""
+"""(height, width) of the trial image in pixels, before rounding up to the detector's stride."""
 
 WANTED = "scores must be in 0..1, and boxes x0 y0 x1 y1 with x0 <= x1 and y0 <= y1, in pixels of the image it is given"
 
 
 class Chosen(NamedTuple):
-    """The candidates among a detector's boxes.
+    """The pairs of box and class that remain as candidates.
 
     Attributes:
         place: index of each candidate's box.
-        label, score: of each candidate.
-        dropped: boxes that were left out because their numbers make no sense.
+        label: class of each candidate.
+        score: score of each candidate, in [0, 1].
+        dropped: number of boxes that were left out as invalid.
     """
 
     place: Int[Tensor, " m"]
@@ -48,13 +49,13 @@ class Chosen(NamedTuple):
 def choose(
     boxes: Float[Tensor, "n 4"], scores: Float[Tensor, "n classes"], confidence: float, height: int, width: int
 ) -> Chosen:
-    """The pairs of box and class with a score above `confidence`, without boxes whose numbers make no sense.
+    """The pairs of box and class with a score above `confidence`, without invalid boxes.
 
     Args:
         boxes: xyxy in pixels.
-        scores: of each box for each class.
-        confidence: scores at or below this are no candidates.
-        height, width: of the image in pixels.
+        scores: score of each box for each class.
+        confidence: pairs with a score at or below this are left out.
+        height, width: size of the image in pixels.
     """
     dropped = 0
     if not bool(_sound_scores(torch.stack(torch.aminmax(scores))).all() if scores.numel() else True):
@@ -64,25 +65,25 @@ def choose(
     place, label = (scores > confidence).nonzero(as_tuple=True)
     good = sound_boxes(boxes[place], height, width)
     if not bool(good.all()):
-        dropped += len(set(place[~good].tolist()))  # a box may be bad for several classes
+        dropped += len(set(place[~good].tolist()))  # one invalid box can be a candidate for several classes
         place, label = place[good], label[good]
     return Chosen(place, label, scores[place, label].clamp(max=1), dropped)
 
 
 def checked(detector: Detector, found: Any, height: int, width: int, confidence: float = 0.0) -> Detections:
-    """A detector's answer for one image: highest score first, at most `MOST_DETECTIONS`, none below `confidence`.
+    """A detector's detections of one image, by falling score: at most `MOST_DETECTIONS`, none below `confidence`.
 
-    Boxes whose numbers make no sense are left out and counted. A detector of one's own may not look at what it was
-    asked for, and what comes after it must be able to rely on it.
+    Invalid boxes are left out and counted. A user's own detector may ignore its arguments, and the code that uses its
+    detections relies on this order and these limits.
 
     Args:
-        detector: whose answer it is.
-        found: what it returned for the image.
-        height, width: of the image in pixels.
-        confidence: least score.
+        detector: the detector that gave the detections.
+        found: the value that its `detect` returned for this image.
+        height, width: size of the image in pixels.
+        confidence: least score of a detection.
 
     Raises:
-        DetectorError: the answer is no `Detections`, its shapes do not fit each other, or a label is unknown.
+        DetectorError: `found` is no `Detections`, its shapes do not fit each other, or a label is unknown.
     """
     if not isinstance(found, Detections):
         raise DetectorError(f"detector {detector.name}: detect returned a {type(found).__name__}, not Detections")
@@ -117,23 +118,23 @@ def sound_boxes(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Bool[Te
     size = boxes.new_tensor((width, height))
     low, high = boxes[:, :2], boxes[:, 2:]
     centre = (low + high) / 2
-    # A comparison with NaN is false; the sum of two infinities of one sign is one, so it is outside.
+    # Comparisons with NaN are false. The mean of two infinities of one sign is infinite, and so outside.
     within = (centre >= -MARGIN * size) & (centre <= (1 + MARGIN) * size) & (high >= low)
     return within.all(dim=1) & boxes.isfinite().all(dim=1)
 
 
 def _sound_scores(scores: Tensor) -> Tensor:
-    """Whether each score is in 0..1, to rounding; NaN is not."""
+    """Whether each score is in 0..1 up to `SCORE_SLACK`; false for NaN."""
     return (scores >= -SCORE_SLACK) & (scores <= 1 + SCORE_SLACK)
 
 
 def wrong_numbers(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], height: int, width: int) -> str:
-    """What is wrong with the numbers of some boxes, for a message; "" if nothing is.
+    """The first error found in some boxes and scores, as part of a message; "" if all are valid.
 
     Args:
         boxes: xyxy in pixels.
-        scores: one a box, such as its best.
-        height, width: of the image in pixels.
+        scores: one score for each box, such as its best one.
+        height, width: size of the image in pixels.
     """
     if not bool(boxes.isfinite().all() and scores.isfinite().all()):
         return "gives boxes or scores that are not finite"
@@ -149,17 +150,18 @@ def wrong_numbers(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], heig
 
 @torch.no_grad()
 def try_out(detector: Detector, text: str, device: str | torch.device = "cpu") -> None:
-    """Refuses a detector whose answer to a trial image, of random numbers, makes no sense.
+    """Refuses a detector that gives invalid boxes or scores for a trial image of random pixels.
 
-    One that fails on it is not refused: it may serve training only, or other sizes; in use the failure is told.
+    A detector that raises an error on this image is not refused: it may need another size, or serve training only. If
+    it fails in use, that error is reported then.
 
     Args:
-        detector: of any kind.
-        text: how the user named it, for errors.
-        device: where it is.
+        detector: a detector of any kind.
+        text: the user's name for it, for errors.
+        device: device of the detector.
 
     Raises:
-        DetectorError: says what is wrong with its numbers.
+        DetectorError: the boxes or scores are invalid; the message says in which way.
     """
     height, width = (-(-side // detector.stride) * detector.stride for side in TRIAL_SIZE)
     image = torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0)).to(device)
@@ -170,13 +172,18 @@ def try_out(detector: Detector, text: str, device: str | torch.device = "cpu") -
         return
     if answer.dropped:
         what = wrong_numbers(found.boxes, found.scores, height, width)
-        what = what or f"gives {answer.dropped} boxes whose numbers make no sense"
+        what = what or f"gives {answer.dropped} invalid boxes"
         raise DetectorError(f"{text}: on a trial image it {what}; {WANTED}")
 
 
 def dropped_note(name: str, dropped: int) -> str:
-    """The line that tells a user of boxes that were left out; "" if there were none."""
+    """The message that invalid boxes were left out; "" if there were none.
+
+    Args:
+        name: name of the detector.
+        dropped: number of boxes that were left out.
+    """
     if not dropped:
         return ""
     boxes = "box was" if dropped == 1 else "boxes were"
-    return one_line(f"{name}: {dropped} {boxes} left out, since their numbers make no sense; {WANTED}.")
+    return one_line(f"{name}: {dropped} {boxes} left out as invalid; {WANTED}.")

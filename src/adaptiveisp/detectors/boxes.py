@@ -1,4 +1,4 @@
-"""Boxes: conversions, overlap (IoU, complete IoU) and non-maximum suppression; pixels unless said otherwise."""
+"""Boxes: conversions, overlap (IoU, complete IoU) and non-maximum suppression; in pixels unless stated otherwise."""
 
 import math
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from adaptiveisp.types import Annotation, Detections
 
 CIOU_EPS = 1e-7
-"""Added to the denominators of the complete IoU, so that degenerate boxes give a number; AdaptiveISP's value."""
+"""Added to the denominators of the complete IoU, as in AdaptiveISP, so that boxes without area give a finite value."""
 
 MAX_NMS_CANDIDATES = 30_000
-"""Suppression looks at this many boxes of one image, the best by score; far above what 300 detections can use."""
+"""Most boxes of one image that take part in suppression, the best by score; far more than 300 detections need."""
 
 Boxes = Float[Tensor, "*n 4"]
 
@@ -45,7 +45,7 @@ def cxcywh_to_xyxy(boxes: Boxes) -> Boxes:
 
 
 def as_annotations(found: Detections) -> tuple[Annotation, ...]:
-    """Detections as labels of the same pixels; the detector's label becomes the category id."""
+    """Detections as annotations in the same pixels; the detector's label becomes the category id."""
     boxes = xyxy_to_xywh(found.boxes.double()).tolist()
     return tuple(
         Annotation(label, (x, y, width, height), width * height)
@@ -60,7 +60,7 @@ def clip_boxes(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Float[Te
 
 
 def pairwise_iou(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
-    """Intersection over union of every xyxy box of `first` with every one of `second`; 0 where both are empty.
+    """Intersection over union of every xyxy box of `first` with every one of `second`; 0 where both have no area.
 
     >>> pairwise_iou(torch.tensor([[0.0, 0, 2, 2]]), torch.tensor([[0.0, 0, 2, 1], [5, 5, 6, 6]])).tolist()
     [[0.5, 0.0]]
@@ -81,7 +81,7 @@ def complete_iou(predicted: Float[Tensor, "n 4"], target: Float[Tensor, "n 4"]) 
     v = 4/π² (atan(wt/ht) - atan(wp/hp))² and α = v / (v - IoU + 1), which passes no gradient.
 
     Args:
-        predicted, target: any one unit; widths and heights above 0.
+        predicted, target: boxes in the same unit, with widths and heights above 0.
 
     Source: Zheng et al. 2020, "Distance-IoU Loss", section 3.3.
     """
@@ -112,23 +112,24 @@ def nms(
     iou_threshold: float,
     max_detections: int,
 ) -> Int[Tensor, " kept"]:
-    """Indices of the boxes that survive greedy suppression within each class, highest score first.
+    """Indices of the boxes that remain after greedy suppression within each class, highest score first.
 
-    A box goes when a better one of its class overlaps it by more than `iou_threshold`. Equal scores keep their order.
-    Only the `MAX_NMS_CANDIDATES` best boxes take part.
+    A box is suppressed if one of its class with a higher score overlaps it by more than `iou_threshold`. Boxes of equal
+    score keep their order. Only the `MAX_NMS_CANDIDATES` best boxes take part.
 
     Args:
         boxes: xyxy, in pixels.
-        scores: any scale, higher is better.
-        labels: class of each box; boxes of different classes never meet.
-        iou_threshold: in [0, 1].
-        max_detections: stop after this many.
+        scores: scores on any scale; higher is better.
+        labels: class of each box; boxes of different classes do not suppress each other.
+        iou_threshold: largest allowed IoU, in [0, 1].
+        max_detections: most indices that are returned.
     """
     order = torch.argsort(scores.detach(), descending=True, stable=True)[:MAX_NMS_CANDIDATES]
     corners = boxes.detach()[order].cpu().numpy()
     classes = labels[order].cpu().numpy()
     areas = (corners[:, 2] - corners[:, 0]) * (corners[:, 3] - corners[:, 1])
-    # Classes one after the other, each by falling score: a kept box need only look behind itself, to its class's end.
+    # Sorted by class and then by falling score, the boxes that a kept box can suppress lie between it and the end of
+    # its class.
     by_class = np.argsort(classes, kind="stable")
     places = np.empty(len(classes), dtype=np.int64)
     places[by_class] = np.arange(len(classes))
@@ -141,12 +142,12 @@ def nms(
         if suppressed[index]:
             continue
         kept.append(index)
-        rivals = by_class[places[index] + 1 : ends[index]]
-        if len(rivals) == 0:
+        others = by_class[places[index] + 1 : ends[index]]
+        if len(others) == 0:
             continue
-        low = np.maximum(corners[rivals, :2], corners[index, :2])
-        high = np.minimum(corners[rivals, 2:], corners[index, 2:])
+        low = np.maximum(corners[others, :2], corners[index, :2])
+        high = np.minimum(corners[others, 2:], corners[index, 2:])
         intersection = np.clip(high - low, 0, None).prod(axis=1)
-        # The product form needs no division, so empty boxes cannot give NaN.
-        suppressed[rivals[intersection > iou_threshold * (areas[rivals] + areas[index] - intersection)]] = True
+        # This product form of IoU > threshold needs no division, so boxes without area cannot give NaN.
+        suppressed[others[intersection > iou_threshold * (areas[others] + areas[index] - intersection)]] = True
     return order[torch.as_tensor(kept, dtype=torch.int64, device=order.device)]

@@ -1,4 +1,4 @@
-"""What every detector refuses before it looks: images and labels that make no sense to it."""
+"""Checks of the images and labels that a detector is given."""
 
 from collections.abc import Sequence
 
@@ -9,15 +9,15 @@ from adaptiveisp.types import Targets
 
 
 def check_image(name: str, image: Tensor, stride: int) -> None:
-    """Refuses images of another shape than (batch, 3, height, width), or whose sides are no multiples of the stride.
+    """Refuses a batch whose shape is not (batch, 3, height, width), or whose sides are not multiples of the stride.
 
     Args:
-        name: the detector's, for the error.
-        image: what it was given.
-        stride: pixels.
+        name: name of the detector, for the error.
+        image: the batch that the detector was given.
+        stride: stride of the detector in pixels.
 
     Raises:
-        DetectorError: says what the shape is.
+        DetectorError: the shape does not fit; the message names it.
     """
     if image.ndim != 4 or image.shape[1] != 3:
         raise DetectorError(f"{name}: expects images of shape (batch, 3, height, width), not {tuple(image.shape)}")
@@ -30,11 +30,11 @@ def check_labels(targets: Sequence[Targets], n_classes: int) -> None:
     """Refuses labels outside 0 to n_classes - 1.
 
     Args:
-        targets: of a batch.
-        n_classes: that the detector has.
+        targets: targets of a batch.
+        n_classes: number of classes of the detector.
 
     Raises:
-        DetectorError: says what the range is.
+        DetectorError: a label is out of range; the message names the range.
     """
     for target in targets:
         label = target.labels

@@ -1,4 +1,4 @@
-"""Class names: the 80 of COCO, names read from files, and which name of a detector matches which of a data set."""
+"""Class names: the 80 of COCO, names read from files, and the matching of a detector's names with a data set's."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from adaptiveisp.errors import DataError, DetectorError, first_few, one_line, shown
 
 LONGEST_NAME = 100
-"""Characters of a class name. Those of known data sets stay below 50; one from a model's file can be of any length."""
+"""Most characters of a class name. Names of known data sets have fewer than 50; a file may hold any length."""
 
 MOST_CLASSES = 30_000
-"""Classes of a detector; the largest known vocabulary, ImageNet-21k's, has 21,841."""
+"""Most classes of a detector; the largest known vocabulary, ImageNet-21k, has 21,841."""
 
 LARGEST_FILE = 16_000_000
-"""Bytes of a file of names."""
+"""Most bytes of a file of class names."""
 
 COCO_80: tuple[str, ...] = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),
@@ -27,7 +27,7 @@ COCO_80: tuple[str, ...] = (
     *("microwave", "oven", "toaster", "sink", "refrigerator", "book", "clock", "vase", "scissors", "teddy bear"),
     *("hair drier", "toothbrush"),
 )
-"""COCO's detection classes; the position is the label of YOLO-style detectors. Source: COCO 2017 categories by id."""
+"""COCO's detection classes; the index is the label in YOLO-style detectors. Source: COCO 2017 categories by id."""
 
 ALIASES: dict[str, str] = {
     "aeroplane": "airplane",
@@ -37,16 +37,16 @@ ALIASES: dict[str, str] = {
     "sofa": "couch",
     "tvmonitor": "tv",
 }
-"""Other spelling → COCO's; the left side is Pascal VOC's, which Darknet kept in its list of COCO names."""
+"""Pascal VOC's spelling → COCO's. Darknet's list of COCO names keeps the former."""
 
 
 class ClassMap(NamedTuple):
-    """How a detector's labels and a data set's categories correspond.
+    """The correspondence of a detector's labels with a data set's categories.
 
     Attributes:
         label_to_category: detector label → category id, for the labels that the data set knows.
         category_to_label: category id → detector label (the lowest, if several labels share a name).
-        unmatched: names of the data set's classes that the detector does not know, in order of their ids.
+        unmatched: names of the data set's classes that the detector does not have, ordered by category id.
     """
 
     label_to_category: dict[int, int]
@@ -55,7 +55,7 @@ class ClassMap(NamedTuple):
 
 
 def canonical(name: str) -> str:
-    """The spelling by which class names are compared: lower case, single spaces, COCO's word.
+    """The spelling by which class names are compared: lower case, single spaces, COCO's words.
 
     >>> canonical("Motorbike"), canonical("traffic_light"), canonical("zebra")
     ('motorcycle', 'traffic light', 'zebra')
@@ -65,7 +65,7 @@ def canonical(name: str) -> str:
 
 
 def shown_name(name: str) -> str:
-    """A class name as it is printed, drawn and kept: one printable line of at most `LONGEST_NAME` characters.
+    """A class name for printing, drawing and storing: one printable line of at most `LONGEST_NAME` characters.
 
     >>> shown_name("traffic\\tlight"), len(shown_name("x" * 5000))
     ('traffic light', 100)
@@ -81,12 +81,12 @@ def map_classes(
     Args:
         detector_names: names of the detector's classes, index = label.
         dataset_categories: category id → name.
-        strict: refuse a data set with any class that the detector does not know.
-        where: names of data and detector, to begin an error with.
+        strict: whether to refuse a data set with a class that the detector does not have.
+        where: names of data set and detector, for errors.
 
     Raises:
-        DataError: no class of the data set is known to the detector, or (strict) some are not, or two categories of
-            the data set are the same class.
+        DataError: the detector has none of the data set's classes, or (strict) lacks some, or two categories of the
+            data set are the same class.
 
     >>> map_classes(["person", "sofa"], {1: "person", 63: "couch", 99: "unicorn"})
     ClassMap(label_to_category={0: 1, 1: 63}, category_to_label={1: 0, 63: 1}, unmatched=('unicorn',))
@@ -122,7 +122,7 @@ def tidy_names(names: Sequence[str], origin: str | Path) -> tuple[str, ...]:
     """The names, each as one printable line of limited length, see `shown_name`.
 
     Args:
-        names: index = label; they may come from any file.
+        names: class names from any file, index = label.
         origin: the file, for errors.
 
     Raises:
@@ -134,10 +134,10 @@ def tidy_names(names: Sequence[str], origin: str | Path) -> tuple[str, ...]:
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """The lines of a text file of class names; empty ones do not count.
+    """The class names in a text file, one a line; empty lines are skipped.
 
     Raises:
-        DetectorError: it cannot be read, is no text, or is larger than any list of names.
+        DetectorError: the file cannot be read, is no text, or is larger than `LARGEST_FILE`.
     """
     remedy = "it must be a text file with one class name a line"
     try:
@@ -152,23 +152,24 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def names_beside(origin: Path, given: str) -> tuple[str, ...]:
-    """The class names of a file that another file names, which must lie beside it or below.
+    """The class names in a file to which another file refers; it must lie in the folder of that file or below.
 
-    A model and its sidecar may come from anywhere; they must not make us read, and print, files of the machine.
+    A model and its sidecar may come from an untrusted source, and must not be able to have other files of the machine
+    read and printed.
 
     Args:
-        origin: the file that names it.
-        given: a path, relative to the folder of `origin`.
+        origin: the file that refers to the list of names.
+        given: path of the list, relative to the folder of `origin`.
 
     Raises:
-        DetectorError: it leads out of that folder, or cannot be read.
+        DetectorError: the path leads out of that folder, or the file cannot be read.
     """
     paths = (PurePosixPath(given), PureWindowsPath(given))
     leaves = any(path.is_absolute() or path.drive or ".." in path.parts for path in paths)
     path = origin.parent / given
     try:
         leaves = leaves or not path.resolve().is_relative_to(origin.parent.resolve())
-    except (OSError, ValueError, RuntimeError):  # no path at all, for instance with a null byte, or a loop of links
+    except (OSError, ValueError, RuntimeError):  # not a valid path, such as one with a null byte, or a loop of links
         leaves = True
     if leaves:
         raise DetectorError(

@@ -1,4 +1,4 @@
-"""Imported detectors on disk: safetensors whose header says what is needed to rebuild the network."""
+"""Imported detectors on disk: safetensors whose header holds the description of the network."""
 
 import json
 from collections.abc import Mapping
@@ -23,8 +23,8 @@ def save_detector(path: Path, network: YoloNetwork, provenance: Mapping[str, Any
 
     Args:
         path: file to write.
-        network: with its weights.
-        provenance: where it came from, kept as it is.
+        network: the network with its weights.
+        provenance: origin of the network, which goes into the header unchanged.
     """
     header = {
         "format": FORMAT,
@@ -43,10 +43,10 @@ def save_detector(path: Path, network: YoloNetwork, provenance: Mapping[str, Any
 
 
 def load_detector_file(path: Path) -> YoloNetwork:
-    """The frozen detector of a file that `save_detector` wrote; its name is the file's.
+    """The frozen detector in a file that `save_detector` wrote, named after the file.
 
     Raises:
-        WeightsError: the file is missing, damaged, no such file, or does not fit its own header.
+        WeightsError: the file is missing, damaged or of another kind, or its weights do not fit its header.
     """
     path = Path(path)
     try:
@@ -60,7 +60,7 @@ def load_detector_file(path: Path) -> YoloNetwork:
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such file; check the path") from None
     except KeyError as error:
-        raise WeightsError(f"{path}: is no detector of this package; make one with `adaptiveisp import`") from error
+        raise WeightsError(f"{path}: is not a detector of this package; make one with `adaptiveisp import`") from error
     except (
         SafetensorError,
         OSError,
@@ -72,7 +72,7 @@ def load_detector_file(path: Path) -> YoloNetwork:
         DetectorError,
     ) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, TypeError | AttributeError):  # they speak of our own variables
+        if isinstance(error, TypeError | AttributeError):  # their messages name variables of this code
             reason = "a value in its header is of another type"
         raise WeightsError(f"{path}: cannot be used ({reason}); import the detector again") from error
     if not all(value.isfinite().all() for value in network.parameters()):
@@ -81,7 +81,7 @@ def load_detector_file(path: Path) -> YoloNetwork:
 
 
 def _network(path: Path, header: dict[str, Any]) -> YoloNetwork:
-    """The network of a header, without weights."""
+    """The network that a header describes, without weights."""
     anchors = tuple(tuple((float(width), float(height)) for width, height in layer) for layer in header["anchors"])
     names = tidy_names([str(name) for name in header["class_names"]], path)
     network = YoloNetwork(Description(dict(header["yaml"]), anchors), names, path.stem, sha256_of(path))
@@ -94,5 +94,5 @@ def _network(path: Path, header: dict[str, Any]) -> YoloNetwork:
 
 
 def _activated(network: YoloNetwork) -> dict[str, Conv | BottleneckCSP]:
-    """The modules of a network that have an activation of their own, by name."""
+    """The modules of a network that have an `activation`, by name."""
     return {name: module for name, module in network.named_modules() if isinstance(module, Conv | BottleneckCSP)}

@@ -1,4 +1,4 @@
-"""Resize so that the longer side fits, pad to the detector's frame, and map boxes back to the full frame."""
+"""Letterboxing: resizing to the detector's frame, padding to it, and mapping boxes between it and the full frame."""
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +8,7 @@ from torch import Tensor
 from adaptiveisp.types import Letterbox
 
 PAD_GREY = 0.5
-"""Darknet letterboxes with mid-grey."""
+"""Grey of the border, as in Darknet."""
 
 
 def resized_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
@@ -24,7 +24,7 @@ def resized_size(height: int, width: int, longer_side: int) -> tuple[int, int]:
 def resize_longer_side(image: Float[Tensor, "3 height width"], longer_side: int) -> Float[Tensor, "3 h2 w2"]:
     """The image scaled so that its longer side is `longer_side` pixels, antialiased bilinear, in [0, 1].
 
-    Linear light is what may be averaged, so resize before any curve.
+    Resizing averages pixels, which is correct for linear RGB only, so it comes before any tone curve.
     """
     size = resized_size(image.shape[1], image.shape[2], longer_side)
     if size == tuple(image.shape[1:]):
@@ -39,13 +39,13 @@ def pad_to_frame(
     full_size: tuple[int, int],
     value: float = PAD_GREY,
 ) -> tuple[Float[Tensor, "batch 3 frame frame"], Letterbox]:
-    """The image centred in a square frame, and where it lies.
+    """The images centred in a square frame, and their place in it.
 
     Args:
         image: resized images, at most `frame` pixels a side.
         frame: side of the square in pixels.
-        full_size: (height, width) of the full frame that the resized image stands for.
-        value: what the border is filled with, in the image's own encoding.
+        full_size: (height, width) in pixels of the full frame before it was resized.
+        value: value of the border, in the image's own encoding.
     """
     height, width = image.shape[2:]
     top, left = (frame - height) // 2, (frame - width) // 2
@@ -55,19 +55,19 @@ def pad_to_frame(
 
 
 def boxes_to_frame(boxes: Float[Tensor, "n 4"], letterbox: Letterbox) -> Float[Tensor, "n 4"]:
-    """xyxy boxes in pixels of the full frame → pixels of the padded frame."""
+    """xyxy boxes in pixels of the padded frame, from boxes in pixels of the full frame."""
     return boxes * _scales(boxes, letterbox) + _offset(boxes, letterbox)
 
 
 def boxes_to_full(boxes: Float[Tensor, "n 4"], letterbox: Letterbox) -> Float[Tensor, "n 4"]:
-    """xyxy boxes in pixels of the padded frame → pixels of the full frame, clipped to it."""
+    """xyxy boxes in pixels of the full frame, clipped to it, from boxes in pixels of the padded frame."""
     full = (boxes - _offset(boxes, letterbox)) / _scales(boxes, letterbox)
     limits = full.new_tensor([letterbox.full_width, letterbox.full_height] * 2)
     return torch.minimum(full.clamp(min=0), limits)
 
 
 def frame_size(longer_side: int, stride: int) -> int:
-    """Side of the square frame: the least multiple of the detector's stride that holds `longer_side`.
+    """Side of the square frame in pixels: `longer_side` rounded up to a multiple of the detector's stride.
 
     >>> frame_size(416, 32), frame_size(400, 32)
     (416, 416)

@@ -1,15 +1,15 @@
-"""Limits of what a description of a network may ask for, checked before anything of that size is made.
+"""Limits on descriptions of networks, checked before memory is allocated.
 
-They only keep slips of the pen and hostile files from eating all memory; published detectors stay far below them.
+They keep typing errors and hostile files from using up all memory; published detectors stay far below them.
 """
 
 MAX_NUMBER = 65536
-"""Greatest whole number an option of a network may have; published ones stay below 10,000 channels."""
+"""Greatest whole number in an option of a network; published networks have fewer than 10,000 channels."""
 MAX_WINDOW = 31
-"""Greatest window, padding and step of one layer in pixels; published networks have windows of 13 and steps of 2."""
+"""Greatest kernel size, padding and stride of one layer in pixels; published ones have 13 and 2."""
 MAX_STRIDE = 1024
-"""Greatest span of one pixel of a layer's output, in image pixels; published networks have 64. Sides of frames are
-multiples of it."""
+"""Greatest stride of a layer's output relative to the image, in pixels; published networks have 64. The sides of the
+frame are multiples of the network's stride."""
 MAX_LAYER_WEIGHTS = 2**27
 """Greatest number of weights of one layer; they take half a GiB. Published layers have 5 million."""
 MAX_WEIGHTS = 2**29
@@ -17,9 +17,9 @@ MAX_WEIGHTS = 2**29
 MAX_LAYERS = 1024
 """Greatest number of layers of a network; YOLOv3-SPP has 114."""
 MAX_DENSITY = 256.0
-"""Greatest number of values that one layer puts out for each pixel of the image; published networks have 64. A frame of
-416 pixels then takes 180 MB a layer."""
+"""Greatest number of output values of a layer for each pixel of the image; published networks have 64. At this limit, a
+frame of 416 x 416 pixels takes 180 MB a layer."""
 MAX_FILE = 1_000_000
-"""Bytes of a .cfg or a JSON file; published ones have 30,000."""
+"""Most bytes of a .cfg file; published ones have 30,000."""
 ANCHOR_SIDES = (1e-3, 65536.0)
-"""Range of an anchor's sides in pixels, so that their ratios and logarithms are finite in float32."""
+"""Range of an anchor's sides in pixels, which keeps their ratios and logarithms finite in float32."""

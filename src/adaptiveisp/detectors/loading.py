@@ -1,4 +1,4 @@
-"""Detectors: the names that exist, and how a name, a file or an own function becomes a frozen detector."""
+"""Loading of frozen detectors by registered name, by file, or by a function of the user's own."""
 
 import inspect
 import os
@@ -29,7 +29,7 @@ def _yolov3_tiny() -> Detector:
 
 
 DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
-"""Name → loader. The names are those of `weights.WEIGHTS`, which can be listed without importing torch."""
+"""Name → loader. The names are the same as in `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (
     f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
@@ -37,30 +37,30 @@ REMEDY = (
 )
 
 DetectorFactory = Callable[..., Detector]
-"""Returns a detector. It gets `device=` if it takes such an argument."""
+"""A function that returns a detector. It is called with `device=` if it has such a parameter."""
 
 
 def _checked(origin: str, value: object) -> DetectorFactory:
     if callable(value):
         return value
-    raise UsageError(f"{origin}: is no function; give one that returns a detector")
+    raise UsageError(f"{origin}: is not a function; give one that returns a detector")
 
 
 _REGISTERED: Registry[DetectorFactory] = Registry("detector", "adaptiveisp.detectors", "--detector", _checked)
 
 
 def register_detector(name: str, factory: DetectorFactory, replace: bool = False) -> None:
-    """Makes a detector known by a name, for `load_detector` and the command line's `--detector`.
+    """Registers a detector under a name, for `load_detector` and the command line's `--detector`.
 
-    An installed package declares one without this call, by an entry point of the group `adaptiveisp.detectors`.
+    An installed package needs no call: it declares an entry point of the group `adaptiveisp.detectors`.
 
     Args:
         name: letters, digits, "-" and "_".
-        factory: returns the detector; it may take `device`.
-        replace: whether it may take the place of a detector that was registered under that name.
+        factory: function that returns the detector; it may have a parameter `device`.
+        replace: whether to replace a detector that is registered under this name.
 
     Raises:
-        UsageError: the name is taken, or `factory` is no function.
+        UsageError: the name is taken, or `factory` is not a function.
     """
     if name in DETECTORS:
         raise UsageError(f"detector {name!r} is part of the package; choose another name")
@@ -71,32 +71,41 @@ _ASK = "give it on the command line too: --detector"
 
 OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
 
+CHECKPOINTS = (".pt", ".pth", ".safetensors")
+FILE_ENDINGS = (".weights", ".onnx", *CHECKPOINTS)
+"""Endings of the names of detectors that are single files."""
+
 HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?")
-"""A model of the Hugging Face hub, `organisation/model`, if it is no path; a revision may follow."""
+"""Name of a model on the Hugging Face hub, `organisation/model`; `@revision` may follow."""
 
 
 def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted: bool = True) -> Detector:
-    """The frozen detector that `spec` stands for.
+    """The frozen detector that a name, a file or a function stands for.
 
     Args:
-        spec: one of `DETECTORS`; or a name given to `register_detector` or declared by an installed package; or a
-            Darknet `.weights` file, described by the `.cfg` of the same stem beside it or else by the shipped one of
-            that stem, with class names from the `.names` of that stem (one a line) or else COCO's 80; or a `.pt` of
-            YOLOv3 or YOLOv5, or the `.safetensors` that it was imported to; or an `.onnx` file, see
-            `onnx.file.load_onnx`; or a folder of Hugging Face's transformers, or `organisation/model` of its hub, see
-            `huggingface`; or `my_pkg.my_file:load`, a callable found from the current folder that returns a `Detector`
-            (it gets `device=` if it takes such an argument).
-        device: where it runs.
-        trusted: whether `spec` comes from the command line or from Python code. One that comes from a file, such as a
-            recipe or a run folder, may name no code to run and no model to download.
+        spec: one of
+
+            - a name: of `DETECTORS`, given to `register_detector`, or declared by an installed package;
+            - a Darknet `.weights` file. The `.cfg` of the same stem beside it describes the network, or else the
+              shipped one of that stem; class names come from the `.names` of that stem (one a line), or are COCO's 80;
+            - a `.pt` of YOLOv3 or YOLOv5, or the `.safetensors` that `adaptiveisp import` made of it;
+            - an `.onnx` file, see `onnx.file.load_onnx`;
+            - a folder of Hugging Face's transformers, or `organisation/model` of its hub;
+            - `my_pkg.my_file:load`, a function that returns a `Detector`, called with `device=` if it has such a
+              parameter. Modules in the current folder can be named too.
+        device: device on which it runs.
+        trusted: whether `spec` comes from the command line or from Python code. A spec from a file, such as a recipe or
+            a run folder, may name neither code to run nor a model to download.
 
     Raises:
-        UsageError: it is no file or callable, no detector has this name, or it is not trusted with what it names.
-        DetectorError: it cannot be built, or lacks what the protocol `Detector` asks for.
-        WeightsError: its weights are missing or do not fit.
+        UsageError: there is no such name, file or function, or an untrusted spec names code.
+        DetectorError: the detector cannot be built, or lacks a part of the protocol `Detector`.
+        WeightsError: the weights are missing or do not fit the network.
     """
     text = str(spec)
     require_regular(Path(text), DetectorError, "give a file")
+    if text.endswith(FILE_ENDINGS) and os.path.isdir(text):
+        raise DetectorError(f"{text}: is a folder; give the {os.path.splitext(text)[1]} file itself")
     if text in DETECTORS:
         detector = DETECTORS[text]()
     elif text in _REGISTERED and not os.path.exists(text):
@@ -107,9 +116,9 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
         from adaptiveisp.detectors.onnx.file import load_onnx
 
         detector = load_onnx(Path(text), device)
-    elif text.endswith((".pt", ".pth", ".safetensors")):
+    elif text.endswith(CHECKPOINTS):
         detector = _from_checkpoint(Path(text))
-    # `os.path` answers no to a path that cannot be, for instance one that is too long; pathlib raises.
+    # `os.path` returns False for an impossible path, such as one that is too long, where pathlib raises.
     elif ":" in text and not os.path.exists(text):
         if not trusted:
             raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ASK} {text}")
@@ -117,13 +126,13 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
     elif os.path.exists(text):
-        raise DetectorError(f"{text}: is no detector; {REMEDY}")
+        raise DetectorError(f"{text}: is not a detector; {REMEDY}")
     elif HUB_NAME.fullmatch(text) and not _has_extension(text):
         detector = _from_hub(text, trusted)
     elif _looks_like_a_file(text):
         raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or REMEDY}")
     else:
-        raise UsageError(f"{text}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
+        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
     _check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
@@ -181,7 +190,7 @@ def _from_callable(text: str, device: str | torch.device) -> Detector:
     """The detector that the callable `module:attribute` returns.
 
     Raises:
-        DetectorError: it cannot be imported, fails, or returns no detector.
+        DetectorError: the callable cannot be imported, fails, or returns no detector.
     """
     try:
         function = import_object(text)
@@ -196,8 +205,8 @@ def _made_by(function: Any, text: str, device: str | torch.device) -> Detector:
     Raises:
         DetectorError: the function fails, or returns no detector.
     """
-    # The function may import other files of its folder. It is the user's own code, so any exception may come, an exit
-    # too; all of them mean that the detector cannot be built. Only the user's own interrupt passes.
+    # The function may import other files of its folder. User code can raise any exception, or exit; each of them means
+    # that the detector cannot be built. Only the user's interrupt (Ctrl-C) passes.
     with current_folder_importable():
         try:
             takes_device = "device" in inspect.signature(function).parameters
@@ -216,7 +225,7 @@ def _made_by(function: Any, text: str, device: str | torch.device) -> Detector:
 
 
 def _looks_like_a_file(text: str) -> bool:
-    """Whether a detector of this name must have been meant as a path: it has a folder, or ends like `.onnx`."""
+    """Whether a text looks like a path: it has a folder separator, or an ending such as `.onnx`."""
     return os.sep in text or "/" in text or _has_extension(text)
 
 
@@ -225,12 +234,12 @@ def _has_extension(text: str) -> bool:
 
 
 def _check_facts(detector: Detector, text: str) -> None:
-    """Refuses a detector whose attributes are of another kind than the protocol says.
+    """Refuses a detector whose attributes have other types or values than the protocol `Detector` requires.
 
     Raises:
-        DetectorError: names the attribute.
+        DetectorError: an attribute is wrong; the message names it.
     """
-    # A protocol asks for names only; what an own detector puts there must be looked at, or it fails deep inside a run.
+    # `isinstance` with a protocol only checks that the attributes exist. Wrong values would fail deep inside a run.
     name, names, stride = detector.name, detector.class_names, detector.stride
     is_list = isinstance(names, Sequence) and not isinstance(names, str)
     facts = (

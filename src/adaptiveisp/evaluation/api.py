@@ -8,11 +8,10 @@ from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import UsageError, logger
-from adaptiveisp.evaluation.config import EvalConfig
-from adaptiveisp.evaluation.evaluator import EvalConfig as EvaluatorConfig
-from adaptiveisp.evaluation.evaluator import evaluate as evaluate_policies
-from adaptiveisp.evaluation.evaluator import not_scored, notes_on
+from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.evaluation.result import not_scored, notes_on
 from adaptiveisp.inference.detection import working_size
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
@@ -22,11 +21,11 @@ from adaptiveisp.utils.provenance import provenance
 
 
 def _ignore(name: str) -> None:
-    """Takes the name of an image where no progress is shown."""
+    """Does nothing with the name of an image; the default where no progress is shown."""
 
 
 def evaluate(config: EvalConfig, on_image: Callable[[str], None] = _ignore) -> Report:
-    """Scores policies with detectors on labelled data, as the command `eval` does; nothing is written.
+    """The scores of policies with detectors on labelled data, as the command `eval` computes them; writes nothing.
 
     Args:
         config: data, policies, detectors and settings.
@@ -48,7 +47,7 @@ class PreparedEvaluation:
     """An evaluation whose data set is open and whose policies and detectors are loaded.
 
     Attributes:
-        config: as it was given.
+        config: the configuration that it was prepared from.
         dataset: labelled raws.
         policies, detectors: with distinct names.
         groups: name → names of the policies that are runs of one method.
@@ -65,12 +64,18 @@ class PreparedEvaluation:
     size: int
 
     def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
-        """Evaluates; see `evaluate`."""
+        """The report of the evaluation; see `evaluate`."""
         config = self.config
-        settings = EvaluatorConfig(
-            self.size, config.camera_white_balance, config.workers, config.device, self.costs, True, config.cache
+        options = ScoringOptions(
+            size=self.size,
+            camera_white_balance=config.camera_white_balance,
+            workers=config.workers,
+            device=config.device,
+            costs=self.costs,
+            losses=True,
+            cache=config.cache,
         )
-        found = evaluate_policies(self.dataset, self.policies, self.detectors, settings, on_image)
+        found = score_dataset(self.dataset, self.policies, self.detectors, options, on_image)
         for line in [*found.remarks, *not_scored(found)]:
             logger.warning("%s", line)
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
@@ -123,7 +128,7 @@ def _load_policies(config: EvalConfig) -> tuple[tuple[Policy, ...], dict[str, tu
 
 
 def _require_distinct(kind: str, names: list[str]) -> None:
-    """Refuses two policies or detectors of one name.
+    """Checks that no two policies, or no two detectors, have the same name.
 
     Raises:
         UsageError: a name occurs twice.
@@ -134,8 +139,8 @@ def _require_distinct(kind: str, names: list[str]) -> None:
 
 
 def _warn_of_settings_without_effect(config: EvalConfig) -> None:
-    """Logs the settings that others make useless."""
+    """Logs a warning for each setting that has no effect because of another one."""
     if config.synthesis is not None and config.cache:
-        logger.warning("--cache has no effect: raws that --light makes are made anew")
+        logger.warning("--cache has no effect: raws that --light makes are made again in each evaluation")
     if config.images is not None and isinstance(config.data, str | Path) and Path(config.data).is_dir():
         logger.warning("--images has no effect: %s is a folder", config.data)

@@ -1,7 +1,7 @@
-"""How fast this machine is: modules, chains and policies, against a copy of the image and the detector's forward.
+"""Run times of modules, chains and policies on this machine, also relative to two reference operations.
 
-A bare number of milliseconds says little on a machine whose clock nobody knows; ratios to two peers measured in the
-same run, its repeats interleaved, do.
+The references are a copy of the image and the detector's forward pass, measured in the same run with interleaved
+repeats. Ratios to them can be compared between machines; milliseconds alone cannot.
 """
 
 import statistics
@@ -15,8 +15,7 @@ import torch
 from adaptiveisp.detectors.letterbox import frame_size
 from adaptiveisp.isp.execution import Call, run_one
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
-from adaptiveisp.kernels import cuda_graphs
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import cuda_graphs, loading
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.environment import actions_of
 from adaptiveisp.policies.heuristics import AutoExposure
@@ -29,25 +28,25 @@ from adaptiveisp.types import Detector, Image
 COPY = "copy of the image"
 DETECTOR = "detector forward"
 LOGIT = 0.3
-"""Parameters are those of this network output: off neutral, nothing saturated."""
+"""Network output from which all parameters are made: they are neither neutral nor at the ends of their ranges."""
 CHAIN = ("white_balance", "exposure", "ccm", "gamma", "contrast", "saturation")
 """Six pointwise modules in a camera's order."""
 SEQUENCE_MODULES = ("guided_denoise", "white_balance", "ccm", "gamma", "sharpen")
-"""What the sequence policy is made to choose after auto-exposure: a cheap denoiser, then a camera's order."""
+"""Modules that the sequence policy runs after auto-exposure: a cheap denoiser, then a camera's order."""
 STEPS = ("exposure", "gamma", "ccm", "tone", "saturation")
-"""What the step-wise policy is made to choose: five modules, no non-local means."""
+"""Modules that the step-wise policy runs: five, without non-local means."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median milliseconds of one thing, and of its plain version where there is one.
+    """Median milliseconds of one operation, and of its plain version where there is one.
 
     Attributes:
-        name: what it is; modules by their names.
-        kind: "module", "chain", "policy" or "peer".
+        name: name of the operation; for a module the module's name.
+        kind: "module", "chain", "policy", or "peer" for a reference operation.
         ms: median milliseconds.
-        plain_ms: the module's own PyTorch function, the kernels and CUDA graphs turned off, no gradient; on a GPU also
-            chains and policies without graphs. None where it was not measured.
+        plain_ms: median milliseconds of the module's own PyTorch function, without kernels, CUDA graphs and gradients;
+            on a GPU also of chains and policies without graphs. None where it was not measured.
     """
 
     name: str
@@ -59,11 +58,11 @@ class Timing:
 def medians(
     functions: Mapping[str, Callable[[], object]], repeats: int, synchronise: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Median milliseconds of each function, the runs interleaved so that a slow moment hits all.
+    """Median milliseconds of each function. Runs are interleaved, so that a slow moment of the machine affects all.
 
     Args:
         functions: by name; each runs once before the first measurement.
-        repeats: measurements of each.
+        repeats: number of measurements of each function.
         synchronise: waits until a device has done its work.
     """
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -80,19 +79,19 @@ def medians(
 
 
 def some_parameters(module: IspModule) -> list[float]:
-    """Parameters in the middle of their ranges, a little off."""
+    """Parameters a little off the middle of their ranges, from `LOGIT`."""
     row: list[float] = module.params_from_logits(torch.full((1, len(module.params)), LOGIT))[0].tolist()
     return row
 
 
 def some_calls(names: Sequence[str]) -> list[Call]:
-    """Modules of the set `extended` (or helpers) with such parameters."""
+    """Calls of these modules of the set `extended` (or helpers), with the parameters of `some_parameters`."""
     modules = [find_module(name, "extended") for name in names]
     return [(module, some_parameters(module)) for module in modules]
 
 
 def untrained_policy(horizon: int = len(STEPS)) -> StepwisePolicy:
-    """A step-wise policy with random weights: how long it takes does not depend on them."""
+    """A step-wise policy with random weights, on which its run time does not depend."""
     modules = actions_of("wide")
     names = tuple(module.name for module in modules)
     header = PolicyHeader(
@@ -109,7 +108,7 @@ def untrained_policy(horizon: int = len(STEPS)) -> StepwisePolicy:
 
 
 def untrained_sequence() -> SequencePolicy:
-    """A sequence policy as it is before training, after auto-exposure."""
+    """A sequence policy before training, with auto-exposure as its preprocessing."""
     modules = actions_of("extended", stop=True)
     names = tuple(module.name for module in modules)
     header = PolicyHeader(
@@ -119,7 +118,7 @@ def untrained_sequence() -> SequencePolicy:
 
 
 def sample_image(size: int, device: str = "cpu") -> Image:
-    """A (1, 3, size, size) image of noise over a gradient, in [0, 1]; the same each time."""
+    """A (1, 3, size, size) image of noise over a gradient, in [0, 1]; the same in every call."""
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     return (0.5 * noise + 0.5 * torch.linspace(0, 1, size)).to(device)
 
@@ -132,17 +131,17 @@ def run_benchmark(
     device: str = "cpu",
     own_modules: Sequence[IspModule] = (),
 ) -> list[Timing]:
-    """Times of modules, a chain and policies at size x size pixels, with their two peers.
+    """Run times of modules, chains, policies and the two reference operations at size x size pixels.
 
     Args:
         size: side of the square image in pixels.
-        repeats: measurements of each; the median counts.
-        detector: its forward pass with decoding and non-maximum suppression is a peer; None leaves it out.
-        device: where it all runs.
+        repeats: number of measurements of each operation, of which the median is returned.
+        detector: its forward pass with decoding and non-maximum suppression is a reference; None leaves it out.
+        device: where everything runs.
         own_modules: modules from outside the package that are timed too.
     """
     image = sample_image(size, device)
-    # So that the detector finds about as little to do as on a photo, its image is flat.
+    # On a flat image the detector finds about as few boxes as on a photo.
     frame = torch.full((1, 3, *[frame_size(size, detector.stride)] * 2), 0.5, device=device) if detector else None
     policy, heuristic = untrained_policy(), AutoExposure()
     policy.actor.to(device)
@@ -169,36 +168,36 @@ def run_benchmark(
         kinds[name] = "chain"
     fast["auto-exposure"] = automatic
     fast[f"step-wise policy, {len(STEPS)} modules"] = lambda: policy.process(image, forced)
-    dim = image * 0.05  # a frame that auto-exposure has something to do with
-    one_look = untrained_sequence()
-    one_look.network.to(device)
-    own = [one_look.header.modules.index(name) for name in SEQUENCE_MODULES]
-    seen = observe(dim, "auto-exposure")
-    fast["sequence policy, prediction alone"] = lambda: one_look.plan_and_observe(dim, own, seen.preprocessed)
-    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: one_look.process(dim, own)
+    dim = image * 0.05  # dark, so that auto-exposure has to brighten it
+    sequence = untrained_sequence()
+    sequence.network.to(device)
+    own = [sequence.header.modules.index(name) for name in SEQUENCE_MODULES]
+    observation = observe(dim, "auto-exposure")
+    fast["sequence policy, prediction alone"] = lambda: sequence.plan_and_observe(dim, own, observation.preprocessed)
+    fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: sequence.process(dim, own)
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     found = medians(fast, repeats, wait)
     if device == "cuda":
         plain |= {name: function for name, function in fast.items() if kinds[name] in ("chain", "policy")}
-    with native.turned_off(), cuda_graphs.turned_off():
+    with loading.turned_off(), cuda_graphs.turned_off():
         slow = medians(plain, max(3, repeats // 3), wait)
     return [Timing(name, kinds[name], ms, slow.get(name)) for name, ms in found.items()]
 
 
 def _nothing() -> None:
-    """Waits for nothing: a processor is done when a call returns."""
+    """Does nothing: on a CPU the work is done when a call returns."""
 
 
 def to_json(timings: Sequence[Timing]) -> list[dict[str, Any]]:
-    """Each timing with its ratios to the peers that were measured."""
-    peers = {timing.name: timing.ms for timing in timings if timing.kind == "peer"}
+    """Each timing with its ratios to the reference operations that were measured."""
+    references = {timing.name: timing.ms for timing in timings if timing.kind == "peer"}
     rows = []
     for timing in timings:
         row: dict[str, Any] = {"name": timing.name, "kind": timing.kind, "ms": timing.ms}
-        row |= {"copies": timing.ms / peers[COPY]}
-        if DETECTOR in peers:
-            row["detector_forwards"] = timing.ms / peers[DETECTOR]
+        row |= {"copies": timing.ms / references[COPY]}
+        if DETECTOR in references:
+            row["detector_forwards"] = timing.ms / references[DETECTOR]
         if timing.plain_ms is not None:
             row |= {"plain_ms": timing.plain_ms, "faster_than_plain": timing.plain_ms / timing.ms}
         rows.append(row)
@@ -206,5 +205,5 @@ def to_json(timings: Sequence[Timing]) -> list[dict[str, Any]]:
 
 
 def module_costs(timings: Sequence[Timing]) -> dict[str, float]:
-    """Module → milliseconds: what a cost table holds."""
+    """Module → milliseconds, the content of a cost table."""
     return {timing.name: timing.ms for timing in timings if timing.kind == "module"}

@@ -1,14 +1,14 @@
-"""Paired bootstrap: how sure is a difference of average precision between two policies on the same images?
+"""Paired bootstrap: intervals for the difference of average precision between two policies on the same images.
 
-Matching detections to labels does not depend on which other images are in the sample, so it is done once per image; a
+Detections are matched to labels once per image, since the matches do not depend on the other images of the sample; a
 resample then only counts each image as often as it was drawn. Along the detections of a category, highest score
-first, precision rises at hits and falls between them, so the precision at the hits is all that the interpolated
-average needs: per hit, how many hits and how many detections there are so far.
+first, precision rises at hits and falls between them. The interpolated average therefore needs the precision at the
+hits alone, which follows from the number of hits and of detections up to each hit.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,26 @@ RECALL_LEVELS: NDArray[np.float64] = np.linspace(0.0, 1.0, 101)
 """Recalls at which precision is read. Source: COCO detection evaluation, `recThrs`."""
 
 MIN_RESAMPLES = defaults.MIN_RESAMPLES
-"""Fewer resamples leave the ends of a 95 % interval to a handful of draws."""
+"""Fewest resamples; with 200, five of them lie beyond each end of a 95 % interval."""
 
 CHUNK_ELEMENTS = 2_000_000
 """Detections times resamples handled at once, to bound memory (some tens of MB)."""
 
 HIT, MISS, IGNORED = 1, 0, -1
+
+
+class Resampling(NamedTuple):
+    """Settings of the paired bootstrap.
+
+    Attributes:
+        resamples: number of resamples.
+        seed: seed of the resampling.
+        level: nominal coverage of the intervals, between 0 and 1.
+    """
+
+    resamples: int = 1000
+    seed: int = 0
+    level: float = 0.95
 
 
 @dataclass(frozen=True)
@@ -36,7 +50,7 @@ class Interval:
         mean: the difference on the full sample.
         low, high: ends of the interval.
         level: its nominal coverage, e.g. 0.95.
-        resamples: how many resamples it rests on.
+        resamples: number of resamples that it is computed from.
     """
 
     mean: float
@@ -94,13 +108,14 @@ def box_iou(found_xywh: NDArray[np.float64], labels_xywh: NDArray[np.float64], c
 def match(iou: NDArray[np.float64], ignored: NDArray[np.bool_], crowd: NDArray[np.bool_]) -> NDArray[np.int8]:
     """(thresholds, n) outcome of each detection, `HIT`, `MISS` or `IGNORED`, by COCO's greedy rule.
 
-    In the order of their scores, each detection takes the free label it overlaps most, if by at least the threshold; a
-    label is taken once, a crowd any number of times and only by detections that no proper label fits.
+    In the order of their scores, each detection is matched to the free label that it overlaps most, if the IoU reaches
+    the threshold. A label is matched once. A crowd is matched any number of times, but only to detections that match
+    no other label.
 
     Args:
         iou: (n, m), detections by falling score.
-        ignored: (m,) labels that are neither found nor missed.
-        crowd: (m,) labels that may be taken again.
+        ignored: (m,) labels that count neither as found nor as missed.
+        crowd: (m,) labels that may be matched again.
     """
     thresholds = np.minimum(IOU_THRESHOLDS, 1 - 1e-10)[:, None]
     outcome = np.full((len(thresholds), len(iou)), MISS, np.int8)
@@ -148,10 +163,10 @@ def _rank(scores: NDArray[np.float64], outcome: NDArray[np.int8], images: NDArra
 
 
 class MatchTable:
-    """Which detections hit, matched once; from it follows the AP of the images counted any number of times.
+    """Detections matched to labels once, from which the AP of any resample of the images is computed.
 
     Args:
-        images: labels and detections; their order is the order of all weights.
+        images: labels and detections; weights are given in their order.
         category_ids: the categories to average over.
 
     Raises:
@@ -187,7 +202,7 @@ class MatchTable:
         """AP in 0..1, or None if no label is left to find.
 
         Args:
-            weights: (images,) how often each image counts, integers from 0; None counts each once.
+            weights: (images,) how often each image counts, integers from 0; None counts each image once.
             iou: one of `IOU_THRESHOLDS`, or None for the mean over all ten.
         """
         counts = np.ones(len(self.keys), np.int64) if weights is None else np.asarray(weights)
@@ -257,18 +272,18 @@ def _class_ap(ranking: _Ranking, by_image: NDArray[np.int64], n_labels: NDArray[
 
 
 def bootstrap_weights(keys: Sequence[tuple[int, int]], resamples: int = 1000, seed: int = 0) -> NDArray[np.int64]:
-    """(resamples, images) how often each image is drawn; all draws of a photo go together.
+    """(resamples, images) how often each image is drawn; the draws of a photo are always drawn together.
 
-    Draws of one photo share its objects, so they are not independent: the photo is the unit that is resampled.
+    The draws of one photo show the same objects, so they are not independent, and photos are resampled as a whole.
 
     Args:
         keys: (image_id, draw) of each image.
-        resamples: how many.
-        seed: of NumPy's default generator; any whole number.
+        resamples: number of resamples.
+        seed: seed of NumPy's default generator; any whole number.
     """
     photos, member = np.unique([image_id for image_id, _ in keys], return_inverse=True)
     n = len(photos)
-    # NumPy takes no negative seeds: those get a sign of their own, so that 3 and -3 differ.
+    # NumPy takes no negative seeds; a second number stands for the sign, so that 3 and -3 differ.
     entropy = seed if seed >= 0 else [1, -seed]
     drawn = np.random.default_rng(np.random.SeedSequence(entropy)).multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.asarray(drawn[:, member], np.int64)
@@ -281,6 +296,9 @@ def percentile_interval(point: float, samples: NDArray[np.float64], level: float
         point: value on the full sample.
         samples: (resamples,) values on the resamples.
         level: nominal coverage, between 0 and 1.
+
+    Raises:
+        ValueError: all samples are NaN.
 
     Source: Efron 1979, "Bootstrap methods".
     """
@@ -300,14 +318,14 @@ def paired_difference(
     seed: int = 0,
     level: float = 0.95,
 ) -> Interval:
-    """AP of `a` minus AP of `b` in 0..1 units, with a paired bootstrap interval: both see the same resampled photos.
+    """AP of `a` minus AP of `b` in 0..1 units, with a paired bootstrap interval: both have the same resampled photos.
 
     Args:
-        a, b: the same images and labels with two policies' detections, in any order.
+        a, b: the same images and labels with the detections of two policies, in any order.
         category_ids: the categories to average over.
         iou: IoU threshold, or None for the mean over 0.50:0.95:0.05.
-        resamples: at least `MIN_RESAMPLES`.
-        seed: of the resampling.
+        resamples: number of resamples, at least `MIN_RESAMPLES`.
+        seed: seed of the resampling.
         level: nominal coverage, between 0 and 1.
 
     Raises:

@@ -23,11 +23,11 @@ SIZES = {"all": (0.0, 1e10), "small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**
 
 @dataclass(frozen=True)
 class ScoredImage:
-    """One image (a draw of it) with its labels and one detector's output, in pixels of the upright full frame.
+    """One draw of an image with its labels and one detector's output, in pixels of the upright full frame.
 
     Attributes:
         image_id: id in the data set; draws of one photo share it.
-        draw: which random draw of light and noise, 0 for real raws.
+        draw: number of the random draw of light and noise; 0 for real raws.
         light: brightness factor in (0, 1], None if unknown.
         annotations: labelled objects, boxes xywh.
         boxes: (n, 4) detected boxes, xyxy.
@@ -47,7 +47,7 @@ class ScoredImage:
     category_ids: NDArray[Any]
 
     def __post_init__(self) -> None:
-        """Refuses arrays that cannot belong together."""
+        """Checks the shapes of the arrays, and that boxes and scores are finite."""
         n = len(self.scores)
         if np.shape(self.boxes) != (n, 4) or np.shape(self.scores) != (n,) or np.shape(self.category_ids) != (n,):
             raise ValueError(
@@ -66,13 +66,13 @@ class ScoredImage:
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """COCO average precision in 0..1; None where no label exists to be found.
+    """COCO average precision in 0..1; None where there is no label to find.
 
     Attributes:
         ap: mean over IoU thresholds 0.50:0.95:0.05 and categories.
         ap50, ap75: at one IoU threshold.
         per_class: AP50 of each category with at least one label that is not a crowd.
-        per_size: AP50 of the labels of each size of `SIZES` that has any.
+        per_size: AP50 of each size of `SIZES` with at least one label that is not a crowd.
     """
 
     ap: float | None
@@ -83,7 +83,7 @@ class AveragePrecision:
 
 
 def in_order(images: Sequence[ScoredImage]) -> list[int]:
-    """Positions of `images` by (image_id, draw), the order in which equal scores are ranked.
+    """The indices that sort `images` by (image_id, draw), the order in which equal scores are ranked.
 
     Raises:
         ValueError: two of them are the same image and draw.
@@ -106,10 +106,10 @@ def xywh(boxes_xyxy: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def coco_average_precision(images: Sequence[ScoredImage], category_ids: Iterable[int]) -> AveragePrecision:
-    """AP as COCO defines it, with an image being one (image_id, draw).
+    """COCO's average precision, where each (image_id, draw) counts as one image.
 
-    At most 100 detections per image and category count; crowds are neither found nor missed. The order of `images`
-    does not matter: equal scores are ranked by image id, then draw, then position.
+    At most 100 detections per image and category count; crowds count neither as found nor as missed. The order of
+    `images` does not matter: equal scores are ranked by image id, then draw, then position.
 
     Args:
         images: labels and detections.
@@ -168,7 +168,7 @@ def finds_anything(images: Iterable[ScoredImage], category_ids: Iterable[int]) -
 
 
 def _sizes(labels: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The sizes, without `all`, that some label has that is no crowd. On a border it has both, as in COCO's code."""
+    """The sizes (without `all`) of labels that are not crowds; an area on a border has both, as in COCO's code."""
     areas = [label["area"] for label in labels if not label["iscrowd"]]
     return [name for name, (low, high) in SIZES.items() if name != "all" and any(low <= a <= high for a in areas)]
 

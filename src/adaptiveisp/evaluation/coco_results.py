@@ -1,4 +1,4 @@
-"""Detections as COCO results: files that other evaluation tools read, beside the labels that they were scored with."""
+"""Writes detections as COCO results, which other evaluation tools read, and the labels they were scored with."""
 
 import json
 import re
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 FOLDER, TRUTH_FILE = "coco", "ground-truth.json"
 RESULTS_NAME = re.compile(r".+--.+\.json")
-"""`POLICY--DETECTOR.json`: the names that results have."""
+"""Matches the file names of results, `POLICY--DETECTOR.json`."""
 BOX_DIGITS = 3
-"""Decimals of a box in pixels: a thousandth of a pixel changes no overlap that matters."""
+"""Decimals of box coordinates in pixels; a thousandth of a pixel hardly changes an overlap."""
 
 
 def image_ids(images: Sequence[ScoredImage]) -> dict[tuple[int, int], int]:
-    """(image id, draw) → the id in the files: the data set's own where each image occurs once, else 1, 2, ….
+    """(image id, draw) → id in the files: the data set's own id if each image occurs once, otherwise 1, 2, ….
 
     Args:
-        images: in any order; ids are given in that of (image id, draw).
+        images: scored images in any order; new ids follow the order of (image id, draw).
     """
     keys = sorted(image.key for image in images)
     own = [image_id for image_id, _ in keys]
@@ -65,7 +65,7 @@ def results(
     _, found = coco_dictionaries(images, list(categories), ids)
     for entry in found:
         entry["bbox"] = [round(value, BOX_DIGITS) for value in entry["bbox"]]
-        entry["score"] = float(str(np.float32(entry["score"])))  # the shortest text of the detector's own number
+        entry["score"] = float(str(np.float32(entry["score"])))  # the shortest text of the float32 number
     return found
 
 
@@ -75,7 +75,7 @@ def write_coco(report: "Report", folder: Path) -> None:
     Results of an earlier evaluation there that this one does not replace are removed.
 
     Args:
-        report: has the scored images.
+        report: report with the scored images.
         folder: the output folder, which exists.
     """
     if not report.scored:
@@ -95,7 +95,7 @@ def write_coco(report: "Report", folder: Path) -> None:
 
 
 def file_names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """(policy, detector) → name of the file; characters that not every disk takes become "_".
+    """(policy, detector) → name of the file; characters that some file systems refuse become "_".
 
     >>> file_names([("ours/1", "yolov3-tiny"), ("ours_1", "yolov3-tiny")])
     {('ours/1', 'yolov3-tiny'): 'ours_1--yolov3-tiny.json', ('ours_1', 'yolov3-tiny'): 'ours_1--yolov3-tiny-2.json'}

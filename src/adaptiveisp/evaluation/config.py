@@ -1,7 +1,7 @@
-"""The configuration of an evaluation."""
+"""The settings of an evaluation: `EvalConfig` for users, `ScoringOptions` for the evaluator alone."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,29 @@ from adaptiveisp.utils.config import require
 
 
 @dataclass(frozen=True)
+class ScoringOptions:
+    """How `score_dataset` reads, develops and scores the raws of a data set that is already open.
+
+    Attributes:
+        size: longer side in pixels at which policies, modules and detectors work.
+        camera_white_balance: apply the camera's own gains before a policy observes the image.
+        workers: processes that read raws ahead; 0 reads in this process.
+        device: where modules and detectors run, "cpu" or "cuda".
+        costs: module → milliseconds, for the reported cost; empty for the paper's table.
+        losses: whether to compute the detectors' losses, of the policies and of the two references in `detector_loss`.
+        cache: folder where developed raws are kept, see `data.frame_cache`; "" keeps none.
+    """
+
+    size: int
+    camera_white_balance: bool = False
+    workers: int = 0
+    device: str = "cpu"
+    costs: Costs = field(default_factory=dict)
+    losses: bool = False
+    cache: str = ""
+
+
+@dataclass(frozen=True)
 class EvalConfig:
     """What to evaluate, and how.
 
@@ -26,18 +49,18 @@ class EvalConfig:
             come after the named ones in the report.
         detectors: names, files, or detector objects.
         images: folder of the images of a COCO JSON.
-        synthesis: how raws are made of the images, which then are sRGB photos; a text is the name of the light. None
+        synthesis: how raws are made from the images, which must be sRGB photos then; a string names the light. None
             where the images are raws.
-        limit: only the first so many photos, with all their draws; 0 takes all.
+        limit: number of photos to evaluate, the first of the data set, each with all its draws; 0 takes all.
         size: longer side in pixels at which policies, modules and detectors work; None takes the fixed input size of
             the detectors, or else 416.
-        steps: so many steps of step-wise policies, at most so many of sequences and oracles; 0 takes their own number.
+        steps: number of steps of step-wise policies, and the most of sequences and oracles; 0 keeps their own number.
         camera_white_balance: apply the camera's own gains before a policy sees the image.
-        costs: cost table, as a file or as module → milliseconds; None takes the paper's.
+        costs: cost table, as a file or as module → milliseconds; None takes the paper's table.
         cache: folder where developed raws are kept for later evaluations; "" keeps none.
-        resamples: of the paired bootstrap, at least 200.
-        seed: of the bootstrap.
-        workers: processes that read raws ahead; 0 reads in this one.
+        resamples: number of resamples of the paired bootstrap, at least 200.
+        seed: seed of the bootstrap, and of the raws where `synthesis` names a light.
+        workers: processes that read raws ahead; 0 reads in this process.
         device: where modules and detectors run, "cpu" or "cuda".
 
     Raises:
@@ -70,11 +93,11 @@ class EvalConfig:
 
     @property
     def resolved_synthesis(self) -> SynthesisConfig | None:
-        """The synthesis as its own configuration, also where the name of a light was given."""
+        """The synthesis as a `SynthesisConfig`, even if only the name of a light was given."""
         return SynthesisConfig(self.synthesis, seed=self.seed) if isinstance(self.synthesis, str) else self.synthesis
 
     def recorded(self, size: int) -> dict[str, Any]:
-        """The settings that a report keeps; those of raws made of photos are None where none was made.
+        """The settings that a report records; those of the synthesis are None where the images are raws.
 
         Args:
             size: the working size that was used.

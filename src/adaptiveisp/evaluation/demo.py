@@ -1,4 +1,4 @@
-"""`demo`: the main job end to end on four photos that scikit-image ships, turned into DNGs at three light levels."""
+"""The command `demo`: policies and a detector on four photos of scikit-image, made into DNGs at three light levels."""
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -15,9 +15,11 @@ from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate, notes_on
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.html_report import figure_png
 from adaptiveisp.evaluation.report import Report, build_report
+from adaptiveisp.evaluation.result import notes_on
 from adaptiveisp.inference.detection import detect
 from adaptiveisp.inference.drawing import Tile, draw_found
 from adaptiveisp.inference.predictor import AdaptiveISP
@@ -35,7 +37,7 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket")
 LIGHTS = {"bright": 0.5, "dim": 0.05, "dark": 0.01}
 """Brightness factors of the three draws."""
 REFERENCE_CONFIDENCE = 0.5
-"""Boxes on the clean photo that count as reference."""
+"""Lowest score of a box on the clean photo that becomes a reference label."""
 POLICIES = ("none", "auto-exposure", "camera", "coco-adaptive")
 FIGURE_LIGHT = "dark"
 
@@ -55,10 +57,10 @@ def run_demo(
     Args:
         out: output folder, which exists.
         detector_spec: see `load_detector`.
-        seed: fixes cameras and noise.
+        seed: seed of the cameras and the noise.
         device: where modules and detector run.
-        size: longer side in pixels. The photos are close-ups: at the usual 416 YOLOv3-tiny finds neither astronaut
-            nor cat, at 224 it does.
+        size: longer side in pixels. The photos are close-ups: YOLOv3-tiny finds neither the astronaut nor the cat at
+            the usual 416, but finds both at 224.
         on_image: called after each image, for progress.
 
     Raises:
@@ -72,11 +74,11 @@ def run_demo(
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]
-    found = evaluate(dataset, policies, [detector], EvalConfig(size, device=device), on_image)
+    found = score_dataset(dataset, policies, [detector], ScoringOptions(size, device=device), on_image)
     notes = [
         f"Reference: the boxes (score {REFERENCE_CONFIDENCE} or more) that {detector.name} itself finds on the clean "
-        f"photos. Four photos show how it works; they measure nothing. Everything ran at --size {size}, since the "
-        "photos are close-ups; boxes are drawn from a score of 25, average precision counts all.",
+        f"photos. Four photos illustrate the method but are too few to measure it. Everything ran at --size {size}, "
+        "since the photos are close-ups. Boxes with a score of 25 % or more are drawn; average precision counts all.",
         *notes_on(found, dataset),
     ]
     settings = {"size": size, "lights": LIGHTS, "reference_confidence": REFERENCE_CONFIDENCE}
@@ -100,7 +102,7 @@ def import_extra_photos() -> Any:
 
 
 def reference_boxes(detector: Detector, photo: Picture, size: int) -> Detections:
-    """What the detector finds on the clean photo with a score of at least `REFERENCE_CONFIDENCE`, in its pixels."""
+    """The boxes on the clean photo, in its pixels, to which the detector gives at least `REFERENCE_CONFIDENCE`."""
     small = resize_longer_side(photo, size)[None]
     return detect(detector, [small], (photo.shape[1], photo.shape[2]), size, REFERENCE_CONFIDENCE)[0]
 

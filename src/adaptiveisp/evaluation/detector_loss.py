@@ -1,7 +1,8 @@
-"""The detector's loss of each rendered image, and what it says of harm: the worst images, and how many are made worse.
+"""The detector's loss of each rendered image, its mean over the worst images, and the share of images made worse.
 
-Average precision hides single images: a policy may gain on most and ruin some. The loss is one number an image, so it
-shows them. Every policy's is held against two references, the raw input as it is and auto-exposure.
+Average precision hides single images: a policy may improve most and ruin a few. The loss is one number for each image,
+so it shows them. The losses of every policy are compared with those of two references, the developed raw without
+further modules and auto-exposure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,21 +24,21 @@ from adaptiveisp.types import Annotation, Detections, Detector, DetectsWithLoss,
 
 RAW, AUTO_EXPOSURE = FixedPipeline(Pipeline(())), AutoExposure()
 REFERENCES: tuple[Policy, ...] = (RAW, AUTO_EXPOSURE)
-"""What every policy's losses are held against, whether it was asked for or not."""
+"""Policies whose losses those of all others are compared with, even if they are not evaluated themselves."""
 
 WORST_PERCENT = 5
-"""Percent of the images, those of highest loss, that `worst_mean` averages over."""
+"""Percentage of the images, those with the highest losses, that `worst_mean` averages over."""
 
 TOLERANCE = 1e-6
-"""A loss is higher than another only if by more than this share of it: less is rounding."""
+"""Relative difference up to which two losses count as equal, since rounding can cause it."""
 
 
 class ImageLosses(NamedTuple):
     """One detector's losses of one image.
 
     Attributes:
-        policies: of each policy's rendering, in their order.
-        raw, auto_exposure: of the two references.
+        policies: loss of each policy's rendering, in the order of the policies.
+        raw, auto_exposure: losses of the renderings of the two references.
     """
 
     policies: list[float]
@@ -49,7 +50,7 @@ class ImageLabels(NamedTuple):
     """One raw's labels for one detector.
 
     Attributes:
-        annotations: in pixels of the upright full frame.
+        annotations: labels in pixels of the upright full frame.
         to_label: category id → detector label.
         full_size: (height, width) of the full frame.
     """
@@ -65,17 +66,17 @@ class ImageLabels(NamedTuple):
 
 @dataclass
 class DetectorEvaluator:
-    """Takes the detections in every image, and the losses for as long as a detector gives them.
+    """Detects objects in the renderings of all policies, and computes the losses of detectors that have one.
 
     Attributes:
-        policies: those that are evaluated; a reference among them is not rendered again.
-        detectors: each with its map of classes.
-        maps: one a detector.
+        policies: the evaluated policies; a reference among them is not rendered again.
+        detectors: the detectors.
+        maps: map of classes of each detector, in their order.
         size: longer side of the renderings in pixels.
-        confidence: least score of a detection.
-        losses: whether to take losses.
-        unusable: detector → why it gives no loss; it is not asked again.
-        apart: detectors that could not give both at once, and are asked for one after the other.
+        confidence: lowest score of a detection.
+        losses: whether to compute losses.
+        unusable: detector → why it gives no loss; its loss is not computed again.
+        separate: detectors whose joint pass failed, so that detections and losses take a pass each.
     """
 
     policies: Sequence[Policy]
@@ -85,56 +86,56 @@ class DetectorEvaluator:
     confidence: float
     losses: bool = True
     unusable: dict[str, str] = field(default_factory=dict)
-    apart: set[str] = field(default_factory=set)
+    separate: set[str] = field(default_factory=set)
 
     def measure(
         self, annotations: Sequence[Annotation], developed: Developed, images: Sequence[Image]
     ) -> tuple[dict[str, list[Detections]], dict[str, ImageLosses]]:
-        """Detector → detections in each rendering of one image, and detector → losses, nothing where it gives none.
+        """Detector → detections in each rendering of one image, and detector → losses, where it gives any.
 
         Args:
             annotations: labels in pixels of the upright full frame.
             developed: the raw, developed.
-            images: (1, 3, h, w) each policy's rendering, before padding; at least one.
+            images: (1, 3, h, w) rendering of each policy, before padding; at least one.
 
         Raises:
             DetectorError: a detector's detections make no sense.
         """
         asked = list(self.policies)
-        places, seen = [], list(images)
+        reference_indices, rendered = [], list(images)
         for reference in REFERENCES if self.losses else ():
             if reference in asked:
-                places.append(asked.index(reference))
+                reference_indices.append(asked.index(reference))
             else:
-                places.append(len(seen))
-                seen.append(reference.render(developed).image)
+                reference_indices.append(len(rendered))
+                rendered.append(reference.render(developed).image)
         found: dict[str, list[Detections]] = {}
         losses: dict[str, ImageLosses] = {}
         for detector, class_map in zip(self.detectors, self.maps, strict=True):
             labels = ImageLabels(annotations, class_map.category_to_label, developed.full_size)
-            found[detector.name], values = self._look(detector, seen, len(images), labels)
+            found[detector.name], values = self._measure_with(detector, rendered, len(images), labels)
             if values is not None:
-                raw_loss, auto_exposure_loss = (values[place] for place in places)
+                raw_loss, auto_exposure_loss = (values[index] for index in reference_indices)
                 losses[detector.name] = ImageLosses(values[: len(images)], raw_loss, auto_exposure_loss)
         return found, losses
 
-    def _look(
+    def _measure_with(
         self, detector: Detector, images: list[Image], detect_in: int, labels: ImageLabels
     ) -> tuple[list[Detections], list[float] | None]:
         """The detections in the first `detect_in` images, and the losses of all unless the detector gives none."""
         first = images[:detect_in]
         if not self.losses or detector.name in self.unusable:
             return detect(detector, first, labels.full_size, self.size, self.confidence), None
-        if detector.name not in self.apart and gives_both(detector):
+        if detector.name not in self.separate and has_joint_pass(detector):
             try:
-                return look_once(detector, images, detect_in, labels, self.size, self.confidence)
-            # Whatever an own detector raises here, it is asked for one after the other below, where it shows again.
+                return detections_and_losses(detector, images, detect_in, labels, self.size, self.confidence)
+            # An error of a user's detector is not lost: the separate passes below raise it again if it matters.
             except Exception:
-                self.apart.add(detector.name)
+                self.separate.add(detector.name)
         found = detect(detector, first, labels.full_size, self.size, self.confidence)
         try:
             return found, image_losses(detector, images, labels, self.size)
-        # The loss is only one column of the report: whatever an own detector raises there, the rest goes on.
+        # The loss is only a part of the report: an error of a user's detector in it must not stop the rest.
         except Exception as error:
             message = next(iter(str(error).splitlines()), "")
             self.unusable[detector.name] = f"{type(error).__name__}: {message}".rstrip(": ")
@@ -143,9 +144,9 @@ class DetectorEvaluator:
             return found, None
 
 
-def gives_both(detector: Detector) -> TypeGuard[DetectsWithLoss]:
-    """Whether one look gives detections and losses, and nothing nearer to the object changes one of them alone."""
-    # A subclass of ours may bring a loss of its own; what its base does at once would pass that by.
+def has_joint_pass(detector: Detector) -> TypeGuard[DetectsWithLoss]:
+    """Whether the detector's `detect_with_loss` is valid: no subclass or object overrides `detect` or a loss alone."""
+    # A subclass may override only the loss, which the joint method of its base class does not call.
     levels = [getattr(detector, "__dict__", {}), *(vars(kind) for kind in type(detector).__mro__)]
     both, *single = (
         next((number for number, level in enumerate(levels) if name in level), len(levels))
@@ -155,7 +156,7 @@ def gives_both(detector: Detector) -> TypeGuard[DetectsWithLoss]:
 
 
 @torch.inference_mode()
-def look_once(
+def detections_and_losses(
     detector: DetectsWithLoss,
     images: Sequence[Image],
     detect_in: int,
@@ -163,15 +164,17 @@ def look_once(
     size: int,
     confidence: float,
 ) -> tuple[list[Detections], list[float]]:
-    """What `detection.detect` says of the first images and `image_losses` of all, where a detector gives both at once.
+    """The detections in the first images and the losses of all images, from one pass of the detector.
+
+    The results equal those of `detection.detect` and `image_losses`.
 
     Args:
         detector: the detector.
         images: (1, 3, h, w) each, before padding.
-        detect_in: so many are looked at for objects.
-        labels: of the raw.
+        detect_in: number of images, from the first on, in which objects are detected.
+        labels: labels of the raw.
         size: longer side in pixels.
-        confidence: least score to report.
+        confidence: lowest score of a detection.
 
     Raises:
         DetectorError: detections or losses make no sense.
@@ -190,11 +193,11 @@ def image_losses(detector: Detector, images: Sequence[Image], labels: ImageLabel
     Args:
         detector: the detector.
         images: (1, 3, h, w) each, before padding.
-        labels: of the raw.
+        labels: labels of the raw.
         size: longer side in pixels.
 
     Raises:
-        DetectorError: the loss is not one finite number an image.
+        DetectorError: the loss is not one finite number for each image.
         Exception: whatever the detector raises, such as NotImplementedError where it has no loss.
     """
     batch, letterboxes = pad_for(detector, images, labels.full_size, size)
@@ -202,7 +205,11 @@ def image_losses(detector: Detector, images: Sequence[Image], labels: ImageLabel
 
 
 def _checked(detector: Detector, values: object, count: int) -> list[float]:
-    """The losses as numbers; DetectorError where they are not one finite number an image."""
+    """The losses as numbers.
+
+    Raises:
+        DetectorError: they are not one finite number for each image.
+    """
     if not isinstance(values, Tensor) or values.shape != (count,) or not values.isfinite().all():
         raise DetectorError(f"detector {detector.name}: loss must return one finite number for each image")
     return [float(value) for value in values]
@@ -214,13 +221,13 @@ def frame_targets(
     letterbox: Letterbox,
     device: str | torch.device = "cpu",
 ) -> Targets:
-    """The labels in pixels of a padded frame; left out are crowds, boxes without area and classes without a label.
+    """The labels in pixels of a padded frame, without crowds, empty boxes and classes that the detector does not know.
 
     Args:
         annotations: labels in pixels of the upright full frame, boxes xywh.
         to_label: category id → detector label.
-        letterbox: where the picture lies in the frame.
-        device: of the result.
+        letterbox: position of the image in the frame.
+        device: device of the result.
     """
     kept = [a for a in annotations if not a.iscrowd and min(a.bbox[2:]) > 0 and a.category_id in to_label]
     boxes = torch.tensor([(x, y, x + w, y + h) for x, y, w, h in (a.bbox for a in kept)], dtype=torch.float32)
@@ -229,7 +236,7 @@ def frame_targets(
 
 
 def worst_mean(losses: Sequence[float]) -> float | None:
-    """The mean of the highest `WORST_PERCENT` percent of the losses, rounded up to a whole image; None of nothing.
+    """The mean of the highest `WORST_PERCENT` percent of the losses, rounded up to a whole image; None without losses.
 
     >>> worst_mean([1.0, 5.0, 2.0]), worst_mean([float(i) for i in range(40)])
     (5.0, 38.5)
@@ -240,10 +247,10 @@ def worst_mean(losses: Sequence[float]) -> float | None:
 
 
 def share_worse(losses: Sequence[float], reference: Sequence[float]) -> float | None:
-    """The share (0..1) of images whose loss is above the reference's by more than `TOLERANCE`; None of nothing.
+    """The share (0..1) of images whose loss is above the reference's by more than `TOLERANCE`; None without losses.
 
     Args:
-        losses, reference: one an image, in the same order.
+        losses, reference: one for each image, in the same order.
 
     >>> share_worse([1.0, 2.0, 3.0 + 1e-7, 0.5], [1.0, 1.9, 3.0, 0.6])
     0.25

@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: tables, figures as SVG, example pictures."""
+"""The report as one self-contained HTML page with tables, figures as SVG and example images."""
 
 import base64
 import io
@@ -32,9 +32,9 @@ SHOWN_CLASSES = 20
 TILE_WIDTH = 480
 JPEG_QUALITY = 84
 SHOWN_PIPELINES = 5
-"""Sequences of each policy in the table."""
+"""Most sequences of modules in the table, for each policy."""
 SHOWN_PLACES = 15
-"""Policies whose modules by place are drawn."""
+"""Most policies whose modules by position are drawn."""
 
 
 def write_report(
@@ -44,9 +44,9 @@ def write_report(
 
     Args:
         report: the evaluation.
-        folder: made if missing.
-        sheets: policy → example pictures with their pipelines as caption.
-        title: of the page.
+        folder: output folder, made if missing.
+        sheets: policy → example images with their pipelines as captions.
+        title: title of the page.
     """
     html = render_html(report, sheets or {}, title)
     report.write_data(folder)
@@ -57,7 +57,10 @@ def write_report(
 def figure_png(
     path: Path, cells: Sequence[Sequence[Tile]], column_titles: Sequence[str], row_titles: Sequence[str] = ()
 ) -> None:
-    """Writes one picture to compare policies: rows are images (or light), columns policies; see `comparison_figure`."""
+    """Writes a figure that compares policies, with a row for each image and a column for each policy.
+
+    The arguments are those of `comparison_figure`.
+    """
     with atomic_path(path) as temporary:
         comparison_figure(cells, column_titles, row_titles).save(temporary, format="PNG", optimize=True)
 
@@ -91,8 +94,8 @@ def render_template(name: str, **values: Any) -> str:
     """A page as HTML text, in the style that all pages share.
 
     Args:
-        name: of the template.
-        values: what it shows; text is escaped.
+        name: name of the template.
+        values: values for the template; text is escaped.
 
     Raises:
         AdaptiveISPError: jinja2 is not installed.
@@ -108,9 +111,9 @@ def render_template(name: str, **values: Any) -> str:
 
 
 def _colours(report: Report) -> dict[str, str]:
-    """Policy or group → colour by its place; members have their group's."""
+    """Policy or group → colour by its position in the report; members have the colour of their group."""
     names = dict.fromkeys(name for detector in report.detectors for name in report.units(detector))
-    colours = {name: policy_colour(place) for place, name in enumerate(names)}
+    colours = {name: policy_colour(position) for position, name in enumerate(names)}
     for name, by_detector in report.groups.items():
         for group in by_detector.values():
             colours |= dict.fromkeys(group.members, colours[name])
@@ -126,7 +129,7 @@ def readable(provenance: Mapping[str, Any]) -> dict[str, str]:
 
 
 def tile_view(tile: Tile) -> dict[str, Any]:
-    """A tile with its picture as a data address."""
+    """A tile as values for a template, with its image as a data URL."""
     buffer = io.BytesIO()
     picture = resize_to_width(tile.image, min(TILE_WIDTH, tile.image.shape[1]))
     picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
@@ -145,7 +148,7 @@ def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:
 
 
 def _detector_view(report: Report, detector: str) -> dict[str, Any]:
-    """What the template shows of one detector."""
+    """The values of the template for one detector."""
     scores = report.units(detector)
     best = {
         metric: points(max(values)) if (values := _known(scores.values(), metric)) else ""
@@ -188,7 +191,7 @@ def _score_rows(report: Report, detector: str) -> list[dict[str, Any]]:
 
 
 def _pipeline_view(report: Report) -> dict[str, Any] | None:
-    """What the template shows of the pipelines that adaptive policies chose; None where none is known."""
+    """The values of the template for the pipelines of adaptive policies; None if no pipeline is known."""
     adaptive = [policy for policy, by in report.policies.items() if not next(iter(by.values())).static]
     pipelines = report.pipelines()
     found = {policy: pipelines[policy] for policy in adaptive if pipelines[policy]}
@@ -231,7 +234,7 @@ def _draw_forest(differences: Sequence[Difference], salt: str) -> Any:
 def _draw_classes(
     scores: Mapping[str, PolicyScore], classes: Sequence[str], counts: Mapping[str, int], salt: str
 ) -> Any:
-    """AP50 of the first `SHOWN_CLASSES` classes as SVG; None of nothing."""
+    """AP50 of the first `SHOWN_CLASSES` classes as SVG; None without classes."""
     shown = classes[:SHOWN_CLASSES]
     names = [f"{name} ({counts.get(name, 0)})" for name in shown]
     bars = {policy: [score.per_class.get(name, 0.0) for name in shown] for policy, score in scores.items()}
@@ -239,9 +242,9 @@ def _draw_classes(
 
 
 def _cost_view(report: Report, detector: str) -> dict[str, Any] | None:
-    """The figure of AP50 over cost with what its caption tells; None where fewer than two policies have a cost.
+    """The figure of AP50 over cost and the values of its caption; None where fewer than two policies have a cost.
 
-    It has no intervals: those of single policies say little of their difference, which is paired and has its own.
+    The figure has no intervals: differences are paired, so their intervals do not follow from those of single policies.
     """
     scores = report.units(detector)
     points = []

@@ -1,4 +1,4 @@
-"""Which pipelines a policy chose: the most frequent ones, which module at which place, parameters by brightness."""
+"""Statistics of the pipelines that a policy chose: frequent ones, modules by position, parameters by brightness."""
 
 import math
 from collections import Counter, defaultdict
@@ -15,20 +15,20 @@ Planned = tuple[tuple[str, Mapping[str, float]], ...]
 """A pipeline as plain data: (module, parameters in physical units) in the order they ran."""
 
 MOST_PIPELINES = 20
-"""Sequences of a policy that report.json lists."""
+"""Most sequences of a policy in report.json."""
 MOST_MODULES, MOST_PARAMETERS = 8, 3
-"""Modules whose parameters are shown by brightness, and parameters of each."""
+"""Most modules whose parameters are shown by brightness, and most parameters of each."""
 
 
 @dataclass(frozen=True)
 class ImageRun:
-    """What one policy did with one image and draw.
+    """The pipeline and the losses of one policy on one draw of an image.
 
     Attributes:
-        policy: its name.
-        photo, draw: the image.
+        policy: name of the policy.
+        photo, draw: id of the photo and number of the draw.
         light: brightness factor in (0, 1], None if unknown.
-        pipeline: what ran; None where it was no pipeline of ours (`camera`) or is not known.
+        pipeline: the pipeline that ran; None where none did (`camera`) or it is not known.
         loss: detector → its loss of the rendering, None where it gives none.
     """
 
@@ -59,8 +59,8 @@ class FoundPipeline:
 
     Attributes:
         modules: in the order they ran.
-        count: images it was chosen for.
-        share: of all the policy's images, in 0..1.
+        count: number of images that it was chosen for.
+        share: share of all images of the policy, in 0..1.
         light_mean: geometric mean of these images' brightness factors, since light counts in stops; None if unknown.
     """
 
@@ -74,12 +74,12 @@ class ParameterByLight(NamedTuple):
     """A parameter's values over the images that it was used for.
 
     Attributes:
-        module: with "(2)" behind it for a module's second run in a pipeline, and so on.
+        module: name of the module, followed by "(2)" for its second run in a pipeline, and so on.
         param: name of the parameter.
-        unit: "" if it has none.
-        reach: from the least to the greatest value that it may have, in `unit`.
-        lights: brightness factors.
-        values: in `unit`, one a light.
+        unit: unit of the parameter; "" if it has none.
+        reach: width of the parameter's range, in `unit`.
+        lights: brightness factor of each image.
+        values: value in each image, in `unit`.
     """
 
     module: str
@@ -103,19 +103,19 @@ def frequent_pipelines(runs: Iterable[ImageRun]) -> list[FoundPipeline]:
             lights[tuple(module for module, _ in run.pipeline)].append(run.light)
     total = sum(map(len, lights.values()))
     ranked = sorted(lights.items(), key=lambda item: -len(item[1]))
-    return [FoundPipeline(modules, len(seen), len(seen) / total, _light_mean(seen)) for modules, seen in ranked]
+    return [FoundPipeline(modules, len(own), len(own) / total, _light_mean(own)) for modules, own in ranked]
 
 
 def _light_mean(lights: Sequence[float | None]) -> float | None:
-    """The geometric mean of the known ones."""
+    """The geometric mean of the known brightness factors."""
     known = [math.log(light) for light in lights if light is not None and light > 0]
     return math.exp(sum(known) / len(known)) if known else None
 
 
 def place_shares(runs: Iterable[ImageRun]) -> list[dict[str, float]]:
-    """For each place of a pipeline, module → share (0..1) of all images with it there; they sum to 1 or less.
+    """For each position in a pipeline, module → share (0..1) of all images that run it there.
 
-    What is missing to 1 are the images whose pipelines are shorter.
+    The shares of a position sum to less than 1 if some pipelines are shorter.
     """
     pipelines = [run.pipeline for run in runs if run.pipeline is not None]
     places = [Counter[str]() for _ in range(max(map(len, pipelines), default=0))]
@@ -126,19 +126,19 @@ def place_shares(runs: Iterable[ImageRun]) -> list[dict[str, float]]:
 
 
 def parameters_by_light(runs: Iterable[ImageRun]) -> list[ParameterByLight]:
-    """The parameters of the most used modules over light, in the order in which the modules mostly run.
+    """The parameters of the most used modules over light, by the median position at which each module runs.
 
-    Of a module with more than `MOST_PARAMETERS` parameters those are taken whose values spread most over their ranges.
+    A module with more than `MOST_PARAMETERS` parameters is shown with those that spread most over their ranges.
 
     Args:
-        runs: of one policy; those without a known light or pipeline are left out.
+        runs: runs of one policy; those without a known light or pipeline are left out.
     """
     found: dict[str, list[tuple[float, int, Mapping[str, float]]]] = defaultdict(list)
     for run in runs:
-        seen: Counter[str] = Counter()
+        uses: Counter[str] = Counter()
         for place, (module, params) in enumerate(run.pipeline or ()):
-            seen[module] += 1
-            name = module if seen[module] == 1 else f"{module} ({seen[module]})"
+            uses[module] += 1
+            name = module if uses[module] == 1 else f"{module} ({uses[module]})"
             if run.light is not None and run.light > 0 and params:
                 found[name].append((run.light, place, params))
     most_used = sorted(found, key=lambda name: -len(found[name]))[:MOST_MODULES]

@@ -1,4 +1,4 @@
-"""What one policy did with one detector, and the scores that follow from it."""
+"""The results of one policy with one detector, and the scores computed from them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,22 +12,22 @@ from adaptiveisp.evaluation.detector_loss import share_worse, worst_mean
 from adaptiveisp.evaluation.pipeline_stats import Planned
 
 LIGHT_EDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
-"""Edges of the bins of the brightness factor; half-open, the last one closed, the outer ones take what lies beyond."""
+"""Edges of the bins of the brightness factor, [low, high); the outer bins also hold factors beyond the edges."""
 
 
 @dataclass(frozen=True)
 class PolicyResult:
-    """What one policy and one detector did on the evaluated images.
+    """The detections, times, costs and losses of one policy with one detector.
 
     Attributes:
         scored: labels and detections of each image and draw.
-        ms: time of policy and modules, per image, in milliseconds.
-        modules: modules that ran, per image.
-        cost_ms: their cost by the cost table, per image, in milliseconds.
+        ms: time of policy and modules for each image, in milliseconds.
+        modules: number of modules that ran for each image.
+        cost_ms: their cost by the cost table for each image, in milliseconds.
         losses: the detector's loss of each rendered image; empty if it gives none.
-        raw_losses, auto_exposure_losses: the same of the two references.
-        pipelines: what ran, per image; None where it was no pipeline of ours.
-        static: whether the policy is static, see `policies.is_static`.
+        raw_losses, auto_exposure_losses: the losses of the two references, see `detector_loss`.
+        pipelines: pipeline of each image; None where no pipeline made it (`camera`).
+        static: whether the policy is static, see `Policy.is_static`.
     """
 
     scored: Sequence[ScoredImage]
@@ -41,7 +41,7 @@ class PolicyResult:
     static: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses lists that do not go with the images."""
+        """Checks that each list has a value for each image, or is empty."""
         for name in ("ms", "modules", "cost_ms", "losses", "raw_losses", "auto_exposure_losses", "pipelines"):
             if len(getattr(self, name)) not in (0, len(self.scored)):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.scored)} images")
@@ -63,18 +63,19 @@ class PolicyScore:
 
     Attributes:
         ap, ap50, ap75: COCO average precision in 0..1, None without labels.
-        per_light: one entry a bin of `LIGHT_EDGES`; empty where the light of no image is known.
+        per_light: one entry for each bin of `LIGHT_EDGES`; empty if the light of no image is known.
         per_class: name → AP50 in 0..1, for classes with a label.
-        per_size: "small", "medium", "large" → AP50 in 0..1 of labels of that size, see `coco_map.SIZES`.
-        n_images: images scored, each draw counted; n_photos: distinct photos among them.
+        per_size: "small", "medium", "large" → AP50 in 0..1 of labels of that size, see `coco_ap.SIZES`.
+        n_images: number of scored images, each draw counted.
+        n_photos: number of distinct photos among them.
         ms_per_image: mean time of policy and modules, in milliseconds, None if not measured.
         modules_per_image: mean number of modules that ran.
-        cost_ms: mean cost of these by the cost table, in milliseconds.
+        cost_ms: mean cost of the modules by the cost table, in milliseconds.
         loss_mean: mean of the detector's loss over the images, None if it gives none.
-        loss_worst5: the same over the 5 % of images with the highest loss.
+        loss_worst5: mean over the 5 % of images with the highest loss.
         worse_than_raw, worse_than_auto_exposure: share of images, in 0..1, whose loss is higher than that of the
-            developed raw as it is, or of auto-exposure's rendering.
-        static: whether the policy is static, see `policies.is_static`.
+            developed raw without any module, or of auto-exposure's rendering.
+        static: whether the policy is static, see `Policy.is_static`.
     """
 
     ap: float | None
@@ -108,7 +109,7 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
     """The scores of one policy with one detector.
 
     Args:
-        result: its detections and costs.
+        result: its detections, costs and losses.
         categories: id → name of the categories to average over.
         table: the `MatchTable` of `result.scored`, if there is one already.
     """
@@ -134,12 +135,12 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    """The mean, None of nothing."""
+    """The mean; None without values."""
     return float(np.mean(values)) if len(values) else None
 
 
 def _per_light(scored: Sequence[ScoredImage], table: MatchTable) -> tuple[LightBin, ...]:
-    """AP50 in each bin of light, nothing where no light is known."""
+    """AP50 in each bin of light; empty if no light is known."""
     bins = np.array([-1 if image.light is None else light_bin(image.light) for image in scored], np.int64)
     if (bins < 0).all():
         return ()

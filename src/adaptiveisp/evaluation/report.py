@@ -5,12 +5,22 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from adaptiveisp.evaluation.bootstrap import Resampling
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
-from adaptiveisp.evaluation.seed_groups import BestStatic, Difference, GroupScore, Units, compare, group_score, units_of
+from adaptiveisp.evaluation.seed_groups import (
+    BestStatic,
+    Compared,
+    Difference,
+    GroupScore,
+    Units,
+    compare,
+    group_score,
+    units_of,
+)
 from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.utils.files import write_json, write_text
 
@@ -20,7 +30,7 @@ FEW_PHOTOS = 50
 """Below this many photos a bootstrap interval tends to be too narrow, and the report says so."""
 
 BEST_STATIC_CHOICE = "highest AP50 on this same data, which favours the static side"
-"""How the static policy is chosen that adaptive ones are compared with."""
+"""How the static policy that adaptive policies are compared with is chosen."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -28,19 +38,19 @@ class Report:
     """The result of an evaluation: scores, paired differences and the pipelines that were chosen.
 
     Attributes:
-        policies: policy → detector → scores; members of groups are policies like all others.
-        differences: of every two policies; a group stands for its members.
+        policies: policy → detector → scores, also for the members of groups.
+        differences: differences between every two policies, where a group stands for its members.
         provenance, notes, settings: as they were given; settings are those of the evaluation, such as size and light.
-        label_counts: class name → labels, which orders the page's figure.
+        label_counts: class name → number of labels, by which the classes on the page are ordered.
         groups: group → detector → scores.
-        best_static: detector → the best static policy or group, and the adaptive ones less it.
+        best_static: detector → the best static policy or group, and the differences of the adaptive ones to it.
         runs: pipeline and losses of each policy and image.
         scored: (policy, detector) → labels and detections of each image.
         categories: id → name of the classes that were scored.
-        sheets: policy → example pictures with their boxes and pipelines.
-        title: of the page.
+        sheets: policy → example images with their boxes and pipelines.
+        title: title of the page.
         skipped: inputs that were left out, each with the reason.
-        upper_bounds: names of those that see the labels, and so are not policies.
+        upper_bounds: names of the policies that need labels, which makes them upper bounds.
     """
 
     policies: dict[str, dict[str, PolicyScore]]
@@ -69,7 +79,7 @@ class Report:
         """Writes report.json, report.html, pipelines.jsonl and the detections as COCO results (`coco/`).
 
         Args:
-            folder: made if missing; files of these names are replaced.
+            folder: output folder, made if missing; files of these names are replaced.
 
         Raises:
             AdaptiveISPError: matplotlib or jinja2 is not installed.
@@ -103,14 +113,14 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """What a reader of differences on few photos has to know, "" where there are enough."""
+        """A warning that the intervals rest on few photos; "" if there are enough."""
         photos = [score.n_photos for by_detector in self.policies.values() for score in by_detector.values()]
         if not self.differences or min(photos) >= FEW_PHOTOS:
             return ""
         return f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}."
 
     def units(self, detector: str) -> dict[str, PolicyScore]:
-        """Policy or group → scores with a detector (of a group the means), in the order of the report."""
+        """Policy or group → scores with a detector (for a group the means), in the order of the report."""
         members = {group: by[detector].members for group, by in self.groups.items() if detector in by}
         names = units_of([policy for policy, by in self.policies.items() if detector in by], members)
         return {n: self.groups[n][detector].mean if n in members else self.policies[n][detector] for n in names}
@@ -160,62 +170,90 @@ def build_report(
     settings: Mapping[str, Any] | None = None,
     groups: Units | None = None,
 ) -> Report:
-    """The report: every policy with every detector, and for each detector the difference of every two policies.
+    """The report: scores of every policy with every detector, and differences between every two policies.
 
-    A difference is "later minus earlier" in the order of `results`. A group takes the place of its members there. Where
-    two policies were not scored on the same images, the images that both have are compared, and a note says so.
+    A difference is "later minus earlier" in the order of `results`, in which a group takes the place of its members.
+    Where policies were not scored on the same images, those that all have are compared, and a note says so.
 
     Args:
-        results: (policy, detector) → what they did.
+        results: (policy, detector) → detections, costs and losses.
         categories: id → name of the categories to average over.
-        provenance: goes into report.json as it is.
+        provenance: recorded in report.json as it is.
         notes: sentences for the reader, e.g. how many inputs were skipped.
-        resamples, seed, level: of the paired bootstrap, see `paired_difference`.
-        settings: of the evaluation; they go into report.json as they are.
+        resamples, seed, level: settings of the paired bootstrap, see `Resampling`.
+        settings: settings of the evaluation, recorded in report.json as they are.
         groups: name → policies that are runs of one method.
     """
+    resampling = Resampling(resamples, seed, level)
+    detectors = dict.fromkeys(detector for _, detector in results)
+    tables = {d: _score_detector(d, results, categories, groups or {}, resampling) for d in detectors}
     scores: dict[str, dict[str, PolicyScore]] = {}
-    by_group: dict[str, dict[str, GroupScore]] = {}
-    differences: list[Difference] = []
-    best_static: dict[str, BestStatic] = {}
-    remarks = list(notes)
-    for detector in dict.fromkeys(detector for _, detector in results):
-        own = {policy: result for (policy, name), result in results.items() if name == detector}
-        for policy, result in own.items():
-            scores.setdefault(policy, {})[detector] = score_policy(result, categories)
-        units = units_of(list(own), groups or {})
-        for name, members in units.items():
-            if groups and name in groups:
-                by_group.setdefault(name, {})[detector] = group_score(members, [scores[m][detector] for m in members])
-        shared, left_out = _on_common_images(own)
-        if left_out:
-            remarks.append(
-                f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
-                "the other numbers do not."
-            )
-        static = {n: (by_group[n][detector].mean if n in by_group else scores[n][detector]).static for n in units}
-        found = compare(detector, shared, units, static, categories, (resamples, seed, level))
-        differences += found.differences
-        if found.best_static is not None:
-            best_static[detector] = found.best_static
+    group_scores: dict[str, dict[str, GroupScore]] = {}
+    for detector, table in tables.items():
+        for policy, score in table.policies.items():
+            scores.setdefault(policy, {})[detector] = score
+        for name, group in table.groups.items():
+            group_scores.setdefault(name, {})[detector] = group
     report = Report(
-        scores,
-        tuple(differences),
-        provenance,
-        tuple(remarks),
-        _label_counts(results, categories),
-        settings or {},
-        by_group,
-        best_static,
-        tuple(_runs(results)),
-        {key: result.scored for key, result in results.items()},
-        dict(categories),
+        policies=scores,
+        differences=tuple(difference for table in tables.values() for difference in table.compared.differences),
+        provenance=provenance,
+        notes=(*notes, *(table.note for table in tables.values() if table.note)),
+        label_counts=_label_counts(results, categories),
+        settings=settings or {},
+        groups=group_scores,
+        best_static={d: best for d, table in tables.items() if (best := table.compared.best_static) is not None},
+        runs=tuple(_runs(results)),
+        scored={key: result.scored for key, result in results.items()},
+        categories=dict(categories),
     )
-    return replace(report, notes=(*remarks, report.caution)) if report.caution else report
+    return replace(report, notes=(*report.notes, report.caution)) if report.caution else report
+
+
+class _DetectorTable(NamedTuple):
+    """The part of a report that concerns one detector.
+
+    Attributes:
+        policies: policy → scores.
+        groups: group → scores.
+        compared: the differences between policies or groups.
+        note: states how many images the differences leave out; "" where they leave out none.
+    """
+
+    policies: dict[str, PolicyScore]
+    groups: dict[str, GroupScore]
+    compared: Compared
+    note: str
+
+
+def _score_detector(
+    detector: str,
+    results: Mapping[tuple[str, str], PolicyResult],
+    categories: Mapping[int, str],
+    groups: Units,
+    resampling: Resampling,
+) -> _DetectorTable:
+    """The scores and differences of all policies with one detector; the arguments are those of `build_report`."""
+    own = {policy: result for (policy, name), result in results.items() if name == detector}
+    scores = {policy: score_policy(result, categories) for policy, result in own.items()}
+    units = units_of(list(own), groups)
+    group_scores = {
+        name: group_score(members, [scores[member] for member in members])
+        for name, members in units.items()
+        if name in groups
+    }
+    static = {name: (group_scores[name].mean if name in group_scores else scores[name]).static for name in units}
+    shared, left_out = _on_common_images(own)
+    note = (
+        f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
+        "the other numbers do not."
+    )
+    compared = compare(detector, shared, units, static, categories, resampling)
+    return _DetectorTable(scores, group_scores, compared, note if left_out else "")
 
 
 def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:
-    """Policy → its images that all policies have, and how many some lack."""
+    """Policy → its images that all policies have, and the number of images that some policy lacks."""
     keys = [{image.key for image in result.scored} for result in results.values()]
     common = set.intersection(*keys)
     shared = {policy: [image for image in r.scored if image.key in common] for policy, r in results.items()}
@@ -223,7 +261,7 @@ def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, li
 
 
 def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: Mapping[int, str]) -> dict[str, int]:
-    """Class name → labels to find, of the first policy's images."""
+    """Class name → number of labels to find in the images of the first policy."""
     first = next(iter(results.values()), PolicyResult(()))
     counts = Counter(
         categories[annotation.category_id]
@@ -235,7 +273,7 @@ def _label_counts(results: Mapping[tuple[str, str], PolicyResult], categories: M
 
 
 def _runs(results: Mapping[tuple[str, str], PolicyResult]) -> Iterable[ImageRun]:
-    """What each policy did with each image; the losses of all detectors together."""
+    """The pipeline of each policy on each image, with the losses of all detectors."""
     losses: dict[tuple[str, tuple[int, int]], dict[str, float | None]] = {}
     first: dict[tuple[str, tuple[int, int]], ImageRun] = {}
     for (policy, detector), result in results.items():

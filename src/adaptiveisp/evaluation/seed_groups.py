@@ -1,7 +1,7 @@
-"""Methods as the report compares them: single policies, and groups of runs of one method with several seeds.
+"""The units that a report compares: single policies, and groups of runs of one method with several seeds.
 
-A group's score is the mean over its members. Its difference to another one is paired like that of two policies: in each
-resample the same photos count for all members, and the members' AP50 are averaged.
+The score of a group is the mean over its members. Differences between groups are paired like those between policies: in
+each resample the same photos count for all members, and the AP50 of the members is averaged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.evaluation.bootstrap import Interval, MatchTable, aligned, bootstrap_weights, percentile_interval
+from adaptiveisp.evaluation.bootstrap import (
+    Interval,
+    MatchTable,
+    Resampling,
+    aligned,
+    bootstrap_weights,
+    percentile_interval,
+)
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 
@@ -51,9 +58,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class BestStatic:
-    """The static policy or group with the highest AP50 (in 0..1) on the evaluated data, and all adaptive ones less it.
+    """The best static policy or group by AP50 (0..1) on the evaluated data, and the differences of adaptive ones to it.
 
-    Choosing it by the data it is compared on favours the static side.
+    Choosing it on the data that it is compared on favours the static side.
     """
 
     name: str
@@ -70,9 +77,9 @@ class GroupScore:
     """Scores of a group with one detector.
 
     Attributes:
-        members: names of its policies, one a seed.
-        mean: each score's mean over the members.
-        ap50_sd, ap_sd, ap75_sd: standard deviation (n - 1) over the members in 0..1; None of fewer than two.
+        members: names of its policies, one for each seed.
+        mean: mean of each score over the members.
+        ap50_sd, ap_sd, ap75_sd: standard deviation (n - 1) over the members in 0..1; None for fewer than two.
     """
 
     members: tuple[str, ...]
@@ -91,7 +98,7 @@ class GroupScore:
 
 
 class Compared(NamedTuple):
-    """The differences of every two units, "later minus earlier", and those to the best static one, if there is one."""
+    """The differences between every two units, "later minus earlier", and those to the best static unit, if any."""
 
     differences: list[Difference]
     best_static: BestStatic | None
@@ -111,7 +118,7 @@ def units_of(policies: Sequence[str], groups: Units) -> dict[str, tuple[str, ...
 def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupScore:
     """The scores of a group from those of its members, which were scored on the same data with one detector.
 
-    A mean is None where a member has none. The group is static if all its members are.
+    A mean is None where the score of a member is None. The group is static if all its members are.
     """
     first = scores[0]
     numbers = (
@@ -134,13 +141,13 @@ def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupS
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, None where one is not known."""
+    """The mean; None if any value is None."""
     known = [value for value in values if value is not None]
     return fmean(known) if known and len(known) == len(values) else None
 
 
 def _sd(values: Sequence[float | None]) -> float | None:
-    """The standard deviation (n - 1), None of fewer than two or where one is not known."""
+    """The standard deviation (n - 1); None for fewer than two values or if any is None."""
     known = [value for value in values if value is not None]
     return stdev(known) if len(known) == len(values) >= 2 else None
 
@@ -151,19 +158,19 @@ def compare(
     units: Units,
     static: Mapping[str, bool],
     categories: Mapping[int, str],
-    bootstrap: tuple[int, int, float],
+    resampling: Resampling,
 ) -> Compared:
-    """The paired differences of every two units; each policy is resampled once, all in the same way.
+    """The paired differences between every two units; all policies have the same resampled photos.
 
     Args:
-        detector: name for the results.
-        scored: policy → the same images with its detections.
-        units: what is compared, see `units_of`.
+        detector: name of the detector.
+        scored: policy → images with its detections, the same images for all.
+        units: policies and groups to compare, see `units_of`.
         static: unit → whether it is static.
         categories: id → name of the categories to average over.
-        bootstrap: resamples, seed and level, see `paired.paired_difference`.
+        resampling: settings of the bootstrap.
     """
-    resamples, seed, level = bootstrap
+    resamples, seed, level = resampling
     reference = next(iter(scored.values()))
     if not reference or len(units) < 2:
         return Compared([], None)

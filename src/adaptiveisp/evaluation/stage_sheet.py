@@ -1,4 +1,4 @@
-"""A policy at work, as one picture: each image as developed, then after one stage after the other."""
+"""A figure of the pipelines of a policy: each image as developed, then after each stage."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,18 +17,18 @@ OneImage = Float[Tensor, "1 3 _ _"]
 """A developed image as a batch of one, linear RGB in [0, 1]; those of a list may differ in size."""
 
 TILE = 200
-"""Longer side of a picture in pixels: nine stages stand side by side on a screen, and six images of 3:2 below."""
+"""Longer side of an image in pixels; on a screen there is room for nine stages and six rows of 3:2 images."""
 GAP = 8
 TITLE_SIZE, TEXT_SIZE = 12, 11
 LINE = 14
-"""From one line of a caption to the next, in pixels."""
+"""Distance between the lines of a caption, in pixels."""
 TEXT_LINES = 3
 """Most lines of parameters: the nine of ccm need three, and a longer caption would make its whole row higher."""
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A picture, its caption in bold, and the lines below that."""
+    """An image, its title in bold, and the lines below the title."""
 
     picture: Image.Image
     title: str
@@ -36,7 +36,7 @@ class _Cell:
 
     @property
     def height(self) -> int:
-        """With the caption, in pixels."""
+        """Height with the caption, in pixels."""
         return self.picture.height + GAP // 2 + LINE * (1 + len(self.lines))
 
 
@@ -47,16 +47,16 @@ def trajectory_sheet(
     lights: Sequence[float | None] | None = None,
     tile: int = TILE,
 ) -> Rgb8:
-    """One row an image: as it was developed, then after each stage that the policy plans for it.
+    """A figure with a row for each image: as developed, then after each stage of the pipeline planned for it.
 
-    Pictures are shown as they are, without a curve: linear ones are dark. Rows with fewer stages end in white.
+    Images are drawn without a tone curve, so that linear ones look dark. Rows with fewer stages end in white.
 
     Args:
-        policy: plans for each image alone.
+        policy: the policy, which plans for one image at a time.
         images: developed images, linear RGB in [0, 1].
-        names: of the images.
+        names: names of the images.
         lights: their brightness factors in (0, 1], None where unknown.
-        tile: longer side of each picture in pixels.
+        tile: longer side of each drawn image in pixels.
 
     Returns:
         (height, width, 3) 8-bit RGB.
@@ -84,7 +84,7 @@ def _row(policy: Planner, image: OneImage, name: str, light: float | None, tile:
 
 
 def _cell(image: OneImage, title: str, text: str, tile: int) -> _Cell:
-    """The picture at its size in the sheet, with a caption no wider than `tile`."""
+    """The image at its size in the figure, with a caption no wider than `tile`."""
     picture = Image.fromarray(to_uint8(image[0]))
     scale = tile / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
@@ -97,7 +97,7 @@ def _cell(image: OneImage, title: str, text: str, tile: int) -> _Cell:
 
 
 def _lay_out(rows: Sequence[Sequence[_Cell]], tile: int) -> Rgb8:
-    """Rows of cells on white, in columns of equal width; a row is as high as its highest cell."""
+    """The rows of cells on white, in columns of equal width; a row is as high as its highest cell."""
     heights = [max(cell.height for cell in row) for row in rows]
     columns = max(len(row) for row in rows)
     sheet = Image.new("RGB", (GAP + columns * (tile + GAP), GAP + sum(height + GAP for height in heights)), PAPER)
@@ -110,7 +110,7 @@ def _lay_out(rows: Sequence[Sequence[_Cell]], tile: int) -> Rgb8:
 
 
 def _draw(sheet: Image.Image, cell: _Cell, left: int, top: int) -> None:
-    """Puts a cell into the sheet; a thin frame shows where a dark picture ends."""
+    """Draws a cell into the figure; a thin frame shows where a dark image ends."""
     canvas = ImageDraw.Draw(sheet)
     right, bottom = left + cell.picture.width, top + cell.picture.height
     canvas.rectangle((left - 1, top - 1, right, bottom), outline=FRAME)

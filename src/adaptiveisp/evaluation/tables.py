@@ -1,4 +1,4 @@
-"""Numbers and tables for readers: points with a true minus sign, aligned columns, Markdown and CSV."""
+"""Numbers and tables as text: points with a true minus sign, aligned columns, Markdown, CSV and HTML."""
 
 import csv
 import html
@@ -14,11 +14,11 @@ from adaptiveisp.evaluation.seed_groups import Difference
 MINUS, DASH, PLUS_MINUS = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
 LOSS_DIGITS = 4
 LONGEST_CELL = 200
-"""Characters of a cell; a name from a file can be of any length."""
+"""Most characters of a cell, since a name from a file can be of any length."""
 
 
 def points(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """A value in 0..1 as points for a reader, with a true minus sign.
+    """A value in 0..1 as the text of its points, with a true minus sign.
 
     >>> points(0.2345), points(None) == DASH, points(0.012, sign=True)
     ('23.4', True, '+1.2')
@@ -27,7 +27,7 @@ def points(value: float | None, digits: int = 1, sign: bool = False) -> str:
 
 
 def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
-    """A number for a reader; a dash for None.
+    """The text of a number, with a true minus sign; a dash for None.
 
     >>> number(12.345, 2), number(-0.001) == number(0.0)
     ('12.35', True)
@@ -39,7 +39,7 @@ def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share in 0..1 in percent for a reader.
+    """The text of a share in 0..1 in percent; a dash for None.
 
     >>> percent(0.125), percent(None) == DASH
     ('12.5 %', True)
@@ -48,7 +48,7 @@ def percent(share: float | None) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned with spaces; names from files are made printable."""
+    """A table whose columns are aligned with spaces; names from files are made printable."""
     rows = [[one_line(cell, LONGEST_CELL) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     lines = [
@@ -63,10 +63,10 @@ class ScoreRow(NamedTuple):
     """A row of the table of scores.
 
     Attributes:
-        name: of a policy or a group; runs of a group are indented.
+        name: name of a policy or a group; those of the runs of a group are indented.
         detector: name of the detector.
-        score: the scores; of a group the means.
-        sd: standard deviation of AP50 over the runs of a group in 0..1, None elsewhere.
+        score: the scores; for a group the means.
+        sd: standard deviation of AP50 over the runs of a group in 0..1; None for a policy.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Column(NamedTuple):
     """A column of the table of scores.
 
     Attributes:
-        title: its head.
-        meaning: explains the title; "" where it explains itself.
-        cell: text of a row for readers.
-        value: value of a row for programs, in 0..1, milliseconds or counts; None where it is not known.
+        title: heading of the column.
+        meaning: explanation of the title; "" where it needs none.
+        cell: rounded text of a row, for tables.
+        value: unrounded value of a row in 0..1, milliseconds or counts, for CSV; None where it is not known.
     """
 
     title: str
@@ -167,7 +167,7 @@ DIFFERENCE_COLUMNS = ("difference", "detector", "AP50", "95 % interval")
 
 
 def score_rows(report: Report) -> list[ScoreRow]:
-    """Policies and groups with each detector; the runs of a group follow it."""
+    """A row for each policy or group and detector; the runs of a group follow it."""
     rows = []
     for detector in report.detectors:
         for name, score in report.units(detector).items():
@@ -179,12 +179,12 @@ def score_rows(report: Report) -> list[ScoreRow]:
 
 
 def filled_columns(rows: Sequence[ScoreRow]) -> list[Column]:
-    """The columns of `SCORE_COLUMNS` that hold something in at least one row."""
+    """The columns of `SCORE_COLUMNS` that are not empty in all rows."""
     return [column for column in SCORE_COLUMNS if any(column.cell(row) not in ("", DASH) for row in rows)]
 
 
 def legend(columns: Sequence[Column]) -> str:
-    """Explains the titles of columns in one line."""
+    """One line that explains the titles of the columns."""
     return "; ".join(f"{column.title}: {column.meaning}" for column in columns if column.meaning)
 
 
@@ -201,7 +201,7 @@ def score_tables(report: Report) -> str:
             differences = table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in best.differences])
             parts.append(f"{text}{BEST_STATIC_CHOICE}.\n{differences}")
     if report.upper_bounds:
-        parts.append(f"{', '.join(report.upper_bounds)}: an upper bound that sees the labels, not a policy")
+        parts.append(f"{', '.join(report.upper_bounds)}: an upper bound that knows the labels, not a policy")
     return "\n\n".join([*parts, report.caution] if report.caution else parts)
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` found, for people: a summary on the terminal, and one self-contained HTML page with pictures."""
+"""The result of `doctor` as a summary for the terminal, and as one self-contained HTML page with images."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -14,9 +14,9 @@ from adaptiveisp.evaluation.tables import DASH, number, table
 from adaptiveisp.utils.files import write_json, write_text
 
 MOST_LINES = 5
-"""Problems of a kind on the terminal."""
+"""Most problems of a kind on the terminal."""
 MOST_ROWS = 50
-"""Problems of a kind on the page."""
+"""Most problems of a kind on the page."""
 MOST_SIZES = 8
 
 
@@ -55,7 +55,7 @@ def render_page(found: ValidationResult, title: str, provenance: Mapping[str, An
 
 
 def by_kind(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
-    """Kind → problems."""
+    """Kind → problems of that kind."""
     kinds: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.kind].append(finding)
@@ -115,27 +115,27 @@ def summary(found: ValidationResult) -> str:
 
 
 def _others(findings: Sequence[Finding]) -> list[str]:
-    """A line on the problems of a kind that are not shown."""
+    """A line with the number of problems of a kind that are not shown."""
     more = len(findings) - MOST_LINES
     return [f"  and {more} more; --out DIR lists all"] if more > 0 else []
 
 
 def without_label(found: ValidationResult) -> list[str]:
-    """A line on images without a label file, where there are any; they may be meant so."""
+    """A line with the number of images without a label file, if there are any; they may be meant to have none."""
     if not found.unlabelled:
         return []
     where = ", ".join(f"{count} in {split}" if split else str(count) for split, count in found.unlabelled.items())
-    return [f"images without a label file, taken as showing nothing: {where}"]
+    return [f"images without a label file, counted as images without objects: {where}"]
 
 
 def bin_names() -> list[str]:
-    """The bins of the histogram of light."""
+    """Names of the bins of the histogram of light."""
     inner = [f"{low:g} {DASH} {high:g}" for low, high in pairwise(LIGHT_EDGES)]
     return [f"below {LIGHT_EDGES[0]:g}", *inner, f"{LIGHT_EDGES[-1]:g} and more"]
 
 
 def _light_figure(counts: Sequence[int]) -> Any:
-    """Images in each bin of light, as bars."""
+    """A bar chart of the number of images in each bin of light."""
     figure, axes = new_figure(9, 2.6)
     axes.bar(range(len(counts)), counts, 0.86, color=POLICY_COLOURS[0])
     axes.set_xticks(range(len(counts)), bin_names())

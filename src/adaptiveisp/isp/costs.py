@@ -1,7 +1,7 @@
-"""Cost tables: what a module's run time is taken to be, in milliseconds.
+"""Cost tables: the run time that is assumed for each module, in milliseconds.
 
-The paper's table stands in the modules' own declarations. `adaptiveisp bench --write-costs FILE` measures another one
-on the machine at hand; with it `train --costs FILE` learns to save that machine's time, `eval --costs FILE` reports it.
+The modules' declarations hold the paper's table. `adaptiveisp bench --write-costs FILE` measures one on
+your machine; `train --costs FILE` then learns to save that machine's time, and `eval --costs FILE` reports it.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ PAPER = "paper"
 REMEDY = "make one with: adaptiveisp bench --write-costs FILE"
 
 LONGEST_MS = 1e9
-"""Milliseconds; a module that took longer than eleven days was not measured."""
+"""Milliseconds, eleven days: a longer time is a mistake."""
 
 Costs = Mapping[str, float]
 """Module → milliseconds; empty for the paper's table."""
@@ -29,13 +29,13 @@ Costs = Mapping[str, float]
 
 @dataclass(frozen=True)
 class CostTable:
-    """What a file of costs holds.
+    """The contents of a cost file.
 
     Attributes:
         version: of the file's format.
         milliseconds: module → time.
-        size: side of the square image they were measured at, in pixels; 0 where the file does not say.
-        provenance: where they come from.
+        size: side of the square image of the measurement, in pixels; 0 where the file does not say.
+        provenance: of the measurement.
     """
 
     version: int
@@ -44,14 +44,14 @@ class CostTable:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(self.version == VERSION, f"is no cost table of version {VERSION}")
+        require(self.version == VERSION, f"is not a cost table of version {VERSION}")
 
 
 def load_costs(path: Path) -> dict[str, float]:
     """The table in a file written by `save_costs`; it may also have registered modules from outside the package.
 
     Raises:
-        DataError: the file is missing, no JSON, no table of costs, or lacks a module that there is.
+        DataError: the file is missing, is not JSON or not a table of costs, or lacks a module of the package.
     """
     table = record(CostTable, read_json(Path(path), DataError, REMEDY), str(path), DataError, REMEDY).milliseconds
     known = {module.name for module in (*EXTENDED, *HELPERS)}
@@ -59,7 +59,7 @@ def load_costs(path: Path) -> dict[str, float]:
         if not (name in known or is_registered(name)) or not 0 <= value < LONGEST_MS:
             what = f"{one_line(name, 80)} = {value:g}"
             raise DataError(
-                f"{path}: {what} is no known module with a time in milliseconds; {REMEDY}, or give --module"
+                f"{path}: {what} is not a known module with a time in milliseconds; {REMEDY}, or give --module"
             )
     if missing := sorted(known - set(table)):
         raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
@@ -72,8 +72,8 @@ def save_costs(path: Path, costs: Costs, size: int, provenance: Mapping[str, Any
     Args:
         path: JSON file.
         costs: module → milliseconds.
-        size: side of the square image they were measured at, in pixels.
-        provenance: where they come from.
+        size: side of the square image of the measurement, in pixels.
+        provenance: of the measurement.
     """
     write_json(path, {"version": VERSION, "size": size, "milliseconds": dict(costs), "provenance": dict(provenance)})
 

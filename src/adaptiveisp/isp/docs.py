@@ -1,15 +1,26 @@
-"""The table of modules in docs/modules.md, from the modules' own declarations: `python -m adaptiveisp.isp.docs`."""
+"""Makes docs/modules.md from the modules' declarations: `python -m adaptiveisp.isp.docs > docs/modules.md`."""
 
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, PAPER, IspModule
 
-HEADER = """# Modules
+EFFECTS = """# Modules
 
-Made by `python -m adaptiveisp.isp.docs > docs/modules.md` from the declarations in `src/adaptiveisp/isp/`; a test holds
-it up to date. A pipeline file names modules and parameters as here. Its set is `extended` unless it says
-`"module_set": "wide"` (the ten of the paper, with the same ranges), `"paper"` or `"released"` (the paper's ranges,
-the latter with the released code's red grey). The cost is the paper's table, in milliseconds; that of modules which are
-not in it is our guess on its scale ([performance](performance.md)); `adaptiveisp bench --write-costs` measures
-them all on your machine.
+This page is made by `python -m adaptiveisp.isp.docs > docs/modules.md` from the declarations in
+`src/adaptiveisp/isp/modules`, and a test keeps it up to date.
+
+## What each module does to a picture
+
+| module | effect |
+|---|---|
+"""
+
+PARAMETERS = """
+## Parameters, ranges and costs
+
+A pipeline file names modules and parameters as this table does. It uses the set `extended` unless it says
+`"module_set": "wide"` (the paper's ten modules with the ranges of `extended`), `"paper"` or `"released"` (the paper's
+ranges; `released` also turns grey red under saturation, as the released code does). Costs are those of the paper's
+table, in milliseconds; modules that it lacks have our estimate on the same scale ([performance](performance.md)).
+`adaptiveisp bench --write-costs FILE` measures all of them on your machine.
 
 | module | parameter | range in `extended` | range in `paper` | neutral | cost ms | source |
 |---|---|---|---|---|---:|---|
@@ -19,8 +30,10 @@ them all on your machine.
 def module_table() -> str:
     """The text of docs/modules.md."""
     paper = {module.name: module for module in PAPER}
-    rows = [row for module in (*EXTENDED, *HELPERS) for row in _rows(module, paper.get(module.name))]
-    return HEADER + "\n".join(rows) + "\n"
+    modules = (*EXTENDED, *HELPERS)
+    effects = [f"| {module.name} | {module.effect} |" for module in modules]
+    rows = [row for module in modules for row in _rows(module, paper.get(module.name))]
+    return EFFECTS + "\n".join(effects) + "\n" + PARAMETERS + "\n".join(rows) + "\n"
 
 
 def _rows(module: IspModule, paper: IspModule | None) -> list[str]:

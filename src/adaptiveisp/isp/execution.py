@@ -1,9 +1,9 @@
-"""Runs modules on images when no gradient is wanted: the fast path of everything that only looks.
+"""Runs modules on images when no gradient is wanted: the path of prediction and evaluation.
 
-Consecutive modules that declare an `operation` run as one chain of compiled kernels, the memory read and written once;
-others by their `fast` kernels, or as they are. Without the kernels (another type, nothing compiled) pointwise modules
-go strip by strip, so that large frames need little more memory than themselves. On a GPU all modules of a pipeline that
-came up before are started at once, see `cuda_graphs`. The numbers are those of the modules' own functions to 1e-5.
+Consecutive pointwise modules with kernels run as one chain, which reads and writes the memory once; other modules run
+by their own kernels. Without kernels (another type, nothing compiled) pointwise modules run on strips of rows, so that
+large frames need little more memory than themselves. On a GPU a pipeline that was captured before is replayed as one
+CUDA graph, see `cuda_graphs`. The results equal those of the modules' own functions to 1e-5.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.kernels import cuda_graphs
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import registry as kernels
 from adaptiveisp.types import Image
 
 Call = tuple[IspModule, Sequence[float]]
@@ -24,7 +24,7 @@ Call = tuple[IspModule, Sequence[float]]
 Picture = Float[Tensor, "3 height width"]
 
 STRIP_VALUES = 1 << 18
-"""Values of a strip, all channels: 1 MiB in float32, about a core's second cache."""
+"""Values of a strip, all channels: 1 MiB in float32, about a core's second-level cache."""
 
 
 @torch.no_grad()
@@ -67,18 +67,18 @@ def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Pic
     if picture.device.type != "cpu":
         return _run_elsewhere(picture, calls)
     spare: Tensor | None = None
-    compiled = native.takes(picture)
+    compiled = kernels.takes(picture)
     if compiled:
         picture = picture.contiguous()
     for group in _groups(calls, compiled):
         module, params = group[0]
-        operations = [m.operation(p) for m, p in group if m.operation is not None]
-        if compiled and operations:
+        kernel = module.kernel if compiled else None
+        if kernel is not None and kernel.in_chain:
             target = picture if owned else torch.empty_like(picture)
-            native.chain(picture, operations, target)
-        elif compiled and module.fast is not None:
+            kernels.run_chain(picture, [(m.kernel, p) for m, p in group if m.kernel is not None], target)
+        elif kernel is not None and kernel.writes:
             target = torch.empty_like(picture) if spare is None else spare
-            module.fast(picture, params, target)
+            kernels.run(kernel, picture, params, target)
             spare = picture if owned else None
         elif module.pointwise:
             target = picture if owned else torch.empty_like(picture)
@@ -94,7 +94,7 @@ def run_one(picture: Picture, calls: Sequence[Call], owned: bool = False) -> Pic
 
 
 def _run_elsewhere(picture: Picture, calls: Sequence[Call]) -> Picture:
-    """By PyTorch's own operations, on another device than the CPU."""
+    """The image after all calls by PyTorch's own operations, on another device than the CPU."""
     modules = [module for module, _ in calls]
     widths = [len(module.params) for module in modules]
 
@@ -118,7 +118,7 @@ def _groups(calls: Sequence[Call], compiled: bool) -> Iterator[list[Call]]:
 
     def kind(numbered: tuple[int, Call]) -> int:
         number, (module, _) = numbered
-        shared = module.operation is not None if compiled else module.pointwise
+        shared = module.pointwise if not compiled else module.kernel is not None and module.kernel.in_chain
         return -1 if shared else number
 
     for _, group in groupby(enumerate(calls), kind):
@@ -126,7 +126,7 @@ def _groups(calls: Sequence[Call], compiled: bool) -> Iterator[list[Call]]:
 
 
 def _strips(picture: Picture) -> Iterator[tuple[int, int]]:
-    """Strips that fit a core's cache."""
+    """Ranges of rows (start, stop) that fit a core's cache."""
     rows = max(1, STRIP_VALUES // (3 * picture.shape[2]))
     for start in range(0, picture.shape[1], rows):
         yield start, min(start + rows, picture.shape[1])

@@ -1,6 +1,6 @@
-"""The guided filter with luminance as its guide, its coefficients worked out on a coarse grid. Not a module itself.
+"""The guided filter with luminance as its guide and coefficients on a coarse grid, which two modules use.
 
-In a window every channel is taken for a line a·L + b over the luminance L, by least squares with a ridge ε:
+In a window every channel is fitted by a line a·L + b over the luminance L, by least squares with a ridge ε:
 a = cov(L, x) / (var(L) + ε), b = mean(x) - a·mean(L). Where luminance varies by less than sqrt ε, a is small and the
 window's mean remains; at edges a keeps the structure. a and b are averaged over windows again and used at each pixel.
 Windows are 3x3 cells; a cell's moments are those of all its pixels, and between cell centres a and b are interpolated.
@@ -19,13 +19,13 @@ from adaptiveisp.utils.color import LUMA, weighted_channel
 
 Coarse = Float[Tensor, "batch planes rows columns"]
 LEAST = 1e-12
-"""Added to the variance: where it is 0 and ε too, the mean is left."""
+"""Added to the variance, so that the mean remains where both it and ε are 0."""
 
 
 def moments(image: Image, cell: int) -> Float[Tensor, "batch 6 rows columns"]:
     """Means of r, g, b and their covariances with L over cells of `cell` x `cell` pixels; the last repeat the border.
 
-    Covariances are taken about the means: of E[L·x] - E[L]·E[x] nothing would be left in flat bright areas.
+    Covariances are taken about the means, since E[L·x] - E[L]·E[x] loses all digits in flat bright areas.
     """
     right, below = -image.shape[3] % cell, -image.shape[2] % cell
     padded = F.pad(image, (0, right, 0, below), mode="replicate")
@@ -49,7 +49,7 @@ def window_mean(planes: Coarse) -> Coarse:
 def coefficients(
     cells: Float[Tensor, "batch 6 rows columns"], ridge: Float[Tensor, "batch 1 1 1"]
 ) -> Float[Tensor, "batch 6 rows columns"]:
-    """a of red, green, blue and b of them, averaged over windows.
+    """The planes a of red, green and blue, then b of each, averaged over windows.
 
     Args:
         cells: from `moments`.

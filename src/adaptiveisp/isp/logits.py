@@ -1,4 +1,4 @@
-"""A pipeline's parameters as unbounded numbers z, a row of them a module: what a search without bounds moves."""
+"""A pipeline's parameters as unbounded numbers z, one row a module, for searches that know no bounds."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,11 +11,11 @@ from adaptiveisp.isp.pipeline import Pipeline, Stage
 Row = Float[Tensor, " n_params"]
 
 GIVEN_MARGIN = 0.001
-"""Share of a range's ends that a value keeps off which was asked for; neutral ones keep off 2 %, see `unsquash`."""
+"""Share of a range by which a given value keeps off its ends; neutral values keep off 2 %, see `Param.unsquash`."""
 
 
 def starting_row(module: IspModule, values: Mapping[str, float]) -> Row:
-    """The z of each parameter's value, of the neutral one where none is given; float32.
+    """The z of each parameter's value, or of its neutral value where none is given; float32.
 
     Args:
         module: declares the parameters.
@@ -45,6 +45,6 @@ def pipeline_of(modules: Sequence[IspModule], rows: Sequence[Float[Tensor, " _"]
     """The pipeline of these modules with the physical values of their rows of z; a row is empty without parameters.
 
     Raises:
-        PipelineError: values that are each in range make no sense together, see `IspModule.forbidden`.
+        PipelineError: values that are each in range are invalid together, see `IspModule.forbidden`.
     """
     return Pipeline(tuple(stage_of(m, row) for m, row in zip(modules, rows, strict=True)), module_set)

@@ -1,4 +1,7 @@
-"""What an ISP module is: data. A function, its parameters, its cost; one declaration feeds heads, search and docs."""
+"""An ISP module as data: its function, its parameters and its cost.
+
+One declaration serves policies (their heads), searches, pipeline files and documentation.
+"""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.errors import PipelineError
-from adaptiveisp.kernels.forward import Operation, takes
+from adaptiveisp.kernels.registry import KernelCall, apply
 from adaptiveisp.types import Image, ParamTensor
 
 Logits = Float[Tensor, "batch n_params"]
@@ -21,7 +24,7 @@ BOUND_TOLERANCE = 1e-4
 
 
 MARGIN = 0.02
-"""Share of a range's ends that starting values keep off: a squashing has hardly any slope there."""
+"""Share of a range by which starting values keep off its ends, where squashing has hardly any slope."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,9 @@ class Param:
     Attributes:
         name: key in pipeline JSON.
         low, high: closed range of the reported value, in `unit`.
-        unit: what a number of it means, for instance "stops".
+        unit: of the values, for instance "stops"; "" where there is none.
         neutral: the value that leaves an image unchanged.
-        scale: how a network's unbounded output z becomes a value:
+        scale: maps a network's unbounded output z to a value:
             "linear" low + (high-low)(tanh z + 1)/2, "log" the same between the logarithms,
             "sigmoid" low + (high-low)·σ(z).
     """
@@ -105,13 +108,13 @@ class Param:
 
     @property
     def range_text(self) -> str:
-        """The range for people, for instance "[-3.5, 3.5] stops"."""
+        """The range as text, for instance "[-3.5, 3.5] stops"."""
         return f"[{self.low:.4g}, {self.high:.4g}] {self.unit}".rstrip()
 
 
 def _as_float(value: object) -> float | None:
-    """The value as a float, None where it is no finite real number (True and False are none)."""
-    if type(value) is float:  # nearly always; to ask for the abstract class takes longer than all the rest
+    """The value as a float; None if it is not a finite real number (True and False are not)."""
+    if type(value) is float:  # the usual case; isinstance of the abstract class takes longer than all the rest
         return value if math.isfinite(value) else None
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
@@ -128,20 +131,18 @@ class IspModule:
 
     Attributes:
         name: key in pipelines, tables and checkpoints.
-        short: its name in released AdaptiveISP checkpoints, or an own one.
+        short: its abbreviation in tables; for the paper's modules the one of the released AdaptiveISP checkpoints.
         params: its parameters in the order of the columns of a `ParamTensor`.
         function: (image in [0, 1], parameters) → image before the clip to [0, 1].
         cost_ms: run time in milliseconds from the paper's table.
         head: unbounded network outputs → parameters, where that is not each parameter's own `squash`.
         inverse: physical values by name → the outputs for which `head` gives them; needed beside a `head`.
-        forbidden: says why parameters that are each in range make no sense together, None where they do.
-        source: where the operation comes from.
-        pointwise: whether a pixel of the result depends on that pixel alone, so that an image may be cut anywhere.
-        operation: parameters in order → the same as an operation of `native.chain`, for a pointwise module.
-        fast: (image, parameters in order, target) writes the clipped result into the target, by kernels of `native`;
-            for a module that is not pointwise. `function` must give the same numbers to 1e-5.
-        differentiable: (image, parameters) → clipped image by kernels of `native_training`, differentiable in both.
-            `function` must give the same numbers to 1e-5 and the same gradients to 1e-4 of the largest.
+        forbidden: says why parameters that are each in range are invalid together; returns None where they are valid.
+        source: publication of the operation.
+        effect: a sentence that says what it does to a picture, for the documentation.
+        pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
+            be processed in parts.
+        kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`.
     """
 
     name: str
@@ -153,15 +154,15 @@ class IspModule:
     inverse: Callable[[Mapping[str, float]], Sequence[float]] | None = None
     forbidden: Callable[[Mapping[str, float]], str | None] | None = None
     source: str = ""
+    effect: str = ""
     pointwise: bool = False
-    operation: Callable[[Sequence[float]], Operation] | None = None
-    fast: Callable[[Tensor, Sequence[float], Tensor], None] | None = None
-    differentiable: Callable[[Image, ParamTensor], Image] | None = None
+    kernel: KernelCall | None = None
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
         """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.
 
-        With or without a gradient the same bits: an image that was made while learning is made again from its history.
+        The result has the same bits with and without a gradient, since a replay buffer makes images again from their
+        history.
 
         Args:
             image: linear or encoded RGB in [0, 1].
@@ -176,9 +177,8 @@ class IspModule:
             raise ValueError(
                 f"{self.name}: params must be {(image.shape[0], len(self.params))}, not {tuple(params.shape)}"
             )
-        if self.differentiable is not None and image.numel() and takes(image, params):
-            return self.differentiable(image, params)
-        return self.function(image, params).clamp(0, 1)
+        processed = apply(self.kernel, image, params)
+        return self.function(image, params).clamp(0, 1) if processed is None else processed
 
     def params_from_logits(self, logits: Logits) -> ParamTensor:
         """Physical parameters from unbounded network outputs, one column each."""

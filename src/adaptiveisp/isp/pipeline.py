@@ -1,4 +1,4 @@
-"""A pipeline: the modules of one image in order, with physical parameters; it renders and round-trips through JSON."""
+"""A pipeline: the modules of one image in order with their parameters; it renders images and is stored as JSON."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from adaptiveisp.utils.files import read_json, write_json
 
 VERSION = 1
 DEFAULT_SET = "extended"
-"""Modules and ranges that a pipeline file without "module_set" is held to: the widest."""
+"""The set whose modules and ranges a pipeline file without "module_set" may use: the largest."""
 
 START_KEY = "start"
-"""Key of a pipeline file that names a heuristic fitted to each image: such a file is a policy, no pipeline alone."""
+"""Key of a pipeline file that names a heuristic fitted to each image; such a file describes a policy."""
 
 MOST_STAGES = 64
-"""Stages of a pipeline file at most: each is a pass over the image, and the longest policy here has 12."""
+"""Most stages of a pipeline file: each is a pass over the image, and the longest of our policies has 12."""
 FILE_REMEDY = 'give {"version": 1, "stages": [{"module": "exposure", "params": {"ev": 2.5}}]}'
 
 
@@ -42,8 +42,8 @@ class Pipeline:
     """Stages applied one after the other; only the named modules run.
 
     Attributes:
-        stages: may be empty: the image is left as it is.
-        module_set: the named set whose modules and ranges the stages keep.
+        stages: may be empty, which leaves images unchanged.
+        module_set: the named set whose modules and ranges the stages use.
 
     Raises:
         PipelineError: an unknown module or set, or a parameter that is missing, unknown, not finite or out of range.
@@ -86,7 +86,7 @@ class Pipeline:
     def render(self, image: Image) -> Image:
         """The image after all stages; every image of the batch gets the same parameters.
 
-        Where no gradient of the image is wanted, the fast path of `execute` does it, with the same numbers to 1e-5.
+        Where no gradient of the image is wanted, `execution.run` renders it, with the same values to 1e-5.
 
         Args:
             image: developed image, linear RGB in [0, 1].
@@ -99,7 +99,7 @@ class Pipeline:
 
     @property
     def calls(self) -> list[Call]:
-        """Modules and parameters in order, as `execute.run` takes them."""
+        """Modules and parameters in order, as `execution.run` takes them."""
         return [(m, list(stage.params.values())) for m, stage in zip(self.modules, self.stages, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Pipeline:
             PipelineError: the structure, a module or a parameter is wrong.
         """
         if not isinstance(value, dict) or not isinstance(value.get("stages"), list) or not _is_current(value):
-            raise PipelineError(f"{origin}: is no pipeline of version {VERSION}; {FILE_REMEDY}")
+            raise PipelineError(f"{origin}: is not a pipeline of version {VERSION}; {FILE_REMEDY}")
         if value.get(START_KEY, "raw") != "raw":
             raise PipelineError(
                 f"{origin}: starts from {value[START_KEY]}, which is fitted to each image; load it as a policy"
@@ -150,12 +150,12 @@ class Pipeline:
         """The pipeline in a JSON file.
 
         Raises:
-            PipelineError: the file is missing, no JSON, or its contents are wrong.
+            PipelineError: the file is missing, is not JSON, or its contents are wrong.
         """
         return cls.from_json(read_json(Path(path), PipelineError, FILE_REMEDY), str(path))
 
     def describe(self) -> list[str]:
-        """One line a stage for people, for instance "exposure ev=2.5"."""
+        """One readable line a stage, for instance "exposure ev=2.5"."""
         return [
             " ".join([stage.module, *(f"{name}={value:.3g}" for name, value in stage.params.items())])
             for stage in self.stages
@@ -163,6 +163,6 @@ class Pipeline:
 
 
 def _is_current(value: Mapping[str, Any]) -> bool:
-    """Whether a pipeline file is of this version; JSON's true is no 1."""
+    """Whether a pipeline file is of this version; JSON's true does not count as 1."""
     version = value.get("version")
     return version == VERSION and not isinstance(version, bool)

@@ -1,9 +1,9 @@
 """The ISP modules and the named sets of them.
 
-To add one to the package: a file in `isp/modules` that declares it, and its name in `EXTENDED_FILES`. A file declares
-`PAPER`, or its own variant for a set: `make` takes the first of the names it is given that the file has. A module from
-outside the package is registered by `register_module`, by an entry point or by `--module`. It belongs to no set, so
-that sets, policies and cost tables stay as they are, and it may be named beside the modules of any set.
+To add a module to the package, write a file in `isp/modules` that declares it and put the file's name into
+`EXTENDED_FILES`. A file declares the module as `PAPER`, and under a set's own name where that set has other ranges.
+A module from outside the package is registered by `register_module`, by an entry point or by `--module`. It belongs to
+no set, so that sets, policies and cost tables do not change; it may be used together with the modules of any set.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.utils.registry import Registry
 
 MODULES = "adaptiveisp.isp.modules"
-"""The package of the files that declare modules."""
+"""The package with the files that declare modules."""
 
 PAPER_FILES = (
     "exposure",
@@ -34,17 +34,17 @@ WIDE_FILES = (*PAPER_FILES,)
 """The files of the set `wide`."""
 
 EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level")
-"""The files of the set `extended`: cheap modules beyond the paper's ten; a new module of ours goes here, at the end."""
+"""The files of the set `extended`, with cheap modules beyond the paper's ten; new modules are added at the end."""
 
 HELPER_FILES = ("srgb", "gain")
 """Files of modules that a pipeline of any set may name but no policy chooses."""
 
 
 def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
-    """The module of each file, under the first of the names `variants` that it declares.
+    """The module of each file: the first of the names `variants` that the file declares.
 
     Raises:
-        PipelineError: there is no such file, or it declares none of them.
+        PipelineError: a file does not exist, or declares none of the names.
     """
     return tuple(_declared(file, variants) for file in files)
 
@@ -69,16 +69,16 @@ PAPER = make(PAPER_FILES, "PAPER")
 """The ten modules with the paper's ranges."""
 
 RELEASED = make(PAPER_FILES, "RELEASED", "PAPER")
-"""`PAPER` with the faults of the released code that change pictures: grey turns red under saturation."""
+"""`PAPER` with the fault of the released code that changes images: saturation turns grey red."""
 
 WIDE = make(WIDE_FILES, "WIDE", "PAPER")
-"""The ranges that real dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains to 3.3."""
+"""The paper's modules with the ranges that dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains up to 3.3."""
 
 EXTENDED = make(EXTENDED_FILES, "EXTENDED", "WIDE", "PAPER")
-"""`WIDE`, a denoiser a tenth as costly, local tone mapping, gray world, an offset of black."""
+"""`WIDE` with a denoiser at about a fifth of the cost, local tone mapping, gray world and a black level."""
 
 HELPERS = make(HELPER_FILES, "PAPER")
-"""Helpers of every set."""
+"""Modules that a pipeline of any set may use."""
 
 MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
     "paper": PAPER,
@@ -86,17 +86,17 @@ MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
     "wide": WIDE,
     "extended": EXTENDED,
 }
-"""What a policy may choose from, by name. A pipeline file names the set whose ranges its parameters keep."""
+"""The sets of modules that policies choose from, by name. A pipeline file names the set whose ranges it uses."""
 
 
 def _checked(origin: str, value: object) -> IspModule:
-    """The module, if it is one whose name is free.
+    """The value, checked to be a module whose name is free.
 
     Raises:
-        UsageError: it is no module, or the package itself has one of that name.
+        UsageError: it is not a module, or the package itself has a module of that name.
     """
     if not isinstance(value, IspModule):
-        raise UsageError(f"{origin}: is no IspModule; write NAME = IspModule(…) there")
+        raise UsageError(f"{origin}: is not an IspModule; write NAME = IspModule(…) there")
     own = {module.name for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
     if value.name in own:
         raise UsageError(f"{origin}: the package has a module {value.name!r}; give it another name")
@@ -113,8 +113,8 @@ def register_module(module: IspModule, replace: bool = False) -> IspModule:
     is that of the module.
 
     Args:
-        module: the module; its name must be none of the package's own modules.
-        replace: whether it may take the place of a module that was registered under that name.
+        module: the module; its name must differ from those of the package's own modules.
+        replace: whether it may replace a registered module of the same name.
 
     Returns:
         The module.
@@ -126,7 +126,7 @@ def register_module(module: IspModule, replace: bool = False) -> IspModule:
 
 
 def register_named(text: str) -> IspModule:
-    """Registers the module that an option `--module` names: `my_pkg.my_file:name`, or the name of one that is known.
+    """Registers the module that an option `--module` names: `my_pkg.my_file:name`, or the name of a known one.
 
     Raises:
         UsageError: there is no such module.
@@ -151,7 +151,7 @@ def modules_of(module_set: str) -> tuple[IspModule, ...]:
 
 
 def find_module(name: str, module_set: str) -> IspModule:
-    """The module of that name in a set, a helper, or a module from outside the package.
+    """The module of this name: in the set, among the helpers, or from outside the package.
 
     Raises:
         PipelineError: there is no such module.

@@ -1,1 +1,1 @@
-"""The compiled kernels: loading, forward, backward, threads; and recorded CUDA graphs."""
+"""Compiled kernels: loading, registry, forward and backward, autograd, threads; and cached CUDA graphs."""

@@ -1,6 +1,6 @@
-"""The kernels of csrc/ as training uses them: batches with parameters of their own for each image, and gradients.
+"""Kernels of csrc/ for training: batches in which each image has parameters of its own, and their gradients.
 
-As in `native`, nothing here knows autograd: isp/differentiable.py puts forward and backward together.
+Nothing here knows autograd; `autograd` puts forward and backward together.
 """
 
 import ctypes
@@ -12,14 +12,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels.forward import CONSTANTS, OPERATIONS, TILE_ROWS, _batch, _kernel, _refuse_unless
+from adaptiveisp.kernels import forward
+from adaptiveisp.kernels.checks import (
+    batch_of_images,
+    cells_of,
+    overlap,
+    require,
+    require_cell,
+    require_planes,
+)
+from adaptiveisp.kernels.forward import CONSTANTS, OPERATIONS, TILE_ROWS
+from adaptiveisp.kernels.loading import function
 from adaptiveisp.kernels.thread_pool import ranges, row_scratch, scratch, spread
 
 LEAST_POINTWISE = 1 << 16
-"""Pixels that a thread gets at least of an image that is cut: a backward pass takes a nanosecond or two for each."""
+"""Least pixels for a thread: a backward pass takes a nanosecond or two for each."""
 
 _DOUBLE, _INT, _FLOAT = ctypes.c_double, ctypes.c_int32, ctypes.c_float
+_CODES = {name: code for code, name in enumerate(OPERATIONS)}
 
 Batch = Float[Tensor, "batch 3 height width"]
 Cells = Float[Tensor, "batch 6 rows columns"]
@@ -35,11 +45,11 @@ def _cut(batch: int, n: int, unit: int, least: int) -> list[tuple[int, int, int]
 
 
 def _cut_rows(image: Batch) -> list[tuple[int, int, int]]:
-    return _cut(len(image), image.shape[2], TILE_ROWS, native.LEAST_PIXELS // image.shape[3])
+    return _cut(len(image), image.shape[2], TILE_ROWS, forward.LEAST_PIXELS // image.shape[3])
 
 
 def _summed(tasks: list[tuple[int, int, int]], work: Callable[..., Any], batch: int, n: int) -> Tensor:
-    """Sums over the parts of each image: what work(image, start, stop) gives, n numbers, in float64."""
+    """Sums over the parts of each image of the n numbers that work(image, start, stop) returns, in float64."""
     sums = torch.zeros(batch, n, dtype=torch.float64)
     for (i, _, _), found in zip(tasks, spread([partial(work, *task) for task in tasks]), strict=True):
         sums[i] += torch.tensor(found, dtype=torch.float64)
@@ -47,9 +57,9 @@ def _summed(tasks: list[tuple[int, int, int]], work: Callable[..., Any], batch: 
 
 
 def _both(image: Tensor, grad: Tensor) -> tuple[Batch, Batch]:
-    """What went in and the gradient of what came out, as the kernels take them."""
-    image, grad = _batch(image), _batch(grad)
-    _refuse_unless(image.shape == grad.shape, "the gradient must have the shape of the images")
+    """The images and the gradient of the result, checked and contiguous."""
+    image, grad = batch_of_images(image), batch_of_images(grad)
+    require(image.shape == grad.shape, "the gradient must have the shape of the images")
     return image, grad
 
 
@@ -57,24 +67,35 @@ def _address(batch: Tensor | None, i: int) -> int | None:
     return None if batch is None else batch[i].data_ptr()
 
 
-def _rows_of(constants: Constants, image: Tensor) -> list[Any]:
+def _rows_of(name: str, constants: Constants, image: Tensor) -> list[Any]:
     """The numbers of each image as the kernels take them, the unused ones 0."""
-    fits = len(constants) == len(image) and constants.shape[1] <= CONSTANTS
-    _refuse_unless(fits, f"{tuple(constants.shape)} are no numbers of an operation for {len(image)} images")
+    require(name in OPERATIONS, f"kernels have no operation {name!r}; choose one of {', '.join(OPERATIONS)}")
+    fits = tuple(constants.shape) == (len(image), OPERATIONS[name])
+    require(fits, f"{tuple(constants.shape)} are no numbers of the operation {name} for {len(image)} images")
     return [(_FLOAT * CONSTANTS)(*row) for row in constants.tolist()]
 
 
+def _one_each(values: Scalars, image: Batch, name: str) -> list[float]:
+    """One number for each image, as Python's."""
+    require(tuple(values.shape) == (len(image),), f"give one {name} for each of {len(image)} images")
+    numbers: list[float] = values.tolist()
+    return numbers
+
+
 def pointwise(image: Batch, name: str, constants: Constants) -> Batch:
-    """The clipped images after one operation of `native.chain`, each with its own numbers.
+    """The clipped images after one operation of `forward.chain`, each with its own numbers.
 
     Args:
-        image: float32 on the CPU.
-        name: of `native.OPERATIONS`.
-        constants: its numbers for each image.
+        image: RGB in [0, 1].
+        name: of `forward.OPERATIONS`.
+        constants: the operation's numbers, one row an image.
+
+    Raises:
+        ValueError: an argument does not fit.
     """
-    image = _batch(image)
-    target, rows = torch.empty_like(image), _rows_of(constants, image)
-    kernel, plane, code = _kernel("chain"), image.shape[2] * image.shape[3], _INT(OPERATIONS.index(name))
+    image = batch_of_images(image)
+    target, rows = torch.empty_like(image), _rows_of(name, constants, image)
+    kernel, plane, code = function("chain"), image.shape[2] * image.shape[3], _INT(_CODES[name])
 
     def work(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), target[i].data_ptr(), plane)
@@ -90,13 +111,13 @@ def pointwise_backward(
     """Gradients of the images, where they are wanted, and of the numbers of `pointwise`.
 
     Args:
-        image, name, constants: what went forward.
-        grad: gradient of the clipped images.
-        of_image: False leaves out the images'.
+        image, name, constants: the inputs of `pointwise`.
+        grad: gradient of its result.
+        of_image: False leaves out the images' gradient.
     """
     image, grad = _both(image, grad)
-    target, rows = torch.empty_like(image) if of_image else None, _rows_of(constants, image)
-    kernel, plane, code = _kernel("pointwise_backward"), image.shape[2] * image.shape[3], OPERATIONS.index(name)
+    target, rows = torch.empty_like(image) if of_image else None, _rows_of(name, constants, image)
+    kernel, plane, code = function("pointwise_backward"), image.shape[2] * image.shape[3], _CODES[name]
 
     def work(i: int, start: int, stop: int) -> list[float]:
         sums = (_DOUBLE * CONSTANTS)()
@@ -109,10 +130,10 @@ def pointwise_backward(
 
 
 def sharpen(image: Batch, factor: Scalars) -> Batch:
-    """The images after `native.sharpen`, each with its own factor."""
-    image = _batch(image)
-    target, factors = torch.empty_like(image), factor.tolist()
-    kernel, (height, width) = _kernel("sharpen"), image.shape[2:]
+    """The images after `forward.sharpen`, each with its own factor."""
+    image = batch_of_images(image)
+    target, factors = torch.empty_like(image), _one_each(factor, image, "factor")
+    kernel, (height, width) = function("sharpen"), image.shape[2:]
 
     def work(i: int, start: int, stop: int) -> None:
         for c in range(3):
@@ -125,8 +146,8 @@ def sharpen(image: Batch, factor: Scalars) -> Batch:
 def sharpen_backward(image: Batch, factor: Scalars, grad: Batch, of_image: bool) -> tuple[Batch | None, Scalars]:
     """Gradients of the images, where they are wanted, and of the factors; the arguments as for `pointwise_backward`."""
     image, grad = _both(image, grad)
-    target, factors = torch.empty_like(image) if of_image else None, factor.tolist()
-    kernel, (height, width) = _kernel("sharpen_backward"), image.shape[2:]
+    target, factors = torch.empty_like(image) if of_image else None, _one_each(factor, image, "factor")
+    kernel, (height, width) = function("sharpen_backward"), image.shape[2:]
 
     def work(i: int, start: int, stop: int) -> list[float]:
         place = (height, width, start, stop, factors[i], row_scratch(3, width))
@@ -140,39 +161,46 @@ def sharpen_backward(image: Batch, factor: Scalars, grad: Batch, of_image: bool)
 
 
 def filter_planes(image: Batch, cell: int, ridge: Scalars) -> tuple[Cells, Cells]:
-    """Moments of cells, and the guided filter's planes a and b of red, green, blue; see `native.coefficients`.
+    """Moments of cells, and the guided filter's planes a and b of red, green and blue; see `forward.coefficients`.
 
     Args:
-        image: float32 on the CPU.
+        image: RGB in [0, 1].
         cell: side of a cell in pixels.
         ridge: of each image.
     """
-    image = _batch(image)
-    cells = [native.moments(picture, cell) for picture in image]
-    coarse = [native.coefficients(found, value) for found, value in zip(cells, ridge.tolist(), strict=True)]
+    image = batch_of_images(image)
+    ridges = _one_each(ridge, image, "ridge")
+    cells = [forward.moments(picture, cell) for picture in image]
+    coarse = [forward.coefficients(found, value) for found, value in zip(cells, ridges, strict=True)]
     return torch.stack(cells), torch.stack(coarse)
 
 
 def filter_planes_backward(
     image: Batch, cells: Cells, cell: int, ridge: Scalars, grad: Cells, grad_image: Batch | None
 ) -> Scalars:
-    """The gradient of the ridges; that of the images is added to `grad_image`, where it is given.
+    """The gradient of the ridges; the gradient of the images is added to `grad_image`, where it is given.
 
     Args:
-        image, cell, ridge: what went into `filter_planes`.
+        image, cell, ridge: the inputs of `filter_planes`.
         cells: its moments.
         grad: gradient of its planes.
-        grad_image: contiguous.
+        grad_image: contiguous, of the images' shape, without memory shared with the others.
     """
-    image, grad, ridges = _batch(image), grad.contiguous(), ridge.tolist()
-    rows, columns = cells.shape[2:]
-    _refuse_unless(cells.is_contiguous() and cells.shape == grad.shape, "cells must be contiguous, as their gradient")
+    require_cell(cell)
+    image, grad = batch_of_images(image), grad.contiguous()
+    ridges = _one_each(ridge, image, "ridge")
+    rows, columns = cells_of(image.shape[2], image.shape[3], cell)
+    for planes, name in ((cells, "cells"), (grad, "the gradient of the planes")):
+        require_planes(planes, (len(image), 6, rows, columns), name)
+    if grad_image is not None:
+        require_planes(grad_image, tuple(image.shape), "the gradient of the images")
+        require(not any(overlap(grad_image, read) for read in (image, cells, grad)), "gradients share no memory")
     grad_cells = None if grad_image is None else torch.empty_like(cells)
     n_floats = 15 * (rows + 2) * (columns + 2) + 12 * rows * columns + columns + 16
 
     def coarse(i: int, start: int, stop: int) -> list[float]:
         planes = (cells[i].data_ptr(), grad[i].data_ptr(), _address(grad_cells, i))
-        return [_kernel("coefficients_backward")(*planes, rows, columns, ridges[i], scratch(4 * n_floats))]
+        return [function("coefficients_backward")(*planes, rows, columns, ridges[i], scratch(4 * n_floats))]
 
     found = _summed([(i, 0, rows) for i in range(len(image))], coarse, len(image), 1)[:, 0].to(ridge.dtype)
     if grad_image is None or grad_cells is None:
@@ -181,18 +209,19 @@ def filter_planes_backward(
 
     def fine(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), cells[i].data_ptr(), grad_cells[i].data_ptr(), grad_image[i].data_ptr())
-        _kernel("moments_backward")(*planes, height, width, cell, start, stop, row_scratch(9, width))
+        function("moments_backward")(*planes, height, width, cell, start, stop, row_scratch(9, width))
 
     spread([partial(fine, *task) for task in _cut_rows(image)])
     return found
 
 
 def guided(image: Batch, coarse: Cells, cell: int, amount: Scalars) -> Batch:
-    """The images after `native.guided`, each with its own planes and amount."""
-    image = _batch(image)
+    """The images after `forward.guided`, each with its own planes and amount."""
+    image = batch_of_images(image)
     target = torch.empty_like(image)
-    for i, value in enumerate(amount.tolist()):
-        native.guided(image[i], coarse[i], cell, value, target[i])
+    require(len(coarse) == len(image), "give planes for each image")
+    for i, value in enumerate(_one_each(amount, image, "amount")):
+        forward.guided(image[i], coarse[i], cell, value, target[i])
     return target
 
 
@@ -202,22 +231,25 @@ def guided_backward(
     """Gradients of the images with the planes held constant, of the planes, where they are wanted, and of the amounts.
 
     Args:
-        image, coarse, cell, amount: what went into `guided`.
-        grad: gradient of the clipped images.
-        of_image, of_coarse: False leaves out the images' or the planes'.
+        image, coarse, cell, amount: the inputs of `guided`.
+        grad: gradient of its result.
+        of_image, of_coarse: False leaves out the gradient of the images or of the planes.
     """
     image, grad = _both(image, grad)
-    target, amounts = torch.empty_like(image) if of_image else None, [[value] for value in amount.tolist()]
+    target = torch.empty_like(image) if of_image else None
+    amounts = [[value] for value in _one_each(amount, image, "amount")]
     down, sums = _on_coarse_backward("guided_backward", image, coarse, cell, amounts, grad, target, of_coarse)
     return target, down, sums[:, 0].to(amount.dtype)
 
 
 def local_tone(image: Batch, coarse: BasePlanes, cell: int, stops: Constants) -> Batch:
-    """The images after `native.local_tone`, each with its own planes, shadows and highlights."""
-    image = _batch(image)
+    """The images after `forward.local_tone`, each with its own planes, shadows and highlights."""
+    image = batch_of_images(image)
     target = torch.empty_like(image)
+    fits = len(coarse) == len(image) and tuple(stops.shape) == (len(image), 2)
+    require(fits, "give planes, shadows and highlights for each image")
     for i, (shadows, highlights) in enumerate(stops.tolist()):
-        native.local_tone(image[i], coarse[i], cell, shadows, highlights, target[i])
+        forward.local_tone(image[i], coarse[i], cell, shadows, highlights, target[i])
     return target
 
 
@@ -231,6 +263,7 @@ def local_tone_backward(
 ) -> tuple[Batch | None, BasePlanes | None, Constants]:
     """As `guided_backward`; without the images' gradient there is none of the planes either."""
     image, grad = _both(image, grad)
+    require(tuple(stops.shape) == (len(image), 2), f"give shadows and highlights for each of {len(image)} images")
     target = torch.empty_like(image) if of_image else None
     found = _on_coarse_backward("local_tone_backward", image, coarse, cell, stops.tolist(), grad, target, of_image)
     return target, found[0], found[1].to(stops.dtype)
@@ -247,10 +280,11 @@ def _on_coarse_backward(
     of_coarse: bool,
 ) -> tuple[Tensor | None, Tensor]:
     """Writes the images' gradient into `target`, and returns those of the planes and of each image's numbers."""
+    require_cell(cell)
     height, width = image.shape[2:]
-    fits = coarse.is_contiguous() and coarse.shape[2:] == (-(-height // cell), -(-width // cell))
-    _refuse_unless(fits and len(coarse) == len(image) == len(numbers), "planes must have one value a cell")
-    kernel, n = _kernel(name), len(numbers[0])
+    n_planes = forward.COARSE_PLANES[name.removesuffix("_backward")]
+    require_planes(coarse, (len(image), n_planes, *cells_of(height, width, cell)), "the coarse planes")
+    kernel, n = function(name), len(numbers[0])
 
     def work(i: int, start: int, stop: int) -> tuple[list[float], Tensor | None]:
         down = torch.zeros(coarse.shape[1:]) if of_coarse else None  # of its own: parts meet in rows of cells

@@ -1,11 +1,11 @@
-"""Work of many small kernels on a GPU: recorded as a CUDA graph when it comes up again, and replayed from then on.
+"""Caches CUDA graphs: a repeated call with the same key and shapes is captured once and replayed from then on.
 
-A pipeline of five modules is a hundred kernels of a few microseconds each. PyTorch takes longer to start one than the
-GPU to run it; a graph starts them all at once. The kernels, and so the numbers, are the same.
+A pipeline of five modules launches about a hundred kernels of a few microseconds each, and PyTorch takes longer to
+launch one than the GPU to run it; a graph launches all of them at once. The kernels, and so the results, are the same.
 
-What is recorded must depend on its tensors and its name alone. Work that waits for the GPU (`.item()`, `.tolist()`, a
-tensor made from Python numbers) cannot be recorded and is done as always. That is found out before: a recording that
-fails leaves PyTorch's random numbers and memory in disorder.
+Captured work must depend on its tensors and its key alone. Work that waits for the GPU (`.item()`, `.tolist()`, a
+tensor made from Python numbers) cannot be captured and runs without a graph. A trial run finds that out first, since a
+capture that fails leaves PyTorch's random state and memory pool invalid.
 """
 
 import threading
@@ -26,45 +26,45 @@ from adaptiveisp.kernels.switches import is_off, switched_off
 SWITCH = "ADAPTIVEISP_CUDA_GRAPHS"
 """Environment variable: 0 turns graphs off."""
 LARGEST = 1 << 23
-"""Values of all inputs together, above which starting the kernels takes less time than the kernels."""
+"""Most values of all inputs together: with larger ones, launching the kernels takes less time than running them."""
 KEPT = 64
-"""Recordings that one `Recordings` holds; what was not used for longest goes first."""
+"""Most graphs of one `Recordings`; the least recently used one is dropped first."""
 
 WAITING = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
-"""Of operations that cannot be done before the GPU has said something."""
+"""Tags of operations that wait for a result from the GPU."""
 
 Tensors = tuple[Tensor, ...]
 Work = Callable[..., Tensors]
 
 _lock = threading.RLock()
-"""Between what goes into a recording and what comes out of it no other thread may come."""
+"""Held from the copy of the inputs to the copy of the outputs, since all replays share their memory."""
 
 
 @cache
 def _pool() -> Any:
-    """One memory pool for all recordings: each is done with it when its outputs have been copied."""
+    """One memory pool for all graphs: a graph no longer needs it once its outputs are copied."""
     return torch.cuda.graph_pool_handle()
 
 
 @cache
 def _aside(device: torch.device) -> torch.cuda.Stream:
-    """The stream in which a device's work is recorded: what is freed in a pool is used again in its own stream only."""
+    """The stream in which a device's work is captured: memory freed in a pool is reused only in its own stream."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def turned_off() -> AbstractContextManager[None]:
-    """Everything inside runs without graphs; for comparisons, in one thread only."""
+    """Within the context everything runs without graphs; for comparisons, in one thread only."""
     return switched_off(SWITCH)
 
 
 class NotRecordableError(RuntimeError):
-    """Work that waits for the GPU."""
+    """The work waits for the GPU, so that it cannot be captured."""
 
 
 class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Raises where an operation would wait for the device, or takes or gives tensors of another one; in this thread.
+    """Raises where an operation of this thread waits for the device, or uses tensors of another device.
 
-    `lift_fresh` is what PyTorch calls last where it makes a tensor of Python numbers.
+    `lift_fresh` is the operation with which PyTorch makes a tensor from Python numbers.
     """
 
     def __init__(self, device: torch.device):
@@ -84,7 +84,7 @@ class _Watched(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class _Recording:
-    """A graph, the tensors it reads and those it writes."""
+    """A graph, the tensors that it reads and those that it writes."""
 
     graph: Any
     inputs: Tensors
@@ -98,18 +98,18 @@ class _Recording:
 
 
 def _record(work: Work, given: Tensors) -> _Recording:
-    """The work on copies of the tensors, recorded.
+    """The graph of the work on copies of the tensors.
 
     Raises:
         NotRecordableError: the work waits for the device.
-        Exception: whatever else keeps it from being recorded.
+        Exception: it cannot be captured for another reason.
     """
     device = given[0].device
     inputs = tuple(tensor.clone() for tensor in given)
     aside = _aside(device)
     aside.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(aside), _Watched(device):
-        work(*inputs)  # libraries set themselves up on their first call in a stream, which cannot be recorded
+        work(*inputs)  # a library's first call in a stream initialises it, which cannot be captured
     torch.cuda.current_stream(device).wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=_pool(), stream=aside, capture_error_mode="thread_local"):
@@ -119,20 +119,20 @@ def _record(work: Work, given: Tensors) -> _Recording:
 
 
 class Recordings:
-    """Recorded work by name, and by its tensors' shapes, types and device; it may be used by several threads."""
+    """Graphs by name and by shapes, types and device of the tensors; several threads may use it."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
         self._refused: set[Hashable] = set()
 
     def run(self, name: Hashable, work: Work, *given: Tensor) -> Tensors:
-        """What the work gives, as new tensors.
+        """The results of the work, as new tensors.
 
-        The first time, on the CPU, where a gradient is wanted, or for large tensors it is simply done.
+        The work runs without a graph the first time, on the CPU, where a gradient is wanted, and for large tensors.
 
         Args:
-            name: of the work: the same name, the same work.
-            work: (the tensors) → tensors; no gradient passes.
+            name: key of the work; calls with the same name must do the same work.
+            work: (the tensors) → tensors, without a gradient.
             given: tensors on one device.
         """
         if not _worthwhile(given):
@@ -151,10 +151,10 @@ class Recordings:
             return recording.replay(given)
 
     def _try_to_record(self, key: Hashable, work: Work, given: Tensors) -> _Recording | None:
-        """None where it fails, for whatever reason: the work is then done as always, and no memory of this is kept."""
+        """The graph, or None where the capture fails; the work then runs without a graph from now on."""
         try:
             return _record(work, given)
-        except Exception:  # it waits for the device, there is no room for copies, a library of its own refuses
+        except Exception:  # it waits for the device, memory is short, or a library cannot be captured
             self._refused.add(key)
             del self._known[key]
             return None
@@ -169,19 +169,17 @@ class Recordings:
 def _worthwhile(given: Tensors) -> bool:
     if not given or not given[0].is_cuda or not torch.cuda.is_available() or is_off(SWITCH):
         return False
-    if torch.is_autocast_enabled(
-        "cuda"
-    ):  # it keeps weights in half precision until its end, which a recording would read
+    if torch.is_autocast_enabled("cuda"):  # its half-precision copies of weights are freed, but a graph would read them
         return False
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return False
     if sum(tensor.numel() for tensor in given) > LARGEST or not all(tensor.is_cuda for tensor in given):
         return False
     device = given[0].device
-    # On a stream of the caller's own, what it has under way there is not ordered with what others replay.
+    # Work on a stream of the caller's own is not ordered with the replays of others.
     same: bool = torch.cuda.current_stream(device) == torch.cuda.default_stream(device)
     return same and not torch.cuda.is_current_stream_capturing()
 
 
 SHARED = Recordings()
-"""Of work that depends on nothing but its tensors and its name."""
+"""Graphs of work that depends on its tensors and its name alone."""

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 
 def is_off(variable: str) -> bool:
-    """Whether the variable says 0."""
+    """Whether the variable is 0."""
     return os.environ.get(variable) == "0"
 
 
 @contextmanager
 def switched_off(variable: str) -> Iterator[None]:
-    """Inside, the variable says 0; for comparisons, in one thread only."""
+    """Within the context the variable is 0; for comparisons, in one thread only."""
     before = os.environ.get(variable)
     os.environ[variable] = "0"
     try:

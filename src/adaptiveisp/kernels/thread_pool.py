@@ -1,4 +1,4 @@
-"""Parts of a computation on torch's number of threads, and working memory that each of them keeps."""
+"""Runs the parts of a computation on torch's number of threads, each of which keeps its own working memory."""
 
 import itertools
 import os
@@ -11,11 +11,11 @@ import torch
 
 _local = threading.local()
 _pools: dict[str, Any] = {"lock": threading.Lock()}
-"""The pool of helper threads and its size, once one was needed, and what guards them."""
+"""The pool of helper threads and its size, from the first use on, and the lock that guards them."""
 
 
 def scratch(n_bytes: int) -> int:
-    """Address of this thread's working memory of at least so many bytes."""
+    """Address of this thread's working memory, at least `n_bytes` long."""
     if getattr(_local, "size", 0) < n_bytes:
         _local.memory, _local.size = torch.zeros(n_bytes, dtype=torch.uint8), n_bytes
     address: int = _local.memory.data_ptr()
@@ -23,13 +23,13 @@ def scratch(n_bytes: int) -> int:
 
 
 def row_scratch(rows: int, width: int) -> int:
-    """Address of working memory for so many rows of float32, each a little longer than `width`."""
+    """Address of working memory for `rows` rows of float32, each 16 values longer than `width`."""
     return scratch(4 * rows * (width + 16))
 
 
 def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
-    """Starts the work on so many helper threads; a larger pool takes the place of one that is too small."""
-    with _pools["lock"]:  # several threads of a program may render, and none may submit to a pool that was shut down
+    """Starts the work on `helpers` threads; a larger pool replaces one that is too small."""
+    with _pools["lock"]:  # several threads may render, and none may submit to a pool that another shut down
         if _pools.get("size", 0) < helpers:
             if "pool" in _pools:
                 _pools["pool"].shutdown(wait=False)
@@ -44,7 +44,7 @@ def _submit(work: Callable[[], None], helpers: int) -> list[Future[None]]:
 
 
 def start_anew() -> None:
-    """In a child process, which inherits the pool but not its threads."""
+    """Forgets the pool in a child process, which inherits it without its threads."""
     _pools.clear()
     _pools["lock"] = threading.Lock()
 
@@ -54,11 +54,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
-    """The results of all parts, worked out on torch's number of threads, the calling one among them.
+    """The results of all parts, computed on torch's number of threads, including the calling one.
+
+    After an error no further part starts, and the error is raised when the running parts have ended.
 
     Args:
-        parts: calls that let go of the interpreter lock, as ctypes does while a kernel runs. After an error none that
-            waits is begun, and it is raised when the running ones have ended.
+        parts: calls that release the interpreter lock, as ctypes does while a kernel runs.
     """
     helpers = min(torch.get_num_threads(), len(parts)) - 1
     if helpers < 1:
@@ -87,7 +88,7 @@ def spread(parts: Sequence[Callable[[], Any]]) -> list[Any]:
 
 
 def _wait_for_all(running: Sequence[Future[None]]) -> None:
-    """Waits whatever happens: no helper may go on when the memory it writes to is given up."""
+    """Waits also through interrupts, since the memory that helpers write to is freed afterwards."""
     interrupted: KeyboardInterrupt | None = None
     while True:
         try:
@@ -100,7 +101,7 @@ def _wait_for_all(running: Sequence[Future[None]]) -> None:
 
 
 def ranges(n: int, unit: int, least: int) -> list[tuple[int, int]]:
-    """0..n cut into (start, stop) for torch's threads, at multiples of `unit`, none much shorter than `least`.
+    """Ranges (start, stop) of 0..n for torch's threads, cut at multiples of `unit`, none much shorter than `least`.
 
     >>> ranges(100, 32, 1000)
     [(0, 100)]

@@ -15,8 +15,7 @@ from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.errors import PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import observation as native_look
+from adaptiveisp.kernels.registry import find
 from adaptiveisp.policies.base import Developed, FrameLabels, Picture, Policy, Rendered, selected_stages
 from adaptiveisp.raw.develop import upright
 from adaptiveisp.raw.reader import camera_render
@@ -148,7 +147,7 @@ def grey_world_gains(observation: Float[Tensor, "3 height width"]) -> tuple[floa
     >>> [round(gain, 2) for gain in grey_world_gains(torch.tensor([0.1, 0.1, 0.1]).reshape(3, 1, 1))]
     [1.0, 1.0, 1.0]
     """
-    unclipped = partial(native_look.unclipped if native.takes(observation) else _unclipped, observation)
+    unclipped = partial(find("unclipped", observation) or _unclipped, observation)
     sums, count = unclipped(CLIPPED)
     if not count:
         sums, count = unclipped(math.inf)
@@ -160,7 +159,7 @@ def grey_world_gains(observation: Float[Tensor, "3 height width"]) -> tuple[floa
 
 
 def _unclipped(observation: Float[Tensor, "3 height width"], ceiling: float) -> tuple[list[float], int]:
-    """`native_look.unclipped` in PyTorch: each channel's sum over the pixels below the ceiling, and their number."""
+    """The kernel `unclipped` in PyTorch: each channel's sum over the pixels below the ceiling, and their number."""
     pixels = observation.reshape(3, -1).double()
     usable = pixels[:, pixels.amax(dim=0) < ceiling]
     return usable.sum(dim=1).tolist(), usable.shape[1]
@@ -188,7 +187,7 @@ def exposure_to_mean(
     >>> round(exposure_to_mean(torch.full((3, 2, 2), 0.125), 0.25, -8, 8), 3)
     1.0
     """
-    below = (native_look.below_limit if native.takes(observation) else _below_limit)(observation, gains)
+    below = (find("below_limit", observation) or _below_limit)(observation, gains)
 
     def split(gain: float) -> tuple[float, float]:
         """Mean luminance of the values that this gain clips, and of the others before the gain."""
@@ -212,7 +211,7 @@ def exposure_to_mean(
 def _below_limit(
     observation: Float[Tensor, "3 height width"], gains: Sequence[float]
 ) -> Callable[[float], tuple[list[float], list[float]]]:
-    """`native_look.below_limit` in PyTorch: gain → each channel's sum of the values below 1, and the rest's number."""
+    """The kernel `below_limit` in PyTorch: gain → each channel's sum of the values below 1, and the rest's number."""
     values = observation.reshape(3, -1).double()
     values = values * values.new_tensor(gains)[:, None]
 

@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
-from adaptiveisp.evaluation.evaluator import EvalConfig, evaluate
+from adaptiveisp.evaluation.config import ScoringOptions
+from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
@@ -52,8 +53,8 @@ def score_on_dev(
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
     """
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        config = EvalConfig(size, device=device, costs=costs, cache=cache)
-        found = evaluate(dev, [policy], [detector], config)
+        options = ScoringOptions(size, device=device, costs=costs, cache=cache)
+        found = score_dataset(dev, [policy], [detector], options)
     (result,) = found.results.values()
     score = coco_average_precision(result.scored, found.categories)
     return DevScore(

@@ -8,7 +8,7 @@ from typing import Any
 
 from adaptiveisp.errors import DataError, UsageError, WeightsError, logger
 from adaptiveisp.isp.costs import PAPER
-from adaptiveisp.kernels.forward import description
+from adaptiveisp.kernels.loading import description
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.training.config import (
     CONFIG,

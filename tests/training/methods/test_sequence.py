@@ -16,7 +16,7 @@ from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import UsageError, WeightsError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import EXTENDED, find_module
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels import loading
 from adaptiveisp.policies.checkpoint import load_policy_file, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.fixed import ForcedModules
@@ -420,7 +420,7 @@ def test_what_is_used_says_what_the_network_says(condition: Any) -> None:
         params = subject.network.params(subject.network.logits(embedding))
         actions = subject.network.sample(embedding, None).tolist()
         torch.testing.assert_close(torch.from_numpy(frozen.embed(seen)), embedding, rtol=1e-5, atol=1e-5)
-        with native.turned_off():
+        with loading.turned_off():
             plain = observe(images, "auto-exposure")
             torch.testing.assert_close(torch.from_numpy(frozen.embed(plain)), subject.network.embed(plain))
     torch.testing.assert_close(seen.planes, plain.planes, rtol=0, atol=1e-4)

@@ -46,8 +46,8 @@ class CocoImage:
         file_name: path of the file; relative to the folder of the images unless it is absolute.
         width, height: pixels of the upright image.
         annotations: its labelled objects.
-        photo_id: id of the photo of which a draw was made; the image's own id where the file does not state it.
-        draw: number of the random draw of the photo; 0 where the file does not state it.
+        photo_id: id of the photo from which a draw was made; the image's own id if the file does not state it.
+        draw: number of the random draw of the photo; 0 if the file does not state it.
         light: brightness factor in (0, 1], None if unknown.
     """
 
@@ -86,7 +86,7 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
 
     Args:
         path: the file.
-        labelled: False takes its images only; classes and annotations are not read and may be absent.
+        labelled: whether to read classes and annotations, which may otherwise be absent.
 
     Raises:
         DataError: the file is missing, malformed or empty; an id, or a draw of a photo, is listed twice; a value is of
@@ -120,7 +120,7 @@ def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] |
         content: the parsed JSON.
         path: the file, for errors.
         labelled: as for `load_coco`.
-        problems: list to which annotations that make no sense are added; None raises the first of them.
+        problems: list to which problems of invalid annotations are added; None raises the first of them.
     """
     if not isinstance(content, dict):
         raise DataError(f"{path}: is no mapping of names to lists; {REMEDY}")
@@ -147,7 +147,7 @@ def _entries(content: Mapping[str, Any], key: str, what: str, path: Path) -> Ite
     """Yields the place of each entry of a list, for errors, and the entry.
 
     Raises:
-        DataError: there is no such list, or an entry is no mapping.
+        DataError: the list is missing, or an entry is not a mapping.
     """
     entries = content.get(key)
     if not isinstance(entries, list):
@@ -241,7 +241,7 @@ def _file_name(value: Any, where: str) -> str:
     """A checked path of an image.
 
     Raises:
-        DataError: it names no file, or is not one line of text.
+        DataError: the path names no file, or is not one line of text.
     """
     name = text(value, where, "file_name")
     last = Path(name.replace("\\", "/")).name
@@ -254,7 +254,7 @@ def _check_draws(images: Iterable[CocoImage], path: Path) -> None:
     """Refuses two images that are the same draw of one photo, since their results would have the same key.
 
     Raises:
-        DataError: there are such images.
+        DataError: two images are the same draw.
     """
     seen: dict[tuple[int, int], int] = {}
     for image in images:
@@ -275,9 +275,9 @@ class CocoRaws:
     Args:
         labels: path of the COCO JSON.
         images: folder that `file_name` is relative to.
-        limit: keep the first so many photos, with all their draws; 0 keeps all.
+        limit: number of photos to keep from the start, with all their draws; 0 keeps all.
         draw_offset: added to each draw, so that several label files can be joined.
-        labelled: False takes the images without classes and annotations, which may be absent.
+        labelled: whether to use classes and annotations, which may otherwise be absent.
 
     Raises:
         DataError: as for `load_coco`.
@@ -309,12 +309,12 @@ class CocoRaws:
         return read_listed(sample.source)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample; facts about it may stand in its sidecar."""
+        """The file of a sample; its sidecar may state facts about it."""
         return sample.source, None
 
 
 def limit_photos(samples: Sequence[Sample], limit: int) -> list[Sample]:
-    """The samples of the first `limit` photos, with all their draws; 0 takes all photos."""
+    """The samples of the first `limit` photos, with all their draws; 0 keeps all photos."""
     photos = list(dict.fromkeys(sample.image_id for sample in samples))
     kept = set(photos[:limit] if limit else photos)
     return [sample for sample in samples if sample.image_id in kept]
@@ -351,7 +351,7 @@ def parse(config: SetConfig) -> ParsedSet:
 
 
 def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
-    """The JSON with numbers in the place of ids that are texts, as in RAW-NOD."""
+    """The JSON with numbers instead of ids that are texts, as in RAW-NOD."""
     for key, reference in (("images", "image_id"), ("categories", "category_id")):
         entries, labels = content.get(key), content.get("annotations")
         number = _numbering(entries) if isinstance(entries, list) else {}
@@ -369,7 +369,7 @@ def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def _numbering(entries: Collection[Any]) -> dict[str, int]:
-    """Text id → number; empty unless all ids are different texts and not all of them are texts of numbers."""
+    """Text id → number; empty if ids are repeated or not text, or if all of them are numbers written as text."""
     ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
     if not all(isinstance(key, str) for key in ids) or len(set(ids)) < len(ids) or all(map(is_number_text, ids)):
         return {}
@@ -377,7 +377,7 @@ def _numbering(entries: Collection[Any]) -> dict[str, int]:
 
 
 def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:
-    """The image in the form that all layouts share."""
+    """The image in the common form of all layouts."""
     objects = tuple(
         LabelledObject(
             categories[a.category_id],

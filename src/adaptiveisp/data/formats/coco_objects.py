@@ -8,7 +8,7 @@ from adaptiveisp.errors import DataError, shown
 from adaptiveisp.types import Annotation
 
 BOX_SLACK = 1.0
-"""Pixels by which a box may extend beyond its image: COCO's own boxes are rounded."""
+"""Pixels by which a box may extend beyond its image, since the boxes of COCO are rounded."""
 MAX_AREA = 1e10
 """Largest area of an object in square pixels; COCO's evaluation ignores larger ones."""
 
@@ -30,7 +30,7 @@ def read_annotation(
         where: file and annotation, for errors.
 
     Raises:
-        DataError: its image or category does not exist, or a value is of the wrong kind or out of range.
+        DataError: the image or category does not exist, or a value is of the wrong kind or out of range.
     """
     image_id, category = (_id(entry, key, where) for key in ("image_id", "category_id"))
     if image_id not in sizes:
@@ -56,7 +56,7 @@ def read_annotation(
 
 
 def has_box(entry: Mapping[str, Any]) -> bool:
-    """Whether an annotation has its own box; some tools write an empty list where there is none."""
+    """Whether an annotation has its own box; some tools write an empty list if there is none."""
     return entry.get("bbox") not in (None, [])
 
 
@@ -70,7 +70,7 @@ def _box(entry: Mapping[str, Any], where: str) -> Box:
     """The box xywh of an annotation: its own, or the smallest one around its polygons.
 
     Raises:
-        DataError: it has neither, or what it has is malformed.
+        DataError: the annotation has neither, or its box or polygons are malformed.
     """
     if has_box(entry):
         found = numbers(entry["bbox"], 4)

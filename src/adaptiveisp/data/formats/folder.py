@@ -13,16 +13,16 @@ from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.files import walk_files
 
 DEFAULTS = SetOptions(annotations="none")
-"""Of the layout `folder`, whose YAML states facts that the raws do not carry."""
+"""Defaults of the layout `folder`, whose YAML states facts that are missing in the raw files."""
 PICTURE_EXTENSIONS = PHOTO_EXTENSIONS | {".png", ".tif", ".tiff"}
-"""Extensions of files that are taken for sRGB photos where photos are required."""
+"""Extensions of files that are read as sRGB photos if photos are required."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
     """The raw files of the layout `folder`, sorted by their paths.
 
     Raises:
-        DataError: there are none.
+        DataError: there are no raw files.
     """
     folder = config.below(config.options.images)
     extensions = {extension.lower() for extension in config.options.extensions} or KNOWN_EXTENSIONS
@@ -39,7 +39,7 @@ def load_photos(data: Path) -> CocoLabels:
     File names are relative to the folder. Width and height are 0 in a folder, whose files are not opened.
 
     Raises:
-        DataError: there is no such folder or file, it holds no photo, or the JSON is malformed.
+        DataError: the folder or file does not exist, it holds no photo, or the JSON is malformed.
     """
     data = Path(data)
     if not os.path.isdir(data):
@@ -53,16 +53,16 @@ def load_photos(data: Path) -> CocoLabels:
 
 
 class FolderRaws:
-    """The raw files of a folder with its subfolders, without labels; see `find_raw_files` for what counts as one.
+    """The raw files of a folder with its subfolders, without labels; `find_raw_files` decides which files these are.
 
-    Width and height of the samples are 0: a raw has to be read before its size is known.
+    Width and height of the samples are 0, since a raw must be read before its size is known.
 
     Args:
         folder: the folder.
-        limit: the first so many files only; 0 takes all.
+        limit: number of files to keep from the start; 0 keeps all.
 
     Raises:
-        DataError: it holds no raw file.
+        DataError: the folder holds no raw file.
     """
 
     def __init__(self, folder: Path, limit: int = 0):
@@ -82,5 +82,5 @@ class FolderRaws:
         return read_raw(sample.source)
 
     def raw_file(self, sample: Sample) -> tuple[Path, BayerHeader | None] | None:
-        """The file of a sample; facts about it may stand in its sidecar."""
+        """The file of a sample; its sidecar may state facts about it."""
         return sample.source, None

@@ -1,9 +1,9 @@
 """LOD, the Low-light Object Detection data set: pairs of long and short exposures of a Canon EOS 5D Mark IV.
 
-Source: Hong et al. 2021, "Crafting Object Detection in Very Low Light", github.com/ying-fu/LODDataset: one XML an image
-for each of RAW-dark, RAW-normal, RGB-dark and RGB-normal, and the camera's CR2 files; the short exposure of N.CR2 is
-number N + 1. Folder names as in the copy that RAW-Adapter (Cui and Harada 2024) hands out, and those with YOLO labels
-as in AdaptiveISP (Wang et al. 2024: train.txt, val.txt, labels with the ids of COCO's 80).
+Source: Hong et al. 2021, "Crafting Object Detection in Very Low Light", github.com/ying-fu/LODDataset: an XML file for
+each image of RAW-dark, RAW-normal, RGB-dark and RGB-normal, and the camera's CR2 files; the short exposure of N.CR2 is
+number N + 1. Folder names are those of the copy in RAW-Adapter (Cui and Harada 2024); with YOLO labels they are those
+of AdaptiveISP (Wang et al. 2024: train.txt, val.txt, labels with the ids of COCO's 80).
 """
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions

@@ -1,8 +1,8 @@
 """NOD, Night Object Detection: street scenes at night of a Sony RX100 VII (ARW) and a Nikon D750 (NEF), COCO JSON.
 
-Source: Morawski et al. 2021 and 2022, github.com/igor-morawski/NOD and RAW-NOD. RAW-NOD's JSON names the raws and has
-texts such as "DSC01316" as ids; NOD's names the JPGs. Both give the size of the camera's JPG, which LibRaw's frame may
-exceed by some pixels, so boxes are scaled to the raw.
+Source: Morawski et al. 2021 and 2022, github.com/igor-morawski/NOD and RAW-NOD. The JSON of RAW-NOD names the raws and
+has texts such as "DSC01316" as ids; that of NOD names the JPGs. Both give the size of the camera's JPG, which LibRaw's
+frame may exceed by some pixels, so boxes are scaled to the raw.
 """
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions

@@ -1,8 +1,8 @@
-"""Raws of a OnePlus phone: those of multiRAW (OnePlus 5T, DNG and XML), or AdaptiveISP's own in the layout of its LOD.
+"""Raws of a OnePlus phone: those of multiRAW (OnePlus 5T, DNG and XML), or AdaptiveISP's in the layout of its LOD.
 
 Source: Li et al. 2024, "Efficient Visual Computing with Camera RAW Snapshots", multiRAW/oneplus_5t: `raw/ID.dng`,
-`labels/detection/ID.xml`, train.txt and test.txt with one ID a line (as the authors' loader in
-github.com/lizhihao6/mmdetection reads them). Whether AdaptiveISP's OnePlus images are the same is not published.
+`labels/detection/ID.xml`, train.txt and test.txt with one ID a line (as read by the authors' loader in
+github.com/lizhihao6/mmdetection). Whether AdaptiveISP's OnePlus images are the same is not published.
 """
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions

@@ -1,7 +1,7 @@
 """PASCALRAW: 4259 daylight photos of a Nikon D3200 (NEF, 12 bits) with Pascal VOC XML of persons, bicycles and cars.
 
-Source: Omid-Zohoor et al. 2014, purl.stanford.edu/hq050zr7488. The labels are made on images of 600x400, so they are
-scaled to the raw. Folder names as in the copy of RAW-Adapter (Cui and Harada 2024); those of the archive may differ.
+Source: Omid-Zohoor et al. 2014, purl.stanford.edu/hq050zr7488. The labels belong to images of 600x400 pixels, and are
+scaled to the raw. Folder names are those of RAW-Adapter's copy (Cui and Harada 2024); those of the archive may differ.
 """
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions

@@ -1,6 +1,6 @@
 """Reads data sets with one label file per image, matched by their stems, such as Pascal VOC, LOD and ROD.
 
-Source: Everingham et al. 2010, Pascal VOC devkit (lists of stems in ImageSets, one XML an image).
+Source: Everingham et al. 2010, Pascal VOC devkit (lists of stems in ImageSets, one XML for each image).
 """
 
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from adaptiveisp.data.annotations import (
 from adaptiveisp.errors import DataError
 
 ReadLabels = Callable[[Path, SetConfig], tuple[int, int, list[LabelledObject], list[Problem]]]
-"""Reads a label file: width and height of the image it was made on (0 if not stated), its objects and problems."""
+"""Function that reads a label file: width and height of the labelled image (0 if not stated), objects and problems."""
 
 
 def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> ParsedSet:
@@ -29,7 +29,7 @@ def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> Pars
     Args:
         config: settings of the data set.
         extension: extension of the label files.
-        read: reads a label file.
+        read: function that reads a label file.
 
     Raises:
         DataError: a folder or list is missing, two files share a name, or there are no images.
@@ -63,7 +63,7 @@ def parse_per_image(config: SetConfig, extension: str, read: ReadLabels) -> Pars
 
 
 def _kept_without_label(path: Path, label_file: str, config: SetConfig, problems: list[Problem]) -> bool:
-    """Whether an image without label file is kept; adds a problem where it is left out, or raises DataError."""
+    """Whether an image without label file is kept; adds a problem if it is left out, or raises DataError."""
     text = f"{path}: has no label file {label_file}; add it, or set missing-labels: background"
     if config.options.missing_labels == "refuse":
         raise DataError(text)

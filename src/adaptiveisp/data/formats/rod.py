@@ -1,8 +1,8 @@
-"""Reads ROD: driving scenes by day and night, 24-bit HDR raws with one JSON per image.
+"""Reads ROD: driving scenes by day and night, 24-bit HDR raws with one JSON file for each image.
 
 Source: Xu et al. 2023, "Toward RAW Object Detection", github.com/amumu1843/Robust_Raw_Object_Detection: a .raw is
 1856 rows of 2880 samples of three bytes, low byte first, divided by 2^24 - 1; a JSON has `shapes`, each with `label`
-and `points` [[xmin, ymin], [xmax, ymax]]. The RGGB pattern is SimROD's (Xie et al. 2025). Values are taken as linear,
+and `points` [[xmin, ymin], [xmax, ymax]]. The RGGB pattern is from SimROD (Xie et al. 2025). Values are read as linear,
 since the publisher does not mention companding. AdaptiveISP reads .npy files and divides by their 99th percentile.
 """
 
@@ -18,7 +18,7 @@ from adaptiveisp.utils.files import parse_json
 
 DEFAULTS = SetOptions(annotations="labelme", list="", extensions=(".raw", ".npy"))
 HEADER = BayerHeader(2880, 1856, 24, "RGGB")
-"""Facts about the .raw files, over which keys of the YAML win."""
+"""Facts about the .raw files, which keys of the YAML override."""
 
 
 def parse(config: SetConfig) -> ParsedSet:

@@ -1,7 +1,7 @@
-"""Pascal VOC labels: one XML an image with its size and a bndbox an object.
+"""Pascal VOC labels: one XML file for each image, with its size and a bndbox for each object.
 
 Source: Everingham et al. 2010, Pascal VOC devkit: Annotations, JPEGImages, ImageSets/Main; xmin, ymin, xmax and ymax
-name the first and last pixel, the first of the image being 1. Many other tools write the same file with edges from 0.
+are the first and last pixel, and the first pixel of the image is 1. Many other tools write edges from 0.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ DEFAULTS = SetOptions(
 )
 
 DEEPEST = 50
-"""Most levels of nesting; a label file has four."""
+"""Most levels of nesting; label files have four."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -73,12 +73,12 @@ def _object(element: ElementTree.Element, where: str, config: SetConfig) -> Labe
 def parse_xml(content: bytes) -> ElementTree.Element:
     """Parses an XML document without entities, and returns its root.
 
-    Entities can stand for gigabytes or for other files, and label files do not need them. They are refused where they
-    are declared, in whatever encoding, before they are used.
+    Entities can expand to gigabytes or include other files, and label files do not need them. Their declarations are
+    refused in any encoding.
 
     Raises:
         ValueError: the document declares an entity, or is nested too deeply.
-        xml.parsers.expat.ExpatError: the document is no XML.
+        xml.parsers.expat.ExpatError: the document is not XML.
     """
     builder = ElementTree.TreeBuilder()
     depth = 0

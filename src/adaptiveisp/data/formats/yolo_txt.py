@@ -3,8 +3,8 @@
 Source: the format of Ultralytics' detection data sets, docs.ultralytics.com/datasets/detect (facts only): train, val
 and test are a folder, a list of paths or several of these; labels are in a parallel folder `labels`; class numbers are
 positions in `names`; an image without a label file, or with an empty one, shows no object.
-Exports of Roboflow write `../` before an entry. As in Ultralytics' reader, it is dropped where the place without it
-exists and the one with it does not. Differs: globs are taken too; `path` is relative to the YAML's own folder.
+Exports of Roboflow write `../` before an entry. As in Ultralytics' reader, it is dropped if only the path without it
+exists. Differs: globs are allowed too; `path` is relative to the YAML's own folder.
 """
 
 import glob
@@ -32,7 +32,7 @@ from adaptiveisp.raw.reader import KNOWN_EXTENSIONS
 DEFAULTS = SetOptions(images="images", labels="labels", annotations="yolo", missing_labels="background")
 SPLITS = ("train", "val", "test")
 LARGEST_FRACTION = 2.0
-"""Larger values are pixels. Fractions end at 1, or a little above in labels with another fault."""
+"""Larger values must be pixels. Fractions end at 1, or slightly above in labels with another error."""
 
 
 def parse(config: SetConfig) -> ParsedSet:
@@ -50,7 +50,7 @@ def parse(config: SetConfig) -> ParsedSet:
     for path in dict.fromkeys(_images(config, notes)):
         label_file = existing(_label_file(path, config))
         used[label_file] = None
-        # `os.path` answers no to a name that cannot be, for instance one that is too long; pathlib raises.
+        # `os.path` returns False for an impossible name, such as one that is too long, where pathlib raises.
         unlabelled = not os.path.isfile(label_file)
         if unlabelled:
             kept = _without_label(path, label_file, config, problems)
@@ -75,7 +75,7 @@ def class_names(config: SetConfig) -> dict[int, str]:
     """Class id → name, from the YAML.
 
     Raises:
-        DataError: the YAML has no names, or an id is no whole number.
+        DataError: the YAML has no names, or an id is not a whole number.
     """
     given = config.options.names
     names = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
@@ -96,7 +96,7 @@ def _images(config: SetConfig, notes: list[str]) -> Iterator[Path]:
     if not entries and config.options.list and split:
         entries = config.options.list
     if not entries and not splits(config) and not config.options.list:
-        entries = config.options.images  # a set that is not split
+        entries = config.options.images  # a set without splits
     if not entries:
         known = ", ".join(splits(config)) or "none"
         name = f"has no split {split!r}" if split else "has splits"
@@ -117,7 +117,10 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
         yield from files_of_set(path, extensions)
     elif path.suffix.lower() == ".txt":
         for line in read_lines(path, "list of images"):
-            if PurePosixPath(line.replace("\\", "/")).name in ("", ".."):  # the first line of `find . > train.txt`
+            if PurePosixPath(line.replace("\\", "/")).name in (
+                "",
+                "..",
+            ):  # such as the first line of the output of `find .`
                 notes.append(f"{path}: {shown(line)} names a folder and is left out; list images only")
             else:
                 yield _listed(line, path, config)
@@ -131,7 +134,7 @@ def _expand(entry: str, config: SetConfig, notes: list[str]) -> Iterator[Path]:
 
 
 def _listed(line: str, listing: Path, config: SetConfig) -> Path:
-    """The image in a line of a list: absolute, relative to the list if it begins with ./, otherwise to the root."""
+    """The image in a line of a list; a relative path starts at the list if it begins with ./, otherwise at the root."""
     return find_file(listing.parent if line.startswith(("./", ".\\")) else config.root, line)
 
 
@@ -153,7 +156,7 @@ def _label_file(image: Path, config: SetConfig) -> Path:
 
 
 def _without_label(path: Path, label_file: Path, config: SetConfig, problems: list[Problem]) -> bool:
-    """Whether an image without label file is kept; adds a problem where it is left out, or raises DataError."""
+    """Whether an image without label file is kept; adds a problem if it is left out, or raises DataError."""
     policy = config.options.missing_labels
     text = f"{path}: has no label file {label_file}"
     if policy == "refuse":
@@ -164,7 +167,7 @@ def _without_label(path: Path, label_file: Path, config: SetConfig, problems: li
 
 
 def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> tuple[LabelledObject, ...]:
-    """The objects of a label file; lines that make no sense are added to `problems`."""
+    """The objects of a label file; invalid lines are added to `problems`."""
     try:
         lines = numbered_lines(path, "labels")
     except DataError as error:
@@ -181,7 +184,7 @@ def _read_labels(path: Path, names: dict[int, str], problems: list[Problem]) -> 
 
 
 def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Problem:
-    """The object of one line, or its problem: a line with more than five values is a segment or a pose and no box."""
+    """The object of one line, or its problem; a line with more than five values is a segment or a pose, not a box."""
     values = [finite(value) for value in line.split()]
     numbers = [value for value in values if value is not None]
     if len(numbers) != 5 or len(values) != 5 or not numbers[0].is_integer():
@@ -200,7 +203,7 @@ def _object(line: str, where: str, names: dict[int, str]) -> LabelledObject | Pr
 
 
 def _orphans(config: SetConfig, used: Collection[Path]) -> Iterator[Problem]:
-    """Yields a problem for each label file that is in a folder of the split's labels and has no image."""
+    """Yields a problem for each label file without an image in the folders of the split's labels."""
     if isinstance(entry := getattr(config.options, config.options.split, ""), str) and entry.endswith(".txt"):
         return  # other splits share the folder
     if config.options.list:

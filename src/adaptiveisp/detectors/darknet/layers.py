@@ -1,4 +1,4 @@
-"""The parts of a network in Darknet's format: a .cfg becomes a list of sections, and the sections become layers.
+"""The layers of a network in Darknet's format: a .cfg is read as a list of sections, from which the layers are built.
 
 Source: the file format and the layers of the public Darknet release (Redmon and Farhadi 2018).
 """
@@ -28,35 +28,38 @@ from adaptiveisp.detectors.yolo.loss import Head
 from adaptiveisp.errors import DetectorError, one_line, shown
 
 BATCH_NORM_EPS = 1e-6
-"""Added to the variance, as OpenCV's reader of these files does; Darknet itself adds it to the standard deviation."""
+"""Added to the variance, as in OpenCV's reader of these files; Darknet itself adds it to the standard deviation."""
 
 LEAKY_SLOPE = 0.1
-"""Darknet's leaky activation: 0.1·x below 0."""
+"""Slope of Darknet's leaky activation below 0."""
 
 ACTIVATIONS = ("linear", "leaky", "relu")
 
 VARIANTS = (("scale_x_y", 1.0), ("new_coords", 0.0))
-"""Options of later detection layers with the value at which they change nothing."""
+"""Options of detection layers of later YOLO versions, with the value at which they have no effect."""
+
+REMEDY = "correct it, or get the .cfg again"
+EXPORT = "export the network to ONNX instead"
 
 
 @dataclass(frozen=True)
 class Section:
-    """One `[kind]` block of a .cfg: its options as text, and where it begins, for messages."""
+    """One `[kind]` block of a .cfg: its options as text, and the line where it begins, for messages."""
 
     kind: str
     options: dict[str, str]
     path: Path
     line: int
 
-    def error(self, message: str) -> DetectorError:
-        """The error that says `message` of this section."""
-        return DetectorError(f"{self.path}:{self.line}: [{self.kind}] {message}")
+    def error(self, message: str, remedy: str = REMEDY) -> DetectorError:
+        """The error about this section, with file and line."""
+        return DetectorError(f"{self.path}:{self.line}: [{self.kind}] {message}; {remedy}")
 
     def integers(self, key: str, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
         """The comma-separated whole numbers of an option.
 
         Raises:
-            DetectorError: the option is missing without a default, or holds something else.
+            DetectorError: the option is missing and has no default, or is not made of whole numbers.
         """
         text = self.options.get(key)
         if text is None:
@@ -69,17 +72,17 @@ class Section:
             raise self.error(f"{key}={one_line(text, 80)}: expected whole numbers") from None
 
     def integer(self, key: str, default: int | None = None, low: int = 0, high: int = MAX_NUMBER) -> int:
-        """The one whole number of an option, from `low` to `high`."""
+        """The single whole number of an option, from `low` to `high`."""
         values = self.integers(key, None if default is None else (default,))
         if len(values) != 1 or not low <= values[0] <= high:
             raise self.error(
-                f"{key}={one_line(str(self.options.get(key)), 80)}: expected one whole number, at least {low} and at "
-                f"most {high}"
+                f"{key}={one_line(str(self.options.get(key)), 80)}: expected one whole number, at least {low} and "
+                f"at most {high}"
             )
         return values[0]
 
     def numbers(self, key: str) -> tuple[float, ...]:
-        """The comma-separated numbers of an option that must be there."""
+        """The comma-separated numbers of a required option."""
         try:
             return tuple(float(item) for item in self.options[key].split(",") if item.strip())
         except KeyError:
@@ -113,7 +116,9 @@ def read_cfg(path: Path) -> list[Section]:
             continue
         key, equals, value = text.partition("=")
         if not equals or not sections:
-            raise DetectorError(f"{path}:{number}: {shown(text)} is neither [section] nor key=value")
+            raise DetectorError(
+                f"{path}:{number}: {shown(text)} is neither [section] nor key=value; give a Darknet .cfg file"
+            )
         sections[-1].options[key.strip()] = value.strip()
     if not sections or sections[0].kind not in ("net", "network"):
         raise DetectorError(f"{path}: must begin with [net]; give a Darknet .cfg file")
@@ -121,17 +126,17 @@ def read_cfg(path: Path) -> list[Section]:
 
 
 class Shape(NamedTuple):
-    """What a layer puts out: its channels, and how many image pixels one of its pixels spans."""
+    """Shape of a layer's output: its channels, and its stride in pixels of the image."""
 
     channels: int
     stride: int
 
 
 class Convolution(nn.Module):
-    """Convolution, batch norm (if it has one and it is not folded in) and activation."""
+    """Convolution, batch norm (unless absent or folded) and activation."""
 
     def __init__(self, section: Section, in_channels: int) -> None:
-        """Builds the layer a `[convolutional]` section describes, for `in_channels`."""
+        """Builds the layer that a `[convolutional]` section describes, with `in_channels` input channels."""
         super().__init__()
         filters, size = section.integer("filters", low=1), section.integer("size", 1, 1, MAX_WINDOW)
         groups = section.integer("groups", 1, low=1)
@@ -143,7 +148,9 @@ class Convolution(nn.Module):
         normalised = section.integer("batch_normalize", 0) != 0
         self.activation = section.options.get("activation", "linear")
         if self.activation not in ACTIVATIONS:
-            raise section.error(f"activation={self.activation} is not supported; known: {', '.join(ACTIVATIONS)}")
+            raise section.error(
+                f"activation={self.activation} is not supported (known: {', '.join(ACTIVATIONS)})", EXPORT
+            )
         stride = section.integer("stride", 1, 1, MAX_WINDOW)
         self.conv = nn.Conv2d(in_channels, filters, size, stride, padding, groups=groups, bias=not normalised)
         self.norm = nn.BatchNorm2d(filters, eps=BATCH_NORM_EPS) if normalised else None
@@ -153,13 +160,13 @@ class Convolution(nn.Module):
         x = self.conv(x)
         if self.norm is not None:
             x = self.norm(x)
-        # In place: neither the convolution nor the norm needs its output for the gradient of its input.
+        # In place, because the gradients of convolution and batch norm do not need their outputs.
         if self.activation == "leaky":
             return F.leaky_relu(x, LEAKY_SLOPE, inplace=True)
         return F.relu(x, inplace=True) if self.activation == "relu" else x
 
     def fill(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What is left of `values` after the layer took its own: bias (and scale, mean, variance), then weights."""
+        """Fills the layer (bias, perhaps scale, mean and variance, then weights) and returns the rest of `values`."""
         norm, conv = self.norm, self.conv
         slots: list[Tensor | None]
         if norm is not None:
@@ -173,7 +180,7 @@ class Convolution(nn.Module):
         return values
 
     def fold(self) -> None:
-        """Merges the batch norm into the convolution, which then gives the same output in one operation."""
+        """Folds the batch norm into the convolution; the output stays the same up to rounding."""
         if self.norm is None:
             return
         norm, old = self.norm, self.conv
@@ -187,16 +194,16 @@ class Convolution(nn.Module):
 
 
 def _weights_of(section: Section, in_channels: int) -> int:
-    """How many weights the kernels of a `[convolutional]` section have."""
+    """The number of kernel weights of a `[convolutional]` section."""
     filters, size = section.integer("filters", low=1), section.integer("size", 1, 1, MAX_WINDOW)
     return filters * (in_channels // section.integer("groups", 1, low=1)) * size**2
 
 
 class MaxPool(nn.Module):
-    """Maximum over a window, padded as Darknet does: size - 1 in all, the larger half right and below."""
+    """Max pooling with Darknet's padding: size - 1 pixels in total, the larger half at the right and bottom."""
 
     def __init__(self, size: int, stride: int) -> None:
-        """Window and step in pixels."""
+        """Kernel size and stride in pixels."""
         super().__init__()
         self.size, self.stride = size, stride
 
@@ -205,7 +212,7 @@ class MaxPool(nn.Module):
         size, stride = self.size, self.stride
         if size % 2:
             return F.max_pool2d(x, size, stride, padding=size // 2)
-        # Halving an even side never reaches the padding, so the copy that pads is saved in the common case.
+        # A window of 2 with stride 2 never reaches the padding of an even side; the common case needs no padded copy.
         if (size, stride) != (2, 2) or x.shape[-1] % 2 or x.shape[-2] % 2:
             low, high = (size - 1) // 2, size // 2
             x = F.pad(x, (low, high, low, high), value=float("-inf"))
@@ -213,10 +220,10 @@ class MaxPool(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Every pixel repeated `factor` times both ways."""
+    """Nearest-neighbour upsampling by a whole factor."""
 
     def __init__(self, factor: int) -> None:
-        """Whole-numbered factor."""
+        """Upsamples both sides by `factor`."""
         super().__init__()
         self.factor = factor
 
@@ -226,7 +233,7 @@ class Upsample(nn.Module):
 
 
 class Route(nn.Module):
-    """Channels of earlier layers side by side; with groups only one equal part of each one's channels."""
+    """Concatenated channels of earlier layers; with groups, only one of the equal groups of each layer's channels."""
 
     def __init__(self, sources: tuple[int, ...], groups: int, group: int) -> None:
         """`sources` are absolute layer numbers."""
@@ -253,12 +260,12 @@ class Shortcut(nn.Module):
 
 
 class Yolo(nn.Module):
-    """A detection layer: which anchors (pixels) its channels stand for, and the pixels a cell spans."""
+    """A detection layer: its anchors and its stride in pixels."""
 
     anchors: Tensor
 
     def __init__(self, anchors: list[tuple[float, float]], classes: int, stride: int) -> None:
-        """`anchors` are the layer's own: width and height."""
+        """`anchors` are the widths and heights of this layer's anchors in pixels."""
         super().__init__()
         self.classes, self.stride = classes, stride
         self.register_buffer("anchors", torch.tensor(anchors, dtype=torch.float32), persistent=False)
@@ -273,25 +280,25 @@ def build_layers(sections: list[Section], most_weights: int = MAX_WEIGHTS) -> li
     """One module per section after `[net]`.
 
     Args:
-        sections: of a .cfg.
-        most_weights: so many the network may have; more could not be filled.
+        sections: sections of a .cfg.
+        most_weights: most weights that the network may have, from the size of the weights file.
 
     Raises:
-        DetectorError: names the section that is wrong, or asks for too much.
+        DetectorError: a section is wrong or exceeds a limit; the message names it.
     """
     if len(sections) > MAX_LAYERS:
         raise sections[0].error(f"is followed by {len(sections) - 1} layers; at most {MAX_LAYERS - 1} are supported")
     weights = 0
     channels = sections[0].integer("channels", 3)
     if channels != 3:
-        raise sections[0].error(f"channels={channels}: only RGB networks are supported")
+        raise sections[0].error(f"channels={channels}: only RGB networks are supported", "give another network")
     layers: list[nn.Module] = []
     shapes: list[Shape] = []
     for section in sections[1:]:
         before = shapes[-1] if shapes else Shape(channels, 1)
         if section.kind == "convolutional":
             weights += _weights_of(section, before.channels)
-            if weights > most_weights:  # before the layer takes its memory
+            if weights > most_weights:  # checked before the layer is allocated
                 raise section.error(f"brings the network to {weights} weights; at most {most_weights} fit")
         layer, shape = _build_layer(section, before, shapes)
         if shape.stride > MAX_STRIDE:
@@ -313,7 +320,7 @@ def _build_layer(section: Section, before: Shape, shapes: list[Shape]) -> tuple[
             stride = section.integer("stride", 1, 1, MAX_WINDOW)
             size = section.integer("size", stride, 1, MAX_WINDOW)
             if section.integer("padding", size - 1) != size - 1:
-                raise section.error("padding= other than size - 1 is not supported")
+                raise section.error("padding= other than size - 1 is not supported", EXPORT)
             return MaxPool(size, stride), Shape(before.channels, before.stride * stride)
         case "upsample":
             factor = section.integer("stride", 2, 1, MAX_WINDOW)
@@ -327,20 +334,20 @@ def _build_layer(section: Section, before: Shape, shapes: list[Shape]) -> tuple[
             if len(sources) != 2 or shapes[sources[0]] != shapes[sources[1]]:
                 raise section.error("needs one earlier layer of the same channels and stride")
             if section.options.get("activation", "linear") != "linear":
-                raise section.error("only activation=linear is supported")
+                raise section.error("only activation=linear is supported", EXPORT)
             return Shortcut(sources), before
         case "yolo":
             return _build_yolo(section, before), before
-    raise section.error("is not supported; known: convolutional, maxpool, route, shortcut, upsample, yolo")
+    raise section.error("is not supported (known: convolutional, maxpool, route, shortcut, upsample, yolo)", EXPORT)
 
 
 def _sources(section: Section, key: str, shapes: list[Shape]) -> tuple[int, ...]:
-    """Absolute numbers of the layers an option names; negative ones count back from the section's own."""
+    """Absolute numbers of the layers in an option; negative numbers count back from the section's own layer."""
     here = len(shapes)
     sources = tuple(number if number >= 0 else here + number for number in section.integers(key))
     if not sources or not all(0 <= number < here for number in sources):
         given = one_line(section.options[key], 80)
-        raise section.error(f"{key}={given}: must name earlier layers; this is layer {here}")
+        raise section.error(f"{key}={given}: must name earlier layers (this is layer {here})")
     return sources
 
 
@@ -365,7 +372,9 @@ def _build_yolo(section: Section, before: Shape) -> Yolo:
         low, high = ANCHOR_SIDES
         raise section.error(f"anchors={section.options['anchors']}: expected sides from {low:g} to {high:g} pixels")
     if any(option in section.options and section.numbers(option) != (neutral,) for option, neutral in VARIANTS):
-        raise section.error(f"is of a later YOLO; {', '.join(option for option, _ in VARIANTS)} are not supported")
+        raise section.error(
+            f"is of a later YOLO: {', '.join(option for option, _ in VARIANTS)} are not supported", EXPORT
+        )
     if before.channels != len(mask) * (5 + classes):
         raise section.error(
             f"needs {len(mask)} anchors x (5 + {classes} classes) = {len(mask) * (5 + classes)} channels, "
@@ -375,7 +384,7 @@ def _build_yolo(section: Section, before: Shape) -> Yolo:
 
 
 def last_uses(layers: nn.ModuleList) -> dict[int, int]:
-    """For each layer that a later one names: the number of the last layer that does."""
+    """The number of each layer that is an input of a later one → the number of the last such layer."""
     last: dict[int, int] = {}
     for number, layer in enumerate(layers):
         if isinstance(layer, Route | Shortcut):

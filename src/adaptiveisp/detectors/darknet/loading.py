@@ -18,7 +18,7 @@ from adaptiveisp.errors import DetectorError, WeightsError
 from adaptiveisp.types import Image
 
 CFG_FOLDER = Path(__file__).parent / "cfg"
-"""The network descriptions that come with the package."""
+"""Folder of the .cfg files that come with the package."""
 
 
 class Darknet(YoloDetector):
@@ -39,13 +39,13 @@ class Darknet(YoloDetector):
             cfg: Darknet network description.
             class_names: index = label; as many as the network has classes.
             name: short name for tables.
-            decode: how its boxes are read, see `yolo_loss.Decode`.
+            decode: decoding of its boxes, see `yolo.loss.Decode`.
             weights_sha256: hash of the weights file, "" if there is none.
-            most_weights: so many the network may have.
+            most_weights: most weights that the network may have.
 
         Raises:
-            DetectorError: the description is wrong, asks for more weights, has no detection layer, or another number of
-                classes.
+            DetectorError: the description is wrong, exceeds `most_weights`, has no detection layer, or has another
+                number of classes.
         """
         super().__init__(name, class_names, decode, weights_sha256)
         self.layers = nn.ModuleList(build_layers(read_cfg(cfg), most_weights))
@@ -53,7 +53,7 @@ class Darknet(YoloDetector):
             (layer for layer in self.layers if isinstance(layer, Yolo)), key=lambda layer: layer.stride
         )
         if not self.detection_layers:
-            raise DetectorError(f"{cfg}: has no [yolo] section, so it detects nothing")
+            raise DetectorError(f"{cfg}: has no [yolo] section, so it detects nothing; give the .cfg of a detector")
         counts = {layer.classes for layer in self.detection_layers}
         if counts != {len(class_names)}:
             found = " and ".join(str(count) for count in sorted(counts))
@@ -67,7 +67,7 @@ class Darknet(YoloDetector):
         self._lay_out()
 
     def fold(self) -> "Darknet":
-        """Merges every batch norm into its convolution: the same output, faster."""
+        """Folds every batch norm into its convolution, which is faster; the output stays the same up to rounding."""
         for layer in self.layers:
             if isinstance(layer, Convolution):
                 layer.fold()
@@ -75,7 +75,7 @@ class Darknet(YoloDetector):
         return self
 
     def _lay_out(self) -> None:
-        # Channels last takes a quarter off forward and backward on a CPU (8 images of 320 pixels: 390 ms, not 530).
+        # Channels last makes forward and backward a quarter faster on a CPU (8 images of 320 pixels: 390 ms, not 530).
         for layer in self.layers:
             if isinstance(layer, Convolution):
                 layer.conv.weight.data = layer.conv.weight.data.contiguous(memory_format=torch.channels_last)
@@ -112,8 +112,8 @@ def load_darknet(
         cfg, weights: the two files.
         class_names: index = label.
         name: short name for tables.
-        decode: how its boxes are read, see `yolo_loss.Decode`.
-        fold: merge batch norms into convolutions; the output stays the same to rounding.
+        decode: decoding of its boxes, see `yolo.loss.Decode`.
+        fold: whether to fold batch norms into convolutions; the output stays the same up to rounding.
 
     Raises:
         DetectorError: the description is wrong or does not fit the names.
@@ -123,7 +123,8 @@ def load_darknet(
         content = Path(weights).read_bytes()
     except OSError as error:
         raise WeightsError(f"{weights}: cannot be read ({error.strerror}); give a Darknet .weights file") from error
-    # What the description asks for beyond the file could not be filled; the other message, of `_fill`, says what fits.
+    # A description with more weights than the file holds is refused before memory is allocated. Below the limit of one
+    # layer the message of `_fill` is clearer, since it gives both sizes.
     most = max(len(content), MAX_LAYER_WEIGHTS)
     model = Darknet(cfg, class_names, name, decode, hashlib.sha256(content).hexdigest(), most)
     _fill(model, content, Path(weights), Path(cfg))

@@ -1,4 +1,4 @@
-"""What a model folder of Hugging Face's transformers holds, and how one comes from the hub.
+"""Reading of a model folder of Hugging Face's transformers, and its download from the hub.
 
 Source: the files that `save_pretrained` of the library transformers writes.
 """
@@ -18,19 +18,18 @@ from adaptiveisp.utils.optional_imports import import_extra
 EXTRA = "transformers"
 CONFIG, PREPROCESSOR, WEIGHTS = "config.json", "preprocessor_config.json", "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
-"""Lists the files of weights that are split over several."""
-
+"""File that lists the weights' files if there are several."""
 
 CODE = "auto_map"
-"""Names the Python files of a model that comes with code of its own. The library's own network is used instead."""
+"""Setting that names the Python files of a model with custom code. It is ignored, and the library's network is used."""
 
 FROM_ELSEWHERE = (
     *("attn_implementation", "_attn_implementation", "experts_implementation", "transformers_weights"),
     *("quantization_config", "fusion_config", "kernel_config", "distributed_config", "per_layer_config"),
 )
-"""Settings by which a config.json can make the library fetch kernels, or read and replace more than its own network."""
+"""Settings by which a config.json can make the library download kernels, or load other code and files."""
 BUILT_IN = ("eager", "sdpa")
-"""Ways of attention that are the library's own."""
+"""Implementations of attention inside the library."""
 
 BOUNDS: dict[str, tuple[int, int]] = {
     "num_queries": (1, 2000),
@@ -42,12 +41,12 @@ BOUNDS: dict[str, tuple[int, int]] = {
     "num_denoising": (0, 2000),
     "num_labels": (1, MOST_CLASSES),
 }
-"""What a setting whose name holds this may be. Published networks have up to 900 queries, 12 layers and 23 blocks a
-stage; the memory for the attention among queries, or patches, grows with the square of their number."""
+"""Part of a setting's name → its bounds. Published networks have up to 900 queries, 12 layers and 23 blocks a stage;
+the memory of attention grows with the square of the number of queries or patches."""
 UNLIMITED = ("seed",)
-"""Numbers that are no sizes."""
+"""Settings that are numbers but no sizes."""
 DEEPEST = 10
-"""Levels of a config inside configs; there are three."""
+"""Most levels of nested configs; published ones have three."""
 
 TIMM = (
     "its backbone comes from the library timm, which is not supported; give a model with a backbone of transformers' "
@@ -56,7 +55,7 @@ TIMM = (
 
 
 class Pixels(NamedTuple):
-    """How the network wants its pixels: (image · scale - mean) / std, `image` in [0, 1]."""
+    """Normalisation of the network's input: (image · scale - mean) / std, with `image` in [0, 1]."""
 
     scale: float
     mean: tuple[float, ...]
@@ -64,14 +63,14 @@ class Pixels(NamedTuple):
 
 
 def fetch_transformers(name: str, download: bool = True) -> Path:
-    """The local folder of a model of the Hugging Face hub, fetched unless it is cached; weights as safetensors only.
+    """The local folder of a model of the Hugging Face hub, downloaded unless it is cached; weights as safetensors only.
 
     Args:
         name: `organisation/model` or `organisation/model@revision`.
-        download: whether it may be fetched; else it has to be cached already.
+        download: whether it may be downloaded; if not, it must be cached.
 
     Raises:
-        DetectorError: there is none of that name, it cannot be reached, or it is not cached and may not be fetched.
+        DetectorError: there is no such model, the hub cannot be reached, or `download` is false and it is not cached.
         AdaptiveISPError: huggingface_hub is not installed.
     """
     hub = import_extra("huggingface_hub", EXTRA)
@@ -88,7 +87,7 @@ def fetch_transformers(name: str, download: bool = True) -> Path:
             ) from error
     try:
         return Path(hub.snapshot_download(repository, **options))
-    # From a wrong name over a refused licence to a broken connection: dozens of kinds of several libraries.
+    # Wrong names, licences that were not accepted and lost connections raise exceptions of several libraries.
     except Exception as error:
         raise DetectorError(
             f"{name}: cannot be fetched from the Hugging Face hub ({reason_of(error)}); check name and network, "
@@ -97,17 +96,17 @@ def fetch_transformers(name: str, download: bool = True) -> Path:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file of a model folder holds.
+    """The object in a JSON file of a model folder.
 
     Raises:
-        DetectorError: it is missing, wrong, or larger than any that is meant.
+        DetectorError: the file is missing, wrong or too large.
     """
     if not path.exists():
         raise DetectorError(
             f"{path}: no such file; save model and image processor there with save_pretrained of transformers"
         )
     if not path.is_file() or path.stat().st_size > LARGEST_FILE:
-        raise DetectorError(f"{path}: is no file of at most {LARGEST_FILE // 1_000_000} MB; get the file again")
+        raise DetectorError(f"{path}: is not a file of at most {LARGEST_FILE // 1_000_000} MB; get the file again")
     content = read_json(path, DetectorError, "get the file again")
     if not isinstance(content, dict):
         raise DetectorError(f"{path}: holds no JSON object; get the file again")
@@ -115,10 +114,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """What config.json says of the network, without what names code; sizes and numbers of layers are in bounds.
+    """The settings of a config.json without the setting `CODE`; sizes and numbers of layers are within bounds.
 
     Raises:
-        DetectorError: it is missing or wrong, asks for a size that no detector has, or names files, code or models
+        DetectorError: the file is missing or wrong, a size is out of bounds, or a setting names files, code or models
             from elsewhere.
     """
     content = read_object(path)
@@ -142,11 +141,11 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _settings_of(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Every setting of a config and of the configs inside it, with the key that it, or its list, has."""
+    """Every setting of a config and its nested configs; items of a list come with the list's key."""
     if isinstance(content, dict) and depth < DEEPEST:
         for key, value in content.items():
             yield key, value
-            # Tables of classes: their keys are labels, or names of any kind.
+            # Tables of classes are skipped, since their keys are labels or any names.
             if key not in ("id2label", "label2id"):
                 yield from _settings_of(value, key, depth + 1)
     elif isinstance(content, list) and depth < DEEPEST:
@@ -154,17 +153,17 @@ def _settings_of(content: Any, name: str = "", depth: int = 0) -> Iterator[tuple
             yield name, value
             yield from _settings_of(value, name, depth + 1)
     elif isinstance(content, dict | list):
-        yield name, MAX_NUMBER + 1  # refused as no size is
+        yield name, MAX_NUMBER + 1  # out of bounds, so that it is refused
 
 
 def read_pixels(path: Path) -> Pixels:
-    """What preprocessor_config.json says of pixel values; what it says of sizes and padding does not count.
+    """The normalisation of pixel values in preprocessor_config.json; its settings of size and padding are ignored.
 
     Raises:
-        DetectorError: it is missing or wrong.
+        DetectorError: the file is missing or wrong.
     """
     facts = read_object(path)
-    # As the library does: code values, times `rescale_factor` (if `do_rescale`), then normalised (if `do_normalize`).
+    # As in the library: code values times `rescale_factor` (if `do_rescale`), then normalised (if `do_normalize`).
     factor = facts.get("rescale_factor", 1 / 255) if facts.get("do_rescale", True) else 1.0
     mean, std = facts.get("image_mean"), facts.get("image_std")
     if facts.get("do_normalize") is False:
@@ -184,10 +183,10 @@ def read_pixels(path: Path) -> Pixels:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """The safetensors files that hold the weights, in the order of their names.
+    """The safetensors files of the weights, in the order of their names.
 
     Raises:
-        DetectorError: some are missing, or there are only pickles.
+        DetectorError: files are missing, or the weights are pickles.
     """
     if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
         names = read_object(folder / INDEX).get("weight_map")
@@ -209,7 +208,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 
 def hash_of(files: list[Path]) -> str:
-    """The SHA-256 of the files one after the other, hexadecimal."""
+    """The SHA-256 of the concatenated files, hexadecimal."""
     digest = hashlib.sha256()
     for path in files:
         for block in read_blocks(path):
@@ -218,6 +217,6 @@ def hash_of(files: list[Path]) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Kind and first line of a library's error."""
+    """Type and first line of an error of a library."""
     first = next(iter(str(error).splitlines()), "").strip().rstrip(".")
     return f"{type(error).__name__}: {first[:200]}".rstrip(": ")

@@ -1,8 +1,8 @@
 """Hugging Face's detectors: a folder with config.json, preprocessor_config.json and safetensors weights.
 
 Networks and losses are those of the library transformers, unchanged and in evaluation mode, so without dropout and
-denoising queries. Its loss divides by the number of boxes of a batch; here it is taken image by image on one forward
-pass. The size of an image is kept, whatever the library's own image processor would resize it to.
+denoising queries. The library's loss divides by the number of boxes of a batch; here, one forward pass is followed by
+the loss of each image. Images keep their size, which the library's image processor may change.
 
 Source: Fang et al. 2021 (YOLOS), Carion et al. 2020 (DETR), Meng et al. 2021 (Conditional DETR), Zhao et al. 2024
 (RT-DETR), Lv et al. 2024 (RT-DETRv2), Peng et al. 2024 (D-FINE).
@@ -47,10 +47,10 @@ LAYERS_FIRST = {
     "rt_detr_v2": False,
     "d_fine": False,
 }
-"""Every known `model_type` → whether the outputs of all its decoder layers are (layers, batch, …), not batch first."""
+"""Known `model_type` → whether the outputs of its decoder layers are (layers, batch, …) instead of batch first."""
 
 BACKBONE_STRIDE = 32
-"""Of the deepest features of the convolutional backbones; its multiples divide without a rest at every level."""
+"""Stride in pixels of the deepest features of the convolutional backbones."""
 
 
 class TransformersDetector(nn.Module):
@@ -64,8 +64,8 @@ class TransformersDetector(nn.Module):
         """Takes over the network and freezes it.
 
         Args:
-            model: an object-detection network of the library, its `config.model_type` one of `LAYERS_FIRST`.
-            pixels: how it wants its pixels.
+            model: an object-detection network of the library, with a `config.model_type` in `LAYERS_FIRST`.
+            pixels: normalisation of its input.
             name: short name for tables.
             weights_sha256: hash of the weights' files, "" if there are none.
         """
@@ -89,13 +89,13 @@ class TransformersDetector(nn.Module):
         return self
 
     def forward(self, image: Image) -> tuple[Float[Tensor, "batch n c"], Float[Tensor, "batch n 4"]]:
-        """Class logits and boxes (centre x and y, width, height; 1 = the image's side) of every query."""
+        """Class logits and boxes (centre x, centre y, width, height, in 0..1 of the image) of every query."""
         check_image(self.name, image, self.stride)
         output = self.model(pixel_values=self._normalised(image))
         return output.logits.float(), output.pred_boxes.float()
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
-        """The library's training loss of each image alone, with its own weights of the terms.
+        """The library's training loss of each image, with the library's weights of its terms.
 
         Args:
             image: RGB in [0, 1], height and width multiples of `stride`.
@@ -108,7 +108,7 @@ class TransformersDetector(nn.Module):
         return losses
 
     def _with_labels(self, image: Image, targets: list[Targets]) -> Any:
-        """The network's whole output, with the loss of each image."""
+        """The complete output of the network, with the loss of each image."""
         check_image(self.name, image, self.stride)
         if len(targets) != len(image):
             raise DetectorError(f"{self.name}: {len(image)} images but targets for {len(targets)}")
@@ -124,14 +124,14 @@ class TransformersDetector(nn.Module):
     def detect(
         self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
     ) -> list[Detections]:
-        """The detections of each image, as the library's own post-processing scores them.
+        """The detections of each image, with scores as in the library's post-processing.
 
-        Networks with a class for "no object" name one class a query, the others may name several.
+        Networks with a class for "no object" give one class for each query; the others may give several.
 
         Args:
             image: RGB in [0, 1], height and width multiples of `stride`.
             confidence: scores at or below this are dropped.
-            nms_iou: not used: these networks learn to find each object once.
+            nms_iou: not used, since these networks are trained to find each object once.
             max_detections: per image.
         """
         logits, boxes = self(image)
@@ -147,7 +147,7 @@ class TransformersDetector(nn.Module):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """Both from one pass of the network, see `DetectsWithLoss`."""
+        """Detections and loss from one forward pass, see `DetectsWithLoss`."""
         output = self._with_labels(image, targets)
         logits, boxes = output.logits[:detect_in].float(), output.pred_boxes[:detect_in].float()
         return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections), output.loss
@@ -176,11 +176,11 @@ class TransformersDetector(nn.Module):
 
 
 def _scores(logits: Float[Tensor, "n c"], classes: int) -> Float[Tensor, "n classes"]:
-    """Scores of all that one image's queries may mean; 0 of the others."""
+    """Scores of the classes of each query of an image; with softmax, only the best class has a score above 0."""
     if logits.shape[1] <= classes:
         return logits.sigmoid()
-    scores = logits.softmax(-1)[:, :classes]  # the last is "no object"
-    label = scores.argmax(-1, keepdim=True)  # one class a query
+    scores = logits.softmax(-1)[:, :classes]  # the last logit is that of "no object"
+    label = scores.argmax(-1, keepdim=True)  # one class for each query
     return torch.zeros_like(scores).scatter(1, label, scores.gather(1, label))
 
 
@@ -197,12 +197,12 @@ def _loss_per_image(
     layers_first: bool,
     **others: Any,
 ) -> tuple[Float[Tensor, " batch"], None, None]:
-    """The library's loss function `criterion` for each image alone; the other arguments are what networks give it."""
+    """The library's loss function `criterion` for each image; the other arguments are those that networks give it."""
     losses = []
     layer_dim = int(layers_first)
     for number, label in enumerate(labels):
         boxes = _one(pred_boxes, number)
-        if not bool(boxes.isfinite().all()):  # the matching raises an error where other detectors give NaN
+        if not bool(boxes.isfinite().all()):  # the matching would raise an error, where other detectors give NaN
             losses.append(boxes.sum() * torch.nan)
             continue
         loss, _, _ = criterion(
@@ -220,20 +220,20 @@ def _loss_per_image(
 
 
 def _one(value: Any, number: int, dim: int = 0) -> Any:
-    """The part of image `number`, batch dimension kept; what is no tensor belongs to all images."""
-    # Under autocast the network works in half precision; the loss and the matching, which is scipy's, must not.
+    """The part of image `number` with its batch dimension; a value that is no tensor is returned unchanged."""
+    # Under autocast the network computes in half precision, which the loss and the matching by scipy do not support.
     return value.narrow(dim, number, 1).float() if isinstance(value, Tensor) else value
 
 
 def load_transformers(folder: Path, name: str | None = None) -> TransformersDetector:
-    """The frozen detector that a folder of the library transformers holds, as its `save_pretrained` writes it.
+    """The frozen detector in a folder that `save_pretrained` of the library transformers wrote.
 
     Args:
-        folder: config.json, preprocessor_config.json, and model.safetensors or several files and their index.
-        name: short name for tables; the folder's without one.
+        folder: config.json, preprocessor_config.json, and model.safetensors or several such files with their index.
+        name: short name for tables; by default the name of the folder.
 
     Raises:
-        DetectorError: a file is missing, wrong, or of a network that is not known.
+        DetectorError: a file is missing or wrong, or the kind of network is not supported.
         WeightsError: the weights cannot be read or do not fit the network.
         AdaptiveISPError: transformers or scipy is not installed.
     """
@@ -241,10 +241,13 @@ def load_transformers(folder: Path, name: str | None = None) -> TransformersDete
     config = read_config(folder / CONFIG)
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in LAYERS_FIRST:
-        raise DetectorError(f"{folder}: is a network of the kind {shown(kind)}; known: {', '.join(LAYERS_FIRST)}")
+        raise DetectorError(
+            f"{folder}: {CONFIG} has the model_type {shown(kind)}; give a detector of the type "
+            f"{', '.join(LAYERS_FIRST)}"
+        )
     pixels, files = read_pixels(folder / PREPROCESSOR), weights_files(folder)
     library = import_extra("transformers", EXTRA)
-    import_extra("scipy", EXTRA)  # the loss matches boxes with it
+    import_extra("scipy", EXTRA)  # needed by the matching in the loss
     model = _load_model(library, folder, kind, config, files)
     return TransformersDetector(model, pixels, name or folder.resolve().name, hash_of(files))
 
@@ -252,13 +255,13 @@ def load_transformers(folder: Path, name: str | None = None) -> TransformersDete
 def _load_model(library: Any, folder: Path, kind: str, content: dict[str, Any], files: list[Path]) -> nn.Module:
     """The network with its weights, in float32.
 
-    The library is given the checked settings and the weights themselves, never the folder: nothing else that lies
-    there, such as code, pickles, or adapters that name other folders, can be read by it.
+    The library is given the checked settings and the weights, but never the folder, so that it cannot read other files
+    there, such as code, pickles, or adapters that name other folders.
     """
     with _quiet(library):
         try:
             config = library.CONFIG_MAPPING[kind].from_dict(content)
-            config.anchor_image_size = None  # anchors for the size of each image, not for one size only
+            config.anchor_image_size = None  # computes anchors for the size of each image
             network = library.MODEL_FOR_OBJECT_DETECTION_MAPPING[type(config)]
             _check_amount(network, config, folder, files)
             weights: dict[str, Tensor] = {}
@@ -269,13 +272,13 @@ def _load_model(library: Any, folder: Path, kind: str, content: dict[str, Any], 
                 config=config,
                 state_dict=weights,
                 dtype=torch.float32,
-                ignore_mismatched_sizes=True,  # they are refused below, in one line
+                ignore_mismatched_sizes=True,  # mismatches are refused below, with a message of one line
                 output_loading_info=True,
                 local_files_only=True,
             )
         except DetectorError:
             raise
-        # Whatever a wrong config.json or a damaged file makes the library raise, the network cannot be built.
+        # A wrong config.json or a damaged file can make the library raise any exception.
         except Exception as error:
             if isinstance(error, ImportError) and "timm" in str(error):
                 raise DetectorError(f"{folder}: {TIMM}") from error
@@ -294,10 +297,10 @@ def _load_model(library: Any, folder: Path, kind: str, content: dict[str, Any], 
 
 
 def _check_amount(network: Any, config: Any, folder: Path, files: list[Path]) -> None:
-    """Refuses a network with more weights than its files can hold, before they take memory ("meta" has none).
+    """Refuses a network with more weights than its files can hold, before they are allocated.
 
     Raises:
-        DetectorError: says how many there are.
+        DetectorError: the network has too many weights; the message gives both sizes.
     """
     with torch.device("meta"):
         wanted = sum(value.numel() for value in network(config).parameters())
@@ -310,7 +313,7 @@ def _check_amount(network: Any, config: Any, folder: Path, files: list[Path]) ->
 
 @contextmanager
 def _quiet(library: Any) -> Iterator[None]:
-    """Keeps the library's progress bars and reports off the terminal; what is wrong is raised."""
+    """Keeps the library's progress bars and reports off the terminal; errors are raised anyway."""
     logging = library.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

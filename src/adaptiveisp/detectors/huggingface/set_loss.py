@@ -1,22 +1,22 @@
-"""Losses of one image from a detector's final predictions, where its training heads are not at hand.
+"""Losses of one image from a detector's final predictions, for models without their training heads.
 
-`detr_loss` is the published one. `decoded_loss` is ours, for boxes and class scores that are decoded already (YOLO):
-every target is given one prediction of its own, targets and predictions matched so that Σ t is greatest, with
+`detr_loss` is the published loss. `decoded_loss` is defined here, for decoded boxes and class scores (YOLO): every
+target is matched with one prediction of its own so that Σ t is greatest, with
 
-    t = 0.5 ln s + 6 ln u,    s the prediction's score for the target's class, u = (1 + GIoU) / 2.
+    t = 0.5 ln s + 6 ln u,    s = the prediction's score for the target's class, u = (1 + GIoU) / 2.
 
-With G targets, p the scores and E = 1e-6,
+With G targets, scores p and E = 1e-6,
 
     L = [ Σ over targets (2 (1 - CIoU) + lp(s)) + Σ over all other scores p² lp(1 - p) ] / (64 max(G, 1)),
     lp(x) = -ln((x + E) / (1 + E)).
 
-Left out of the last sum are scores for a class of boxes that overlap a target of that class by an IoU of 0.5 or more:
-suppression removes them, or they are as good as the match. A target that no prediction is left for, of a model that
-lists only some, costs what the worst would: 4 + lp(0).
+The last sum leaves out the scores for a class of boxes that overlap a target of that class by an IoU of 0.5 or more:
+these boxes are removed by suppression, or are as good as the match. If a model gives fewer predictions than there are
+targets, each target without a match costs as much as the worst match: 4 + lp(0).
 
 Source: Carion et al. 2020 (DETR), section 3.1 and appendix A.4; Zhu et al. 2021 (Deformable DETR) for sigmoid models;
-the exponents of t are those of task alignment, Feng et al. 2021 (TOOD) as YOLOv8 sets them; p² of the scores that
-should be 0 is the focal weight of Lin et al. 2017.
+the exponents of t are those of task alignment, Feng et al. 2021 (TOOD), with the values of YOLOv8; the weight p² of
+scores that should be 0 is the focal weight of Lin et al. 2017.
 """
 
 import numpy as np
@@ -33,20 +33,22 @@ SCORE_POWER, OVERLAP_POWER = 0.5, 6.0
 BOX_GAIN = 2.0
 FOCUS = 2.0
 LEAST_SCORE = 1e-6
-"""Keeps the logarithm of a score finite; a target that is missed costs at most 13.8 for its score."""
+"""Keeps the logarithm of a score finite; the score of a missed target costs at most 13.8."""
 SCALE = 1 / 64
-"""Brings differences of the loss to those of a YOLO's own training loss, which the methods' settings were chosen for:
-YOLOv3-tiny, the mean of 24 photos from all to 1 % of their light: 4.2 to 13.7 without this, 0.205 to 0.352 that."""
+"""Scales differences of the loss to those of a YOLO's own training loss, for which the settings of the methods were
+chosen. YOLOv3-tiny, mean of 24 photos at 100 % and 1 % of their light: 4.2 and 13.7 without this factor, while its own
+loss is 0.205 and 0.352."""
 SAME_OBJECT = 0.5
+"""Least IoU at which a box and a target count as the same object."""
 SMALLEST_SIDE = 1e-3
-"""Pixels that a box is taken to have at least."""
+"""Least side of a box in pixels; smaller boxes are enlarged to it."""
 WORST_BOX = 2.0
-"""1 - CIoU is about this for boxes far from each other."""
+"""Approximate 1 - CIoU of boxes that are far from each other."""
 
 NO_OBJECT_WEIGHT, L1_GAIN, GIOU_GAIN = 0.1, 5.0, 2.0
 FOCAL_ALPHA, FOCAL_GAMMA, FOCAL_GAIN = 0.25, 2.0, 2.0
 IMPOSSIBLE = 1e9
-"""Cost of a match with something that is not a number; the loss then is none either."""
+"""Cost of a match with a prediction that is NaN; the loss is then NaN, too."""
 
 
 def pairwise_giou(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
@@ -69,16 +71,16 @@ def pairwise_giou(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> 
 
 
 def assigned(cost: Float[Tensor, "predictions targets"]) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
-    """Which prediction each target is given, the sum of costs the least there is (the Hungarian method).
+    """The assignment of predictions to targets with the least sum of costs (the Hungarian method).
 
     Args:
-        cost: of every pair.
+        cost: cost of every pair of prediction and target.
 
     Raises:
         AdaptiveISPError: scipy is not installed.
     """
     optimise = import_extra("scipy.optimize", "onnx")
-    # Each target ends with one of its best G, G being the number of targets: no more have to be looked at.
+    # With G targets, each target is assigned one of its G cheapest predictions, so the others are left out.
     finite = cost.detach().double().nan_to_num(IMPOSSIBLE, IMPOSSIBLE, -IMPOSSIBLE)
     n, targets = finite.shape
     few = torch.unique(finite.topk(min(n, targets), dim=0, largest=False).indices)
@@ -95,11 +97,11 @@ def decoded_loss(
 
     Args:
         boxes: xyxy in pixels.
-        scores: of each box for each class, in [0, 1].
-        targets: in the same pixels.
+        scores: score of each box for each class, in [0, 1].
+        targets: boxes in the same pixels.
     """
     truth, labels = targets.boxes.to(boxes), targets.labels.to(boxes.device).long()
-    # A box turned inside out, or without area, is a thin one.
+    # A box without area, or with its corners in the wrong order, is given a least size.
     low, high = boxes[:, :2], torch.maximum(boxes[:, 2:], boxes[:, :2] + SMALLEST_SIDE)
     sound = torch.cat((low, high), dim=1)
     p = scores.clamp(0, 1)
@@ -133,14 +135,15 @@ def detr_loss(
 ) -> Float[Tensor, ""]:
     """The loss of one image's set of predictions, matched one to one: classes + 5·L1 + 2·(1 - GIoU).
 
-    Softmax models: cross-entropy, its mean weighted 0.1 where there is no object. Sigmoid models: focal loss (α 0.25,
-    γ 2) summed over all queries and classes, twice. Sums are divided by the number of targets, at least 1.
+    The class loss of softmax models is the mean cross-entropy, with weight 0.1 for "no object". That of sigmoid models
+    is 2 times the focal loss (α 0.25, γ 2), summed over all queries and classes. Sums are divided by the number of
+    targets, or by 1 if there are none.
 
     Args:
-        logits: of each class; of no object in the last place, unless `sigmoid`.
+        logits: logit of each class, and of "no object" at the end unless `sigmoid`.
         boxes: (centre x, centre y, width, height) in 0..1 of the input.
         targets: boxes xyxy in 0..1 of the input.
-        sigmoid: whether classes are independent.
+        sigmoid: whether classes have independent sigmoid scores.
     """
     truth, labels = xyxy_to_cxcywh(targets.boxes.to(boxes)), targets.labels.to(boxes.device).long()
     place = target = labels[:0]

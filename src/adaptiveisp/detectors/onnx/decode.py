@@ -1,13 +1,15 @@
-"""How the outputs of an ONNX detector become boxes and scores, by a known decode; which one: `onnx_layout`.
+"""Decoding of the outputs of an ONNX detector into boxes and scores; `onnx.layout` chooses the decode.
+
+The decodes, with b images, n boxes, q queries and c classes:
 
 yolo                 (b, n, 5+c)  centre x, centre y, width, height, objectness, class scores; score = product
 yolo-no-objectness   (b, 4+c, n)  the same without objectness
-yolox                (b, n, 5+c)  as yolo, but centres and sizes still in grid units: (v + cell)·stride, exp(v)·stride
+yolox                (b, n, 5+c)  as yolo, but with boxes in grid units: centre (v + cell)·stride, size exp(v)·stride
 detr                 logits (b, q, c+1), the last for no object, softmax; boxes (b, q, 4) cx cy w h in 0..1
 detr-sigmoid         logits (b, q, c), sigmoid; boxes as for detr
-boxes                labels (b, n), boxes (b, n, 4) xyxy, scores (b, n), in this order where they are named, and perhaps
-                     how many of the n count (b) or (b, 1); or one table (b, n, 6) of x0, y0, x1, y1, score, label. They
-                     are answers already: no suppression
+boxes                labels (b, n), boxes (b, n, 4) xyxy and scores (b, n), in this order if a sidecar names them, and
+                     perhaps the number of valid boxes (b) or (b, 1); or one table (b, n, 6) of x0, y0, x1, y1, score,
+                     label. These are final detections, without suppression
 boxes-scores         boxes (b, n, 4) or (b, n, 1, 4), scores (b, n, c) of all classes
 
 Source: the outputs of the public releases of YOLOv5, YOLOv8, YOLOX, DETR (Carion et al. 2020) and RT-DETR, of
@@ -33,18 +35,18 @@ Values = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Layout:
-    """How the outputs of a model are read.
+    """The interpretation of a model's outputs.
 
     Attributes:
-        decode: see the head of the file.
-        outputs: names of the outputs in the order of the decode's parts.
+        decode: one of the decodes at the head of this file.
+        outputs: names of the outputs in the order in which the decode lists them.
         names: class names.
-        normalised: boxes are in 0..1 of the input, not in pixels.
-        strides: of the grids of `yolox`.
-        coordinates: what the four numbers of a box are.
-        logits: scores are logits.
-        first_label: label of the first name.
-        is_set: each object is found once, so that nothing needs to be suppressed.
+        normalised: whether boxes are in 0..1 of the input instead of pixels.
+        strides: strides of the grids of `yolox`.
+        coordinates: meaning of the four numbers of a box.
+        logits: whether scores are logits.
+        first_label: label of the first class name.
+        is_set: whether the model finds each object once and needs no suppression.
     """
 
     decode: Decode
@@ -59,19 +61,19 @@ class Layout:
 
     @property
     def is_detr(self) -> bool:
-        """Whether the model finds a set of objects, by logits."""
+        """Whether the model is a DETR, with one set of logits for each query."""
         return self.decode in ("detr", "detr-sigmoid")
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of one image.
+    """A model's predictions for one image.
 
     Attributes:
         boxes: xyxy in pixels of the model's input.
-        scores: of each box for each class, in [0, 1].
-        logits: of a DETR; None elsewhere.
-        unnamed: scores of boxes with a label that no name belongs to; None where labels are no numbers.
+        scores: score of each box for each class, in [0, 1].
+        logits: logits of a DETR; None for other models.
+        unnamed: scores of boxes whose label has no class name; None for models that give no labels.
     """
 
     boxes: Float[Tensor, "n 4"]
@@ -81,7 +83,7 @@ class Predictions:
 
 
 def columns_of(decode: Decode, classes: int) -> tuple[int, int]:
-    """How many columns a `yolo` output has, and along which axis exports lay them out."""
+    """The number of columns of a `yolo` output, and the axis along which exports usually have them."""
     return (classes + 4, 1) if decode == "yolo-no-objectness" else (classes + 5, 2)
 
 
@@ -89,9 +91,9 @@ def decode_outputs(layout: Layout, values: Values, height: int, width: int) -> l
     """The predictions of each image.
 
     Args:
-        layout: how the outputs are read.
+        layout: interpretation of the outputs.
         values: the outputs by name.
-        height, width: of the model's input in pixels.
+        height, width: size of the model's input in pixels.
     """
     parts = [values[name] for name in layout.outputs]
     if layout.decode == "boxes":
@@ -113,7 +115,7 @@ def decode_outputs(layout: Layout, values: Values, height: int, width: int) -> l
 
 
 def raw_scores(layout: Layout, values: Values) -> Tensor | None:
-    """All numbers of the outputs that stand for scores, as probabilities; None of a DETR, which has logits."""
+    """All values in the outputs that are scores, as probabilities; None for a DETR, which gives logits."""
     parts = [values[name] for name in layout.outputs]
     if layout.is_detr:
         return None
@@ -125,12 +127,12 @@ def raw_scores(layout: Layout, values: Values) -> Tensor | None:
 
 
 def without_lone_axis(boxes: Tensor) -> Tensor:
-    """Boxes (b, n, 4) of those that also have an axis of length 1, (b, n, 1, 4)."""
+    """Boxes (b, n, 4), from boxes that may have an additional axis of length 1, (b, n, 1, 4)."""
     return boxes.squeeze(2) if boxes.ndim == 4 and boxes.shape[2] == 1 else boxes
 
 
 def _yolo_rows(layout: Layout, value: Tensor) -> Tensor:
-    """The rows (b, n, columns) of a `yolo` output, however it is laid out."""
+    """The rows (b, n, columns) of a `yolo` output, for either order of its axes."""
     columns, axis = columns_of(layout.decode, len(layout.names))
     axis = axis if value.shape[axis] == columns else 3 - axis
     return value.float() if axis == 2 else value.float().transpose(1, 2)
@@ -141,7 +143,7 @@ def _probabilities(layout: Layout, scores: Tensor) -> Tensor:
 
 
 def _corners(layout: Layout, boxes: Tensor, height: int, width: int) -> Tensor:
-    """Boxes xyxy in pixels of those that the model gives."""
+    """Boxes xyxy in pixels, from boxes as the model gives them."""
     if layout.coordinates == "yxyx":
         boxes = boxes[..., [1, 0, 3, 2]]
     if layout.normalised or layout.is_detr:
@@ -152,17 +154,17 @@ def _corners(layout: Layout, boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _listed(layout: Layout, parts: list[Tensor], height: int, width: int) -> list[Predictions]:
-    """Boxes and scores of each class of a list of answers; those without a name are kept apart."""
+    """The predictions of the decode `boxes`; scores of boxes whose label has no name are kept apart."""
     if len(parts) == 1:
         boxes, score, label = parts[0][..., :4].float(), parts[0][..., 4].float(), parts[0][..., 5]
     else:
         label, boxes, score = (part[None] if parts[1].ndim == 2 else part for part in parts[:3])
         boxes, score = boxes.float(), score.float()
     labels = label.detach().round().long()
-    if len(parts) == 4:  # the rows from there on are filling
+    if len(parts) == 4:  # rows beyond the number of valid boxes are padding
         place = torch.arange(score.shape[1], device=score.device)
         score = torch.where(place < parts[3].reshape(-1, 1).to(score.device), score, torch.zeros_like(score))
-    score = torch.where(labels < 0, torch.zeros_like(score), score)  # filling, too, is marked by the label -1
+    score = torch.where(labels < 0, torch.zeros_like(score), score)  # the label -1 marks padding, too
     labels = labels - layout.first_label
     classes = len(layout.names)
     scores = score[..., None] * (labels[..., None] == torch.arange(classes, device=labels.device))
@@ -172,7 +174,7 @@ def _listed(layout: Layout, parts: list[Tensor], height: int, width: int) -> lis
 
 
 def _off_the_grid(rows: Tensor, strides: tuple[int, ...], height: int, width: int) -> Tensor:
-    """Boxes (cx, cy, w, h) in pixels from those in units of the cells of their grids."""
+    """Boxes (cx, cy, w, h) in pixels, from boxes in grid units."""
     cells, sizes = [], []
     for stride in strides:
         y, x = torch.meshgrid(torch.arange(height // stride), torch.arange(width // stride), indexing="ij")
@@ -196,16 +198,16 @@ def best(
 ) -> Detections:
     """The detections of one image, in pixels of the model's input.
 
-    A `detr` gives one class a query (Carion et al. 2020), `detr-sigmoid` the best pairs of query and class; what finds
-    a set of objects, and `boxes`, need no suppression.
+    The decode `detr` gives one class for each query (Carion et al. 2020), `detr-sigmoid` the best pairs of query and
+    class. Suppression is left out where `layout.is_set` holds.
 
     Args:
-        found: what the model says.
-        layout: how it is read.
+        found: the predictions for the image.
+        layout: interpretation of the outputs.
         confidence: scores at or below this are dropped.
-        nms_iou: greatest overlap of two boxes of one class, where there is suppression.
-        max_detections: at most so many.
-        height, width: of the model's input in pixels.
+        nms_iou: greatest IoU of two boxes of one class, if there is suppression.
+        max_detections: most detections.
+        height, width: size of the model's input in pixels.
     """
     scores = found.scores
     if layout.decode == "detr" and len(scores):

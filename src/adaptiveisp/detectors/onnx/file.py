@@ -1,8 +1,8 @@
 """Detectors in ONNX files: detection by onnxruntime, and a loss whose gradient comes from the graph run in PyTorch.
 
-The graph is converted by `onnx_graph` and used only where it agrees with onnxruntime. Where it cannot be converted the
-loss has values but no gradient, and the detector says so (`differentiable`, `not_differentiable_because`).
-How the outputs are read: `onnx_decode`; what a sidecar can say: `onnx_sidecar`; the loss: `set_loss`.
+The graph is converted by `onnx.graph` and used only if it agrees with onnxruntime. If it cannot be converted, the loss
+has values but no gradient, and the detector reports it (`differentiable`, `not_differentiable_because`). The outputs
+are decoded by `onnx.decode`, settings of a sidecar are in `onnx.sidecar`, and the loss is in `huggingface.set_loss`.
 """
 
 from collections.abc import Iterator
@@ -28,17 +28,17 @@ from adaptiveisp.errors import DetectorError, logger
 from adaptiveisp.types import Detections, Image, Targets
 
 DEFAULT_STRIDE = 32
-"""What the sides of a free input must be multiples of, where neither sidecar nor metadata say."""
+"""Stride of a model with a free input size, if neither the sidecar nor the metadata name one."""
 
 TRIAL_SIZE = (256, 320)
-"""(height, width) in pixels of the random image that a model with a free input is tried on."""
+"""(height, width) in pixels of the random trial image for a model with a free input size."""
 
 BATCH_TOLERANCE = 1e-3
-"""A model takes batches if an image's outputs in one differ from those alone by less than this share of their size."""
+"""Greatest difference between an image's outputs in a batch and alone, relative to the greatest output value."""
 
 
 class Place(NamedTuple):
-    """Where an image lies in the model's input: x_input = x_image · x_scale + left."""
+    """Place of an image in the model's input, in pixels: x_input = x_image · x_scale + left."""
 
     left: int
     top: int
@@ -52,11 +52,11 @@ class OnnxDetector(nn.Module):
     """A frozen detector from an ONNX file (protocol `Detector`); see `load_onnx`.
 
     Attributes:
-        layout: how its outputs are read.
+        layout: interpretation of its outputs.
         differentiable: whether its loss has a gradient.
-        not_differentiable_because: why it has none, "" if it has.
-        difference: largest difference of the converted graph to onnxruntime on a random image, relative to the size of
-            each output; None where it is not converted.
+        not_differentiable_because: the reason why its loss has no gradient; "" if it has one.
+        difference: greatest difference of the converted graph from onnxruntime on a random image, relative to the
+            greatest value of each output; None if the graph is not converted.
     """
 
     def __init__(self, path: Path, session: Session, facts: Facts, layout: Layout, weights_sha256: str):
@@ -75,9 +75,9 @@ class OnnxDetector(nn.Module):
         return self
 
     def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
-        """The loss of each image alone: `set_loss.detr_loss` of a DETR, `set_loss.decoded_loss` of all others.
+        """The loss of each image: `set_loss.detr_loss` of a DETR, `set_loss.decoded_loss` of all other models.
 
-        It has a gradient where the detector is `differentiable`.
+        It has a gradient if the detector is `differentiable`.
 
         Args:
             image: RGB in [0, 1].
@@ -89,7 +89,7 @@ class OnnxDetector(nn.Module):
         if len(targets) != len(image):
             raise DetectorError(f"{self.name}: {len(image)} images but targets for {len(targets)}")
         check_labels(targets, len(self.class_names))
-        # The graph was verified in single precision, so that is what it works in.
+        # The graph was verified in single precision, and therefore also runs in it.
         with torch.autocast(image.device.type, enabled=False):
             found, place = self._predictions(image.float(), by_graph=self.differentiable)
             losses = [self._one_loss(f, t, place) for f, t in zip(found, targets, strict=True)]
@@ -111,15 +111,15 @@ class OnnxDetector(nn.Module):
     def detect(
         self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
     ) -> list[Detections]:
-        """The detections of each image, see `onnx_decode.best`.
+        """The detections of each image, see `onnx.decode.best`.
 
         Args:
             image: RGB in [0, 1].
             confidence: scores at or below this are dropped.
-            nms_iou: greatest overlap of two boxes of one class, where the decode needs suppression.
+            nms_iou: greatest IoU of two boxes of one class, if the decode needs suppression.
             max_detections: per image.
         """
-        # Where onnxruntime lacks the device, the converted graph has it.
+        # The converted graph runs on devices that onnxruntime does not support here.
         by_graph = self.differentiable and image.device.type != self.session.on
         found, place = self._predictions(image.float(), by_graph)
         height, width = image.shape[2:]
@@ -131,7 +131,7 @@ class OnnxDetector(nn.Module):
         return results
 
     def _predictions(self, image: Image, by_graph: bool) -> tuple[list[Predictions], Place]:
-        """What the model says of each image, in pixels of its input, and where the images lie in that."""
+        """The predictions of each image in pixels of the model's input, and the place of the images in it."""
         check_image(self.name, image, self.stride)
         given, place = self._input(image)
         found: list[Predictions] = []
@@ -143,21 +143,21 @@ class OnnxDetector(nn.Module):
         return found, place
 
     def run(self, given: Image, by_graph: bool) -> Values:
-        """The outputs for a batch that is as the model takes it.
+        """The outputs for a batch in the form that the model takes.
 
         Raises:
-            DetectorError: it cannot work on this.
+            DetectorError: the model fails on this batch.
         """
         feeds = self.session.feeds(given)
         try:
             if by_graph and self.graph is not None:
-                # Bytes have no gradient, so the graph is given the code values as they are.
+                # Bytes have no gradient, so the graph is given the code values as floats.
                 found: Values = self.graph({**feeds, self.session.image: self.session.laid_out(given)})
                 return found
             return self.session(feeds)
         except DetectorError as error:
             raise DetectorError(f"{self.path}: {error}") from error
-        except Exception as error:  # onnxruntime's own kinds have no common base
+        except Exception as error:  # the exceptions of onnxruntime have no common base
             sides = f"{given.shape[3]}x{given.shape[2]}"
             raise DetectorError(
                 f"{self.path}: fails on an image of {sides} pixels ({reason_of(error)}); "
@@ -165,14 +165,14 @@ class OnnxDetector(nn.Module):
             ) from error
 
     def _batches(self, given: Image) -> Iterator[tuple[Image, int]]:
-        """Parts of a batch that the model takes, filled up with black images, and how many images count."""
+        """The batch in parts of the model's batch size, filled up with black images; each with its number of images."""
         size = self.batch or max(1, len(given))
         for part in torch.split(given, size):
             missing = size - len(part) if self.batch else 0
             yield (torch.cat((part, part.new_zeros(missing, *part.shape[1:]))) if missing else part), len(part)
 
     def _input(self, image: Image) -> tuple[Float[Tensor, "batch 3 tall wide"], Place]:
-        """The images as the model takes them: resized and padded to its size, in its order and range of values."""
+        """The images as the model takes them: resized and padded to its size, with its channel order and values."""
         height, width = image.shape[2:]
         tall, wide = self.fixed or (height, width)
         factor = min(tall / height, wide / width)
@@ -195,18 +195,18 @@ class OnnxDetector(nn.Module):
 
 
 def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
-    """The frozen detector of an ONNX file, with what its sidecar MODEL.yaml says of it.
+    """The frozen detector in an ONNX file, with the settings of its sidecar MODEL.yaml.
 
-    It is tried on a random image: that shows how its outputs are to be read, whether it takes batches, and whether
-    its conversion to PyTorch agrees with onnxruntime. Only the graph is run; data outside the file is read only from
-    its own folder.
+    A trial on a random image shows how its outputs are to be decoded, whether it takes batches, and whether its
+    conversion to PyTorch agrees with onnxruntime. Only the graph is run, and external data is read only from the folder
+    of the file.
 
     Args:
         path: the .onnx file.
-        device: where onnxruntime runs it, if it can.
+        device: device on which onnxruntime runs it, if it can.
 
     Raises:
-        DetectorError: the file is missing, damaged or no detector, or more must be declared.
+        DetectorError: the file is missing, damaged or no detector, or a sidecar must declare more.
         AdaptiveISPError: onnx or onnxruntime is not installed.
     """
     model, digest = read_model(path)
@@ -215,7 +215,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     session = Session(path, model, torch.device(device), facts.sidecar.input, facts.sidecar.layout)
     if session.takes_bytes and (facts.sidecar.mean or facts.sidecar.std or facts.sidecar.scale not in (1, CODE_VALUES)):
         raise DetectorError(
-            f"{path}: its input is of bytes, 0 to 255, which nothing is done to; leave out scale:, mean: and std: in "
+            f"{path}: its input is of bytes, 0 to 255, which are not normalised; leave out scale:, mean: and std: in "
             f"{facts.path.name}"
         )
     if bool(session.height) != bool(session.width) and facts.size is None:
@@ -229,7 +229,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
     detector.class_names = detector.layout.names
     if detector.layout.is_detr and not session.takes_bytes and not (facts.sidecar.mean and facts.sidecar.std):
         raise DetectorError(
-            f"{path}: what a DETR expects of its input cannot be seen; write {facts.path.name} beside it with mean: "
+            f"{path}: the normalisation of a DETR's input is unknown; write {facts.path.name} beside it with mean: "
             "[0.485, 0.456, 0.406] and std: [0.229, 0.224, 0.225], or mean: [0, 0, 0] and std: [1, 1, 1]"
         )
     if session.batch == 0 and not _takes_batches(detector, given, alone):
@@ -239,7 +239,7 @@ def load_onnx(path: Path, device: str | torch.device = "cpu") -> OnnxDetector:
 
 
 def _takes_batches(detector: OnnxDetector, given: Image, alone: Values) -> bool:
-    """Whether each image of a batch is answered as it is alone; exports with fixed shapes inside do not."""
+    """Whether an image gives the same outputs in a batch as alone; exports with fixed shapes inside fail."""
     try:
         both = detector.run(given, by_graph=False)
         second = detector.run(given[1:], by_graph=False)
@@ -257,7 +257,7 @@ def _takes_batches(detector: OnnxDetector, given: Image, alone: Values) -> bool:
 
 
 def _convert(detector: OnnxDetector, model: Any, given: Image) -> None:
-    """Takes the converted graph, if it agrees with onnxruntime; else the reason is kept, and told once."""
+    """Gives the detector the converted graph if it agrees with onnxruntime; else stores the reason and warns once."""
     session = detector.session
     try:
         feeds = session.feeds(given)
@@ -271,7 +271,7 @@ def _convert(detector: OnnxDetector, model: Any, given: Image) -> None:
 
 
 def _mapping(place: Place, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Factors and offsets from pixels of an image to those of the input, for xyxy boxes."""
+    """Factors and offsets that map xyxy boxes from pixels of an image to pixels of the model's input."""
     return (
         like.new_tensor((place.x_scale, place.y_scale) * 2),
         like.new_tensor((place.left, place.top) * 2),

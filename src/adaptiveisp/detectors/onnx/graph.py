@@ -1,6 +1,7 @@
-"""An ONNX graph as a frozen PyTorch module, so that gradients reach its inputs; a stated list of operators.
+"""Conversion of an ONNX graph to a frozen PyTorch module, so that gradients reach its inputs.
 
-It is trusted only where it agrees with onnxruntime: `verified` runs both on the same input.
+The operators in `SUPPORTED` are converted. `verified` runs the module and onnxruntime on the same input, and the module
+is used only if they agree.
 Source: the ONNX specification (intermediate representation and operators).
 """
 
@@ -19,30 +20,30 @@ from adaptiveisp.errors import DetectorError
 from adaptiveisp.utils.optional_imports import import_extra
 
 SUPPORTED: dict[str, Operator] = {**OPERATORS, **SHAPES, **LAYERS}
-"""Every operator that is converted, all of ONNX's own domain."""
+"""Every operator that is converted; all belong to ONNX's own domain."""
 
 OWN_DOMAINS = ("", "ai.onnx")
 
 TOLERANCE = 1e-3
-"""Largest difference to onnxruntime relative to the size of an output, at least 1: some hundred roundings."""
+"""Greatest difference from onnxruntime, relative to the greatest value of an output, or to 1 if that is smaller."""
 HALF_TOLERANCE = 2e-2
-"""The same for a model in half precision, which we work out in single."""
+"""The same for a model in half precision, which is computed here in single precision."""
 
 Values = dict[str, Tensor]
 
 
 class ConversionError(Exception):
-    """Why a graph has no gradients; not for users as it is."""
+    """A graph cannot be converted, or has no gradient. The message is a reason without file name and remedy."""
 
 
 class OnnxGraph(nn.Module):
-    """The graph of a model; its constants are buffers, so that they follow the module to a device.
+    """The graph of a model as a module; its constants are buffers, which move to another device with the module.
 
     Args:
         model: an `onnx.ModelProto` with all its data.
 
     Raises:
-        ConversionError: it has an operator, a type or a structure that is not supported.
+        ConversionError: the graph has an operator, a type or a structure that is not supported.
     """
 
     def __init__(self, model: Any):
@@ -62,7 +63,7 @@ class OnnxGraph(nn.Module):
         kernels = {node.inputs[1] for node in self.nodes if node.op == "Conv"}
         for place, proto in enumerate(graph.initializer):
             value = _tensor(proto)
-            if proto.name in kernels and value.ndim == 4:  # as in `darknet`: a quarter faster on a CPU
+            if proto.name in kernels and value.ndim == 4:  # a quarter faster on a CPU, as in `Darknet`
                 value = value.contiguous(memory_format=torch.channels_last)
             self.register_buffer(f"constant{place}", value, persistent=False)
             self._constants[proto.name] = f"constant{place}"
@@ -70,7 +71,7 @@ class OnnxGraph(nn.Module):
         super().train(False)
 
     def train(self, mode: bool = True) -> "OnnxGraph":
-        """Does nothing: the graph stays as it is."""
+        """Does nothing: the graph stays in evaluation mode."""
         return self
 
     def forward(self, feeds: Mapping[str, Tensor]) -> Values:
@@ -80,7 +81,7 @@ class OnnxGraph(nn.Module):
             feeds: its inputs by name.
 
         Raises:
-            DetectorError: an operator cannot do what the graph asks of it.
+            DetectorError: an operator fails on its inputs.
         """
         constants = {name: getattr(self, buffer) for name, buffer in self._constants.items()}
         values: dict[str, Tensor] = dict(feeds)
@@ -89,7 +90,7 @@ class OnnxGraph(nn.Module):
             inputs = [self._value(name, values, constants) for name in node.inputs]
             try:
                 found = SUPPORTED[node.op](node, *inputs)
-            # What a graph may hold is anything, and so is what torch says of it.
+            # A graph from any source can make torch raise any exception.
             except Exception as error:
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 raise DetectorError(f"operator {node.op} ({node.name}): {reason}") from error
@@ -117,7 +118,7 @@ def _node(proto: Any, opset: int) -> Node:
 
 
 def _attribute(proto: Any, op: str) -> Any:
-    """An attribute's value as Python or torch has it."""
+    """The value of an attribute as a Python object or a tensor."""
     value = import_extra("onnx.helper", "onnx").get_attribute_value(proto)
     if proto.type in (proto.GRAPH, proto.GRAPHS, proto.SPARSE_TENSOR, proto.SPARSE_TENSORS):
         raise ConversionError(f"operator {op} is not supported")
@@ -134,7 +135,7 @@ def _tensor(proto: Any) -> Tensor:
     helper = import_extra("onnx.numpy_helper", "onnx")
     try:
         array = helper.to_array(proto)
-    except (ValueError, TypeError, OSError) as error:  # its bytes do not fit its shape; onnxruntime may not mind
+    except (ValueError, TypeError, OSError) as error:  # its bytes do not fit its shape, which onnxruntime may accept
         raise ConversionError(f"{proto.name}: its values cannot be read ({error})") from error
     plain = array.astype(np.float32) if proto.data_type in (10, 16) else array
     return torch.from_numpy(np.array(plain)).to(DTYPES[proto.data_type])
@@ -144,17 +145,17 @@ Run = Callable[[dict[str, Tensor]], Values]
 
 
 def verified(model: Any, run: Run, feeds: dict[str, Tensor], image: str, half: bool) -> tuple[OnnxGraph, float]:
-    """The graph converted, and its largest difference to onnxruntime, relative to the size of each output.
+    """The converted graph, and its greatest difference from onnxruntime relative to the greatest value of each output.
 
     Args:
         model: an `onnx.ModelProto` with all its data.
         run: the same model in onnxruntime.
-        feeds: inputs to compare on.
+        feeds: inputs for the comparison.
         image: name of the input that gradients must reach.
-        half: the model works in half precision.
+        half: whether the model works in half precision.
 
     Raises:
-        ConversionError: it cannot be converted, disagrees, or no finite gradient reaches the image.
+        ConversionError: the graph cannot be converted or disagrees, or no finite gradient reaches the image.
     """
     graph = OnnxGraph(model)
     leaf = feeds[image].float().clone().requires_grad_()
@@ -173,7 +174,7 @@ def verified(model: Any, run: Run, feeds: dict[str, Tensor], image: str, half: b
         if expected.numel():
             size = max(1.0, float(expected.abs().max()))
             apart = float((own.double() - expected.double()).abs().max()) / size
-            if not math.isfinite(apart):  # `max` below would pass over a NaN
+            if not math.isfinite(apart):  # `max` below would ignore NaN
                 raise ConversionError(f"output {name} is not finite on a random image")
             difference = max(difference, apart)
     if not difference <= (HALF_TOLERANCE if half else TOLERANCE):

@@ -1,4 +1,4 @@
-"""ONNX operators in PyTorch: convolution, pooling, normalisation, resizing and activations; see `onnx_operators`."""
+"""ONNX operators in PyTorch: convolution, pooling, normalisation, resizing and activations; see `onnx.operators`."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ MEAN_POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
 
 COORDINATES = ("half_pixel", "pytorch_half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric")
 CUBIC_A = -0.75
-"""ONNX's default for the cubic's parameter."""
+"""ONNX's default of the parameter of cubic interpolation."""
 
 
 def _pads(node: Node, sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int]) -> tuple[list[int], ...]:
-    """Widths of the border before and after each axis."""
+    """Widths of the padding before and after each axis."""
     n = len(kernel)
     auto = node.get("auto_pad", "NOTSET")
     if auto == "VALID":
@@ -61,7 +61,7 @@ def transposed_convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor |
         raise NotImplementedError("auto_pad or output_shape")
     widths = list(node.get("pads", [0] * 2 * n))
     before, after = widths[:n], widths[n:]
-    # What is cut off at the end beyond the start is less of the output's own padding.
+    # A larger crop at the end than at the start reduces the output padding.
     extra = [o + b - a for o, b, a in zip(node.get("output_padding", [0] * n), before, after, strict=True)]
     if min(extra) < 0:
         raise NotImplementedError("pads that differ")
@@ -82,7 +82,7 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
 
 
 def mean_pool(node: Node, x: Tensor) -> Tensor:
-    """The mean of each window, without its part of the border unless `count_include_pad`."""
+    """The mean of each window; padding counts only with `count_include_pad`."""
     kernel = list(node.get("kernel_shape"))
     n = len(kernel)
     if any(d != 1 for d in node.get("dilations", [1])):
@@ -100,32 +100,32 @@ def mean_pool(node: Node, x: Tensor) -> Tensor:
 
 
 def global_pool(node: Node, x: Tensor) -> Tensor:
-    """One value for each channel."""
+    """Mean or maximum of each channel."""
     axes = list(range(2, x.ndim))
     return x.mean(axes, keepdim=True) if node.op == "GlobalAveragePool" else x.amax(axes, keepdim=True)
 
 
 def batch_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Normalised with the statistics of the file."""
+    """Batch norm with the statistics of the file."""
     if node.get("training_mode", 0):
         raise NotImplementedError("training_mode")
     return F.batch_norm(x, mean, variance, scale, bias, eps=node.get("epsilon", 1e-5))
 
 
 def instance_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Normalised over each channel of each image."""
+    """Normalisation of each channel of each image."""
     return F.instance_norm(x, weight=scale, bias=bias, eps=node.get("epsilon", 1e-5))
 
 
 def layer_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Normalised over the last axes, from `axis` on."""
+    """Normalisation over the last axes, from `axis` on."""
     axis = node.get("axis", -1) % x.ndim
     normal = F.layer_norm(x, x.shape[axis:], eps=node.get("epsilon", 1e-5)) * scale
     return normal if bias is None else normal + bias
 
 
 def group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Normalised over groups of channels; before opset 21 scale and bias are the groups' own."""
+    """Normalisation over groups of channels; before opset 21, scale and bias have one value for each group."""
     groups = int(node.get("num_groups"))
     if node.opset < 21:
         scale, bias = (value.repeat_interleave(x.shape[1] // groups) for value in (scale, bias))
@@ -135,8 +135,8 @@ def group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
 def resize(
     node: Node, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
 ) -> Tensor:
-    """Resampled axis by axis: nearest, linear or cubic."""
-    if node.opset < 11:  # only the scales, at the second place, and no choice of coordinates
+    """Resampling axis by axis: nearest, linear or cubic."""
+    if node.opset < 11:  # the second input has the scales, and coordinates cannot be chosen
         scales = roi
     if node.get("antialias", 0) or node.get("exclude_outside", 0):
         raise NotImplementedError("antialias or exclude_outside")
@@ -159,7 +159,7 @@ def resize(
 
 
 def _resampled(node: Node, x: Tensor, axis: int, length: int, factor: float, coordinates: str) -> Tensor:
-    """One axis at the places of the new pixels."""
+    """Resampling of one axis."""
     n = x.shape[axis]
     new = torch.arange(length, dtype=torch.float64)
     if coordinates == "align_corners":
@@ -194,7 +194,7 @@ def _resampled(node: Node, x: Tensor, axis: int, length: int, factor: float, coo
 
 
 def _taps(mode: str, t: Tensor) -> list[tuple[int, Tensor]]:
-    """Neighbours of a place that is `t` behind a pixel, and their weights."""
+    """The neighbouring pixels of a position `t` after a pixel, and their weights."""
     if mode == "linear":
         return [(0, 1 - t), (1, t)]
     if mode != "cubic":
@@ -211,13 +211,13 @@ def _taps(mode: str, t: Tensor) -> list[tuple[int, Tensor]]:
 
 
 def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
-    """The picture at the places of a grid."""
+    """The image sampled at the positions of a grid."""
     mode = {"linear": "bilinear", "cubic": "bicubic"}.get(node.get("mode", "linear"), node.get("mode", "linear"))
     return F.grid_sample(x, grid, mode, node.get("padding_mode", "zeros"), bool(node.get("align_corners", 0)))
 
 
 def depth_to_space(node: Node, x: Tensor) -> Tensor:
-    """Channels laid out as blocks of pixels."""
+    """Channels rearranged into blocks of pixels."""
     batch, channels, height, width = x.shape
     side = node.get("blocksize")
     if node.get("mode", "DCR") == "DCR":
@@ -228,7 +228,7 @@ def depth_to_space(node: Node, x: Tensor) -> Tensor:
 
 
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
-    """Blocks of pixels laid out as channels."""
+    """Blocks of pixels rearranged into channels."""
     batch, channels, height, width = x.shape
     side = node.get("blocksize")
     blocks = x.reshape(batch, channels, height // side, side, width // side, side).permute(0, 3, 5, 1, 2, 4)

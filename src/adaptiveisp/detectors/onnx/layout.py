@@ -1,6 +1,7 @@
-"""Which decode the outputs of an ONNX detector are read by: as declared, or as shapes and numbers leave no doubt about.
+"""The choice of the decode for the outputs of an ONNX detector: as declared, or inferred from shapes and values.
 
-A trial image shows both. What is read from it must then make sense: scores are probabilities, boxes lie in the image.
+The outputs for a trial image give shapes and values. With the chosen decode, their scores must be probabilities, and
+their boxes must lie in the image.
 """
 
 from collections.abc import Iterator
@@ -22,35 +23,35 @@ from adaptiveisp.detectors.onnx.sidecar import DECODES, RTDETR_HEAD, Decode, Fac
 from adaptiveisp.errors import DetectorError
 
 COLUMNS = 6
-"""Of a table of boxes: x0, y0, x1, y1, score, label."""
+"""Columns of a table of boxes: x0, y0, x1, y1, score, label."""
 
 FOUND_BY_SHAPE: tuple[Decode, ...] = ("yolo", "yolo-no-objectness", "detr", "detr-sigmoid", "boxes", "boxes-scores")
-"""What shapes can tell; `yolox` looks like `yolo`."""
+"""Decodes that can be inferred; `yolox` has the same shape as `yolo` and must be declared."""
 
 RTDETR_DECODES: tuple[Decode, ...] = ("boxes", "yolo-no-objectness")
-"""What ultralytics' exports of RT-DETR give: a table, or in older ones the scores of all classes."""
+"""Decodes of ultralytics' exports of RT-DETR: a table, or in older exports the scores of all classes."""
 
 LEAST_SPAN = 0.1
-"""Centres of boxes in pixels reach further than this share of the input; else they are in another unit."""
+"""Least share of the input's smaller side that boxes in pixels reach; below it, they are in another unit."""
 
 LEAST_SCORE = 1e-3
-"""Boxes of a lower score are never used, so on the trial image they need not make sense."""
+"""Boxes of a lower score are not checked on the trial image, since they are never used."""
 
 COORDINATES = "xyxy | yxyx | cxcywh | xywh"
 
 
 def find_layout(facts: Facts, values: Values, height: int, width: int, model: Path) -> Layout:
-    """How the outputs are read: as declared, or as they leave no doubt about on a trial image.
+    """The interpretation of the outputs: as declared, or as inferred from the outputs for a trial image.
 
     Args:
-        facts: of the model.
-        values: its outputs on a random image.
-        height, width: of that image.
+        facts: sidecar and metadata of the model.
+        values: the outputs for a random image.
+        height, width: size of that image in pixels.
         model: the .onnx file, for errors.
 
     Raises:
-        DetectorError: nothing or more than one thing fits, or what is read makes no sense; the message says what to
-            declare.
+        DetectorError: no decode or more than one fits, or the decoded values are invalid; the message names the
+            settings to declare.
     """
     sidecar = facts.sidecar
     declared = (sidecar.outputs,) if isinstance(sidecar.outputs, str) else sidecar.outputs
@@ -67,7 +68,9 @@ def find_layout(facts: Facts, values: Values, height: int, width: int, model: Pa
         for decode in decodes
         for outputs in _readings(decode, chosen, len(names), bool(declared), sure)
     ]
-    if told and not sidecar.decode:  # with two classes, both of RT-DETR's have six columns; whole numbers are labels
+    if (
+        told and not sidecar.decode
+    ):  # with two classes, both decodes of RT-DETR have six columns; a last column of whole numbers decides
         found = found[:1]
     said = ", ".join(f"{name} {'x'.join(map(str, value.shape))}" for name, value in values.items())
     amount = f"{len(names)} classes" if facts.names else "80 classes (no names are known)"
@@ -87,7 +90,7 @@ def find_layout(facts: Facts, values: Values, height: int, width: int, model: Pa
         raise DetectorError(f"{model}: its class names are not known; write {facts.path.name} with names: [...]")
     if layout.decode == "boxes-scores" and not sidecar.coordinates:
         raise DetectorError(
-            f"{model}: what the four numbers of its boxes are cannot be seen; write {facts.path.name} beside it with "
+            f"{model}: the meaning of the four numbers of its boxes is unknown; write {facts.path.name} beside it with "
             f"coordinates: ({COORDINATES}) and boxes: (pixels | normalised)"
         )
     if not sidecar.boxes and not layout.normalised:
@@ -97,7 +100,7 @@ def find_layout(facts: Facts, values: Values, height: int, width: int, model: Pa
 
 
 def _layout(facts: Facts, names: tuple[str, ...], decode: Decode, outputs: tuple[str, ...]) -> Layout:
-    """The layout of a decode with what the sidecar says, or else with what is usual for it."""
+    """The layout of a decode, with the settings of the sidecar or the usual ones of the decode."""
     sidecar, is_rtdetr = facts.sidecar, facts.head == RTDETR_HEAD
     usual = "xyxy" if decode in ("boxes", "boxes-scores") and not is_rtdetr else "cxcywh"
     return Layout(
@@ -114,10 +117,10 @@ def _layout(facts: Facts, names: tuple[str, ...], decode: Decode, outputs: tuple
 
 
 def _check_unit(layout: Layout, values: Values, height: int, width: int, facts: Facts, model: Path) -> None:
-    """Refuses boxes that are in no pixels although nobody said so.
+    """Refuses boxes that are not in pixels, unless the sidecar declares it.
 
     Raises:
-        DetectorError: says what to declare.
+        DetectorError: the boxes are too small for pixels; the message names the settings to declare.
     """
     if layout.is_detr:
         return
@@ -130,10 +133,10 @@ def _check_unit(layout: Layout, values: Values, height: int, width: int, facts: 
 
 
 def _check_numbers(layout: Layout, values: Values, height: int, width: int, facts: Facts, model: Path) -> None:
-    """Refuses a reading whose scores are no probabilities, or whose boxes make no sense, on the trial image.
+    """Refuses a layout that gives scores outside 0..1 or invalid boxes for the trial image.
 
     Raises:
-        DetectorError: says what to declare.
+        DetectorError: scores or boxes are invalid; the message names the settings to declare.
     """
     write = f"write {facts.path.name} beside it with"
     scores = raw_scores(layout, values)
@@ -162,11 +165,19 @@ def _check_numbers(layout: Layout, values: Values, height: int, width: int, fact
 
 
 def _readings(decode: Decode, values: Values, classes: int, declared: bool, sure: bool) -> Iterator[tuple[str, ...]]:
-    """The outputs by which a decode can be fed; whether they, and the decode, were named."""
+    """The names of outputs that fit a decode.
+
+    Args:
+        decode: the decode to try.
+        values: outputs that may be used.
+        classes: number of classes.
+        declared: whether the sidecar names the outputs.
+        sure: whether the decode is known from the sidecar or the metadata.
+    """
     if decode in ("yolo", "yolox", "yolo-no-objectness"):
         columns, axis = columns_of(decode, classes)
         for name, value in values.items():
-            # Only who says the decode may have them along the other axis: 4 + c and 5 + c are easily mistaken.
+            # The other order of axes is tried only for a known decode, since 4 + c and 5 + c are easily confused.
             axes = (1, 2) if sure else (axis,)
             if value.ndim == 3 and columns in [value.shape[a] for a in axes] and value.is_floating_point():
                 yield (name,)
@@ -188,7 +199,7 @@ def _readings(decode: Decode, values: Values, classes: int, declared: bool, sure
 
 
 def _pairs(values: Values, declared: bool) -> list[tuple[str, str]]:
-    """Pairs of outputs to try: the one that was named, or all."""
+    """The pairs of outputs to try: the declared one, or all."""
     if declared and len(values) == 2:
         first, second = values
         return [(first, second)]
@@ -212,7 +223,7 @@ def _box_readings(values: Values, declared: bool) -> Iterator[tuple[str, ...]]:
 
 
 def _counts(values: Values, others: tuple[str, ...]) -> list[str]:
-    """The one output that says how many boxes of each image count, if there is one."""
+    """The name of the output with the number of valid boxes of each image, if exactly one output fits."""
     boxes = values[others[1]]
     images, most = (boxes.shape[0] if boxes.ndim == 3 else 1), boxes.shape[-2]
     found = [
@@ -235,5 +246,5 @@ def _are_scores(values: Tensor, slack: float = 0.0) -> bool:
 
 
 def _is_table(value: Tensor) -> bool:
-    """Whether the last two columns may be scores and labels."""
+    """Whether the last two columns can be scores and labels."""
     return _within_one(value[..., 4]) and bool((value[..., 5] == value[..., 5].round()).all())

@@ -1,7 +1,7 @@
-"""ONNX operators in PyTorch: arithmetic, comparisons and reductions. `onnx_shapes` and `onnx_layers` have the others.
+"""ONNX operators in PyTorch: arithmetic, comparisons and reductions. `onnx.shapes` and `onnx.layers` have the others.
 
-Each is a function of the node and its inputs (None where an optional one is left out), and follows the operator's
-definition for the model's opset. Source: the ONNX operator specification, opsets 7 to 23.
+Each is a function of the node and its inputs (None for an optional input that is left out), and follows the operator's
+definition in the model's opset. Source: the ONNX operator specification, opsets 7 to 23.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,10 +19,10 @@ class Node:
 
     Attributes:
         op: the operator's name.
-        name: the node's own, for errors.
-        inputs, outputs: names of values; "" is an optional one that is left out.
+        name: name of the node, for errors.
+        inputs, outputs: names of values; "" for an optional one that is left out.
         attributes: name → number, text, list or tensor.
-        opset: version of the operator set that the model was written for.
+        opset: version of the operator set that the model uses.
     """
 
     op: str
@@ -33,7 +33,7 @@ class Node:
     opset: int
 
     def get(self, name: str, default: Any = None) -> Any:
-        """An attribute, or the default where the file leaves it out."""
+        """An attribute, or the default if the file leaves it out."""
         return self.attributes.get(name, default)
 
 
@@ -51,50 +51,50 @@ DTYPES: dict[int, torch.dtype] = {
     11: torch.float64,
     16: torch.float32,
 }
-"""ONNX's number of a data type → ours. Half precision (10, 16) is worked out in single."""
+"""ONNX's number of a data type → torch's type. Half precision (10, 16) is computed in single."""
 
 
 def ints(value: Tensor | list[int] | tuple[int, ...]) -> list[int]:
-    """A list of whole numbers that may come as a tensor."""
+    """A list of whole numbers, from a tensor or a list."""
     return [int(v) for v in (value.reshape(-1).tolist() if isinstance(value, Tensor) else value)]
 
 
 def plain(function: Callable[..., Tensor]) -> Operator:
-    """An operator without attributes."""
+    """The operator of a function that needs no attributes."""
     return lambda node, *inputs: function(*inputs)
 
 
 def folded(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
-    """An operator of any number of inputs."""
+    """The operator of a function of two inputs, for any number of inputs."""
     return lambda node, *inputs: reduce(function, inputs)
 
 
 def divide(node: Node, x: Tensor, y: Tensor) -> Tensor:
-    """A quotient; of whole numbers it is cut off towards zero."""
+    """A quotient; that of whole numbers is truncated towards zero."""
     return torch.div(x, y) if x.is_floating_point() else torch.div(x, y, rounding_mode="trunc")
 
 
 def modulo(node: Node, x: Tensor, y: Tensor) -> Tensor:
-    """The remainder, with the sign of the divisor, or of the dividend where `fmod` asks for it."""
+    """The remainder, with the sign of the divisor, or with that of the dividend if `fmod` is set."""
     return torch.fmod(x, y) if node.get("fmod", 0) else torch.remainder(x, y)
 
 
 def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Values limited to a range; its ends are attributes before opset 11."""
+    """Values clamped to a range; its bounds are attributes before opset 11."""
     low = x.new_tensor(node.get("min")) if node.get("min") is not None else low
     high = x.new_tensor(node.get("max")) if node.get("max") is not None else high
     return x if low is None and high is None else x.clamp(low, high)
 
 
 def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """α·A·B + β·C, of matrices that may be transposed."""
+    """α·A·B + β·C, where A and B may be transposed."""
     product = (a.T if node.get("transA", 0) else a) @ (b.T if node.get("transB", 0) else b)
     product = product * float(node.get("alpha", 1.0))
     return product if c is None else product + float(node.get("beta", 1.0)) * c
 
 
 def softmax(node: Node, x: Tensor) -> Tensor:
-    """exp(x) over its sum, or its logarithm; before opset 13 over all axes from `axis` on together."""
+    """Softmax or its logarithm; before opset 13 over all axes from `axis` on together."""
     function = torch.softmax if node.op == "Softmax" else torch.log_softmax
     if node.opset >= 13:
         return function(x, dim=node.get("axis", -1))
@@ -115,7 +115,7 @@ REDUCTIONS: dict[str, Callable[[Tensor, list[int], bool], Tensor]] = {
 
 
 def reduced(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """A sum, mean, … over some axes, or all."""
+    """A sum, mean or other reduction over the given axes, or all."""
     chosen = ints(axes) if axes is not None else list(node.get("axes", ()))
     if not chosen:
         if node.get("noop_with_empty_axes", 0):
@@ -125,7 +125,7 @@ def reduced(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def extreme_index(node: Node, x: Tensor) -> Tensor:
-    """Where the greatest (or least) value of an axis is; of equals the first, or the last if asked."""
+    """Index of the greatest (or least) value of an axis; of equal values the first, or the last if the node says so."""
     axis = node.get("axis", 0) % x.ndim
     best = x.amax(axis, keepdim=True) if node.op == "ArgMax" else x.amin(axis, keepdim=True)
     place = torch.arange(x.shape[axis], device=x.device).reshape(-1, *[1] * (x.ndim - axis - 1))
@@ -137,7 +137,7 @@ def extreme_index(node: Node, x: Tensor) -> Tensor:
 
 
 def top_k(node: Node, x: Tensor, k: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The k best values of an axis and their places; of equals the first comes first."""
+    """The k best values of an axis and their indices; equal values keep their order."""
     count = int(k) if k is not None else int(node.get("k"))
     axis = node.get("axis", -1) % x.ndim
     values, places = x.sort(dim=axis, descending=bool(node.get("largest", 1)), stable=True)

@@ -1,10 +1,11 @@
-"""An ONNX file and what runs it: onnxruntime, with the data that lie beside the file and nothing else.
+"""Reading of an ONNX file with its external data, and its execution by onnxruntime.
 
-Only the graph is run: no operators of other libraries are loaded, and data outside the file's folder are refused.
+Only the graph is run: no operators of other libraries are loaded, and data outside the file's folder is refused.
 """
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,52 +21,51 @@ from adaptiveisp.types import Image
 from adaptiveisp.utils.optional_imports import import_extra
 
 DTYPES = {"tensor(float)": torch.float32, "tensor(float16)": torch.float16, "tensor(uint8)": torch.uint8}
-"""Types of an image input; bytes are code values, 0 to 255."""
+"""Supported types of an image input; bytes are code values from 0 to 255."""
 CODE_VALUES = 255
 MOST_IMAGES = 256
-"""Largest fixed batch of a model: a smaller batch is filled up to it."""
+"""Largest fixed batch size of a model; smaller batches are filled up to it."""
 CHANNELS = 3
 EXTERNAL = 1
-"""Where a tensor's data lies in another file (`TensorProto.EXTERNAL`)."""
+"""Value of `TensorProto.data_location` for data in another file (`TensorProto.EXTERNAL`)."""
+
+
+RELOAD = "export it again, or update onnxruntime"
+
+SOURCE_PLACE = re.compile(r"\S+\.(cc|cpp|h):\d+ .*?\) ")
+"""File, line and signature of a C++ function, with which onnxruntime begins its messages."""
 
 
 class Session:
-    """A model in onnxruntime.
+    """A model in onnxruntime, which can be pickled.
 
     Args:
         path: the file, for errors.
         model: the `onnx.ModelProto` with all its data.
-        device: where it is to run; a device that onnxruntime has no provider for falls back to the CPU.
-        image: name of the image input; "" finds it.
-        layout: order of its axes, `nchw` or `nhwc`; "" finds it from its shape.
+        device: device to run it on; without a provider of onnxruntime for it, the CPU is used.
+        image: name of the image input; "" takes the only one with four axes.
+        layout: order of the input's axes, `nchw` or `nhwc`; "" infers it from the shape.
 
     Attributes:
         image: name of the image input.
-        others: names of inputs that get the size of the input (width, height) for each image.
-        channels_last: its input is (batch, height, width, 3).
-        batch: images that it takes at once; 0 takes any number.
-        height, width: of its input in pixels; 0 if free.
-        dtype: of its input.
+        others: names of inputs that take the size of the input (width, height) for each image.
+        channels_last: whether the input is (batch, height, width, 3).
+        batch: number of images in a batch; 0 if any number is allowed.
+        height, width: size of the input in pixels; 0 if free.
+        dtype: type of the input.
         on: type of the device that it runs on.
 
     Raises:
-        DetectorError: onnxruntime cannot run it, or its input is no batch of RGB images.
+        DetectorError: onnxruntime cannot load the model, or its input is no batch of RGB images.
     """
 
     def __init__(self, path: Path, model: Any, device: torch.device, image: str, layout: str = ""):
-        runtime = import_extra("onnxruntime", "onnx")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # what matters is raised
-        wanted = ["CPUExecutionProvider"]
-        if device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
-            wanted.insert(0, "CUDAExecutionProvider")
         try:
-            self.session = runtime.InferenceSession(model.SerializeToString(), options, providers=wanted)
-        # Its kinds have no common base; protobuf's refuse more than 2 GB.
-        except Exception as error:
-            raise DetectorError(f"{path}: onnxruntime cannot load it ({reason_of(error)}); export it again") from error
-        self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
+            self._content: bytes = model.SerializeToString()
+        except Exception as error:  # an exception of protobuf, which has a limit of 2 GB
+            raise DetectorError(f"{path}: onnxruntime cannot load it ({reason_of(error)}); {RELOAD}") from error
+        self._path, self._device = path, device.type
+        self._start()
         inputs = {entry.name: entry for entry in self.session.get_inputs()}
         pictures = [name for name, entry in inputs.items() if len(entry.shape) == 4 and image in ("", name)]
         sizes = [name for name, entry in inputs.items() if entry.type == "tensor(int64)" and len(entry.shape) == 2]
@@ -80,14 +80,42 @@ class Session:
         self.outputs = [entry.name for entry in self.session.get_outputs()]
         self._take_input(path, inputs[self.image], layout)
 
-    def _take_input(self, path: Path, entry: Any, layout: str) -> None:
-        """Takes the facts of the image input.
+    def _start(self) -> None:
+        """Gives the model to onnxruntime.
 
         Raises:
-            DetectorError: it is no batch of RGB images, or of a size that no detector has.
+            DetectorError: onnxruntime cannot load it.
+        """
+        runtime = import_extra("onnxruntime", "onnx")
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 4  # its log stays off the terminal; failures raise exceptions
+        wanted = ["CPUExecutionProvider"]
+        if self._device == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
+            wanted.insert(0, "CUDAExecutionProvider")
+        try:
+            self.session = runtime.InferenceSession(self._content, options, providers=wanted)
+        except Exception as error:  # the exceptions of onnxruntime have no common base
+            raise DetectorError(f"{self._path}: onnxruntime cannot load it ({reason_of(error)}); {RELOAD}") from error
+        self.on = "cuda" if "CUDAExecutionProvider" in self.session.get_providers() else "cpu"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the session of onnxruntime, which cannot be pickled."""
+        return {name: value for name, value in vars(self).items() if name not in ("session", "on")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restores the facts and starts a new session of onnxruntime from the model's bytes."""
+        vars(self).update(state)
+        self._start()
+
+    def _take_input(self, path: Path, entry: Any, layout: str) -> None:
+        """Sets the attributes of the image input.
+
+        Raises:
+            DetectorError: the input is no batch of RGB images, or exceeds the limits of its size.
         """
         sides = [side if isinstance(side, int) and side > 0 else 0 for side in entry.shape]
-        # Three channels at the end, and not in their usual place: there is no doubt. Where all is free, a sidecar says.
+        # Three channels at the end and not in the usual place are unambiguous. Free sides need a sidecar.
         self.channels_last = layout == "nhwc" or (not layout and sides[3] == CHANNELS and sides[1] != CHANNELS)
         batch, *others = sides
         height, width, channels = others if self.channels_last else (others[1], others[2], others[0])
@@ -105,11 +133,11 @@ class Session:
 
     @property
     def takes_bytes(self) -> bool:
-        """Whether its input is of code values, 0 to 255."""
+        """Whether its input consists of code values from 0 to 255."""
         return self.dtype == torch.uint8
 
     def laid_out(self, image: Image) -> Tensor:
-        """A batch of images with its axes in the order of the input."""
+        """A batch of images with its axes in the order of the model's input."""
         return image.permute(0, 2, 3, 1) if self.channels_last else image
 
     def feeds(self, image: Image) -> dict[str, Tensor]:
@@ -119,7 +147,7 @@ class Session:
         return {self.image: given.to(self.dtype), **dict.fromkeys(self.others, size)}
 
     def __call__(self, feeds: Mapping[str, Tensor]) -> Values:
-        """The outputs by name, floats in single precision, on the device of the inputs."""
+        """The outputs by name on the device of the inputs, with floats in single precision."""
         arrays = {name: value.detach().cpu().contiguous().numpy() for name, value in feeds.items()}
         device = feeds[self.image].device
         found = dict(zip(self.outputs, self.session.run(None, arrays), strict=True))
@@ -128,10 +156,10 @@ class Session:
 
 
 def read_model(path: Path) -> tuple[Any, str]:
-    """The parsed file with all its data, and the SHA-256 of the file and what it reads besides.
+    """The parsed file with all its data, and the SHA-256 of the file and its external data.
 
     Raises:
-        DetectorError: it cannot be read, or wants data from elsewhere.
+        DetectorError: the file cannot be read, or refers to data outside its folder.
     """
     onnx = import_extra("onnx", "onnx")
     try:
@@ -140,13 +168,15 @@ def read_model(path: Path) -> tuple[Any, str]:
         raise DetectorError(f"{path}: cannot be read ({error.strerror}); give an .onnx file") from error
     try:
         model = onnx.load_model_from_string(content)
-    except Exception as error:  # protobuf's own kinds
+    except Exception as error:  # an exception of protobuf
         raise DetectorError(f"{path}: is no ONNX file, or damaged ({reason_of(error)}); export it again") from error
     if not model.graph.node:
         raise DetectorError(f"{path}: holds no graph; it is no ONNX file, or damaged; export it again")
     dense = max((math.prod(dims) for dims in _sparse_sizes(model.graph)), default=0)
-    if dense > MAX_WEIGHTS:  # a few bytes could stand for any amount of memory
-        raise DetectorError(f"{path}: has a sparse tensor of {dense} values; at most {MAX_WEIGHTS} are supported")
+    if dense > MAX_WEIGHTS:  # a few bytes can describe a tensor of any size
+        raise DetectorError(
+            f"{path}: has a sparse tensor of {dense} values, more than {MAX_WEIGHTS}; export it without sparse tensors"
+        )
     digest = hashlib.sha256(content)
     folders = (path.parent.resolve(), path.resolve().parent)
     tensors = [*_tensors(model.graph), *(t for function in model.functions for t in _node_tensors(function.node))]
@@ -158,20 +188,20 @@ def read_model(path: Path) -> tuple[Any, str]:
         if Path(location).is_absolute() or not any(file.is_relative_to(folder) for folder in folders):
             raise DetectorError(f"{path}: wants data from {shown(location)}, outside its own folder; export it again")
         try:
-            if not file.is_file():  # a pipe would be waited for
+            if not file.is_file():  # reading a pipe would block
                 raise OSError
             digest.update(file.read_bytes())
         except (OSError, ValueError) as error:
             raise DetectorError(f"{path}: its data file {shown(location)} cannot be read; put it there") from error
     try:
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
-    except Exception as error:  # offsets beyond the file's end, and onnx's own checks
+    except Exception as error:  # wrong offsets raise ValueError, and the checks of onnx its own exceptions
         raise DetectorError(f"{path}: its data cannot be read ({reason_of(error)}); export it again") from error
     return model, digest.hexdigest()
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
-    """Every tensor of a graph and of the graphs inside it."""
+    """Every tensor of a graph and its subgraphs."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
         yield from (sparse.values, sparse.indices)
@@ -188,7 +218,7 @@ def _node_tensors(nodes: Any) -> Iterator[Any]:
 
 
 def _sparse_sizes(graph: Any) -> Iterator[list[int]]:
-    """The sizes that the sparse tensors of a graph, and of the graphs inside it, would have with all their zeros."""
+    """The dense shapes of the sparse tensors of a graph and its subgraphs."""
     yield from (list(sparse.dims) for sparse in graph.sparse_initializer)
     for node in graph.node:
         for attribute in node.attribute:
@@ -203,5 +233,5 @@ def _external(proto: Any) -> Iterator[str]:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of an error, or its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """The first line of an error's message without a place in C++ code, or the error's type if it has no message."""
+    return SOURCE_PLACE.sub("", next(iter(str(error).splitlines()), "")) or type(error).__name__

@@ -1,7 +1,4 @@
-"""ONNX operators in PyTorch that move values: shapes, indices, borders, and the suppression of boxes.
-
-See `onnx_operators`, which has those that compute.
-"""
+"""ONNX operators in PyTorch: shapes, indexing, padding, and the suppression of boxes; see `onnx.operators`."""
 
 import math
 
@@ -20,7 +17,7 @@ def shape(node: Node, x: Tensor) -> Tensor:
 
 
 def reshape(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
-    """The values in another shape: 0 keeps an axis, -1 takes what is left."""
+    """The values in another shape: 0 keeps an axis, and -1 infers one."""
     wanted = ints(sizes)
     if not node.get("allowzero", 0):
         wanted = [x.shape[place] if size == 0 else size for place, size in enumerate(wanted)]
@@ -28,7 +25,7 @@ def reshape(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
 
 
 def flatten(node: Node, x: Tensor) -> Tensor:
-    """A matrix: the axes before `axis` together, and the others."""
+    """A matrix whose rows are the axes before `axis`, and whose columns are the others."""
     axis = node.get("axis", 1)
     axis = axis + x.ndim if axis < 0 else axis
     return x.reshape(math.prod(x.shape[:axis]), -1)
@@ -40,13 +37,13 @@ def transpose(node: Node, x: Tensor) -> Tensor:
 
 
 def squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """Without axes of size 1."""
+    """The values without axes of size 1."""
     chosen = ints(axes) if axes is not None else node.get("axes")
     return x.squeeze() if chosen is None else x.squeeze(tuple(chosen))
 
 
 def unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
-    """With new axes of size 1 at these places of the result."""
+    """The values with new axes of size 1 at the given positions of the result."""
     chosen = ints(axes) if axes is not None else list(node.get("axes"))
     ndim = x.ndim + len(chosen)
     for axis in sorted(axis % ndim for axis in chosen):
@@ -55,12 +52,12 @@ def unsqueeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def concat(node: Node, *parts: Tensor) -> Tensor:
-    """The parts one after the other along an axis."""
+    """The parts concatenated along an axis."""
     return torch.cat(parts, dim=node.get("axis", 1))
 
 
 def split(node: Node, x: Tensor, sizes: Tensor | None = None) -> tuple[Tensor, ...]:
-    """Parts along an axis, of given sizes or equal ones."""
+    """Parts along an axis, of given sizes or of equal size."""
     axis = node.get("axis", 0)
     given = ints(sizes) if sizes is not None else node.get("split")
     return torch.split(x, list(given) if given else -(-x.shape[axis] // len(node.outputs)), dim=axis)
@@ -74,7 +71,7 @@ def slices(
     axes: Tensor | None = None,
     steps: Tensor | None = None,
 ) -> Tensor:
-    """From start to end along some axes; the bounds are attributes before opset 10."""
+    """A slice from start to end along some axes; the bounds are attributes before opset 10."""
     first = ints(starts if starts is not None else node.get("starts"))
     last = ints(ends if ends is not None else node.get("ends"))
     given = axes if axes is not None else node.get("axes")
@@ -90,7 +87,7 @@ def slices(
 
 
 def gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """Slices of an axis, in the shape of their indices."""
+    """Slices along an axis, arranged in the shape of the indices."""
     axis = node.get("axis", 0) % x.ndim
     chosen = _from_the_front(indices, x.shape[axis])
     picked = x.index_select(axis, chosen.reshape(-1))
@@ -98,13 +95,13 @@ def gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 
 def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """One value an index along an axis, at the index's own place along the others."""
+    """One value for each index along an axis, at the position of the index along the other axes."""
     axis = node.get("axis", 0) % x.ndim
     return x.gather(axis, _from_the_front(indices, x.shape[axis]))
 
 
 def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    """What the tuples of the last axis of `indices` point at; the first axes may be common to both."""
+    """The values at the index tuples in the last axis of `indices`; `batch_dims` leading axes are shared."""
     common = node.get("batch_dims", 0)
     leading = x.shape[:common]
     rows = math.prod(leading)
@@ -117,7 +114,7 @@ def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 
 def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """`x` with other values where the tuples of the last axis of `indices` point at."""
+    """`x` with `updates` at the index tuples in the last axis of `indices`."""
     if node.get("reduction", "none") not in ("none", "add"):
         raise NotImplementedError(f"reduction {node.get('reduction')}")
     columns = tuple(_from_the_front(indices[..., i], x.shape[i]) for i in range(indices.shape[-1]))
@@ -125,7 +122,7 @@ def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tenso
 
 
 def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    """`x` with other values along an axis, one an index."""
+    """`x` with `updates` along an axis, one for each index."""
     if node.get("reduction", "none") != "none":
         raise NotImplementedError(f"reduction {node.get('reduction')}")
     axis = node.get("axis", 0) % x.ndim
@@ -138,7 +135,7 @@ def _from_the_front(indices: Tensor, size: int) -> Tensor:
 
 
 def expand(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
-    """Repeated along axes of size 1 as broadcasting would."""
+    """The values broadcast along axes of size 1."""
     wanted = ints(sizes)
     ndim = max(x.ndim, len(wanted))
     wanted, own = [1] * (ndim - len(wanted)) + wanted, [1] * (ndim - x.ndim) + list(x.shape)
@@ -146,12 +143,12 @@ def expand(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
 
 
 def tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
-    """Repeated whole along each axis."""
+    """The values repeated along each axis."""
     return x.repeat(ints(repeats))
 
 
 def constant(node: Node) -> Tensor:
-    """A value of the file itself."""
+    """A constant in the file."""
     value = next(iter(node.attributes.values()))
     if isinstance(value, Tensor):
         return value
@@ -160,13 +157,13 @@ def constant(node: Node) -> Tensor:
 
 
 def constant_of_shape(node: Node, sizes: Tensor) -> Tensor:
-    """One value everywhere."""
+    """A tensor of one repeated value."""
     value = node.get("value", torch.zeros(1)).reshape(())
     return torch.full(ints(sizes), value.item(), dtype=value.dtype, device=sizes.device)
 
 
 def arange(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
-    """Numbers from start, below the limit."""
+    """Numbers from `start` in steps of `delta`, below `limit`."""
     return torch.arange(start.item(), limit.item(), delta.item(), dtype=start.dtype, device=start.device)
 
 
@@ -179,7 +176,7 @@ def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tenso
 
 
 def triangle(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
-    """What is on one side of a diagonal, zero elsewhere."""
+    """The values on one side of a diagonal, and zero on the other."""
     diagonal = int(k) if k is not None else 0
     return x.triu(diagonal) if node.get("upper", 1) else x.tril(diagonal)
 
@@ -187,7 +184,7 @@ def triangle(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
 def pad(
     node: Node, x: Tensor, pads: Tensor | None = None, value: Tensor | None = None, axes: Tensor | None = None
 ) -> Tensor:
-    """With a border: one value, the edge's, or the mirrored picture."""
+    """Padding with a constant, with the edge values, or by reflection."""
     widths = ints(pads if pads is not None else node.get("pads"))
     chosen = [axis % x.ndim for axis in ints(axes)] if axes is not None else list(range(x.ndim))
     before, after = widths[: len(chosen)], widths[len(chosen) :]
@@ -218,12 +215,12 @@ def suppression(
     iou: Tensor | None = None,
     least: Tensor | None = None,
 ) -> Tensor:
-    """Rows (image, class, box) of the boxes that survive greedy suppression within their class."""
+    """Rows (image, class, box) of the boxes that remain after greedy suppression within each class."""
     limit = int(most) if most is not None else 0
     threshold = float(iou) if iou is not None else 0.0
     if node.get("center_point_box", 0):
         corners = cxcywh_to_xyxy(boxes)
-    else:  # two opposite corners (y, x), in any order
+    else:  # two opposite corners (y, x) in any order
         first, second = boxes[..., [1, 0]], boxes[..., [3, 2]]
         corners = torch.cat((torch.minimum(first, second), torch.maximum(first, second)), dim=-1)
     rows = [torch.zeros((0, 3), dtype=torch.int64, device=boxes.device)]

@@ -1,7 +1,7 @@
-"""What a model file does not say of itself: how its outputs are read, its classes, and what its input expects.
+"""Settings of an ONNX detector that its graph lacks: decode of the outputs, class names and normalisation of the input.
 
-It comes from a sidecar MODEL.yaml beside MODEL.onnx, and else from the metadata and the shapes of the outputs.
-Source: the metadata keys `names`, `stride`, `task`, `head` and `end2end` are those that exports by ultralytics write.
+They come from a sidecar MODEL.yaml beside MODEL.onnx, and otherwise from the metadata of the model.
+Source: the metadata keys `names`, `stride`, `task`, `head` and `end2end` are those of exports by ultralytics.
 """
 
 import ast
@@ -22,17 +22,16 @@ Decode = Literal["yolo", "yolo-no-objectness", "yolox", "detr", "detr-sigmoid", 
 DECODES = ("yolo", "yolo-no-objectness", "yolox", "detr", "detr-sigmoid", "boxes", "boxes-scores")
 
 Coordinates = Literal["xyxy", "yxyx", "cxcywh", "xywh"]
-"""What the four numbers of a box are: two corners, in either order, the centre and size, or a corner and size."""
+"""Meaning of the four numbers of a box: two corners (two orders of x and y), centre and size, or corner and size."""
 
 MAX_SIDE = 4096
-"""Pixels of a side of the input. One image of that size takes 200 MB, and what a network makes of it far more."""
+"""Greatest side of the input in pixels. One image of that size takes 200 MB, and a network's activations far more."""
 
 MOST_METADATA = 1_000_000
-"""Characters of one value of a model's metadata; the names of `MOST_CLASSES` classes fit."""
+"""Most characters of a value in a model's metadata; the names of `MOST_CLASSES` classes fit."""
 
 RTDETR_HEAD = "RTDETRDecoder"
-"""What ultralytics' exports of RT-DETR write as `head`. Their boxes are centre and size in 0..1, even in a table."""
-
+"""Value of `head` in ultralytics' exports of RT-DETR, whose boxes are centre and size in 0..1, even in a table."""
 
 LATER_KEYS = ("layout", "coordinates", "logits", "first_label")
 """Keys of a sidecar that earlier versions of this package did not have."""
@@ -40,24 +39,24 @@ LATER_KEYS = ("layout", "coordinates", "logits", "first_label")
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What the sidecar says; everything may be left out.
+    """The settings of a sidecar; each is optional.
 
     Attributes:
-        decode: how the outputs are read, see `onnx_decode`; "" finds it from their shapes.
-        names: class names, index = label: a list, numbers with names, or the path of a file with one a line.
-        size: (height, width) or one side of the input in pixels, to which every image is resized and padded.
-        stride: sides of the input must be multiples of this, where they are free.
-        scale: what an image's 1.0 is multiplied by first: 1 or 255.
-        mean, std: then (x - mean) / std, one number a channel in the order of `channels`.
-        channels: order of the input's colours.
-        layout: order of the input's axes, channels first or last; "" finds it from its shape.
-        boxes: unit of the boxes' coordinates; "" finds it.
-        coordinates: what the four numbers of a box are; "" is that of the decode.
-        logits: scores (and objectness) are logits, so that the sigmoid is still to be taken.
-        first_label: the label that the first name has, where labels are given as numbers.
-        input: name of the image input; "" takes the one with four axes.
-        outputs: names of the outputs in the order of the decode's parts; none finds them.
-        strides: of the grids of a `yolox` output, in its order.
+        decode: decode of the outputs, see `onnx.decode`; "" infers it from shapes and values.
+        names: class names, index = label: a list, a mapping of labels to names, or the path of a file with one a line.
+        size: (height, width), or the side of a square input, in pixels; every image is resized and padded to it.
+        stride: number of pixels of which the sides of a free input must be multiples.
+        scale: factor for an image in [0, 1], usually 1 or 255.
+        mean, std: normalisation (x - mean) / std after `scale`, one number for each of the `channels`.
+        channels: order of the input's colour channels.
+        layout: order of the input's axes, channels first or last; "" infers it from the shape.
+        boxes: unit of the boxes; "" takes pixels, unless the decode has another unit.
+        coordinates: meaning of the four numbers of a box; "" takes the usual one of the decode.
+        logits: whether scores (and objectness) are logits, to which the sigmoid is still to be applied.
+        first_label: label of the first class name, for outputs that hold labels.
+        input: name of the image input; "" takes the only one with four axes.
+        outputs: names of the outputs in the order in which the decode lists them; none infers them.
+        strides: strides of the grids of a `yolox` output, in the order of the output.
     """
 
     decode: Decode | Literal[""] = ""
@@ -80,14 +79,14 @@ class Sidecar:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a model's own metadata say, as text; other keys are not read.
+    """The metadata in a model's file, as text; other keys are not read.
 
     Attributes:
-        names: class names, as Python or JSON writes a mapping or a list.
-        stride: sides of the input must be multiples of this.
-        task: what the model is made for.
-        head: class of the network's last part.
-        end2end: `True` where each object is found once, so that the output is a table of answers.
+        names: class names, a mapping or a list in Python's or JSON's notation.
+        stride: number of pixels of which the sides of the input must be multiples.
+        task: task of the model.
+        head: class of the network's last layer.
+        end2end: `True` if the output is a table of final detections.
     """
 
     names: str = ""
@@ -99,16 +98,16 @@ class Metadata:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a model.
+    """The settings of a model, from sidecar and metadata.
 
     Attributes:
-        sidecar: its settings, all as lists.
-        path: where the sidecar is, or would be.
-        names: class names, none if unknown.
-        size: (height, width) that was declared, or None.
-        stride: 0 if unknown.
-        head: what the metadata name as the network's last part, "" if nothing.
-        end2end: the metadata say that the output is a table of answers.
+        sidecar: settings of the sidecar.
+        path: path of the sidecar, which may not exist.
+        names: class names, empty if unknown.
+        size: declared (height, width) in pixels, or None.
+        stride: stride in pixels, 0 if unknown.
+        head: class of the network's last layer, "" if unknown.
+        end2end: whether the output is a table of final detections.
     """
 
     sidecar: Sidecar
@@ -121,14 +120,14 @@ class Facts:
 
 
 def read_facts(model: Path, metadata: Mapping[str, str]) -> Facts:
-    """What the sidecar and the metadata of a model say.
+    """The settings of a model, from its sidecar and its metadata.
 
     Args:
         model: the .onnx file.
-        metadata: its metadata_props.
+        metadata: the `metadata_props` of the model.
 
     Raises:
-        DetectorError: the sidecar or the metadata cannot be read or hold something unknown or impossible.
+        DetectorError: the sidecar or the metadata cannot be read, or hold an unknown or impossible value.
     """
     path = model.with_suffix(".yaml")
     sidecar = _read_sidecar(path) if os.path.isfile(path) else Sidecar()
@@ -145,22 +144,22 @@ def read_facts(model: Path, metadata: Mapping[str, str]) -> Facts:
 
 
 def with_sidecar(digest: str, facts: Facts) -> str:
-    """The SHA-256 that stands for a model with its sidecar: the model's own where nothing is declared.
+    """The SHA-256 of a model with its sidecar; that of the model alone if the sidecar declares nothing.
 
     Args:
         digest: SHA-256 of the model's files.
-        facts: what is declared; it changes results as weights do.
+        facts: settings of the model, which change its detections as its weights do.
     """
     if facts.sidecar == Sidecar():
         return digest
-    # Keys that came later count only where they are used, so that the hashes of older reports stay what they are.
+    # Later keys count only if they are used, so that the hashes in older reports stay valid.
     held = [(entry.name, getattr(facts.sidecar, entry.name), entry.default) for entry in fields(Sidecar)]
     said = ", ".join(f"{name}={value!r}" for name, value, default in held if name not in LATER_KEYS or value != default)
     return hashlib.sha256(f"{digest} Sidecar({said}) {facts.names!r}".encode()).hexdigest()
 
 
 def _read_sidecar(path: Path) -> Sidecar:
-    """The settings of a YAML file; those of a file that holds none of our keys, so is someone else's, are empty."""
+    """The settings in a YAML file; the defaults if it has none of the keys, and so belongs to another program."""
     content = read_yaml(path, DetectorError, "correct it")
     known = [entry.name for entry in fields(Sidecar)]
     if not isinstance(content, dict) or not set(content) & set(known):
@@ -180,17 +179,23 @@ def _read_sidecar(path: Path) -> Sidecar:
         (0 < len(sidecar.strides) <= 16, "strides must have 1 to 16 numbers"),
         (all(0 < value <= MAX_STRIDE for value in sidecar.strides), f"strides must be above 0, at most {MAX_STRIDE}"),
         (0 <= sidecar.first_label <= MOST_CLASSES, f"first_label must be from 0 to {MOST_CLASSES}"),
-        (not sidecar.logits or not sidecar.decode.startswith("detr"), "a detr has logits anyway; leave out logits:"),
-        (not sidecar.logits or sidecar.decode != "boxes", "boxes with labels have no logits; leave out logits:"),
+        (
+            not sidecar.logits or not sidecar.decode.startswith("detr"),
+            "logits: has no effect on a detr and must be left out",
+        ),
+        (
+            not sidecar.logits or sidecar.decode != "boxes",
+            "logits: has no meaning for decode: boxes and must be left out",
+        ),
     )
     for holds, message in checks:
         if not holds:
-            raise DetectorError(f"{path}: {message}")
+            raise DetectorError(f"{path}: {message}; correct it, see docs/detectors.md")
     return sidecar
 
 
 def _read_metadata(metadata: Mapping[str, str], model: Path) -> Metadata:
-    """The metadata that we know; those of a length that none has are refused before anything parses them."""
+    """The known keys of the metadata; a value of excessive length is refused before it is parsed."""
     known = {entry.name: metadata[entry.name] for entry in fields(Metadata) if entry.name in metadata}
     long = next((name for name, text in known.items() if len(text) > MOST_METADATA), "")
     if long:
@@ -205,37 +210,44 @@ def _names(given: str | tuple[str, ...] | Mapping[Any, str], origin: Path) -> tu
     if isinstance(given, Mapping):
         numbered = {int(number) if _is_label(number) else -1: name for number, name in given.items()}
         if sorted(numbered) != list(range(len(given))):
-            raise DetectorError(f"{origin}: names must be numbered from 0 without a gap")
+            raise DetectorError(
+                f"{origin}: names must be numbered from 0 without a gap; correct names: in {_yaml(origin)}"
+            )
         given = tuple(numbered[number] for number in range(len(given)))
     return tidy_names(given, origin)
 
 
 def _is_label(number: Any) -> bool:
-    """Whether a key is a whole number; Python refuses to convert very long ones, and no label has so many digits."""
+    """Whether a key is a whole number of at most nine digits; Python refuses to convert very long ones."""
     text = str(number) if isinstance(number, int | str) and not isinstance(number, bool) else ""
     return text.isdecimal() and len(text) < 10
 
 
 def _metadata_names(text: str, model: Path) -> tuple[str, ...]:
-    """Class names from metadata, written as Python or JSON writes a mapping or a list; none if there are none."""
+    """Class names from metadata, a mapping or a list in Python's or JSON's notation; empty if there are none."""
     if not text:
         return ()
     try:
-        value = ast.literal_eval(text)  # literals only: nothing is executed
+        value = ast.literal_eval(text)  # evaluates literals only and executes no code
         listed = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
         if listed or (isinstance(value, dict) and all(isinstance(name, str) for name in value.values())):
             return _names(tuple(value) if listed else value, model)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         pass
-    raise DetectorError(f"{model}: the class names in its metadata cannot be read; declare names: in a sidecar")
+    raise DetectorError(f"{model}: the class names in its metadata cannot be read; declare names: in {_yaml(model)}")
+
+
+def _yaml(path: Path) -> str:
+    """Name of the sidecar, from the path of the model or the sidecar."""
+    return path.with_suffix(".yaml").name
 
 
 def _metadata_stride(text: str, model: Path) -> int:
-    """The stride in metadata; 0 where there is none, or what is there is no number."""
+    """The stride in metadata; 0 if it is missing or not a number."""
     try:
         stride = max(0, int(float(text or "0")))
     except (ValueError, OverflowError):
         return 0
     if stride > MAX_STRIDE:
-        raise DetectorError(f"{model}: the stride in its metadata is {stride}; declare stride: in a sidecar")
+        raise DetectorError(f"{model}: the stride in its metadata is {stride}; declare stride: in {_yaml(model)}")
     return stride

@@ -1,7 +1,7 @@
 """Detectors from `.pt` checkpoints of the YOLOv3 and YOLOv5 repositories, read without their code.
 
-Such a file pickles the whole network as objects of those repositories. `restricted_pickle` reads it as plain records,
-the network is our own, built from the description inside, and weights find their place by name.
+Such a file pickles the whole network as objects of those repositories. `restricted_pickle` reads it as plain records.
+The network is built by this package from the description in the file, and takes the weights by name.
 """
 
 from pathlib import Path
@@ -24,19 +24,19 @@ from adaptiveisp.utils.files import sha256_of
 REMEDY = "give a .pt that train.py of the YOLOv3 or YOLOv5 repository wrote"
 
 NEWER_PACKAGE = "ultralytics."
-"""Where the classes of YOLOv8 and later are; those of YOLOv3 and YOLOv5 are in `models.`."""
+"""Package of the classes of YOLOv8 and later; those of YOLOv3 and YOLOv5 are in `models.`."""
 
 MODELS = ("ema", "model")
-"""Where a checkpoint keeps its network; the running average of the weights first, as the repositories take it."""
+"""Keys of a checkpoint that hold the network. The moving average of the weights comes first, as in the repositories."""
 
 YAML_KEYS = ("nc", "depth_multiple", "width_multiple", "backbone", "head")
-"""What is taken of the description; anchors come from the detection layer, since training may have changed them."""
+"""Keys of the description that are read. Anchors come from the detection layer, since training may change them."""
 
 MAX_YAML_VALUES, MAX_YAML_DEPTH, MAX_YAML_NUMBER = 10_000, 6, 2.0**31
-"""Of the description; published ones have some 400 values, four lists deep."""
+"""Limits of the description; published ones have some 400 values in four levels of lists."""
 
 MAX_TEXT_LENGTH = 200
-"""Of a class's name or of any text in the description, in characters."""
+"""Most characters of a class name or of any text in the description."""
 
 ACTIVATIONS: dict[str, str] = {
     "SiLU": "silu",
@@ -45,21 +45,21 @@ ACTIVATIONS: dict[str, str] = {
     "ReLU": "relu",
     "Identity": "linear",
 }
-"""Their class → ours."""
+"""Class in the file → name of the activation."""
 
 FACTS: dict[str, tuple[str, ...]] = {
     "Conv2d": ("stride", "padding", "dilation", "groups"),
     "MaxPool2d": ("kernel_size", "stride", "padding"),
     "Bottleneck": ("add",),
 }
-"""What the object in the file must agree with, by class: a description that does not fit its weights is refused."""
+"""Class → attributes in which the object in the file must agree with the description."""
 
 
 def holds_detector(path: Path) -> bool:
-    """Whether a file is a checkpoint with a network as object, by its content.
+    """Whether a file is a checkpoint that pickles a network as an object, judged by its content.
 
     Raises:
-        WeightsError: it is a file of `torch.save` whose pickle is refused.
+        WeightsError: the file was written by `torch.save`, but its pickle is refused.
     """
     if not is_torch_file(path):
         return False
@@ -68,14 +68,14 @@ def holds_detector(path: Path) -> bool:
 
 
 def load_ultralytics(path: Path) -> YoloNetwork:
-    """The frozen detector of a checkpoint; its name is the file's, half precision becomes single.
+    """The frozen detector in a checkpoint, named after the file; half precision is converted to single.
 
     Args:
         path: a `.pt` of YOLOv3, YOLOv3-SPP, YOLOv3-tiny or YOLOv5.
 
     Raises:
         WeightsError: the file is missing, damaged, refused, or its weights do not fit its description.
-        DetectorError: it holds another network than those.
+        DetectorError: the file holds another kind of network.
     """
     path = Path(path)
     with open_torch_file(path) as file:
@@ -83,14 +83,14 @@ def load_ultralytics(path: Path) -> YoloNetwork:
 
 
 def _model_of(content: Any) -> Record | None:
-    """The network's record, in a checkpoint or by itself."""
+    """The record of the network, which may be inside a checkpoint or stand alone; None if there is none."""
     if isinstance(content, dict):
         content = next((content[key] for key in MODELS if isinstance(content.get(key), Record)), None)
     return content if isinstance(content, Record) and isinstance(content.state, dict) else None
 
 
 class _Reading:
-    """One checkpoint while it becomes a network."""
+    """Builds the network of one checkpoint."""
 
     def __init__(self, file: TorchFile) -> None:
         self.file, self.path = file, file.path
@@ -99,7 +99,7 @@ class _Reading:
         return WeightsError(f"{self.path}: {message}; {self.remedy()}")
 
     def remedy(self) -> str:
-        """What helps: for a network of the ultralytics package, so YOLOv8 and later, its export."""
+        """The remedy for an error: networks of YOLOv8 and later must be exported to ONNX."""
         model = _model_of(self.file.content)
         if model is not None and model.name.startswith(NEWER_PACKAGE):
             return export_remedy(self.path.name)
@@ -108,7 +108,7 @@ class _Reading:
     def network(self) -> YoloNetwork:
         model = _model_of(self.file.content)
         if model is None:
-            raise self.error("holds no network as object, only weights or something else")
+            raise self.error("holds no network as an object, only weights or other data")
         yaml = model.state.get("yaml")
         if not isinstance(yaml, dict):
             raise self.error(f"its {shown(model.name)} has no description `yaml`")
@@ -120,13 +120,13 @@ class _Reading:
         layers = sequential.state.get("_modules") if isinstance(sequential.state, dict) else None
         last = list(layers.values())[-1] if isinstance(layers, dict) and layers else None
         if not isinstance(last, Record) or last.name.rpartition(".")[2] != "Detect":
-            raise self.error("its last layer is no Detect; other heads are not supported")
+            raise self.error("its last layer is not Detect, and other heads are not supported")
         strides = self.strides(last)
         anchors, names = self.anchors(last, strides), self.names(model.state.get("names"))
         try:
             network = YoloNetwork(Description(plain, anchors), names, self.path.stem, sha256_of(self.path))
         except DetectorError as error:
-            raise DetectorError(f"{self.path}: {error}") from error
+            raise DetectorError(f"{self.path}: {error}; {self.remedy()}") from error
         if network.strides != strides:
             raise self.error(f"its strides are {strides}, but its description makes {network.strides}")
         if sum(value.numel() for value in network.parameters()) > self.file.most_values:
@@ -142,7 +142,7 @@ class _Reading:
         return network
 
     def names(self, value: Any) -> tuple[str, ...]:
-        """Class names from a list, or from a dict of label and name."""
+        """Class names from a list, or from a dict of labels and names."""
         if isinstance(value, dict):
             value = [value.get(label) for label in range(len(value))]
         if not isinstance(value, list) or not all(isinstance(n, str) and len(n) <= MAX_TEXT_LENGTH for n in value):
@@ -159,7 +159,7 @@ class _Reading:
         return tuple(int(stride) for stride in strides)
 
     def anchors(self, detect: Record, strides: tuple[int, ...]) -> tuple[Anchors, ...]:
-        """In pixels; the file has them in cells."""
+        """The anchors in pixels; the file has them in grid cells."""
         buffers = detect.state.get("_buffers")
         value = buffers.get("anchors") if isinstance(buffers, dict) else None
         if not isinstance(value, StoredTensor) or len(value.shape) != 3 or value.shape[::2] != (len(strides), 2):
@@ -169,7 +169,7 @@ class _Reading:
         return tuple(tuple((width, height) for width, height in layer) for layer in pixels.tolist())
 
     def child(self, record: Record, name: str, where: str) -> Record:
-        """The module `name` of a module."""
+        """The submodule `name` of a module."""
         modules = record.state.get("_modules") if isinstance(record.state, dict) else None
         found = modules.get(name) if isinstance(modules, dict) else None
         if not isinstance(found, Record) or not isinstance(found.state, dict):
@@ -177,7 +177,7 @@ class _Reading:
         return found
 
     def value(self, record: Record, name: str, shape: tuple[int, ...], where: str) -> Tensor:
-        """The parameter or buffer `name` of a module, in float64 for folding."""
+        """The parameter or buffer `name` of a module, as float64 for folding."""
         for kind in ("_parameters", "_buffers"):
             values = record.state.get(kind)
             found = values.get(name) if isinstance(values, dict) else None
@@ -188,7 +188,7 @@ class _Reading:
         raise self.error(f"{where} has no {name}")
 
     def check(self, module: nn.Module, record: Record, where: str) -> None:
-        """Refuses an object of another class or with other facts than our module, which the description asked for."""
+        """Refuses an object whose class or `FACTS` differ from the module that was built from the description."""
         kind, expected = record.name.rpartition(".")[2], type(module).__name__
         if kind != expected:
             raise self.error(f"{where} is a {shown(kind)}, but its description says {expected}")
@@ -197,7 +197,7 @@ class _Reading:
                 raise self.error(f"{where} has another {fact} than its description says")
 
     def weights(self, module: nn.Module, record: Record, where: str) -> dict[str, Tensor]:
-        """The weights of one of our modules and all below it, by our names; sets its activations."""
+        """The weights of a module and its submodules by their names in this package; also sets the activations."""
         self.check(module, record, where)
         if isinstance(module, Conv):
             scale, shift = self.norm(record, module.conv.out_channels, where)
@@ -214,12 +214,12 @@ class _Reading:
         return result
 
     def csp_weights(self, module: BottleneckCSP, record: Record, where: str) -> dict[str, Tensor]:
-        """Of a block whose norm comes after the join: each branch takes its half of it."""
+        """The weights of a block with a batch norm after the concatenation; each branch takes its half of the norm."""
         half = module.cv2.out_channels
         scale, shift = self.norm(record, 2 * half, where)
         module.activation = self.activation(record, where)
         result: dict[str, Tensor] = {}
-        for place, name in enumerate(("cv3", "cv2")):  # in the order of the join
+        for place, name in enumerate(("cv3", "cv2")):  # in the order of the concatenation
             part = slice(place * half, (place + 1) * half)
             branch = self.child(record, name, where)
             result |= self.folded(getattr(module, name), branch, scale[part], shift[part], f"{where}.{name}")
@@ -228,13 +228,13 @@ class _Reading:
         return result
 
     def folded(self, conv: nn.Conv2d, record: Record, scale: Tensor, shift: Tensor, where: str) -> dict[str, Tensor]:
-        """A convolution's weights times `scale`, and `shift` as its bias."""
+        """The weights of a convolution times `scale`, with `shift` as its bias."""
         self.check(conv, record, where)
         weight = self.value(record, "weight", tuple(conv.weight.shape), where) * scale[:, None, None, None]
         return {f"{where}.weight": weight.float(), f"{where}.bias": shift.float()}
 
     def norm(self, record: Record, channels: int, where: str) -> tuple[Tensor, Tensor]:
-        """The factor and the summand that a module's batch norm `bn` stands for."""
+        """The scale and shift to which the batch norm `bn` of a module amounts."""
         norm, shape, where = self.child(record, "bn", where), (channels,), f"{where}.bn"
         weight, bias = self.value(norm, "weight", shape, where), self.value(norm, "bias", shape, where)
         mean, variance = self.value(norm, "running_mean", shape, where), self.value(norm, "running_var", shape, where)
@@ -253,15 +253,15 @@ class _Reading:
 
 
 def _plain(value: Any, left: list[int], depth: int = MAX_YAML_DEPTH) -> Any:
-    """A copy of numbers, text, lists and dicts; tuples become lists.
+    """A copy of a value made of numbers, text, lists and dicts; tuples become lists.
 
     Args:
-        value: what to copy; it may contain itself.
-        left: how many values it may have, counted down.
-        depth: how deep it may be.
+        value: value to copy; it may contain itself.
+        left: number of values that are still allowed, in a list so that it is counted down.
+        depth: levels of nesting that are still allowed.
 
     Raises:
-        ValueError: there is something else, too much, or too deep.
+        ValueError: the value holds other types, too many values, or too many levels.
     """
     left[0] -= 1
     if left[0] < 0 or depth < 0:

@@ -1,4 +1,4 @@
-"""What all YOLO-style detectors share, whatever file they come from: frozen, with their loss and their detections.
+"""Base class of all YOLO-style detectors: frozen, with loss and detections.
 
 Source: Redmon and Farhadi 2018 (YOLOv3).
 """
@@ -21,21 +21,21 @@ HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 
 class YoloDetector(nn.Module):
-    """A frozen YOLO-style detector (protocol `Detector`): nothing in it learns, gradients reach the image only.
+    """A frozen YOLO-style detector (protocol `Detector`); gradients reach the image only.
 
-    A subclass builds its layers, sets `stride` and `detection_layers` (finest first), and gives `_logits`.
+    A subclass builds its layers, sets `stride` and `detection_layers` (finest first), and implements `_logits`.
     """
 
     detection_layers: Sequence[Yolo]
     stride: int
 
     def __init__(self, name: str, class_names: tuple[str, ...], decode: Decode, weights_sha256: str) -> None:
-        """Facts of the detector.
+        """Sets the attributes of the detector.
 
         Args:
             name: short name for tables.
             class_names: index = label.
-            decode: how its boxes are read, see `yolo_loss.Decode`.
+            decode: decoding of its boxes, see `yolo.loss.Decode`.
             weights_sha256: hash of the weights file, "" if there is none.
 
         Raises:
@@ -52,12 +52,12 @@ class YoloDetector(nn.Module):
         return self
 
     def _freeze(self) -> None:
-        """Ends the building: nothing learns from here on."""
+        """Freezes all weights and sets the evaluation mode, after the layers are built."""
         self.requires_grad_(False)
         super().train(False)
 
     def _logits(self, image: Image) -> list[Head]:
-        """The logits of every detection layer, finest grid first, of an image whose shape fits."""
+        """The logits of every detection layer, finest grid first, for images whose shape was checked."""
         raise NotImplementedError
 
     def heads(self, image: Image) -> list[Head]:
@@ -73,11 +73,11 @@ class YoloDetector(nn.Module):
         return self._logits(image)
 
     def forward(self, image: Image) -> list[Head]:
-        """As `heads`."""
+        """The same as `heads`."""
         return self.heads(image)
 
     def loss_terms(self, image: Image, targets: list[Targets]) -> LossTerms:
-        """The training loss of each image alone, by term; see `yolo_loss`.
+        """The terms of the training loss of each image; see `yolo_loss`.
 
         Args:
             image: RGB in [0, 1].
@@ -93,7 +93,7 @@ class YoloDetector(nn.Module):
     def detect(
         self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
     ) -> list[Detections]:
-        """The detections of each image; score = objectness x class probability, and one box may count for many classes.
+        """The detections of each image; score = objectness x class probability, and one box may give several classes.
 
         Args:
             image: RGB in [0, 1].
@@ -113,7 +113,7 @@ class YoloDetector(nn.Module):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """Both from one pass of the network, see `DetectsWithLoss`."""
+        """Detections and loss from one forward pass, see `DetectsWithLoss`."""
         heads = self.heads(image)
         first = [head[:detect_in] for head in heads]
         found = self._detections(first, image.shape[-2:], confidence, nms_iou, max_detections)
@@ -122,7 +122,7 @@ class YoloDetector(nn.Module):
     def _loss_terms(self, heads: list[Head], targets: list[Targets], image: Image) -> LossTerms:
         anchors = [layer.anchors for layer in self.detection_layers]
         height, width = image.shape[-2:]
-        # Under autocast the network works in half precision; the loss, a difference of close numbers, must not.
+        # Under autocast the network computes in half precision, which is too coarse for the loss.
         heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in heads]
         return yolo_loss(heads, targets, anchors, height, width, self.decode)
 

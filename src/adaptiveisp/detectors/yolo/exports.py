@@ -1,4 +1,4 @@
-"""The way to a detector that we do not read as it is: YOLOv8 and later, which their own tool exports to ONNX."""
+"""Remedies for YOLOv8 and later, whose checkpoints are not read: their own tool exports them to ONNX."""
 
 import re
 
@@ -7,22 +7,22 @@ NEWER_YOLO = re.compile(r"(yolov?(8|9|10|11|12|26)[a-z]{0,3}(-[a-z0-9-]+)?|rtdet
 
 
 def export_remedy(weights: str = "best.pt") -> str:
-    """The two commands by which a network of ultralytics becomes a detector here.
+    """The two commands that export a network of ultralytics and use it as a detector.
 
     >>> export_remedy("yolo11s.pt")
     'export it: yolo export model=yolo11s.pt format=onnx, then --detector yolo11s.onnx'
 
     Args:
-        weights: name of its file.
+        weights: name of the network's file.
     """
     return f"export it: yolo export model={weights} format=onnx, then --detector {weights.removesuffix('.pt')}.onnx"
 
 
 def newer_yolo_remedy(text: str) -> str:
-    """The remedy if a detector that was asked for is named like a newer YOLO; "" for all other names.
+    """The remedy for a detector whose name is that of YOLOv8 or later; "" for all other names.
 
     Args:
-        text: as the user gave it.
+        text: the detector as the user named it.
     """
     name = text.replace("\\", "/").rpartition("/")[2]
     if not NEWER_YOLO.fullmatch(name):

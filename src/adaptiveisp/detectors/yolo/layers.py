@@ -1,6 +1,6 @@
-"""The layers that YOLOv3 and YOLOv5 networks are made of, batch norms folded; children named as in their checkpoints.
+"""The layers of YOLOv3 and YOLOv5 networks, with batch norms folded and submodules named as in their checkpoints.
 
-Every layer is made without memory for its weights (on the "meta" device): they come from a file.
+Every layer is built on the "meta" device, without memory for its weights, which come from a file.
 Source: the architectures as published with YOLOv3 (Redmon and Farhadi 2018), CSPNet (Wang et al. 2020), spatial pyramid
 pooling (He et al. 2015) and the network descriptions of the YOLOv3 and YOLOv5 repositories.
 """
@@ -15,8 +15,8 @@ ACTIVATIONS = ("silu", "leaky", "hardswish", "relu", "linear")
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
-    """One of `ACTIVATIONS` of each value; `x` may be overwritten."""
-    # Leaky's and relu's gradient need their result only. The others need their input, which then must not change.
+    """The activation function (one of `ACTIVATIONS`) of each value; `x` may be overwritten."""
+    # The gradients of leaky and relu need only their output; the others need their input, which must then be kept.
     inplace = not x.requires_grad
     match activation:
         case "silu":
@@ -31,12 +31,12 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 def plain_convolution(c1: int, c2: int, size: int = 1, stride: int = 1, padding: int | None = None) -> nn.Conv2d:
-    """A convolution with bias that has no values yet; without `padding` its output has the input's size / stride."""
+    """A convolution with bias, without values; the default padding gives an output of the input's size / stride."""
     return nn.Conv2d(c1, c2, size, stride, size // 2 if padding is None else padding, device="meta")
 
 
 class Conv(nn.Module):
-    """Convolution, folded batch norm and activation."""
+    """Convolution with folded batch norm, and activation."""
 
     def __init__(self, c1: int, c2: int, size: int = 1, stride: int = 1, padding: int | None = None) -> None:
         """From `c1` to `c2` channels."""
@@ -50,10 +50,10 @@ class Conv(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1 to fewer channels, 3x3 back; the input is added where `shortcut` asks for it and the channels agree."""
+    """1x1 convolution to fewer channels and 3x3 back, plus the input if `shortcut` is set and the channels agree."""
 
     def __init__(self, c1: int, c2: int, shortcut: bool = True, inner: int | None = None) -> None:
-        """`inner` channels between the two, by default half of `c2`."""
+        """The two convolutions have `inner` channels between them, by default half of `c2`."""
         super().__init__()
         inner = c2 // 2 if inner is None else inner
         self.cv1, self.cv2 = Conv(c1, inner), Conv(inner, c2, 3)
@@ -70,7 +70,7 @@ def _bottlenecks(channels: int, count: int, shortcut: bool) -> nn.Sequential:
 
 
 class C3(nn.Module):
-    """Cross-stage partial block with three convolutions: half of the channels pass the bottlenecks, half do not."""
+    """Cross-stage partial block with three convolutions: half of the channels pass through the bottlenecks."""
 
     def __init__(self, c1: int, c2: int, count: int, shortcut: bool = True) -> None:
         """`count` bottlenecks."""
@@ -85,7 +85,7 @@ class C3(nn.Module):
 
 
 class BottleneckCSP(nn.Module):
-    """Cross-stage partial block as published; the batch norm after the join is folded into both of its branches."""
+    """Cross-stage partial block as published; the batch norm after the concatenation is folded into both branches."""
 
     def __init__(self, c1: int, c2: int, count: int, shortcut: bool = True) -> None:
         """`count` bottlenecks."""
@@ -103,10 +103,10 @@ class BottleneckCSP(nn.Module):
 
 
 class SPP(nn.Module):
-    """Spatial pyramid pooling: maxima over several windows beside the input."""
+    """Spatial pyramid pooling: the input concatenated with its max poolings over several windows."""
 
     def __init__(self, c1: int, c2: int, sizes: tuple[int, ...] = (5, 9, 13)) -> None:
-        """Windows of `sizes` pixels, odd."""
+        """The windows have `sizes` pixels, which are odd."""
         super().__init__()
         half = c1 // 2
         self.cv1, self.cv2 = Conv(c1, half), Conv(half * (len(sizes) + 1), c2)
@@ -120,10 +120,10 @@ class SPP(nn.Module):
 
 
 class SPPF(nn.Module):
-    """The same by three pools in a row: windows of 5, 9 and 13 pixels for a `size` of 5."""
+    """Spatial pyramid pooling by three max poolings in a row: windows of 5, 9 and 13 pixels for a `size` of 5."""
 
     def __init__(self, c1: int, c2: int, size: int = 5) -> None:
-        """A window of `size` pixels, odd."""
+        """Each pooling has a window of `size` pixels, which is odd."""
         super().__init__()
         half = c1 // 2
         self.cv1, self.cv2 = Conv(c1, half), Conv(half * 4, c2)
@@ -141,7 +141,7 @@ class Focus(nn.Module):
     """Each 2x2 block of pixels as channels (upper left, lower left, upper right, lower right), then a convolution."""
 
     def __init__(self, c1: int, c2: int, size: int = 1, stride: int = 1, padding: int | None = None) -> None:
-        """Of the convolution, which works at half the resolution."""
+        """The arguments are those of the convolution, which works at half the resolution."""
         super().__init__()
         self.conv = Conv(4 * c1, c2, size, stride, padding)
 
@@ -152,7 +152,7 @@ class Focus(nn.Module):
 
 
 class Concat(nn.Module):
-    """Channels of several layers side by side."""
+    """Concatenated channels of several layers."""
 
     def forward(self, parts: list[Tensor]) -> Tensor:
         """The layer's output."""
@@ -163,10 +163,10 @@ class Detect(nn.Module):
     """One 1x1 convolution for each detection layer."""
 
     def __init__(self, channels: tuple[int, ...], values: int) -> None:
-        """`values` a cell: anchors x (5 + classes)."""
+        """Each cell has `values` = anchors x (5 + classes) channels."""
         super().__init__()
         self.m = nn.ModuleList(plain_convolution(c, values) for c in channels)
 
     def forward(self, parts: list[Tensor]) -> list[Tensor]:
-        """The logits of each layer, planar."""
+        """The logits of each layer, with channels first."""
         return [convolution(part) for convolution, part in zip(self.m, parts, strict=True)]

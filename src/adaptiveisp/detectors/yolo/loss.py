@@ -1,6 +1,6 @@
 """The training loss of a YOLO-style detector, per image, from the raw outputs ("heads") of its detection layers.
 
-Everything is in grid units of a layer: one cell is one unit, so stride = image width / nx pixels.
+Boxes are in grid units of their layer: one unit is one cell, or image width / columns pixels.
 Source: Wang et al. 2024 (AdaptiveISP) use the loss of a YOLOv3 trained with the matching and decode described here.
 """
 
@@ -23,18 +23,18 @@ Anchors = Float[Tensor, "anchors 2"]
 """Widths and heights of one layer's anchors in pixels."""
 
 Decode = Literal["darknet", "v5"]
-"""`darknet`: xy = σ + cell, wh = exp·anchor. `v5`, the later one: xy = 2σ - 0.5 + cell, wh = (2σ)²·anchor."""
+"""Decoding of boxes. `darknet`: xy = σ + cell, wh = exp·anchor. `v5`: xy = 2σ - 0.5 + cell, wh = (2σ)²·anchor."""
 
 DECODES: tuple[str, ...] = ("darknet", "v5")
 
 ANCHOR_RATIO = 4.0
-"""A target takes an anchor whose width and height both differ from its own by less than this factor."""
+"""A target matches an anchor if their widths and heights both differ by less than this factor."""
 
 NEIGHBOUR_REACH = 0.5
-"""A target also goes to a neighbouring cell when it lies nearer than this to it (cells)."""
+"""A target also matches a neighbouring cell if its centre is closer to it than this, in cells."""
 
 LAYER_WEIGHTS = (4.0, 1.0, 0.4)
-"""Weights of the layers' objectness, finest first; fewer layers use the first ones."""
+"""Weights of the layers' objectness loss, finest layer first; networks of fewer layers use the first weights."""
 
 BOX_GAIN, OBJECTNESS_GAIN, CLASS_GAIN = 0.05, 1.0, 0.5
 """Gains for three layers, an image of `GAIN_IMAGE_SIZE` squared and `GAIN_CLASSES` classes."""
@@ -42,11 +42,11 @@ BOX_GAIN, OBJECTNESS_GAIN, CLASS_GAIN = 0.05, 1.0, 0.5
 GAIN_LAYERS, GAIN_IMAGE_SIZE, GAIN_CLASSES = 3, 640, 80
 
 MAX_SIZE_LOGIT = 10.0
-"""Size logits are clamped to ±this: a box of 22,026 anchors is no box, and overflow would make every gradient NaN."""
+"""Size logits are clamped to ± this value, a factor of 22,026; overflow would make every gradient NaN."""
 
 
 class FlatTargets(NamedTuple):
-    """The objects of a batch in one list: image index, label, and box (cx, cy, w, h) in pixels."""
+    """The objects of all images of a batch: image index, label, and box (cx, cy, w, h) in pixels."""
 
     image: Int[Tensor, " n"]
     label: Int[Tensor, " n"]
@@ -54,7 +54,7 @@ class FlatTargets(NamedTuple):
 
 
 class Matches(NamedTuple):
-    """Which cell and anchor must predict which target, in one layer.
+    """The cells and anchors of one layer that must predict a target.
 
     Attributes:
         image, anchor, row, column: indices into the head.
@@ -73,11 +73,11 @@ class Matches(NamedTuple):
 def decode_boxes(
     logits: Float[Tensor, "*n 4"], anchors: Float[Tensor, "*#n 2"], decode: Decode
 ) -> Float[Tensor, "*n 4"]:
-    """Boxes (cx, cy, w, h) from logits: centres in cells from the own cell's corner, sizes in the anchors' unit.
+    """Boxes (cx, cy, w, h) from logits: centres in cells from their cell's corner, sizes in the unit of the anchors.
 
     Args:
         logits: the first four values of a head.
-        anchors: width and height of the anchor of each box, any unit.
+        anchors: width and height of the anchor of each box, in any unit.
         decode: see `Decode`.
 
     Source: Redmon and Farhadi 2018, section 2.1, for `darknet`.
@@ -110,15 +110,15 @@ def match_targets(
 ) -> Matches:
     """The matches of one layer, ordered by offset (own cell, left, up, right, down), then anchor, then target.
 
-    A target takes every anchor within `ANCHOR_RATIO` of its shape, in its own cell and in the neighbours that it nearly
-    touches. An object exactly on a cell border counts its own cell once more instead of the right (lower) neighbour,
-    as the original does.
+    A target matches every anchor within `ANCHOR_RATIO` of its shape, in its own cell and in the neighbouring cells
+    within `NEIGHBOUR_REACH`. As in the original, a target exactly on a cell border matches its own cell twice
+    instead of the right (lower) neighbour.
 
     Args:
         targets: boxes in pixels.
         anchors: in pixels.
         cell: width and height of a cell in pixels.
-        rows, columns: the layer's grid.
+        rows, columns: size of the layer's grid.
     """
     box = targets.box / torch.cat((cell, cell))
     ratio = targets.box[None, :, 2:] / anchors[:, None]
@@ -130,7 +130,7 @@ def match_targets(
     near = torch.cat((torch.ones_like(near_low[:, :1]), near_low, near_high), dim=1).T
     shift = NEIGHBOUR_REACH * centre.new_tensor(((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1)))
     offset, anchor, target = (near[:, None] & fits[None]).nonzero(as_tuple=True)
-    # Truncation after half a step lands in the neighbour exactly when the centre is in the half next to it.
+    # Truncation after a shift by half a cell gives the neighbour only if the centre is in the half next to it.
     index = (centre[target] + shift[offset]).long()
     column, row = index[:, 0].clamp(0, columns - 1), index[:, 1].clamp(0, rows - 1)
     corner = torch.stack((column, row), dim=1).to(box.dtype)
@@ -146,19 +146,19 @@ def yolo_loss(
     image_width: int,
     decode: Decode,
 ) -> LossTerms:
-    """The loss terms of each image alone, gains applied; not multiplied by the batch size.
+    """The loss terms of each image, with gains applied and not multiplied by the batch size.
 
     Box: mean over matches of 1 - CIoU. Objectness: binary cross-entropy averaged over all cells and anchors, its target
     the CIoU (at least 0, no gradient) of a matched cell, else 0. Class: binary cross-entropy averaged over matches and
-    classes. A layer without a match adds nothing to box and class. Where several targets meet in a cell and anchor, the
-    last match (see `match_targets`) gives the objectness target.
+    classes. A layer without a match adds nothing to box and class. If several targets match the same cell and
+    anchor, the last match (see `match_targets`) gives the objectness target.
 
     Args:
         heads: logits per layer, finest grid first; at most three layers.
         targets: one entry per image; boxes in pixels of the image.
         anchors: per layer, in pixels.
-        image_height, image_width: pixels. The objectness gain takes their product for the squared size.
-        decode: how boxes are read from the logits.
+        image_height, image_width: size of the images in pixels; the objectness gain grows with their product.
+        decode: decoding of boxes from logits.
 
     Raises:
         DetectorError: the numbers of layers or images do not agree, or a label is out of range.
@@ -186,7 +186,7 @@ def yolo_loss(
 def _layer_loss(
     head: Head, targets: FlatTargets, anchors: Anchors, image_height: int, image_width: int, decode: Decode
 ) -> LossTerms:
-    """The three terms of one layer per image, without weights and gains."""
+    """The three loss terms of one layer for each image, without weights and gains."""
     batch, _, rows, columns, values = head.shape
     cell = head.new_tensor((image_width / columns, image_height / rows))
     match = match_targets(targets, anchors, cell, rows, columns)
@@ -207,10 +207,10 @@ def _layer_loss(
 
 
 def _objectness_target(head: Head, match: Matches, value: Float[Tensor, " m"]) -> Float[Tensor, "batch anchors _ _"]:
-    """`value` at the matched cells and 0 elsewhere; of several matches in one place the last one counts."""
+    """`value` at the matched cells and 0 elsewhere; the last of several matches of a cell and anchor counts."""
     batch, n_anchors, rows, columns, _ = head.shape
     place = ((match.image * n_anchors + match.anchor) * rows + match.row) * columns + match.column
-    # Writing with repeated indices has no defined order on every device; the maximum of the match numbers has.
+    # Writing with repeated indices has no defined order on some devices; the maximum of the match numbers has.
     number = torch.arange(1, len(place) + 1, device=place.device)
     last = torch.zeros(head[..., 4].numel(), dtype=torch.int64, device=place.device)
     last = last.scatter_reduce(0, place, number, reduce="amax")

@@ -16,11 +16,11 @@ from adaptiveisp.detectors.limits import ANCHOR_SIDES, MAX_DENSITY, MAX_NUMBER, 
 from adaptiveisp.detectors.yolo.detector import YoloDetector
 from adaptiveisp.detectors.yolo.layers import C3, SPP, SPPF, Bottleneck, BottleneckCSP, Concat, Conv, Detect, Focus
 from adaptiveisp.detectors.yolo.loss import Head
-from adaptiveisp.errors import DetectorError
+from adaptiveisp.errors import DetectorError, shown
 from adaptiveisp.types import Image
 
 MAX_ROWS, MAX_REPEATS, MAX_MULTIPLE = 256, 64, 16.0
-"""Of a description; published ones have 25 to 33 rows, repeat at most 12 times, and multiply by 1.33 at most."""
+"""Limits of a description; published ones have 25 to 33 rows, 12 repeats and multiples of 1.33 at most."""
 
 CHANNEL_STEP = 8
 """Scaled numbers of channels are rounded up to a multiple of this."""
@@ -39,13 +39,13 @@ ARGUMENTS: dict[str, int] = {
     "nn.ZeroPad2d": 1,
     "Detect": 2,
 }
-"""Modules of a description, and how many arguments of theirs we know."""
+"""Supported modules of a description → greatest number of arguments."""
 
 WITHOUT_CHANNELS = ("Concat", "nn.Upsample", "nn.MaxPool2d", "nn.ZeroPad2d", "Detect")
-"""Those whose first argument is not a number of channels."""
+"""Modules whose first argument is not a number of channels."""
 
 BLOCKS: dict[str, type[C3] | type[BottleneckCSP]] = {"C3": C3, "BottleneckCSP": BottleneckCSP}
-"""Those that repeat inside."""
+"""Modules that repeat a part inside instead of being repeated themselves."""
 
 Anchors = tuple[tuple[float, float], ...]
 """Widths and heights of one detection layer's anchors in pixels."""
@@ -53,7 +53,7 @@ Anchors = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Description:
-    """What a network is built from.
+    """The description of a network.
 
     Attributes:
         yaml: `nc`, `depth_multiple`, `width_multiple`, `backbone` and `head`, as plain data.
@@ -65,7 +65,7 @@ class Description:
 
 
 class Row(NamedTuple):
-    """One row of a description, its sources as numbers of rows; -1 is the image."""
+    """One row of a description, with its inputs as row numbers; -1 is the image."""
 
     number: int
     sources: tuple[int, ...]
@@ -74,11 +74,11 @@ class Row(NamedTuple):
     args: tuple[Any, ...]
 
     def error(self, message: str) -> DetectorError:
-        """The error that says `message` of this row."""
+        """The error about this row."""
         return DetectorError(f"layer {self.number} ({self.module}): {message}")
 
     def integer(self, place: int, default: int | None, low: int, high: int) -> int | None:
-        """The whole number at `place` of its arguments, the default where there is none."""
+        """The argument at `place`, a whole number, or the default if it is left out."""
         value = self.args[place] if place < len(self.args) else default
         if value is None and default is None:
             return None
@@ -89,13 +89,13 @@ class Row(NamedTuple):
         return value
 
     def required(self, place: int, default: int, low: int, high: int) -> int:
-        """As `integer`, where nothing is no answer."""
+        """As `integer`, but never None."""
         value = self.integer(place, default, low, high)
         assert value is not None
         return value
 
     def switch(self, place: int, default: bool) -> bool:
-        """The truth value at `place` of its arguments."""
+        """The argument at `place`, true or false."""
         value = self.args[place] if place < len(self.args) else default
         if not isinstance(value, bool):
             raise self.error(f"argument {place + 1}: expected true or false")
@@ -103,28 +103,28 @@ class Row(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How a description is scaled: deeper by repeats, wider by channels; `values` of a cell are never scaled."""
+    """Scale of a description: `depth` of repeats and `width` of channels; the `values` of a cell are not scaled."""
 
     depth: float
     width: float
     values: int
 
     def repeats(self, wanted: int) -> int:
-        """How often a row is repeated that asks for `wanted`."""
+        """The scaled number of repeats of a row that has `wanted`."""
         return max(round(wanted * self.depth), 1) if wanted > 1 else wanted
 
     def channels(self, wanted: int) -> int:
-        """Channels of a row that asks for `wanted`."""
+        """The scaled number of channels of a row that has `wanted`."""
         return wanted if wanted == self.values else math.ceil(wanted * self.width / CHANNEL_STEP) * CHANNEL_STEP
 
 
 class YoloNetwork(YoloDetector):
-    """The frozen detector that a `Description` describes, of the later decode (`v5`)."""
+    """The frozen detector that a `Description` describes, with the decoding `v5`."""
 
     def __init__(
         self, description: Description, class_names: tuple[str, ...], name: str, weights_sha256: str = ""
     ) -> None:
-        """Builds the network without weights; they come by `assign`.
+        """Builds the network without weights, which `assign` adds.
 
         Args:
             description: its rows, scale and anchors.
@@ -139,7 +139,7 @@ class YoloNetwork(YoloDetector):
         self.description = description
         classes = description.yaml.get("nc")
         if classes != len(class_names) or not class_names:
-            raise DetectorError(f"{name}: has {len(class_names)} names for its classes, not as many as it detects")
+            raise DetectorError(f"has {len(class_names)} class names, but detects {shown(classes)} classes")
         self.rows = read_rows(description.yaml)
         scale = _scale(description, len(class_names))
         self.layers, shapes = nn.ModuleList(), list[Shape]()
@@ -152,25 +152,27 @@ class YoloNetwork(YoloDetector):
                 raise row.error(f"has {shape.channels} channels at a stride of {shape.stride}, too much for any memory")
             self.layers.append(layer)
             shapes.append(shape)
-        # The image must be divisible by the longest step anywhere, or the layers that are joined would not fit.
+        # The image must be divisible by the greatest stride of any layer, or the concatenated layers would not fit.
         self.stride = max(shape.stride for shape in shapes)
         self.strides = tuple(shapes[source].stride for source in self.rows[-1].sources)
         if len(self.strides) != len(description.anchors):
-            raise DetectorError(f"{name}: {len(self.strides)} detection layers, but {len(description.anchors)} anchors")
+            raise DetectorError(f"has {len(self.strides)} detection layers, but anchors for {len(description.anchors)}")
         self._places = sorted(range(len(self.strides)), key=lambda place: self.strides[place])
         self.detection_layers = [
             Yolo(list(description.anchors[place]), len(class_names), self.strides[place]) for place in self._places
         ]
-        self._grids = nn.ModuleList(self.detection_layers)  # so that they follow the network to another device
+        self._grids = nn.ModuleList(
+            self.detection_layers
+        )  # registered, so that they move to another device with the network
         self._last_use = {source: row.number for row in self.rows for source in row.sources}
         self._freeze()
         self._check_shapes()
 
     def _check_shapes(self) -> None:
-        """Refuses a network whose layers do not fit each other; nothing is computed on the "meta" device.
+        """Refuses a network whose layers do not fit each other, by a pass on the "meta" device, without values.
 
         Raises:
-            DetectorError: they do not fit.
+            DetectorError: the layers do not fit.
         """
         height, width = self.stride, 2 * self.stride
         try:
@@ -178,19 +180,19 @@ class YoloNetwork(YoloDetector):
                 heads = self.heads(torch.empty(1, 3, height, width, device="meta"))
         except (RuntimeError, ValueError) as error:
             reason = next(iter(str(error).splitlines()), "")
-            raise DetectorError(f"{self.name}: its layers do not fit each other ({reason})") from error
+            raise DetectorError(f"its layers do not fit each other ({reason})") from error
         for head, layer in zip(heads, self.detection_layers, strict=True):
             if head.shape[2:4] != (height // layer.stride, width // layer.stride):
-                raise DetectorError(f"{self.name}: its layers do not halve the image as their strides say")
+                raise DetectorError("its layers do not reduce the image as their strides say")
 
     def assign(self, weights: Mapping[str, Tensor]) -> None:
-        """Takes the weights over, without a copy.
+        """Takes over the weights without a copy.
 
         Args:
             weights: one tensor for each name of `state_dict`, float32.
 
         Raises:
-            ValueError: they do not fit.
+            ValueError: the weights do not fit the network.
         """
         if wrong := [name for name, value in weights.items() if value.dtype != torch.float32]:
             raise ValueError(f"{wrong[0]} is not float32")
@@ -199,7 +201,7 @@ class YoloNetwork(YoloDetector):
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from error
         for module in self.layers.modules():
-            if isinstance(module, nn.Conv2d):  # as in Darknet's networks: faster on a CPU
+            if isinstance(module, nn.Conv2d):  # faster on a CPU, as in `Darknet`
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         self._freeze()
 
@@ -221,7 +223,7 @@ def read_rows(yaml: Mapping[str, Any]) -> list[Row]:
     """The rows of a description.
 
     Raises:
-        DetectorError: it is no such description, or does not end with its one `Detect`.
+        DetectorError: `yaml` is not such a description, or does not end with its only `Detect`.
     """
     parts = [yaml.get("backbone"), yaml.get("head")]
     if not all(isinstance(part, Sequence) and not isinstance(part, str) for part in parts):
@@ -231,7 +233,9 @@ def read_rows(yaml: Mapping[str, Any]) -> list[Row]:
         raise DetectorError(f"the network's description has {len(content)} rows; at most {MAX_ROWS} are supported")
     rows = [_read_row(number, row) for number, row in enumerate(content)]
     if [row.number for row in rows if row.module == "Detect"] != [len(rows) - 1]:
-        raise DetectorError("the network's description does not end with its one Detect; other heads are not supported")
+        raise DetectorError(
+            "the network's description does not end with its only Detect, and other heads are not supported"
+        )
     return rows
 
 
@@ -243,17 +247,17 @@ def _read_row(number: int, row: Any) -> Row:
             raise DetectorError(f"layer {number}: is not described by [from, number, module, args]")
     if module not in ARGUMENTS:
         known = ", ".join(ARGUMENTS)
-        raise DetectorError(f"layer {number}: the module {module[:40]!r} is not supported; known: {known}")
+        raise DetectorError(f"layer {number}: the module {module[:40]!r} is not supported (known: {known})")
     whole = all(type(source) is int and -number - 1 <= source < number for source in sources)
     if not whole or not sources:
         raise DetectorError(f"layer {number} ({module}): must come from earlier layers")
     absolute = tuple(source if source >= 0 else number + source for source in sources)
-    # YAML reads the word None as text, and the repositories evaluate it.
+    # YAML reads the word None as text, which the repositories evaluate.
     found = Row(number, absolute, repeats, module, tuple(None if arg == "None" else arg for arg in args))
     if len(args) > ARGUMENTS[module]:
         raise found.error(f"has {len(args)} arguments, of which {ARGUMENTS[module]} are known")
     if not 1 <= repeats <= MAX_REPEATS or (repeats > 1 and module in WITHOUT_CHANNELS):
-        raise found.error("cannot be repeated so often")
+        raise found.error(f"cannot be repeated {repeats} times")
     if len(sources) > 1 and module not in ("Concat", "Detect"):
         raise found.error("takes one layer only")
     return found
@@ -271,7 +275,7 @@ def _scale(description: Description, classes: int) -> Scale:
     sides = [side for anchors in description.anchors for pair in anchors for side in pair]
     low, high = ANCHOR_SIDES
     if len(counts) != 1 or not sides or not all(low <= side <= high for side in sides):
-        raise DetectorError(f"its anchors must be as many in each layer, with sides from {low:g} to {high:g} pixels")
+        raise DetectorError(f"each layer must have equally many anchors, with sides from {low:g} to {high:g} pixels")
     return Scale(depth, width, counts.pop() * (5 + classes))
 
 
@@ -281,11 +285,11 @@ def _build_layer(row: Row, inputs: list[Shape], scale: Scale) -> tuple[nn.Module
     match row.module:
         case "Concat":
             if row.args not in ((), (1,)) or len({shape.stride for shape in inputs}) != 1:
-                raise row.error("joins something else than channels of layers of one stride")
+                raise row.error("must concatenate the channels of layers of one stride")
             return Concat(), Shape(sum(shape.channels for shape in inputs), before.stride)
         case "nn.Upsample":
             if row.args[:1] != (None,) or row.args[2:] != ("nearest",):
-                raise row.error("only nearest by a whole factor is supported")
+                raise row.error("only nearest-neighbour upsampling by a whole factor is supported")
             factor = row.required(1, 2, 1, MAX_WINDOW)
             if before.stride % factor:
                 raise row.error("would exceed the input's resolution")
@@ -311,7 +315,7 @@ def _build_wide(row: Row, before: Shape, scale: Scale) -> tuple[nn.Module, Shape
         raise row.error("needs its number of channels")
     channels, repeats = scale.channels(row.required(0, 0, 1, MAX_NUMBER)), scale.repeats(row.repeats)
     if repeats > MAX_REPEATS:
-        raise row.error("is deeper than any network we know")
+        raise row.error(f"is repeated {repeats} times; at most {MAX_REPEATS} are supported")
     if row.module in BLOCKS:
         block = BLOCKS[row.module](before.channels, channels, repeats, row.switch(1, True))
         return block, Shape(channels, before.stride)
@@ -325,7 +329,7 @@ def _build_wide(row: Row, before: Shape, scale: Scale) -> tuple[nn.Module, Shape
 
 
 def _one_wide(row: Row, c1: int, c2: int) -> tuple[nn.Module, int]:
-    """One module of a row that repeats by itself, and the factor by which it lowers the resolution."""
+    """One module of a row that is repeated as a whole, and its stride."""
     match row.module:
         case "Bottleneck":
             return Bottleneck(c1, c2, row.switch(1, True)), 1

@@ -1,10 +1,10 @@
-"""A pickle as plain data: an interpreter of its own that imports nothing and calls nothing of what the pickle names.
+"""A restricted unpickler, which returns plain data and neither imports nor calls anything that the pickle names.
 
-Python's unpickler is a small machine that imports and calls whatever its program says. This one knows the same
-instructions but keeps names as names: an object becomes a `Record` of its class's name and its state, a tensor a
-`StoredTensor`. A call is either one of the few that rebuild those, a harmless one that is only noted, or refused.
+A pickle is a program, and Python's unpickler imports and calls whatever it names. This interpreter knows the same
+instructions, but reads an object as a `Record` of its class name and its state, and a tensor as a `StoredTensor`. Of
+the calls, it carries out the few that rebuild those two, records some harmless ones, and refuses all others.
 
-Source: the instructions as the standard library's `pickletools` documents them; the layout of PyTorch's files.
+Source: the instructions as documented in the standard library's `pickletools`; the layout of PyTorch's files.
 """
 
 import math
@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import torch
 
 MAX_INSTRUCTIONS = 1_000_000
-"""Instructions of one pickle; the largest published detectors need some 200,000. Each makes 200 bytes at most."""
+"""Most instructions of a pickle; the largest published detectors have some 200,000. Each takes at most 200 bytes."""
 
 MAX_DIMENSIONS = 8
-"""Of a tensor; a convolution's weights have four."""
+"""Most dimensions of a tensor; the weights of a convolution have four."""
 
 MAX_VALUES = 2**40
-"""Of a storage; more are a slip or worse."""
+"""Upper bound of the values in a storage, and of the sizes and offsets of a tensor."""
 
 STORAGES: dict[str, torch.dtype] = {
     "torch.FloatStorage": torch.float32,
@@ -36,7 +36,7 @@ STORAGES: dict[str, torch.dtype] = {
     "torch.ByteStorage": torch.uint8,
     "torch.BoolStorage": torch.bool,
 }
-"""The names by which a pickle tells a storage's type."""
+"""Name of a storage's class in a pickle → type of its values."""
 
 NOTED_CALLS = frozenset(
     (
@@ -46,8 +46,7 @@ NOTED_CALLS = frozenset(
         *("pathlib.PosixPath", "pathlib.WindowsPath", "pathlib.Path", "datetime.datetime", "datetime.date"),
     )
 )
-"""Calls that checkpoints hold for facts we do not need; they become inert records. All others are refused."""
-
+"""Calls for parts of checkpoints that are not needed, which become inert records. All others are refused."""
 
 NUMBERS_AND_TEXT = frozenset(
     (
@@ -55,28 +54,28 @@ NUMBERS_AND_TEXT = frozenset(
         *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
     )
 )
-"""Instructions that push what stands beside them in the pickle."""
+"""Instructions that push their argument."""
 
 CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
-"""Instruction → what it pushes."""
+"""Instruction → value that it pushes."""
 
 SHORT_TUPLES: dict[str, int] = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-"""Instruction → how many values it takes into a tuple."""
+"""Instruction → number of values that it makes a tuple of."""
 
 CONTAINERS: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict,
     "EMPTY_LIST": list,
     "EMPTY_SET": lambda: Record("builtins.set"),
 }
-"""Instruction → what makes the container it pushes."""
+"""Instruction → function that makes the container that it pushes."""
 
 
 class RefusedError(ValueError):
-    """The pickle is damaged, or asks for something that plain data does not need."""
+    """The pickle is damaged, or holds an instruction or a call that is not allowed."""
 
 
 class Name(NamedTuple):
-    """What the pickle would import; it stays a name."""
+    """Name of an object that Python's unpickler would import."""
 
     module: str
     attribute: str
@@ -87,7 +86,7 @@ class Name(NamedTuple):
 
 @dataclass(eq=False)
 class Record:
-    """An object that was not made: its class's (or callable's) dotted name, and its state as plain data."""
+    """Plain data in place of an object: the dotted name of its class or callable, and its state."""
 
     name: str
     state: Any = None
@@ -95,14 +94,14 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class StoredTensor:
-    """Where a tensor's values lie in the file.
+    """Location of a tensor's values in the file.
 
     Attributes:
         key: name of the storage.
-        dtype: of the storage.
-        numel: values of the storage.
-        offset: of the tensor's first value.
-        shape, stride: of the tensor, in values.
+        dtype: type of the values.
+        numel: number of values in the storage.
+        offset: position of the tensor's first value in the storage.
+        shape, stride: shape and strides of the tensor, in values.
     """
 
     key: str
@@ -114,21 +113,21 @@ class StoredTensor:
 
 
 def read_pickle(content: bytes) -> Any:
-    """What a pickle holds, as dicts, lists, tuples, numbers, text, `Name`, `Record` and `StoredTensor`.
+    """The content of a pickle as dicts, lists, tuples, numbers, text, `Name`, `Record` and `StoredTensor`.
 
     Nothing that the pickle names is imported or called. The result may contain itself.
 
     Args:
-        content: the pickle.
+        content: bytes of the pickle.
 
     Raises:
-        RefusedError: it is damaged or too long, or calls something.
+        RefusedError: the pickle is damaged or too long, or makes a call that is not allowed.
     """
     try:
         return _Machine().run(content)
     except RefusedError:
         raise
-    # Damage shows in many ways, in the standard library's decoder too; none of them can have run anything.
+    # Damaged pickles cause many kinds of errors, also in `pickletools`; in none of them was any code of the file run.
     except Exception as error:
         raise RefusedError(f"is damaged ({type(error).__name__})") from error
 
@@ -140,7 +139,7 @@ def shown(name: object) -> str:
 
 @dataclass
 class _Machine:
-    """A pickle's program while it runs: its stack, the stacks that marks set aside, and its memory."""
+    """State of a running pickle: its stack, the stacks that marks set aside, and its memo."""
 
     stack: list[Any] = field(default_factory=list)
     below: list[list[Any]] = field(default_factory=list)
@@ -155,7 +154,7 @@ class _Machine:
         return items
 
     def run(self, content: bytes) -> Any:
-        """What the program leaves; the frequent instructions are carried out here, without a call for each."""
+        """The value that the pickle leaves on the stack. Frequent instructions are handled here, without calls."""
         argument: Any
         for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
             instruction = opcode.name
@@ -194,7 +193,7 @@ class _Machine:
         raise RefusedError("is damaged (it has no end)")
 
     def _fill(self, instruction: str) -> None:
-        """Puts the last values into the container or the record before them."""
+        """Puts the last values on the stack into the container or record before them."""
         match instruction:
             case "SETITEM" | "SETITEMS":
                 items = self.pop(2) if instruction == "SETITEM" else self.pop_to_mark()
@@ -207,11 +206,11 @@ class _Machine:
                 _extend(self.stack[-1], items)
 
     def _made(self, instruction: str, argument: Any) -> Any:
-        """What an instruction makes of the last values."""
+        """The value that an instruction makes of the last values on the stack."""
         match instruction:
             case "REDUCE":
                 return _call(*self.pop(2))
-            case "GLOBAL":  # module and attribute, of which neither can hold a space
+            case "GLOBAL":  # module and attribute, separated by a space
                 return Name(*argument.split(" "))
             case "STACK_GLOBAL":
                 return _name(*self.pop(2))
@@ -230,8 +229,7 @@ def _set_items(target: Any, items: list[Any]) -> None:
         raise RefusedError(f"sets items of a {_kind(target)}")
     pairs = zip(items[::2], items[1::2], strict=True)
     if isinstance(target, dict):
-        # A nested tuple as a key could take longer than any patience to hash, and so could many numbers that have one
-        # hash; we need no such item.
+        # Other keys are dropped: a nested tuple, or many numbers of equal hash, could take hours to hash.
         target.update((key, value) for key, value in pairs if _is_plain_key(key))
 
 
@@ -249,7 +247,9 @@ def _extend(target: Any, items: list[Any]) -> None:
 def _build(target: Any, state: Any) -> None:
     if isinstance(target, Record):
         target.state = state
-    elif not isinstance(target, dict):  # attributes of an ordered dict, such as a state dict's versions, are dropped
+    elif not isinstance(
+        target, dict
+    ):  # attributes of an ordered dict, such as the versions of a state dict, are dropped
         raise RefusedError(f"sets the state of a {_kind(target)}")
 
 
@@ -286,12 +286,12 @@ def _storage(reference: Any) -> StoredTensor:
             str(kind) in STORAGES and 0 <= numel < MAX_VALUES
         ):
             return StoredTensor(key, STORAGES[str(kind)], numel)
-    raise RefusedError("refers to something else than a tensor's storage")
+    raise RefusedError("has a reference that is not a tensor's storage")
 
 
 def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
     match arguments:
-        # What follows says whether it learns, and its hooks.
+        # The arguments that follow are `requires_grad` and hooks.
         case (StoredTensor(shape=()) as storage, int(offset), tuple(shape), tuple(stride), *_):
             numbers = (offset, *shape, *stride)
             if len(shape) == len(stride) <= MAX_DIMENSIONS and all(
@@ -304,7 +304,7 @@ def _tensor(arguments: tuple[Any, ...]) -> StoredTensor:
 
 
 def _fits(tensor: StoredTensor) -> bool:
-    """Whether it stays in its storage and does not grow by reading values more than once."""
+    """Whether a tensor lies within its storage, and has no more values than that by overlapping strides."""
     count = math.prod(tensor.shape)
     last = tensor.offset + sum((side - 1) * step for side, step in zip(tensor.shape, tensor.stride, strict=True))
     return count == 0 or (last < tensor.numel and count <= tensor.numel)

@@ -1,6 +1,7 @@
-"""A file that `torch.save` wrote, as plain data and tensors, without running any of it.
+"""Files of `torch.save`, read as plain data and tensors without running their code.
 
-It is a zip: `data.pkl` describes the object, see `restricted_pickle`, and each `data/KEY` holds a tensor's values.
+Such a file is a zip: `data.pkl` describes the object, see `restricted_pickle`, and each `data/KEY` holds the values of
+a storage.
 """
 
 import math
@@ -18,19 +19,19 @@ from adaptiveisp.detectors.yolo.restricted_pickle import RefusedError, StoredTen
 from adaptiveisp.errors import WeightsError
 
 MAX_PICKLE_BYTES = 2**24
-"""Of `data.pkl`; the largest published detectors have a tenth of it."""
+"""Most bytes of `data.pkl`; in the largest published detectors it has a tenth of this size."""
 
 MAX_LITTLE_BYTES = 64
-"""Of `byteorder`, which holds one word."""
+"""Most bytes of `byteorder`, which holds one word."""
 
 
 @dataclass
 class TorchFile:
-    """What a file holds.
+    """The content of an open file.
 
     Attributes:
         path: the file.
-        content: the object, see `read_pickle`.
+        content: the pickled object, see `read_pickle`.
         archive: the open zip.
         folder: its top folder, with a slash.
     """
@@ -42,14 +43,14 @@ class TorchFile:
 
     @property
     def most_values(self) -> int:
-        """Values that the file can hold at most, of two bytes each; what its directory claims may overlap."""
+        """Most values that the file can hold, of two bytes each. Entries can overlap, so their sizes do not count."""
         return self.path.stat().st_size // 2
 
     def tensor(self, stored: StoredTensor) -> Tensor:
-        """The values of a tensor in a fresh one of float32.
+        """A tensor of the file as a new one of float32.
 
         Raises:
-            WeightsError: the file has no such values, or they are not finite.
+            WeightsError: the values are missing or not finite.
         """
         name = f"{self.folder}data/{stored.key}"
         content = _read(self.archive, self.path, name, stored.numel * stored.dtype.itemsize)
@@ -69,7 +70,7 @@ class TorchFile:
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file is a zip as `torch.save` writes it."""
+    """Whether a file has the form of a zip of `torch.save`."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _top_folder(archive) is not None
@@ -82,7 +83,7 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
     """The content of a file of `torch.save`; its tensors can be read until the context ends.
 
     Raises:
-        WeightsError: it is missing, damaged, of an older form, or its pickle is refused; nothing of it was run.
+        WeightsError: the file is missing, damaged or of an older form, or its pickle is refused; none of it was run.
     """
     path = Path(path)
     try:
@@ -93,12 +94,15 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
         raise WeightsError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise WeightsError(
-            f"{path}: is no zip as torch.save writes since 1.6; get the file again, or save it with a newer torch"
+            f"{path}: is no zip as torch.save writes since 1.6, or is truncated; get the file again, or save it with a "
+            "newer torch"
         ) from error
     with archive:
         folder = _top_folder(archive)
         if folder is None:
             raise _damaged(path, "it has no data.pkl")
+        if f"{folder}constants.pkl" in archive.namelist():
+            raise WeightsError(f"{path}: is a TorchScript program, which is not read; give the .pt that training wrote")
         order = f"{folder}byteorder"
         if order in archive.namelist() and _read(archive, path, order, MAX_LITTLE_BYTES).strip() != b"little":
             raise WeightsError(f"{path}: was written on a big-endian machine; save it again on another")
@@ -106,13 +110,13 @@ def open_torch_file(path: Path) -> Iterator[TorchFile]:
             content = read_pickle(_read(archive, path, f"{folder}data.pkl", MAX_PICKLE_BYTES))
         except RefusedError as error:
             raise WeightsError(
-                f"{path}: its pickle {error}; it is refused and nothing of it was run; get the file from its source"
+                f"{path}: its pickle {error}, so it is refused, and none of it was run; get the file from its source"
             ) from error
         yield TorchFile(path, content, archive, folder)
 
 
 def _top_folder(archive: zipfile.ZipFile) -> str | None:
-    """The one top folder with a `data.pkl`, with a slash."""
+    """The only top folder with a `data.pkl`, ending with a slash; None if there is none or more than one."""
     tops = [name.removesuffix("data.pkl") for name in archive.namelist() if name.endswith("/data.pkl")]
     return tops[0] if len(tops) == 1 and tops[0].count("/") == 1 else None
 
@@ -121,13 +125,13 @@ def _read(archive: zipfile.ZipFile, path: Path, name: str, limit: int) -> bytes:
     """One entry of the zip, of at most `limit` bytes."""
     try:
         entry = archive.getinfo(name)
-        # torch.save does not compress; what is compressed could be larger than any memory.
+        # torch.save does not compress, and a compressed entry could expand to any size.
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > limit:
-            raise _damaged(path, f"an entry is compressed, or has {entry.file_size} bytes where {limit} are the most")
+            raise _damaged(path, f"an entry is compressed, or has {entry.file_size} bytes, more than {limit}")
         return archive.read(entry)
     except KeyError:
         raise _damaged(path, "an entry is missing") from None
-    # An entry that is encrypted raises RuntimeError, one of an unknown form NotImplementedError, which is one too.
+    # An encrypted entry raises RuntimeError; one of an unknown compression raises its subclass NotImplementedError.
     except (OSError, EOFError, zipfile.BadZipFile, RuntimeError, ValueError) as error:
         raise _damaged(path, next(iter(str(error).splitlines()), type(error).__name__)) from error
 

@@ -1,7 +1,7 @@
-"""The report's figures: plain numbers and names in, a matplotlib figure out, and that as SVG for the page.
+"""The report's figures, drawn with matplotlib from numbers and names, and their conversion to SVG for the page.
 
-Average precision comes in 0..1 and is drawn in points. A policy's place in the order of the report gives its colour and
-marker, so that it looks alike in every figure and in the page's tables.
+Average precision is given in 0..1 and drawn in points. The position of a policy in the report determines its colour and
+marker, so that they are the same in all figures and tables.
 """
 
 import io
@@ -15,34 +15,34 @@ from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.utils.optional_imports import import_extra
 
 POLICY_COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999999")
-"""Lines and bars, on white and on black. Source: Tol 2021, "Colour schemes", bright."""
+"""Colours of lines and bars, for white and for black pages. Source: Tol 2021, "Colour schemes", bright."""
 
 POLICY_MARKERS = "osD^vPX"
-# Stand-ins that the page replaces by colours of its own light or dark scheme.
+# Placeholders that `svg` replaces by the colours of the page's light or dark scheme.
 TEXT_COLOUR, LINE_COLOUR = "#010203", "#040506"
 
 
-def policy_colour(place: int) -> str:
-    """The colour of the policy at a place of the report; colours repeat after seven.
+def policy_colour(position: int) -> str:
+    """The colour of the policy at this position in the report; colours repeat after seven.
 
     >>> policy_colour(0), policy_colour(7)
     ('#4477aa', '#4477aa')
     """
-    return POLICY_COLOURS[place % len(POLICY_COLOURS)]
+    return POLICY_COLOURS[position % len(POLICY_COLOURS)]
 
 
-def line_style(place: int) -> dict[str, str]:
-    """Colour and marker of a policy, as matplotlib's keywords; once the colours repeat, the markers go one on.
+def line_style(position: int) -> dict[str, str]:
+    """Colour and marker of a policy as matplotlib's keywords; when the colours repeat, the markers shift by one.
 
     >>> line_style(0), line_style(7)
     ({'color': '#4477aa', 'marker': 'o'}, {'color': '#4477aa', 'marker': 's'})
     """
-    marker = POLICY_MARKERS[(place + place // len(POLICY_COLOURS)) % len(POLICY_MARKERS)]
-    return {"color": policy_colour(place), "marker": marker}
+    marker = POLICY_MARKERS[(position + position // len(POLICY_COLOURS)) % len(POLICY_MARKERS)]
+    return {"color": policy_colour(position), "marker": marker}
 
 
 def new_figure(width: float, height: float) -> tuple[Any, Any]:
-    """A matplotlib figure (inches) with one bare pair of axes, without pyplot's global state."""
+    """A matplotlib figure, in inches, with one pair of axes without a frame; pyplot's global state is not used."""
     figure = empty_figure(width, height)
     axes = figure.add_subplot()
     strip(axes)
@@ -50,12 +50,12 @@ def new_figure(width: float, height: float) -> tuple[Any, Any]:
 
 
 def empty_figure(width: float, height: float) -> Any:
-    """A matplotlib figure (inches) without axes."""
+    """A matplotlib figure, in inches, without axes."""
     return import_extra("matplotlib.figure", "report").Figure(figsize=(width, height), layout="constrained")
 
 
 def strip(axes: Any) -> None:
-    """Takes frame and ticks away and gives the rest the page's colours."""
+    """Removes the frame and the ticks of axes, and sets the page's colours."""
     axes.patch.set_visible(False)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -67,7 +67,7 @@ def strip(axes: Any) -> None:
 
 
 def _add_legend(figure: Any, axes: Any, n: int) -> None:
-    """One row of names above the plot, wrapped after four."""
+    """Adds a legend above the plot, with four names in a row."""
     if n > 1:
         figure.legend(
             *axes.get_legend_handles_labels(),
@@ -84,14 +84,14 @@ def light_figure(bins: Sequence[str], curves: Mapping[str, Sequence[float | None
     """AP50 of each policy over the bins of light.
 
     Args:
-        bins: their names.
-        curves: policy → AP50 in each bin, None where it is not defined; nothing for a policy without known light.
+        bins: names of the bins.
+        curves: policy → AP50 in each bin, None where it is not defined; an empty list without known light.
     """
     figure, axes = new_figure(9, 3.6)
-    for place, (policy, values) in enumerate(curves.items()):
+    for position, (policy, values) in enumerate(curves.items()):
         known = [(x, 100 * value) for x, value in enumerate(values) if value is not None]
         if known:
-            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **line_style(place))
+            axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **line_style(position))
     axes.set_xticks(range(len(bins)), bins)
     axes.set_xlim(-0.4, len(bins) - 0.6)
     axes.set_ylim(bottom=0)
@@ -106,7 +106,7 @@ def forest_figure(names: Sequence[str], intervals: Sequence[Interval]) -> Any:
     """Draws differences of AP50 with their intervals; those whose interval spans zero are hollow.
 
     Args:
-        names: of the rows, the first on top.
+        names: names of the rows, the first on top.
         intervals: one for each name.
     """
     figure, axes = new_figure(9, 0.9 + 0.42 * len(intervals))
@@ -126,19 +126,19 @@ def forest_figure(names: Sequence[str], intervals: Sequence[Interval]) -> Any:
 
 
 def class_figure(classes: Sequence[str], bars: Mapping[str, Sequence[float]]) -> Any:
-    """AP50 of each policy as bars, one group a class.
+    """AP50 of each policy as bars, with a group of bars for each class.
 
     Args:
-        classes: their names.
+        classes: names of the classes.
         bars: policy → AP50 of each class.
     """
     bar = 0.8 / len(bars)
     figure, axes = new_figure(9, 1.0 + len(classes) * (0.13 + 0.075 * len(bars)))
     rows = np.arange(len(classes))
-    for place, (policy, values) in enumerate(bars.items()):
-        offset = (place - (len(bars) - 1) / 2) * bar
+    for position, (policy, values) in enumerate(bars.items()):
+        offset = (position - (len(bars) - 1) / 2) * bar
         lengths = [100 * value for value in values]
-        axes.barh(rows + offset, lengths, bar * 0.86, label=policy, color=policy_colour(place))
+        axes.barh(rows + offset, lengths, bar * 0.86, label=policy, color=policy_colour(position))
     axes.set_yticks(rows, classes)
     axes.set_ylim(len(classes) - 0.5, -0.5)
     axes.grid(axis="x", color=LINE_COLOUR, linewidth=0.8)
@@ -148,16 +148,16 @@ def class_figure(classes: Sequence[str], bars: Mapping[str, Sequence[float]]) ->
 
 
 def svg(figure: Any, salt: str) -> Any:
-    """The figure as inline SVG whose text and lines take the page's font and colours.
+    """The figure as inline SVG with the font and colours of the page.
 
     Args:
-        figure: of matplotlib.
-        salt: makes its ids differ from those of the page's other figures.
+        figure: matplotlib figure.
+        salt: text that makes the ids differ from those of other figures on the page.
     """
     matplotlib = import_extra("matplotlib", "report")
     buffer = io.StringIO()
     for text in figure.findobj(import_extra("matplotlib.text", "report").Text):
-        # Names may hold a dollar sign, which is not mathematics here.
+        # A dollar sign in a name does not start a formula.
         text.set_parse_math(False)
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         none = dict.fromkeys(("Date", "Creator", "Format", "Type"))

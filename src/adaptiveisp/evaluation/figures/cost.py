@@ -1,4 +1,4 @@
-"""The figure of AP50 against cost: a point a policy, the Pareto front, and names that cover nothing."""
+"""The figure of AP50 against cost: a labelled point for each policy, and the Pareto front."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ from adaptiveisp.evaluation.figures.common import (
 )
 
 LABEL_SPOTS = ((0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
-"""Where a name may stand beside its point, the best first: -1, 0 or 1 to the right and up."""
+"""Directions from a point to its label, the best first: -1, 0 or 1 to the right and up."""
 LABEL_DISTANCES = (7.0, 22.0)
-"""Points (1/72 inch) from a point to its name; the far ones get a leader."""
+"""Distances from a point to its label in points (1/72 inch); at the second one a line joins them."""
 LABEL_SWEEPS = 4
-"""How often every name may move once the others stand."""
+"""Number of passes over the labels; in each, every label moves to its best position beside the others."""
 FAR_COST = 0.1
-"""A far spot is as bad as covering this share of the name."""
+"""Penalty of the second distance, as a share of the label's area that is covered."""
 MARKER_RADIUS, LINE_REACH = 5.0, 1.5
-"""Points (1/72 inch) around a point and a line that a name should keep free."""
+"""Margins around a marker and around a line that labels keep free, in points (1/72 inch)."""
 
 NAME_LENGTH = 26
-"""Letters of a name beside a point; the tables hold the whole name."""
+"""Most characters of a label; the tables have the whole name."""
 
 SQUEEZED = 1 / 3
-"""Share of the height below which scores are too close together to be told apart beside an outlier."""
+"""Scores that an outlier squeezes into less than this share of the height are hard to tell apart."""
 
 Box = tuple[float, float, float, float]
 """Left, bottom, right, top."""
@@ -39,15 +39,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class CostPoint:
-    """What one policy costs and scores.
+    """Cost and score of one policy.
 
     Attributes:
-        policy: its name.
-        place: its place in the order of the report.
+        policy: name of the policy.
+        place: its position in the report, which determines its colour and marker.
         ap50: in 0..1.
         cost_ms: mean cost of an image by the cost table, in milliseconds.
         modules: mean number of modules of an image, None if not known.
-        sd: standard deviation of AP50 over seeds in 0..1, None of a single run.
+        sd: standard deviation of AP50 over seeds in 0..1, None for a single run.
     """
 
     policy: str
@@ -59,7 +59,7 @@ class CostPoint:
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Positions of the points that no other dominates, cheapest first; of equal points all.
+    """Indices of the points that no other point dominates, cheapest first, with all of several equal points.
 
     A point is dominated by one that costs no more and scores no less, and differs in one of the two.
 
@@ -75,7 +75,7 @@ def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
 
 
 def scale_floor(scores: Sequence[float]) -> float:
-    """The lowest score that an axis should show: the lowest of all, unless that would squeeze most of the others.
+    """The lowest score that an axis should show: the lowest of all, unless outliers would squeeze the others.
 
     Where the widest gap leaves the scores above it less than a third of the height, and they are the majority, the
     scale starts above the gap.
@@ -95,11 +95,11 @@ def scale_floor(scores: Sequence[float]) -> float:
 def cost_figure(points: Sequence[CostPoint]) -> Any:
     """AP50 of each policy over its cost and, where it is known for all, over its modules, with the Pareto fronts.
 
-    A score below `scale_floor` stands hollow at the foot of the plot, with its value beside the name. A group of seeds
-    stands at its mean, with a line of one standard deviation up and down.
+    A score below `scale_floor` is drawn hollow at the foot of the plot, with its value beside the name. A group of
+    seeds is drawn at its mean, with a vertical line of one standard deviation up and down.
 
     Args:
-        points: at least one.
+        points: at least one point.
     """
     panels = {"cost per image, ms (by the cost table)": [point.cost_ms for point in points]}
     modules = [point.modules for point in points if point.modules is not None]
@@ -114,7 +114,7 @@ def cost_figure(points: Sequence[CostPoint]) -> Any:
         axes.set_xlabel(name)
         _draw_tradeoff(axes, points, costs)
     every[0].set_ylabel("AP50, points")
-    # The layout has to stand before names can be put where they cover nothing.
+    # Labels can be placed only when the layout is final.
     figure.draw_without_rendering()
     for axes in every:
         _spread_labels(axes)
@@ -128,7 +128,7 @@ def _draw_tradeoff(axes: Any, points: Sequence[CostPoint], costs: Sequence[float
     steps = [costs[i] for i in front], [scores[i] for i in front]
     axes.plot(*steps, drawstyle="steps-post", color=TEXT_COLOUR, linewidth=1, alpha=0.55, label="front")
     floor = 100 * scale_floor([point.ap50 for point in points])
-    # Differences below what a figure should blow up leave some room too.
+    # The second term keeps tiny differences from filling the whole height.
     room = max(0.1 * (max(scores) - floor), 0.005 * max(scores)) or 0.5
     foot = floor - 1.6 * room
     bottom = foot - room / 2 if floor > min(scores) else floor - room
@@ -171,7 +171,7 @@ def short(name: str) -> str:
 
 
 def _spread_labels(axes: Any) -> None:
-    """Moves the names of a panel to where they cover neither each other nor points nor the front."""
+    """Moves the labels of a panel so that they cover neither each other nor markers nor the front."""
     to_pixels, per_point = axes.transData.transform, axes.figure.dpi / 72
     names = list(axes.texts)
     at = [(float(x), float(y)) for x, y in (to_pixels(name.xy) for name in names)]
@@ -204,7 +204,7 @@ def _around(x: float, y: float, radius: float) -> Box:
 
 
 def _step_boxes(corners: Sequence[Sequence[float]], reach: float) -> list[Box]:
-    """Boxes around the pieces of a line that goes right first and then up from each corner to the next."""
+    """Boxes around the segments of a line that goes first right and then up from each corner to the next."""
     boxes: list[Box] = []
     for (x0, y0), (x1, y1) in pairwise(corners):
         boxes += [(x0, y0 - reach, x1, y0 + reach), (x1 - reach, y0, x1 + reach, y1)]
@@ -220,15 +220,16 @@ def place_labels(
 ) -> list[tuple[float, float]]:
     """The offset (right, up) of each label from its anchor; all lengths in one unit.
 
-    A label lies wholly on the side of its anchor that the offset points to, centred where the offset is 0. Each takes
-    the spot where it covers least, rather near than far; then each may move again, now that all others stand.
+    A label lies wholly on the side of its anchor that the offset points to, centred where the offset is 0. Each label
+    takes the position where it covers least, with a penalty for the larger distance; this is repeated until each has
+    been placed beside all others.
 
     Args:
         anchors: the labelled points.
         sizes: width and height of each label.
-        frame: labels should not leave it.
-        taken: what labels should not cover.
-        distances: from an anchor to its label, near ones first.
+        frame: box that labels should not leave.
+        taken: boxes that labels should not cover.
+        distances: distances from an anchor to its label, the smallest first.
     """
     spots = [(right * away, up * away) for away in distances for right, up in LABEL_SPOTS]
     farness = [FAR_COST * rank for rank in range(len(distances)) for _ in LABEL_SPOTS]

@@ -1,4 +1,4 @@
-"""The report's figures of what policies chose: which module at which place, and parameters by brightness."""
+"""The report's figures of the chosen pipelines: modules by position, and parameters by brightness."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,23 +13,23 @@ from adaptiveisp.evaluation.pipeline_stats import ParameterByLight
 from adaptiveisp.utils.optional_imports import import_extra
 
 PLACE_COLUMNS, PARAMETER_COLUMNS = 3, 4
-"""Panels side by side."""
+"""Most panels side by side."""
 STRONGEST = 0.9
-"""Opacity of a cell that stands for all images; it goes with the root of the share, so that rare ones are seen too."""
+"""Opacity of a cell for all images. It follows the square root of the share, so that rare modules are visible."""
 SHARES_OF_LEGEND = (0.1, 0.25, 0.5, 1.0)
 MOST_DOTS = 150
-"""Images drawn in a panel: more would only make the page heavy; the line takes them all."""
+"""Most images drawn as dots in a panel, which keeps the page small; the line is computed from all images."""
 LEAST_SPAN = 0.05
-"""Share of a parameter's range that its panel spans at least: what hardly moves should look so."""
+"""Least share of a parameter's range that its panel spans, so that small changes look small."""
 LEAST_IN_BIN = 3
-"""Images without which a median is not drawn."""
+"""Fewest images in a bin of light whose median is drawn."""
 
 
 def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
-    """For each policy a panel of cells, place × module, the stronger the larger the share of images with it there.
+    """A panel for each policy whose cells show the share of images that run a module at a position in the pipeline.
 
     Args:
-        policies: name → for each place, module → share in 0..1, see `usage.place_shares`; at least one, of one place.
+        policies: name → for each position, module → share in 0..1, see `place_shares`; at least one of each.
     """
     modules = _by_mean_place(policies.values())
     longest = max(map(len, policies.values()))
@@ -53,7 +53,7 @@ def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
         axes.set_yticks(np.arange(0.5, len(modules)), minor=True)
         axes.tick_params(which="both", length=0, labelsize=9, labelbottom=True)
         axes.grid(which="minor", color=LINE_COLOUR, linewidth=0.6)
-        axes.set_xlabel("place in the pipeline")
+        axes.set_xlabel("position in the pipeline")
     handles = [_cell(0, 0, share) for share in SHARES_OF_LEGEND]
     names = [f"{100 * share:.0f} % of images" for share in SHARES_OF_LEGEND]
     figure.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=10, labelcolor=TEXT_COLOUR)
@@ -61,7 +61,7 @@ def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
 
 
 def _by_mean_place(policies: Any) -> list[str]:
-    """All modules, in the order of the mean place at which they run."""
+    """All modules, in the order of the mean position at which they run."""
     total: dict[str, float] = {}
     weighted: dict[str, float] = {}
     for shares in policies:
@@ -73,7 +73,7 @@ def _by_mean_place(policies: Any) -> list[str]:
 
 
 def _cell(place: int, row: int, share: float) -> Any:
-    """The cell of a module at a place."""
+    """The cell of a module at a position."""
     patches = import_extra("matplotlib.patches", "report")
     opacity = STRONGEST * math.sqrt(share)
     return patches.Rectangle((place - 0.5, row - 0.5), 1, 1, facecolor=POLICY_COLOURS[0], alpha=opacity, linewidth=0)
@@ -83,8 +83,8 @@ def parameter_figure(series: Sequence[ParameterByLight], edges: Sequence[float])
     """A panel for each parameter: its value in each image over light, and the median in each bin of light.
 
     Args:
-        series: at least one.
-        edges: of the bins of light.
+        series: at least one parameter.
+        edges: edges of the bins of light.
     """
     columns = min(PARAMETER_COLUMNS, len(series))
     rows = math.ceil(len(series) / columns)
@@ -121,7 +121,7 @@ def parameter_figure(series: Sequence[ParameterByLight], edges: Sequence[float])
 def binned_medians(series: ParameterByLight, edges: Sequence[float]) -> list[tuple[float, float]]:
     """(log10 of the median light, median value) of each bin of light that holds `LEAST_IN_BIN` images or more.
 
-    The outer bins take what lies beyond the edges.
+    The outer bins also hold factors beyond the edges.
     """
     lights, values = np.asarray(series.lights), np.asarray(series.values)
     bins = np.searchsorted(edges[1:-1], lights, side="right")

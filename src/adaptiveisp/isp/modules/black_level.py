@@ -1,14 +1,12 @@
 """Black level: an offset taken off (haze, flare, a wrong black level) or added, white kept."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 
@@ -25,13 +23,13 @@ def black_level(image: Image, params: ParamTensor) -> Image:
     return (image - offset) / (1 - offset)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "affine", (params[0], 1 / (1 - params[0]))
+def numbers(params: Sequence[float]) -> tuple[float, float]:
+    """Offset and factor for the kernel."""
+    return params[0], 1 / (1 - params[0])
 
 
-def constants(params: ParamTensor) -> Tensor:
-    """The operation's numbers."""
+def batch_numbers(params: ParamTensor) -> Tensor:
+    """Offset and factor of each image for the kernel."""
     return torch.cat([params, 1 / (1 - params)], dim=1)
 
 
@@ -42,7 +40,7 @@ EXTENDED = IspModule(
     black_level,
     1.7,
     source="Chavez 1988",
+    effect="Removes a grey veil (haze, flare, a black level set too low) or lifts the shadows; white stays white.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="affine", constants=constants),
+    kernel=KernelCall("affine", numbers, batch_numbers),
 )

@@ -1,14 +1,12 @@
 """Colour correction: a 3x3 matrix whose rows are divided by their sums."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 ENTRIES = ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb")
@@ -27,22 +25,23 @@ def ccm(image: Image, params: ParamTensor) -> Image:
 
     Source: Wang et al. 2024 (AdaptiveISP).
     """
-    return torch.einsum("bij,bjhw->bihw", constants(params).reshape(-1, 3, 3), image)
+    return torch.einsum("bij,bjhw->bihw", batch_numbers(params).reshape(-1, 3, 3), image)
 
 
-def constants(params: ParamTensor) -> Tensor:
-    """The nine entries of M, row-major."""
+def batch_numbers(params: ParamTensor) -> Tensor:
+    """The nine entries of each image's M, row-major."""
     entries = params.reshape(-1, 3, 3)
     return (entries / entries.sum(dim=2, keepdim=True)).flatten(1)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`; a row that sums to 0 gives NaN or infinity, as PyTorch does."""
-    return "matrix", constants(torch.tensor([list(params)]))[0].tolist()
+def numbers(params: Sequence[float]) -> list[float]:
+    """The nine entries of M, row-major; a row that sums to 0 gives NaN or infinity, as in PyTorch."""
+    entries: list[float] = batch_numbers(torch.tensor([list(params)]))[0].tolist()
+    return entries
 
 
 def zero_row(params: Mapping[str, float]) -> str | None:
-    """What is wrong with a matrix that has a row whose sum is (nearly) 0; None where all rows are fine."""
+    """Says which row of the matrix sums to (nearly) 0; None if no row does."""
     for row in ("r", "g", "b"):
         total = sum(params[row + column] for column in "rgb")
         if abs(total) < LEAST_ROW_SUM:
@@ -58,7 +57,7 @@ PAPER = IspModule(
     1.9,
     forbidden=zero_row,
     source="Wang et al. 2024 (AdaptiveISP)",
+    effect="Mixes the colour channels, which corrects hues and how strong colours are; white stays white.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="matrix", constants=constants),
+    kernel=KernelCall("matrix", numbers, batch_numbers),
 )

@@ -1,12 +1,9 @@
 """Contrast: an S-curve of the luminance, blended in or out."""
 
 import math
-from collections.abc import Sequence
-from functools import partial
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
@@ -28,11 +25,6 @@ def contrast(image: Image, params: ParamTensor) -> Image:
     return image + amount * (image * (curve / (luminance + EPSILON)) - image)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "contrast", params
-
-
 PAPER = IspModule(
     "contrast",
     "Ct",
@@ -40,7 +32,7 @@ PAPER = IspModule(
     contrast,
     2.1,
     source="Hu et al. 2018",
+    effect="Bends the tones into an S-curve, which separates mid-tones; a negative amount flattens them.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="contrast"),
+    kernel=KernelCall("contrast"),
 )

@@ -12,8 +12,7 @@ pass recomputes each weight and adds
     dY(p)  += 2 δ_o(p) box(dD_o)(p),   dY(p+o) -= the same
     dh      = Σ_p,o w_o d_o / h'² · [the same bracket]
 
-Work goes strip by strip of rows, so that large frames need little more memory than the images themselves. On the CPU
-the same is done by the kernels of csrc/, where they are compiled.
+Work goes strip by strip of rows, so that large frames need little more memory than the images themselves.
 """
 
 from collections.abc import Iterator
@@ -24,8 +23,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels import forward as native
 from adaptiveisp.kernels.cuda_graphs import SHARED
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA_BT601, weighted_channel
 
@@ -197,10 +196,7 @@ class NonLocalMeans(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor, h: Tensor) -> Tensor:
         """Filtered image; keeps the input, the output and the sum of weights."""
-        if native.takes(image, h):
-            output, total = native.nlm_forward(image, h)
-        else:
-            output, total = SHARED.run("nlm_forward", nlm_forward, image, h)
+        output, total = SHARED.run("nlm_forward", nlm_forward, image, h)
         ctx.save_for_backward(image, h, output, total)
         return output
 
@@ -209,16 +205,19 @@ class NonLocalMeans(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
         """Gradients of the image, where it needs one, and of h."""
         image, h, output, total = ctx.saved_tensors
-        if native.takes(image, h, grad):
-            return native.nlm_backward(image, h, output, total, grad, of_image=ctx.needs_input_grad[0])
         if not ctx.needs_input_grad[0]:  # as while a policy learns, step by step
             return None, SHARED.run("nlm_backward_h", nlm_backward_h, image, h, output, total, grad)[0]
         grad_image, grad_h = SHARED.run("nlm_backward", nlm_backward, image, h, output, total, grad)
         return grad_image, grad_h
 
 
+def strengths(params: ParamTensor) -> Tensor:
+    """h' of each image: h plus the epsilon."""
+    return params[:, :1] + EPSILON
+
+
 def denoise(image: Image, params: ParamTensor) -> Image:
-    """Non-local means: each pixel becomes the mean of its 11x11 neighbours, weighted by how alike their patches are.
+    """Non-local means: each pixel becomes the mean of its 11x11 neighbours, weighted by their patches' similarity.
 
     The 5x5 patches are compared on luma by d = sqrt(Σ squared differences), not averaged; the weight is
     exp(-d/(h+1e-8)). Shifts and patches wrap around.
@@ -229,11 +228,21 @@ def denoise(image: Image, params: ParamTensor) -> Image:
 
     Source: Buades et al. 2005, with the weights of Wang et al. 2024 (AdaptiveISP).
     """
-    strength = (params[:, :1] + EPSILON)[:, :, None]
+    strength = strengths(params)[:, :, None]
     filtered: Tensor = NonLocalMeans.apply(image, strength)  # type: ignore[no-untyped-call]
     return filtered
 
 
 PAPER = IspModule(
-    "denoise", "NLM", (Param("h", 0.0, 1.0, "", 0.0, "sigmoid"),), denoise, 10.0, source="Buades et al. 2005"
+    "denoise",
+    "NLM",
+    (Param("h", 0.0, 1.0, "", 0.0, "sigmoid"),),
+    denoise,
+    10.0,
+    source="Buades et al. 2005",
+    effect=(
+        "Removes grain by averaging patches that look alike (non-local means); too much of it smears fine texture. "
+        "It is the slowest module."
+    ),
+    kernel=KernelCall("non_local_means", batch_numbers=strengths),
 )

@@ -1,11 +1,7 @@
 """Desaturation: towards the luminance."""
 
-from collections.abc import Sequence
-from functools import partial
-
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
@@ -23,11 +19,6 @@ def desaturation(image: Image, params: ParamTensor) -> Image:
     return image + amount * (weighted_channel(image, LUMA) - image)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "desaturation", params
-
-
 PAPER = IspModule(
     "desaturation",
     "BW",
@@ -35,7 +26,7 @@ PAPER = IspModule(
     desaturation,
     1.9,
     source="Hu et al. 2018",
+    effect="Fades colours towards grey; the full amount gives black and white.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="desaturation"),
+    kernel=KernelCall("desaturation"),
 )

@@ -1,13 +1,11 @@
 """Exposure: y = x · 2^EV."""
 
 from collections.abc import Sequence
-from functools import partial
 
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 
@@ -23,13 +21,13 @@ def exposure(image: Image, params: ParamTensor) -> Image:
     return image * params[:, 0].exp2()[:, None, None, None]
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "scale", [2.0 ** params[0]] * 3
+def numbers(params: Sequence[float]) -> list[float]:
+    """The factor of each channel for the kernel."""
+    return [2.0 ** params[0]] * 3
 
 
-def constants(params: ParamTensor) -> Tensor:
-    """The operation's numbers."""
+def batch_numbers(params: ParamTensor) -> Tensor:
+    """The factors of each image for the kernel."""
     return params.exp2().expand(-1, 3)
 
 
@@ -42,9 +40,12 @@ def make_exposure(limit: float) -> IspModule:
         exposure,
         1.7,
         source="Hu et al. 2018",
+        effect=(
+            "Brightens or darkens the whole picture, as the exposure slider of a raw converter does; highlights "
+            "may clip."
+        ),
         pointwise=True,
-        operation=operation,
-        differentiable=partial(pointwise, name="scale", constants=constants),
+        kernel=KernelCall("scale", numbers, batch_numbers),
     )
 
 

@@ -1,11 +1,7 @@
 """Gain: one factor a channel, which is white balance and exposure in one."""
 
-from collections.abc import Sequence
-from functools import partial
-
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 MOST_STOPS = 14.0
@@ -24,13 +20,8 @@ def gain(image: Image, params: ParamTensor) -> Image:
     return image * params[:, :, None, None]
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "scale", params
-
-
-# A helper, since a policy that sets exposure and balance apart learns either sooner. It is the operation of
-# white_balance, so that its cost is set to that one's.
+# A helper and not one of the modules that policies choose from: a policy learns exposure and white balance faster if it
+# sets them separately. It computes what white_balance computes, and so has its cost.
 PAPER = IspModule(
     "gain",
     "Gn",
@@ -38,7 +29,7 @@ PAPER = IspModule(
     gain,
     1.7,
     source="product of white_balance and exposure",
+    effect="Multiplies each channel by a factor of its own: exposure and white balance in one.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="scale"),
+    kernel=KernelCall("scale"),
 )

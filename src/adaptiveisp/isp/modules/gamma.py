@@ -6,16 +6,15 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 PAPER_FLOOR = 0.001
 """Values below are flattened in the paper's gamma, half the pixels of a dark raw."""
 
 WIDE_FLOOR = 1e-5
-"""1/16 of the least step of a 12-bit raw is 1.5e-5: nothing a sensor tells apart is flattened."""
+"""Below 1/16 of the least step of a 12-bit raw (1.5e-5), so that no two values a sensor tells apart become one."""
 
 
 def gamma(image: Image, params: ParamTensor, floor: float = PAPER_FLOOR) -> Image:
@@ -24,20 +23,20 @@ def gamma(image: Image, params: ParamTensor, floor: float = PAPER_FLOOR) -> Imag
     Args:
         image: RGB in [0, 1].
         params: column 0: γ, dimensionless.
-        floor: least value the power sees, which bounds its slope.
+        floor: smaller values are raised to it, which bounds the slope.
 
     Source: Wang et al. 2024 (AdaptiveISP).
     """
     return image.clamp(min=floor).pow(params[:, 0][:, None, None, None])
 
 
-def operation(params: Sequence[float], floor: float) -> Operation:
-    """The same for `native.chain`."""
-    return "power", (params[0], floor)
+def numbers(params: Sequence[float], floor: float) -> tuple[float, float]:
+    """Exponent and least value for the kernel."""
+    return params[0], floor
 
 
-def constants(params: ParamTensor, floor: float) -> Tensor:
-    """The operation's numbers."""
+def batch_numbers(params: ParamTensor, floor: float) -> Tensor:
+    """Exponent and least value of each image for the kernel."""
     return torch.cat([params, torch.full_like(params, floor)], dim=1)
 
 
@@ -51,9 +50,9 @@ def make_gamma(floor: float) -> IspModule:
         partial(gamma, floor=floor),
         2.0,
         source="Hu et al. 2018",
+        effect="Lifts shadows and mid-tones (below 1) or deepens them (above 1); black and white stay where they are.",
         pointwise=True,
-        operation=partial(operation, floor=floor),
-        differentiable=partial(pointwise, name="power", constants=partial(constants, floor=floor)),
+        kernel=KernelCall("power", partial(numbers, floor=floor), partial(batch_numbers, floor=floor)),
     )
 
 

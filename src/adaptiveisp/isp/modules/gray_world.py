@@ -1,35 +1,33 @@
 """Gray world: white balance from the image's own mean colour, a starting point that needs no network."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
-VIEW = 64
-"""Side of the pooled view that the mean is taken on."""
+SIDE = 64
+"""Side of the pooled image over which the mean is taken."""
 CLIPPED = 0.98
-"""A cell with a channel above this tells nothing about the illuminant."""
+"""A cell with a channel above this is clipped and says nothing about the illuminant."""
 LEAST_MEAN = 1e-4
 MOST_GAIN = 8.0
 
 
-def mean_colour(view: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch 3"]:
+def mean_colour(cells: Float[Tensor, "batch 3 rows columns"]) -> Float[Tensor, "batch 3"]:
     """Mean over the cells that are not clipped; over all where all are."""
-    usable = (view.detach().amax(dim=1, keepdim=True) < CLIPPED).to(view.dtype)
+    usable = (cells.detach().amax(dim=1, keepdim=True) < CLIPPED).to(cells.dtype)
     usable = torch.where(usable.sum(dim=(2, 3), keepdim=True) > 0, usable, 1)
-    return (view * usable).sum(dim=(2, 3)) / usable.sum(dim=(2, 3))
+    return (cells * usable).sum(dim=(2, 3)) / usable.sum(dim=(2, 3))
 
 
-def gains(view: Float[Tensor, "batch 3 rows columns"], amount: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3"]:
+def gains(cells: Float[Tensor, "batch 3 rows columns"], amount: Float[Tensor, " batch"]) -> Float[Tensor, "batch 3"]:
     """(mean luminance / mean of the channel)^amount, limited to 1/8 .. 8."""
-    means = mean_colour(view).clamp(min=LEAST_MEAN)
+    means = mean_colour(cells).clamp(min=LEAST_MEAN)
     luminance = weighted_channel(means[:, :, None, None], LUMA)[:, :, 0, 0]
     return (luminance / means).clamp(1 / MOST_GAIN, MOST_GAIN).pow(amount[:, None])
 
@@ -45,13 +43,7 @@ def gray_world(image: Image, params: ParamTensor) -> Image:
 
     Source: Buchsbaum 1980.
     """
-    return image * gains(F.adaptive_avg_pool2d(image, VIEW), params[:, 0])[:, :, None, None]
-
-
-def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
-    """The same by the compiled kernels."""
-    found = gains(native.pool(image[None], VIEW), torch.tensor([params[0]]))[0].tolist()
-    native.chain(image, [("scale", found)], target)
+    return image * gains(F.adaptive_avg_pool2d(image, SIDE), params[:, 0])[:, :, None, None]
 
 
 EXTENDED = IspModule(
@@ -61,5 +53,6 @@ EXTENDED = IspModule(
     gray_world,
     1.9,
     source="Buchsbaum 1980",
-    fast=fast,
+    effect="Removes a colour cast by making the average of the picture grey.",
+    kernel=KernelCall("gray_world", options={"gains": gains, "side": SIDE}),
 )

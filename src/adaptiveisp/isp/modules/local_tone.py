@@ -1,20 +1,14 @@
 """Local tone: shadows lifted and highlights lowered by what surrounds a pixel, so that details keep their contrast."""
 
-from collections.abc import Sequence
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from adaptiveisp.isp.differentiable import LocalTone
 from adaptiveisp.isp.guided_filter import LEAST, coefficients, moments, to_pixels
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.autograd import base_planes
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA, weighted_channel
 
 GRID = 64
-"""Cells on the longer side: the base is as coarse on a small view as on the full frame."""
+"""Cells on the longer side, so that the base is as coarse on a small image as on the full frame."""
 EDGE = 0.1
 """Standard deviation of luminance from which an edge is kept in the base."""
 LEAST_BASE = 1e-6
@@ -28,11 +22,6 @@ def cell_of(height: int, width: int) -> int:
     (6, 62, 1)
     """
     return max(1, max(height, width) // GRID)
-
-
-def base_planes(both: Float[Tensor, "batch 6 rows columns"]) -> Float[Tensor, "batch 2 rows columns"]:
-    """The planes a and b of the base a·L + b, luminance filtered by itself, from those of the three channels."""
-    return torch.cat([weighted_channel(both[:, :3], LUMA), weighted_channel(both[:, 3:], LUMA)], dim=1)
 
 
 def local_tone(image: Image, params: ParamTensor) -> Image:
@@ -57,21 +46,6 @@ def local_tone(image: Image, params: ParamTensor) -> Image:
     return image * (shadows * (1 - lightness).square() + highlights * lightness.square()).exp2()
 
 
-def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
-    """The same by the compiled kernels."""
-    cell = cell_of(image.shape[1], image.shape[2])
-    both = native.coefficients(native.moments(image, cell), EDGE**2 + LEAST)[None]
-    coarse = base_planes(both)[0].contiguous()
-    native.local_tone(image, coarse, cell, params[0], params[1], target)
-
-
-def differentiable(image: Image, params: ParamTensor) -> Image:
-    """The same by the compiled kernels, with their gradients."""
-    cell = cell_of(image.shape[2], image.shape[3])
-    toned: Tensor = LocalTone.apply(image, params, cell, EDGE**2 + LEAST)  # type: ignore[no-untyped-call]
-    return toned
-
-
 EXTENDED = IspModule(
     "local_tone",
     "LT",
@@ -79,6 +53,6 @@ EXTENDED = IspModule(
     local_tone,
     2.6,
     source="Durand and Dorsey 2002",
-    fast=fast,
-    differentiable=differentiable,
+    effect="Opens shadows and holds back highlights separately, with the contrast of details kept.",
+    kernel=KernelCall("local_tone", options={"cell_of": cell_of, "ridge": EDGE**2 + LEAST}),
 )

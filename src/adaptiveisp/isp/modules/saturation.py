@@ -1,21 +1,17 @@
 """Saturation: HSV saturation raised most at half value; hue and value kept."""
 
-from collections.abc import Sequence
-from functools import partial
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 STRENGTH = 0.8
 
 BLACK = 1e-20
-"""Values and chromas up to here count as 0: modules before make such numbers, and dividing by them overflows."""
+"""Values and chromas up to here count as 0: earlier modules produce such numbers, and dividing by them overflows."""
 
 Plane = Float[Tensor, "batch 1 height width"]
 
@@ -61,11 +57,6 @@ def saturation_released(image: Image, params: ParamTensor) -> Image:
     return torch.where(chroma > BLACK, saturation(image, params), image + amount * (reddened - image))
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """`saturation` for `native.chain`."""
-    return "saturation", params
-
-
 def make_saturation(released: bool) -> IspModule:
     """Saturation; `released` reproduces the original's red grey."""
     function = saturation_released if released else saturation
@@ -77,9 +68,9 @@ def make_saturation(released: bool) -> IspModule:
         function,
         2.0,
         source="Hu et al. 2018",
+        effect="Makes colours stronger, most of all at middle brightness.",
         pointwise=True,
-        operation=None if released else operation,
-        differentiable=None if released else partial(pointwise, name="saturation"),
+        kernel=None if released else KernelCall("saturation"),
     )
 
 

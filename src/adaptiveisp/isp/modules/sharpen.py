@@ -1,14 +1,10 @@
 """Sharpen: extrapolation away from a 3x3 blur."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
-from adaptiveisp.isp.differentiable import Sharpen
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels import forward as native
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 CENTRE_WEIGHT = 5.0
@@ -16,7 +12,7 @@ CENTRE_WEIGHT = 5.0
 
 
 def detail(image: Image) -> Image:
-    """What `smooth` takes away: the image less its blur; 0 on the 1-pixel border."""
+    """The image minus its blur, see `smooth`; 0 on the 1-pixel border."""
     if min(image.shape[2:]) < 3:
         return torch.zeros_like(image)
     rows = image[:, :, :-2] + image[:, :, 1:-1] + image[:, :, 2:]
@@ -45,17 +41,6 @@ def sharpen(image: Image, params: ParamTensor) -> Image:
     return (image + (factor - 1) * detail(image)).clamp(0, 1)
 
 
-def fast(image: Tensor, params: Sequence[float], target: Tensor) -> None:
-    """The same by the compiled kernel."""
-    native.sharpen(image, params[0], target)
-
-
-def differentiable(image: Image, params: ParamTensor) -> Image:
-    """The same by the compiled kernels, with their gradients."""
-    sharpened: Tensor = Sharpen.apply(image, params[:, 0])  # type: ignore[no-untyped-call]
-    return sharpened
-
-
 PAPER = IspModule(
     "sharpen",
     "Shr",
@@ -63,6 +48,6 @@ PAPER = IspModule(
     sharpen,
     6.3,
     source="Wang et al. 2024 (AdaptiveISP)",
-    fast=fast,
-    differentiable=differentiable,
+    effect="Emphasises edges and texture (above 1) or softens them (below 1).",
+    kernel=KernelCall("sharpen"),
 )

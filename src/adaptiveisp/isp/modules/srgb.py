@@ -1,11 +1,7 @@
 """The sRGB curve: linear light → display code values, without parameters."""
 
-from collections.abc import Sequence
-from functools import partial
-
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import srgb_encode
 
@@ -22,11 +18,6 @@ def srgb(image: Image, params: ParamTensor) -> Image:
     return srgb_encode(image)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "srgb", ()
-
-
 # Not one of the paper's ten: the heuristic baseline ends with it. Its cost is set to gamma's, the same kind of power.
 PAPER = IspModule(
     "srgb",
@@ -35,7 +26,7 @@ PAPER = IspModule(
     srgb,
     2.0,
     source="IEC 61966-2-1",
+    effect="Encodes linear light as an sRGB display expects it; it has no parameters.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="srgb"),
+    kernel=KernelCall("srgb"),
 )

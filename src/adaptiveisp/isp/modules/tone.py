@@ -1,14 +1,12 @@
 """Tone: a piecewise linear curve of eight slopes."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 
 SEGMENTS = 8
@@ -34,14 +32,14 @@ def tone(image: Image, params: ParamTensor) -> Image:
     return (begins.gather(1, piece) + slopes.gather(1, piece) * along).view_as(image)
 
 
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`: a sum of hinges, one where each piece begins."""
+def numbers(params: Sequence[float]) -> list[float]:
+    """The kernel's sum of hinges, one where each piece begins: the differences between neighbouring slopes."""
     slopes = [slope * SEGMENTS / sum(params) for slope in params]
-    return "curve", [after - before for before, after in zip((0.0, *slopes), slopes, strict=False)]
+    return [after - before for before, after in zip((0.0, *slopes), slopes, strict=False)]
 
 
-def constants(params: ParamTensor) -> Tensor:
-    """The operation's numbers."""
+def batch_numbers(params: ParamTensor) -> Tensor:
+    """The same of each image."""
     slopes = params * (SEGMENTS / params.sum(dim=1, keepdim=True))
     return slopes.diff(dim=1, prepend=torch.zeros_like(slopes[:, :1]))
 
@@ -53,7 +51,7 @@ PAPER = IspModule(
     tone,
     2.7,
     source="Hu et al. 2018 (Exposure)",
+    effect="Shapes the brightness curve freely, by the slopes of eight pieces from dark to bright.",
     pointwise=True,
-    operation=operation,
-    differentiable=partial(pointwise, name="curve", constants=constants),
+    kernel=KernelCall("curve", numbers, batch_numbers),
 )

@@ -1,14 +1,13 @@
 """White balance: one gain a channel, luminance kept."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 
 import torch
 
-from adaptiveisp.isp.differentiable import pointwise
 from adaptiveisp.isp.module import IspModule, Logits, Param
-from adaptiveisp.kernels.forward import Operation
+from adaptiveisp.kernels.registry import KernelCall
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.color import LUMA
 
@@ -27,11 +26,6 @@ def white_balance(image: Image, params: ParamTensor) -> Image:
     Source: Hu et al. 2018 (Exposure), section 4.
     """
     return image * params[:, :, None, None]
-
-
-def operation(params: Sequence[float]) -> Operation:
-    """The same for `native.chain`."""
-    return "scale", params
 
 
 def balance_head(logits: Logits, limit: float) -> ParamTensor:
@@ -72,9 +66,9 @@ def make_white_balance(limit: float) -> IspModule:
         head=partial(balance_head, limit=limit),
         inverse=partial(balance_inverse, limit=limit),
         source="Hu et al. 2018",
+        effect="Removes the colour cast of the light by scaling red, green and blue; brightness is kept.",
         pointwise=True,
-        operation=operation,
-        differentiable=partial(pointwise, name="scale"),
+        kernel=KernelCall("scale"),
     )
 
 

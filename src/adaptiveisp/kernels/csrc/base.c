@@ -1,12 +1,9 @@
-/* The kernels for any processor the compiler knows: SSE2 on x86-64, NEON on ARM. */
+/* The kernels for every processor of the platform: SSE2 on x86-64, NEON on ARM. */
 #define VARIANT(name) adaptiveisp_##name##_base
-#include "photos.c.inc"
-#include "kernels.c.inc"
-#include "resize.c.inc"
-#include "backward.c.inc"
-#include "look.c.inc"
+#include "synthesis.c.inc"
+#include "all.c.inc"
 
-/* 1 where the processor runs the kernels of avx2.c. */
+/* Returns 1 if the processor can run the kernels of avx2.c, else 0. */
 int32_t adaptiveisp_has_avx2(void) {
 #if defined(__x86_64__) && defined(__GNUC__)
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -1,9 +1,9 @@
-/* Names that the kernels, their variants and native.py share. */
+/* Constants that the kernels share with kernels/loading.py and kernels/forward.py. */
 
 #ifndef ADAPTIVEISP_KERNELS_H
 #define ADAPTIVEISP_KERNELS_H
 
-#define INTERFACE 5 /* native.py has the same number; one more with every change of a signature */
+#define INTERFACE 5 /* kernels/loading.py has the same number; every change of a signature raises both */
 #define OP_CONSTANTS 9 /* numbers of one operation of a chain */
 
 enum {

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import Recordings
+from adaptiveisp.kernels.observation import Encoder
+from adaptiveisp.kernels.registry import find
 from adaptiveisp.policies.sequence.networks import CHANNELS, N_SCALARS, Observation, SequenceNetwork
 from adaptiveisp.policies.stepwise.networks import SLOPE
 
@@ -38,7 +38,7 @@ class SequenceInference:
         self.modules, self.horizon = network.modules_in_order, network.horizon
         ours = {name: value.detach().cpu().numpy() for name, value in self.network.state_dict().items()}
         layers = [f"encoder.{2 * i}" for i in range(len(CHANNELS))]
-        self.encoder = native_look.Encoder([(ours[f"{name}.weight"], ours[f"{name}.bias"]) for name in layers], SLOPE)
+        self.encoder = Encoder([(ours[f"{name}.weight"], ours[f"{name}.bias"]) for name in layers], SLOPE)
         self.trunk = [(ours[f"parameter_trunk.{i}.weight"], ours[f"parameter_trunk.{i}.bias"]) for i in (0, 2)]
         self.head = ours["parameter_head.weight"]
         neutral = self.network.neutral.cpu().numpy()
@@ -56,8 +56,8 @@ class SequenceInference:
     def embed(self, observation: Observation) -> Vector:
         """The embedding of each image, one row for each."""
         planes, numbers = observation.planes, observation.numbers
-        if native.takes(planes, numbers):
-            features = np.stack([self.encoder(one) for one in planes])
+        if encode := find("encode", planes, numbers):
+            features = np.stack([encode(self.encoder, one) for one in planes])
             return np.concatenate([features, numbers.numpy()], axis=1)
         (embedding,) = self.recordings.run("encode", self.network.encode, planes, numbers)
         rows: Vector = embedding.cpu().numpy()

@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import SHARED
+from adaptiveisp.kernels.registry import find
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import STOP, apply_chosen
 from adaptiveisp.policies.preprocessing import preprocessing_of_observation, rendered_stages
@@ -96,8 +95,8 @@ def observe(
         with timed(stopwatch, "modules"):
             preprocessed = rendered_stages(image, prefix, module_set) if start != "raw" else image
     exposed, after = pool_and_noise(preprocessed) if start != "raw" else (pooled, before)
-    if native.takes(pooled, exposed):
-        planes, light = native_look.light(pooled, exposed, CLIPPED)
+    if kernel := find("light", pooled, exposed):
+        planes, light = kernel(pooled, exposed, CLIPPED)
     else:
         planes, light = SHARED.run("light", _light, pooled, exposed)
     rest = [
@@ -110,7 +109,7 @@ def observe(
 def _light(
     pooled: Float[Tensor, "batch 3 64 64"], exposed: Float[Tensor, "batch 3 64 64"]
 ) -> tuple[Float[Tensor, "batch 6 64 64"], Float[Tensor, "batch n_light"]]:
-    """`native_look.light` in PyTorch: the planes, and histogram, mean, deviation and clipped share of log-luminance."""
+    """The kernel `light` in PyTorch: the planes, and histogram, mean, deviation and clipped share of log-luminance."""
     logarithm = log_light(pooled)
     luminance = weighted_channel(logarithm, LUMA).flatten(1)
     place = ((luminance + 1) / 2 * BINS).long().clamp(0, BINS - 1)

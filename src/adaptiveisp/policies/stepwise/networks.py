@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.kernels import forward as native
-from adaptiveisp.kernels import observation as native_look
 from adaptiveisp.kernels.cuda_graphs import SHARED
+from adaptiveisp.kernels.registry import find, takes
 from adaptiveisp.policies.environment import STOP, State
 from adaptiveisp.types import Image
 from adaptiveisp.utils.color import LUMA, weighted_channel
@@ -72,11 +71,9 @@ def _log_view(image: Image, status: Tensor) -> tuple[ObservationPlanes]:
 
 def pool(image: Image) -> Float[Tensor, "batch 3 64 64"]:
     """The means of the image in a grid of 64x64 cells."""
-    if not native.takes(image):
-        return F.adaptive_avg_pool2d(image, VIEW)
-    if not image.requires_grad:
-        return native.pool(image, VIEW)
-    if image.shape[2] % VIEW or image.shape[3] % VIEW:
+    if kernel := find("pool", image):
+        return kernel(image, VIEW)  # type: ignore[no-any-return]
+    if not takes(image) or image.shape[2] % VIEW or image.shape[3] % VIEW:
         return F.adaptive_avg_pool2d(image, VIEW)
     pooled: Tensor = _EvenPool.apply(image)  # type: ignore[no-untyped-call]
     return pooled
@@ -91,7 +88,7 @@ class _EvenPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
         ctx.cell = image.shape[2] // VIEW, image.shape[3] // VIEW
-        return native.pool(image, VIEW)
+        return pool(image.detach())
 
     @staticmethod
     @once_differentiable
@@ -108,8 +105,8 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
     """
     if min(image.shape[2:]) < 3:
         return image.new_zeros(image.shape[0])
-    if native.takes(image) and not image.requires_grad:
-        return native.laplacian(image) * NOISE_SCALE
+    if kernel := find("laplacian", image):
+        return kernel(image) * NOISE_SCALE  # type: ignore[no-any-return]
     luminance = weighted_channel(image, LUMA)
     # Differences instead of a convolution: a GPU may round the inputs of a convolution to 10 bits, which adds noise.
     down = luminance[:, :, :-2] - 2 * luminance[:, :, 1:-1] + luminance[:, :, 2:]
@@ -119,8 +116,8 @@ def noise_level(image: Image) -> Float[Tensor, " batch"]:
 
 def pool_and_noise(image: Image) -> tuple[Float[Tensor, "batch 3 64 64"], Float[Tensor, " batch"]]:
     """`pool` and `noise_level`; the kernels read the image once for both."""
-    if native.takes(image) and not image.requires_grad:
-        pooled, response = native_look.scan(image, VIEW)
+    if kernel := find("pool_and_laplacian", image):
+        pooled, response = kernel(image, VIEW)
         return pooled, response * NOISE_SCALE
     pooled, noise = SHARED.run("pool and noise", lambda image: (pool(image), noise_level(image)), image)
     return pooled, noise

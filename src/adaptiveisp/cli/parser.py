@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     parser = _Parser(
         prog="adaptiveisp",
-        description="Renders raw images for a frozen object detector by pipelines of ISP modules chosen for each image.",
+        description="Renders raw images for a frozen object detector, each by its own pipeline of ISP modules.",
         epilog="Exit codes: 0 done; 1 failed; 2 wrong use; 3 done, but inputs were skipped.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")

@@ -115,5 +115,5 @@ def test_the_machine_s_cost_table_has_modules_of_ones_own(
     without = {name: value for name, value in costs.items() if name != "log_curve"}
     assert cost_of(pipeline, without) == 1.0 + costs["exposure"]
     monkeypatch.setattr(registry._REGISTERED, "_values", {})
-    with pytest.raises(DataError, match=r"log_curve = .* is no known module .* or give --module"):
+    with pytest.raises(DataError, match=r"log_curve = .* is not a known module .* or give --module"):
         load_costs(Path("costs.json"))

@@ -87,7 +87,7 @@ class AdaptiveISPError(Exception):
 
     Args:
         message: names the input and the remedy; kept as `one_line` makes it.
-        others: whatever a subclass keeps beside the message.
+        others: further values that a subclass keeps in addition to the message.
     """
 
     def __init__(self, message: str = "", *others: Any):

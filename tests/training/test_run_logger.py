@@ -169,7 +169,7 @@ def test_a_full_disk_is_one_line_with_its_remedy(name: str, tmp_path: Path, monk
     assert (tmp_path / name).read_bytes() == before, "no half line stays"
     message = str(error.value)
     assert str(tmp_path / name) in message and "No space left" in message and "\n" not in message
-    assert message.endswith(f"free space, then go on with `adaptiveisp train --resume {tmp_path}`")
+    assert message.endswith(f"free space, then continue with `adaptiveisp train --resume {tmp_path}`")
 
 
 def test_a_folder_that_vanished_is_noticed(tmp_path: Path) -> None:

@@ -72,5 +72,5 @@ def writing(folder: Path) -> Iterator[None]:
         unclear = isinstance(error, RuntimeError)  # torch's message names a place in its own code
         detail = "a checkpoint could not be written whole" if unclear else str(error).splitlines()[0]
         raise OutputError(
-            f"{folder}: cannot be written ({detail}); free space, then go on with `adaptiveisp train --resume {folder}`"
+            f"{folder}: cannot be written ({detail}); free space, then `adaptiveisp train --resume {folder}`"
         ) from error

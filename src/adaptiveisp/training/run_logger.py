@@ -250,7 +250,7 @@ def _output_error(path: Path, error: OSError) -> OutputError:
     remedy = "free space" if full else "make its folder writable again"
     return OutputError(
         f"{path}: cannot be written ({error.strerror or error}); "
-        f"{remedy}, then go on with `adaptiveisp train --resume {path.parent}`"
+        f"{remedy}, then continue with `adaptiveisp train --resume {path.parent}`"
     )
 
 

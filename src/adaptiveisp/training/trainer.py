@@ -258,8 +258,8 @@ class Trainer:
                 self.learner.warm_start(self.options.warm_start)
             return
         remedy = (
-            f"it does not fit the settings in {CONFIG}; restore the {CONFIG} with which the run was started, or go on "
-            "from the run of an earlier version by --warm-start"
+            f"it does not fit the settings in {CONFIG}; restore the {CONFIG} with which the run was started, or "
+            "start a new run from this one with --warm-start"
         )
         # The teacher's answers differ from those of a new run, so that they are not compared.
         teacher = {**self.teacher.state_dict(), "answers": {}} if self.teacher is not None else None

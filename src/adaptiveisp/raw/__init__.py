@@ -1,4 +1,4 @@
-"""Raw images: reading files of all kinds, checking what is declared about them, developing them to linear RGB."""
+"""Raw images: reading files of all kinds, checking the declared facts, and developing to linear RGB."""
 
 from adaptiveisp.utils.old_paths import moved_names
 

@@ -1,4 +1,4 @@
-"""Reads and writes pixel arrays: 16-bit PNG, with the note on how a synthetic raw was made, and npy."""
+"""Reads and writes pixel arrays: 16-bit PNG, with the note on the synthesis of a raw, and npy."""
 
 import re
 import struct
@@ -21,16 +21,16 @@ from adaptiveisp.utils.optional_imports import import_extra
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 NPY_MAGIC = b"\x93NUMPY"
 MOST_PIXELS = 250_000_000
-"""The most pixels of a frame. The largest sensors have 150 MP; a small compressed file can state any number."""
+"""Most pixels of a frame. The largest sensors have 150 MP, but a small compressed file can state any number."""
 _HEADER_END = 33  # signature and IHDR, which has a fixed length
 _PALETTE = 3  # PNG colour type
 _CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}  # by colour type
 _LARGEST_RATIO = 1100
-"""The most bytes of pixels that a byte of the file stands for. Source: zlib's technical details, 1032 for deflate."""
+"""Most bytes of pixels for each byte of the file. Source: zlib's technical details, 1032 for deflate."""
 LONGEST_NOTE = 2**20
-"""The most characters of a note that are unpacked; a note has some hundred."""
+"""Most characters of a note that are unpacked; a note has a few hundred."""
 PNG_LEVEL = 1
-"""Level of zlib's compression. Noise hardly compresses: level 6 takes five times as long for files 2 % smaller."""
+"""Level of zlib's compression. Noise hardly compresses: level 6 is five times slower for files that are 2 % smaller."""
 
 
 def write_png16(
@@ -40,8 +40,8 @@ def write_png16(
 
     Args:
         array: linear RGB, 0 = black level, 65535 = white level.
-        path: the file to write; it appears whole or not at all.
-        unprocessing: how the image was made of a photo, or None.
+        path: the file, which is written atomically.
+        unprocessing: parameters by which the image was made from a photo, or None.
 
     Raises:
         OutputError: `array` has another shape or type, or the file cannot be written.
@@ -68,7 +68,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     """Reads the pixels at their full depth, and the text under the key `adaptiveisp` (None without one).
 
     Raises:
-        RawFileError: the file is damaged, or no 8- or 16-bit greyscale or colour PNG.
+        RawFileError: the file is damaged, or is not an 8- or 16-bit greyscale or colour PNG.
         AdaptiveISPError: imagecodecs is not installed.
     """
     imagecodecs = import_extra("imagecodecs", "raw")
@@ -91,7 +91,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
         raise RawFileError(
             f"{path}: its Exif data say orientation {orientation}; save it upright, or without Exif data"
         )
-    # libpng only prints a line on stderr where the checksum of an optional chunk is wrong.
+    # If the checksum of an optional chunk is wrong, libpng only prints a line on stderr.
     if not all(intact for _, _, intact in _chunks(content)):
         raise RawFileError(f"{path}: is damaged (wrong checksum); copy it again from its source")
     try:
@@ -115,7 +115,7 @@ def _orientation(content: bytes) -> int:
 
 
 def _note_of(content: bytes) -> str | None:
-    """The text under the key `adaptiveisp`, None without one or where its compression is damaged."""
+    """The text under the key `adaptiveisp`; None without one, or if its compression is damaged."""
     for kind, body, _ in _chunks(content):
         keyword, _, rest = body.partition(b"\0")
         if keyword != MARKER.encode("latin-1"):
@@ -125,7 +125,7 @@ def _note_of(content: bytes) -> str | None:
         if kind == b"iTXt" and len(rest) > 2:
             compressed, text = rest[0] == 1, rest[2:].split(b"\0", 2)[-1]
             try:
-                # A short compressed text can unpack to gigabytes.
+                # A short compressed text can expand to gigabytes.
                 text = zlib.decompressobj().decompress(text, LONGEST_NOTE) if compressed else text
                 return text.decode("utf-8", errors="replace")
             except zlib.error:
@@ -134,7 +134,7 @@ def _note_of(content: bytes) -> str | None:
 
 
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
-    """Yields kind and content of each chunk, and whether its checksum is right."""
+    """Yields type and content of each chunk, and whether its checksum is correct."""
     at = len(PNG_SIGNATURE)
     while at + 12 <= len(content):
         length, kind = struct.unpack_from(">I4s", content, at)
@@ -144,14 +144,14 @@ def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def require_sane_size(path: Path, pixels: int) -> None:
-    """Refuses a picture of more pixels than any camera records, before they take memory.
+    """Refuses an image with more pixels than any camera records, before memory is allocated.
 
     Args:
-        path: its file, for the message.
-        pixels: number of its pixels.
+        path: file of the image, for the message.
+        pixels: number of pixels.
 
     Raises:
-        RawFileError: there are more than `MOST_PIXELS`.
+        RawFileError: there are more pixels than `MOST_PIXELS`.
     """
     if pixels > MOST_PIXELS:
         raise RawFileError(
@@ -163,19 +163,19 @@ def read_npy(path: Path) -> NDArray[Any]:
     """Reads the array in a .npy file; pickled objects are never loaded.
 
     Raises:
-        RawFileError: the file is damaged, no .npy, or holds objects.
+        RawFileError: the file is damaged, is not a .npy file, or holds objects.
     """
     try:
         with path.open("rb") as stream:
             if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
                 raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
-        # A header may state any shape. Mapping a file that is shorter fails before any memory is taken.
+        # A header can state any shape. Mapping a file that is too short fails before memory is allocated.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         require_sane_size(path, mapped.shape[0] * mapped.shape[1] if mapped.ndim > 1 else mapped.size)
         pixels: NDArray[Any] = np.array(mapped)
     except (OSError, RawFileError):
         raise
-    # The header is a Python literal, so that a damaged one may raise any error of Python's parser.
+    # The header is a Python literal, so a damaged one can cause any error of Python's parser.
     except Exception as error:
         raise RawFileError(f"{path}: is damaged or holds no numbers ({_first_line(error)}); save it again") from None
     return pixels

@@ -1,4 +1,4 @@
-"""Makes raws of arrays and the facts declared about them: headerless bytes, PNG, TIFF, npy, frames in memory."""
+"""Makes raws from arrays and their declared facts: headerless files, PNG, TIFF, npy, frames in memory."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,20 +15,20 @@ from adaptiveisp.types import RawImage, Remark, Unprocessing
 from adaptiveisp.utils.raw_fields import shape_remedy
 
 FAR_ABOVE = 256
-"""A white level that is more than this many times the largest value of the array's type belongs to other values."""
+"""A white level above this multiple of the largest value of the array's type cannot belong to the array."""
 HDR_PERCENTILE = 99.0
-"""Values above this percentile saturate in HDR arrays. Source: ROD data set, as AdaptiveISP's evaluation reads it."""
+"""Percentile that becomes the white level of HDR arrays. Source: AdaptiveISP's evaluation on the ROD data set."""
 
 
 class ArrayFacts(NamedTuple):
-    """Facts of an array beside its declared levels and pattern.
+    """Further facts of an array, beside its declared levels and pattern.
 
     Attributes:
         name: name of its file, for errors.
-        path: its file, None for a frame in memory.
+        path: its file; None for a frame in memory.
         orientation: EXIF orientation, 1 to 8.
-        unprocessing: how a synthetic raw was made, None for a real one.
-        remarks: doubts that were found before.
+        unprocessing: parameters by which a synthetic raw was made; None for a real raw.
+        remarks: remarks that were found before.
     """
 
     name: Path | str
@@ -39,14 +39,14 @@ class ArrayFacts(NamedTuple):
 
 
 def read_headerless(path: Path, header: BayerHeader) -> RawImage:
-    """Reads the mosaic in a file that holds its values only.
+    """Reads the mosaic in a file without a header.
 
     Args:
         path: the file: values row by row, low byte first.
-        header: facts, of which size, bits and pattern must be known.
+        header: facts; size, bits and pattern must be known.
 
     Raises:
-        RawFileError: a fact is missing, the file has another number of bytes, or its values need more bits.
+        RawFileError: a fact is missing, or the size of the file or its values contradict the facts.
     """
     width, height, bits, pattern = header.width, header.height, header.bits, header.pattern
     if width is None or height is None or bits is None or pattern is None:
@@ -68,14 +68,14 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
         values = np.fromfile(path, "u1" if n_bytes == 1 else "<u2").reshape(height, width)
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     require_bits(values, bits, path)
-    # float32 holds whole numbers to 2^24 exactly.
+    # float32 is exact for whole numbers up to 2^24.
     data = values.astype(np.float32) if n_bytes == 3 else values
     white = header.white if header.white is not None else float(2**bits - 1)
     return _raw(data, header, white, ArrayFacts(path, path))
 
 
 def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> str:
-    """The remedy for a file of another size: what its size fits, or what to correct."""
+    """The remedy for a file of another size: likely explanations of its size, or the facts to correct."""
     assert header.width is not None and header.height is not None and header.bits is not None
     correct = "correct --raw-size or --raw-bits (in Python header=BayerHeader(…)), or the sidecar or data-set YAML"
     likely = guesses(path, found, header.width, header.height, header.bits)
@@ -86,15 +86,15 @@ def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> 
 
 
 def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts) -> RawImage:
-    """Makes a raw of a mosaic or RGB picture, with its levels.
+    """Makes a raw from the pixels of a mosaic or RGB image, with its levels.
 
     Args:
         pixels: (height, width), (height, width, 3) or (3, height, width).
-        header: the pattern of a mosaic, and facts that correct the levels; its size is not used.
+        header: the pattern of a mosaic, and facts that override the levels; its size is not used.
         known: further facts.
 
     Raises:
-        RawFileError: the shape or the values make no sense, the pattern is missing, or declared facts contradict them.
+        RawFileError: the shape or the values are invalid, the pattern is missing, or declared facts contradict them.
     """
     pixels = _arranged(pixels, known.name)
     if pixels.ndim == 2 and header.pattern is None:
@@ -108,7 +108,7 @@ def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts)
 
 
 def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: ArrayFacts) -> RawImage:
-    """The raw, with remarks on doubtful levels; those of a synthetic raw are known and not checked."""
+    """The raw, with remarks on doubtful levels; the levels of a synthetic raw are known and not checked."""
     level = percentile_white(data, header) if isinstance(white, str) else white
     pattern = header.pattern if data.ndim == 2 else None
     remarks = known.remarks
@@ -128,10 +128,10 @@ def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: Arr
 
 
 def _arranged(pixels: NDArray[Any], name: Path | str) -> NDArray[Any]:
-    """The pixels as (height, width) or (height, width, 3), in whichever order the axes were.
+    """The pixels as (height, width) or (height, width, 3), for any supported order of the axes.
 
     Raises:
-        RawFileError: another shape, or no pixels.
+        RawFileError: the pixels have another shape, or there are none.
     """
     if pixels.size == 0:
         raise RawFileError(f"{name}: holds no pixels; save it again")
@@ -147,7 +147,7 @@ def _arranged(pixels: NDArray[Any], name: Path | str) -> NDArray[Any]:
 
 
 def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tuple[NDArray[Any], float | str]:
-    """The values as they are kept, and the white level that belongs to them."""
+    """The values in the type in which they are kept, and their white level."""
     if pixels.dtype.kind not in "uif":
         raise RawFileError(f"{name}: holds {pixels.dtype} values; save integers or floats")
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
@@ -157,13 +157,13 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
         most = int(np.iinfo(pixels.dtype).max)
         full = 2**header.bits - 1 if header.bits is not None else most
         white = header.white if header.white is not None else float(full)
-        if not isinstance(white, str) and white > FAR_ABOVE * most:  # such as byte planes taken for colours
+        if not isinstance(white, str) and white > FAR_ABOVE * most:  # for instance, byte planes were read as colours
             remedy = "correct it, or put the bytes of each value together first"
             raise RawFileError(
                 f"{name}: holds {pixels.dtype}, up to {most}, but its white level is {white:g}; {remedy}"
             )
         return pixels, white
-    # Values beyond the range of float32 become infinite, which the next lines report better than NumPy's warning.
+    # Values beyond the range of float32 become infinite, which is reported below instead of by NumPy's warning.
     with np.errstate(over="ignore", invalid="ignore"):
         values = pixels.astype(np.float32)
     if not np.isfinite(values).all():
@@ -184,8 +184,8 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
 
 
 def percentile_white(values: NDArray[Any], header: BayerHeader) -> float:
-    """The 99th percentile of an HDR picture, or its largest value where that percentile is not above black."""
+    """The 99th percentile of an HDR image, or its largest value if that percentile is not above black."""
     percentile, peak = float(np.percentile(values, HDR_PERCENTILE)), float(values.max(initial=0.0))
     black = max(header.black_levels)
-    # A picture with less than 1 % of lit pixels has no useful percentile, and one without any has no peak either.
+    # With less than 1 % of lit pixels the percentile is not above black, and without any the peak is not either.
     return percentile if percentile > black else peak if peak > black else black + 1

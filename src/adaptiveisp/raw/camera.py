@@ -1,7 +1,7 @@
 """Reads camera files together with the facts declared for them, and develops raws as LibRaw does.
 
-A camera file carries its facts, and a declared level or pattern wins over them. It is not obvious which declarations
-are meant for a camera file, since one command or folder can hold headerless files too.
+A camera file states its own facts, and a declared level or pattern overrides them. `camera_facts` decides which
+declarations apply to a camera file, since the same command or folder can have headerless files too.
 """
 
 import tempfile
@@ -26,11 +26,11 @@ OTHERS_SIDECAR = "sidecar that cannot be used for a camera file"
 
 
 def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
-    """Reads a camera file or DNG, with the pattern and levels that were declared for it in place of its own.
+    """Reads a camera file or DNG; declared pattern and levels replace the file's own.
 
     Args:
         path: the file.
-        header: flags or facts of a data set; `camera_facts` says which of them are used.
+        header: flags or facts of a data set; `camera_facts` decides which of them are used.
 
     Raises:
         RawFileError: LibRaw cannot read the file or would misread it, it is damaged, or facts cannot be applied.
@@ -63,18 +63,18 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
     """Develops a raw as LibRaw does by default: camera white balance, sRGB, automatic brightness, upright.
 
     Args:
-        raw: a raw that was read from a camera file or DNG, or any Bayer mosaic, for which a temporary DNG is written.
+        raw: a raw that was read from a camera file or DNG, or a Bayer mosaic, which is written to a temporary DNG.
 
     Returns:
         sRGB code values, 0 to 255.
 
     Raises:
-        RawFileError: LibRaw cannot develop the raw, since it is RGB already, holds no 8- or 16-bit integers, is too
-            small or damaged; or there is no room for the temporary DNG.
+        RawFileError: LibRaw cannot develop the raw, since it is RGB, holds no 8- or 16-bit integers, is too small or
+            damaged; or the disk is too full for the temporary DNG.
     """
     if raw.path is not None and is_libraw_file(raw.path):
         rendered = libraw_render(raw.path, raw)
-        if rendered is not None:  # otherwise other levels were declared, which only a DNG can tell LibRaw
+        if rendered is not None:  # otherwise other levels were declared, which LibRaw takes only from a DNG
             return rendered
     name = raw.path or "raw image"
     if raw.pattern is None:
@@ -100,11 +100,11 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
 
 
 def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, list[Remark]]:
-    """The facts that were declared for a camera file, and remarks on those that are not used.
+    """The declared facts that apply to a camera file, and remarks on those that do not.
 
-    Flags (a plain `header`) win over the file's own sidecar, which wins over a data set's YAML (`SetHeader`). A source
+    Flags (a plain `header`) override the file's own sidecar, which overrides a data set's YAML (`SetHeader`). A source
     with a size or a number of bits describes files without a header, which may lie in the same folder, and is not used.
-    Neither are `raw.yaml`, which describes all files of its folder, and the defaults of a layout.
+    `raw.yaml`, which describes all files of its folder, and the defaults of a layout are not used either.
 
     Args:
         path: the camera file.
@@ -150,7 +150,7 @@ def _own_facts(path: Path, remarks: list[Remark]) -> tuple[str, BayerHeader]:
 
 
 def _note_folder_sidecar(path: Path, remarks: list[Remark]) -> None:
-    """Adds a remark where the folder has a sidecar, which is not used; one that cannot be read is not reported here."""
+    """Adds a remark if the folder has a sidecar, which is not used; an unreadable one is not reported."""
     try:
         facts = sidecar_facts(path.with_name("raw.yaml"))
     except RawFileError:

@@ -1,8 +1,8 @@
-"""Demosaics Bayer mosaics to RGB: bilinear interpolation, and the linear filters of Malvar, He and Cutler.
+"""Demosaicing of Bayer mosaics to RGB: bilinear interpolation, and the linear filters of Malvar, He and Cutler.
 
-Both are one small convolution. The four positions of the 2x2 block become four half-size channels, each output colour
-at each position is a fixed 3x3 filter over them, and the twelve results are interleaved. Filtering zero-filled
-full-size planes instead would mostly multiply zeros.
+Each method is one small convolution: the four positions of the 2x2 block become four half-size channels, each output
+colour at each position is a fixed 3x3 filter over them, and the twelve results are interleaved. This avoids the
+multiplications by zero that filters over zero-filled full-size planes would need.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ Kernel = tuple[tuple[float, ...], ...]
 SMALLEST_SIDE: Final = 4
 """Least side in pixels: the mirrored border of an odd side is 3 pixels wide and must lie inside the image."""
 
-# Each table: what a colour is at a place that lacks it, as weights over the 5x5 neighbours (over 16).
-#   cross:      green at red or blue            (greens lie left, right, above, below)
-#   row:        red or blue at a green that has it to the left and right
-#   column:     red or blue at a green that has it above and below
+# Each table has the weights, times 16, over the 5x5 neighbours for a missing colour.
+#   cross:      green at red or blue; greens lie left, right, above and below
+#   row:        red or blue at a green pixel, with samples at the left and right
+#   column:     red or blue at a green pixel, with samples above and below
 #   diagonal:   red at blue, blue at red
 _BILINEAR: Final[dict[str, Kernel]] = {
     "cross": ((0, 0, 0, 0, 0), (0, 0, 4, 0, 0), (0, 4, 0, 4, 0), (0, 0, 4, 0, 0), (0, 0, 0, 0, 0)),
@@ -42,33 +42,33 @@ _KERNEL_SUM: Final = 16.0
 
 
 def bilinear(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor, "3 height width"]:
-    """Demosaics by the mean of the 2 or 4 nearest samples of a missing colour; recorded samples are kept exactly.
+    """RGB in which each missing colour is the mean of its 2 or 4 nearest samples; recorded samples are kept exactly.
 
     >>> bilinear(torch.ones(6, 7), "RGGB").unique()
     tensor([1.])
 
     Args:
-        mosaic: linear, any unit; at least 4x4, odd sides included. The border is mirrored about the edge pixels, which
-            keeps the colour of each position.
+        mosaic: linear values in any unit; at least 4x4, also with odd sides. The border is mirrored about the edge
+            pixels, which keeps the colour of each position.
         pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row.
 
     Raises:
-        ValueError: unknown pattern, or the mosaic is too small or no floating-point matrix.
+        ValueError: the pattern is unknown, or the mosaic is too small or is not a floating-point matrix.
     """
     return _interpolate(mosaic, pattern, _BILINEAR)
 
 
 def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor, "3 height width"]:
-    """Demosaics by the bilinear mean of a missing colour plus a share of the recorded colour's local curvature.
+    """RGB in which each missing colour is its bilinear mean plus a share of the recorded colour's local curvature.
 
-    Values may leave the range of the input at edges, so that they should be clipped. Recorded samples are kept exactly.
+    Values can leave the range of the input at edges and should be clipped. Recorded samples are kept exactly.
 
     Args:
         mosaic: as for `bilinear`.
         pattern: as for `bilinear`.
 
     Raises:
-        ValueError: as `bilinear`.
+        ValueError: as for `bilinear`.
 
     Source: Malvar, He, Cutler 2004, figure 2.
     """
@@ -78,7 +78,7 @@ def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor,
 def compiled(
     mosaic: Tensor, pattern: str, method: str, black: Sequence[float], scale: Sequence[float]
 ) -> Float[Tensor, "3 height width"]:
-    """Applies levels to a mosaic, clips to [0, 1], demosaics and clips again, by the compiled kernel.
+    """RGB from the compiled kernel, which applies levels to a mosaic, clips to [0, 1], demosaics and clips again.
 
     Args:
         mosaic: (height, width), uint16 or float32, at least 4x4, on the CPU.
@@ -88,7 +88,7 @@ def compiled(
             row by row.
 
     Raises:
-        ValueError: as `bilinear`.
+        ValueError: as for `bilinear`.
     """
     _check(tuple(mosaic.shape), pattern)
     kernels = _BILINEAR if method == "bilinear" else _MALVAR
@@ -123,12 +123,12 @@ def _interpolate(
     height, width = mosaic.shape
     padded = functional.pad(mosaic[None, None], (2, 2 + width % 2, 2, 2 + height % 2), mode="reflect")
     weight = _block_filters(pattern, kernels).to(mosaic)
-    # TF32 keeps 10 bits of each sample, less than sensors record.
+    # TF32 keeps only 10 bits of each sample, fewer than sensors record.
     with torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False):
         blocks = functional.conv2d(functional.pixel_unshuffle(padded, 2), weight)
     rgb = functional.pixel_shuffle(blocks, 2)[0, :, :height, :width].contiguous()
     for row, column, colour in _places(pattern):
-        # A convolution with an identity filter may round, and recorded samples must be exact.
+        # A convolution with an identity filter can round, but recorded samples must be exact.
         rgb["RGB".index(colour), row::2, column::2] = mosaic[row::2, column::2]
     return rgb
 
@@ -139,7 +139,7 @@ def _places(pattern: str) -> list[tuple[int, int, str]]:
 
 
 def _block_filters(pattern: str, kernels: dict[str, Kernel]) -> Float[Tensor, "12 4 3 3"]:
-    """The 5x5 kernels regrouped for 2x2 blocks: output channel 4·colour + position, input position, 3x3 blocks."""
+    """The 5x5 kernels regrouped for 2x2 blocks; axes: output 4·colour + position, input position, 3x3 blocks."""
     filters = torch.zeros(12, 4, 3, 3, dtype=torch.float64)
     for row, column, own_colour in _places(pattern):
         for index, colour in enumerate("RGB"):
@@ -156,7 +156,7 @@ def _block_filters(pattern: str, kernels: dict[str, Kernel]) -> Float[Tensor, "1
 
 
 def _direction(pattern: str, row: int, column: int, colour: str) -> str:
-    """The name of the kernel by the direction in which `colour` lies from a position that lacks it."""
+    """The name of the kernel for `colour` at a position that lacks it, from the direction of the nearest samples."""
     if colour == "G":
         return "cross"
     there = pattern.index(colour)

@@ -1,4 +1,4 @@
-"""Develops a raw to linear RGB, upright, 0 = black level, 1 = white level: the fixed part before any policy."""
+"""Develops a raw to upright linear RGB, 0 = black level, 1 = white level, before any policy is applied."""
 
 from typing import Any, Literal, TypeVar
 
@@ -20,16 +20,16 @@ _Picture = TypeVar("_Picture", Tensor, NDArray[Any])
 def develop(
     raw: RawImage, camera_white_balance: bool = False, demosaic: Literal["malvar", "bilinear"] = "malvar"
 ) -> Float[Tensor, "3 height width"]:
-    """Linear RGB in camera colours: clip((data - black) / (white - black), 0, 1), demosaiced, clipped, turned upright.
+    """Upright linear RGB in camera colours: clip((data - black) / (white - black), 0, 1), demosaiced and clipped.
 
     Args:
-        raw: mosaic, or RGB, which skips the demosaicing.
-        camera_white_balance: multiply by the camera's gains, scaled so that the smallest is 1 (white stays white),
-            before the demosaicing; without effect where `raw.camera_gains` is None.
+        raw: a mosaic, or RGB, which is not demosaiced.
+        camera_white_balance: whether to multiply by the camera's gains before demosaicing, scaled so that the smallest
+            is 1 and saturated white stays white; without effect if `raw.camera_gains` is None.
         demosaic: name of the demosaicing method.
 
     Returns:
-        float32 in [0, 1] on the CPU, with width and height of the upright picture.
+        float32 in [0, 1] on the CPU, with width and height of the upright image.
     """
     gains = (1.0, 1.0, 1.0)
     if camera_white_balance and raw.camera_gains is not None:
@@ -65,7 +65,7 @@ def _demosaic_compiled(
 def _normalise_mosaic(
     data: Float[Tensor, "height width"], raw: RawImage, gains: tuple[float, float, float]
 ) -> Float[Tensor, "height width"]:
-    """The mosaic with black at 0 and white at 1, each position by its own level and gain; changes `data`."""
+    """The mosaic with black at 0 and white at 1, with the level and gain of each position; changes `data`."""
     for index, colour in enumerate(raw.pattern or ""):
         black = raw.black_level[index]
         scale = gains["RGB".index(colour)] / (raw.white_level - black)
@@ -74,9 +74,9 @@ def _normalise_mosaic(
 
 
 def upright(picture: _Picture, orientation: int) -> _Picture:
-    """The picture as a viewer shows it, mirrored and turned as its EXIF orientation says.
+    """The image as a viewer shows it, mirrored and rotated according to its EXIF orientation.
 
-    >>> upright(torch.tensor([[1, 2], [3, 4]]), 6)  # turned a quarter clockwise
+    >>> upright(torch.tensor([[1, 2], [3, 4]]), 6)  # rotated by 90 degrees clockwise
     tensor([[3, 1],
             [4, 2]])
 
@@ -104,7 +104,7 @@ def _swap(picture: _Picture, rows: int, columns: int) -> _Picture:
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """(width, height) of the upright picture.
+    """(width, height) of the upright image.
 
     >>> upright_size(40, 30, 6), upright_size(40, 30, 3)
     ((30, 40), (40, 30))

@@ -1,6 +1,6 @@
 """Writes Bayer mosaics as uncompressed DNG files.
 
-Common TIFF writers duplicate tags or leave them unordered, which strict readers refuse; this one does not.
+Common TIFF writers repeat tags or write them in any order, which strict readers refuse; this one avoids both.
 Source: Adobe, Digital Negative specification 1.7.1; TIFF 6.0; EXIF 2.32.
 """
 
@@ -23,11 +23,11 @@ XYZ_TO_SRGB = (
     -0.9692660, 1.8760108, 0.0415560,
     0.0556434, -0.2040259, 1.0572252,
 )  # fmt: skip
-"""Colour matrix for an unknown camera, whose colours are taken for linear sRGB. Source: IEC 61966-2-1, primaries under
-D65."""
+"""Colour matrix for an unknown camera, whose colours are assumed to be linear sRGB. Source: IEC 61966-2-1, primaries
+under D65."""
 
 SMALLEST_SIDE = 22
-"""Least side in pixels: LibRaw takes a file with a shorter one for a thumbnail and refuses it."""
+"""Least side in pixels; LibRaw refuses a smaller image as a thumbnail."""
 
 _BYTE, _ASCII, _SHORT, _LONG, _RATIONAL, _SRATIONAL, _DOUBLE = 1, 2, 3, 4, 5, 10, 12
 _CFA_INDEX = {"R": 0, "G": 1, "B": 2}
@@ -44,13 +44,13 @@ _Entry = tuple[int, int, int, bytes]
 def write_dng(raw: RawImage, path: Path) -> None:
     """Writes `raw` as an uncompressed 16-bit Bayer DNG, with unchanged pixels and the metadata of `raw` in its tags.
 
-    `raw.unprocessing` is written to ImageDescription as JSON, so that a synthetic file says how it was made. Without
-    gains there is no tag AsShotNeutral; an unknown colour matrix is written as that of linear sRGB.
+    `raw.unprocessing` is written to ImageDescription as JSON, which documents the synthesis in the file. Without gains,
+    the tag AsShotNeutral is left out; an unknown colour matrix is written as that of linear sRGB.
 
     Args:
         raw: a mosaic of 8- or 16-bit unsigned integers (8-bit values are kept, not stretched), of any pattern and of
-            any size from 22x22 on, odd sides included.
-        path: the file to write; it appears whole or not at all.
+            any size from 22x22, also with odd sides.
+        path: the file, which is written atomically.
 
     Raises:
         OutputError: `raw` is not such a mosaic, or the file cannot be written.
@@ -60,7 +60,7 @@ def write_dng(raw: RawImage, path: Path) -> None:
     pixels = _writable_pixels(raw, path)
     description = note_from_unprocessing(raw.unprocessing) if raw.unprocessing is not None else None
     exif_entries = _exif_entries(raw)
-    # The length of a directory does not depend on the offsets in it, so that a first pass with zeros gives all offsets.
+    # The length of a directory does not depend on its offsets, so a first pass with zeros gives all offsets.
     exif_at = 8 + len(_pack_ifd(_main_entries(raw, description, 0, 0 if exif_entries else None), 8))
     exif = _pack_ifd(exif_entries, exif_at) if exif_entries else b""
     pixels_at = exif_at + len(exif)
@@ -138,7 +138,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
 
 
 def _exif_entries(raw: RawImage) -> list[_Entry]:
-    """The tags of the EXIF directory: exposure time and ISO, where they are known."""
+    """The tags of the EXIF directory: exposure time and ISO, if they are known."""
     entries = []
     if raw.exposure_s is not None:
         entries.append(_rationals(33434, [raw.exposure_s]))
@@ -146,7 +146,7 @@ def _exif_entries(raw: RawImage) -> list[_Entry]:
         iso = round(raw.iso)
         entries.append(_shorts(34855, min(iso, _LARGEST_SHORT)))
         if iso > _LARGEST_SHORT:
-            # EXIF 2.3: 65535 there refers to the longer tags; of a LONG in 34855 LibRaw keeps the low 16 bits only.
+            # EXIF 2.3: the value 65535 refers to the longer tags. LibRaw keeps only the low 16 bits of a LONG in 34855.
             entries += [_shorts(34864, _ISO_IS_EXPOSURE_INDEX), _longs(34866, iso)]
     return entries
 

@@ -1,4 +1,4 @@
-"""The kinds of raw files by their extensions, and how files of other kinds are converted to one of them."""
+"""The kinds of raw files by their extensions, and the conversion of other files to one of them."""
 
 from pathlib import Path
 
@@ -20,16 +20,16 @@ _CONVERTERS = {
     ".fits": ("astropy", "astropy.io.fits.getdata({name!r})", ""),
     ".mat": ("scipy", "scipy.io.loadmat({name!r})['KEY']", ""),
 }
-"""Extension → package to install, code that gives the array with its values as they are, and a hint.
+"""Extension → package to install, code that returns the array with unchanged values, and a hint.
 
-ImageMagick and Pillow are not named for .pgm: they stretch 10 or 12 bits to 16, so that levels would be wrong.
+ImageMagick and Pillow are unsuitable for .pgm, since they stretch 10 or 12 bits to 16, which changes the levels.
 """
 _SAME_AS = {".pnm": ".pgm", ".fit": ".fits"}
 CONVERTIBLE_EXTENSIONS = frozenset({*_CONVERTERS, *_SAME_AS})
 
 
 def converter(path: Path) -> str:
-    """How a file of a kind that is not read is converted to one that is; "" where no way is known.
+    """Instructions for converting a file of an unsupported kind to a supported one; "" if none are known.
 
     >>> converter(Path("a/x.fit"))
     "pip install astropy, then in Python numpy.save('x.npy', astropy.io.fits.getdata('x.fit'))"

@@ -19,13 +19,13 @@ from adaptiveisp.utils.files import walk_files
 from adaptiveisp.utils.output_folder import marker_kind
 
 RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
-"""Stems of the files that a run writes beside the outputs of its inputs."""
+"""Stems of the files that a run writes for all inputs together."""
 
 _DERIVED_ENDING = re.compile(r"\.(?=(?:boxes|full|pipeline|step\d+-[^.]*)$)", re.IGNORECASE)
-"""The dot before an ending that outputs get: x.boxes.png could be an output of x, or the picture of x.boxes.dng."""
+"""The dot before an ending of outputs: x.boxes.png could be the boxes of x, or the image of x.boxes.dng."""
 
 RESULT_KINDS = frozenset({"run", "eval", "doctor", "train"})
-"""Kinds of output folders whose pictures are results and no raws; `synth` and `demo` write raws."""
+"""Kinds of output folders that hold results and no raws; `synth` and `demo` write raws."""
 
 
 def find_raw_files(
@@ -34,19 +34,18 @@ def find_raw_files(
     """Finds the raw files that `inputs` name, each with the relative path, without extension, of its outputs.
 
     A folder is searched with its subfolders for known extensions; hidden files are left out, and the files are sorted.
-    The outputs of a folder mirror its subfolders. Those of a glob pattern (`**` included) mirror the folders behind the
-    part before the first wildcard. A single file keeps its name, and a file that is named twice is taken once. Where
-    two files would share an output, or one has the name of a file that a run writes (`RESERVED_STEMS`), the extension
-    is added to the name (`x_dng`), and where two names are still the same, a number (`x_dng_2`). In a name that ends
-    like the outputs of another input (`x.boxes`, `x.full`, `x.pipeline`, `x.step1-exposure`), an underscore replaces
-    that dot (`x_boxes`).
+    The outputs of a folder mirror its subfolders. Those of a glob pattern (also with `**`) mirror the folders from the
+    first wildcard on. A single file keeps its name, and a file that is named twice is used once. If two files would
+    share an output, or a file has the name of a file that a run writes (`RESERVED_STEMS`), the extension is added to
+    the name (`x_dng`), and a number if two names are still equal (`x_dng_2`). In a name that ends like the outputs of
+    another input (`x.boxes`, `x.full`, `x.pipeline`, `x.step1-exposure`), an underscore replaces that dot (`x_boxes`).
 
     Args:
         inputs: files, folders, glob patterns.
-        exclude: the output folder. A file in it is left out unless it is named by itself.
+        exclude: the output folder; files in it are left out, unless they are named one by one.
 
     Returns:
-        The files, and the inputs that do not exist, each with its message, so that a batch can go on without them.
+        The files, and the missing inputs with a message each, so that a batch can go on without them.
 
     Raises:
         RawFileError: there is no raw file.
@@ -81,7 +80,7 @@ def find_raw_files(
 
 
 def _remedy_for(inputs: list[str]) -> str:
-    """The remedy where the inputs hold no raw file: for photos, for files to convert, or else the known extensions."""
+    """The remedy if the inputs hold no raw file: for photos, for files to convert, or else the known extensions."""
     for extensions in (CONVERTIBLE_EXTENSIONS, PHOTO_EXTENSIONS):
         for text in inputs:
             path = Path(text)
@@ -92,7 +91,7 @@ def _remedy_for(inputs: list[str]) -> str:
 
 
 def _is_utf8(path: Path) -> bool:
-    """Whether a name is valid UTF-8; archives from other systems may leave names in other encodings."""
+    """Whether a name is valid UTF-8; archives from other systems can have names in other encodings."""
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError:
@@ -101,7 +100,7 @@ def _is_utf8(path: Path) -> bool:
 
 
 def _lies_in(path: Path, folder: str) -> bool:
-    """Whether the entry `path` is below `folder`, a resolved path. A link is below it if its own entry is."""
+    """Whether `path` is below `folder`, a resolved path; a link counts by its own place, not by its target."""
     return Path(os.path.realpath(path.parent)).is_relative_to(folder)
 
 
@@ -130,12 +129,12 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
-    """Whether a file lies in an output folder of this package below `top`, whose pictures are results and no raws.
+    """Whether a file lies in an output folder of this package below `top`, which holds results and no raws.
 
     Args:
         file: a file below `top`.
-        top: the folder that is searched. It may be an output folder itself, since the user named it.
-        kinds: folder → the command that filled it, as far as it is known already; folders are added.
+        top: the folder that is searched; it may itself be an output folder, since the user named it.
+        kinds: cache of folder → the command that filled it, to which folders are added.
     """
     for folder in file.parents:
         if folder == top:
@@ -148,9 +147,9 @@ def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
 
 
 def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The files with output stems of which no two are the same; see `find_raw_files`."""
+    """The files with unique output stems; see `find_raw_files`."""
     stems = [_own_stem(relative) for _, relative in files]
-    # Stems are compared in lower case, since on some file systems two names that differ in case are one file.
+    # Stems are compared in lower case, since some file systems ignore case.
     counts = Counter(str(stem).lower() for stem in stems)
     used = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
     result: list[tuple[Path, Path]] = []
@@ -167,7 +166,7 @@ def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]
 
 
 def _own_stem(relative: Path) -> Path:
-    """The path without its extension, with an underscore for the dot before an ending that outputs get."""
+    """The path without its extension, with an underscore for the dot before an ending of outputs."""
     name = relative.stem
     while _DERIVED_ENDING.search(name):
         name = _DERIVED_ENDING.sub("_", name)

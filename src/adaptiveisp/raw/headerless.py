@@ -1,4 +1,4 @@
-"""The facts that a headerless raw lacks: its size, depth, pattern and levels, from flags, sidecars or a data set."""
+"""The facts that a headerless raw lacks: size, depth, pattern and levels, from flags, sidecars or a data set."""
 
 import math
 import numbers
@@ -18,23 +18,22 @@ from adaptiveisp.utils.yaml_files import read_yaml
 SIDECAR_KEYS = ("raw-size", "raw-bits", "raw-pattern", "raw-black", "raw-white")
 SMALLEST_BITS, LARGEST_BITS = 8, 24
 PERCENTILE_WHITE = "p99"
-"""Value of `white` for the 99th percentile of each image, where no level is known. Source: ROD as AdaptiveISP
-evaluates it."""
+"""Value of `white` for the 99th percentile of each image, if no level is known. Source: AdaptiveISP's evaluation on
+ROD."""
 Levels = float | tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class BayerHeader:
-    """The facts of a raw without a header; a fact that is None is unknown, and required only where it is needed.
+    """The facts of a raw without a header; None means unknown, which is an error only if it is needed.
 
     Attributes:
-        width, height: pixels of the stored frame (headerless files only; PNG, TIFF and npy state their size).
-        bits: depth of a sample, 8 to 24; 8 means one byte a sample, up to 16 two and more than 16 three bytes, low byte
-            first. Values are taken as linear light: a sensor's companding has to be undone before.
-        pattern: one of `BAYER_PATTERNS`; given in any case, kept in upper case.
-        black: value without light, one for all positions or four for the 2x2 block row by row; None stands for 0.
-        white: value of saturation; None stands for the largest value of `bits`, "p99" for the 99th percentile of each
-            image.
+        width, height: size of the stored frame in pixels (headerless files only; PNG, TIFF and npy state their size).
+        bits: depth of a sample, 8 to 24; samples take one byte for 8 bits, two up to 16, three above, low byte first.
+            Values must be linear, so companding of the sensor has to be undone before.
+        pattern: one of `BAYER_PATTERNS`, in any case; stored in upper case.
+        black: black level, one for all positions or four for the 2x2 block row by row; None means 0.
+        white: white level; None means the largest value of `bits`, "p99" the 99th percentile of each image.
 
     Raises:
         UsageError: a value is out of range.
@@ -48,7 +47,7 @@ class BayerHeader:
     white: float | Literal["p99"] | None = None
 
     def __post_init__(self) -> None:
-        """Brings the pattern to upper case and checks types and ranges."""
+        """Converts the pattern to upper case and checks types and ranges."""
         for name, value in _plain_facts(vars(self)).items():
             object.__setattr__(self, name, value)
         if self.pattern is not None and self.pattern not in BAYER_PATTERNS:
@@ -70,7 +69,7 @@ class BayerHeader:
         return (level, level, level, level)
 
     def filled_from(self, other: "BayerHeader") -> "BayerHeader":
-        """This header, with the facts that it lacks taken from `other`.
+        """This header, with its unknown facts taken from `other`.
 
         >>> BayerHeader(bits=10).filled_from(BayerHeader(bits=8, pattern="RGGB")).pattern
         'RGGB'
@@ -80,16 +79,16 @@ class BayerHeader:
         return BayerHeader(**{**{name: getattr(other, name) for name in names}, **own})
 
     def completed(self, own: "BayerHeader", folder: "BayerHeader") -> "BayerHeader":
-        """These facts, completed by those of a file's own sidecar and then by those of its folder's sidecar."""
+        """These facts, completed from a file's own sidecar and then from its folder's sidecar."""
         return self.filled_from(own).filled_from(folder)
 
     def without_layout(self) -> "BayerHeader":
-        """The facts without the defaults of a layout, of which a plain `BayerHeader` has none."""
+        """The facts without the defaults of a layout; a plain `BayerHeader` has none."""
         return self
 
 
 def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts as Python's own numbers, with four black levels as a tuple.
+    """The facts as built-in Python numbers, with four black levels as a tuple.
 
     Raises:
         UsageError: a fact is of a wrong type.
@@ -111,10 +110,10 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(name: str, value: Any, wanted: str) -> Any:
-    """A fact as Python's own number, None where it is unknown.
+    """A fact as a built-in Python number; None if it is unknown.
 
     Raises:
-        UsageError: it is of another type than `wanted`.
+        UsageError: the fact is not of the type `wanted`.
     """
     kind, number = numbers.Integral if wanted == "a whole number" else numbers.Real, value
     if value is None:
@@ -128,10 +127,10 @@ def _fact(name: str, value: Any, wanted: str) -> Any:
 
 @dataclass(frozen=True)
 class SetHeader(BayerHeader):
-    """The facts that a data-set YAML states about its raws, over the defaults of its layout.
+    """The facts that a data-set YAML states about its raws, and the defaults of its layout.
 
-    Both concern all files of the set, so that a file's own sidecar, which is nearer, wins over them. The YAML wins over
-    `raw.yaml` in the files' folder, and that file wins over the layout.
+    Both apply to all files of the set, so a file's own sidecar overrides them. The YAML overrides `raw.yaml` in the
+    files' folder, and that file overrides the layout.
 
     Attributes:
         layout: the facts of the layout.
@@ -141,11 +140,11 @@ class SetHeader(BayerHeader):
 
     @classmethod
     def of(cls, stated: BayerHeader, layout: BayerHeader) -> "SetHeader":
-        """Makes one header of the facts that a YAML states and those of its layout."""
+        """One header from the facts that a YAML states and those of its layout."""
         return cls(**vars(stated), layout=layout)
 
     def completed(self, own: BayerHeader, folder: BayerHeader) -> BayerHeader:
-        """The file's own sidecar, then the YAML, then the folder's sidecar, then the layout."""
+        """The facts of the file's own sidecar, then the YAML, then the folder's sidecar, then the layout."""
         return own.filled_from(self).filled_from(folder).filled_from(self.layout)
 
     def without_layout(self) -> BayerHeader:
@@ -160,7 +159,7 @@ def parse_size(text: str) -> tuple[int, int]:
     (2592, 1536)
 
     Raises:
-        UsageError: the text is no such size.
+        UsageError: the text is not a size.
     """
     match = re.fullmatch(r"\s*(\d{1,6})\s*[xX×]\s*(\d{1,6})\s*", text)
     if match is None or "0" in {match[1].lstrip("0") or "0", match[2].lstrip("0") or "0"}:
@@ -169,13 +168,13 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
-    """The facts known of a file: those of `header` and of its sidecars; the nearest and most explicit source wins.
+    """The facts about a file from `header` and its sidecars; the most specific source has precedence.
 
-    Flags (a plain `header`) win over the file's own sidecar, `FILE.yaml` (as `x.raw.yaml`) or the name with the
-    extension replaced (`x.yaml`), and that sidecar wins over `raw.yaml` in its folder. Each source completes the facts
-    that those before it leave open. Facts of a data set (`SetHeader`) rank between the two sidecars, those of its
-    layout after both. A YAML that holds none of `SIDECAR_KEYS` belongs to other software and is not used. Underscores
-    may stand for the hyphens of the keys.
+    Flags (a plain `header`) override the file's own sidecar, which is `FILE.yaml` (as `x.raw.yaml`) or the name with
+    the extension replaced (`x.yaml`). That sidecar overrides `raw.yaml` in its folder. Each source adds facts that the
+    previous ones leave open. Facts of a data set (`SetHeader`) rank between the two sidecars, those of its layout after
+    both. A YAML without any of `SIDECAR_KEYS` belongs to other software and is not used. Keys may have underscores
+    instead of hyphens.
 
     Args:
         path: the raw file.
@@ -190,13 +189,13 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
 
 
 def sidecar_facts(*candidates: Path) -> BayerHeader:
-    """The facts in the first of the files that holds any, empty where none does.
+    """The facts in the first of the files that holds any; empty if none does.
 
     Raises:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
     """
     for candidate in candidates:
-        # Path.is_file would raise where ".yaml" makes a name too long for the file system.
+        # Path.is_file would raise if ".yaml" makes a name too long for the file system.
         if os.path.isfile(candidate):
             facts = _read_sidecar(candidate)
             if facts is not None:
@@ -205,7 +204,7 @@ def sidecar_facts(*candidates: Path) -> BayerHeader:
 
 
 def _read_sidecar(path: Path) -> BayerHeader | None:
-    """The facts in a sidecar, or None where it holds none of our keys and so belongs to other software."""
+    """The facts in a sidecar; None if it has none of `SIDECAR_KEYS` and so belongs to other software."""
     content = read_yaml(path, RawFileError, "correct it")
     if not isinstance(content, dict):
         return None
@@ -214,7 +213,7 @@ def _read_sidecar(path: Path) -> BayerHeader | None:
 
 
 def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
-    """The facts that the keys of a sidecar or of a data-set YAML give.
+    """The facts in the keys of a sidecar or of a data-set YAML.
 
     Args:
         values: `SIDECAR_KEYS` → value.
@@ -261,7 +260,7 @@ def _white(value: Any) -> float | Literal["p99"]:
 
 
 def _float(value: Any) -> float:
-    """A value of a sidecar as a float. YAML's true and false, which Python takes for 1 and 0, are refused."""
+    """A value of a sidecar as a float. YAML's true and false, which Python converts to 1 and 0, are refused."""
     if isinstance(value, bool):
         raise TypeError("no number")
     return float(value)

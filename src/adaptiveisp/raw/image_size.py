@@ -1,4 +1,4 @@
-"""Width and height of a raw file from its header, by which labels in fractions of the image become pixels."""
+"""Width and height of a raw file from its header, needed to convert labels in fractions of the image to pixels."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from adaptiveisp.raw.tiff import tiff_size
 
 
 def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
-    """(width, height) of the upright picture that `read_raw` and `develop` would give, without reading pixels.
+    """(width, height) of the upright image that `read_raw` and `develop` would give, without reading pixels.
 
     Args:
-        path: a raw file of any kind that `read_raw` reads.
-        header: the size of files that do not state it.
+        path: a raw file of any kind that `read_raw` supports.
+        header: facts with the size of files that do not state it.
 
     Raises:
         RawFileError: the file is missing or damaged, or neither it nor `header` nor a sidecar states its size.
@@ -50,10 +50,10 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
 
 
 def _size_of(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(width, height) of an array of that shape.
+    """(width, height) of an array of a given shape.
 
     Raises:
-        ValueError: it has fewer than two axes.
+        ValueError: the array has fewer than two axes.
     """
     planes_first = len(shape) == 3 and shape[2] != 3 and shape[0] == 3
     height, width = shape[1:] if planes_first else shape[:2]
@@ -74,6 +74,6 @@ def _npy_shape(path: Path) -> tuple[int, ...]:
         shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
     except OSError:
         raise
-    except Exception as error:  # a damaged header is a damaged Python literal, which may raise any error of a parser
+    except Exception as error:  # a damaged header is an invalid Python literal, which can cause any error
         raise ValueError(f"{type(error).__name__}: {error}") from None
     return shape

@@ -1,4 +1,4 @@
-"""Raws that are no files: the content of a file, open files, arrays of pixels, and `RawImage` objects."""
+"""Raws from memory: the content of a file, open files, arrays of pixels, and `RawImage` objects."""
 
 import io
 import re
@@ -25,9 +25,9 @@ from adaptiveisp.raw.tags import parse_tags
 from adaptiveisp.types import RawImage
 
 NAMELESS = "bytes"
-"""What messages call a content without a name."""
+"""Name of a content without a name, for messages."""
 LONGEST_STEM = 80
-"""Characters of a name that are kept for the temporary file; file systems take about 255 bytes."""
+"""Most characters of a name that are kept for the temporary file; file systems allow about 255 bytes."""
 
 _MAGICS = (
     (0, PNG_SIGNATURE, ".png"),
@@ -43,18 +43,18 @@ _MAGICS = (
     (0, b"\0MRM", ".mrw"),
     (0, b"FOVb", ".x3f"),
 )
-"""Place of the first bytes that mark a kind of file, those bytes, and the extension of the kind."""
+"""Offset of the bytes that mark a kind of file, these bytes, and the extension of the kind."""
 _PHOTO_MAGICS = ((0, b"\xff\xd8\xff", ".jpg"), (8, b"WEBP", ".webp"))
-"""The same for photos. A headerless mosaic may begin with such bytes, so that a complete header wins over them."""
+"""The same for photos. A headerless mosaic can begin with such bytes, so a complete header has precedence."""
 _TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
 @runtime_checkable
 class BinaryFile(Protocol):
-    """An open binary file, or an object that is read like one."""
+    """An open binary file, or an object with the same `read`."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, all that are left by default."""
+        """The next bytes; by default, all remaining ones."""
         ...
 
 
@@ -64,35 +64,35 @@ class FileContent:
 
     Attributes:
         path: the temporary file.
-        name: what messages call it.
+        name: name of the content in messages.
     """
 
     path: Path
     name: str
 
     def without_path(self, raw: RawImage) -> RawImage:
-        """The raw that was read from the temporary file, with no path and with remarks that name the content."""
+        """The raw that was read from the temporary file, without its path and with remarks that name the content."""
         remarks = tuple(remark._replace(text=self.renamed(remark.text)) for remark in raw.remarks)
         return replace(raw, path=None, remarks=remarks)
 
     def renamed(self, text: str) -> str:
-        """A message about the temporary file, with the name of the content in its place."""
+        """A message about the temporary file, with the name of the content instead."""
         return text.replace(str(self.path), self.name)
 
 
 @contextmanager
 def content_as_file(source: Any, name: str | None, header: BayerHeader | None) -> Iterator[FileContent]:
-    """Yields a temporary file with a content; errors raised meanwhile name the content.
+    """Yields a temporary file with a content; errors raised in the block name the content.
 
-    Some of the libraries that decode raws read files only, so that all contents are read as files are.
+    Some libraries that decode raws only read files, so all contents are read from files.
 
     Args:
         source: bytes, or an open binary file.
-        name: what messages call it; its extension says what kind of file it is.
+        name: name of the content in messages; its extension states the kind of file.
         header: facts about the raw; with its size and bits, a content of unknown kind is a headerless mosaic.
 
     Raises:
-        RawFileError: the content is empty, of unknown kind, cannot be read, or finds no room.
+        RawFileError: the content is empty or of unknown kind, or cannot be read or stored.
         UsageError: `source` is neither bytes nor an open binary file.
     """
     content, label = _content_of(source, name)
@@ -118,7 +118,7 @@ def content_as_file(source: Any, name: str | None, header: BayerHeader | None) -
 
 
 def _content_of(source: Any, name: str | None) -> tuple[bytes, str]:
-    """The bytes of a content or an open file, and what messages call it."""
+    """The bytes of a content or an open file, and its name in messages."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source), name or NAMELESS
     own_name = getattr(source, "name", None)
@@ -128,7 +128,7 @@ def _content_of(source: Any, name: str | None) -> tuple[bytes, str]:
         raise UsageError(f"an object of type {type(source).__name__} is no raw file: give {kinds}")
     try:
         content = source.read()
-    except (OSError, ValueError) as error:  # a closed file, or one that was opened as text and is none
+    except (OSError, ValueError) as error:  # the file is closed, or was opened as text and is not text
         reason = getattr(error, "strerror", None) or error
         raise RawFileError(f"{label}: cannot be read ({reason}); open the file in binary mode, 'rb'") from None
     if not isinstance(content, bytes):
@@ -137,10 +137,10 @@ def _content_of(source: Any, name: str | None) -> tuple[bytes, str]:
 
 
 def _extension_of(content: bytes, label: str, header: BayerHeader | None) -> str:
-    """The extension of a file with that content, by its first bytes.
+    """The extension of a file with this content, judged by its first bytes.
 
     Raises:
-        RawFileError: they mark no kind of raw file, and the header does not give the size and bits of a headerless one.
+        RawFileError: the bytes mark no kind of raw file, and the header has no size and bits for a headerless one.
     """
     for place, magic, extension in _MAGICS:
         if content.startswith(magic, place):
@@ -162,7 +162,7 @@ def _extension_of(content: bytes, label: str, header: BayerHeader | None) -> str
 def _extension_of_tiff(content: bytes) -> str:
     """The extension of a DNG, of a camera file that is built as a TIFF (NEF, ARW, PEF, …), or of a plain TIFF.
 
-    Camera files keep the raw in a directory behind that of a preview, a TIFF with colour filters in the first one.
+    Camera files have the raw in a directory after that of a preview; a TIFF with colour filters has it in the first.
     """
     tags = parse_tags(io.BytesIO(content))
     if tags.is_dng:
@@ -171,18 +171,18 @@ def _extension_of_tiff(content: bytes) -> str:
 
 
 def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) -> RawImage:
-    """Checks a frame in memory as `read_raw` checks a file.
+    """The raw of a frame in memory, with the same checks as in `read_raw`.
 
     Args:
-        frame: a raw, or an array of its pixels, as a .npy file would hold it.
-        header: facts about an array; a `RawImage` carries its own.
+        frame: a raw, or an array of its pixels as in a .npy file.
+        header: facts about an array; a `RawImage` has its own.
 
     Returns:
         The raw, with doubts about its levels added to its `remarks`.
 
     Raises:
         RawFileError: the frame is too small or black, or its values contradict the header.
-        UsageError: an array comes without header, or a `RawImage` with one.
+        UsageError: `header` is missing for an array, or given for a `RawImage`.
     """
     if isinstance(frame, RawImage):
         if header is not None:
@@ -194,7 +194,7 @@ def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) ->
             return frame
         whole = frame.data.dtype.kind in "ui"
         levels = (frame.pattern, frame.black_level, frame.white_level)
-        known = {remark.kind for remark in frame.remarks}  # of a reader that had no path to give
+        known = {remark.kind for remark in frame.remarks}  # found by a reader for a content without a path
         found = level_remarks(frame.data, *levels, "RawImage", white_is_declared=whole, in_memory=True)
         added = tuple(remark for remark in found if remark.kind not in known)
         return replace(frame, remarks=frame.remarks + added) if added else frame

@@ -1,7 +1,7 @@
-"""Compares the facts declared about a raw with its values: contradictions are refused, doubts become remarks.
+"""Compares the declared facts of a raw with its values: contradictions are refused, and doubts become remarks.
 
-A low maximum is never a doubt, since this package is made for dark frames. All thresholds are chosen so that a raw with
-correct facts has no remark, however dark and noisy it is; small errors of the black level are not noticed.
+A low maximum is no reason for doubt, since this package is made for dark frames. The thresholds are chosen so that a
+raw with correct facts has no remark, even if it is dark and noisy; small errors of the black level are not noticed.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,31 +19,31 @@ from adaptiveisp.types import RawImage, Remark
 ABOVE_WHITE, BELOW_BLACK, PEDESTAL = "values above the white level", "values below the black level", "black level"
 
 SMALLEST_SIDE = 16
-"""Least side of a raw in pixels: modules and detectors cannot work on less."""
+"""Least side of a raw in pixels, needed by modules and detectors."""
 SAMPLE = 1_000_000
 """Approximate number of values from which shares and quantiles are computed."""
 WHITE_MARGIN = 0.01
-"""Share of the range by which values may pass the white level: saturated sites differ a little."""
+"""Share of the range by which values may exceed the white level, since saturated sites differ slightly."""
 BELOW_SHARE = 0.01
-"""The black level is doubtful where a larger share of the sites lies below it by more than the noise."""
+"""The black level is doubtful if a larger share of the sites lies below it by more than the noise."""
 NOISE_SIGMAS = 4.0
-"""A site lies below black by more than the noise if it does so by this many standard deviations."""
+"""Number of standard deviations by which a site must lie below black to exceed the noise."""
 UNCUT_SHARE = 0.3
-"""Share of the values above 0 whose noise is measured where the black level is so low that noise is cut off at 0."""
+"""Share of values above 0 at which noise is measured if the black level is so low that noise is clipped at 0."""
 BLACK_MARGIN = 0.001
-"""Share of the range by which the black level may be wrong without a remark: it drifts with temperature."""
+"""Share of the range by which the black level may be wrong without a remark, since it drifts with temperature."""
 LOWEST_SHARE = 0.001
-"""This quantile counts as the smallest value; dead sites are fewer."""
+"""Quantile that counts as the smallest value; dead sites have a smaller share."""
 FAR_ABOVE_BLACK = 0.02
-"""Share of the range: black levels are 3 to 12 % of it in all cameras that have one."""
+"""Share of the range that counts as far above black; black levels of cameras are 3 to 12 % of the range."""
 EQUAL_COLOURS = 0.4
-"""A pedestal is the same for all colours, so that their smallest values differ by a smaller share than this. Light is
-not: at a neutral surface green is about twice as high as red and blue, so that in a foggy scene, whose smallest values
-are far above black too, the colours differ by more."""
+"""Greatest relative difference of the colours' smallest values that indicates a pedestal, which is the same for all
+colours. Light is not: on a neutral surface green is about twice as high as red and blue. In a foggy scene, whose
+smallest values are far above black too, the colours therefore differ by more."""
 
 
 def check_usable(raw: RawImage) -> None:
-    """Refuses a raw on which modules and detectors cannot work.
+    """Refuses a raw that modules and detectors cannot process.
 
     Raises:
         RawFileError: a side is shorter than `SMALLEST_SIDE`, or no value is above the black level.
@@ -60,15 +60,15 @@ def check_usable(raw: RawImage) -> None:
 
 
 def require_bits(values: NDArray[Any], bits: int, name: Path | str) -> None:
-    """Refuses whole numbers that do not fit the number of bits that was declared, with the likely cause.
+    """Refuses whole numbers that exceed the declared number of bits; the message names the likely cause.
 
     Args:
-        values: the pixels as they were stored.
+        values: the stored pixels.
         bits: the declared depth of a value.
         name: the file, for errors.
 
     Raises:
-        RawFileError: bytes are said to have more than 8 bits, or a value is above 2^bits - 1.
+        RawFileError: more than 8 bits are declared for bytes, or a value is above 2^bits - 1.
     """
     if values.dtype == np.uint8 and bits > 8:
         raise RawFileError(f"{name}: holds 8-bit values, but {bits} bits are declared; {_bytes_remedy(values, bits)}")
@@ -79,7 +79,7 @@ def require_bits(values: NDArray[Any], bits: int, name: Path | str) -> None:
 
 
 def _bytes_remedy(values: NDArray[np.uint8], bits: int) -> str:
-    """The remedy for bytes in the place of deeper values, such as the raw buffer of a camera's library.
+    """The remedy for bytes instead of deeper values, such as the raw buffer of a camera's library.
 
     Args:
         values: the bytes, (height, width) or (height, width, 3).
@@ -131,8 +131,8 @@ def level_remarks(
         black_level: level at each position of the 2x2 block.
         white_level: value of saturation.
         name: the file, for the text.
-        white_is_declared: False for a white level that was computed from the values, which is not checked.
-        in_memory: whether the levels are fields of a `RawImage`; otherwise they are flags, and the text names those.
+        white_is_declared: whether the white level was declared; one that was computed from the values is not checked.
+        in_memory: whether the text names the levels as fields of a `RawImage`; otherwise it names flags.
     """
     remarks = []
     white, black_key = ("white_level", "black_level") if in_memory else ("--raw-white or --raw-bits", "--raw-black")
@@ -152,7 +152,7 @@ def level_remarks(
 
 
 def _tiles(data: NDArray[Any], pattern: str | None) -> list[NDArray[Any]]:
-    """The values at each position of the 2x2 block, or of each colour; large pictures are subsampled by rows."""
+    """The values at each position of the 2x2 block, or of each colour; large images are subsampled by rows."""
     step = max(1, data.size // SAMPLE)
     if pattern is None:
         return [data[::step, :, colour] for colour in range(3)]
@@ -162,9 +162,9 @@ def _tiles(data: NDArray[Any], pattern: str | None) -> list[NDArray[Any]]:
 def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
     """The share of values that lie below black by more than the noise.
 
-    The noise is measured near black, at neighbours of one colour whose mean lies below black. Their difference is that
-    of two samples of the noise and independent of their mean, so that choosing them by their mean does not bias it.
-    Where noise is cut off at 0, differences near 0 are too small, and brighter neighbours are used too.
+    The noise is measured near black, on pairs of neighbours of one colour whose mean lies below black. Their difference
+    is independent of their mean, so this choice does not bias the measurement. If noise is clipped at 0, differences
+    near 0 are too small, and brighter pairs are used too.
 
     Args:
         tile: values at one position of the 2x2 block.
@@ -185,7 +185,7 @@ def _share_below(tile: NDArray[Any], black: float, extent: float) -> float:
 
 
 def _lowest(tile: NDArray[Any]) -> float:
-    """The smallest value but for a share of `LOWEST_SHARE`."""
+    """The quantile `LOWEST_SHARE` of the values."""
     values = tile.ravel()
     place = int(LOWEST_SHARE * values.size)
     return float(np.partition(values, place)[place])
@@ -203,9 +203,9 @@ class _Lows:
 
 
 class RemarkWatch:
-    """Collects the remarks on the raws of a batch, so that each kind is reported once, with the first file.
+    """Collects the remarks on the raws of a batch, so that each kind is reported once with the first file.
 
-    One doubt concerns a batch as a whole: that no value of any frame comes near the black level.
+    One remark concerns the batch as a whole: no value of any frame is near the black level.
     """
 
     def __init__(self) -> None:
@@ -219,7 +219,7 @@ class RemarkWatch:
         if path is None or raw.pattern is None or raw.unprocessing is not None:
             return
         if path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0:
-            return  # the file states its level; a level of 0 may also stand for a missing tag
+            return  # the file states its level, while a level of 0 can mean a missing tag
         lows = [_lowest(tile) for tile in _tiles(raw.data, raw.pattern)]
         key = (path.parent, raw.data.shape, raw.black_level)
         known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))
@@ -233,7 +233,7 @@ class RemarkWatch:
             self._found[remark.kind] = (first, count + 1)
 
     def remarks(self) -> list[tuple[Remark, int]]:
-        """Each kind of remark with the number of raws that have it; the text names the first of them."""
+        """Each kind of remark with the number of its raws; the text names the first of them."""
         found = [(Remark(kind, _counted(kind, *entry)), entry[1]) for kind, entry in self._found.items()]
         for known in self._lows.values():
             above = [low - black for low, black in zip(known.lows, known.black, strict=True)]

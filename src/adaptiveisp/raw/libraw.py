@@ -1,4 +1,4 @@
-"""Reads camera files by LibRaw: mosaic and metadata unprocessed, and LibRaw's own development as a baseline."""
+"""Reads camera files with LibRaw: unprocessed mosaic and metadata, and LibRaw's own development as a baseline."""
 
 import os
 import sys
@@ -21,24 +21,24 @@ from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
 
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
-"""LibRaw's `flip` → EXIF orientation. Bits of `flip`: 1 mirrors columns, 2 mirrors rows, 4 swaps the axes before."""
+"""LibRaw's `flip` → EXIF orientation. Bits of `flip`: 1 mirrors columns, 2 mirrors rows, 4 swaps the axes first."""
 
 ROUNDING = 1e-6
-"""Margin for the place of a column in a stretched picture, since LibRaw adds up fractions."""
+"""Margin for the place of a column in a stretched image, since LibRaw accumulates fractions."""
 SQUARE_MARGIN = 0.05
-"""Pixels whose sides differ by a smaller share, as those of some cameras, do no harm to a detector."""
+"""Relative difference of a pixel's sides that does not harm a detector; some cameras have such pixels."""
 
 _DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
 _stderr_lock = threading.Lock()
 
 
 def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
-    """Reads a camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours where there is none.
+    """Reads a camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours if it has no mosaic.
 
     Args:
         path: the file.
-        facts: pattern, black and white level (a number) that take the place of the file's own; the raw's `remarks`
-            name the values that they replace. Size and bits are not used.
+        facts: pattern, black level and white level (a number) that replace the file's own; the raw's `remarks` name the
+            replaced values. Size and bits are not used.
 
     Raises:
         RawFileError: LibRaw cannot read the file or would misread it, it is damaged, or facts are given for a file
@@ -49,7 +49,7 @@ def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
     tag_file = read_tag_file(path)
     tags = dng_tags(tag_file)
     with _opened(path, tag_file, black_is_given=facts.black is not None) as file:
-        # `postprocess` changes LibRaw's metadata, which is therefore read before.
+        # `postprocess` changes LibRaw's metadata, so it is read first.
         common = _metadata(file, tags, path)
         remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
         pattern = _bayer_pattern(file)
@@ -70,11 +70,11 @@ def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, 
 
     Args:
         path: the file.
-        raw: the raw that was read from it; None stands for the file's own pattern and levels.
+        raw: the raw that was read from it; None means the file's own pattern and levels.
 
     Returns:
-        The picture, in the size of the frame also where pixels are not square, or None where `raw` has another pattern
-        or other levels than the file, which LibRaw would not use.
+        The image, which has the size of the frame even if pixels are not square; None if `raw` has another pattern or
+        other levels than the file, which LibRaw would not use.
 
     Raises:
         RawFileError: LibRaw cannot read the file or would misread it.
@@ -97,7 +97,7 @@ def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, 
 
 
 def libraw_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the upright picture of a camera file, whose pixels are not decoded.
+    """(width, height) of the upright image of a camera file, whose pixels are not decoded.
 
     Raises:
         RawFileError: LibRaw cannot read the file or would misread it.
@@ -110,7 +110,7 @@ def libraw_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True) -> Iterator[Any]:
-    """Opens a file by LibRaw; its errors, and damage that it reports on stderr only, become RawFileError."""
+    """Opens a file with LibRaw; its errors, and damage that it reports only on stderr, become RawFileError."""
     rawpy = import_extra("rawpy", "raw")
     refuse_misread(tags, path, black_is_given)
     file = None
@@ -119,7 +119,7 @@ def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True
             file = rawpy.imread(str(path))
             refuse_too_small(tags, path, int(file.sizes.raw_width), int(file.sizes.raw_height))
             if unpack:
-                file.unpack()  # otherwise done when the pixels are first used, where stderr is not captured
+                file.unpack()  # otherwise rawpy unpacks at the first use of the pixels, when stderr is not captured
         if said:
             raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
         if file.num_colors == 1:
@@ -139,7 +139,7 @@ def _said(error: Exception) -> str:
         return "is not a raw file that LibRaw knows; is the extension right?"
     if isinstance(error, rawpy.LibRawIOError | rawpy.LibRawDataError):
         return "is damaged or truncated; copy it again from its source"
-    if isinstance(error, NotImplementedError):  # raised by rawpy where the pattern of such a file is read
+    if isinstance(error, NotImplementedError):  # raised by rawpy when the pattern of such a file is read
         return "its colour filters are neither Bayer nor X-Trans; convert it to linear RGB first"
     return f"LibRaw cannot develop it ({_reason(error)}); convert it to DNG"
 
@@ -151,9 +151,9 @@ def _reason(error: Exception) -> str:
 
 @contextmanager
 def _captured_stderr() -> Iterator[list[bytes]]:
-    """Yields a list that holds, when the block ends, the lines about damage that C code wrote to stderr meanwhile.
+    """Yields a list to which, at the end of the block, the lines about damage on stderr from C code are added.
 
-    Other lines are passed on. LibRaw reports some damage, such as truncated compressed data, on stderr only.
+    Other lines are passed on. LibRaw reports some damage, such as truncated compressed data, only on stderr.
     """
     said: list[bytes] = []
     with _stderr_lock, tempfile.TemporaryFile() as catcher:
@@ -207,11 +207,11 @@ def _positive(value: float) -> float | None:
 
 
 def _bayer_pattern(file: Any) -> str | None:
-    """The pattern of the visible area, or None for anything but a three-colour Bayer mosaic."""
+    """The pattern of the visible area; None unless the file is a three-colour Bayer mosaic."""
     if file.raw_type.name != "Flat" or file.raw_pattern is None or file.raw_pattern.shape != (2, 2):
         return None
     if file.raw_image_visible.shape != (int(file.sizes.height), int(file.sizes.width)):
-        return None  # a sensor with diagonal rows (SuperCCD), which LibRaw turns
+        return None  # a sensor with diagonal rows (SuperCCD), which LibRaw rotates
     pattern = "".join(chr(file.color_desc[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel())
     return pattern if pattern in BAYER_PATTERNS else None
 
@@ -219,12 +219,12 @@ def _bayer_pattern(file: Any) -> str | None:
 def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]:
     """Black level at each position of the 2x2 block.
 
-    LibRaw has whole numbers by colour index; the fractions of a DNG's levels are taken from its tags.
+    LibRaw has whole numbers for each colour index; fractions of a DNG's levels are read from its tags.
     """
     by_colour = file.black_level_per_channel
     levels = [float(by_colour[index]) for index in np.asarray(file.raw_colors_visible[:2, :2]).ravel()]
     exact = tags.black_level
-    # Where the two differ by 1 or more, LibRaw is right: it knows the maker's offsets and the part that is shown.
+    # If they differ by 1 or more, LibRaw is right, since it knows the maker's offsets and the visible area.
     if exact is not None and all(abs(fine - whole) < 1 for fine, whole in zip(exact, levels, strict=True)):
         return exact
     return levels[0], levels[1], levels[2], levels[3]
@@ -233,9 +233,9 @@ def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]
 def _declared_levels(
     file: Any, tags: DngTags, pattern: str, facts: BayerHeader, path: Path, remarks: list[Remark]
 ) -> tuple[str, tuple[float, float, float, float], float]:
-    """Pattern, black and white level: the declared ones, else the file's own.
+    """Declared pattern, black level and white level, and the file's own for those that are not declared.
 
-    Adds a remark for each declared value that differs from the file's.
+    Adds a remark for each declared value that differs from the file's own.
     """
     own_black, own_white = _black_levels(file, tags), float(file.white_level)
     black = facts.black_levels if facts.black is not None else own_black
@@ -271,16 +271,16 @@ def _aspect_remark(file: Any, path: Path) -> list[Remark]:
 
 
 def _unstretched(picture: Any, aspect: float, orientation: int) -> Any:
-    """Undoes LibRaw's stretching to square pixels, so that the picture has the size of the frame.
+    """Undoes LibRaw's stretching to square pixels, so that the image has the size of the frame.
 
-    LibRaw repeats columns: column j of its picture is column floor(j / aspect) of the frame (rows where aspect is below
-    1), so that each j between k · aspect and (k + 1) · aspect shows column k. The middle one is taken, which rounding
-    does not move to another column. Where LibRaw left out the last column, its neighbour is taken.
+    LibRaw repeats columns: column j of its image is column floor(j / aspect) of the frame (rows if aspect is below 1),
+    so each j between k · aspect and (k + 1) · aspect shows column k. The middle one is used, which rounding cannot move
+    to another column. If LibRaw left out the last column, its neighbour is used.
 
     Args:
         picture: (height, width, 3), upright.
-        aspect: width of a pixel in heights.
-        orientation: EXIF orientation by which the picture was turned after it was stretched.
+        aspect: width of a pixel divided by its height.
+        orientation: EXIF orientation that was applied after the stretching.
     """
     if aspect == 1:
         return picture
@@ -305,7 +305,7 @@ def _linear_rgb(file: Any, path: Path) -> Any:
         use_camera_wb=False,
         user_wb=[1.0, 1.0, 1.0, 1.0],
         output_color=rawpy.ColorSpace.raw,
-        adjust_maximum_thr=0.0,  # otherwise the white level moves with the image's own maximum
+        adjust_maximum_thr=0.0,  # otherwise the white level depends on the image's maximum
         user_flip=0,
     )
     if data.ndim != 3 or data.shape[2] != 3:

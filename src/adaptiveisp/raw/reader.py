@@ -49,27 +49,27 @@ def read_raw(
     header: BayerHeader | None = None,
     name: str | None = None,
 ) -> RawImage:
-    """Reads what a camera recorded, unprocessed, with the metadata that the file or its sidecar carries.
+    """Reads a raw, unprocessed, with the metadata of the file and its sidecar.
 
     Args:
         source: a path, the content of a file, or an open binary file, which is read from its position to its end. It
             is a camera raw or DNG; headerless Bayer (.raw, .bin, .bayer: size, bits and pattern from `header` or a
             sidecar); 8- or 16-bit PNG or TIFF, linear RGB or a mosaic; or .npy, (H, W, 3), (3, H, W) or (H, W). Float
-            arrays with values up to 1 are taken as they are; other floats and long integers without declared bits are
-            HDR, white at their 99th percentile.
-        header: facts about files that do not carry them. `find_header` says which source of a fact wins, and
-            `camera_facts` which facts are used for camera files.
-        name: of a content or an open file: what messages call it, and its extension says what kind of file it is.
-            Without one, an open file has its own name, and a content is called "bytes"; where the name has no known
-            extension, the first bytes tell the kind, and a headerless mosaic needs a header with size and bits.
+            arrays with values up to 1 have the white level 1; other floats and long integers without declared bits are
+            HDR, with the white level at their 99th percentile.
+        header: facts about files that do not state them. `find_header` documents the precedence of sources, and
+            `camera_facts` the facts that are used for camera files.
+        name: name of a content or an open file in messages, whose extension states the kind of file. Without one, an
+            open file has its own name, and a content is called "bytes". If the name has no known extension, the first
+            bytes decide the kind, and a headerless mosaic needs a header with size and bits.
 
     Returns:
-        The raw, whose `remarks` hold what is doubtful about its declared facts. `path` is None for a content or an
-        open file, which has no sidecars either.
+        The raw, with `remarks` on doubtful declared facts. `path` is None for a content or an open file, which have no
+        sidecars.
 
     Raises:
-        RawFileError: the file is missing, damaged, of unknown type, too small or black; it lacks facts, or its values
-            contradict the declared ones.
+        RawFileError: the file is missing, damaged, of unknown type, too small or black; facts are missing, or its
+            values contradict the declared facts.
         UsageError: `name` is given for a path, or `source` is of another type.
         AdaptiveISPError: the library that reads this kind of file is not installed.
     """
@@ -82,7 +82,7 @@ def read_raw(
 
 
 def _read_file(path: Path, header: BayerHeader | None, name: str | None = None) -> RawImage:
-    """The raw in a file; `name` stands for it in a warning about its folder."""
+    """The raw in a file; `name` replaces its folder in a warning."""
     try:
         extension = _checked_extension(path)
         if extension in CAMERA_EXTENSIONS:
@@ -101,7 +101,7 @@ def _checked_extension(path: Path) -> str:
     """The extension in lower case of an existing file of a known kind.
 
     Raises:
-        RawFileError: there is no file, it is empty, or its kind is not read.
+        RawFileError: the file does not exist, is empty, or is of an unsupported kind.
     """
     if not path.exists():
         raise RawFileError(f"{path}: no such file; check the path")
@@ -120,9 +120,9 @@ def _checked_extension(path: Path) -> str:
 
 
 def _read_array(path: Path, extension: str, header: BayerHeader | None, origin: str) -> RawImage:
-    """The raw in a PNG, TIFF or npy file; `origin` names where it comes from in a warning that is given once for all.
+    """The raw in a PNG, TIFF or npy file; `origin` names its source in a warning that is given once.
 
-    The declared facts give the pattern of a mosaic and may correct the levels.
+    The declared facts give the pattern of a mosaic and can override the levels.
     """
     facts = find_header(path, header)
     orientation, note, tags, remarks = 1, None, BayerHeader(), list[Remark]()
@@ -148,9 +148,9 @@ def _read_array(path: Path, extension: str, header: BayerHeader | None, origin: 
 
 
 def _size_remark(path: Path, pixels: NDArray[Any], header: BayerHeader | None) -> list[Remark]:
-    """Remarks that an array has another size than flags or a sidecar state; the array's own size is used.
+    """A remark if the size of an array is not that of flags or a sidecar; the array's own size is used.
 
-    The size that a data set's layout takes for granted is not compared.
+    The size that a data set's layout assumes is not compared.
     """
     if header is None:
         return []
@@ -164,5 +164,5 @@ def _size_remark(path: Path, pixels: NDArray[Any], header: BayerHeader | None) -
 
 @cache
 def _warn_of_photos(origin: str) -> None:
-    """Warns once that pictures which may be photos are taken for linear light: their files do not tell."""
+    """Warns once that images which may be photos are read as linear RGB, since their files do not state it."""
     logger.warning("%s: its pictures of 8 bits a channel are taken for linear light; %s", origin, PHOTO_REMEDY)

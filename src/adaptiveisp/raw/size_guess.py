@@ -1,4 +1,4 @@
-"""Guesses what a headerless raw of an unexpected number of bytes holds: packed values, padded rows, several frames, …
+"""Guesses the content of a headerless raw with an unexpected number of bytes: packed values, padded rows, frames, …
 
 Sources: MIPI Alliance, CSI-2, formats RAW10, RAW12 and RAW14; GenICam PFNC, Mono10p and Mono12p have the same sizes.
 """
@@ -10,19 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 MOST_GUESSES = 3
-"""A message with more guesses would not help."""
+"""Most guesses in a message."""
 LARGEST_PADDING = 1024
-"""Most bytes of padding at the end of a row, which also must be less than half of its pixels' bytes. Drivers align rows
+"""Most bytes of padding at the end of a row, which must also be at most half of its pixels' bytes. Drivers align rows
 to 16 to 256 bytes, seldom more."""
 MOST_FRAMES = 100_000
 LARGEST_HEADER = 65_536
-"""Most bytes before or behind the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
+"""Most bytes before or after the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
 ALIGNED_ROWS = 16
-"""Drivers may align the number of rows to this number."""
+"""Multiple to which drivers may round up the number of rows."""
 
 
 class _Packing(NamedTuple):
-    """How values are packed in a row.
+    """A format of packed values.
 
     Attributes:
         bits: depth of a value.
@@ -66,7 +66,7 @@ class Guess(NamedTuple):
 
     Attributes:
         text: description of the file.
-        remedy: flags to give, or a line of Python that makes a file that can be read.
+        remedy: flags to give, or a line of Python that writes a readable file.
     """
 
     text: str
@@ -77,7 +77,7 @@ def guesses(path: Path, file_bytes: int, width: int, height: int, bits: int) -> 
     """The explanations that fit a file's size, the most likely first, at most `MOST_GUESSES`.
 
     Args:
-        path: the file. The ends of its rows are read, since padding is mostly constant.
+        path: the file; the ends of its rows are read, since padding is usually constant.
         file_bytes: number of its bytes.
         width, height, bits: the declared facts.
     """
@@ -98,7 +98,7 @@ def guesses(path: Path, file_bytes: int, width: int, height: int, bits: int) -> 
 def _exact(
     path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
 ) -> Iterator[Guess]:
-    """Guesses that the file holds the declared number of pixels in another depth or packing."""
+    """Guesses that the file holds the declared number of pixels with another depth or packing."""
     others = [packing for packing in _PACKED if packing not in packings] if n_bytes == 2 else list(_PACKED)
     for packing in (*packings, *others):
         row = _row(packing, width)
@@ -115,13 +115,13 @@ def _exact(
 def _padded_rows(
     path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
 ) -> Iterator[Guess]:
-    """Guesses that rows are longer than their pixels; those whose ends hold a constant come first."""
+    """Guesses that rows are padded; those with constant padding come first."""
     candidates: list[tuple[bool, Guess]] = []
     for rows in (height, -(-height // ALIGNED_ROWS) * ALIGNED_ROWS):
         stride = file_bytes // rows
         if stride * rows != file_bytes:
             continue
-        # Many combinations fit an aligned number of rows, so that constant ends of the rows are required there.
+        # Many combinations fit an aligned number of rows, so constant padding is required for these.
         needed = rows != height
         for packing in packings:
             row = _row(packing, width)
@@ -137,12 +137,12 @@ def _padded_rows(
             text = f"rows padded to {stride} bytes ({row} of them pixels)"
             constant = _is_constant(path, rows, stride, row)
             candidates += [(constant, Guess(text, _save(path, code)))] if constant or not needed else []
-    candidates.sort(key=lambda candidate: not candidate[0])  # sorting keeps the order of equals
+    candidates.sort(key=lambda candidate: not candidate[0])  # sorting is stable
     yield from (guess for _, guess in candidates)
 
 
 def _is_constant(path: Path, rows: int, stride: int, row: int) -> bool:
-    """Whether the ends of the rows hold one value, by a sample of the rows."""
+    """Whether the ends of the rows hold a single value, judged by a sample of the rows."""
     ends = np.memmap(path, np.uint8, "r", shape=(rows, stride))[:: max(1, rows // 64), row:]
     return bool((ends == ends[0, 0]).all())
 
@@ -180,7 +180,7 @@ def _other_height(file_bytes: int, width: int, height: int, n_bytes: int) -> Ite
 
 
 def _row(packing: _Packing, width: int) -> int:
-    """Bytes of a row's pixels, 0 where the width is no multiple of a group."""
+    """Bytes of a row's pixels; 0 if the width is not a multiple of the group."""
     return width // packing.group * packing.n_bytes if width % packing.group == 0 else 0
 
 
@@ -195,13 +195,13 @@ def _packed(path: Path, packing: _Packing, width: int, height: int, stride: int)
 
 
 def _whole_rows(path: Path, n_bytes: int, cut: str, height: int, width: int) -> str:
-    """Python code that reads the pixels of a file whose values take whole bytes.
+    """Python code that reads the pixels of a file whose values have whole bytes.
 
     Args:
         path: the file.
         n_bytes: bytes of a value.
         cut: code that selects the pixels' bytes, as (height, bytes of a row).
-        height, width: pixels.
+        height, width: size in pixels.
     """
     rows = f"numpy.fromfile({path.name!r}, 'u1'){cut}"
     if n_bytes == 1:

@@ -1,4 +1,4 @@
-"""The note in the file of a synthetic raw on how it was made of a photo: one line of JSON."""
+"""The note in the file of a synthetic raw on its synthesis from a photo: one line of JSON."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from adaptiveisp.errors import RawFileError
 from adaptiveisp.types import Unprocessing
 
 MARKER = "adaptiveisp"
-"""Key of the version number in the note; a text without it belongs to other software and is ignored."""
+"""Key of the version number in the note; text without it belongs to other software and is ignored."""
 
 NOTE_VERSION = 1
 MOST_BITS = 16
@@ -19,7 +19,7 @@ _REMEDY = "make it again with adaptiveisp synth"
 
 
 def note_from_unprocessing(unprocessing: Unprocessing) -> str:
-    """Writes the note: one line of ASCII JSON that `unprocessing_from_note` reads back bit for bit.
+    """The note, one line of ASCII JSON, from which `unprocessing_from_note` restores the same values bit for bit.
 
     >>> plain = Unprocessing(0.5, 1.0, 2.0, 1.5, (1.0, 0, 0, 0, 1, 0, 0, 0, 1), 0.0, 0.0, "none", 0)
     >>> unprocessing_from_note(note_from_unprocessing(plain)) == plain
@@ -29,10 +29,10 @@ def note_from_unprocessing(unprocessing: Unprocessing) -> str:
 
 
 def unprocessing_from_note(text: str | None) -> Unprocessing | None:
-    """Reads a note; None for a text that is no note of this package.
+    """The parameters in a note; None for text that is not a note of this package.
 
     Raises:
-        RawFileError: the text has the note's marker, but its fields are missing or make no sense.
+        RawFileError: the text has the note's marker, but fields are missing or invalid.
     """
     if not text or f'"{MARKER}"' not in text:
         return None
@@ -80,7 +80,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(note: dict[str, Any], name: str, above: float | None = None, most: float = math.inf) -> float:
-    """The entry as a float, at most `most`, and above `above` or, without that, not negative."""
+    """The entry as a float that is at most `most` and above `above`, or not negative if `above` is None."""
     value = _entry(note, name)
     if not _is_number(value) or value > most or (value < 0 if above is None else value <= above):
         low = "at least 0" if above is None else f"above {above:g}"

@@ -1,7 +1,7 @@
-"""Refuses files that LibRaw would misread silently, by their tags, and explains why LibRaw refuses others.
+"""Refuses files that LibRaw would misread silently, judged by their tags, and explains why LibRaw refuses others.
 
-Each kind of file that is refused here gave a wrong picture with LibRaw 0.22. Kinds that LibRaw refuses itself are left
-to it, so that a build that reads more kinds can be used.
+Each kind of file that is refused here gave a wrong image with LibRaw 0.22. Kinds that LibRaw refuses itself are not
+checked, so that a build of LibRaw that reads more kinds can be used.
 Source: Adobe, TIFF 6.0; Adobe, DNG 1.7.1, chapters 3 and 4.
 """
 
@@ -29,10 +29,10 @@ from adaptiveisp.types import Remark
 JPEG_XL = 52546
 """Value of Compression."""
 LEAST_BYTES = 0.05
-"""Least bytes a pixel of a complete file. Lossless JPEG needs at least a bit, 0.125 bytes; cameras' lossy raws need
-more."""
+"""Least number of bytes for each pixel of a complete file. Lossless JPEG needs at least a bit, 0.125 bytes; cameras'
+lossy raws need more."""
 SMALLEST_XTRANS = 512
-"""LibRaw develops X-Trans in tiles of this side in pixels, and refuses smaller pictures as damaged."""
+"""Side in pixels of the tiles in which LibRaw develops X-Trans; it refuses smaller images as damaged."""
 
 LINEAR_REMEDY = "convert it with Adobe DNG Converter, option Linear (demosaiced)"
 AGAIN_REMEDY = "save it again with Adobe DNG Converter, without lossy compression and compatible with DNG 1.6"
@@ -58,15 +58,15 @@ _FLOAT_PREDICTORS = (3, 34894, 34895)
 
 
 def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> None:
-    """Refuses a DNG that LibRaw would develop to a wrong picture.
+    """Refuses a DNG that LibRaw would develop to a wrong image.
 
     Args:
-        file: its tags.
-        path: its name, for messages.
-        black_is_given: whether a black level was declared, so that an impossible one in the file is not used.
+        file: tags of the file.
+        path: name of the file, for messages.
+        black_is_given: whether a declared black level replaces the file's own, which may then be impossible.
 
     Raises:
-        RawFileError: the file is such a DNG, is truncated, or lists fewer strips or tiles than it has.
+        RawFileError: the file is such a DNG, is truncated, or lists fewer strips or tiles than it needs.
     """
     if file.magic == PANASONIC_MAGIC:
         _check_panasonic(file, path)
@@ -101,12 +101,12 @@ def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> N
 
 
 def tag_doubts(file: TagFile, path: Path, white_is_given: bool = False) -> tuple[Remark, ...]:
-    """Remarks on tags of a file that LibRaw reads, though the picture may be wrong.
+    """Remarks on tags of a file that LibRaw reads, but possibly to a wrong image.
 
     Args:
-        file: its tags.
-        path: its name, for the texts.
-        white_is_given: whether a white level was declared in place of the file's.
+        file: tags of the file.
+        path: name of the file, for the texts.
+        white_is_given: whether a declared white level replaces the file's own.
     """
     raw, remarks = file.raw, list[Remark]()
     missing = missing_bytes(raw, file.n_bytes)
@@ -133,17 +133,17 @@ def tag_doubts(file: TagFile, path: Path, white_is_given: bool = False) -> tuple
 
 
 def refuse_too_small(file: TagFile, path: Path, width: int, height: int) -> None:
-    """Refuses a file with far fewer bytes than any compression makes of its pixels.
+    """Refuses a file that has far fewer bytes than its pixels need with any compression.
 
     Args:
-        file: its tags and its size.
-        path: its name.
-        width, height: pixels of the whole sensor, from LibRaw.
+        file: tags and size of the file.
+        path: name of the file, for messages.
+        width, height: size of the whole sensor in pixels, from LibRaw.
 
     Raises:
-        RawFileError: it is cut off.
+        RawFileError: the file is cut off.
     """
-    # These compress a dark frame to almost nothing, and the strips or tiles of a DNG were checked before.
+    # These compressions reduce a dark frame to almost nothing. Strips and tiles of a DNG were checked before.
     is_small_by_right = file.is_dng and _whole(file.raw, 259, 1) in (DEFLATE, LOSSY_JPEG, JPEG_XL)
     if file.n_bytes < LEAST_BYTES * width * height and not is_small_by_right:
         cut = f"is cut off ({file.n_bytes} bytes for {width}x{height} pixels); copy it again from its source"
@@ -160,11 +160,11 @@ def missing_bytes(raw: Directory, n_bytes: int) -> int:
 
 
 def why_unknown(file: TagFile, path: Path) -> str | None:
-    """Why LibRaw does not read a file, with the remedy; None where the tags do not show it.
+    """The reason why LibRaw does not read a file, with the remedy; None if the tags do not show it.
 
     Args:
-        file: the tags of a file that LibRaw refused.
-        path: its name, for the remedy.
+        file: tags of a file that LibRaw refused.
+        path: name of the file, for the remedy.
     """
     raw = file.raw
     if file.magic == BIG_MAGIC:
@@ -195,9 +195,9 @@ def _refuse(path: Path, text: str) -> NoReturn:
 
 
 def _array_remedy(file: TagFile, raw: Directory, path: Path) -> str:
-    """How tifffile makes an array of the raw, with the flags that the array needs.
+    """Instructions for reading the raw with tifffile, with the flags that the array needs.
 
-    "" where the raw is not in the file's first page, which is the one that tifffile reads.
+    The text is "" if the raw is not in the first page of the file, which is the one that tifffile reads.
     """
     if not raw or raw is not file.directories[0] or number(raw, 254):
         return ""
@@ -216,10 +216,10 @@ def _level_flags(raw: Directory) -> str:
 
 
 def mono_text(path: Path, raw: Directory | None = None) -> str:
-    """The message that a file is of a camera without colour filters, and how its pixels can be used.
+    """The message for a file of a camera without colour filters, with instructions for using its pixels.
 
     Args:
-        path: its name.
+        path: name of the file.
         raw: the directory of the raw, for its levels.
     """
     code = f"numpy.save('{path.stem}.npy', numpy.stack([rawpy.imread('{path.name}').raw_image_visible] * 3, -1))"
@@ -232,13 +232,13 @@ def _cells(raw: Directory) -> list[int]:
 
 
 def _whole(raw: Directory, tag: int, default: int) -> int:
-    """The first value of a tag that holds a number of things; the default where it is absent or makes no sense."""
+    """The first value of a tag that holds a count; the default if it is missing or impossible."""
     value = next(iter(offsets(raw, tag)), default)
     return value if value < 2**32 else default
 
 
 def _bits(raw: Directory) -> int:
-    """Bits of a sample; 16 where the tag makes no sense."""
+    """Bits of a sample; 16 if the tag is impossible."""
     bits = _whole(raw, 258, 16)
     return bits if 1 <= bits <= 64 else 16
 
@@ -264,7 +264,7 @@ def _check_filters(raw: Directory, path: Path) -> None:
     if (rows, columns) == (6, 6) and [cells.count(colour) for colour in (0, 1, 2)] == [8, 20, 8]:
         return
     is_repeated = all(cells[place] == cells[place // columns % 2 * columns + place % 2] for place in range(len(cells)))
-    # LibRaw supports filters that repeat within two columns, and mixes up the colours of wider ones.
+    # LibRaw supports filters that repeat within two columns, and confuses the colours of wider ones.
     if not (columns == 2 and rows in (2, 4, 8) and is_repeated):
         _refuse_filters(raw, cells, rows, columns, path)
     if set(cells) not in ({0, 1, 2}, {0, 2, 6}):
@@ -273,7 +273,7 @@ def _check_filters(raw: Directory, path: Path) -> None:
 
 
 def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, path: Path) -> NoReturn:
-    """Refuses filters that do not repeat every 2x2 pixels; for a Quad Bayer mosaic the message says how to bin it."""
+    """Refuses filters that do not repeat every 2x2 pixels; the message for a Quad Bayer mosaic explains the binning."""
     grid = [cells[row * columns : (row + 1) * columns] for row in range(rows)]
     coarse = [grid[row][column] for row in (0, 2) for column in (0, 2)] if (rows, columns) == (4, 4) else []
     is_quad = bool(coarse) and all(
@@ -292,7 +292,7 @@ def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, p
 
 
 def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
-    """Refuses floats compressed by Deflate with a predictor that LibRaw does not undo."""
+    """Refuses floats that are compressed by Deflate with a predictor that LibRaw does not undo."""
     predictor = number(raw, 317) or 1
     if number(raw, 259) == DEFLATE and number(raw, 339) == 3 and predictor not in _FLOAT_PREDICTORS:
         found = f"its floats are compressed by Deflate with Predictor {predictor:g}, and LibRaw reads Predictor 3 only"
@@ -300,7 +300,7 @@ def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:
 
 
 def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
-    """Refuses a file whose pixels are partly missing, and strips that LibRaw would not join."""
+    """Refuses a file with missing pixels, or with strips that LibRaw would not join."""
     missing = missing_bytes(raw, file.n_bytes)
     if missing:
         _refuse(path, f"is truncated ({missing} bytes are missing); copy it again")
@@ -337,10 +337,10 @@ def _check_segments(file: TagFile, raw: Directory, path: Path) -> None:
 
 
 def _check_plain_strips(file: TagFile, starts: list[int], layout: tuple[int, int, int], path: Path) -> None:
-    """Refuses uncompressed strips that are not contiguous: LibRaw reads one run from the start of the first strip.
+    """Refuses uncompressed strips that are not contiguous, since LibRaw reads one run from the first strip on.
 
     Args:
-        file: the tags.
+        file: tags of the file.
         starts: offsets of the strips.
         layout: bits of a row, number of rows, rows of a strip.
         path: the file, for messages.

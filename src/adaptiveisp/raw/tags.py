@@ -1,6 +1,6 @@
-"""Reads the tags of TIFF-based raw files (DNG, NEF, CR2, ARW, PEF, …) in bounded time and memory, damaged ones too.
+"""Reads the tags of TIFF-based raw files (DNG, NEF, CR2, ARW, PEF, …), even damaged ones, in bounded time and memory.
 
-These are the few tags that LibRaw does not expose, and those by which files are known that LibRaw would misread.
+These are tags that LibRaw does not expose, and tags that reveal files that LibRaw would misread.
 Source: Adobe, TIFF 6.0 and TIFF technical note 1; BigTIFF design (Aware Systems); EXIF 2.32; Adobe DNG 1.7.1.
 """
 
@@ -18,7 +18,7 @@ Directory = dict[int, str | tuple[float, ...]]
 """Tag → its numbers (rationals divided) or text."""
 
 CFA, LINEAR_RAW = 32803, 34892
-"""PhotometricInterpretation of a mosaic and of a raw that was demosaiced already."""
+"""Values of PhotometricInterpretation for a mosaic, and for a raw that is already demosaiced."""
 DNG_VERSION = 50706
 DEFLATE, LOSSLESS_JPEG, LOSSY_JPEG = 8, 7, 34892
 """Values of Compression."""
@@ -34,17 +34,17 @@ _KNOWN_TAGS = frozenset(
 )
 _STRUCT_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
 _STRUCT_CODES |= {13: "I", 16: "Q", 17: "q", 18: "Q"}  # IFD; LONG8, SLONG8, IFD8
-# Bounds for damaged files, which can point to the same long values many times.
+# Bounds for damaged files, which can refer to the same long values many times.
 _MAX_ENTRIES, _MAX_VALUES, _MAX_DIRECTORIES, _MAX_VALUES_OF_A_FILE = 2000, 200_000, 32, 1_000_000
 
 
 @dataclass(frozen=True)
 class TagFile:
-    """The directories of a file; empty where it is no TIFF or cannot be read.
+    """The directories of a file; empty if the file is not a TIFF or cannot be read.
 
     Attributes:
-        directories: the first, its sub-images and EXIF, then those that are chained to it.
-        magic: the number after the byte order, 42 in a TIFF, 43 in a BigTIFF, another one in some makers' files.
+        directories: the first one, its sub-images and EXIF, then those that are chained to it.
+        magic: the number after the byte order: 42 in a TIFF, 43 in a BigTIFF, others in some makers' files.
         n_bytes: bytes of the file.
     """
 
@@ -59,7 +59,7 @@ class TagFile:
 
     @property
     def raw(self) -> Directory:
-        """The directory of the largest mosaic or linear raw that is no preview; empty without one."""
+        """The directory of the largest mosaic or linear raw that is not a preview; empty without one."""
         raws = [directory for directory in self.directories if number(directory, 262) in (CFA, LINEAR_RAW)]
         full = [directory for directory in raws if not number(directory, 254)] or raws
         return max(
@@ -71,7 +71,7 @@ def read_tag_file(path: Path) -> TagFile:
     """The tags of a file.
 
     Args:
-        path: any file. A file that is no TIFF or cannot be read has no tags: LibRaw reports what is wrong with it.
+        path: any file. A file that is not a TIFF or cannot be read has no tags, and LibRaw reports the error.
     """
     try:
         with Path(path).open("rb") as stream:
@@ -81,7 +81,7 @@ def read_tag_file(path: Path) -> TagFile:
 
 
 class _Format(NamedTuple):
-    """How counts and offsets are written.
+    """The format of counts and offsets.
 
     Attributes:
         order: byte order as in `struct`, "<" or ">".
@@ -108,7 +108,7 @@ def parse_tags(stream: io.BufferedIOBase) -> TagFile:
     """The tags in an open file.
 
     Args:
-        stream: seekable; it is read from its beginning.
+        stream: a seekable stream, which is read from its beginning.
     """
     n_bytes = stream.seek(0, 2)
     stream.seek(0)
@@ -187,19 +187,19 @@ def numbers(directory: Directory, tag: int) -> tuple[float, ...]:
 
 
 def offsets(directory: Directory, tag: int) -> list[int]:
-    """The values of a tag that can be offsets or lengths: damaged files also hold fractions, NaN and negative ones."""
+    """The values of a tag that can be offsets or lengths; damaged files have fractions, NaN and negatives too."""
     return [value for value in numbers(directory, tag) if isinstance(value, int) and value >= 0]
 
 
 def number(directory: Directory, tag: int) -> float | None:
-    """The first value of a tag, None where it is not finite or absent."""
+    """The first value of a tag; None if it is missing or not finite."""
     values = numbers(directory, tag)
     return values[0] if values and math.isfinite(values[0]) else None
 
 
 @dataclass(frozen=True)
 class DngTags:
-    """Metadata of a TIFF-based raw file that LibRaw does not expose; None where the file does not state it.
+    """Metadata of a TIFF-based raw file that LibRaw does not expose; None if the file does not state it.
 
     Attributes:
         description: ImageDescription of the first directory.
@@ -221,7 +221,7 @@ class DngTags:
 
 
 def dng_tags(file: TagFile) -> DngTags:
-    """The metadata in a file's tags; all None where it is no TIFF or is damaged."""
+    """The metadata in a file's tags; all None if the file is not a TIFF or is damaged."""
     directories = list(file.directories)
     if not directories:
         return DngTags()
@@ -238,7 +238,7 @@ def dng_tags(file: TagFile) -> DngTags:
 
 
 def read_dng_tags(path: Path) -> DngTags:
-    """The metadata in the tags of a file; all None where it is no TIFF, is damaged or cannot be read."""
+    """The metadata in the tags of a file; all None if it is not a TIFF, is damaged or cannot be read."""
     return dng_tags(read_tag_file(path))
 
 
@@ -248,7 +248,7 @@ def _first_number(directories: list[Directory], tag: int) -> float | None:
 
 
 def _camera_of(directory: Directory) -> str | None:
-    """The camera's name, such as "Canon EOS 5D Mark IV"; many makers repeat their name in that of the model."""
+    """The camera's name, such as "Canon EOS 5D Mark IV"; many makers repeat their name in the model."""
     make, model = (str(directory.get(tag, "")).strip() for tag in (271, 272))
     words = make.split()
     name = model if words and model.lower().startswith(words[0].lower()) else f"{make} {model}".strip()
@@ -256,7 +256,7 @@ def _camera_of(directory: Directory) -> str | None:
 
 
 def _iso_of(directories: list[Directory]) -> float | None:
-    """PhotographicSensitivity, or from 65535 on the longer tags that hold larger values."""
+    """PhotographicSensitivity, or from 65535 on the value of the tags that can hold larger numbers."""
     iso = _first_number(directories, 34855)
     if iso is None or iso >= _LARGEST_SHORT:
         return _first_number(directories, 34867) or _first_number(directories, 34866) or iso
@@ -264,7 +264,7 @@ def _iso_of(directories: list[Directory]) -> float | None:
 
 
 def _color_matrix_of(directory: Directory) -> tuple[float, ...] | None:
-    """The 3x3 colour matrix for daylight; the second one where neither is marked so, since it is for bluer light."""
+    """The 3x3 colour matrix for daylight; if none is marked as such, the second one, which is for bluer light."""
     found = None
     for matrix_tag, illuminant_tag in ((50721, 50778), (50722, 50779)):
         matrix = numbers(directory, matrix_tag)
@@ -278,7 +278,7 @@ def _color_matrix_of(directory: Directory) -> tuple[float, ...] | None:
 def _black_of(directory: Directory) -> tuple[float, float, float, float] | None:
     """BlackLevel at each position of the 2x2 block.
 
-    None where it repeats in another way, or where offsets per row or column, which LibRaw adds, are stated too.
+    It is None if the levels repeat in another way, or if there are offsets per row or column, which LibRaw adds.
     """
     values = numbers(directory, 50714)
     if not all(math.isfinite(value) for value in values) or 50715 in directory or 50716 in directory:

@@ -1,6 +1,6 @@
 """Reads TIFF files: the pixels, and depth, orientation, colour filters and levels from the tags.
 
-Source: Adobe, TIFF 6.0; ISO 12234-2 (TIFF/EP) and Adobe, DNG 1.6, whose tags some cameras' software writes into TIFFs.
+Source: Adobe, TIFF 6.0; ISO 12234-2 (TIFF/EP) and Adobe, DNG 1.6, whose tags some camera software writes into TIFFs.
 """
 
 import logging
@@ -27,20 +27,20 @@ PHOTOMETRIC_REMEDIES = {
     6: "YCbCr: save linear RGB",
     8: "CIELab: save linear RGB",
 }
-"""Value of PhotometricInterpretation → its meaning and the remedy, of the kinds that hold no raw."""
+"""Values of PhotometricInterpretation that are unsuitable for raws → meaning and remedy."""
 _PHOTOMETRIC, _ORIENTATION, _DNG_VERSION = 262, 274, 50706
 _CFA_DIM, _CFA_PATTERN, _BLACK_DIM, _BLACK, _WHITE = 33421, 33422, 50713, 50714, 50717
 
 _UNCOMPRESSED = 1
 _LARGEST_RATIO = 20_000
-"""The most bytes of pixels that a compressed byte stands for; a frame that shows something stays far below."""
+"""Most bytes of pixels for each compressed byte; frames with any content stay far below."""
 
 
 class TiffFacts(NamedTuple):
     """Facts in the tags of a TIFF.
 
     Attributes:
-        header: pattern and levels, and the depth where it is not that of the array's type; no size.
+        header: pattern and levels, and the depth if it is not that of the array's type; no size.
         orientation: EXIF orientation, 1 to 8.
     """
 
@@ -52,7 +52,7 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], TiffFacts]:
     """Reads the pixels of the only full image, and the facts in its tags.
 
     Raises:
-        RawFileError: the file is damaged or no TIFF, holds several images, or its tags mark it as no raw.
+        RawFileError: the file is damaged or not a TIFF, holds several images, or its tags show that it is not a raw.
         AdaptiveISPError: tifffile is not installed.
     """
     with _opened(path) as page:
@@ -63,7 +63,7 @@ def read_tiff(path: Path) -> tuple[NDArray[Any], TiffFacts]:
 
 
 def _check_amount(page: Any, path: Path) -> None:
-    """Refuses an image of more pixels than the file can hold, before they take memory.
+    """Refuses an image with more pixels than the file can hold, before memory is allocated.
 
     Raises:
         RawFileError: the file is too short, or the image has more than `MOST_PIXELS`.
@@ -94,7 +94,7 @@ def tag_remarks(stated: BayerHeader, tags: BayerHeader, path: Path) -> list[Rema
         path: the file, for the text.
 
     Raises:
-        RawFileError: more bits are declared than are stored.
+        RawFileError: more bits are declared than stored.
     """
     if stated.bits is not None and tags.bits is not None and stated.bits > tags.bits:
         found = f"BitsPerSample is {tags.bits}, but {stated.bits} bits are declared"
@@ -121,7 +121,7 @@ def _opened(path: Path) -> Iterator[Any]:
             yield _only_page(file, path)
     except RawFileError:
         raise
-    # On damaged files, tifffile and its decoders raise many kinds of errors, some without a common base.
+    # Damaged files make tifffile and its decoders raise many kinds of errors, without a common base.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise RawFileError(f"{path}: is damaged or no TIFF ({reason}); copy it again") from None
@@ -131,7 +131,7 @@ def _only_page(file: Any, path: Path) -> Any:
     """The only page that is neither preview nor mask.
 
     Raises:
-        RawFileError: there is none, there are several, or the file is a DNG.
+        RawFileError: there is no such page or more than one, or the file is a DNG.
     """
     pages = list(file.pages)
     if _DNG_VERSION in pages[0].tags:
@@ -151,7 +151,7 @@ def _only_page(file: Any, path: Path) -> Any:
 
 
 def _values(page: Any, tag: int) -> tuple[Any, ...]:
-    """The values of a tag as plain numbers, fractions divided; () where the tag is absent."""
+    """The values of a tag as plain numbers, with fractions divided; () if the tag is missing."""
     found = page.tags.get(tag)
     if found is None:
         return ()
@@ -187,7 +187,7 @@ def _facts(page: Any, path: Path) -> TiffFacts:
 
 def _orientation(page: Any, path: Path) -> int:
     values = _values(page, _ORIENTATION)
-    # 0 is no EXIF orientation; some writers give it where they know none.
+    # 0 is not an EXIF orientation; some programs write it for an unknown one.
     orientation = (int(values[0]) if values else 1) or 1
     if orientation not in range(1, 9):
         raise RawFileError(f"{path}: its tag Orientation is {shown(values[0])}, not 1 to 8; correct or remove the tag")
@@ -195,7 +195,7 @@ def _orientation(page: Any, path: Path) -> int:
 
 
 def _pattern(page: Any, path: Path) -> str | None:
-    """The 2x2 Bayer pattern in the tag CFAPattern, None without the tag or for RGB."""
+    """The 2x2 Bayer pattern in the tag CFAPattern; None without the tag, or for RGB."""
     cells = _values(page, _CFA_PATTERN)
     if not cells or int(page.samplesperpixel) != 1:
         return None
@@ -207,7 +207,7 @@ def _pattern(page: Any, path: Path) -> str | None:
 
 
 def _black(page: Any, path: Path) -> float | tuple[float, float, float, float] | None:
-    """The black level in the tag BlackLevel, one or four values, None without the tag."""
+    """The black level in the tag BlackLevel, one or four values; None without the tag."""
     levels = [float(level) for level in _values(page, _BLACK)]
     if not levels:
         return None
@@ -223,7 +223,7 @@ def _black(page: Any, path: Path) -> float | tuple[float, float, float, float] |
 
 @contextmanager
 def _silenced(logger: str) -> Iterator[None]:
-    """Drops the messages that this thread logs under `logger` in the block: our own error reports the damage."""
+    """Drops the messages that this thread logs under `logger` in the block, since our own error reports the damage."""
     thread = threading.get_ident()
 
     def of_another_thread(record: logging.LogRecord) -> bool:

@@ -1,7 +1,6 @@
-"""Makes plausible raws of sRGB photos: undoes a camera's development step by step, then darkens, adds noise, quantises.
+"""Makes plausible raws from sRGB photos: inverts a camera's development, then darkens, adds noise and quantises.
 
-This is the inverse of `develop`. Randomness depends on (seed, image id, draw) only, so that each subset of a data set
-is reproducible.
+Random values depend only on (seed, image id, draw), so that each subset of a data set is reproducible.
 
 Source: Brooks et al. 2019 (Unprocessing Images for Learned Raw Denoising), with the constants of Wang et al. 2024.
 """
@@ -26,15 +25,15 @@ Picture = Float[Tensor, "3 height width"]
 NoiseName = Literal["sensor", "brooks", "none"]
 
 LIGHTS: dict[str, tuple[float, float]] = {"dark": (0.003, 0.05), "mixed": (0.003, 1.0), "normal": (0.3, 1.0)}
-"""Named ranges of the brightness factor, drawn log-uniformly."""
+"""Named ranges of the brightness factor, which is drawn log-uniformly."""
 
 NOISES = ("sensor", "brooks", "none")
 
 HEADROOM = 0.9
-"""Photos are scaled by this factor first, so that their white is below the sensor's saturation."""
+"""Factor by which photos are scaled first, so that their white is below the sensor's saturation."""
 GAMMA = 2.2
 HIGHLIGHT = 0.9
-"""Mean of the channels above which the inverted gains are faded out, so that white stays white."""
+"""Mean of the channels above which the inverse gains are faded out, so that white stays white."""
 SENSOR_BITS = 12
 DNG_BLACK = 256
 """Black level of synthetic DNGs, which is added to the codes 0 to 4095."""
@@ -51,7 +50,7 @@ class NoiseModel:
         low, high: range of s.
         shot_scale, read_scale: factors of shot and read.
         read_sd: standard deviation of the logarithm of read.
-        bits: depth of the quantisation after the noise, 0 without one.
+        bits: depth of the quantisation after the noise; 0 means no quantisation.
     """
 
     low: float
@@ -73,8 +72,8 @@ def seeded_generator(seed: int, image_id: int, draw: int, stream: str) -> torch.
     """A random generator whose seed is a hash of the arguments.
 
     Args:
-        seed, image_id, draw: identify the synthetic image.
-        stream: separates independent uses, for instance "parameters" and "noise".
+        seed, image_id, draw: numbers that identify the synthetic image.
+        stream: name of an independent use, for instance "parameters" or "noise".
     """
     digest = hashlib.sha256(f"{seed}/{image_id}/{draw}/{stream}".encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
@@ -84,7 +83,7 @@ def light_range(light: str) -> tuple[float, float]:
     """The range of brightness factors of a named light.
 
     Raises:
-        UsageError: there is no such light.
+        UsageError: the light does not exist.
     """
     if light not in LIGHTS:
         raise UsageError(f"light {light!r} does not exist; choose from {', '.join(LIGHTS)}")
@@ -94,7 +93,7 @@ def light_range(light: str) -> tuple[float, float]:
 def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) -> Unprocessing:
     """Draws a random camera, illuminant, brightness and noise level.
 
-    All numbers are drawn for each light and noise, so that the same generator gives the same camera under all of them.
+    The same random numbers are drawn for every light and noise, so that a generator gives the same camera for all.
 
     Args:
         generator: source of randomness.
@@ -132,22 +131,22 @@ def inverse_tone(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def to_linear(image: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """max(t, 1e-8)^2.2."""
+    """Linear values of gamma-encoded ones: max(t, 1e-8)^2.2."""
     return image.clamp(min=1e-8).pow(GAMMA)
 
 
 def apply_matrix(image: Picture, matrix: Float[Tensor, "3 3"]) -> Picture:
-    """y_i = Σ_j M_ij x_j at every pixel."""
+    """The image in other colours: y_i = Σ_j M_ij x_j at every pixel."""
     return torch.einsum("ij,jhw->ihw", matrix.to(image.dtype), image)
 
 
 def channel_gains(like: Tensor, rgb_gain: float, red_gain: float, blue_gain: float) -> Float[Tensor, "3"]:
-    """Factors that undo the white-balance gains of red, green and blue: (1/red_gain, 1, 1/blue_gain)/rgb_gain."""
+    """Factors that invert the white-balance gains of red, green and blue: (1/red_gain, 1, 1/blue_gain)/rgb_gain."""
     return like.new_tensor([1 / red_gain, 1.0, 1 / blue_gain]) / rgb_gain
 
 
 def inverse_gains(image: Picture, rgb_gain: float, red_gain: float, blue_gain: float) -> Picture:
-    """The image divided by its white-balance gains, g = (1/red, 1, 1/blue)/rgb, highlights protected.
+    """The image multiplied by the inverse white-balance gains g = (1/red, 1, 1/blue)/rgb, with protected highlights.
 
     With the mean of the channels and m = (max(mean-0.9, 0)/0.1)², each value is multiplied by max(m + (1-m)g, g).
     """
@@ -158,7 +157,7 @@ def inverse_gains(image: Picture, rgb_gain: float, red_gain: float, blue_gain: f
 
 
 def unprocess(photo: Picture, how: Unprocessing) -> Picture:
-    """The clean linear camera image of a photo under a light: values in [0, 1], no noise yet.
+    """The linear camera image of a photo under a light, in [0, 1], without noise.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -168,12 +167,12 @@ def unprocess(photo: Picture, how: Unprocessing) -> Picture:
 
 
 def _linear(photo: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Linear light of sRGB code values in [0, 1]."""
+    """Linear values of sRGB code values in [0, 1]."""
     return to_linear(inverse_tone((photo * HEADROOM).clamp(0, 1)))
 
 
 def to_camera(linear: Picture, how: Unprocessing) -> Picture:
-    """The linear picture in the colours and brightness of the sensor: colour matrix, gains, light; without noise."""
+    """The linear image in the colours and brightness of the sensor (colour matrix, gains, light), without noise."""
     camera = apply_matrix(linear, linear.new_tensor(how.ccm).reshape(3, 3))
     gained = inverse_gains(camera, how.rgb_gain, how.red_gain, how.blue_gain)
     return gained.clamp(0, 1) * how.light
@@ -181,18 +180,18 @@ def to_camera(linear: Picture, how: Unprocessing) -> Picture:
 
 @cache
 def linear_of_codes() -> Float[Tensor, "256"]:
-    """Linear light of the code values 0 to 255."""
+    """Linear values of the code values 0 to 255."""
     return _linear(torch.arange(256).float() / 255)
 
 
 def reprocess(raw: Picture, how: Unprocessing) -> Picture:
-    """Inverts `unprocess` with the true values: the sRGB photo of a camera that knows its scene perfectly.
+    """The sRGB photo, with code values in [0, 1], by inverting `unprocess` with its true parameters.
 
-    Clipped values, highlights whose gains were faded out, and noise stay as they are. Returns code values in [0, 1].
+    Clipped values, highlights whose gains were faded out, and noise cannot be inverted.
 
     Args:
         raw: linear camera RGB in [0, 1].
-        how: the true values.
+        how: the true parameters.
     """
     gains = raw.new_tensor([how.red_gain, 1.0, how.blue_gain])[:, None, None] * how.rgb_gain
     inverse = torch.linalg.inv(torch.tensor(how.ccm, dtype=torch.float64).reshape(3, 3))
@@ -221,7 +220,7 @@ def quantise(values: Tensor, bits: int) -> Tensor:
 
 
 def mosaic(image: Picture, pattern: str) -> Float[Tensor, "height width"]:
-    """The mosaic of a picture: the value of the one colour that each site of a Bayer sensor records.
+    """The mosaic of an image: each site has the value of the colour that a Bayer sensor records there.
 
     Args:
         image: linear RGB.
@@ -237,7 +236,7 @@ def mosaic(image: Picture, pattern: str) -> Float[Tensor, "height width"]:
 
 
 def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator) -> RawImage:
-    """Makes a synthetic raw in the format `png16`: demosaiced 16-bit linear RGB, with noise on each colour.
+    """A synthetic raw in the format `png16`: demosaiced 16-bit linear RGB, with noise on each colour.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -250,7 +249,7 @@ def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator
 
 
 def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Generator, pattern: str = "RGGB") -> RawImage:
-    """Makes a synthetic raw in the format `dng`: a 12-bit Bayer mosaic, with noise on the mosaic.
+    """A synthetic raw in the format `dng`: a 12-bit Bayer mosaic, with noise on the mosaic.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -267,7 +266,7 @@ def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Genera
 def iso_of(how: Unprocessing) -> float:
     """An ISO value that grows with the noise.
 
-    ISO 100 stands for s = 1e-4, the least of both models, and for a raw without noise.
+    ISO 100 corresponds to s = 1e-4, the least value of both models, and to a raw without noise.
     """
     if how.noise not in NOISE_MODELS:
         return 100.0

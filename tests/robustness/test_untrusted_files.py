@@ -112,7 +112,7 @@ def test_a_file_starts_no_download(
     (place / "recipe.yaml").write_text("train: {detector: some/model, budget: 8}\n")
     command = ("train", "--config", "recipe.yaml", "--data", "labels.json", "--images", "images", "--light", "mixed")
     assert adaptiveisp(*command, "--out", "run") == 1
-    assert "give it on the command line too: --detector some/model" in capsys.readouterr().err
+    assert "give it yourself: --detector some/model" in capsys.readouterr().err
     assert adaptiveisp(*command, "--out", "run", "--detector", "some/model") == 1
     assert [options.get("local_files_only", False) for options in asked] == [True, False]
 

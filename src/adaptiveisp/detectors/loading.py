@@ -67,8 +67,6 @@ def register_detector(name: str, factory: DetectorFactory, replace: bool = False
     _REGISTERED.register(name, factory, replace)
 
 
-_ASK = "give it on the command line too: --detector"
-
 OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
 
 CHECKPOINTS = (".pt", ".pth", ".safetensors")
@@ -121,7 +119,7 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     # `os.path` returns False for an impossible path, such as one that is too long, where pathlib raises.
     elif ":" in text and not os.path.exists(text):
         if not trusted:
-            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ASK} {text}")
+            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ask(text)}")
         detector = _from_callable(text, device)
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
@@ -138,6 +136,10 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
         detector.to(device)
     try_out(detector, text, device)
     return detector
+
+
+def _ask(text: str) -> str:
+    return f"give it yourself: --detector {text}, in Python detector={text!r}"
 
 
 def _from_weights_file(weights: Path) -> Detector:

@@ -1,0 +1,54 @@
+"""A cheaper `jaxtyping.jaxtyped` for tests, which makes the same checks of arguments and results.
+
+The decorator of jaxtyping binds the signature of each call in Python, checks the arguments twice, and compiles the
+checks of a nested function at each call of the function around it. That took about half of the time of the training
+tests, and more under coverage. This decorator lets beartype check each call once, within one context of shapes.
+"""
+
+import dataclasses
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import jaxtyping
+
+Function = Callable[..., Any]
+
+slow = jaxtyping.jaxtyped
+shapes = jaxtyping.jaxtyped("context")
+
+
+def checked(function: Any = None, /, *, typechecker: Callable[[Function], Function]) -> Any:
+    """The function or dataclass with its arguments and results checked, as by `jaxtyping.jaxtyped`."""
+    if function is None:
+        return functools.partial(checked, typechecker=typechecker)
+    if inspect.isclass(function):
+        if dataclasses.is_dataclass(function) and function.__init__.__globals__.get("__name__") != __name__:
+            function.__init__ = checked(function.__init__, typechecker=typechecker)  # type: ignore[misc]
+        return function
+    shaped = "jaxtyping" in str(function.__annotations__)
+    if not shaped and "<locals>" in function.__qualname__:
+        return function  # made anew at each call of the function around it; mypy checks its plain types
+    try:
+        typing.get_type_hints(function, include_extras=True)
+    except NameError:  # a name that stands below or is imported for types alone, which jaxtyping leaves out
+        return slow(function, typechecker=typechecker)
+    inner = typechecker(function)
+    if not shaped:
+        return inner
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
+        with shapes:
+            return inner(*args, **kwargs)
+
+    return call
+
+
+def install() -> None:
+    """Makes the import hook of jaxtyping, which names `jaxtyping.jaxtyped` in what it compiles, use this decorator."""
+    jaxtyping.jaxtyped = checked  # type: ignore[assignment]

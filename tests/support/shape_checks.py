@@ -31,22 +31,29 @@ def checked(function: Any = None, /, *, typechecker: Callable[[Function], Functi
     shaped = "jaxtyping" in str(function.__annotations__)
     if not shaped and "<locals>" in function.__qualname__:
         return function  # made anew at each call of the function around it; mypy checks its plain types
-    try:
-        typing.get_type_hints(function, include_extras=True)
-    except NameError:  # a name that stands below or is imported for types alone, which jaxtyping leaves out
-        return slow(function, typechecker=typechecker)
-    inner = typechecker(function)
-    if not shaped:
-        return inner
+    inner: Function | None = None
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal inner
+        if inner is None:  # compiled at the first call: a test run calls few of the functions that it imports
+            inner = _compiled(function, typechecker)
+        if not shaped:
+            return inner(*args, **kwargs)
         if jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
         with shapes:
             return inner(*args, **kwargs)
 
     return call
+
+
+def _compiled(function: Function, typechecker: Callable[[Function], Function]) -> Function:
+    try:
+        typing.get_type_hints(function, include_extras=True)
+    except NameError:  # a name that is imported for type checkers alone, which jaxtyping leaves out
+        return slow(function, typechecker=typechecker)
+    return typechecker(function)
 
 
 def install() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jaxtyping
+from beartype.roar import BeartypeCallHintViolation
 
 Function = Callable[..., Any]
 
@@ -28,32 +29,44 @@ def checked(function: Any = None, /, *, typechecker: Callable[[Function], Functi
         if dataclasses.is_dataclass(function) and function.__init__.__globals__.get("__name__") != __name__:
             function.__init__ = checked(function.__init__, typechecker=typechecker)  # type: ignore[misc]
         return function
-    shaped = "jaxtyping" in str(function.__annotations__)
-    if not shaped and "<locals>" in function.__qualname__:
+    if "<locals>" in function.__qualname__ and not _has_shapes(function):
         return function  # made anew at each call of the function around it; mypy checks its plain types
     inner: Function | None = None
+    shaped = False
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        nonlocal inner
+        nonlocal inner, shaped
         if inner is None:  # compiled at the first call: a test run calls few of the functions that it imports
-            inner = _compiled(function, typechecker)
+            compiled, shaped = _compiled(function, typechecker)
+            inner = compiled  # last, since another thread may be about to call
         if not shaped:
             return inner(*args, **kwargs)
         if jaxtyping.config.jaxtyping_disable:
             return function(*args, **kwargs)
-        with shapes:
-            return inner(*args, **kwargs)
+        try:
+            with shapes:
+                return inner(*args, **kwargs)
+        except BeartypeCallHintViolation as error:
+            raise jaxtyping.TypeCheckError(f"Type-check error: {error}") from error
 
     return call
 
 
-def _compiled(function: Function, typechecker: Callable[[Function], Function]) -> Function:
+def _has_shapes(function: Function) -> bool:
+    """Whether an annotation has a shape, or is a text that may stand for one."""
+    return any(isinstance(hint, str) or "jaxtyping" in str(hint) for hint in function.__annotations__.values())
+
+
+def _compiled(function: Function, typechecker: Callable[[Function], Function]) -> tuple[Function, bool]:
+    """The checked function, and whether its calls need a context of shapes of their own."""
+    if inspect.isgeneratorfunction(function):  # jaxtyping leaves out what it yields, which may have many shapes
+        return slow(function, typechecker=typechecker), False
     try:
         typing.get_type_hints(function, include_extras=True)
     except NameError:  # a name that is imported for type checkers alone, which jaxtyping leaves out
-        return slow(function, typechecker=typechecker)
-    return typechecker(function)
+        return slow(function, typechecker=typechecker), False
+    return typechecker(function), _has_shapes(function)
 
 
 def install() -> None:

@@ -51,6 +51,7 @@ from adaptiveisp.training.run_files import (
 from adaptiveisp.training.run_logger import RunLogger
 from adaptiveisp.training.run_state import read_state
 from adaptiveisp.training.trial_loss import check_gradients, check_loss
+from adaptiveisp.training.trial_parts import check_modules, check_reward
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import atomic_path, write_json
 from adaptiveisp.utils.output_folder import FolderClaim
@@ -78,7 +79,8 @@ class Trainer:
 
     Raises:
         DataError: the images or their labels cannot be used.
-        UsageError: the method needs gradients that the detector's loss does not have.
+        UsageError: the method needs gradients that the detector's loss does not have, or a module or reward of the
+            user's own has a fault.
     """
 
     def __init__(
@@ -94,6 +96,8 @@ class Trainer:
         self.device = device
         check_gradients(options.method, settings, detector)
         check_loss(options.method, settings, detector, device)
+        check_modules(options.method, settings, device)
+        check_reward(options.method, settings, device)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector, device)
         self.stream = open_training_images(options, settings, detector, self.teacher)

@@ -156,10 +156,11 @@ def train(options: argparse.Namespace) -> int:
         given += ["--limit"] if options.limit else []
         given = [name for name in given if name not in ALLOWED_WITH_RESUME]
         if given or options.changes:
-            named = " ".join(given or ["--set"])
-            raise UsageError(f"--resume continues with the settings of the run; leave out {named}")
+            extra = " ".join(given or ["--set"])
+            raise UsageError(f"--resume continues with the settings of the run; leave out {extra}")
         folder = options.resume
-        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "")
+        named = options.detector is not None
+        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "", named)
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device, trusted=options.detector is not None)

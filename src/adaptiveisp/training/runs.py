@@ -20,6 +20,7 @@ from adaptiveisp.training.config import (
     resolve,
     write_config,
 )
+from adaptiveisp.training.own_parts import require_own_parts
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
 from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
 from adaptiveisp.types import Detector
@@ -176,7 +177,11 @@ def new_run(
 
 
 def resumed_run(
-    folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = ""
+    folder: Path,
+    load_detector: Callable[[str], Detector],
+    device: str = "cpu",
+    cache: str = "",
+    detector_given: bool = True,
 ) -> Trainer:
     """Resumes the run of a folder from its last checkpoint, which may come from another device.
 
@@ -186,26 +191,27 @@ def resumed_run(
         device: device of the detector.
         cache: folder of developed raws, see `data.frame_cache`. The one in config.yaml is not used, because a file must
             not decide where files are written and removed.
+        detector_given: whether the user names the detector, which may then be code.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged, or the detector's weights have changed since the run began.
-        UsageError: another process trains there.
+        UsageError: another process trains there, or a module, reward, method or detector of the user's own is missing.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
             f"{folder}: is not a run folder, since it has no {CONFIG}; give --resume the --out of a training run"
         )
+    train_part, settings_part = read_config(folder / CONFIG)
+    provenance = read_provenance(folder)
+    require_own_parts(folder, train_part, settings_part, provenance, detector_given)
     try:
-        train_part, settings_part = read_config(folder / CONFIG)
-        train_part.setdefault("dev_size", FORMER_DEV_SIZE)
-        options, settings = resolve(train_part, settings_part, str(folder / CONFIG))
+        options, settings = resolve({"dev_size": FORMER_DEV_SIZE, **train_part}, settings_part, str(folder / CONFIG))
     except (DataError, UsageError) as error:
-        raise DataError(f"{error}; --resume needs the folder of a run") from error
+        raise DataError(f"{error}; restore the {CONFIG} with which the run was started") from error
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
         logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
     options = replace(options, cache=cache)
-    provenance = read_provenance(folder)
     detector = load_detector(options.detector)
     weights = provenance.get("weights_sha256")
     began_with = weights.get(detector.name) if isinstance(weights, dict) else None

@@ -1,16 +1,25 @@
 """Modules of one's own in training: they join what a policy chooses from and imitates, and are tried before a run."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import yaml
 from torch import Tensor
 
+import adaptiveisp
 from adaptiveisp import IspModule, Param, register_module
+from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp import registry
 from adaptiveisp.training.config import make_settings
 from adaptiveisp.training.methods.sequence.settings import PRESETS
+from tests.support.fake_detector import RedDetector
+from tests.support.photos import labelled_photos
+from tests.support.training_runs import PHOTOS, RED
+from tests.training.test_runs import photos
 
 
 def lifted(image: Tensor, params: Tensor) -> Tensor:
@@ -71,3 +80,49 @@ def test_the_form_of_a_list_is_shown() -> None:
 def test_a_method_without_a_reward_says_so() -> None:
     with pytest.raises(UsageError, match="train: fixed has no reward"):
         make_settings("fixed", "", {"reward": "default"}, "train")
+
+
+def test_modules_of_ones_own_from_python(tmp_path: Path) -> None:
+    fade = IspModule("fade", "F", (Param("by", 0.5, 1.0, "", 1.0),), lambda image, p: image * p[:, :, None, None], 1.0)
+    quick = {"batch": 4, "size": 64, "modules": ["exposure"], "expert_modules": ["exposure"], "horizon": 3}
+    summary = adaptiveisp.train(
+        photos(tmp_path), quick, out=tmp_path / "run", detector=RedDetector(), modules=["lift", fade]
+    )
+    stored = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]
+    assert stored["modules"] == ["exposure", "lift", "fade"] and stored["expert_modules"] == ["exposure"]
+    assert set(summary.unused_modules) <= {"lift", "fade"}
+    instance = replace(make_settings("fixed", "", {}, "test"), modules=("exposure",), initial={}, batch=4, size=64)
+    config = replace(photos(tmp_path / "fixed"), method="fixed")
+    summary = adaptiveisp.train(config, instance, out=tmp_path / "second", detector=RedDetector(), modules=[fade])
+    stages = json.loads((tmp_path / "second" / "latest.json").read_text())["stages"]
+    assert [stage["module"] for stage in stages] == ["exposure", "fade"] and summary.unused_modules == ()
+    with pytest.raises(UsageError, match="modules: give a list"):
+        adaptiveisp.train(config, instance, out=tmp_path / "third", detector=RedDetector(), modules="lift")
+    with pytest.raises(UsageError, match="module 'lower' is not registered"):
+        adaptiveisp.train(config, instance, out=tmp_path / "third", detector=RedDetector(), modules=["lower"])
+
+
+def test_code_in_a_config_is_referred_to_the_argument(tmp_path: Path) -> None:
+    config = photos(tmp_path, detector="my_pkg.my_file:load")
+    with pytest.raises(UsageError, match=r"a config may not name code, .*; give train\(…, detector='my_pkg\.my_f"):
+        adaptiveisp.train(config, {}, out=tmp_path / "run")
+
+
+def test_the_command_says_which_module_the_policy_does_not_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With and without a dev set, and after the run was resumed."""
+    labelled_photos(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    quick = ("--set=batch=4", "--budget", "8", "--set=modules=[exposure]", "--set=expert_modules=[exposure]")
+    how = ("--set=imitation_warmup=1", "--set=sequence_rate=0.1", "--set=averaging=0", "--set=sequence_averaging=0")
+    arguments = ("train", *PHOTOS, "--method", "sequence", "--module", "lift", *quick, *how)
+    dev = ("--dev", "labels.json", "--dev-size", "64")
+    assert main([*arguments, "--out", "alone"]) == 0
+    assert "the policy does not use lift: it is in no pipeline of the training images" in capsys.readouterr().out
+    assert main([*arguments, *dev, "--out", "scored"]) == 0
+    found = capsys.readouterr()
+    assert "the policy does not use lift: it is in no pipeline of the dev images" in found.out
+    assert "TensorBoard" not in found.err
+    assert main(["train", "--resume", "scored", "--detector", RED]) == 0
+    assert "the policy does not use lift: it is in no pipeline of the dev images" in capsys.readouterr().out

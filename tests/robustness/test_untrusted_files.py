@@ -95,7 +95,8 @@ def test_a_run_folder_names_no_code_unless_the_command_line_does(
     assert adaptiveisp("train", "--resume", "fixed", "-q") == 2
     assert adaptiveisp("train", "--resume", "fixed", "--detector", RED, "-q") == 2
     error = capsys.readouterr().err
-    assert "a file names code" in error and "--resume continues with the detector of the run, evil:load" in error
+    assert "names code that no file may start: detector evil:load" in error
+    assert "--resume continues with the detector of the run, evil:load" in error
     assert not (place / "PWNED").exists()
     config.write_text(text)
     assert adaptiveisp("train", "--resume", "fixed", "-q") == 2

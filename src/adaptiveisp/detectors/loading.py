@@ -12,7 +12,7 @@ import torch
 from adaptiveisp.detectors.answers import try_out
 from adaptiveisp.detectors.class_names import COCO_80, MOST_CLASSES, read_names
 from adaptiveisp.detectors.limits import MAX_STRIDE
-from adaptiveisp.detectors.weights import require_weights
+from adaptiveisp.detectors.weights import ENTRY_POINTS, require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
@@ -32,8 +32,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are the same as in `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (
-    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
-    "Face model folder (with config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
+    "or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging Face model folder (with "
+    "config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
 )
 
 DetectorFactory = Callable[..., Detector]
@@ -46,7 +46,12 @@ def _checked(origin: str, value: object) -> DetectorFactory:
     raise UsageError(f"{origin}: is not a function; give one that returns a detector")
 
 
-_REGISTERED: Registry[DetectorFactory] = Registry("detector", "adaptiveisp.detectors", "--detector", _checked)
+_REGISTERED: Registry[DetectorFactory] = Registry("detector", ENTRY_POINTS, "--detector", _checked)
+
+
+def _remedy() -> str:
+    """All names and kinds of detectors, for an error."""
+    return f"known: {', '.join((*DETECTORS, *_REGISTERED.names()))}; {REMEDY}"
 
 
 def register_detector(name: str, factory: DetectorFactory, replace: bool = False) -> None:
@@ -124,13 +129,13 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
     elif os.path.exists(text):
-        raise DetectorError(f"{text}: is not a detector; {REMEDY}")
+        raise DetectorError(f"{text}: is not a detector; {_remedy()}")
     elif HUB_NAME.fullmatch(text) and not _has_extension(text):
         detector = _from_hub(text, trusted)
     elif _looks_like_a_file(text):
-        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or REMEDY}")
+        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or _remedy()}")
     else:
-        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
+        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or _remedy()}")
     _check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
@@ -170,7 +175,9 @@ def _from_hub(name: str, trusted: bool) -> Detector:
     try:
         folder = fetch_transformers(name, download=trusted)
     except AdaptiveISPError as error:
-        raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
+        raise DetectorError(
+            f"{name}: no such file; {_remedy()}. As a model of the Hugging Face hub: {error}"
+        ) from error
     return _from_transformers(folder, name)
 
 
@@ -179,7 +186,7 @@ def _from_checkpoint(path: Path) -> Detector:
     from adaptiveisp.detectors.yolo.checkpoint import load_ultralytics
 
     if not os.path.isfile(path):
-        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or REMEDY}")
+        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or _remedy()}")
     return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
 
 

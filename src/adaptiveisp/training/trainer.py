@@ -31,6 +31,7 @@ from jaxtyping import UInt8
 from PIL import Image as PilImage
 
 from adaptiveisp.data.opening import Dataset
+from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
 from adaptiveisp.errors import AdaptiveISPError, WeightsError
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.training import run_logger
@@ -79,6 +80,7 @@ class Trainer:
     Raises:
         DataError: the images or their labels cannot be used.
         UsageError: the method needs gradients that the detector's loss does not have.
+        DetectorError: its detections are not valid, or its loss of an image depends on other images of the batch.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Trainer:
         self.device = device
         check_gradients(options.method, settings, detector)
         check_loss(options.method, settings, detector, device)
+        run_checks(detector, make_trial(detector, settings.size, device), TRAINING_CHECKS)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector, device)
         self.stream = open_training_images(options, settings, detector, self.teacher)

@@ -91,8 +91,8 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="M",
-        help="a module of your own, my_pkg.my_file:name, which pipelines, policies and cost tables may name; may be "
-        "repeated",
+        help="a module of your own, which pipelines, policies and cost tables may name: my_pkg.my_file:name, or the "
+        "registered name of one that an installed package declares; may be repeated",
     )
 
 

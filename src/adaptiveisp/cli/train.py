@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,10 +155,11 @@ def train(options: argparse.Namespace) -> int:
         given += ["--limit"] if options.limit else []
         given = [name for name in given if name not in ALLOWED_WITH_RESUME]
         if given or options.changes:
-            named = " ".join(given or ["--set"])
-            raise UsageError(f"--resume continues with the settings of the run; leave out {named}")
+            extra = " ".join(given or ["--set"])
+            raise UsageError(f"--resume continues with the settings of the run; leave out {extra}")
         folder = options.resume
-        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "")
+        named = options.detector is not None
+        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "", named)
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
@@ -217,8 +217,10 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
     if run.teacher is not None:
         images, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
         print(f"teacher: {images} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
-    if run.why_no_tensorboard:
-        print(f"no TensorBoard: {run.why_no_tensorboard}", file=sys.stderr)
+    if summary.unused_modules:
+        shown = "dev images" if run.dev is not None else "training images"
+        names = ", ".join(summary.unused_modules)
+        print(f"the policy does not use {names}: it is in no pipeline of the {shown}")
 
 
 def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":

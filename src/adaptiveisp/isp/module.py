@@ -7,15 +7,17 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from adaptiveisp.errors import PipelineError
+from adaptiveisp.errors import PipelineError, shown
 from adaptiveisp.kernels.registry import KernelCall, apply
 from adaptiveisp.types import Image, ParamTensor
+from adaptiveisp.utils.config import require
+from adaptiveisp.utils.registry import NAME
 
 Logits = Float[Tensor, "batch n_params"]
 
@@ -25,6 +27,10 @@ BOUND_TOLERANCE = 1e-4
 
 MARGIN = 0.02
 """Share of a range by which starting values keep off its ends, where squashing has hardly any slope."""
+
+
+Scale = Literal["linear", "log", "sigmoid"]
+NAME_REMEDY = "give a name of at most 64 letters, digits, - and _, with a letter first"
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,9 @@ class Param:
         scale: maps a network's unbounded output z to a value:
             "linear" low + (high-low)(tanh z + 1)/2, "log" the same between the logarithms,
             "sigmoid" low + (high-low)·σ(z).
+
+    Raises:
+        UsageError: a value makes no sense; the message names the parameter.
     """
 
     name: str
@@ -46,7 +55,20 @@ class Param:
     high: float
     unit: str
     neutral: float
-    scale: Literal["linear", "log", "sigmoid"] = "linear"
+    scale: Scale = "linear"
+
+    def __post_init__(self) -> None:
+        named = f"parameter {shown(self.name)}"
+        require(_is_name(self.name), f"{named}: {NAME_REMEDY}")
+        for field in ("low", "high", "neutral"):
+            value = getattr(self, field)
+            require(_as_float(value) is not None, f"{named}: {field} = {shown(value)} is not a finite number")
+        require(self.low < self.high, f"{named}: low = {self.low:g} must be below high = {self.high:g}")
+        inside = self.low <= self.neutral <= self.high
+        require(inside, f"{named}: neutral = {self.neutral:g} must be in its range {self.range_text}")
+        known = self.scale in get_args(Scale)
+        require(known, f"{named}: scale = {shown(self.scale)} does not exist; give one of {', '.join(get_args(Scale))}")
+        require(self.scale != "log" or self.low > 0, f"{named}: low = {self.low:g} must be above 0 for the scale log")
 
     def squash(self, z: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
         """Value in [low, high] of an unbounded z; z = 0 gives the middle of the range (of its logarithm for "log").
@@ -112,6 +134,11 @@ class Param:
         return f"[{self.low:.4g}, {self.high:.4g}] {self.unit}".rstrip()
 
 
+def _is_name(value: object) -> bool:
+    """Whether a value can be the name of a module or parameter, which files and tables use too."""
+    return isinstance(value, str) and NAME.fullmatch(value) is not None
+
+
 def _as_float(value: object) -> float | None:
     """The value as a float; None if it is not a finite real number (True and False are not)."""
     if type(value) is float:  # the usual case; isinstance of the abstract class takes longer than all the rest
@@ -143,6 +170,9 @@ class IspModule:
         pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
             be processed in parts.
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`.
+
+    Raises:
+        UsageError: a value makes no sense; the message names the module.
     """
 
     name: str
@@ -157,6 +187,19 @@ class IspModule:
     effect: str = ""
     pointwise: bool = False
     kernel: KernelCall | None = None
+
+    def __post_init__(self) -> None:
+        named = f"module {shown(self.name)}"
+        require(_is_name(self.name), f"{named}: {NAME_REMEDY}")
+        listed = isinstance(self.params, tuple) and all(isinstance(param, Param) for param in self.params)
+        require(listed, f"{named}: params must be a tuple of Param; write (Param(…),) for a single one")
+        names = [param.name for param in self.params]
+        require(len(set(names)) == len(names), f"{named}: two parameters have the same name; they are {names}")
+        require(callable(self.function), f"{named}: function must be callable, not {type(self.function).__name__}")
+        cost = _as_float(self.cost_ms)
+        fits = cost is not None and cost >= 0
+        require(fits, f"{named}: cost_ms = {shown(self.cost_ms)} must be a finite number of milliseconds, at least 0")
+        require(self.head is None or self.inverse is not None, f"{named}: a head needs its inverse too")
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
         """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.

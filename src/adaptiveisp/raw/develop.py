@@ -10,7 +10,7 @@ from torch import Tensor
 
 from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.demosaic import bilinear, compiled, malvar
-from adaptiveisp.types import RawImage
+from adaptiveisp.types import MONO, RawImage
 
 DEMOSAICS = {"malvar": malvar, "bilinear": bilinear}
 """Name of a demosaicing method → its function."""
@@ -23,7 +23,8 @@ def develop(
     """Upright linear RGB in camera colours: clip((data - black) / (white - black), 0, 1), demosaiced and clipped.
 
     Args:
-        raw: a mosaic, or RGB, which is not demosaiced.
+        raw: a mosaic; RGB, which is not demosaiced; or the values of a sensor without colour filters, which become
+            red, green and blue alike.
         camera_white_balance: whether to multiply by the camera's gains before demosaicing, scaled so that the smallest
             is 1 and saturated white stays white; without effect if `raw.camera_gains` is None.
         demosaic: name of the demosaicing method.
@@ -31,6 +32,8 @@ def develop(
     Returns:
         float32 in [0, 1] on the CPU, with width and height of the upright image.
     """
+    if raw.pattern == MONO:
+        return upright(_grey(raw), raw.orientation).contiguous()
     gains = (1.0, 1.0, 1.0)
     if camera_white_balance and raw.camera_gains is not None:
         red, green, blue = raw.camera_gains
@@ -47,6 +50,14 @@ def develop(
     else:
         rgb = DEMOSAICS[demosaic](_normalise_mosaic(data, raw, gains), raw.pattern).clamp_(0.0, 1.0)
     return upright(rgb, raw.orientation).contiguous()
+
+
+def _grey(raw: RawImage) -> Float[Tensor, "3 height width"]:
+    """The values of a sensor without colour filters in [0, 1], as red, green and blue."""
+    data = torch.from_numpy(np.array(raw.data, dtype=np.float32, order="C"))
+    for index, black in enumerate(raw.black_level):
+        data[index // 2 :: 2, index % 2 :: 2].sub_(black).mul_(1.0 / (raw.white_level - black))
+    return data.clamp_(0.0, 1.0).expand(3, -1, -1)
 
 
 def _demosaic_compiled(

@@ -13,10 +13,15 @@ import yaml
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.raw.unprocess import NoiseName
-from adaptiveisp.training.methods.module_choice import with_module_names, with_modules_of_files, with_more_modules
+from adaptiveisp.training.methods.module_choice import (
+    with_module_names,
+    with_modules_of_files,
+    with_more_modules,
+    without_other_initials,
+)
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.utils import defaults
-from adaptiveisp.utils.config import as_yaml, changed, require
+from adaptiveisp.utils.config import as_yaml, changed, list_form, require
 from adaptiveisp.utils.files import write_text
 from adaptiveisp.utils.yaml_files import read_yaml
 
@@ -176,8 +181,11 @@ def make_settings(
     if preset and preset not in presets:
         raise UsageError(f"preset {preset!r} does not exist for {method}; choose one of {', '.join(presets)}")
     initial = presets[preset or next(iter(presets))]
+    if "reward" in changes and not hasattr(initial, "reward"):
+        raise UsageError(f"{origin}: {method} has no reward; leave it out, or choose sequence or actor_critic")
     wanted = with_modules_of_files(initial, changes) if from_file else changes
-    settings = changed(initial, with_more_modules(initial, wanted, more_modules), origin)
+    wanted = without_other_initials(initial, with_more_modules(initial, wanted, more_modules))
+    settings = changed(initial, wanted, origin, list_form)
     pixels = settings.batch * settings.size**2
     if pixels > MOST_PIXELS:
         raise UsageError(

@@ -29,6 +29,7 @@ class DevScore:
         modules_per_image: mean number of modules.
         cost_ms: mean cost of the modules in milliseconds.
         skipped: image that could not be read → reason.
+        modules: names of the modules in the pipelines.
     """
 
     ap50: float | None
@@ -36,6 +37,7 @@ class DevScore:
     modules_per_image: float
     cost_ms: float
     skipped: dict[str, str]
+    modules: tuple[str, ...] = ()
 
 
 def score_on_dev(
@@ -63,6 +65,7 @@ def score_on_dev(
         modules_per_image=sum(result.modules) / max(1, len(result.modules)),
         cost_ms=sum(result.cost_ms) / max(1, len(result.cost_ms)),
         skipped=dict(found.skipped),
+        modules=tuple(sorted({name for pipeline in result.pipelines for name, _ in pipeline or ()})),
     )
 
 

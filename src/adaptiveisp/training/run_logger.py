@@ -12,6 +12,7 @@ checkpoint. TensorBoard shows a copy of them, and an error there ends the copy b
 
 import errno
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -169,7 +170,7 @@ class RunLogger:
             try:
                 board.close()
             except Exception as error:  # see _show
-                self.why_no_tensorboard = _reason(error)
+                self._tell(error)
 
     def __enter__(self) -> "RunLogger":
         return self
@@ -196,8 +197,14 @@ class RunLogger:
         try:
             return Board(self.folder, iteration, self.folder / METRICS)
         except Exception as error:  # not installed, or see _show
-            self.why_no_tensorboard = _reason(error)
+            self._tell(error)
             return None
+
+    def _tell(self, error: Exception) -> None:
+        """Stores and logs why TensorBoard gets nothing; that it is not installed is no reason for a warning."""
+        self.why_no_tensorboard = _reason(error)
+        level = logging.INFO if isinstance(error, AdaptiveISPError) else logging.WARNING
+        logger.log(level, "no TensorBoard: %s", self.why_no_tensorboard)
 
     def _show(self, what: Callable[[Board], None]) -> None:
         """Writes to TensorBoard; any error ends TensorBoard and is stored, because the run does not need it.
@@ -210,8 +217,10 @@ class RunLogger:
             what(self._board)
         except Exception as error:
             logger.debug("TensorBoard ends", exc_info=error)
-            self.close()
-            self.why_no_tensorboard = _reason(error)
+            with suppress(Exception):  # most likely the same error again
+                board, self._board = self._board, None
+                board.close()
+            self._tell(error)
 
 
 def _finite(value: Any) -> Any:

@@ -30,6 +30,7 @@ class RunState:
         best, best_ap50: AP50 of the best policy on dev in points less its runtime penalty, and its AP50 in [0, 1]; None
             before the first score.
         teacher: state of the teacher; None without one.
+        best_modules: names of the modules in the best policy's pipelines on dev; None where that is not known.
     """
 
     learner: dict[str, Any]
@@ -38,6 +39,7 @@ class RunState:
     best: float | None = None
     best_ap50: float | None = None
     teacher: Any = None
+    best_modules: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         require(all(0 <= count < LARGEST_COUNT for count in self.lines.values()), "lines must not be negative")

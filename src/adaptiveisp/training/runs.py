@@ -1,13 +1,15 @@
 """Starts, resumes and finishes training runs."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import DataError, UsageError, WeightsError, logger
 from adaptiveisp.isp.costs import PAPER
+from adaptiveisp.isp.module import IspModule
+from adaptiveisp.isp.registry import register_module, register_named
 from adaptiveisp.kernels.loading import description
 from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.training.config import (
@@ -20,10 +22,14 @@ from adaptiveisp.training.config import (
     resolve,
     write_config,
 )
+from adaptiveisp.training.methods.module_choice import with_more_modules
+from adaptiveisp.training.own_parts import require_own_parts
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
 from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
 from adaptiveisp.types import Detector
+from adaptiveisp.utils.config import changed
 from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
+from adaptiveisp.utils.own_code import names_code
 from adaptiveisp.utils.provenance import provenance
 
 FORMER_DEV_SIZE = 416
@@ -43,6 +49,8 @@ class TrainSummary:
         policy: file of the best policy on dev, or of the last policy without a dev set.
         skipped: image that could not be read → reason.
         peak_memory_mb: peak memory of the process in megabytes.
+        unused_modules: names of the user's own modules that the finished policy did not use on dev, or on some training
+            images without a dev set.
     """
 
     folder: Path
@@ -53,6 +61,7 @@ class TrainSummary:
     policy: Path
     skipped: dict[str, str]
     peak_memory_mb: float
+    unused_modules: tuple[str, ...] = ()
 
 
 def train(
@@ -61,6 +70,7 @@ def train(
     *,
     out: str | Path,
     detector: Detector | str | None = None,
+    modules: Sequence[IspModule | str] = (),
     device: str = "cpu",
     overwrite: bool = False,
     on_iteration: OnIteration | None = None,
@@ -76,6 +86,8 @@ def train(
         out: the run folder.
         detector: the frozen detector, or its name as for `load_detector`; None for that of the config, which may name
             neither code nor a model to download, because a config may come from a file. The run folder stores its name.
+        modules: modules from outside the package, or their registered names, that join those of the settings, like
+            `--module` of the command line.
         device: "cpu" or "cuda".
         overwrite: whether a folder that is not empty may be used.
         on_iteration: called after each iteration with its metrics.
@@ -91,8 +103,10 @@ def train(
     """
     from adaptiveisp.detectors.loading import load_detector
 
-    if settings is None or isinstance(settings, Mapping):
-        settings = make_settings(config.method, config.preset, settings or {}, "settings")
+    settings = _with_modules(config, settings, modules)
+    if detector is None and names_code(config.detector):
+        remedy = f"give train(…, detector={config.detector!r}), or a detector object"
+        raise UsageError(f"detector {config.detector}: a config may not name code, since it may be a file; {remedy}")
     if detector is not None:
         config = replace(config, detector=detector if isinstance(detector, str) else detector.name)
     if detector is None or isinstance(detector, str):
@@ -101,6 +115,29 @@ def train(
     origin = provenance(config.seed, {detector.name: detector.weights_sha256}, str(table))
     with new_run(Path(out), config, settings, detector, origin, overwrite, device) as run:
         return finish(run, on_iteration, on_checkpoint, on_image)
+
+
+def _with_modules(config: TrainConfig, settings: Any, modules: Sequence[IspModule | str]) -> Any:
+    """The settings of a run with further modules, which are registered where they are not yet.
+
+    Expert modules of an instance stay as they are, because its author may have chosen them.
+
+    Args:
+        config, settings, modules: as for `train`.
+
+    Raises:
+        UsageError: a module is not registered or its name is taken, or a setting does not fit.
+    """
+    if isinstance(modules, str | IspModule):
+        raise UsageError("modules: give a list of modules or of their names")
+    named = [register_named(one) if isinstance(one, str) else register_module(one) for one in modules]
+    names = [module.name for module in named]
+    if settings is None or isinstance(settings, Mapping):
+        return make_settings(config.method, config.preset, settings or {}, "settings", more_modules=names)
+    if not names:
+        return settings
+    given = {"expert_modules": settings.expert_modules} if hasattr(settings, "expert_modules") else {}
+    return changed(settings, with_more_modules(settings, given, names), "settings")
 
 
 def finish(
@@ -128,6 +165,7 @@ def finish(
         policy=policy_file(str(run.folder)),
         skipped=run.skipped,
         peak_memory_mb=peak_memory_mb(),
+        unused_modules=run.unused_modules() if finished else (),
     )
 
 
@@ -176,7 +214,11 @@ def new_run(
 
 
 def resumed_run(
-    folder: Path, load_detector: Callable[[str], Detector], device: str = "cpu", cache: str = ""
+    folder: Path,
+    load_detector: Callable[[str], Detector],
+    device: str = "cpu",
+    cache: str = "",
+    detector_given: bool = True,
 ) -> Trainer:
     """Resumes the run of a folder from its last checkpoint, which may come from another device.
 
@@ -186,26 +228,27 @@ def resumed_run(
         device: device of the detector.
         cache: folder of developed raws, see `data.frame_cache`. The one in config.yaml is not used, because a file must
             not decide where files are written and removed.
+        detector_given: whether the user names the detector, which may then be code.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged, or the detector's weights have changed since the run began.
-        UsageError: another process trains there.
+        UsageError: another process trains there, or a module, reward, method or detector of the user's own is missing.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
             f"{folder}: is not a run folder, since it has no {CONFIG}; give --resume the --out of a training run"
         )
+    train_part, settings_part = read_config(folder / CONFIG)
+    provenance = read_provenance(folder)
+    require_own_parts(folder, train_part, settings_part, provenance, detector_given)
     try:
-        train_part, settings_part = read_config(folder / CONFIG)
-        train_part.setdefault("dev_size", FORMER_DEV_SIZE)
-        options, settings = resolve(train_part, settings_part, str(folder / CONFIG))
+        options, settings = resolve({"dev_size": FORMER_DEV_SIZE, **train_part}, settings_part, str(folder / CONFIG))
     except (DataError, UsageError) as error:
-        raise DataError(f"{error}; --resume needs the folder of a run") from error
+        raise DataError(f"{error}; restore the {CONFIG} with which the run was started") from error
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
         logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
     options = replace(options, cache=cache)
-    provenance = read_provenance(folder)
     detector = load_detector(options.detector)
     weights = provenance.get("weights_sha256")
     began_with = weights.get(detector.name) if isinstance(weights, dict) else None

@@ -52,6 +52,7 @@ from adaptiveisp.training.run_files import (
 from adaptiveisp.training.run_logger import RunLogger
 from adaptiveisp.training.run_state import read_state
 from adaptiveisp.training.trial_loss import check_gradients, check_loss
+from adaptiveisp.training.trial_parts import check_modules, check_reward, own_modules
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import atomic_path, write_json
 from adaptiveisp.utils.output_folder import FolderClaim
@@ -64,6 +65,9 @@ OnImage = Callable[[UInt8[np.ndarray, "height width 3"], int], None]
 """Called with a picture and the iteration."""
 MOST_UNLEARNED = 50
 """Number of iterations in a row without a finite gradient after which a run gives up."""
+
+UNUSED_IMAGES = 8
+"""Number of training images on which a run without a dev set tells whether its policy uses a module."""
 
 
 class Trainer:
@@ -79,8 +83,9 @@ class Trainer:
 
     Raises:
         DataError: the images or their labels cannot be used.
-        UsageError: the method needs gradients that the detector's loss does not have.
-        DetectorError: its detections are not valid, or its loss of an image depends on other images of the batch.
+        UsageError: the method needs gradients that the detector's loss does not have, or a module or reward of the
+            user's own has a fault.
+        DetectorError: detections are not valid, or the loss of an image depends on other images of the batch.
     """
 
     def __init__(
@@ -93,10 +98,12 @@ class Trainer:
         device: str = "cpu",
     ):
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
-        self.device = device
+        self.settings, self.device = settings, device
         check_gradients(options.method, settings, detector)
         check_loss(options.method, settings, detector, device)
         run_checks(detector, make_trial(detector, settings.size, device), TRAINING_CHECKS)
+        check_modules(options.method, settings, device)
+        check_reward(options.method, settings, device)
         self.dev = open_dev(options)
         self.teacher = open_teacher(options, detector, device)
         self.stream = open_training_images(options, settings, detector, self.teacher)
@@ -106,9 +113,9 @@ class Trainer:
         self.costs: Costs = getattr(settings, "costs", {})
         self.best: float | None = None
         self.best_ap50: float | None = None
+        self.best_modules: tuple[str, ...] | None = None
         self.stopping = False
         self.unlearned = 0
-        self.why_no_tensorboard = ""
         self.unreadable_dev: dict[str, str] = {}
         self.former_skipped: dict[str, str] = {}
         self.claim: FolderClaim | None = None
@@ -160,7 +167,6 @@ class Trainer:
             self.checkpoint(log.line_counts())
             if on_checkpoint is not None:
                 on_checkpoint(self.folder / LATEST)
-        self.why_no_tensorboard = log.why_no_tensorboard
         if learner.done:
             self._write_summary()
         return learner.done
@@ -222,7 +228,7 @@ class Trainer:
         # In points of AP50, with the same price of a millisecond as in the reward.
         value = 100 * score.ap50 - self.runtime_weight * score.cost_ms
         if self.best is None or value > self.best:
-            self.best, self.best_ap50 = value, score.ap50
+            self.best, self.best_ap50, self.best_modules = value, score.ap50, score.modules
             with writing(self.folder):
                 learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
@@ -239,6 +245,7 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "best": self.best,
             "best_ap50": self.best_ap50,
+            "best_modules": None if self.best_modules is None else list(self.best_modules),
             "lines": dict(lines),
             "skipped": dict(self.skipped),
             "teacher": self.teacher.state_dict() if self.teacher is not None else None,
@@ -277,7 +284,21 @@ class Trainer:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise WeightsError(f"{path}: {reason}; {remedy}") from error
         self.best, self.best_ap50, self.former_skipped = state.best, state.best_ap50, state.skipped
+        self.best_modules = state.best_modules
         run_logger.cut(self.folder, state.lines)
+
+    def unused_modules(self) -> tuple[str, ...]:
+        """Names of the user's own modules in no pipeline of the best policy on dev, or on training images without dev.
+
+        It is empty where the pipelines on dev are not known.
+        """
+        own, used = [module.name for module in own_modules(self.settings)], self.best_modules
+        if own and self.dev is None:
+            image = torch.stack([self.stream[number].image for number in range(UNUSED_IMAGES)]).to(self.device)
+            with torch.random.fork_rng(devices=[]), torch.no_grad():
+                pipelines = self.learner.policy().plan(image)
+            used = tuple(stage.module for pipeline in pipelines for stage in pipeline.stages)
+        return tuple(name for name in own if used is not None and name not in used)
 
     def _write_summary(self) -> None:
         seconds = run_logger.seconds_of_parts(self.folder)

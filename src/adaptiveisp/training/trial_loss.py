@@ -15,7 +15,7 @@ def check_gradients(method: str, settings: Any, detector: Detector) -> None:
     Raises:
         UsageError: names the methods that need none.
     """
-    if _needs_gradients(method, settings) and not getattr(detector, "differentiable", True):
+    if needs_gradients(method, settings) and not getattr(detector, "differentiable", True):
         raise _no_gradient(method, detector, getattr(detector, "not_differentiable_because", "") or "it declares so")
 
 
@@ -34,7 +34,7 @@ def check_loss(method: str, settings: Any, detector: Detector, device: str) -> N
     image = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)).to(device)
     quarter, whole = size / 4, torch.zeros(1, dtype=torch.long, device=device)
     boxes = torch.tensor([[quarter, quarter, 3 * quarter, 3 * quarter]], device=device)
-    wanted = _needs_gradients(method, settings)
+    wanted = needs_gradients(method, settings)
     with torch.set_grad_enabled(wanted):
         image.requires_grad_(wanted)
         try:
@@ -44,7 +44,7 @@ def check_loss(method: str, settings: Any, detector: Detector, device: str) -> N
             reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}".rstrip(": ")
             raise UsageError(
                 f"detector {detector.name}: its loss fails on a trial batch of {size}x{size} pixels ({reason}); "
-                "correct it, or choose another --size; -v shows where"
+                "correct its loss; -v shows where"
             ) from error
         if not isinstance(loss, torch.Tensor) or loss.shape != (2,) or not bool(loss.isfinite().all()):
             what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else type(loss).__name__
@@ -65,7 +65,8 @@ def check_loss(method: str, settings: Any, detector: Detector, device: str) -> N
         )
 
 
-def _needs_gradients(method: str, settings: Any) -> bool:
+def needs_gradients(method: str, settings: Any) -> bool:
+    """Whether the parameters of a run learn by the gradient of the detector's loss."""
     explores = getattr(settings, "exploration", 0) > 0 or not getattr(settings, "sets_parameters", True)
     return find_method(method).needs_gradients and not explores
 

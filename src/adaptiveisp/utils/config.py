@@ -2,7 +2,7 @@
 
 import math
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, field, fields, replace
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,18 +40,21 @@ def renamed(*former: str, **how: Any) -> Any:
     return field(metadata={FORMERLY: former}, **how)
 
 
-def changed(settings: Settings, changes: Mapping[str, Any], origin: str) -> Settings:
+def changed(
+    settings: Settings, changes: Mapping[str, Any], origin: str, listed: Callable[[str], str] | None = None
+) -> Settings:
     """A copy of the settings with some of them replaced.
 
     Args:
         settings: a frozen dataclass.
         changes: field → value, as read from YAML.
         origin: source of the changes, for errors.
+        listed: says for a setting that is a list how to write it, such as `list_form`; None for no example.
 
     Raises:
         UsageError: there is no such setting, or its value is of another type.
     """
-    values = _checked(type(settings), changes, origin)
+    values = _checked(type(settings), changes, origin, listed)
     try:
         return replace(settings, **values)  # type: ignore[type-var]
     except UsageError as cause:  # raised by the dataclass, which does not know the source of the changes
@@ -85,8 +88,16 @@ def record(kind: type[Settings], content: Any, origin: str, error: type[Exceptio
         raise error(f"{origin}: {cause}; {remedy}") from None
 
 
-def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def _checked(
+    kind: type[Any], values: Mapping[str, Any], origin: str, listed: Callable[[str], str] | None = None
+) -> dict[str, Any]:
     """The values in the types of the fields of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        values: field → value.
+        origin: source of the values, for errors.
+        listed: as for `changed`.
 
     Raises:
         UsageError: there is no such field, or its value is of another type.
@@ -103,7 +114,10 @@ def _checked(kind: type[Any], values: Mapping[str, Any], origin: str) -> dict[st
             raise UsageError(f"{origin}: setting {shown(name)} does not exist; there are {', '.join(sorted(names))}")
         fitting = _fitted(value, hints[name])
         if fitting is _UNFIT:
-            raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {_described(hints[name])}")
+            wanted = _described(hints[name])
+            if listed is not None and get_origin(hints[name]) in (tuple, list):
+                wanted = listed(name)
+            raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {wanted}")
         most = MOST.get(name, MOST_OF_ANY)
         if isinstance(fitting, int) and not isinstance(fitting, bool) and fitting > most:
             raise UsageError(f"{origin}: {name} = {shown(fitting)} is too large; give at most {most}")
@@ -210,6 +224,15 @@ def _described(hint: Any) -> str:
     if isinstance(origin, type) and issubclass(origin, Mapping):
         return f"a mapping of names to {_described(arguments[1])}"
     return names.get(hint, "a mapping")
+
+
+def list_form(name: str) -> str:
+    """The form of a setting that is a list, for messages.
+
+    >>> list_form("modules")
+    "a list, in YAML modules: [a, b], on the command line --set 'modules=[a, b]'"
+    """
+    return f"a list, in YAML {name}: [a, b], on the command line --set '{name}=[a, b]'"
 
 
 def _plain(value: Any) -> Any:

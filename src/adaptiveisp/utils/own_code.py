@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 
 
 def names_code(text: str) -> bool:
@@ -42,6 +42,8 @@ def import_object(text: str) -> Any:
             remedy = f"give a name that is in {module_name}"
             for part in attribute.split("."):
                 found = getattr(found, part)
+        except AdaptiveISPError as error:  # it has a remedy of its own
+            raise UsageError(f"{text}: {error}") from error
         except (Exception, SystemExit) as error:
             logger.debug("%s", text, exc_info=error)
             if isinstance(error, ModuleNotFoundError):

@@ -57,7 +57,7 @@ def test_a_method_of_ones_own_is_trained_stored_by_name_and_resumed(
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]["method"] == "doubled"
     METHODS._values.pop("doubled")  # a new process
     resume = ["train", "--resume", "run", "--detector", RED, "-q"]
-    assert command(*resume) == 1
+    assert command(*resume) == 2
     assert "--method my_pkg.my_file:name" in capsys.readouterr().err
     assert command(*resume, "--method", f"{own_code}:doubled") == 0
     assert command(*resume, "--method", "fixed") == 2

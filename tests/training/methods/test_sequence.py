@@ -472,7 +472,7 @@ def test_every_preset_is_small_enough() -> None:
     ("changes", "message"),
     [
         ({"group_size": 3}, "group_size must be 2 or more"),
-        ({"expert_modules": ("tone",)}, "expert_modules names a module that modules lacks"),
+        ({"expert_modules": ("tone",)}, "expert_modules names tone, which modules lacks; add it to modules"),
         ({"imitation_warmup": 0.5}, "imitation_warmup needs expert_modules"),
         ({"modules": ("exposure", "exposure")}, "names a module twice"),
         ({"modules": ("srgb",)}, "helper"),

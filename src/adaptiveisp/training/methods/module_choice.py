@@ -1,12 +1,12 @@
 """The modules that a policy may choose from, written out by name, so that earlier runs stay the same if a set grows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
-from adaptiveisp.errors import UsageError
-from adaptiveisp.isp.registry import HELPERS, find_module, modules_of
-from adaptiveisp.utils.config import require
+from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.isp.registry import HELPERS, find_module, is_registered, modules_of
+from adaptiveisp.utils.config import FORMERLY, list_form, require
 
 _TEN = (
     *("exposure", "gamma", "ccm", "sharpen", "denoise", "tone", "contrast", "saturation", "desaturation"),
@@ -40,6 +40,24 @@ def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modu
     require(len(set(modules)) == len(modules), f"{setting} names a module twice")
 
 
+def check_experts(experts: Sequence[str], chosen: Sequence[str]) -> None:
+    """Refuses expert modules that the policy cannot choose.
+
+    Args:
+        experts: names of the expert modules.
+        chosen: names of the modules that the policy chooses from.
+
+    Raises:
+        UsageError: names the first such module and the remedy.
+    """
+    for name in experts:
+        remedy = f"give --module {name} or add it to modules" if is_registered(name) else "add it to modules"
+        require(
+            name in chosen,
+            f"expert_modules names {name}, which modules lacks; {remedy}, or set expert_modules without it",
+        )
+
+
 def with_module_names(settings: Any) -> Any:
     """The settings with the modules to choose from written out by name; an empty list means all that the set has now.
 
@@ -52,6 +70,9 @@ def with_module_names(settings: Any) -> Any:
 
 def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Changes of a preset that add further modules, which come after those that the preset or the changes name.
+
+    They also join the expert modules of a preset that has an imitation warm-up, because a policy rarely chooses a
+    module that it did not learn to use there. The changes decide where they name the expert modules.
 
     Args:
         preset: settings that are changed.
@@ -71,9 +92,45 @@ def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[s
     if not present and hasattr(preset, "chosen"):
         present = [module.name for module in modules_of(str(module_set))]
     if not isinstance(present, list | tuple):
-        raise UsageError("modules: give a list of names")
+        raise UsageError(f"modules = {shown(present)} does not fit; give {list_form('modules')}")
     found["modules"] = [*present, *(name for name in names if name not in present)]
-    return found
+    return found | _more_experts(preset, found, names)
+
+
+def _more_experts(preset: Any, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The expert modules of a preset with further ones at their end, and the horizon and rollout that these need.
+
+    Args:
+        preset: settings that are changed.
+        changes: setting → value. Expert modules, a horizon or a rollout that they give stay as they are.
+        names: of the modules that join.
+    """
+    experts = getattr(preset, "expert_modules", ())
+    own_names = [
+        {field.name, *field.metadata.get(FORMERLY, ())} for field in fields(preset) if field.name == "expert_modules"
+    ]
+    if not experts or any(spellings & set(changes) for spellings in own_names):
+        return {}
+    longer = [*experts, *(name for name in names if name not in experts)]
+    more: dict[str, Any] = {"expert_modules": longer}
+    if "horizon" not in changes and len(longer) > preset.horizon:
+        more["horizon"] = len(longer)
+        if "rollout" not in changes and getattr(preset, "rollout", None) == preset.horizon:  # whole episodes
+            more["rollout"] = len(longer)
+    return more
+
+
+def without_other_initials(preset: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Changes of a preset in which its initial values are left out for modules that the changes do not name.
+
+    Args:
+        preset: settings that are changed.
+        changes: setting → value; initial values that they give stay as they are.
+    """
+    initial, modules = getattr(preset, "initial", None), changes.get("modules")
+    if not initial or "initial" in changes or not isinstance(modules, list | tuple):
+        return dict(changes)
+    return {**changes, "initial": {name: dict(values) for name, values in initial.items() if name in modules}}
 
 
 def with_modules_of_files(preset: Any, changes: Mapping[str, Any]) -> dict[str, Any]:

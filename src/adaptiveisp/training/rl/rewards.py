@@ -101,7 +101,8 @@ def reward_terms(reward: str, inputs: RewardInputs) -> dict[str, Scalars]:
         inputs: the outcome of a batch.
 
     Raises:
-        UsageError: there is no such reward, or it does not return terms with one number for each image.
+        UsageError: there is no such reward, it does not return terms with one number for each image, or a term of the
+            user's own is not finite where the detector's loss is.
     """
     terms: object = REWARDS.find(reward)(inputs)
     expected = inputs.loss_after.shape
@@ -112,7 +113,25 @@ def reward_terms(reward: str, inputs: RewardInputs) -> dict[str, Scalars]:
         if not isinstance(term, Tensor) or term.shape != expected:
             what = f"a tensor of shape {tuple(term.shape)}" if isinstance(term, Tensor) else type(term).__name__
             raise UsageError(f"reward {reward}: the term {name} is {what}; {remedy}")
+        if reward != DEFAULT_REWARD:
+            _require_finite(reward, name, term, inputs)
     return dict(terms)
+
+
+def _require_finite(reward: str, name: str, term: Scalars, inputs: RewardInputs) -> None:
+    """Refuses a term that is NaN or infinite for an image whose detector loss is finite.
+
+    Raises:
+        UsageError: names the reward, the term and the inputs of the first such image.
+    """
+    bad = (inputs.loss_after.isfinite() & ~term.isfinite()).nonzero()[:, 0].tolist()
+    if bad:
+        index = bad[0]
+        numbers = {key: getattr(inputs, key) for key in ("loss_after", "loss_before", "cost_ms", "n_modules")}
+        given = ", ".join(f"{key} {value[index].item():.4g}" for key, value in numbers.items() if value is not None)
+        raise UsageError(
+            f"reward {reward}: its term {name} is {term[index].item():.4g} for {given}; correct the reward"
+        )
 
 
 def pipeline_reward(inputs: RewardInputs) -> dict[str, Scalars]:

@@ -9,7 +9,7 @@ from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON
 from adaptiveisp.policies.stepwise.networks import ObservationKind
 from adaptiveisp.training.gradients import Precision
-from adaptiveisp.training.methods.module_choice import check_choice
+from adaptiveisp.training.methods.module_choice import check_choice, check_experts
 from adaptiveisp.training.rl.losses import Bootstrap
 from adaptiveisp.training.rl.pipeline_edits import Candidates
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, ENTROPY_WEIGHT, REWARDS
@@ -178,7 +178,7 @@ class ActorCriticConfig:
         require(len(names) > 0, "imitation_warmup needs expert_modules: names of modules")
         for name in names:
             find_module(name, self.module_set)
-            require(name in self.chosen, f"expert_modules names {name}, which is not one of the modules to choose from")
+        check_experts(names, self.chosen)
         require(len(names) <= horizon, f"expert_modules has {len(names)} modules, more than the horizon of {horizon}")
         ends = self.stop or len(names) == horizon
         short = f"expert_modules has {len(names)} modules, fewer than the horizon of {horizon}"

@@ -7,7 +7,7 @@ from adaptiveisp.isp.registry import modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.gradients import Precision
-from adaptiveisp.training.methods.module_choice import check_choice
+from adaptiveisp.training.methods.module_choice import check_choice, check_experts
 from adaptiveisp.training.rl.pipeline_edits import Candidates
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, REWARDS
 from adaptiveisp.utils.config import renamed, require
@@ -115,7 +115,7 @@ class SequenceConfig:
         check_choice(self.module_set, self.modules)
         check_choice(self.module_set, self.expert_modules, "expert_modules")
         chosen = self.chosen
-        require(set(self.expert_modules) <= set(chosen), "expert_modules names a module that modules lacks")
+        check_experts(self.expert_modules, chosen)
         require(
             len(self.expert_modules) <= self.horizon, f"expert_modules is longer than the horizon of {self.horizon}"
         )

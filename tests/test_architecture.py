@@ -17,7 +17,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 ORDER = (
     *("errors", "utils", "types", "kernels", ("raw", "isp", "detectors"), "policies", "inference", "data"),
-    *("evaluation", "training", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 

@@ -3,15 +3,15 @@
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaptiveisp.detectors.answers import try_out
-from adaptiveisp.detectors.class_names import COCO_80, MOST_CLASSES, read_names
-from adaptiveisp.detectors.limits import MAX_STRIDE
+from adaptiveisp.detectors.checks import check_facts
+from adaptiveisp.detectors.class_names import COCO_80, read_names
 from adaptiveisp.detectors.weights import ENTRY_POINTS, require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
@@ -136,7 +136,7 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
         raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or _remedy()}")
     else:
         raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or _remedy()}")
-    _check_facts(detector, text)
+    check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
     try_out(detector, text, device)
@@ -240,33 +240,3 @@ def _looks_like_a_file(text: str) -> bool:
 
 def _has_extension(text: str) -> bool:
     return re.search(r"\.[A-Za-z]\w*$", text) is not None
-
-
-def _check_facts(detector: Detector, text: str) -> None:
-    """Refuses a detector whose attributes have other types or values than the protocol `Detector` requires.
-
-    Raises:
-        DetectorError: an attribute is wrong; the message names it.
-    """
-    # `isinstance` with a protocol only checks that the attributes exist. Wrong values would fail deep inside a run.
-    name, names, stride = detector.name, detector.class_names, detector.stride
-    is_list = isinstance(names, Sequence) and not isinstance(names, str)
-    facts = (
-        ("name", isinstance(name, str) and name != "", "text"),
-        (
-            "class_names",
-            is_list and 0 < len(names) <= MOST_CLASSES and all(isinstance(n, str) for n in names),
-            f"a list of class names, at most {MOST_CLASSES}",
-        ),
-        (
-            "stride",
-            isinstance(stride, int) and not isinstance(stride, bool) and 1 <= stride <= MAX_STRIDE,
-            f"a whole number from 1 to {MAX_STRIDE}",
-        ),
-        ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
-    )
-    for attribute, is_right, expected in facts:
-        if not is_right:
-            raise DetectorError(
-                f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
-            )

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from adaptiveisp import IspModule, Param, register_module
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp import registry
+from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.training.config import make_settings
 from adaptiveisp.training.methods.sequence.settings import PRESETS
 from tests.support.fake_detector import RedDetector
@@ -126,3 +128,14 @@ def test_the_command_says_which_module_the_policy_does_not_use(
     assert "TensorBoard" not in found.err
     assert main(["train", "--resume", "scored", "--detector", RED]) == 0
     assert "the policy does not use lift: it is in no pipeline of the dev images" in capsys.readouterr().out
+
+
+def test_a_step_wise_policy_uses_a_module_of_ones_own(tmp_path: Path) -> None:
+    config = replace(photos(tmp_path), method="actor_critic")
+    quick = {"batch": 4, "size": 64, "modules": ["exposure"], "replay_size": 8}
+    own_alone = {"horizon": 1, "rollout": 1, "candidates": "samples", "group_size": 1, "imitation_warmup": 0.0}
+    adaptiveisp.train(config, quick | own_alone, out=tmp_path / "run", detector=RedDetector(), modules=["lift"])
+    policy = load_policy(str(tmp_path / "run"))
+    assert LIFT in policy.modules  # type: ignore[attr-defined]
+    (pipeline,) = policy.plan(torch.rand(1, 3, 64, 64))
+    assert {stage.module for stage in pipeline.stages} & {"lift", "exposure"}

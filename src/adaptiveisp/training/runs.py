@@ -250,6 +250,26 @@ def resumed_run(
         logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
     options = replace(options, cache=cache)
     detector = load_detector(options.detector)
+    _check_origin(folder, provenance, options, detector)
+    if not (folder / LATEST).is_file() and not is_marked(folder):
+        raise DataError(f"{folder}: has no {LATEST} to continue from; start a new run with another --out")
+    run = Trainer(folder, options, settings, detector, provenance, device)
+    run.claim = reclaim_folder(folder, KIND)
+    try:
+        check_links(folder)
+        run.restore()
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _check_origin(folder: Path, provenance: Mapping[str, Any], options: TrainConfig, detector: Detector) -> None:
+    """Compares what a run began with: other weights are refused, other kernels and data cause a warning.
+
+    Raises:
+        WeightsError: the detector's weights have changed since the run began.
+    """
     weights = provenance.get("weights_sha256")
     began_with = weights.get(detector.name) if isinstance(weights, dict) else None
     if began_with is not None and began_with != detector.weights_sha256:
@@ -267,14 +287,3 @@ def resumed_run(
     digest = data_digest(options)
     if provenance.get("data", digest) != digest:
         logger.warning("%s: data or dev have changed since the run began; it continues with the changed files", folder)
-    if not (folder / LATEST).is_file() and not is_marked(folder):
-        raise DataError(f"{folder}: has no {LATEST} to continue from; start a new run with another --out")
-    run = Trainer(folder, options, settings, detector, provenance, device)
-    run.claim = reclaim_folder(folder, KIND)
-    try:
-        check_links(folder)
-        run.restore()
-    except BaseException:
-        run.close()
-        raise
-    return run

@@ -11,6 +11,7 @@ import torch
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import Policy, Preprocessing
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.policies.environment import STOP, actions_of, counted, start
@@ -40,9 +41,10 @@ class StepwisePolicy(Policy):
 
     @property
     def modules(self) -> tuple[IspModule, ...]:
-        """The modules in the order of the action ids."""
-        known = {module.name: module for module in actions_of(self.header.module_set, stop=True)}
-        return tuple(known[name] for name in self.header.modules)
+        """The modules in the order of the action ids; those from outside the package have to be registered."""
+        module_set = self.header.module_set
+        known = {module.name: module for module in actions_of(module_set, stop=True)}
+        return tuple(known[name] if name in known else find_module(name, module_set) for name in self.header.modules)
 
     @cached_property
     def inference(self) -> ActorInference:

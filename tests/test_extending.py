@@ -89,14 +89,21 @@ def test_a_policy_learns_with_the_module_reward_and_detector_of_a_package(instal
     assert adaptiveisp(tmp_path, installed, *use).returncode == 0
 
 
-def test_the_code_of_the_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labelled_photos(tmp_path)
+    (tmp_path / "labels.json").rename(tmp_path / "train.json")
+    (tmp_path / "images").rename(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
     for registered in (modules._REGISTERED, policies._REGISTERED, METHODS, REWARDS):
         monkeypatch.setattr(registered, "_values", dict(registered._values))
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
+    names = {"detector": RedDetector(), "make_detector": RedDetector}
     for block in blocks:
-        names = {"detector": RedDetector(), "make_detector": RedDetector}
-        exec(block, names)
+        quick = block.replace("budget=9000", "budget=8").replace("settings = {", 'settings = {"batch": 4, "size": 64, ')
+        exec(quick, names)
+    stored = yaml.safe_load((tmp_path / "RUN" / "config.yaml").read_text())["settings"]
+    assert stored["modules"][-1] == stored["expert_modules"][-1] == "log_curve" and stored["reward"] == "cheaper"
 
 
 def test_the_code_of_the_readme_runs(

@@ -250,6 +250,19 @@ def test_packed_rows() -> None:
         refused(unpacking.unpack, wrong, 20, 2, 30, "csi2_12")
 
 
+def test_developing_at_a_small_size() -> None:
+    levels = ([64.0] * 4, [0.001] * 4, [0, 1, 1, 2])
+    mosaic = torch.zeros(20, 30)
+    synthesis.develop_small(mosaic, *levels, 10, 15)
+    for wrong in (mosaic.double(), torch.zeros(30, 20).T, torch.zeros(1, 20, 30)):
+        refused(synthesis.develop_small, wrong, *levels, 10, 15)
+    for size in ((11, 15), (10, 16), (0, 15), (10, 0)):
+        refused(synthesis.develop_small, mosaic, *levels, *size)
+    for place, value in ((0, [64.0] * 3), (1, [0.001]), (2, [0, 1, 2]), (2, [0, 1, 1, 3]), (2, [0, 1, 1, 1])):
+        arguments = [value if i == place else level for i, level in enumerate(levels)]
+        refused(synthesis.develop_small, mosaic, *arguments, 10, 15)
+
+
 def test_overlap_is_found_by_address() -> None:
     assert overlap(SHARED[:3], SHARED[2:]) and not overlap(SHARED[:2], SHARED[2:])
 

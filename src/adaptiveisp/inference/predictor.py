@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptiveisp.detectors.letterbox import resize_longer_side
+from adaptiveisp.detectors.letterbox import resize_longer_side, resized_size
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.inference.detection import detect, working_size
 from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.policies.base import Developed, Picture, Planner, as_policy, needs_labels_error
 from adaptiveisp.policies.registry import load_policy
-from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
@@ -34,19 +34,30 @@ width, 3)."""
 
 
 def develop_at_size(
-    raw: RawImage, size: int, camera_white_balance: bool = False, device: str | torch.device = "cpu"
+    raw: RawImage,
+    size: int,
+    camera_white_balance: bool = False,
+    device: str | torch.device = "cpu",
+    full: bool = False,
 ) -> Developed:
     """The raw developed and resized so that its longer side is `size` pixels.
+
+    A large mosaic is developed at that size in one pass, see `raw.develop.develop_small`; the result then has no image
+    at full size.
 
     Args:
         raw: any raw.
         size: longer side in pixels.
         camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
         device: device of the small image.
+        full: whether the image at full size is wanted too.
     """
-    full = develop(raw, camera_white_balance=camera_white_balance)
-    small = resize_longer_side(full, size)[None].to(device)
-    return Developed(full, small, (full.shape[1], full.shape[2]), raw)
+    width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
+    small = None if full else develop_small(raw, *resized_size(height, width, size), camera_white_balance)
+    if small is not None:
+        return Developed(None, small[None].to(device), (height, width), raw)
+    whole = develop(raw, camera_white_balance=camera_white_balance)
+    return Developed(whole, resize_longer_side(whole, size)[None].to(device), (height, width), raw)
 
 
 def as_raw(raw: Any, header: Any) -> RawImage:

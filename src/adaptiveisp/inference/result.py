@@ -37,7 +37,7 @@ class Timings:
 
     Attributes:
         read: reading and decoding the file; about 0 for a frame in memory.
-        develop: demosaicing to linear RGB at full size, and resizing to the working size.
+        develop: developing to linear RGB at the working size, for small frames by way of the full size.
         policy: choosing the pipeline; for `camera` its whole development.
         modules: running the chosen modules at the working size.
         detector: padding, the detector, and conversion of its boxes to the full frame.

@@ -32,6 +32,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "unprocess": synthesis.unprocess,
     "add_noise": synthesis.add_noise,
     "resize": synthesis.resize,
+    "develop_small": synthesis.develop_small,
     "unpack": unpacking.unpack,
 }
 """Kernels without a gradient, by name."""

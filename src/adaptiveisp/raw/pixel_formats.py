@@ -132,7 +132,7 @@ def _named() -> Iterator[PixelFormat]:
         for bits in (8, 10, 12, 14, 16):
             plain = PixelFormat("", bits, Layout.WHOLE, 8 if bits == 8 else 16, pattern=pattern)
             fourcc = _FOURCC_8[pattern] if bits == 8 else _FOURCC_WHOLE[bits][pattern]
-            for name in {f"{v4l2}{bits}", f"{libcamera}{bits}", f"{_GENICAM[pattern]}{bits}", fourcc}:
+            for name in dict.fromkeys((f"{v4l2}{bits}", f"{libcamera}{bits}", f"{_GENICAM[pattern]}{bits}", fourcc)):
                 yield replace(plain, name=name)
             if bits in _FOURCC_PACKED:
                 packed = replace(plain, layout=Layout.CSI2, container=0)

@@ -146,7 +146,11 @@ class RandomSearch(PipelineLearner[RandomSearchConfig]):
     ):
         super().__init__(config, stream, detector, budget, seed, device)
         least = config.bracket_passes(2)
-        require(budget >= least, f"budget must be at least {least}: two pipelines and their duel, see batch and duel")
+        require(
+            budget >= least,
+            f"budget must be at least {least}: two pipelines on {config.batch} images each, and a comparison of the "
+            f"better one with the best so far on {config.duel} images; raise the budget, or lower batch or duel",
+        )
         self.best = Pipeline((), config.module_set)
         self.candidates: list[Candidate] = []
         self.bracket = 0

@@ -169,6 +169,7 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"
         "from adaptiveisp.kernels import loading\n"
+        "from adaptiveisp.testing import check_detector\n"
         f"assert loading.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )

@@ -16,7 +16,16 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 ORDER = (
-    *("errors", "utils", "types", "kernels", ("raw", "isp", "detectors"), "policies", "inference", "data"),
+    *(
+        "errors",
+        "utils",
+        "types",
+        "kernels",
+        ("raw", "isp", "detectors"),
+        "policies",
+        "inference",
+        ("streaming", "data"),
+    ),
     *("evaluation", "training", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""

@@ -82,7 +82,8 @@ def test_a_recipe_names_no_code_unless_the_command_line_does(place: Path, capsys
     (place / "recipe.yaml").write_text("train: {detector: 'evil:load', budget: 8}\n")
     command = ("train", "--config", "recipe.yaml", "--data", "labels.json", "--images", "images", "--light", "mixed")
     assert adaptiveisp(*command, "--out", "run") == 2
-    assert "evil:load: a file names code to run as the detector; if you trust it, give it on" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "evil:load: a file names code to run as the detector; if you trust it, give it yourself: --detector" in error
     assert not (place / "PWNED").exists() and not (place / "run").exists()
 
 

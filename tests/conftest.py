@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from tests.golden import SMALL_FILE, GoldenValues
+from tests.support import shape_checks
+
+shape_checks.install()
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may ask the network; read when huggingface_hub is imported
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 ORDER = (
     *("errors", "utils", "types", "kernels", ("raw", "isp", "detectors"), "policies", "inference", "data"),
-    *("evaluation", "training", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
@@ -147,16 +148,16 @@ def test_help_does_not_wait_for_torch() -> None:
 
 
 def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
-    """Built, installed into an empty folder without dependencies, and used from elsewhere."""
+    """Built, unpacked into an empty folder as installers do, and used from elsewhere."""
     source = tmp_path / "source"
     ignored = (".*", "build", "dist", "demo-out", "runs", "__pycache__", "*.egg-info")
     shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(*ignored))
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path / "dist"), str(source)], check=True
-    )
+    project = source / "pyproject.toml"
+    project.write_text(project.read_text().replace('"-O3"', '"-O0"'))  # compiles in a third of the time
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "wheel", "--no-deps"]
+    subprocess.run([*pip, "--no-build-isolation", "-w", str(tmp_path / "dist"), str(source)], check=True)
     (wheel,) = (tmp_path / "dist").glob("adaptiveisp-*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", str(tmp_path / "site"), str(wheel)], check=True)
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import adaptiveisp, pathlib\n"
         "home = pathlib.Path(adaptiveisp.__file__).parent\n"

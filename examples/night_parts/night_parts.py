@@ -78,7 +78,9 @@ class BrightSpots:
         """A `Detections` for each image, boxes in its pixels."""
         found = []
         for scores in self.scores(image):
-            rows, columns = torch.nonzero(scores >= max(confidence, 0.5), as_tuple=True)
+            best, cells = scores.flatten().sort(descending=True)  # the highest score first
+            cells = cells[best >= max(confidence, 0.5)][:max_detections]
+            rows, columns = cells // scores.shape[1], cells % scores.shape[1]
             corners = torch.stack([columns, rows, columns + 1, rows + 1], dim=1).float() * CELL
             found.append(Detections(corners, scores[rows, columns], torch.zeros_like(rows)))
         return found

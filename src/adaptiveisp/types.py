@@ -9,10 +9,12 @@ from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.utils.raw_fields import BAYER_PATTERNS, checked_fields
+from adaptiveisp.utils.raw_fields import BAYER_PATTERNS, MONO, PATTERNS, checked_fields
 
 __all__ = [
     "BAYER_PATTERNS",
+    "MONO",
+    "PATTERNS",
     "Annotation",
     "Detections",
     "Detector",
@@ -78,8 +80,8 @@ class RawImage:
 
     Attributes:
         data: (height, width) mosaic, or (height, width, 3) RGB, already demosaiced; unsigned integers or float32.
-        pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; None where `data` is RGB.
-            It may be given in lower case.
+        pattern: one of `BAYER_PATTERNS`, the colours of the top-left 2x2 block row by row; "MONO" for a sensor without
+            colour filters; None where `data` is RGB. It may be given in lower case.
         black_level: value without light at each position of the 2x2 block, row by row (all four equal for RGB). One
             number may be given for all.
         white_level: value of saturation.

@@ -1,6 +1,7 @@
 """Every command end to end, in process, on small data; files, exit codes and messages."""
 
 import errno
+import importlib.util
 import json
 import os
 import re
@@ -625,11 +626,30 @@ def test_missing_and_wrong_weights(
     assert adaptiveisp("weights", "get", "yolov9") != 0
     assert adaptiveisp("weights", "list") == 0
     assert "yolov3-tiny  no" in capsys.readouterr().out
+    (tmp_path / "lamps-1.0.dist-info").mkdir()
+    (tmp_path / "lamps-1.0.dist-info" / "entry_points.txt").write_text(
+        "[adaptiveisp.detectors]\nlamps = nothing:load\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert adaptiveisp("weights", "list") == 0
+    assert capsys.readouterr().out.rstrip().endswith("which need no weights from here: lamps")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp("--version") == 0
     assert re.fullmatch(r"adaptiveisp \S+\n", capsys.readouterr().out)
+
+
+def test_the_demo_asks_for_its_libraries_before_anything_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "skimage" else real(name, *more)
+    )
+    assert adaptiveisp("demo", "--out", "demo", "--detector", "no-such-detector") == 1
+    assert_one_line_error(capsys.readouterr().err, "skimage is not installed; run: pip install 'adaptiveisp[demo]'")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

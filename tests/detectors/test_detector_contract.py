@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.contract import DETECTION_CHECKS, LOSS_CHECKS, Check, make_trial, tensors_of
 from adaptiveisp.detectors.loading import load_detector, register_detector
 from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
 from tests.support.answers import answers_of
@@ -116,17 +117,6 @@ def targets(detector: Detector) -> list[Targets]:
     return [Targets(boxes, torch.tensor([0, last])), nothing, one]
 
 
-def tensors_of(detector: Any) -> dict[str, torch.Tensor]:
-    """Every parameter and buffer, also those that are not saved, and tensors that are plain attributes."""
-    parts = detector if isinstance(detector, nn.Module) else nn.Module()
-    for key, value in vars(detector).items() if parts is not detector else ():
-        if isinstance(value, nn.Module):
-            parts.add_module(key, value)
-        elif isinstance(value, torch.Tensor):
-            parts.register_buffer(key, value)
-    return {**dict(parts.named_parameters()), **dict(parts.named_buffers())}
-
-
 def convolutions_of(detector: nn.Module, ask: Callable[[], Any]) -> tuple[int, Any]:
     """How often convolutions work while it answers, and the answer."""
     calls: list[None] = []
@@ -159,6 +149,16 @@ def test_one_look_says_what_two_say(subject: Subject) -> None:
         torch.testing.assert_close(one.scores, few.scores, rtol=1e-6, atol=1e-6)
         exact = torch.equal(one.boxes, few.boxes) and torch.equal(one.scores, few.scores)
         assert exact or subject.name in KINDS
+
+
+@pytest.mark.parametrize("check", DETECTION_CHECKS, ids=lambda check: check.__name__)
+def test_what_check_detector_asks_of_every_detector(subject: Subject, check: Check) -> None:
+    check(subject.detector, make_trial(subject.detector, 64))
+
+
+@pytest.mark.parametrize("check", LOSS_CHECKS, ids=lambda check: check.__name__)
+def test_what_check_detector_asks_of_a_loss(trainable: Any, check: Check) -> None:
+    check(trainable, make_trial(trainable, 64))
 
 
 def test_facts(subject: Subject) -> None:

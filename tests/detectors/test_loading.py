@@ -43,6 +43,14 @@ def test_an_unknown_name_is_wrong_use(name: str) -> None:
         load_detector(name)
 
 
+def test_an_unknown_name_is_answered_with_those_that_were_registered() -> None:
+    register_detector("listed-detector", lambda: None, replace=True)
+    with pytest.raises(
+        UsageError, match=f"no such detector; known: {', '.join(DETECTORS)}, .*listed-detector.*; or give"
+    ):
+        load_detector("nope")
+
+
 @pytest.mark.parametrize("name", ["gone.weights", "gone.onnx", "models/gone", "./gone", "x" * 5000 + ".weights"])
 def test_a_missing_file_is_a_failure(name: str) -> None:
     with pytest.raises(DetectorError, match=r"no such file; known") as caught:
@@ -60,7 +68,7 @@ def test_a_file_of_another_kind_is_a_failure(folder: Path) -> None:
     ("spec", "message"),
     [
         ("own_gone.mine:load", "ModuleNotFoundError: .*; run from the folder that holds it, or put that folder on"),
-        ("models/own_gone.py:load", "give a module instead of a path, own_gone:load; run from its folder"),
+        ("models/own_gone.py:load", r"write the module with dots instead of a path, models\.own_gone:load$"),
         (
             "own_broken:load",
             "No module named 'no_such_library'; install no_such_library, or put its folder on PYTHONPATH",

@@ -52,7 +52,7 @@ def test_a_contradicted_file_is_skipped_and_the_others_go_on(capsys: pytest.Capt
     Path("night/packed.raw").write_bytes(bytes(48 * 64 * 5 // 4))
     assert main(["run", "night", *FACTS, *COMMON, "--raw-black", "64", "--out", "out", "-q"]) == 3
     skipped = {entry["input"]: entry["error"] for entry in json.loads(Path("out/skipped.json").read_text())["skipped"]}
-    assert "left-aligned" in skipped["night/left.raw"] and "MIPI RAW10 packed" in skipped["night/packed.raw"]
+    assert "left-aligned" in skipped["night/left.raw"] and "RAW10 (CSI-2" in skipped["night/packed.raw"]
     assert set(skipped) == {"night/left.raw", "night/packed.raw"} and Path("out/1.png").exists()
 
 

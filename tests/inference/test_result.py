@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from adaptiveisp import AdaptiveISP, BayerHeader, Detections, Result, write_dng
-from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, RawFileError, UsageError
 from adaptiveisp.inference.result import Timings
 from adaptiveisp.types import RawImage
 from tests.inference.test_predictor import red_box_raw
@@ -48,6 +48,13 @@ def test_json_and_coco_by_hand(result: Result) -> None:
     assert result.to_coco(7, {"cup": 47, "chair": 62}) == [{**cup, "category_id": 47}]
 
 
+def test_the_image_id_of_coco_is_the_number_that_the_file_is_named_by(result: Result) -> None:
+    for name, image_id in (("000000000139.dng", 139), ("night-7.dng", 0), ("½.dng", 0)):
+        named = replace(result, raw=replace(result.raw, path=Path("there") / name))
+        assert {found["image_id"] for found in named.to_coco()} == {image_id}, name
+    assert {found["image_id"] for found in result.to_coco()} == {0}, "a frame in memory has no name"
+
+
 def test_the_times_of_all_parts(result: Result) -> None:
     times = Timings(1.0, 2.0, 4.0, 8.0, 16.0)
     timed = replace(result, timings=times)
@@ -55,6 +62,7 @@ def test_the_times_of_all_parts(result: Result) -> None:
     assert times.to_json() == {"read": 1, "develop": 2, "policy": 4, "modules": 8, "detector": 16, "total": 31}
     assert min(result.timings.develop, result.timings.modules, result.timings.detector) > 0
     assert timed.to_json()["timings"]["total"] == 31
+    assert repr(Timings(1.0, 2.26)) == "Timings(read=1.0, develop=2.3, policy=0.0, modules=0.0, detector=0.0)"
 
 
 def test_repr_html_and_picture(result: Result) -> None:
@@ -84,6 +92,15 @@ def test_files_appear_together_and_replace_nothing_unasked(result: Result, tmp_p
     assert (tmp_path / "new/a.png").exists()
     with pytest.raises(UsageError, match="give a name without a folder"):
         result.save(tmp_path, "../a")
+
+
+def test_the_name_of_a_file_is_no_folder(result: Result, tmp_path: Path) -> None:
+    remedy = r"save\('.*', 'one'\), or plot\(\)\.save\('.*one\.png'\)"
+    with pytest.raises(UsageError, match=rf"one\.png: save writes several files into a folder; give {remedy}"):
+        result.save(tmp_path / "one.png")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "two.png").mkdir()
+    assert len(result.save(tmp_path / "two.png", "a")) == 4, "a folder that exists may have any name"
 
 
 def test_supervision_gets_numpy_arrays(result: Result, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +143,33 @@ def test_several_raws_and_a_folder(isp: AdaptiveISP, tmp_path: Path, caplog: pyt
     caplog.clear()
     assert [found.name for found in isp.iterate(tmp_path, on_error="skip")] == ["a.dng"]
     assert "skipped: " in caplog.text and "b.dng" in caplog.text
+
+
+def test_raws_that_fail_are_left_out_and_listed(isp: AdaptiveISP, tmp_path: Path) -> None:
+    codes = np.random.default_rng(0).integers(500, 3000, (64, 96), dtype=np.uint16)
+    for name in ("a", "c"):
+        write_dng(RawImage(codes, "RGGB", (0.0,) * 4, 4095.0), tmp_path / f"{name}.dng")
+    (tmp_path / "b.dng").write_bytes(b"nothing")
+    with pytest.raises(RawFileError, match=r"b\.dng"):
+        isp(tmp_path)
+    results = isp(str(tmp_path), on_error="skip")
+    assert [found.name for found in results] == ["a.dng", "c.dng"]  # type: ignore[attr-defined]
+    ((path, reason),) = results.skipped  # type: ignore[attr-defined]
+    assert path == str(tmp_path / "b.dng") and reason.startswith(path)
+    again = pickle.loads(pickle.dumps(results))
+    assert again.skipped == [(path, reason)] and len(again) == 2
+    listed = isp([codes, tmp_path / "a.dng", tmp_path / "gone.dng"], on_error="skip")
+    assert [found.name for found in listed] == ["a.dng"]
+    assert [name for name, _ in listed.skipped] == ["raw 0", str(tmp_path / "gone.dng")]
+    assert "header=BayerHeader(" in listed.skipped[0][1]
+    assert isp([tmp_path / "a.dng"]).skipped == []
+    with pytest.raises(RawFileError, match=r"b\.dng"):
+        isp(tmp_path / "b.dng", on_error="skip")
+
+
+def test_a_detector_that_is_wrong_is_not_skipped() -> None:
+    class Wrong(RedDetector):
+        class_names = ("person",)  # its label is that of cups
+
+    with pytest.raises(DetectorError, match="gave an unknown label"):
+        AdaptiveISP("none", Wrong(), size=80)([red_box_raw()] * 2, on_error="skip")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adaptiveisp import AdaptiveISP, Pipeline, Stage
+from adaptiveisp import AdaptiveISP, Pipeline, Stage, register_detector
 from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.heuristics import AutoExposure
@@ -53,6 +53,23 @@ def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:
     write(policy="none", size="large")
     with pytest.raises(WeightsError, match="size = 'large' does not fit"):
         AdaptiveISP.from_pretrained(tmp_path, RedDetector())
+
+
+def test_the_folder_of_a_training_run_is_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline((Stage("exposure", {"ev": 1.0}),))
+    pipeline.save(tmp_path / "best.json")
+    found = AdaptiveISP.from_pretrained(tmp_path, RedDetector(), size=64)
+    assert found(red_box_raw()).pipeline == pipeline and found.size == 64
+    with pytest.raises(WeightsError, match=r"config\.yaml: no such file; give detector="):
+        AdaptiveISP.from_pretrained(tmp_path)
+    (tmp_path / "config.yaml").write_text("train: {detector: red-of-a-run}\n")
+    with pytest.raises(UsageError, match="red-of-a-run: no such detector"):
+        AdaptiveISP.from_pretrained(tmp_path)
+    register_detector("red-of-a-run", RedDetector, replace=True)
+    assert isinstance(AdaptiveISP.from_pretrained(str(tmp_path)).detector, RedDetector)
+    (tmp_path / "config.yaml").write_text("train: {detector: 'tests.support.fake_detector:load'}\n")
+    with pytest.raises(UsageError, match=r"code to run as the detector; .* in Python detector='tests\.support"):
+        AdaptiveISP.from_pretrained(tmp_path)
 
 
 def test_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Modules from outside the package: by name in pipelines and policies, from a program, an option or a package."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def log_curve(image, params):
 
 LOG_CURVE = IspModule("log_curve", "L", (Param("strength", 0.01, 100.0, "", 0.01, "log"),), log_curve, 1.0)
 NUMBER = 3
+made = lambda: IspModule("made", "M", (), log_curve, 1.0)
 EXPOSURE = IspModule("exposure", "E", (), lambda image, params: image, 1.0)
 """
 
@@ -95,9 +97,15 @@ def test_the_option_registers_before_the_command_runs(
     assert main([*run, "with", "--module", "own_modules:LOG_CURVE"]) == 0
     assert json.loads((tmp_path / "with/x.pipeline.json").read_text())["stages"] == content["stages"]
     assert find_module("log_curve", "paper").params[0].high == 100
-    for name, message in (("NUMBER", "is not an IspModule"), ("EXPOSURE", "the package has a module 'exposure'")):
+    assert main([*run, "made", "--module", "own_modules:made"]) == 0 and find_module("made", "paper").cost_ms == 1
+    wrong = {
+        "NUMBER": "is not an IspModule",
+        "EXPOSURE": "the package has a module 'exposure'",
+        "log_curve": "TypeError: .*; write NAME = IspModule.* there, or give a function without arguments that",
+    }
+    for name, message in wrong.items():
         assert main([*run, "wrong", "--module", f"own_modules:{name}"]) == 2
-        assert f"own_modules:{name}: {message}" in capsys.readouterr().err
+        assert re.search(f"own_modules:{name}: {message}", capsys.readouterr().err)
 
 
 def test_the_machine_s_cost_table_has_modules_of_ones_own(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from jaxtyping import config
 
-from adaptiveisp.kernels import backward, forward, loading, non_local_means, observation, synthesis
+from adaptiveisp.kernels import backward, forward, loading, non_local_means, observation, synthesis, unpacking
 from adaptiveisp.kernels.checks import overlap
 
 ONE = torch.zeros(3, 9, 8)
@@ -240,14 +240,37 @@ def test_noise_and_resizing() -> None:
     refused(synthesis.resize, ONE, 0, 4)
 
 
+def test_packed_rows() -> None:
+    data = torch.zeros(60, dtype=torch.uint8)
+    unpacking.unpack(data, 20, 2, 30, "csi2_12")
+    for width, height, stride, layout in ((20, 3, 30, "csi2_12"), (20, 2, 29, "csi2_12"), (0, 2, 30, "csi2_12")):
+        refused(unpacking.unpack, data, width, height, stride, layout)
+    refused(unpacking.unpack, data, 20, 2, 30, "unknown")
+    for wrong in (data.int(), data.reshape(2, 30), torch.zeros(120, dtype=torch.uint8)[::2]):
+        refused(unpacking.unpack, wrong, 20, 2, 30, "csi2_12")
+
+
+def test_developing_at_a_small_size() -> None:
+    levels = ([64.0] * 4, [0.001] * 4, [0, 1, 1, 2])
+    mosaic = torch.zeros(20, 30)
+    synthesis.develop_small(mosaic, *levels, 10, 15)
+    for wrong in (mosaic.double(), torch.zeros(30, 20).T, torch.zeros(1, 20, 30)):
+        refused(synthesis.develop_small, wrong, *levels, 10, 15)
+    for size in ((11, 15), (10, 16), (0, 15), (10, 0)):
+        refused(synthesis.develop_small, mosaic, *levels, *size)
+    for place, value in ((0, [64.0] * 3), (1, [0.001]), (2, [0, 1, 2]), (2, [0, 1, 1, 3]), (2, [0, 1, 1, 1])):
+        arguments = [value if i == place else level for i, level in enumerate(levels)]
+        refused(synthesis.develop_small, mosaic, *arguments, 10, 15)
+
+
 def test_overlap_is_found_by_address() -> None:
     assert overlap(SHARED[:3], SHARED[2:]) and not overlap(SHARED[:2], SHARED[2:])
 
 
 def test_every_entry_is_here() -> None:
     source = inspect.getsource(inspect.getmodule(test_every_entry_is_here))  # type: ignore[arg-type]
-    for module in (forward, backward, non_local_means, observation, synthesis):
+    for module in (forward, backward, non_local_means, observation, synthesis, unpacking):
         for name, entry in vars(module).items():
             own = inspect.isroutine(entry) and entry.__module__ == module.__name__
-            if own and not name.startswith("_") and name not in ("require_operation", "rows_for_threads"):
+            if own and not name.startswith("_") and name not in ("require_operation", "rows_for_threads", "row_bytes"):
                 assert f"{module.__name__.rpartition('.')[2]}.{name}" in source, name

@@ -1,11 +1,13 @@
 """Developing: values by hand, Pillow's idea of orientation, LibRaw's linear output, and real sensor frames."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw.develop import develop, upright, upright_size
+from adaptiveisp.raw.develop import develop, develop_small, upright, upright_size
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.reader import BayerHeader, read_raw
 from adaptiveisp.types import BAYER_PATTERNS, RawImage
@@ -195,3 +197,93 @@ def test_compiled_development_equals_pytorch(monkeypatch, method, size, kind):
         ours = develop(raw, camera_white_balance=True, demosaic=method)
         monkeypatch.setenv(loading.SWITCH, "0")
         torch.testing.assert_close(ours, develop(raw, camera_white_balance=True, demosaic=method), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptiveisp.kernels import loading
+
+    monkeypatch.delenv(loading.SWITCH, raising=False)
+    if not loading.available():
+        pytest.skip("the kernels of csrc/ are not compiled here; install with a C compiler")
+
+
+def weights_of_axis(before: int, after: int) -> np.ndarray:
+    """(after, before) weights of an antialiased bilinear resize, from PyTorch's own resize of unit vectors."""
+    unit = torch.eye(before)[:, None, None, :].expand(-1, 1, 1, -1)
+    resized = torch.nn.functional.interpolate(unit, size=(1, after), mode="bilinear", antialias=True)
+    return resized[:, 0, 0].T.double().numpy()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize("pattern", ["RGGB", "GRBG", "GBRG", "BGGR"])
+def test_at_a_small_size_each_value_is_a_mean_of_its_colour(kernels: None, pattern: str, dtype: type) -> None:
+    """Against a plain sum over all sites, in float64."""
+    rng = np.random.default_rng(3)
+    data = rng.integers(0, 256, (61, 74)).astype(dtype)
+    raw = RawImage(data, pattern, (10, 12, 14, 16), 250, camera_gains=(2.0, 1.0, 1.5))
+    ours = develop_small(raw, 17, 20, camera_white_balance=True)
+    rows, columns = weights_of_axis(61, 17), weights_of_axis(74, 20)
+    expected = np.zeros((3, 17, 20))
+    for colour, gain in zip("RGB", (2.0, 1.0, 1.5), strict=True):
+        estimates = []
+        for place in (i for i, letter in enumerate(pattern) if letter == colour):
+            y, x = divmod(place, 2)
+            linear = np.clip((data[y::2, x::2] - raw.black_level[place]) * gain / (250 - raw.black_level[place]), 0, 1)
+            of_rows, of_columns = rows[:, y::2], columns[:, x::2]
+            total = of_rows.sum(axis=1)[:, None] * of_columns.sum(axis=1)[None]
+            estimates.append(of_rows @ linear @ of_columns.T / total)
+        expected["RGB".index(colour)] = np.mean(estimates, axis=0)
+    np.testing.assert_allclose(ours.numpy(), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_at_a_small_size_the_picture_is_upright(kernels: None, orientation: int) -> None:
+    data = np.random.default_rng(4).integers(0, 1024, (60, 80)).astype(np.uint16)
+    raw = RawImage(data, "RGGB", 64, 1023)
+    height, width = (20, 15) if orientation >= 5 else (15, 20)
+    turned = develop_small(dataclasses.replace(raw, orientation=orientation), height, width)
+    torch.testing.assert_close(turned, upright(develop_small(raw, 15, 20), orientation))
+
+
+def test_a_plain_colour_is_the_same_at_any_size(kernels: None) -> None:
+    data = np.tile(np.array([[700, 400], [400, 250]], np.uint16), (60, 70))
+    raw = RawImage(data, "RGGB", 64, 1023)
+    for size in ((20, 23), (33, 17), (1, 1), (40, 46)):
+        small, whole = develop_small(raw, *size), develop(raw)[:, 30, 40]
+        assert small is not None
+        torch.testing.assert_close(small, whole[:, None, None].expand_as(small), rtol=0, atol=1e-6)
+
+
+def test_a_smooth_scene_is_closer_than_after_demosaicing(kernels: None) -> None:
+    """The truth is the scene itself, resized; at the border both lack values on one side."""
+    y, x = np.mgrid[:240, :320]
+    data = np.stack([0.5 + 0.4 * np.sin(2 * np.pi * (x / 61 + y / 83 + shift)) for shift in (0.0, 0.2, 0.5)], axis=2)
+    mosaic = np.empty((240, 320), np.float32)
+    for row, column, colour in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        mosaic[row::2, column::2] = data[row::2, column::2, colour]
+    raw = RawImage(mosaic, "RGGB", 0, 1)
+
+    def resized(image: torch.Tensor) -> torch.Tensor:
+        size = (60, 80)
+        return torch.nn.functional.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+
+    truth = resized(torch.from_numpy(data).float().permute(2, 0, 1))
+    small, demosaiced = develop_small(raw, 60, 80), resized(develop(raw))
+    inside = (slice(None), slice(2, -2), slice(2, -2))
+    error = (small - truth)[inside].abs().max()
+    assert error < 1e-4 and error < (demosaiced - truth)[inside].abs().max()
+    assert (small - truth).abs().max() < 0.015
+
+
+def test_what_is_not_developed_at_a_small_size(kernels: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from adaptiveisp.kernels import loading
+
+    data = np.full((60, 80), 500, np.uint16)
+    raw = RawImage(data, "RGGB", 64, 1023)
+    assert develop_small(raw, 20, 26) is not None
+    assert develop_small(raw, 21, 26) is None and develop_small(raw, 20, 27) is None  # too little smaller
+    assert develop_small(RawImage(data, "MONO", 64, 1023), 20, 26) is None
+    assert develop_small(RawImage(np.stack([data] * 3, axis=2), None, 64, 1023), 20, 26) is None
+    monkeypatch.setenv(loading.SWITCH, "0")
+    assert develop_small(raw, 20, 26) is None

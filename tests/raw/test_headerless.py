@@ -8,8 +8,9 @@ import pytest
 from adaptiveisp.data.frame_cache import FrameCache
 from adaptiveisp.data.opening import open_dataset
 from adaptiveisp.errors import RawFileError, UsageError
-from adaptiveisp.raw.headerless import BayerHeader, SetHeader, _plain_facts, find_header
+from adaptiveisp.raw.headerless import BayerHeader, SetHeader, _plain_facts
 from adaptiveisp.raw.reader import read_raw
+from adaptiveisp.raw.sidecars import find_header
 from tests.support import layouts
 
 NOTHING = dict.fromkeys(("width", "height", "bits", "pattern", "black", "white"))

@@ -160,9 +160,9 @@ def refusal(path: Path, header: BayerHeader) -> str:
     [
         (
             lambda values: values << 4,
-            "look left-aligned, 12 bits at the top of 16: give --raw-bits 16 --raw-white 65520",
+            "look left-aligned, 12 bits at the top of 16: give --raw-format u12msble16 for a headerless file, else",
         ),
-        (lambda values: values.byteswap(), "look big-endian: swap their bytes"),
+        (lambda values: values.byteswap(), "look big-endian: give --raw-format u12be16"),
         (lambda values: values * 3 + 1, "is it --raw-bits 14?"),
     ],
 )

@@ -308,7 +308,8 @@ def test_a_name_that_leaves_no_room_for_a_sidecar(tmp_path):
 def test_missing_header_and_wrong_size_say_what_to_do(tmp_path):
     (tmp_path / "x.bin").write_bytes(bytes(1000))
     with pytest.raises(
-        RawFileError, match=r"--raw-size, --raw-bits, --raw-pattern or a sidecar x\.bin\.yaml .* header=Bayer"
+        RawFileError,
+        match=r"--raw-size, --raw-bits or --raw-format, --raw-pattern or a sidecar x\.bin\.yaml .* header=Bayer",
     ):
         read_raw(tmp_path / "x.bin")
     with pytest.raises(RawFileError, match="give --raw-pattern or"):

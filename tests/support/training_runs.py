@@ -19,7 +19,7 @@ SHORT = ("replay_size=16", "horizon=3", "rollout=3", "expert_modules=[gamma, exp
 
 
 def train_arguments(out: str, budget: int = 120, changes: Sequence[str] = SHORT) -> list[str]:
-    how = ("--threads", "1", "--out", out, "--budget", str(budget), "-q")
+    how = ("--threads", "1", "--out", out, "--budget", str(budget), "--dev-size", "64", "-q")
     return ["train", *PHOTOS, *how, *(f"--set={change}" for change in changes)]
 
 

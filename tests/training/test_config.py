@@ -11,7 +11,7 @@ from tests.support.training_runs import RED, adaptiveisp, metrics, train_argumen
 
 pytestmark = pytest.mark.usefixtures("quiet_place")
 
-FIRST = ("--seed", 3, "--set", "replay_size=24")
+FIRST = ("--seed", 3, "--set", "replay_size=12")
 TRUSTED = ("--detector", RED)  # a configuration file may not name code by itself
 
 
@@ -22,7 +22,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled_photos(folder)
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        assert adaptiveisp(*train_arguments("run", 90), *FIRST) == 0
+        assert adaptiveisp(*train_arguments("run", 40), *FIRST) == 0
     return folder / "run"
 
 
@@ -50,19 +50,19 @@ def test_a_configuration_file_repeats_a_run_and_flags_replace_it(first: Path, tm
     assert adaptiveisp("train", "--config", config, *TRUSTED, "--out", "again", "-q", "--threads", 1) == 0
     assert metrics(tmp_path / "again") == metrics(first)
     again = ("train", "--config", config, *TRUSTED, "-q")
-    assert adaptiveisp(*again, "--out", "other", "--budget", 60, "--set", "replay_size=16") == 0
+    assert adaptiveisp(*again, "--out", "other", "--budget", 16, "--set", "replay_size=8") == 0
     small = ("--budget", 20, "--size", 64, "--dev", "labels.json")
     assert adaptiveisp(*again, "--preset", "paper", *small, "--out", "p") == 0
     assert yaml.safe_load((tmp_path / "p" / "config.yaml").read_text())["settings"]["module_set"] == "paper"
     content = yaml.safe_load((tmp_path / "other" / "config.yaml").read_text())
     assert (
-        content["train"]["budget"] == 60 and content["settings"]["replay_size"] == 16 and content["train"]["seed"] == 3
+        content["train"]["budget"] == 16 and content["settings"]["replay_size"] == 8 and content["train"]["seed"] == 3
     )
 
 
 def test_a_warm_start_goes_on_from_a_policy(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled_photos(tmp_path)
-    assert adaptiveisp(*train_arguments("second", 90), *FIRST, "--warm-start", first) == 0
+    assert adaptiveisp(*train_arguments("second", 20), *FIRST, "--warm-start", first) == 0
     assert metrics(tmp_path / "second")[0]["loss"] != metrics(first)[0]["loss"]  # all else is the same
     assert (
         adaptiveisp(

@@ -101,14 +101,14 @@ def learned(name: str, device: str, folder: Path) -> tuple[list[Metrics], Learne
     detector.to(device)
     torch.manual_seed(0)
     subject = make(config, Boxes(), detector, 40, 0, device)
-    found = [subject.iterate()[0] for _ in range(3)]
+    found = [subject.iterate()[0] for _ in range(2)]
     torch.save(subject.state_dict(), folder / "latest.pt")
     subject = make(config, Boxes(), detector, 40, 0, device)
     subject.load_state_dict(torch.load(folder / "latest.pt", map_location="cpu", weights_only=True))
-    return [*found, *(subject.iterate()[0] for _ in range(3))], subject
+    return [*found, *(subject.iterate()[0] for _ in range(2))], subject
 
 
-LENGTHY = ("actor-critic", "actor-critic edits", "cma_es")
+LENGTHY = ("actor-critic", "actor-critic edits", "cma_es", "sequence samples")
 
 
 @pytest.mark.parametrize(

@@ -347,7 +347,7 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     labelled_photos(tmp_path, n=9)
     grey_photo(tmp_path / "images" / "grey.png")
-    arguments = (*PHOTOS, *method, "--budget", 64, "--seed", 4, "--checkpoint-every", 2)
+    arguments = (*PHOTOS, *method, "--budget", 48, "--seed", 4, "--checkpoint-every", 2)
     assert train("whole", *arguments) == 0
     with monkeypatch.context() as cut:
         for kind in (Fixed, ActorCritic):

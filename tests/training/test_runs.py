@@ -90,7 +90,7 @@ def test_the_modules_of_old_files_are_those_of_their_sets() -> None:
         assert [module.name for module in MODULE_SETS[name]][: len(modules)] == list(modules)
 
 
-@pytest.mark.parametrize(("size", "given", "expected"), [(64, 0, 416), (512, 0, 512), (512, 448, 448)])
+@pytest.mark.parametrize(("size", "given", "expected"), [(64, 0, 416), (448, 0, 448), (64, 96, 96)])
 def test_dev_is_scored_at_its_own_size(
     size: int, given: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

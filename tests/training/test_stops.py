@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("quiet_place")
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed, of 200 passes; what changes it takes a copy."""
+    """The folder of a run that nothing disturbed, of 110 passes; what changes it takes a copy."""
     folder = tmp_path_factory.mktemp("whole")
     labelled_photos(folder)
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        assert adaptiveisp(*train_arguments("run", 200)) == 0
+        assert adaptiveisp(*train_arguments("run", 110)) == 0
     return folder / "run"
 
 
@@ -45,7 +45,7 @@ from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 real = ActorCritic.iterate
 
 def iterate(self):
-    if self.iteration == 8:
+    if self.iteration == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return real(self)
 
@@ -55,12 +55,12 @@ main(sys.argv[1:])
 
 
 def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path) -> None:
-    """kill -9 three iterations past a checkpoint, which are lost and done again; the log is the undisturbed run's."""
+    """kill -9 two iterations past a checkpoint, which are lost and done again; the log is the undisturbed run's."""
     labelled_photos(tmp_path)
-    command = [sys.executable, "-c", KILLED, *train_arguments("cut", 200), "--checkpoint-every", "5"]
+    command = [sys.executable, "-c", KILLED, *train_arguments("cut", 110), "--checkpoint-every", "3"]
     assert subprocess.run(command, env=environment(), cwd=tmp_path).returncode == -signal.SIGKILL
     cut = tmp_path / "cut"
-    assert len(metrics(cut)) == 8 and len(metrics(whole)) > 12
+    assert len(metrics(cut)) == 5 and len(metrics(whole)) > 8
     assert adaptiveisp("train", "--resume", "cut", "--detector", RED, "--threads", 1, "-q") == 0
     assert metrics(cut) == metrics(whole)
     assert (cut / "latest.safetensors").read_bytes() == (whole / "latest.safetensors").read_bytes()
@@ -110,7 +110,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
 
     with monkeypatch.context() as full:
         full.setattr(torch, "save", save)
-        assert adaptiveisp(*train_arguments("full", 200), "--checkpoint-every", 5) == 1
+        assert adaptiveisp(*train_arguments("full", 110), "--checkpoint-every", 3) == 1
     error = capsys.readouterr().err
     assert "full: cannot be written" in error and "train --resume full" in error and "Traceback" not in error
     assert not list((tmp_path / "full").glob(".*-part"))
@@ -135,14 +135,14 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(
 @pytest.mark.long
 def test_scores_on_dev_change_nothing_that_is_learned(whole: Path, tmp_path: Path) -> None:
     labelled_photos(tmp_path)
-    assert adaptiveisp(*train_arguments("with", 200), "--dev", "labels.json", "--dev-every", 2) == 0
+    assert adaptiveisp(*train_arguments("with", 110), "--dev", "labels.json", "--dev-every", 2) == 0
     assert metrics(tmp_path / "with") == metrics(whole)
 
 
 def test_a_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled_photos(tmp_path)
-    arguments = train_arguments("run", 40)
-    assert adaptiveisp(*arguments, "--dev", "labels.json", "--dev-every", 3, "--limit", 1) == 0
+    arguments = train_arguments("run", 20)
+    assert adaptiveisp(*arguments, "--dev", "labels.json", "--dev-every", 2, "--limit", 1) == 0
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]
     assert settings["limit"] == 1 and Path(settings["data"]) == tmp_path / "labels.json"
     (tmp_path / "elsewhere").mkdir()

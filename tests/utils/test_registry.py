@@ -46,9 +46,12 @@ def test_names_and_what_is_refused(numbers: Registry[int]) -> None:
             numbers.register(name, 1)
     with pytest.raises(UsageError, match="is no whole number"):
         numbers.register("half", 0.5)  # type: ignore[arg-type]
-    remedy = "not registered; choose one of one, or give --number my_pkg.my_file:name, or install the package"
+    remedy = "'two' is not registered; choose one of one, or give --number my_pkg.my_file:name, or install the package"
     with pytest.raises(UsageError, match=remedy):
         numbers.find("two")
+    empty: Registry[int] = Registry("number", "adaptiveisp.test_no_numbers", "--number", whole)
+    with pytest.raises(UsageError, match=r"'one' is not registered; give --number my_pkg.my_file:name, or install"):
+        empty.find("one")
 
 
 def test_an_installed_package_declares_more(numbers: Registry[int], package: Path) -> None:
@@ -61,6 +64,25 @@ def test_an_installed_package_declares_more(numbers: Registry[int], package: Pat
     with pytest.raises(UsageError, match=r"'four' of the package many-numbers: AttributeError: .* correct or remove"):
         numbers.find("four")
     sys.modules.pop("many_numbers", None)
+
+
+def test_an_entry_point_has_the_name_of_its_object(package: Path) -> None:
+    named: Registry[int] = Registry("number", "adaptiveisp.test_numbers", "", whole, own_name=lambda value: f"n{value}")
+    with pytest.raises(UsageError, match="the entry point 'two' gives 'n2'; rename it to 'n2'"):
+        named.find("two")
+    sys.modules.pop("many_numbers", None)
+
+
+def test_a_path_is_answered_with_the_name_of_the_module(numbers: Registry[int]) -> None:
+    texts = {
+        "retina/curve.py:FIVE": r"--number retina/curve.py:FIVE: write the module with dots instead of a path, retina",
+        "curve.py:FIVE": "path, curve:FIVE$",
+        "../retina/curve.py:FIVE": "give a module instead of a path, curve:FIVE; run from its folder",
+        "retina/curve.py": "not registered; choose one of one, or give --number my_pkg.my_file:name",
+    }
+    for text, message in texts.items():
+        with pytest.raises(UsageError, match=message):
+            numbers.from_flag(text, str)
 
 
 def test_own_code_from_a_flag(numbers: Registry[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

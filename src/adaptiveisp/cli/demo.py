@@ -8,6 +8,10 @@ from adaptiveisp.cli.console import progress, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
 from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_command, add_common, size
 from adaptiveisp.utils import defaults
+from adaptiveisp.utils.optional_imports import require_extra
+
+LIBRARIES = ("skimage", "rawpy", "faster_coco_eval", "matplotlib", "jinja2")
+"""Libraries of the extra `demo` that the command needs, by the names of their modules."""
 
 
 def add(commands: Any) -> None:
@@ -28,6 +32,7 @@ def add(commands: Any) -> None:
 
 def demo(options: argparse.Namespace) -> int:
     """Runs the demo and prints its scores."""
+    require_extra("demo", *LIBRARIES)  # first of all, since importing torch and loading the detector take seconds
     from adaptiveisp.evaluation.demo import run_demo
     from adaptiveisp.evaluation.tables import score_tables
     from adaptiveisp.utils.output_folder import claim_folder

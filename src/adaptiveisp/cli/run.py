@@ -68,20 +68,30 @@ def _add_header(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
     bits = "bits of a value: 8 in one byte, 9 to 16 in two, 17 to 24 in three, low byte first"
     group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
-    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG or GBRG")
+    text = "pixel format instead, by its name in V4L2, GenICam or libcamera (SRGGB10P, BayerRG12p, RAW12, u12le16 …)"
+    group.add_argument("--raw-format", metavar="NAME", help=text)
+    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG, GBRG or MONO")
     group.add_argument("--raw-black", type=float, metavar="V", help="value without light (default 0)")
     group.add_argument("--raw-white", type=float, metavar="V", help="value at saturation (default 2^bits - 1)")
+    text = "bytes from one row to the next (default: rows without padding)"
+    group.add_argument("--raw-stride", type=int, metavar="N", help=text)
+    group.add_argument("--raw-offset", type=int, metavar="N", help="bytes before the first frame (default 0)")
+    group.add_argument("--raw-frames", type=int, metavar="N", help="frames in a file (default 1)")
+    group.add_argument("--raw-frame", type=int, metavar="N", help="frame to read, counted from 0 (default 0)")
+    text = "companding curve to undo: srgb, bt709, a-law or sqrt; knee points go into a sidecar as raw-knees"
+    group.add_argument("--raw-curve", metavar="NAME", help=text)
 
 
 def _header(options: argparse.Namespace) -> "BayerHeader | None":
     """The header from the --raw-… options; None if no such option was given."""
     from adaptiveisp.raw.reader import BayerHeader, parse_size
 
-    given = (options.raw_size, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
-    if all(value is None for value in given):
+    names = ("bits", "pattern", "black", "white", "format", "stride", "offset", "frames", "frame", "curve")
+    given = {name: getattr(options, f"raw_{name}") for name in names}
+    if options.raw_size is None and all(value is None for value in given.values()):
         return None
     width, height = parse_size(options.raw_size) if options.raw_size else (None, None)
-    return BayerHeader(width, height, options.raw_bits, options.raw_pattern, options.raw_black, options.raw_white)
+    return BayerHeader(width, height, **given)
 
 
 def _run_policy(options: argparse.Namespace, device: str) -> "Policy":

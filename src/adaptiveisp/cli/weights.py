@@ -22,14 +22,17 @@ def add(commands: Any) -> None:
 
 
 def list_installed(options: argparse.Namespace) -> int:
-    """Prints a table of the weights, and which of them are installed."""
-    from adaptiveisp.detectors.weights import list_weights
+    """Prints a table of the weights and which of them are installed, and the detectors of installed packages."""
+    from adaptiveisp.detectors.weights import ENTRY_POINTS, list_weights
     from adaptiveisp.evaluation.tables import table
+    from adaptiveisp.utils.registry import declared_names
 
     rows = [
         (r.name, "yes" if r.installed else "no", f"{r.size / 1e6:.1f} MB", r.licence, r.source) for r in list_weights()
     ]
     print(table(("name", "installed", "size", "licence", "source"), rows))
+    if declared := declared_names(ENTRY_POINTS):
+        print(f"detectors of installed packages, which need no weights from here: {', '.join(declared)}")
     return DONE
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from adaptiveisp.data.annotations import SetConfig, SetOptions
 from adaptiveisp.errors import DataError, shown
-from adaptiveisp.raw.headerless import BayerHeader, SetHeader, header_from_values
+from adaptiveisp.raw.headerless import BayerHeader, SetHeader
+from adaptiveisp.raw.sidecars import header_from_values
 from adaptiveisp.utils.config import changed
 from adaptiveisp.utils.yaml_files import read_yaml
 

@@ -24,7 +24,8 @@ from adaptiveisp.errors import OutputError, RawFileError, UsageError, logger, un
 from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
-from adaptiveisp.raw.headerless import BayerHeader, find_header
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.files import atomic_path, read_blocks, remove_abandoned
 from adaptiveisp.utils.output_folder import mark_shared_folder

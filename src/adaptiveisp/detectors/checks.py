@@ -1,11 +1,13 @@
-"""Checks of the images and labels that a detector is given."""
+"""Checks of a detector's attributes, and of the images and labels that it is given."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from adaptiveisp.errors import DetectorError
-from adaptiveisp.types import Targets
+from adaptiveisp.detectors.class_names import MOST_CLASSES
+from adaptiveisp.detectors.limits import MAX_STRIDE
+from adaptiveisp.errors import DetectorError, shown
+from adaptiveisp.types import Detector, Targets
 
 
 def check_image(name: str, image: Tensor, stride: int) -> None:
@@ -40,3 +42,33 @@ def check_labels(targets: Sequence[Targets], n_classes: int) -> None:
         label = target.labels
         if len(label) and not 0 <= int(label.min()) <= int(label.max()) < n_classes:
             raise DetectorError(f"a target has a label outside 0 to {n_classes - 1}; map the data set's classes first")
+
+
+def check_facts(detector: Detector, text: str) -> None:
+    """Refuses a detector whose attributes have other types or values than the protocol `Detector` requires.
+
+    Raises:
+        DetectorError: an attribute is wrong; the message names it.
+    """
+    # `isinstance` with a protocol only checks that the attributes exist. Wrong values would fail deep inside a run.
+    name, names, stride = detector.name, detector.class_names, detector.stride
+    is_list = isinstance(names, Sequence) and not isinstance(names, str)
+    facts = (
+        ("name", isinstance(name, str) and name != "", "text"),
+        (
+            "class_names",
+            is_list and 0 < len(names) <= MOST_CLASSES and all(isinstance(n, str) for n in names),
+            f"a tuple or list of class names, at most {MOST_CLASSES}",
+        ),
+        (
+            "stride",
+            isinstance(stride, int) and not isinstance(stride, bool) and 1 <= stride <= MAX_STRIDE,
+            f"a whole number from 1 to {MAX_STRIDE}",
+        ),
+        ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
+    )
+    for attribute, is_right, expected in facts:
+        if not is_right:
+            raise DetectorError(
+                f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
+            )

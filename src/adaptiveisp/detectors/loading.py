@@ -3,16 +3,16 @@
 import inspect
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from adaptiveisp.detectors.answers import try_out
-from adaptiveisp.detectors.class_names import COCO_80, MOST_CLASSES, read_names
-from adaptiveisp.detectors.limits import MAX_STRIDE
-from adaptiveisp.detectors.weights import require_weights
+from adaptiveisp.detectors.checks import check_facts
+from adaptiveisp.detectors.class_names import COCO_80, read_names
+from adaptiveisp.detectors.weights import ENTRY_POINTS, require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
@@ -32,8 +32,8 @@ DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
 """Name → loader. The names are the same as in `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (
-    f"known: {', '.join(DETECTORS)}; or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging "
-    "Face model folder (with config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
+    "or give a Darknet .weights file, a YOLOv3 or YOLOv5 .pt, an .onnx file, a Hugging Face model folder (with "
+    "config.json), or my_pkg.my_file:load; YOLOv8 and later: " + export_remedy()
 )
 
 DetectorFactory = Callable[..., Detector]
@@ -46,7 +46,12 @@ def _checked(origin: str, value: object) -> DetectorFactory:
     raise UsageError(f"{origin}: is not a function; give one that returns a detector")
 
 
-_REGISTERED: Registry[DetectorFactory] = Registry("detector", "adaptiveisp.detectors", "--detector", _checked)
+_REGISTERED: Registry[DetectorFactory] = Registry("detector", ENTRY_POINTS, "--detector", _checked)
+
+
+def _remedy() -> str:
+    """All names and kinds of detectors, for an error."""
+    return f"known: {', '.join((*DETECTORS, *_REGISTERED.names()))}; {REMEDY}"
 
 
 def register_detector(name: str, factory: DetectorFactory, replace: bool = False) -> None:
@@ -66,8 +71,6 @@ def register_detector(name: str, factory: DetectorFactory, replace: bool = False
         raise UsageError(f"detector {name!r} is part of the package; choose another name")
     _REGISTERED.register(name, factory, replace)
 
-
-_ASK = "give it on the command line too: --detector"
 
 OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
 
@@ -121,23 +124,27 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     # `os.path` returns False for an impossible path, such as one that is too long, where pathlib raises.
     elif ":" in text and not os.path.exists(text):
         if not trusted:
-            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ASK} {text}")
+            raise UsageError(f"{text}: a file names code to run as the detector; if you trust it, {_ask(text)}")
         detector = _from_callable(text, device)
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
     elif os.path.exists(text):
-        raise DetectorError(f"{text}: is not a detector; {REMEDY}")
+        raise DetectorError(f"{text}: is not a detector; {_remedy()}")
     elif HUB_NAME.fullmatch(text) and not _has_extension(text):
         detector = _from_hub(text, trusted)
     elif _looks_like_a_file(text):
-        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or REMEDY}")
+        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or _remedy()}")
     else:
-        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or REMEDY}")
-    _check_facts(detector, text)
+        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or _remedy()}")
+    check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)
     try_out(detector, text, device)
     return detector
+
+
+def _ask(text: str) -> str:
+    return f"give it yourself: --detector {text}, in Python detector={text!r}"
 
 
 def _from_weights_file(weights: Path) -> Detector:
@@ -168,7 +175,9 @@ def _from_hub(name: str, trusted: bool) -> Detector:
     try:
         folder = fetch_transformers(name, download=trusted)
     except AdaptiveISPError as error:
-        raise DetectorError(f"{name}: no such file; {REMEDY}. As a model of the Hugging Face hub: {error}") from error
+        raise DetectorError(
+            f"{name}: no such file; {_remedy()}. As a model of the Hugging Face hub: {error}"
+        ) from error
     return _from_transformers(folder, name)
 
 
@@ -177,7 +186,7 @@ def _from_checkpoint(path: Path) -> Detector:
     from adaptiveisp.detectors.yolo.checkpoint import load_ultralytics
 
     if not os.path.isfile(path):
-        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or REMEDY}")
+        raise DetectorError(f"{path}: no such file; {newer_yolo_remedy(path.name) or _remedy()}")
     return load_detector_file(path) if path.suffix == ".safetensors" else load_ultralytics(path)
 
 
@@ -231,33 +240,3 @@ def _looks_like_a_file(text: str) -> bool:
 
 def _has_extension(text: str) -> bool:
     return re.search(r"\.[A-Za-z]\w*$", text) is not None
-
-
-def _check_facts(detector: Detector, text: str) -> None:
-    """Refuses a detector whose attributes have other types or values than the protocol `Detector` requires.
-
-    Raises:
-        DetectorError: an attribute is wrong; the message names it.
-    """
-    # `isinstance` with a protocol only checks that the attributes exist. Wrong values would fail deep inside a run.
-    name, names, stride = detector.name, detector.class_names, detector.stride
-    is_list = isinstance(names, Sequence) and not isinstance(names, str)
-    facts = (
-        ("name", isinstance(name, str) and name != "", "text"),
-        (
-            "class_names",
-            is_list and 0 < len(names) <= MOST_CLASSES and all(isinstance(n, str) for n in names),
-            f"a list of class names, at most {MOST_CLASSES}",
-        ),
-        (
-            "stride",
-            isinstance(stride, int) and not isinstance(stride, bool) and 1 <= stride <= MAX_STRIDE,
-            f"a whole number from 1 to {MAX_STRIDE}",
-        ),
-        ("weights_sha256", isinstance(detector.weights_sha256, str), 'text ("" if there are no weights)'),
-    )
-    for attribute, is_right, expected in facts:
-        if not is_right:
-            raise DetectorError(
-                f"{text}: its {attribute} is {shown(getattr(detector, attribute))}, expected {expected}"
-            )

@@ -52,6 +52,9 @@ class WeightsRow(NamedTuple):
     description: str
 
 
+ENTRY_POINTS = "adaptiveisp.detectors"
+"""The group of entry points in which installed packages declare detectors, which have no weights here."""
+
 WEIGHTS: dict[str, WeightsEntry] = {
     "yolov3-tiny": WeightsEntry(
         name="yolov3-tiny",

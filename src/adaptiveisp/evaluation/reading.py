@@ -43,7 +43,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
             made = develop_at_size(self.dataset.read(sample), size, white_balance)
             return made.small[0], (made.full_size[1], made.full_size[0])
 
-        key = self.cache.key(path, header, f"eval {size} white balance {white_balance}")
+        key = self.cache.key(path, header, f"eval {size} white balance {white_balance}, mosaics at the working size")
         frame = self.cache.get(key, make)
         # A copy, since the frame is mapped from its file, which the cache may delete or another process replace.
         return Developed(None, frame.pixels.clone()[None], (frame.full_size[1], frame.full_size[0]))

@@ -4,20 +4,20 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, TypeAlias, get_args, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptiveisp.detectors.letterbox import resize_longer_side
+from adaptiveisp.detectors.letterbox import resize_longer_side, resized_size
 from adaptiveisp.detectors.loading import load_detector
-from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.inference.detection import detect, working_size
-from adaptiveisp.inference.result import Result, Timings
+from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.policies.base import Developed, Picture, Planner, as_policy, needs_labels_error
 from adaptiveisp.policies.registry import load_policy
-from adaptiveisp.raw.develop import develop
+from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
@@ -25,25 +25,39 @@ from adaptiveisp.types import Detector, RawImage
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.clock import Stopwatch
 
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What happens to a raw that fails among several: its error is raised, or the raw is left out."""
+
 RawLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryFile | RawImage | NDArray[Any]"
 """One raw: a file, its content, a raw that was read already, or the pixels of a frame, (height, width) or (height,
 width, 3)."""
 
 
 def develop_at_size(
-    raw: RawImage, size: int, camera_white_balance: bool = False, device: str | torch.device = "cpu"
+    raw: RawImage,
+    size: int,
+    camera_white_balance: bool = False,
+    device: str | torch.device = "cpu",
+    full: bool = False,
 ) -> Developed:
     """The raw developed and resized so that its longer side is `size` pixels.
+
+    A large mosaic is developed at that size in one pass, see `raw.develop.develop_small`; the result then has no image
+    at full size.
 
     Args:
         raw: any raw.
         size: longer side in pixels.
         camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
         device: device of the small image.
+        full: whether the image at full size is wanted too.
     """
-    full = develop(raw, camera_white_balance=camera_white_balance)
-    small = resize_longer_side(full, size)[None].to(device)
-    return Developed(full, small, (full.shape[1], full.shape[2]), raw)
+    width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
+    small = None if full else develop_small(raw, *resized_size(height, width, size), camera_white_balance)
+    if small is not None:
+        return Developed(None, small[None].to(device), (height, width), raw)
+    whole = develop(raw, camera_white_balance=camera_white_balance)
+    return Developed(whole, resize_longer_side(whole, size)[None].to(device), (height, width), raw)
 
 
 def as_raw(raw: Any, header: Any) -> RawImage:
@@ -106,13 +120,14 @@ class AdaptiveISP:
     def from_pretrained(
         cls, name: str | Path = defaults.POLICY, detector: str | Detector | None = None, **settings: Any
     ) -> "AdaptiveISP":
-        """A policy with its settings: a shipped one, one of a folder, or one of the Hugging Face hub.
+        """A policy with its settings: a shipped one, one of a folder or a run, or one of the Hugging Face hub.
 
         Args:
             name: one of `policies.registry.SHIPPED` (`coco-adaptive`, or `coco-fast`, which takes less time), a folder
-                that `save_pretrained` wrote, or `organisation/name` of the hub, with `@revision` if wanted.
-            detector: as for the class; None takes what the folder names, `yolov3-tiny` for the shipped policies, which
-                were learned for it.
+                that `save_pretrained` wrote, the folder of a training run, or `organisation/name` of the hub, with
+                `@revision` if wanted.
+            detector: as for the class; None takes what the folder or the run's config names, `yolov3-tiny` for the
+                shipped policies, which were learned for it.
             settings: further arguments of the class, which replace those of the folder.
 
         Raises:
@@ -158,14 +173,17 @@ class AdaptiveISP:
         return push_to_hub(self, repository, options)
 
     @overload
-    def __call__(self, raw: RawLike, header: BayerHeader | None = None) -> Result: ...
+    def __call__(self, raw: RawLike, header: BayerHeader | None = None, on_error: OnError = "raise") -> Result: ...
 
     @overload
     def __call__(
-        self, raw: list[Any] | tuple[Any, ...] | Iterator[Any], header: BayerHeader | None = None
-    ) -> list[Result]: ...
+        self,
+        raw: list[Any] | tuple[Any, ...] | Iterator[Any],
+        header: BayerHeader | None = None,
+        on_error: OnError = "raise",
+    ) -> Results: ...
 
-    def __call__(self, raw: Any, header: BayerHeader | None = None) -> Result | list[Result]:
+    def __call__(self, raw: Any, header: BayerHeader | None = None, on_error: OnError = "raise") -> Result | Results:
         """The result of one raw or of several: detections, pipeline and rendered image.
 
         Doubts about raws are logged, once for each kind of doubt.
@@ -174,24 +192,28 @@ class AdaptiveISP:
             raw: a file or its content, a `RawImage`, or the pixels of a frame, (height, width) or (height, width, 3);
                 a folder, which is searched for raw files, or a list of any of these gives a list of results.
             header: size, depth and pattern of files that have no header of their own; pattern and levels of arrays.
+            on_error: for several raws, "raise" raises the error of the first raw that fails, and the results before it
+                are lost; "skip" leaves such raws out and lists them in `skipped`. A single raw raises always.
 
         Returns:
-            A `Result`, or a list of them in the order of the raws. The first raw that fails raises an error;
-            `iterate` can skip it, and gives each result as soon as it is there.
+            A `Result`, or `Results`, a list of them in the order of the raws; `iterate` gives each result as soon as it
+            is there.
 
         Raises:
-            RawFileError: a raw cannot be read, or its values make no sense.
+            RawFileError: a raw cannot be read, or its values make no sense; or a folder holds no raw files.
+            DetectorError: the detector's output is not valid; no raw is skipped for that.
             UsageError: an array has no header, a `RawImage` has one, or an object is of another kind.
         """
         if isinstance(raw, list | tuple | Iterator) or _is_folder(raw):
-            return list(self.iterate(raw, header))
+            skipped: list[tuple[str, str]] = []
+            return Results(self._several(raw, header, on_error, skipped), skipped)
         return self._one(raw, header)
 
     def iterate(
         self,
         raws: str | os.PathLike[str] | Iterable[RawLike],
         header: BayerHeader | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
     ) -> Iterator[Result]:
         """Yields the results of several raws one by one, without images at full size, so that little memory is needed.
 
@@ -201,15 +223,27 @@ class AdaptiveISP:
             on_error: "skip" logs a raw that fails as a warning and continues; "raise" raises its error.
 
         Raises:
-            RawFileError, UsageError: as for a single raw, or a folder holds no raw files.
+            RawFileError, DetectorError, UsageError: as for `__call__`.
         """
-        for raw in _expanded(raws):
+        yield from self._several(raws, header, on_error, [])
+
+    def _several(
+        self, raws: Any, header: BayerHeader | None, on_error: OnError, skipped: list[tuple[str, str]]
+    ) -> Iterator[Result]:
+        """The results of `iterate`; raws that are left out are added to `skipped`, each with the reason."""
+        if on_error not in get_args(OnError):
+            raise UsageError(f"on_error {on_error!r} does not exist; choose one of {', '.join(get_args(OnError))}")
+        for number, raw in enumerate(_expanded(raws, skipped)):
             try:
                 result = self._one(raw, header)
+            except DetectorError:  # the next raw would fail too
+                raise
             except AdaptiveISPError as error:
                 if on_error == "raise":
                     raise
                 logger.warning("skipped: %s", error)
+                named = isinstance(raw, str | os.PathLike)
+                skipped.append((os.fspath(raw) if named else f"raw {number}", str(error)))
             else:
                 yield replace(result, developed=replace(result.developed, full=None))
 
@@ -268,8 +302,8 @@ def _is_folder(raw: object) -> bool:
     return isinstance(raw, str | os.PathLike) and os.path.isdir(raw)
 
 
-def _expanded(raws: Any) -> Iterator[Any]:
-    """Yields the raws one by one; a folder is replaced by its raw files.
+def _expanded(raws: Any, skipped: list[tuple[str, str]]) -> Iterator[Any]:
+    """Yields the raws one by one; a folder is replaced by its raw files, and `skipped` gets those that are missing.
 
     Raises:
         RawFileError: a folder has no raw files.
@@ -279,6 +313,7 @@ def _expanded(raws: Any) -> Iterator[Any]:
             files, missing = find_raw_files([str(raw)])
             for _, reason in missing:
                 logger.warning("skipped: %s", reason)
+            skipped += missing
             yield from (path for path, _ in files)
         else:
             yield raw

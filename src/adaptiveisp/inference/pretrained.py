@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from adaptiveisp.detectors.loading import HUB_NAME, load_detector
 from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
 from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
-from adaptiveisp.policies.registry import NAMED_POLICIES, SHIPPED, policy_file
+from adaptiveisp.policies.registry import NAMED_POLICIES, RUN_POLICIES, SHIPPED, policy_file
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import record
 from adaptiveisp.utils.files import atomic_path, read_json, write_json
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import reason_of
+from adaptiveisp.utils.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "adaptiveisp.json"
 """The file of a folder that names its policy and holds its settings."""
 POLICY_STEM = "policy"
-_REMEDY = "give a folder that save_pretrained wrote"
+RUN_SETTINGS_FILE = "config.yaml"
+"""The file of a run folder that names the detector for which its policy was learned."""
+_REMEDY = "give a folder that save_pretrained wrote, or the folder of a training run"
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,12 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
         if not HUB_NAME.fullmatch(str(name)):
             known = ", ".join(SHIPPED)
             raise UsageError(
-                f"no pretrained policy {str(name)!r}; choose one of {known}, a folder that save_pretrained wrote, or "
-                "organisation/name of the Hugging Face hub"
+                f"no pretrained policy {str(name)!r}; choose one of {known}, a folder that save_pretrained wrote, the "
+                "folder of a training run, or organisation/name of the Hugging Face hub"
             )
         folder = _downloaded(str(name))
+    if not (folder / SETTINGS_FILE).exists() and any((folder / one).is_file() for one in RUN_POLICIES):
+        return {"policy": str(folder), "detector": detector or _detector_of_run(folder)}
     content = read_json(folder / SETTINGS_FILE, WeightsError, _REMEDY)
     found = record(PretrainedSettings, content, str(folder / SETTINGS_FILE), WeightsError, _REMEDY)
     return {
@@ -77,6 +82,22 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
         "confidence": found.confidence,
         "camera_white_balance": found.camera_white_balance,
     }
+
+
+def _detector_of_run(folder: Path) -> Detector:
+    """The detector that the config of a run folder names.
+
+    Raises:
+        WeightsError: the config is missing, or names none.
+        UsageError: there is no such detector, or the name stands for code or a model to download.
+    """
+    remedy = "give detector=, the detector for which the policy was learned"
+    content = read_yaml(folder / RUN_SETTINGS_FILE, WeightsError, remedy)
+    train = content.get("train") if isinstance(content, dict) else None
+    name = train.get("detector", defaults.DETECTOR) if isinstance(train, dict) else None
+    if not isinstance(name, str):
+        raise WeightsError(f"{folder / RUN_SETTINGS_FILE}: names no detector; {remedy}")
+    return load_detector(name, trusted=False)
 
 
 def _policy_of(name: str, folder: Path) -> str:

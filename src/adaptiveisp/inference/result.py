@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SHOWN_BOXES = 4
 """Number of boxes that `repr` names."""
+FILE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".json")
+"""Endings by which `Result.save` tells that it was given the name of a file instead of a folder."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Timings:
 
     Attributes:
         read: reading and decoding the file; about 0 for a frame in memory.
-        develop: demosaicing to linear RGB at full size, and resizing to the working size.
+        develop: developing to linear RGB at the working size, for small frames by way of the full size.
         policy: choosing the pipeline; for `camera` its whole development.
         modules: running the chosen modules at the working size.
         detector: padding, the detector, and conversion of its boxes to the full frame.
@@ -55,6 +57,9 @@ class Timings:
     def to_json(self) -> dict[str, float]:
         """The parts and their sum, rounded to microseconds."""
         return {name: round(value, 3) for name, value in {**asdict(self), "total": self.total}.items()}
+
+    def __repr__(self) -> str:
+        return f"Timings({', '.join(f'{name}={value:.1f}' for name, value in asdict(self).items())})"
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,7 @@ class Result:
         Either all files are written or none.
 
         Args:
-            folder: the folder; it is made if it is missing.
+            folder: the folder; it is made if it is missing. A name of a file, such as "one.png", is refused.
             stem: beginning of the file names; None takes that of the raw file.
             overwrite: whether files of these names are replaced.
 
@@ -134,9 +139,15 @@ class Result:
             The files.
 
         Raises:
-            UsageError: a file exists already, or the stem contains a folder.
+            UsageError: a file exists already, the stem contains a folder, or `folder` is the name of a file.
             OutputError: the folder cannot be written to.
         """
+        place = Path(folder)
+        if place.suffix.lower() in FILE_ENDINGS and not place.is_dir():
+            remedy = f"give save({str(place.parent)!r}, {place.stem!r})"
+            raise UsageError(
+                f"{folder}: save writes several files into a folder; {remedy}, or plot().save({str(folder)!r})"
+            )
         stem = Path(self.name).stem if stem is None else stem
         if not stem or stem != Path(stem).name:
             raise UsageError(f"stem {stem!r}: give a name without a folder")
@@ -179,15 +190,21 @@ class Result:
             "pipeline": self.pipeline.to_json() if self.pipeline is not None else None,
         }
 
-    def to_coco(self, image_id: int, category_ids: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    def to_coco(
+        self, image_id: int | None = None, category_ids: Mapping[str, int] | None = None
+    ) -> list[dict[str, Any]]:
         """The detections as COCO results: image_id, category_id, bbox xywh in pixels of the full frame, score.
 
         Args:
-            image_id: id of the image in the annotations that the results are compared with.
+            image_id: id of the image in the annotations that the results are compared with. None takes the number
+                that the file is named by, as in COCO (139 of `000000000139.dng`), and 0 for any other name.
             category_ids: class name → category id in these annotations; detections of other classes are left out.
                 None takes the detector's labels, which begin at 0.
         """
         found = self.detections
+        if image_id is None:
+            stem = Path(self.name).stem
+            image_id = int(stem) if stem.isascii() and stem.isdigit() else 0
         results = []
         boxes = xyxy_to_xywh(found.boxes).tolist()
         for box, label, score in zip(boxes, found.labels.tolist(), found.scores.tolist(), strict=True):
@@ -239,3 +256,17 @@ class Result:
         if self.pipeline is None:
             return ["the camera's own development"]
         return self.pipeline.describe() or ["no module"]
+
+
+class Results(list[Result]):
+    """The results of several raws, in their order, and the raws that were left out.
+
+    Args:
+        results: the results.
+        skipped: (raw, reason) of each raw that failed; a raw is named by its path, or "raw N" with its place among the
+            raws, counted from 0. It is empty unless `on_error="skip"` was given.
+    """
+
+    def __init__(self, results: Iterable[Result] = (), skipped: list[tuple[str, str]] | None = None):
+        super().__init__(results)
+        self.skipped = skipped if skipped is not None else []

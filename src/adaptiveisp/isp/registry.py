@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.utils.own_code import reason_of
 from adaptiveisp.utils.registry import Registry
 
 MODULES = "adaptiveisp.isp.modules"
@@ -90,11 +91,17 @@ MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
 
 
 def _checked(origin: str, value: object) -> IspModule:
-    """The value, checked to be a module whose name is free.
+    """The value, or what it returns if it is a function, checked to be a module whose name is free.
 
     Raises:
         UsageError: it is not a module, or the package itself has a module of that name.
     """
+    if callable(value) and not isinstance(value, IspModule):
+        try:
+            value = value()
+        except Exception as error:  # the user's own code, or a function that takes arguments
+            remedy = "write NAME = IspModule(…) there, or give a function without arguments that returns one"
+            raise UsageError(f"{origin}: {reason_of(error)}; {remedy}") from error
     if not isinstance(value, IspModule):
         raise UsageError(f"{origin}: is not an IspModule; write NAME = IspModule(…) there")
     own = {module.name for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
@@ -103,7 +110,9 @@ def _checked(origin: str, value: object) -> IspModule:
     return value
 
 
-_REGISTERED: Registry[IspModule] = Registry("module", "adaptiveisp.modules", "--module", _checked)
+_REGISTERED: Registry[IspModule] = Registry(
+    "module", "adaptiveisp.modules", "--module", _checked, own_name=lambda module: module.name
+)
 
 
 def register_module(module: IspModule, replace: bool = False) -> IspModule:

@@ -16,7 +16,7 @@ from adaptiveisp.utils.provenance import add_fact
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 5
+INTERFACE = 7
 """Version of the functions' signatures, the same number as in csrc/kernels.h. Every change of either raises both."""
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -39,6 +39,11 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "moments_backward": ([*[_POINTER] * 4, *[_LONG] * 5, _POINTER], None),
     "unprocess": ([_POINTER, *[_LONG] * 3, _POINTER, _POINTER, *[_LONG] * 4, _POINTER, _POINTER], None),
     "add_noise": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT], None),
+    "unpack": ([_POINTER, _POINTER, *[_LONG] * 4, _INT], None),
+    "develop_small": (
+        [_POINTER, _INT, _POINTER, *[_LONG] * 6, *[_POINTER] * 3, *[_POINTER, _POINTER, _LONG] * 2, _POINTER],
+        None,
+    ),
     "resize_axis": ([_LONG, _LONG, _LONG, _POINTER, _POINTER], _LONG),
     "resize": ([_POINTER, _POINTER, *[_LONG] * 5, *[_POINTER, _POINTER, _LONG] * 2, _POINTER], None),
     "nlm_scratch": ([], _LONG),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptiveisp.kernels import autograd, forward, observation, synthesis
+from adaptiveisp.kernels import autograd, forward, observation, synthesis, unpacking
 from adaptiveisp.kernels.loading import available, takes
 from adaptiveisp.types import Image, ParamTensor
 
@@ -32,6 +32,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "unprocess": synthesis.unprocess,
     "add_noise": synthesis.add_noise,
     "resize": synthesis.resize,
+    "develop_small": synthesis.develop_small,
+    "unpack": unpacking.unpack,
 }
 """Kernels without a gradient, by name."""
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from adaptiveisp.kernels.checks import is_float32, overlap, require, require_image
+from adaptiveisp.kernels.checks import described, is_float32, overlap, require, require_count, require_image
 from adaptiveisp.kernels.forward import rows_for_threads
 from adaptiveisp.kernels.loading import function
-from adaptiveisp.kernels.thread_pool import ranges, scratch, spread
+from adaptiveisp.kernels.thread_pool import ranges, row_scratch, scratch, spread
 
 LEAST_VALUES = 1 << 17
 """Least values of the noise for a thread."""
@@ -115,4 +115,55 @@ def resize(picture: Float[Tensor, "3 height width"], height: int, width: int) ->
         kernel(*planes, *size, start, stop, *axes, scratch(4 * rows[2] * width))
 
     spread([partial(work, c, a, b) for c in range(3) for a, b in rows_for_threads(height, width)])
+    return target
+
+
+LEAST_DEVELOPED = 1 << 19
+"""Least pixels of the sensor for a thread that develops."""
+
+
+def develop_small(
+    mosaic: Tensor,
+    black: Sequence[float],
+    scale: Sequence[float],
+    colours: Sequence[int],
+    height: int,
+    width: int,
+) -> Float[Tensor, "3 h2 w2"]:
+    """RGB in [0, 1] at a smaller size: means of (value - black)·scale, clipped, over the values of each colour.
+
+    The weights are those of `resize`. Nothing is interpolated, so that each side must be at most half as long.
+
+    Args:
+        mosaic: (height, width), uint16 or float32, contiguous, on the CPU.
+        black, scale: by position in the 2x2 block, row by row.
+        colours: 0, 1 or 2 for the colour of each position; each colour occurs.
+        height, width: of the result in pixels.
+
+    Raises:
+        ValueError: an argument does not fit.
+    """
+    known = mosaic.dtype in (torch.uint16, torch.float32) and mosaic.device.type == "cpu"
+    fits = known and mosaic.is_contiguous() and mosaic.ndim == 2
+    require(fits, f"the kernel takes a contiguous uint16 or float32 mosaic, not {described(mosaic)}")
+    small = height >= 1 and width >= 1 and 2 * height <= mosaic.shape[0] and 2 * width <= mosaic.shape[1]
+    require(small, f"each side must be at most half of {tuple(mosaic.shape)}, not {height}x{width}")
+    require_count(black, 4, "black")
+    require_count(scale, 4, "scale")
+    require(len(colours) == 4 and set(colours) == {0, 1, 2}, "colours are four of 0, 1 and 2, and each occurs")
+    rows, columns = _axis(mosaic.shape[0], height), _axis(mosaic.shape[1], width)
+    target = torch.empty(3, height, width, dtype=torch.float32)
+    levels = [torch.tensor(table, dtype=torch.float32) for table in (black, scale)]
+    sites = torch.tensor(colours, dtype=torch.int32)
+    tables = [*(table.data_ptr() for table in levels), sites.data_ptr()]
+    axes = [x for first, weights, taps in (rows, columns) for x in (first.data_ptr(), weights.data_ptr(), taps)]
+    kernel, is_float = function("develop_small"), int(mosaic.dtype == torch.float32)
+    size = (*mosaic.shape, height, width)
+
+    def work(start: int, stop: int) -> None:
+        memory = row_scratch(2, mosaic.shape[1])
+        kernel(mosaic.data_ptr(), is_float, target.data_ptr(), *size, start, stop, *tables, *axes, memory)
+
+    least = max(1, LEAST_DEVELOPED * height // mosaic.numel())
+    spread([partial(work, start, stop) for start, stop in ranges(height, 1, least)])
     return target

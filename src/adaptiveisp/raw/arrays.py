@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.companding import linear_values, linear_white
 from adaptiveisp.raw.extensions import PHOTO_REMEDY
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.level_checks import level_remarks, require_bits
+from adaptiveisp.raw.pixel_formats import Layout, PixelFormat
 from adaptiveisp.raw.size_guess import guesses
+from adaptiveisp.raw.unpacking import unpack
 from adaptiveisp.types import RawImage, Remark, Unprocessing
 from adaptiveisp.utils.raw_fields import shape_remedy
 
@@ -42,46 +45,61 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
     """Reads the mosaic in a file without a header.
 
     Args:
-        path: the file: values row by row, low byte first.
-        header: facts; size, bits and pattern must be known.
+        path: the file; it holds one or more frames, row by row, in the declared pixel format.
+        header: facts; size, bits (or the format) and pattern must be known.
 
     Raises:
         RawFileError: a fact is missing, or the size of the file or its values contradict the facts.
     """
-    width, height, bits, pattern = header.width, header.height, header.bits, header.pattern
-    if width is None or height is None or bits is None or pattern is None:
-        known = {"--raw-size": width, "--raw-bits": bits, "--raw-pattern": pattern}
+    width, height, pattern, how = header.width, header.height, header.pattern, header.pixel_format
+    if width is None or height is None or how is None or pattern is None:
+        known = {"--raw-size": width, "--raw-bits or --raw-format": how, "--raw-pattern": pattern}
         missing = ", ".join(flag for flag, value in known.items() if value is None)
         raise RawFileError(
             f"{path}: has no header; give {missing} or a sidecar {path.name}.yaml with the same keys; in Python "
             "header=BayerHeader(width, height, bits, pattern)"
         )
-    n_bytes = 1 if bits == 8 else 2 if bits <= 16 else 3
-    expected, found = width * height * n_bytes, path.stat().st_size
-    if expected != found:
-        needs = f"{width}x{height} with {bits} bits needs {expected} bytes, found {found}"
-        raise RawFileError(f"{path}: {needs}; {_size_remedy(path, found, expected, header)}")
-    if n_bytes == 3:
-        low, middle, high = np.moveaxis(np.fromfile(path, "u1").reshape(height, width, 3).astype(np.uint32), 2, 0)
-        values = low | middle << 8 | high << 16
-    else:
-        values = np.fromfile(path, "u1" if n_bytes == 1 else "<u2").reshape(height, width)
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    require_bits(values, bits, path)
+    row = how.row_bytes(width)
+    stride, offset, frames = header.stride or row, header.offset or 0, header.frames or 1
+    if stride < row:
+        raise RawFileError(f"{path}: {width} pixels of {how.name} take {row} bytes, more than --raw-stride {stride}")
+    frame_bytes, padding = stride * height, stride - row
+    expected, found = offset + frames * frame_bytes, path.stat().st_size
+    # Some programs leave out the padding behind the last row.
+    if found != expected and not (frames == 1 and found == expected - padding):
+        needs = f"{width}x{height} with {_in_words(header, how)} needs {expected} bytes, found {found}"
+        raise RawFileError(f"{path}: {needs}; {_size_remedy(path, found, expected, header, how)}")
+    start = offset + (header.frame or 0) * frame_bytes
+    content = np.fromfile(path, np.uint8, min(frame_bytes, found - start), offset=start)
+    values = unpack(content, how, width, height, stride)
+    if how.layout is Layout.WHOLE and not how.msb:
+        require_bits(values, how.bits, path)
+    linear = linear_values(values, how.bits, header.knees, header.curve)
     # float32 is exact for whole numbers up to 2^24.
-    data = values.astype(np.float32) if n_bytes == 3 else values
-    white = header.white if header.white is not None else float(2**bits - 1)
+    data = linear.astype(np.float32) if linear.dtype == np.uint32 else linear
+    white = header.white if header.white is not None else linear_white(how.bits, header.knees)
     return _raw(data, header, white, ArrayFacts(path, path))
 
 
-def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader) -> str:
+def _in_words(header: BayerHeader, how: PixelFormat) -> str:
+    """The declared format, stride, offset and frames, for a message."""
+    kind = f"{how.bits} bits" if header.format is None else how.name
+    facts = (("a stride of {} bytes", header.stride), ("{} bytes before them", header.offset))
+    stated = [text.format(value) for text, value in facts if value]
+    stated += [f"{header.frames} frames"] if (header.frames or 1) > 1 else []
+    return ", ".join([kind, *stated])
+
+
+def _size_remedy(path: Path, found: int, expected: int, header: BayerHeader, how: PixelFormat) -> str:
     """The remedy for a file of another size: likely explanations of its size, or the facts to correct."""
-    assert header.width is not None and header.height is not None and header.bits is not None
-    correct = "correct --raw-size or --raw-bits (in Python header=BayerHeader(…)), or the sidecar or data-set YAML"
-    likely = guesses(path, found, header.width, header.height, header.bits)
+    assert header.width is not None and header.height is not None
+    flags = "--raw-size or --raw-bits" if header.format is None else "--raw-size or --raw-format"
+    correct = f"correct {flags} (in Python header=BayerHeader(…)), or the sidecar or data-set YAML"
+    plain = header.stride is None and not header.offset and (header.frames or 1) == 1
+    likely = guesses(path, found, header.width, header.height, how) if plain else []
     if not likely:
         return f"{correct}{'; or the file is cut short: copy it again' if found < expected else ''}"
-    others = "".join(f", or {guess.text}" for guess in likely[1:])
+    others = "".join(f", or {guess.text} ({guess.remedy})" for guess in likely[1:])
     return f"looks like {likely[0].text}{others}; {likely[0].remedy} (docs/raws.md); otherwise {correct}"
 
 
@@ -89,14 +107,15 @@ def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts)
     """Makes a raw from the pixels of a mosaic or RGB image, with its levels.
 
     Args:
-        pixels: (height, width), (height, width, 3) or (3, height, width).
-        header: the pattern of a mosaic, and facts that override the levels; its size is not used.
+        pixels: (height, width), (height, width, 3) or (3, height, width); or the bytes of a frame in the pixel format
+            of the header, one row of bytes for each row of pixels, or all in one dimension.
+        header: the pattern of a mosaic, and facts that override the levels; its size is used for bytes only.
         known: further facts.
 
     Raises:
         RawFileError: the shape or the values are invalid, the pattern is missing, or declared facts contradict them.
     """
-    pixels = _arranged(pixels, known.name)
+    pixels = _arranged(_unpacked(pixels, header, known.name), known.name)
     if pixels.ndim == 2 and header.pattern is None:
         hint = f"; {PHOTO_REMEDY}" if pixels.dtype == np.uint8 else ""
         how = "header=BayerHeader(pattern=…)"
@@ -105,6 +124,25 @@ def raw_from_array(pixels: NDArray[Any], header: BayerHeader, known: ArrayFacts)
         raise RawFileError(f"{known.name}: has one channel, so it needs {how}{hint}")
     data, white = _levelled(pixels, header, known.name)
     return _raw(data, header, white, known)
+
+
+def _unpacked(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> NDArray[Any]:
+    """The pixels of a frame that is given as bytes in a pixel format, such as picamera2's arrays; else as they are.
+
+    Raises:
+        RawFileError: the size is unknown, or the bytes are too few.
+    """
+    how = header.pixel_format if header.format is not None else None
+    if how is None or pixels.dtype != np.uint8 or pixels.ndim > 2 or (how.bits <= 8 and pixels.ndim == 2):
+        return pixels
+    width, height = header.width, header.height or (len(pixels) if pixels.ndim == 2 else None)
+    if width is None or height is None:
+        raise RawFileError(f"{name}: holds bytes in the format {how.name}; give raw-size, in Python width and height")
+    stride = header.stride or (pixels.shape[1] if pixels.ndim == 2 else None)
+    try:
+        return unpack(np.ascontiguousarray(pixels).reshape(-1)[header.offset or 0 :], how, width, height, stride)
+    except ValueError as error:
+        raise RawFileError(f"{name}: {error}; correct raw-size, raw-stride or raw-format") from None
 
 
 def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: ArrayFacts) -> RawImage:
@@ -153,6 +191,8 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if header.bits is not None and pixels.dtype.kind in "ui":
         require_bits(pixels, header.bits, name)
+    if header.knees is not None or header.curve is not None:
+        return _decompanded(pixels, header, name)
     if pixels.dtype in (np.uint8, np.uint16):
         most = int(np.iinfo(pixels.dtype).max)
         full = 2**header.bits - 1 if header.bits is not None else most
@@ -181,6 +221,20 @@ def _levelled(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tu
             raise RawFileError(f"{name}: {found}; correct --raw-bits, or give --raw-white")
         return values, float(most)
     return values, percentile_white(values, header)
+
+
+def _decompanded(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> tuple[NDArray[Any], float | str]:
+    """The linear values of an array with companded ones, and their white level.
+
+    Raises:
+        RawFileError: the values are not whole, or have more than 24 bits.
+    """
+    bits = header.bits or {1: 8, 2: 16}.get(pixels.dtype.itemsize, 0)
+    if pixels.dtype.kind not in "ui" or not bits or int(pixels.min()) < 0:
+        raise RawFileError(f"{name}: raw-knees and raw-curve are for whole numbers of 8 to 24 bits; give --raw-bits")
+    require_bits(pixels, bits, name)
+    white = header.white if header.white is not None else linear_white(bits, header.knees)
+    return linear_values(pixels.astype(np.int64), bits, header.knees, header.curve), white
 
 
 def percentile_white(values: NDArray[Any], header: BayerHeader) -> float:

@@ -15,9 +15,10 @@ from adaptiveisp.errors import OutputError, RawFileError
 from adaptiveisp.raw.arrays import percentile_white
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
-from adaptiveisp.raw.headerless import BayerHeader, SetHeader, sidecar_facts
+from adaptiveisp.raw.headerless import BayerHeader, SetHeader
 from adaptiveisp.raw.level_checks import level_remarks
 from adaptiveisp.raw.libraw import libraw_render, read_libraw
+from adaptiveisp.raw.sidecars import sidecar_facts
 from adaptiveisp.types import RawImage, Remark
 
 OF_HEADERLESS = "facts of files without a header"

@@ -8,9 +8,9 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.kernels.registry import available
+from adaptiveisp.kernels.registry import available, find
 from adaptiveisp.raw.demosaic import bilinear, compiled, malvar
-from adaptiveisp.types import RawImage
+from adaptiveisp.types import BAYER_PATTERNS, MONO, RawImage
 
 DEMOSAICS = {"malvar": malvar, "bilinear": bilinear}
 """Name of a demosaicing method → its function."""
@@ -23,7 +23,8 @@ def develop(
     """Upright linear RGB in camera colours: clip((data - black) / (white - black), 0, 1), demosaiced and clipped.
 
     Args:
-        raw: a mosaic, or RGB, which is not demosaiced.
+        raw: a mosaic; RGB, which is not demosaiced; or the values of a sensor without colour filters, which become
+            red, green and blue alike.
         camera_white_balance: whether to multiply by the camera's gains before demosaicing, scaled so that the smallest
             is 1 and saturated white stays white; without effect if `raw.camera_gains` is None.
         demosaic: name of the demosaicing method.
@@ -31,11 +32,9 @@ def develop(
     Returns:
         float32 in [0, 1] on the CPU, with width and height of the upright image.
     """
-    gains = (1.0, 1.0, 1.0)
-    if camera_white_balance and raw.camera_gains is not None:
-        red, green, blue = raw.camera_gains
-        smallest = min(raw.camera_gains)
-        gains = (red / smallest, green / smallest, blue / smallest)
+    if raw.pattern == MONO:
+        return upright(_grey(raw), raw.orientation).contiguous()
+    gains = _gains(raw, camera_white_balance)
     if raw.pattern is not None and available():
         rgb = _demosaic_compiled(raw, gains, demosaic)
         return upright(rgb, raw.orientation).contiguous()
@@ -49,17 +48,72 @@ def develop(
     return upright(rgb, raw.orientation).contiguous()
 
 
+SMALLEST_SCALE = 3.0
+"""Least pixels of the sensor for one of the result, on each axis, for which a mosaic is developed at the small size.
+Below, boxes begin to differ from those after demosaicing (docs/performance.md, "Developing at the working size")."""
+
+
+def develop_small(
+    raw: RawImage, height: int, width: int, camera_white_balance: bool = False
+) -> Float[Tensor, "3 height width"] | None:
+    """`develop` at a smaller size in one pass over the mosaic, or None where that is not possible.
+
+    Each value is the mean of the sensor's values of its colour, with the weights of an antialiased bilinear resize. No
+    value is interpolated at full size, which takes most of the time of `develop`, so colours at edges differ slightly
+    from those of demosaicing and resizing.
+
+    Args:
+        raw: any raw; possible for a Bayer mosaic where the kernels are compiled.
+        height, width: of the upright result, each at most 1/`SMALLEST_SCALE` of the upright raw's.
+        camera_white_balance: as for `develop`.
+    """
+    kernel = find("develop_small")
+    rows, columns = (width, height) if raw.orientation >= 5 else (height, width)
+    full_height, full_width = raw.data.shape[:2]
+    small = SMALLEST_SCALE * rows <= full_height and SMALLEST_SCALE * columns <= full_width
+    if kernel is None or raw.pattern not in BAYER_PATTERNS or not small:
+        return None
+    data, black, scale = _mosaic_and_levels(raw, _gains(raw, camera_white_balance))
+    colours = ["RGB".index(colour) for colour in raw.pattern]
+    small_rgb: Tensor = kernel(data, black, scale, colours, rows, columns)
+    return upright(small_rgb, raw.orientation).contiguous()
+
+
+def _gains(raw: RawImage, camera_white_balance: bool) -> tuple[float, float, float]:
+    """The camera's gains scaled so that the smallest is 1, or 1 for each channel."""
+    if not camera_white_balance or raw.camera_gains is None:
+        return (1.0, 1.0, 1.0)
+    red, green, blue = raw.camera_gains
+    smallest = min(raw.camera_gains)
+    return (red / smallest, green / smallest, blue / smallest)
+
+
+def _mosaic_and_levels(
+    raw: RawImage, gains: tuple[float, float, float]
+) -> tuple[Tensor, tuple[float, float, float, float], list[float]]:
+    """A mosaic as kernels take it, its black levels, and the factors to [0, 1] at each position of the 2x2 block."""
+    exact = raw.data.dtype in (np.uint8, np.uint16)
+    data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
+    pattern = raw.pattern or ""
+    scale = [gains["RGB".index(colour)] / (raw.white_level - raw.black_level[i]) for i, colour in enumerate(pattern)]
+    return torch.from_numpy(data), raw.black_level, scale
+
+
+def _grey(raw: RawImage) -> Float[Tensor, "3 height width"]:
+    """The values of a sensor without colour filters in [0, 1], as red, green and blue."""
+    data = torch.from_numpy(np.array(raw.data, dtype=np.float32, order="C"))
+    for index, black in enumerate(raw.black_level):
+        data[index // 2 :: 2, index % 2 :: 2].sub_(black).mul_(1.0 / (raw.white_level - black))
+    return data.clamp_(0.0, 1.0).expand(3, -1, -1)
+
+
 def _demosaic_compiled(
     raw: RawImage, gains: tuple[float, float, float], demosaic: str
 ) -> Float[Tensor, "3 height width"]:
     """Applies levels and gains and demosaics in one pass of the compiled kernel, without a copy of the frame."""
     assert raw.pattern is not None
-    exact = raw.data.dtype in (np.uint8, np.uint16)
-    data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
-    scale = [
-        gains["RGB".index(colour)] / (raw.white_level - raw.black_level[i]) for i, colour in enumerate(raw.pattern)
-    ]
-    return compiled(torch.from_numpy(data), raw.pattern, demosaic, raw.black_level, scale)
+    data, black, scale = _mosaic_and_levels(raw, gains)
+    return compiled(data, raw.pattern, demosaic, black, scale)
 
 
 def _normalise_mosaic(

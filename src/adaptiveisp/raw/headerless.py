@@ -1,21 +1,19 @@
-"""The facts that a headerless raw lacks: size, depth, pattern and levels, from flags, sidecars or a data set."""
+"""The facts that a headerless raw lacks: size, pixel format, pattern, levels and companding."""
 
 import math
 import numbers
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from adaptiveisp.errors import RawFileError, UsageError, shown
-from adaptiveisp.types import BAYER_PATTERNS
-from adaptiveisp.utils.yaml_files import read_yaml
+from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.raw.companding import CURVES, checked_knees
+from adaptiveisp.raw.pixel_formats import Layout, PixelFormat, pixel_format
+from adaptiveisp.types import PATTERNS
 
-SIDECAR_KEYS = ("raw-size", "raw-bits", "raw-pattern", "raw-black", "raw-white")
 SMALLEST_BITS, LARGEST_BITS = 8, 24
 PERCENTILE_WHITE = "p99"
 """Value of `white` for the 99th percentile of each image, if no level is known. Source: AdaptiveISP's evaluation on
@@ -29,14 +27,22 @@ class BayerHeader:
 
     Attributes:
         width, height: size of the stored frame in pixels (headerless files only; PNG, TIFF and npy state their size).
-        bits: depth of a sample, 8 to 24; samples take one byte for 8 bits, two up to 16, three above, low byte first.
-            Values must be linear, so companding of the sensor has to be undone before.
-        pattern: one of `BAYER_PATTERNS`, in any case; stored in upper case.
+        bits: depth of a value, 8 to 24. Without a format, values take one byte for 8 bits, two up to 16, three above,
+            low byte first.
+        pattern: one of `PATTERNS`, in any case; stored in upper case.
         black: black level, one for all positions or four for the 2x2 block row by row; None means 0.
         white: white level; None means the largest value of `bits`, "p99" the 99th percentile of each image.
+        format: name of a pixel format, see `raw.pixel_formats`; it states bits and often the pattern.
+        stride: bytes from the beginning of a row to that of the next; None means rows without padding.
+        offset: bytes before the first frame; None means 0.
+        frames: number of frames in the file; None means 1.
+        frame: number of the frame to read, from 0; None means the first.
+        knees: points (stored value, linear value) of a piecewise linear companding curve of the sensor, which is undone
+            after unpacking. Black and white level then refer to linear values.
+        curve: name of a companding curve, one of `companding.CURVES`, which is undone likewise.
 
     Raises:
-        UsageError: a value is out of range.
+        UsageError: a value is out of range, or two contradict each other.
     """
 
     width: int | None = None
@@ -45,13 +51,23 @@ class BayerHeader:
     pattern: str | None = None
     black: Levels | None = None
     white: float | Literal["p99"] | None = None
+    format: str | None = None
+    stride: int | None = None
+    offset: int | None = None
+    frames: int | None = None
+    frame: int | None = None
+    knees: Sequence[Sequence[float]] | None = None
+    curve: str | None = None
 
     def __post_init__(self) -> None:
-        """Converts the pattern to upper case and checks types and ranges."""
+        """Converts the pattern to upper case, completes it from the format, and checks types and ranges."""
         for name, value in _plain_facts(vars(self)).items():
             object.__setattr__(self, name, value)
-        if self.pattern is not None and self.pattern not in BAYER_PATTERNS:
-            raise UsageError(f"raw pattern {shown(self.pattern)} is unknown; choose one of {', '.join(BAYER_PATTERNS)}")
+        if self.pattern is not None and self.pattern not in PATTERNS:
+            raise UsageError(f"raw pattern {shown(self.pattern)} is unknown; choose one of {', '.join(PATTERNS)}")
+        if self.format is not None:
+            self._complete_from_format(pixel_format(self.format))
+        self._check_layout()
         if self.bits is not None and not SMALLEST_BITS <= self.bits <= LARGEST_BITS:
             raise UsageError(f"raw bits must be {SMALLEST_BITS} to {LARGEST_BITS}, not {self.bits}")
         if any(side is not None and side < 1 for side in (self.width, self.height)):
@@ -59,6 +75,50 @@ class BayerHeader:
         levels = [*self.black_levels, *([self.white] if isinstance(self.white, int | float) else [])]
         if not all(math.isfinite(level) and level >= 0 for level in levels):
             raise UsageError("raw black and white level must be finite and not negative")
+
+    def _complete_from_format(self, how: PixelFormat) -> None:
+        """Takes bits and pattern from the format where they are unknown.
+
+        Raises:
+            UsageError: they contradict the format.
+        """
+        roomy = how.layout is Layout.WHOLE and not how.msb
+        if self.bits is not None and self.bits != how.bits and not (roomy and self.bits < how.bits):
+            raise UsageError(f"raw format {self.format} has {how.bits} bits, not {self.bits}; leave out raw-bits")
+        if self.pattern is not None and how.pattern is not None and self.pattern != how.pattern:
+            raise UsageError(
+                f"raw format {self.format} has the pattern {how.pattern}, not {self.pattern}; leave out raw-pattern, "
+                "or give a format without a pattern such as RAW10 or u12le16"
+            )
+        object.__setattr__(self, "bits", self.bits or how.bits)
+        object.__setattr__(self, "pattern", self.pattern or how.pattern)
+
+    def _check_layout(self) -> None:
+        """Checks stride, offset, frames and companding.
+
+        Raises:
+            UsageError: one is impossible.
+        """
+        for name, least in (("stride", 1), ("offset", 0), ("frames", 1), ("frame", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UsageError(f"raw {name} must be at least {least}, not {value}")
+        if self.frame is not None and self.frame >= (self.frames or 1):
+            raise UsageError(f"raw frame {self.frame} does not exist: there are {self.frames or 1}, counted from 0")
+        if self.curve is not None and self.curve not in CURVES:
+            raise UsageError(f"raw curve {shown(self.curve)} is unknown; choose one of {', '.join(CURVES)}")
+        if self.curve is not None and self.knees is not None:
+            raise UsageError("give raw-knees or raw-curve, not both")
+
+    @property
+    def pixel_format(self) -> PixelFormat | None:
+        """The format of the rows: the declared one, or whole bytes with the declared bits; None if neither is known."""
+        if self.format is not None:
+            return replace(pixel_format(self.format), bits=self.bits or 0)
+        if self.bits is None:
+            return None
+        container = 8 if self.bits == 8 else 16 if self.bits <= 16 else 24
+        return PixelFormat(f"u{self.bits}le{container}", self.bits, container=container)
 
     @property
     def black_levels(self) -> tuple[float, float, float, float]:
@@ -96,8 +156,8 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
     facts: dict[str, Any] = {"pattern": given["pattern"], "black": given["black"], "white": given["white"]}
     if isinstance(facts["pattern"], str):
         facts["pattern"] = facts["pattern"].upper()
-    for name in ("width", "height", "bits"):
-        facts[name] = _fact(name, given[name], "a whole number")
+    for name in ("width", "height", "bits", "stride", "offset", "frames", "frame"):
+        facts[name] = _fact(name, given.get(name), "a whole number")
     if facts["white"] != PERCENTILE_WHITE:
         facts["white"] = _fact("white", facts["white"], "a number or p99")
     if isinstance(facts["black"], list | tuple | np.ndarray):
@@ -106,6 +166,10 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
             raise UsageError("raw-black takes one number or four")
     else:
         facts["black"] = _fact("black", facts["black"], "a number")
+    facts["knees"] = None if given.get("knees") is None else checked_knees(given["knees"])
+    for name in ("format", "curve"):
+        if given.get(name) is not None and not isinstance(given[name], str):
+            raise UsageError(f"raw {name} {shown(given[name])} is not a name")
     return facts
 
 
@@ -165,110 +229,3 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None or "0" in {match[1].lstrip("0") or "0", match[2].lstrip("0") or "0"}:
         raise UsageError(f"raw size {shown(text)} is not WIDTHxHEIGHT; write it like 2592x1536")
     return int(match[1]), int(match[2])
-
-
-def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
-    """The facts about a file from `header` and its sidecars; the most specific source has precedence.
-
-    Flags (a plain `header`) override the file's own sidecar, which is `FILE.yaml` (as `x.raw.yaml`) or the name with
-    the extension replaced (`x.yaml`). That sidecar overrides `raw.yaml` in its folder. Each source adds facts that the
-    previous ones leave open. Facts of a data set (`SetHeader`) rank between the two sidecars, those of its layout after
-    both. A YAML without any of `SIDECAR_KEYS` belongs to other software and is not used. Keys may have underscores
-    instead of hyphens.
-
-    Args:
-        path: the raw file.
-        header: flags, facts of a data set, or None.
-
-    Raises:
-        RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
-    """
-    given = header if header is not None else BayerHeader()
-    own = sidecar_facts(path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"))
-    return given.completed(own, sidecar_facts(path.with_name("raw.yaml")))
-
-
-def sidecar_facts(*candidates: Path) -> BayerHeader:
-    """The facts in the first of the files that holds any; empty if none does.
-
-    Raises:
-        RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
-    """
-    for candidate in candidates:
-        # Path.is_file would raise if ".yaml" makes a name too long for the file system.
-        if os.path.isfile(candidate):
-            facts = _read_sidecar(candidate)
-            if facts is not None:
-                return facts
-    return BayerHeader()
-
-
-def _read_sidecar(path: Path) -> BayerHeader | None:
-    """The facts in a sidecar; None if it has none of `SIDECAR_KEYS` and so belongs to other software."""
-    content = read_yaml(path, RawFileError, "correct it")
-    if not isinstance(content, dict):
-        return None
-    values = {str(key).replace("_", "-"): value for key, value in content.items() if str(key).startswith("raw")}
-    return header_from_values(values, path) if values else None
-
-
-def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
-    """The facts in the keys of a sidecar or of a data-set YAML.
-
-    Args:
-        values: `SIDECAR_KEYS` → value.
-        path: the file that holds them, for errors.
-
-    Raises:
-        RawFileError: a key is unknown, or a value is impossible.
-    """
-    unknown = sorted(set(values) - set(SIDECAR_KEYS))
-    if unknown:
-        raise RawFileError(f"{path}: unknown key {unknown[0]}; known are {', '.join(SIDECAR_KEYS)}")
-    try:
-        return _header_from_values(values)
-    except UsageError as error:
-        raise RawFileError(f"{path}: {error}") from None
-    except (TypeError, ValueError, OverflowError):
-        raise RawFileError(
-            f"{path}: a value has the wrong type or is too large; write e.g. 'raw-bits: 10', 'raw-black: 64'"
-        ) from None
-
-
-def _header_from_values(values: dict[str, Any]) -> BayerHeader:
-    width, height = parse_size(str(values["raw-size"])) if "raw-size" in values else (None, None)
-    black: Levels | None = None
-    if isinstance(values.get("raw-black"), list):
-        levels = [_float(level) for level in values["raw-black"]]
-        if len(levels) != 4:
-            raise UsageError("raw-black takes one number or four")
-        black = (levels[0], levels[1], levels[2], levels[3])
-    elif values.get("raw-black") is not None:
-        black = _float(values["raw-black"])
-    return BayerHeader(
-        width=width,
-        height=height,
-        bits=_whole(values["raw-bits"]) if "raw-bits" in values else None,
-        pattern=str(values["raw-pattern"]) if "raw-pattern" in values else None,
-        black=black,
-        white=_white(values["raw-white"]) if "raw-white" in values else None,
-    )
-
-
-def _white(value: Any) -> float | Literal["p99"]:
-    return "p99" if value == PERCENTILE_WHITE else _float(value)
-
-
-def _float(value: Any) -> float:
-    """A value of a sidecar as a float. YAML's true and false, which Python converts to 1 and 0, are refused."""
-    if isinstance(value, bool):
-        raise TypeError("no number")
-    return float(value)
-
-
-def _whole(value: Any) -> int:
-    """A value of a sidecar as a whole number. A fraction such as 10.7 is refused."""
-    number = int(value) if isinstance(value, str) else _float(value)
-    if number != int(number):
-        raise ValueError("no whole number")
-    return int(number)

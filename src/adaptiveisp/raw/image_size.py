@@ -8,8 +8,9 @@ from adaptiveisp.errors import RawFileError, unreadable
 from adaptiveisp.raw.array_files import PNG_SIGNATURE
 from adaptiveisp.raw.develop import upright_size
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS, TIFF_EXTENSIONS
-from adaptiveisp.raw.headerless import BayerHeader, find_header
+from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.libraw import libraw_size
+from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.raw.tiff import tiff_size
 
 

@@ -106,11 +106,15 @@ def _bits_remedy(values: NDArray[Any], bits: int, largest: int) -> str:
         if not int(np.bitwise_or.reduce(values, axis=None)) & (2**shift - 1):
             factor = 2**shift
             return (
-                f"the values look left-aligned, {bits} bits at the top of 16: give --raw-bits 16 --raw-white "
-                f"{(2**bits - 1) * factor} and --raw-black times {factor}, or save array >> {shift}"
+                f"the values look left-aligned, {bits} bits at the top of 16: give --raw-format u{bits}msble16 "
+                f"for a headerless file, else --raw-bits 16 --raw-white {(2**bits - 1) * factor} and "
+                f"--raw-black times {factor}"
             )
         if int(values.byteswap().max()) < 2**bits:
-            return "the values look big-endian: swap their bytes, save array.byteswap() as .npy (docs/raws.md)"
+            return (
+                f"the values look big-endian: give --raw-format u{bits}be16 for a headerless file, else save "
+                "array.byteswap() as .npy (docs/raws.md)"
+            )
     return f"is it --raw-bits {largest.bit_length()}?"
 
 

@@ -42,7 +42,7 @@ def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
 
     Raises:
         RawFileError: LibRaw cannot read the file or would misread it, it is damaged, or facts are given for a file
-            that is no Bayer mosaic.
+            that is not a Bayer mosaic.
         AdaptiveISPError: rawpy is not installed.
     """
     facts = facts if facts is not None else BayerHeader()

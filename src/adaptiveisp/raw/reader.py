@@ -21,9 +21,10 @@ from adaptiveisp.raw.extensions import (
     converter,
 )
 from adaptiveisp.raw.find_files import find_raw_files
-from adaptiveisp.raw.headerless import BayerHeader, find_header, parse_size
+from adaptiveisp.raw.headerless import BayerHeader, parse_size
 from adaptiveisp.raw.in_memory import BinaryFile, content_as_file, raw_in_memory
 from adaptiveisp.raw.level_checks import check_usable
+from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
 from adaptiveisp.raw.tiff import read_tiff, tag_remarks
 from adaptiveisp.types import RawImage, Remark

@@ -1,13 +1,12 @@
-"""Guesses the content of a headerless raw with an unexpected number of bytes: packed values, padded rows, frames, …
-
-Sources: MIPI Alliance, CSI-2, formats RAW10, RAW12 and RAW14; GenICam PFNC, Mono10p and Mono12p have the same sizes.
-"""
+"""Guesses the content of a headerless raw from its number of bytes: packed values, padded rows, frames, a header."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from adaptiveisp.raw.pixel_formats import Layout, PixelFormat, pixel_format
 
 MOST_GUESSES = 3
 """Most guesses in a message."""
@@ -17,48 +16,14 @@ to 16 to 256 bytes, seldom more."""
 MOST_FRAMES = 100_000
 LARGEST_HEADER = 65_536
 """Most bytes before or after the pixels; Raspberry Pi's BRCM header of 32,768 is the largest in common use."""
+HEADER_BLOCK = 256
+"""Bytes of which headers before packed pixels are multiples."""
 ALIGNED_ROWS = 16
 """Multiple to which drivers may round up the number of rows."""
 
-
-class _Packing(NamedTuple):
-    """A format of packed values.
-
-    Attributes:
-        bits: depth of a value.
-        group: number of values that are packed together.
-        n_bytes: bytes of a group.
-        name: name for messages.
-        code: Python code that unpacks `rows`.
-    """
-
-    bits: int
-    group: int
-    n_bytes: int
-    name: str
-    code: str
-
-
-_LOW = "rows.reshape({height}, -1, {n_bytes}).astype('u2'); a = a"
-_PACKED = (
-    _Packing(
-        *(10, 4, 5, "MIPI RAW10 packed (5 bytes for 4 pixels)"),
-        _LOW + "[..., :4] << 2 | a[..., 4:] >> [0, 2, 4, 6] & 3",
-    ),
-    _Packing(
-        *(12, 2, 3, "MIPI RAW12 packed (3 bytes for 2 pixels)"),
-        _LOW + "[..., :2] << 4 | a[..., 2:] >> [0, 4] & 15",
-    ),
-    _Packing(
-        *(14, 4, 7, "MIPI RAW14 packed (7 bytes for 4 pixels)"),
-        _LOW + "[..., :4] << 6 | (a[..., 4:] @ numpy.array([1, 256, 65536]))[..., None] >> [0, 6, 12, 18] & 63",
-    ),
-)
-_WHOLE = {
-    1: ("one byte a pixel", "--raw-bits 8"),
-    2: ("two bytes a pixel", "--raw-bits 9 to 16"),
-    3: ("three bytes a pixel", "--raw-bits 17 to 24"),
-}
+_PACKED = ("RAW10", "RAW12", "RAW14")
+"""Packed formats that a size is compared with; the other packed formats of the same bits have rows of the same size."""
+_WHOLE = {1: "--raw-bits 8", 2: "--raw-bits 9 to 16", 3: "--raw-bits 17 to 24", 4: "--raw-format u24le32"}
 
 
 class Guess(NamedTuple):
@@ -73,70 +38,82 @@ class Guess(NamedTuple):
     remedy: str
 
 
-def guesses(path: Path, file_bytes: int, width: int, height: int, bits: int) -> list[Guess]:
+def guesses(path: Path, file_bytes: int, width: int, height: int, declared: PixelFormat) -> list[Guess]:
     """The explanations that fit a file's size, the most likely first, at most `MOST_GUESSES`.
 
     Args:
         path: the file; the ends of its rows are read, since padding is usually constant.
         file_bytes: number of its bytes.
-        width, height, bits: the declared facts.
+        width, height, declared: the declared size and pixel format.
     """
-    n_bytes = 1 if bits <= 8 else 2 if bits <= 16 else 3
-    packings = [packing for packing in _PACKED if packing.bits == bits] if n_bytes == 2 else []
+    same_bits = [declared, *(how for how in map(pixel_format, _PACKED) if _is_packed_form(how, declared))]
     found: dict[str, Guess] = {}
     for guess in (
-        *_exact(path, file_bytes, width, height, n_bytes, packings),
-        *_padded_rows(path, file_bytes, width, height, n_bytes, packings),
-        *_frames(path, file_bytes, width, height, n_bytes, packings),
-        *_with_header(path, file_bytes, width, height, n_bytes),
-        *_other_height(file_bytes, width, height, n_bytes),
+        *_exact(path, file_bytes, width, height, declared, same_bits),
+        *_padded_rows(path, file_bytes, width, height, same_bits),
+        *_frames(path, file_bytes, width, height, same_bits),
+        *_with_header(file_bytes, width, height, same_bits),
+        *_other_height(file_bytes, width, height, declared),
     ):
         found.setdefault(guess.text, guess)
     return list(found.values())[:MOST_GUESSES]
 
 
+def _is_packed_form(how: PixelFormat, declared: PixelFormat) -> bool:
+    return declared.layout is Layout.WHOLE and how.bits == declared.bits and declared.container == 16
+
+
+def _flags(how: PixelFormat, declared: bool, stride: int = 0, **others: int) -> str:
+    """The flags that describe a file, for a remedy."""
+    parts = [] if declared else [f"--raw-format {how.name}"]
+    parts += [f"--raw-stride {stride}"] if stride else []
+    parts += [f"--raw-{name} {value}" for name, value in others.items()]
+    return f"give {' '.join(parts)}"
+
+
 def _exact(
-    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
+    path: Path, file_bytes: int, width: int, height: int, declared: PixelFormat, same_bits: list[PixelFormat]
 ) -> Iterator[Guess]:
-    """Guesses that the file holds the declared number of pixels with another depth or packing."""
-    others = [packing for packing in _PACKED if packing not in packings] if n_bytes == 2 else list(_PACKED)
-    for packing in (*packings, *others):
-        row = _row(packing, width)
-        if row and file_bytes == row * height:
-            yield _packed(path, packing, width, height, row)
-    for whole, (name, flag) in _WHOLE.items():
-        if whole != n_bytes and file_bytes == whole * width * height:
-            yield Guess(name, f"give {flag}")
+    """Guesses that the file holds the declared number of pixels in another format."""
+    packed = [how for how in same_bits if how is not declared]
+    packed += [how for how in map(pixel_format, _PACKED) if how not in same_bits and how.bits != declared.bits]
+    for how in packed:
+        if file_bytes == how.row_bytes(width) * height:
+            kin = _kin(how)
+            yield Guess(f"{how.described()} or a format with rows of the same size, {kin}", _flags(how, False))
+    for n_bytes, flag in _WHOLE.items():
+        own = declared.layout is Layout.WHOLE and declared.container == 8 * n_bytes
+        if not own and file_bytes == n_bytes * width * height:
+            yield Guess(f"{n_bytes} byte{'s' if n_bytes > 1 else ''} a pixel", f"give {flag}")
     if file_bytes == 4 * width * height:
         remedy = _save(path, f"numpy.fromfile({path.name!r}, '<f4').reshape({height}, {width})")
-        yield Guess("four bytes a pixel, such as float32", remedy)
+        yield Guess("float32", remedy)
 
 
-def _padded_rows(
-    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
-) -> Iterator[Guess]:
+def _kin(how: PixelFormat) -> str:
+    """Names of other packed formats whose rows have the same size."""
+    if how.bits == 12:
+        return "BayerRG12p, BayerRG12Packed"
+    return f"BayerRG{how.bits}p"
+
+
+def _padded_rows(path: Path, file_bytes: int, width: int, height: int, same_bits: list[PixelFormat]) -> Iterator[Guess]:
     """Guesses that rows are padded; those with constant padding come first."""
     candidates: list[tuple[bool, Guess]] = []
     for rows in (height, -(-height // ALIGNED_ROWS) * ALIGNED_ROWS):
         stride = file_bytes // rows
         if stride * rows != file_bytes:
             continue
-        # Many combinations fit an aligned number of rows, so constant padding is required for these.
-        needed = rows != height
-        for packing in packings:
-            row = _row(packing, width)
-            if row and row < stride <= row + min(LARGEST_PADDING, row // 2):
-                guess = _packed(path, packing, width, height, stride)
-                constant = _is_constant(path, rows, stride, row)
-                candidates += [(constant, guess)] if constant or not needed else []
-        row = n_bytes * width
-        if row < stride <= row + min(LARGEST_PADDING, row // 2) and stride % n_bytes == 0:
-            code = _whole_rows(
-                path, n_bytes, f"[:{height * stride}].reshape({height}, {stride})[:, :{row}]", height, width
-            )
-            text = f"rows padded to {stride} bytes ({row} of them pixels)"
+        for how in (*same_bits[1:], same_bits[0]):
+            row = how.row_bytes(width)
+            if not row < stride <= row + min(LARGEST_PADDING, row // 2):
+                continue
             constant = _is_constant(path, rows, stride, row)
-            candidates += [(constant, Guess(text, _save(path, code)))] if constant or not needed else []
+            # Many combinations fit an aligned number of rows, so constant padding is required for these.
+            if constant or rows == height:
+                kind = "" if how is same_bits[0] else f"{how.described()}, "
+                text = f"{kind}rows padded to {stride} bytes ({row} of them pixels)"
+                candidates.append((constant, Guess(text, _flags(how, how is same_bits[0], stride))))
     candidates.sort(key=lambda candidate: not candidate[0])  # sorting is stable
     yield from (guess for _, guess in candidates)
 
@@ -147,69 +124,38 @@ def _is_constant(path: Path, rows: int, stride: int, row: int) -> bool:
     return bool((ends == ends[0, 0]).all())
 
 
-def _frames(
-    path: Path, file_bytes: int, width: int, height: int, n_bytes: int, packings: list[_Packing]
-) -> Iterator[Guess]:
-    for row, kind in ((n_bytes * width, ""), *((_row(packing, width), packing.name) for packing in packings)):
-        count = file_bytes // (row * height) if row else 0
-        if not 2 <= count <= MOST_FRAMES or count * row * height != file_bytes:
-            continue
-        frame = row * height
-        remedy = (
-            f"split it: for i in range({count}): numpy.fromfile({path.name!r}, 'u1', {frame}, offset=i * {frame})"
-            f".tofile({path.stem + '-'!r} + str(i) + {path.suffix!r})"
-        )
-        yield Guess(f"{count} frames of {frame} bytes{f', each {kind}' if kind else ''}", remedy)
+def _frames(path: Path, file_bytes: int, width: int, height: int, same_bits: list[PixelFormat]) -> Iterator[Guess]:
+    for how in same_bits:
+        frame = how.row_bytes(width) * height
+        count = file_bytes // frame
+        if 2 <= count <= MOST_FRAMES and count * frame == file_bytes:
+            own = how is same_bits[0]
+            each = "" if own else f", each {how.described()}"
+            yield Guess(f"{count} frames of {frame} bytes{each}", _flags(how, own, frames=count))
     for dtype, value in (("u1", 1), ("<u2", 2)):
         if file_bytes == 3 * value * width * height:
             code = f"numpy.fromfile({path.name!r}, {dtype!r}).reshape({height}, {width}, 3)"
             yield Guess(f"RGB of {8 * value} bits instead of a mosaic", _save(path, code))
 
 
-def _with_header(path: Path, file_bytes: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
-    extra = file_bytes - n_bytes * width * height
-    if 0 < extra <= LARGEST_HEADER:
-        code = _whole_rows(path, n_bytes, f"[{extra}:].reshape({height}, {n_bytes * width})", height, width)
-        yield Guess(f"{extra} bytes of header before the pixels (or of something behind them)", _save(path, code))
-
-
-def _other_height(file_bytes: int, width: int, height: int, n_bytes: int) -> Iterator[Guess]:
-    rows = file_bytes // (n_bytes * width)
-    if rows * n_bytes * width == file_bytes and rows != height and abs(rows - height) <= height // 4:
-        yield Guess(f"{rows} rows instead of {height}", f"give --raw-size {width}x{rows}")
-
-
-def _row(packing: _Packing, width: int) -> int:
-    """Bytes of a row's pixels; 0 if the width is not a multiple of the group."""
-    return width // packing.group * packing.n_bytes if width % packing.group == 0 else 0
-
-
-def _packed(path: Path, packing: _Packing, width: int, height: int, stride: int) -> Guess:
-    row = _row(packing, width)
-    padding = f", rows padded to {stride} bytes ({row} of them pixels)" if stride > row else ""
-    rows = f"numpy.fromfile({path.name!r}, 'u1')[:{height * stride}].reshape({height}, {stride})[:, :{row}]"
-    unpack = packing.code.format(height=height, n_bytes=packing.n_bytes).removeprefix("rows")
-    steps = f"a = {rows}{unpack}"
-    saved = f"{steps}; numpy.save({path.stem + '.npy'!r}, a.reshape({height}, {width}).astype('u2'))"
-    return Guess(f"{packing.name}{padding}", f"unpack it: {saved}")
-
-
-def _whole_rows(path: Path, n_bytes: int, cut: str, height: int, width: int) -> str:
-    """Python code that reads the pixels of a file whose values have whole bytes.
-
-    Args:
-        path: the file.
-        n_bytes: bytes of a value.
-        cut: code that selects the pixels' bytes, as (height, bytes of a row).
-        height, width: size in pixels.
-    """
-    rows = f"numpy.fromfile({path.name!r}, 'u1'){cut}"
-    if n_bytes == 1:
-        return rows
-    if n_bytes == 2:
-        return f"{rows}.copy().view('<u2')"
-    return f"{rows}.reshape({height}, {width}, 3).astype('u4') @ numpy.array([1, 256, 65536], 'u4')"
+def _with_header(file_bytes: int, width: int, height: int, same_bits: list[PixelFormat]) -> Iterator[Guess]:
+    for how in same_bits:
+        extra = file_bytes - how.row_bytes(width) * height
+        own = how is same_bits[0]
+        # Most sizes fit a packed format with some header, so a header of whole blocks is required for these.
+        if 0 < extra <= LARGEST_HEADER and (own or extra % HEADER_BLOCK == 0):
+            kind = "" if own else f"{how.described()} with "
+            text = f"{kind}{extra} bytes of header before the pixels (or of something behind them)"
+            yield Guess(text, _flags(how, own, offset=extra))
 
 
 def _save(path: Path, code: str) -> str:
+    """A line of Python that writes the pixels to a file that states its shape."""
     return f"save the pixels: numpy.save({path.stem + '.npy'!r}, {code})"
+
+
+def _other_height(file_bytes: int, width: int, height: int, declared: PixelFormat) -> Iterator[Guess]:
+    row = declared.row_bytes(width)
+    rows = file_bytes // row
+    if rows * row == file_bytes and rows != height and abs(rows - height) <= height // 4:
+        yield Guess(f"{rows} rows instead of {height}", f"give --raw-size {width}x{rows}")

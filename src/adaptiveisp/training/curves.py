@@ -18,6 +18,7 @@ TENSORBOARD = "tensorboard"
 WINDOW = 100
 """Iterations over which the shares of the modules are averaged, because those of a single batch vary widely."""
 FLUSH_SECONDS = 20
+"""Longest time until a point reaches the event file."""
 THREAD_SECONDS = 2
 """Longest wait for a thread of the writer that has failed; it needs milliseconds."""
 
@@ -32,8 +33,8 @@ class Board:
 
     Args:
         folder: the run folder.
-        iteration: iterations done so far; points of later ones in older event files are hidden.
-        log: metrics.jsonl of the run, from which the shares of the modules go on.
+        iteration: iterations done so far; TensorBoard hides points of later iterations in older event files.
+        log: metrics.jsonl of the run, whose last lines give the shares of the modules so far.
     """
 
     def __init__(self, folder: Path, iteration: int, log: Path):
@@ -96,7 +97,7 @@ class Board:
             self._hook(failure)
 
     def _end(self, threads: set[threading.Thread]) -> None:
-        """Restores the hook after the threads have ended: an error is known here before its thread has ended."""
+        """Waits for the threads, which may still report an error to the hook, and then restores the hook."""
         for thread in threads:
             thread.join(THREAD_SECONDS)
         if threading.excepthook == self._on_thread_error:  # otherwise another one has been installed since

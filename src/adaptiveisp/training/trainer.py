@@ -31,6 +31,7 @@ from jaxtyping import UInt8
 from PIL import Image as PilImage
 
 from adaptiveisp.data.opening import Dataset
+from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
 from adaptiveisp.errors import AdaptiveISPError, WeightsError
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.training import run_logger
@@ -84,6 +85,7 @@ class Trainer:
         DataError: the images or their labels cannot be used.
         UsageError: the method needs gradients that the detector's loss does not have, or a module or reward of the
             user's own has a fault.
+        DetectorError: detections are not valid, or the loss of an image depends on other images of the batch.
     """
 
     def __init__(
@@ -99,6 +101,7 @@ class Trainer:
         self.settings, self.device = settings, device
         check_gradients(options.method, settings, detector)
         check_loss(options.method, settings, detector, device)
+        run_checks(detector, make_trial(detector, settings.size, device), TRAINING_CHECKS)
         check_modules(options.method, settings, device)
         check_reward(options.method, settings, device)
         self.dev = open_dev(options)

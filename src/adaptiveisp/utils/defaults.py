@@ -11,7 +11,7 @@ CONFIDENCE = 0.05
 """Least score of a box in the results of `run` and `AdaptiveISP`."""
 
 SEED = 0
-"""Of all random numbers."""
+"""Seed of all random numbers."""
 DRAWS = 1
 """Random cameras, lights and noises for each photo of which raws are made."""
 NOISE: Final = "sensor"

@@ -1,6 +1,7 @@
 """Imports libraries of optional parts of the installation when they are needed."""
 
 import importlib
+import importlib.util
 from typing import Any
 
 from adaptiveisp.errors import AdaptiveISPError
@@ -19,4 +20,23 @@ def import_extra(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise AdaptiveISPError(f"{module} is not installed; run: pip install 'adaptiveisp[{extra}]'") from error
+        raise _not_installed(module, extra) from error
+
+
+def require_extra(extra: str, *libraries: str) -> None:
+    """Checks that the libraries of an optional part are installed, without importing them, which takes long.
+
+    Args:
+        extra: the optional part of this package that installs them.
+        libraries: names of their top-level modules.
+
+    Raises:
+        AdaptiveISPError: one is not installed.
+    """
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            raise _not_installed(library, extra)
+
+
+def _not_installed(module: str, extra: str) -> AdaptiveISPError:
+    return AdaptiveISPError(f"{module} is not installed; run: pip install 'adaptiveisp[{extra}]'")

@@ -1,6 +1,7 @@
 """Objects that the user names on the command line as `my_pkg.my_file:name`, imported from the user's own code."""
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ def import_object(text: str) -> Any:
         except (Exception, SystemExit) as error:
             logger.debug("%s", text, exc_info=error)
             if isinstance(error, ModuleNotFoundError):
-                remedy = module_remedy(error.name or "", module_name)
+                remedy = path_remedy(text) or module_remedy(error.name or "", module_name)
             raise UsageError(f"{text}: {reason_of(error)}; {remedy}") from error
     return found
 
@@ -56,11 +57,26 @@ def reason_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '') or 'no message'}"
 
 
+def path_remedy(text: str) -> str:
+    """The remedy for a text that names a file in the place of a module; "" where it does not.
+
+    >>> path_remedy("retina/curve.py:CURVE")
+    'write the module with dots instead of a path, retina.curve:CURVE'
+    >>> path_remedy("retina.curve:CURVE")
+    ''
+    """
+    file, colon, name = text.rpartition(":")
+    if not colon or not ("/" in file or os.sep in file or file.endswith(".py")):
+        return ""
+    path = Path(file)
+    parts = path.with_suffix("").parts
+    if all(part.isidentifier() for part in parts):
+        return f"write the module with dots instead of a path, {'.'.join(parts)}:{name}"
+    return f"give a module instead of a path, {path.stem}:{name}; run from its folder, or put that on PYTHONPATH"
+
+
 def module_remedy(missing: str, module_name: str) -> str:
     """The remedy for a module that is not found: the one that was named, or one that it imports."""
-    if "/" in module_name or module_name.endswith(".py"):
-        name = f"{Path(module_name).stem}:load"
-        return f"give a module instead of a path, {name}; run from its folder, or put that on PYTHONPATH"
     if missing and f"{module_name}.".startswith(f"{missing}."):
         return "run from the folder that holds it, or put that folder on PYTHONPATH"
     return f"install {missing or 'it'}, or put its folder on PYTHONPATH"

@@ -41,7 +41,7 @@ def download(name: str, version: str, sha256: str, target: Path) -> None:
         target: file to write.
 
     Raises:
-        WeightsError: no configured index has the archive, the index cannot be reached, or the hash is another one.
+        WeightsError: no configured index has the archive, the index cannot be reached, or the hash differs.
     """
     settings = pip_settings()
     file = f"{name}-{version}.tar.gz"
@@ -91,7 +91,7 @@ def _pip(*arguments: str) -> str:
 
 
 def _opener(settings: dict[str, str]) -> urllib.request.OpenerDirector:
-    """An opener of addresses with pip's certificates and proxy, and with the user names in its addresses."""
+    """Opens addresses with pip's certificates and proxy, and with the user names that pip's index addresses contain."""
     context = ssl.create_default_context(cafile=settings.get("cert") or None)
     handlers: list[Any] = [urllib.request.HTTPSHandler(context=context)]
     if proxy := settings.get("proxy"):

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from adaptiveisp.errors import RawFileError, shown
 
 BAYER_PATTERNS = ("RGGB", "BGGR", "GRBG", "GBRG")
+MONO = "MONO"
+"""Pattern of a sensor without colour filters."""
+PATTERNS = (*BAYER_PATTERNS, MONO)
 
 
 def checked_fields(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,8 +59,8 @@ def _pattern(value: Any, name: str) -> str | None:
     if value is None:
         return None
     pattern = value.upper() if isinstance(value, str) else ""
-    if pattern not in BAYER_PATTERNS:
-        _refuse(name, f"pattern {shown(value)} is unknown; choose one of {', '.join(BAYER_PATTERNS)}, or None for RGB")
+    if pattern not in PATTERNS:
+        _refuse(name, f"pattern {shown(value)} is unknown; choose one of {', '.join(PATTERNS)}, or None for RGB")
     return pattern
 
 
@@ -74,7 +77,7 @@ def _data(data: Any, pattern: str | None, name: str) -> NDArray[Any]:
     if data.size == 0:
         _refuse(name, f"data has shape {shape}, no pixels; give at least one")
     if data.ndim == 2 and pattern is None:
-        _refuse(name, f"data has shape {shape}, a mosaic; give its pattern, one of {', '.join(BAYER_PATTERNS)}")
+        _refuse(name, f"data has shape {shape}, a mosaic; give its pattern, one of {', '.join(PATTERNS)}")
     if data.ndim == 3 and pattern is not None:
         _refuse(name, f"data has shape {shape}, RGB, which has no pattern {pattern}; give None as its pattern")
     if data.dtype.kind == "f" and not np.isfinite(data).all():

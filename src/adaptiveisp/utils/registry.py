@@ -11,12 +11,17 @@ from importlib import metadata
 from typing import Generic, TypeVar
 
 from adaptiveisp.errors import UsageError, logger, shown
-from adaptiveisp.utils.own_code import import_object, names_code, reason_of
+from adaptiveisp.utils.own_code import import_object, names_code, path_remedy, reason_of
 
 Value = TypeVar("Value")
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 """Names that can be registered, which are also used in files, tables and file names."""
+
+
+def declared_names(group: str) -> list[str]:
+    """The names of the entry points that installed packages declare in a group; nothing is loaded for that."""
+    return [point.name for point in metadata.entry_points(group=group)]
 
 
 class Registry(Generic[Value]):
@@ -27,11 +32,20 @@ class Registry(Generic[Value]):
         group: group of entry points in which packages declare such objects, such as "adaptiveisp.modules".
         flag: option of the command line that takes `my_pkg.my_file:name`; "" where there is none.
         check: returns an object if it is of the right kind and raises UsageError otherwise.
+        own_name: gives the name that an object has itself, which must be that of its entry point; None for objects
+            without a name of their own.
     """
 
-    def __init__(self, kind: str, group: str, flag: str = "", check: Callable[[str, object], Value] | None = None):
+    def __init__(
+        self,
+        kind: str,
+        group: str,
+        flag: str = "",
+        check: Callable[[str, object], Value] | None = None,
+        own_name: Callable[[Value], str] | None = None,
+    ):
         self.kind, self.group, self.flag = kind, group, flag
-        self._check = check
+        self._check, self._own_name = check, own_name
         self._values: dict[str, Value] = {}
 
     def register(self, name: str, value: Value, replace: bool = False) -> Value:
@@ -63,7 +77,8 @@ class Registry(Generic[Value]):
         if name not in self._values:
             self._load_entry_point(name)
         if name not in self._values:
-            remedies = [f"choose one of {', '.join(self.names())}"]
+            names = self.names()
+            remedies = [f"choose one of {', '.join(names)}"] if names else []
             if self.flag:
                 remedies.append(f"give {self.flag} my_pkg.my_file:name")
             remedies.append("install the package that declares it")
@@ -84,14 +99,15 @@ class Registry(Generic[Value]):
             UsageError: there is no such name or code, or the object is of another kind.
         """
         if not names_code(text):
+            if remedy := path_remedy(text):
+                raise UsageError(f"{self.flag} {text}: {remedy}")
             return self.find(text)
         value = self._checked(text, import_object(text))
         return self.register(name_of(value), value)
 
     def names(self) -> list[str]:
         """All names, those of entry points among them, which are not loaded for that."""
-        declared = [point.name for point in metadata.entry_points(group=self.group)]
-        return [*self._values, *(name for name in declared if name not in self._values)]
+        return [*self._values, *(name for name in declared_names(self.group) if name not in self._values)]
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and name in self.names()
@@ -100,7 +116,7 @@ class Registry(Generic[Value]):
         """Loads an object that an installed package declares under that name; the first of two packages wins.
 
         Raises:
-            UsageError: the package's code fails, or its object is of another kind.
+            UsageError: the package's code fails, or its object is of another kind or has another name.
         """
         points = [point for point in metadata.entry_points(group=self.group) if point.name == name]
         if not points:
@@ -113,7 +129,11 @@ class Registry(Generic[Value]):
         except Exception as error:  # the package's own code
             logger.debug("%s", origin, exc_info=error)
             raise UsageError(f"{origin}: {reason_of(error)}; correct or remove the package") from error
-        self._values[name] = self._checked(origin, value)
+        checked = self._checked(origin, value)
+        own = self._own_name(checked) if self._own_name is not None else name
+        if own != name:
+            raise UsageError(f"{origin}: the entry point {name!r} gives {own!r}; rename it to {own!r}")
+        self._values[name] = checked
 
     def _checked(self, origin: str, value: object) -> Value:
         return self._check(origin, value) if self._check is not None else value  # type: ignore[return-value]

@@ -192,13 +192,13 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
 def test_a_run_resumes_bit_by_bit(changes: dict[str, Any]) -> None:
     config = replace(SMALL, **{"horizon": 3, "observation": "log", "preprocessing": "auto-exposure", **changes})
     through = learner(config)
-    for _ in range(4):
+    for _ in range(3):
         through.iterate()
     saved = copy.deepcopy(through.state_dict())
-    expected = [through.iterate()[0] for _ in range(4)]
+    expected = [through.iterate()[0] for _ in range(2)]
     resumed = learner(config, seed=99)
     resumed.load_state_dict(saved)
-    assert [resumed.iterate()[0] for _ in range(4)] == expected
+    assert [resumed.iterate()[0] for _ in range(2)] == expected
     ours, theirs = resumed.policy().actor.state_dict(), through.policy().actor.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -588,7 +588,7 @@ def test_the_critics_value_is_in_the_target_of_td_only(
 
 
 def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    subject = learner(replace(SMALL, horizon=2, rate_decay=2.0), budget=400)
+    subject = learner(replace(SMALL, horizon=2, rate_decay=2.0), budget=120)
     seen: list[tuple[bool, float, float]] = []
 
     def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> dict[str, float]:
@@ -601,7 +601,7 @@ def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest
         (_, actor_loss, scale), (is_critic, critic_loss, _) = seen[-2:]
         assert is_critic and critic_loss == pytest.approx(metrics["loss"]["value"])
         assert actor_loss == pytest.approx(metrics["loss"]["selection"] + metrics["loss"]["parameters"], abs=1e-5)
-        assert scale == pytest.approx(0.1 ** (2 * metrics["passes"] / 400), rel=0.2) or metrics["passes"] >= 400
+        assert scale == pytest.approx(0.1 ** (2 * min(1, metrics["passes"] / 120)))
         assert subject.networks.actor_optimiser.param_groups[0]["lr"] == pytest.approx(SMALL.actor_rate * scale)
     assert seen[-1][2] < 0.05 * seen[0][2]
 

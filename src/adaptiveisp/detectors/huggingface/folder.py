@@ -82,8 +82,8 @@ def fetch_transformers(name: str, download: bool = True) -> Path:
             return Path(hub.snapshot_download(repository, local_files_only=True, **options))
         except Exception as error:
             raise DetectorError(
-                f"{name}: a file names this model, and it is not downloaded yet; if you want it, give it on the "
-                f"command line too: --detector {name}"
+                f"{name}: a file names this model, and it is not downloaded yet; if you want it, give it "
+                f"yourself: --detector {name}, in Python detector={name!r}"
             ) from error
     try:
         return Path(hub.snapshot_download(repository, **options))

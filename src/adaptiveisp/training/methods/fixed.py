@@ -181,7 +181,7 @@ class Fixed(PipelineLearner[FixedConfig]):
         """Starts from the parameters of a pipeline file with the same modules.
 
         Raises:
-            PolicyError: its modules, their order or its preprocessing are others.
+            PolicyError: its modules, their order or its preprocessing differ from those of the settings.
         """
         given = initial_pipeline(policy, self.config.modules, self.config.preprocessing)
         values = [starting_row(m, s.params) for m, s in zip(self.modules, given.stages, strict=True) if m.params]

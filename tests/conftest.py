@@ -17,9 +17,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 LONG = (
-    *("test_actor_critic.py", "test_stops.py", "test_trainer.py", "training/test_config.py", "test_sequence.py"),
-    *("test_architecture.py", "test_commands.py", "test_onnx.py", "test_random_search.py", "test_cma_es.py"),
-    *("test_pseudo_labels.py", "test_huggingface.py", "test_yolo_checkpoint.py"),
+    *("methods/test_actor_critic.py", "test_stops.py", "test_trainer.py", "test_sequence.py", "test_commands.py"),
+    *("test_devices.py", "test_detector_contract.py", "test_extending.py", "test_terminal.py", "test_pseudo_labels.py"),
+    *("test_huggingface.py", "test_report.py", "test_runs.py", "training/test_config.py", "test_yolo_checkpoint.py"),
+    *("test_modules.py", "test_fuzz.py", "test_onnx.py", "test_random_search.py", "test_cma_es.py"),
 )
 """Files of tests that take long; they run first, so that no worker is left alone with one at the end."""
 

@@ -16,7 +16,16 @@ from tests.conftest import REPOSITORY
 PACKAGE = REPOSITORY / "src" / "adaptiveisp"
 
 ORDER = (
-    *("errors", "utils", "types", "kernels", ("raw", "isp", "detectors"), "policies", "inference", "data"),
+    *(
+        "errors",
+        "utils",
+        "types",
+        "kernels",
+        ("raw", "isp", "detectors"),
+        "policies",
+        "inference",
+        ("streaming", "data"),
+    ),
     *("evaluation", "training", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
@@ -169,6 +178,7 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"
         "from adaptiveisp.kernels import loading\n"
+        "from adaptiveisp.testing import check_detector\n"
         f"assert loading.available() or {shutil.which('cc') is None}, 'the kernels were not compiled'\n"
         "assert main(['--version']) == 0 and main(['weights', 'list']) == 0"
     )

@@ -82,3 +82,22 @@ def test_each_line_of_the_security_page_names_tests_that_exist() -> None:
     assert len(named) > 20
     for name in named:
         assert name in files or any(function.startswith(name) for function in functions), name
+
+
+def test_the_page_on_production_lists_every_extra() -> None:
+    extras = re.search(
+        r"\[project\.optional-dependencies\]\n(.*?)\n\n", (REPOSITORY / "pyproject.toml").read_text(), re.DOTALL
+    )
+    assert extras is not None
+    names = set(re.findall(r"^(\w+) = \[", extras[1], flags=re.MULTILINE))
+    text = (REPOSITORY / "docs" / "production.md").read_text()
+    assert len(names) > 10
+    assert set(re.findall(r"`'(?:adaptiveisp|\.)\[(\w+)\]'`", text)) == names
+
+
+def test_the_page_on_commands_lists_every_policy() -> None:
+    from adaptiveisp.policies.registry import NAMED_POLICIES, SHIPPED
+
+    lines = (REPOSITORY / "docs" / "commands.md").read_text().split("## What `--policy` takes")[1].splitlines()
+    named = {name for line in lines if line.startswith("| `") for name in re.findall(r"`([\w-]+)`", line.split("|")[1])}
+    assert named >= {*SHIPPED, *NAMED_POLICIES}

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +118,11 @@ def test_the_code_of_the_readme_runs(
     (tmp_path / "frame.raw").write_bytes(codes.tobytes())
     mosaic = codes[:64, :96].astype(np.uint16)
     write_dng(RawImage(mosaic, "RGGB", (12.0,) * 4, 255.0), tmp_path / "night.dng")
+    (tmp_path / "frames").mkdir()
+    shutil.copy(tmp_path / "night.dng", tmp_path / "frames" / "a.dng")
+    (tmp_path / "frames" / "b.dng").write_bytes(b"nothing")
     (block,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
-    exec(block, {"mosaic": mosaic})
-    assert "<Result night.dng: " in capsys.readouterr().out and (tmp_path / "seen/night.png").is_file()
+    names: dict[str, Any] = {"mosaic": mosaic}
+    exec(block, names)
+    assert "<Result night.dng: " in capsys.readouterr().out and (tmp_path / "results/night.png").is_file()
+    assert [Path(path).name for path, _ in names["results"].skipped] == ["b.dng"] and len(names["results"]) == 1

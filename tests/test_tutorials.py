@@ -75,7 +75,7 @@ def test_your_camera(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert {path.name for path in place.glob("seen*/overview.png")} == {"overview.png"}
 
 
-def test_train_without_labels(place: Path) -> None:
+def test_train_without_labels(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     commands = [line for block in blocks("tutorials/train-without-labels.md", "sh") for line in block.splitlines()]
     assert [shlex.split(line)[1] for line in commands] == ["doctor", "train", "eval", "run"]
     main([QUICK.get(word, word) for word in shlex.split(commands[0])[1:]])
@@ -83,6 +83,9 @@ def test_train_without_labels(place: Path) -> None:
     run(commands[2], "--resamples", "200", "--size", "64")
     run(commands[3])
     assert (place / "report/report.html").is_file()
+    (code,) = blocks("tutorials/train-without-labels.md", "python")
+    execute(code, {})
+    assert "<Result night.dng: " in capsys.readouterr().out
 
 
 def test_own_module(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,10 +111,13 @@ def test_reading_a_result(place: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_production(place: Path) -> None:
-    first, second = blocks("production.md", "python")
+    first, second, folder = blocks("production.md", "python")
     frame = np.random.default_rng(0).integers(64, 900, (64, 96)).astype(np.uint16)
     names: dict[str, Any] = {"detector": RedDetector(), "frame": frame}
     exec(first.replace("torch.set_num_threads(2)", ""), names)
     assert names["budget"]["total"].endswith(" ms") and isinstance(names["isp"], AdaptiveISP)
     exec(second, names)
+    (place / "frames/damaged.dng").write_bytes(b"nothing")
+    exec(folder, names)
+    assert [Path(path).name for path, _ in names["results"].skipped] == ["damaged.dng"]
     assert place.is_dir()

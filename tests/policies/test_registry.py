@@ -127,3 +127,8 @@ def test_a_policy_of_ones_own_by_name_and_as_code(tmp_path: Path, monkeypatch: p
     assert [policy.name for policy in policies] == ["two/1", "two/2"]
     with pytest.raises(UsageError, match="'camera' is part of the package; choose another name"):
         register_policy("camera", policy)
+
+
+def test_a_path_to_code_is_answered_with_the_name_of_its_module() -> None:
+    with pytest.raises(UsageError, match=r"policy mine/dark\.py:Dark: write the module with dots .*, mine\.dark:Dark$"):
+        load_policy("mine/dark.py:Dark")

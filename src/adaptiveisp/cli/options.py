@@ -5,9 +5,12 @@ Imports are few and fast, so that `adaptiveisp --help` appears at once.
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.utils import defaults
+
+if TYPE_CHECKING:
+    from adaptiveisp.raw.reader import BayerHeader
 
 DEFAULT = "(default %(default)s)"
 """End of the help text of an option whose default the parser knows; argparse puts the value in."""
@@ -101,6 +104,41 @@ def add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> 
     text = "COCO JSON of the photos" if images_required else DATA_HELP
     parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
     parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
+
+
+def add_raw_facts(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that describe raw files without a header."""
+    group = parser.add_argument_group(
+        "raw files without a header",
+        "The same keys (raw-size: 2592x1536 …) may be in FILE.yaml, or in raw.yaml beside it.",
+    )
+    group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
+    bits = "bits of a value: 8 in one byte, 9 to 16 in two, 17 to 24 in three, low byte first"
+    group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
+    text = "pixel format instead, by its name in V4L2, GenICam or libcamera (SRGGB10P, BayerRG12p, RAW12, u12le16 …)"
+    group.add_argument("--raw-format", metavar="NAME", help=text)
+    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG, GBRG or MONO")
+    group.add_argument("--raw-black", type=float, metavar="V", help="value without light (default 0)")
+    group.add_argument("--raw-white", type=float, metavar="V", help="value at saturation (default 2^bits - 1)")
+    text = "bytes from one row to the next (default: rows without padding)"
+    group.add_argument("--raw-stride", type=int, metavar="N", help=text)
+    group.add_argument("--raw-offset", type=int, metavar="N", help="bytes before the first frame (default 0)")
+    group.add_argument("--raw-frames", type=int, metavar="N", help="frames in a file (default 1)")
+    group.add_argument("--raw-frame", type=int, metavar="N", help="frame to read, counted from 0 (default 0)")
+    text = "companding curve to undo: srgb, bt709, a-law or sqrt; knee points go into a sidecar as raw-knees"
+    group.add_argument("--raw-curve", metavar="NAME", help=text)
+
+
+def raw_facts(options: argparse.Namespace) -> "BayerHeader | None":
+    """The header from the --raw-… options; None if no such option was given."""
+    from adaptiveisp.raw.reader import BayerHeader, parse_size
+
+    names = ("bits", "pattern", "black", "white", "format", "stride", "offset", "frames", "frame", "curve")
+    given = {name: getattr(options, f"raw_{name}") for name in names}
+    if options.raw_size is None and all(value is None for value in given.values()):
+        return None
+    width, height = parse_size(options.raw_size) if options.raw_size else (None, None)
+    return BayerHeader(width, height, **given)
 
 
 def natural(text: str) -> int:

@@ -14,6 +14,8 @@ from adaptiveisp.cli.options import (
     add_command,
     add_common,
     add_modules,
+    add_raw_facts,
+    raw_facts,
     size,
     unit,
 )
@@ -23,7 +25,6 @@ from adaptiveisp.utils import defaults
 if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.policies.base import Policy
-    from adaptiveisp.raw.reader import BayerHeader
     from adaptiveisp.utils.output_folder import FolderClaim
 
 
@@ -53,45 +54,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
-    _add_header(parser)
+    add_raw_facts(parser)
     add_modules(parser)
     add_common(parser, without=("workers",))
     parser.set_defaults(command=run)
-
-
-def _add_header(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that describe raw files without a header."""
-    group = parser.add_argument_group(
-        "raw files without a header",
-        "The same keys (raw-size: 2592x1536 …) may be in FILE.yaml, or in raw.yaml beside it.",
-    )
-    group.add_argument("--raw-size", metavar="WxH", help="width and height in pixels, for instance 2592x1536")
-    bits = "bits of a value: 8 in one byte, 9 to 16 in two, 17 to 24 in three, low byte first"
-    group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
-    text = "pixel format instead, by its name in V4L2, GenICam or libcamera (SRGGB10P, BayerRG12p, RAW12, u12le16 …)"
-    group.add_argument("--raw-format", metavar="NAME", help=text)
-    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG, GBRG or MONO")
-    group.add_argument("--raw-black", type=float, metavar="V", help="value without light (default 0)")
-    group.add_argument("--raw-white", type=float, metavar="V", help="value at saturation (default 2^bits - 1)")
-    text = "bytes from one row to the next (default: rows without padding)"
-    group.add_argument("--raw-stride", type=int, metavar="N", help=text)
-    group.add_argument("--raw-offset", type=int, metavar="N", help="bytes before the first frame (default 0)")
-    group.add_argument("--raw-frames", type=int, metavar="N", help="frames in a file (default 1)")
-    group.add_argument("--raw-frame", type=int, metavar="N", help="frame to read, counted from 0 (default 0)")
-    text = "companding curve to undo: srgb, bt709, a-law or sqrt; knee points go into a sidecar as raw-knees"
-    group.add_argument("--raw-curve", metavar="NAME", help=text)
-
-
-def _header(options: argparse.Namespace) -> "BayerHeader | None":
-    """The header from the --raw-… options; None if no such option was given."""
-    from adaptiveisp.raw.reader import BayerHeader, parse_size
-
-    names = ("bits", "pattern", "black", "white", "format", "stride", "offset", "frames", "frame", "curve")
-    given = {name: getattr(options, f"raw_{name}") for name in names}
-    if options.raw_size is None and all(value is None for value in given.values()):
-        return None
-    width, height = parse_size(options.raw_size) if options.raw_size else (None, None)
-    return BayerHeader(width, height, **given)
 
 
 def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
@@ -142,7 +108,7 @@ def _run_into(
 
     out, policy = claim.folder, isp.policy
     origin = provenance(options.seed, {isp.detector.name: isp.detector.weights_sha256})
-    wanted = RunOptions(options.full, options.save_steps, options.save_params, _header(options))
+    wanted = RunOptions(options.full, options.save_steps, options.save_params, raw_facts(options))
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped

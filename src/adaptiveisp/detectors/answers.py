@@ -152,8 +152,8 @@ def wrong_numbers(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], heig
 def try_out(detector: Detector, text: str, device: str | torch.device = "cpu") -> None:
     """Refuses a detector that gives invalid boxes or scores for a trial image of random pixels.
 
-    A detector that raises an error on this image is not refused: it may need another size, or serve training only. If
-    it fails in use, that error is reported then.
+    A detector that raises an error on this image is not refused: it may need another size. If it fails in use, that
+    error is reported then; training tries its own size before it begins (`contract.TRAINING_CHECKS`).
 
     Args:
         detector: a detector of any kind.

@@ -72,7 +72,7 @@ def register_detector(name: str, factory: DetectorFactory, replace: bool = False
     _REGISTERED.register(name, factory, replace)
 
 
-OWN_REMEDY = "it must return a detector (docs/detectors.md, your own detector); -v shows where it fails"
+OWN_REMEDY = "it must return a detector (docs/detectors.md, help(adaptiveisp.Detector)); -v shows where it fails"
 
 CHECKPOINTS = (".pt", ".pth", ".safetensors")
 FILE_ENDINGS = (".weights", ".onnx", *CHECKPOINTS)
@@ -230,7 +230,8 @@ def _made_by(function: Any, text: str, device: str | torch.device) -> Detector:
         return detector
     wanted = ("name", "class_names", "stride", "weights_sha256", "loss", "detect")
     missing = ", ".join(attribute for attribute in wanted if not hasattr(detector, attribute))
-    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; see docs/detectors.md")
+    remedy = "see docs/detectors.md, or help(adaptiveisp.Detector)"
+    raise DetectorError(f"{text}: returned a {type(detector).__name__}, which lacks {missing}; {remedy}")
 
 
 def _looks_like_a_file(text: str) -> bool:

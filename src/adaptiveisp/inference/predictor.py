@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
@@ -15,7 +15,8 @@ from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.inference.detection import detect, working_size
 from adaptiveisp.inference.result import Result, Results, Timings
-from adaptiveisp.policies.base import Developed, Picture, Planner, as_policy, needs_labels_error
+from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.policies.base import Developed, Picture, Planner, Rendered, as_policy, needs_labels_error
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.find_files import find_raw_files
@@ -76,6 +77,24 @@ def as_raw(raw: Any, header: Any) -> RawImage:
         return read_raw(raw, header)
     what = "its content, a RawImage, or a numpy array of its pixels with header=BayerHeader(…)"
     raise UsageError(f"an object of type {type(raw).__name__} is not a raw: give the name of a file, {what}")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A raw on its way through the stages of a call.
+
+    Attributes:
+        raw: the raw itself.
+        developed: the developed raw.
+        read_ms, develop_ms: times in milliseconds.
+        rendered: the image that the policy made; None before `AdaptiveISP.render`.
+    """
+
+    raw: RawImage
+    developed: Developed
+    read_ms: float
+    develop_ms: float
+    rendered: Rendered | None = None
 
 
 class AdaptiveISP:
@@ -248,16 +267,57 @@ class AdaptiveISP:
                 yield replace(result, developed=replace(result.developed, full=None))
 
     def _one(self, raw: RawLike, header: BayerHeader | None) -> Result:
+        return self.detect(self.render(self.develop(raw, header)))
+
+    def develop(self, raw: RawLike, header: BayerHeader | None = None) -> "Prepared":
+        """Reads and develops a raw: the first of the three stages of a call, which a stream runs on threads.
+
+        Args:
+            raw, header: as for a call.
+
+        Raises:
+            RawFileError, UsageError: as for a call.
+        """
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("read"):
             image = as_raw(raw, header)
         self._warn_of(image)
         with stopwatch.part("develop"):
             developed = develop_at_size(image, self.size, self.camera_white_balance, self.device)
-        rendered = self.policy.render(developed)
+        times = stopwatch.milliseconds
+        return Prepared(image, developed, times["read"], times["develop"])
+
+    def render(self, prepared: "Prepared", pipeline: Pipeline | None = None) -> "Prepared":
+        """Runs the policy and its modules on a developed raw: the second stage of a call.
+
+        Args:
+            prepared: from `develop`.
+            pipeline: a pipeline to run instead of the policy's own.
+        """
+        if pipeline is None:
+            return replace(prepared, rendered=self.policy.render(prepared.developed))
+        stopwatch = Stopwatch(self.device)
+        with stopwatch.part("modules"), torch.inference_mode():
+            image = pipeline.render(prepared.developed.small)
+        elapsed = stopwatch.milliseconds["modules"]
+        return replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed))
+
+    def detect(self, prepared: "Prepared") -> Result:
+        """Runs the detector on a rendered raw: the last stage of a call.
+
+        Args:
+            prepared: from `render`.
+
+        Raises:
+            DetectorError: the detector's output is not valid.
+            UsageError: the raw was not rendered.
+        """
+        rendered, developed = prepared.rendered, prepared.developed
+        if rendered is None:
+            raise UsageError("the raw was not rendered; call render first")
+        stopwatch = Stopwatch(self.device)
         with stopwatch.part("detector"):
             found = detect(self.detector, [rendered.image], developed.full_size, self.size, self.confidence)[0]
-        times = stopwatch.milliseconds
         return Result(
             image=rendered.image[0],
             detections=found,
@@ -265,18 +325,24 @@ class AdaptiveISP:
             pipeline=rendered.pipeline,
             full_size=developed.full_size,
             timings=Timings(
-                read=times["read"],
-                develop=times["develop"],
+                read=prepared.read_ms,
+                develop=prepared.develop_ms,
                 policy=rendered.milliseconds - rendered.modules_ms,
                 modules=rendered.modules_ms,
-                detector=times["detector"],
+                detector=stopwatch.milliseconds["detector"],
             ),
             developed=developed,
-            raw=image,
+            raw=prepared.raw,
             policy=self.policy.name,
             detector=self.detector.name,
             size=self.size,
         )
+
+    def stream(self, source: Any, header: BayerHeader | None = None, **settings: Any) -> Any:
+        """An iterator of the results of a stream of frames; see `adaptiveisp.streaming`."""
+        from importlib import import_module
+
+        return import_module("adaptiveisp.streaming.stream").Stream(self, source, header, **settings)
 
     def _warn_of(self, image: RawImage) -> None:
         """Logs doubts about a raw, each kind of doubt once."""

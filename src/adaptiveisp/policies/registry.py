@@ -16,7 +16,7 @@ from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.oracle import GreedyOracle
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.policies.stepwise.policy import load_stepwise
-from adaptiveisp.utils.own_code import import_object, names_code, reason_of
+from adaptiveisp.utils.own_code import import_object, names_code, path_remedy, reason_of
 from adaptiveisp.utils.registry import Registry
 
 SHIPPED = ("coco-adaptive", "coco-fast")
@@ -120,6 +120,8 @@ def policy_file(spec: str) -> Path:
     for file in files:
         if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
             return file
+    if remedy := path_remedy(spec):
+        raise UsageError(f"policy {spec}: {remedy}")
     usable = [name for name, policy in NAMED_POLICIES.items() if not policy.needs_labels]
     raise UsageError(
         f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable, *_REGISTERED.names()))}, a "

@@ -242,10 +242,7 @@ def resumed_run(
     train_part, settings_part = read_config(folder / CONFIG)
     provenance = read_provenance(folder)
     require_own_parts(folder, train_part, settings_part, provenance, detector_given)
-    try:
-        options, settings = resolve({"dev_size": FORMER_DEV_SIZE, **train_part}, settings_part, str(folder / CONFIG))
-    except (DataError, UsageError) as error:
-        raise DataError(f"{error}; restore the {CONFIG} with which the run was started") from error
+    options, settings = _resolved(folder, train_part, settings_part)
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
         logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
     options = replace(options, cache=cache)
@@ -262,6 +259,18 @@ def resumed_run(
         run.close()
         raise
     return run
+
+
+def _resolved(folder: Path, train_part: dict[str, Any], settings_part: dict[str, Any]) -> tuple[TrainConfig, Any]:
+    """The options and settings of a run folder.
+
+    Raises:
+        DataError: they are not valid.
+    """
+    try:
+        return resolve({"dev_size": FORMER_DEV_SIZE, **train_part}, settings_part, str(folder / CONFIG))
+    except (DataError, UsageError) as error:
+        raise DataError(f"{error}; restore the {CONFIG} with which the run was started") from error
 
 
 def _check_origin(folder: Path, provenance: Mapping[str, Any], options: TrainConfig, detector: Detector) -> None:

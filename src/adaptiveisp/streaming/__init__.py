@@ -1,0 +1,1 @@
+"""Frames as a stream: sources, processing on several threads, smoothing in time, and sinks."""

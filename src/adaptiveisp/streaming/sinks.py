@@ -1,0 +1,134 @@
+"""Sinks for the results of a stream: JSON lines, and a video with boxes."""
+
+import json
+import sys
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, TextIO
+
+from adaptiveisp.errors import OutputError, UsageError
+from adaptiveisp.streaming.stream import StreamResult
+from adaptiveisp.utils.optional_imports import import_extra
+
+STDOUT = "-"
+
+
+class Sink(Protocol):
+    """Takes the results of a stream in order; a context manager that finishes its output at the end."""
+
+    def write(self, result: StreamResult) -> None:
+        """Takes the result of the next frame.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        ...
+
+    def __enter__(self) -> "Sink": ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class JsonLines:
+    """Writes one line of JSON for each frame, as `StreamResult.to_json` gives it.
+
+    Args:
+        path: the file, which must not exist; "-" for standard output.
+        overwrite: whether a file of this name is replaced.
+
+    Raises:
+        UsageError: the file exists.
+        OutputError: it cannot be opened.
+    """
+
+    def __init__(self, path: str | Path, overwrite: bool = False):
+        self.path = str(path)
+        self._file: TextIO | None = None
+        if self.path == STDOUT:
+            self._file = sys.stdout
+            return
+        try:
+            self._file = open(self.path, "w" if overwrite else "x", encoding="utf-8")  # noqa: SIM115
+        except FileExistsError:
+            raise UsageError(f"{path}: exists already; choose another name, or give --overwrite") from None
+        except OSError as error:
+            raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another name") from None
+
+    def write(self, result: StreamResult) -> None:
+        """Writes the line, so that a reader sees it at once.
+
+        Raises:
+            OutputError: the disk is full.
+        """
+        assert self._file is not None
+        try:
+            self._file.write(json.dumps(result.to_json(), allow_nan=False) + "\n")
+            self._file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free space on the disk") from None
+
+    def __enter__(self) -> "JsonLines":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is not None and self._file is not sys.stdout:
+            self._file.close()
+
+
+class VideoFile:
+    """Writes a video of the detector's images with the boxes drawn in.
+
+    Args:
+        path: the file; its extension names the container, for instance .mp4 or .mkv.
+        rate: frames a second of the video.
+        overwrite: whether a file of this name is replaced.
+
+    Raises:
+        UsageError: the file exists.
+        OutputError: it cannot be opened, or its container is unknown.
+        AdaptiveISPError: PyAV is not installed.
+    """
+
+    def __init__(self, path: str | Path, rate: float = 30.0, overwrite: bool = False):
+        self._av = import_extra("av", "stream")
+        self.path = str(path)
+        if Path(path).exists() and not overwrite:
+            raise UsageError(f"{path}: exists already; choose another name, or give --overwrite")
+        try:
+            self._container = self._av.open(self.path, "w")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise OutputError(f"{path}: cannot be written ({reason}); give a name such as out.mp4") from None
+        self._rate = Fraction(rate).limit_denominator(1000)
+        self._stream: Any = None
+
+    def write(self, result: StreamResult) -> None:
+        """Adds a frame; all have the size of the first, rounded down to even numbers."""
+        drawn = result.result.drawn()
+        if self._stream is None:
+            self._stream = self._container.add_stream("mpeg4", rate=self._rate)
+            self._stream.height, self._stream.width = (side - side % 2 for side in drawn.shape[:2])
+            self._stream.pix_fmt, self._stream.bit_rate = "yuv420p", 4_000_000
+        cut = drawn[: self._stream.height, : self._stream.width]
+        try:
+            frame = self._av.VideoFrame.from_ndarray(cut.copy(), format="rgb24")
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{self.path}: cannot be written ({error})") from None
+
+    def __enter__(self) -> "VideoFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()

@@ -1,0 +1,246 @@
+"""Sources of frames: files, folders that fill, standard input, video, and iterators of the user's own.
+
+A source is an iterable of `Frame`s, or of anything that `AdaptiveISP` takes as a raw. `open_source` makes one of the
+SOURCE of the command line.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
+from adaptiveisp.raw.extensions import HEADERLESS_EXTENSIONS, KNOWN_EXTENSIONS
+from adaptiveisp.raw.find_files import find_raw_files
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.in_memory import BinaryFile
+from adaptiveisp.raw.sidecars import find_header
+from adaptiveisp.utils.optional_imports import import_extra
+from adaptiveisp.utils.own_code import import_object, names_code
+
+VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".webm", ".ts"})
+NETWORK = ("rtsp://", "rtsps://", "http://", "https://", "tcp://", "udp://")
+"""Beginnings of addresses that PyAV opens."""
+STDIN = "-"
+POLL_SECONDS = 0.1
+"""Interval at which a folder is searched for new files."""
+SETTLED_SECONDS = 0.2
+"""Age from which a file in a folder counts as complete: its size has not changed for so long."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One frame of a source.
+
+    Attributes:
+        raw: the frame, as `AdaptiveISP` takes it: a raw, a file, or pixels or bytes with a header.
+        name: name for results and messages.
+        time_s: time of the frame in seconds from the start of the source; None if unknown.
+        header: facts about the frame; None takes those of the stream.
+    """
+
+    raw: Any
+    name: str
+    time_s: float | None = None
+    header: BayerHeader | None = None
+
+
+def open_source(source: str, header: BayerHeader | None = None, follow: bool = False) -> Iterable[Frame]:
+    """The source that SOURCE of the command line names.
+
+    Args:
+        source: a folder of raw files; a headerless file of frames; "-" for such frames on standard input; a video file
+            or the address of a stream, which PyAV opens; a single raw file; or `my_pkg.my_file:source`, an iterable of
+            frames or a function that returns one.
+        header: size, pixel format and levels of headerless frames.
+        follow: whether to wait for further files of a folder, or for a file to grow.
+
+    Raises:
+        UsageError: there is no such source, or facts about its frames are missing.
+        AdaptiveISPError: PyAV is not installed.
+    """
+    if source == STDIN:
+        return frames_of_stream(sys.stdin.buffer, header, "stdin")
+    if source.startswith(NETWORK):
+        return frames_of_video(source, header)
+    path = Path(source)
+    if names_code(source) and not path.exists():
+        return frames_of(import_object(source))
+    if path.is_dir():
+        return frames_of_folder(path, follow)
+    if not path.exists():
+        raise UsageError(f"{source}: no such file or folder; give a raw file, a folder, a video, an address or -")
+    extension = path.suffix.lower()
+    if extension in VIDEO_EXTENSIONS:
+        return frames_of_video(str(path), header)
+    if extension in HEADERLESS_EXTENSIONS:
+        return frames_of_file(path, header)
+    if extension in KNOWN_EXTENSIONS:
+        return [Frame(path, path.name)]
+    raise UsageError(f"{source}: unknown extension {extension!r}; give a raw file, a folder, a video, an address or -")
+
+
+def frames_of_folder(folder: Path, follow: bool = False) -> Iterator[Frame]:
+    """Yields the raw files of a folder and its subfolders in the order of their names, then new ones as they arrive.
+
+    A file counts as complete when its size has not changed for `SETTLED_SECONDS`.
+
+    Args:
+        folder: the folder.
+        follow: whether to wait for new files without end; otherwise the files that are there now are all.
+
+    Raises:
+        RawFileError: there are no raw files and `follow` is False.
+    """
+    seen: set[Path] = set()
+    sizes: dict[Path, tuple[int, float]] = {}
+    while True:
+        try:
+            found = [path for path, _ in find_raw_files([str(folder)])[0]]
+        except AdaptiveISPError:  # no raw file yet
+            if not follow:
+                raise
+            found = []
+        fresh = [path for path in found if path not in seen]
+        for path in fresh:
+            if not follow or _has_settled(path, sizes):
+                seen.add(path)
+                sizes.pop(path, None)
+                yield Frame(path, os.fspath(path.relative_to(folder)))
+        if not follow:
+            return
+        if not fresh:
+            time.sleep(POLL_SECONDS)
+
+
+def _has_settled(path: Path, sizes: dict[Path, tuple[int, float]]) -> bool:
+    """Whether the size of a file has not changed for a while; keeps the last size with its time in `sizes`."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return False
+    known = sizes.get(path)
+    now = time.monotonic()
+    if known is None or known[0] != size:
+        sizes[path] = (size, now)
+        return False
+    return size > 0 and now - known[1] >= SETTLED_SECONDS
+
+
+def _layout(header: BayerHeader | None, name: str) -> tuple[BayerHeader, int, int]:
+    """The header of frames without one, the bytes of a frame, and the bytes before the first frame.
+
+    Raises:
+        UsageError: size or format is missing.
+    """
+    facts = header if header is not None else BayerHeader()
+    how = facts.pixel_format
+    if facts.width is None or facts.height is None or how is None or facts.pattern is None:
+        raise UsageError(f"{name}: frames have no header; give --raw-size, --raw-format (or --raw-bits), --raw-pattern")
+    stride = facts.stride or how.row_bytes(facts.width)
+    if stride < how.row_bytes(facts.width):
+        raise UsageError(f"{name}: rows take {how.row_bytes(facts.width)} bytes, more than --raw-stride {stride}")
+    plain = replace(facts, format=how.name, stride=stride, offset=None, frames=None, frame=None)
+    return plain, stride * facts.height, facts.offset or 0
+
+
+def frames_of_stream(stream: BinaryFile, header: BayerHeader | None, name: str) -> Iterator[Frame]:
+    """Yields the frames of an open binary file, such as a pipe, until its end.
+
+    Args:
+        stream: frames in the header's pixel format, one directly after the other.
+        header: size, pixel format, pattern and levels.
+        name: name for messages.
+
+    Raises:
+        UsageError: facts are missing.
+        RawFileError: the stream ends within a frame.
+    """
+    facts, frame_bytes, offset = _layout(header, name)
+    _read_exactly(stream, offset)
+    number = 0
+    while True:
+        content = _read_exactly(stream, frame_bytes)
+        if not content:
+            return
+        if len(content) < frame_bytes:
+            raise RawFileError(f"{name}: ends after {len(content)} of {frame_bytes} bytes of frame {number}")
+        yield Frame(np.frombuffer(content, np.uint8), f"frame-{number:06d}", header=facts)
+        number += 1
+
+
+def _read_exactly(stream: BinaryFile, size: int) -> bytes:
+    """The next `size` bytes, fewer at the end of the stream."""
+    parts: list[bytes] = []
+    while size > 0 and (part := stream.read(size)):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def frames_of_file(path: Path, header: BayerHeader | None) -> Iterator[Frame]:
+    """Yields the frames of a headerless file, which may hold many.
+
+    Args:
+        path: the file; facts that the header lacks come from its sidecars.
+        header: size, pixel format, pattern and levels.
+
+    Raises:
+        UsageError: facts are missing.
+        RawFileError: the file is no whole number of frames.
+    """
+    facts, frame_bytes, offset = _layout(find_header(path, header), str(path))
+    size = path.stat().st_size - offset
+    if size <= 0 or size % frame_bytes:
+        count = f"{size / frame_bytes:.2f} frames of {frame_bytes} bytes" if size > 0 else "no frame"
+        raise RawFileError(f"{path}: holds {count}; correct --raw-size, --raw-format, --raw-stride or --raw-offset")
+    with path.open("rb") as stream:
+        stream.seek(offset)
+        for number in range(size // frame_bytes):
+            content = stream.read(frame_bytes)
+            yield Frame(np.frombuffer(content, np.uint8), f"{path.stem}-{number:06d}", header=facts)
+
+
+def frames_of_video(address: str, header: BayerHeader | None = None) -> Iterator[Frame]:
+    """Yields the frames of a video file or network stream as linear RGB.
+
+    Videos of 8 or 10 bits are encoded for a display. Their curve (`raw-curve` of the header, else BT.709) is undone, so
+    that policies, which are learned on linear light, can be used; what the camera's own processing clipped or denoised
+    stays lost.
+
+    Args:
+        address: a file, or an address such as rtsp://….
+        header: `curve` and `white` are used.
+
+    Raises:
+        AdaptiveISPError: PyAV is not installed.
+        RawFileError: the video cannot be opened or decoded.
+    """
+    av = import_extra("av", "stream")
+    curve = (header.curve if header is not None else None) or "bt709"
+    facts = BayerHeader(bits=8, curve=curve)
+    try:
+        with av.open(address) as container:
+            stream = next((s for s in container.streams if s.type == "video"), None)
+            if stream is None:
+                raise RawFileError(f"{address}: holds no video")
+            for number, picture in enumerate(container.decode(stream)):
+                pixels: NDArray[Any] = picture.to_ndarray(format="rgb24")
+                when = float(picture.time) if picture.time is not None else None
+                yield Frame(pixels, f"frame-{number:06d}", when, facts)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise RawFileError(f"{address}: cannot be read as a video ({reason}); check address and codec") from None
+
+
+def frames_of(source: Iterable[Any] | Callable[[], Iterable[Any]]) -> Iterator[Frame]:
+    """Yields frames from an iterable of `Frame`s or raws, or from a function that returns one."""
+    items = source() if callable(source) and not isinstance(source, Iterable) else source
+    for number, item in enumerate(items):
+        yield item if isinstance(item, Frame) else Frame(item, f"frame-{number:06d}")

@@ -1,0 +1,201 @@
+"""The stream: results in order, equal to single calls, and steady behaviour when something fails or stops."""
+
+import inspect
+import itertools
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adaptiveisp import AdaptiveISP
+from adaptiveisp.cli.parser import main
+from adaptiveisp.errors import DetectorError, RawFileError, UsageError
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.streaming.sinks import JsonLines
+from adaptiveisp.streaming.smoothing import SmoothingConfig
+from adaptiveisp.streaming.stream import Stream, StreamConfig
+from adaptiveisp.types import Image
+from tests.support.fake_detector import RedDetector
+
+HEADER = BayerHeader(bits=10, pattern="RGGB", black=64)
+PLAIN = StreamConfig(smoothing=None)
+
+
+def frames(n: int, seed: int = 0) -> list[np.ndarray]:
+    return list(np.random.default_rng(seed).integers(64, 1023, (n, 48, 64), dtype=np.uint16))
+
+
+class CountedExposure(Policy):
+    """Exposure by the number of calls so far."""
+
+    name = "counted"
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def plan(self, image: Image) -> list[Pipeline]:
+        self.calls += 1
+        return [Pipeline((Stage("exposure", {"ev": float(self.calls % 3)}),)) for _ in image]
+
+
+@pytest.fixture
+def isp() -> AdaptiveISP:
+    return AdaptiveISP("auto-exposure", RedDetector(), size=64)
+
+
+def test_results_are_those_of_single_calls_in_order(isp: AdaptiveISP) -> None:
+    given = frames(7)
+    stream = Stream(isp, given, HEADER, PLAIN)
+    for number, (found, frame) in enumerate(itertools.zip_longest(stream, given)):
+        alone = isp(frame, HEADER)
+        assert found.number == number and found.name == f"frame-{number:06d}"
+        assert torch.equal(found.result.image, alone.image) and found.result.boxes() == alone.boxes()
+    assert stream.stats.frames == stream.stats.results == 7 and not stream.stats.failed
+    assert set(stream.stats.busy) == {"render", "detect"} and stream.stats.frames_per_second > 0
+
+
+def test_isp_stream_is_the_same(isp: AdaptiveISP) -> None:
+    assert len(list(isp.stream(frames(3), HEADER))) == 3
+
+
+def test_the_policy_runs_on_every_nth_frame() -> None:
+    policy = CountedExposure()
+    isp = AdaptiveISP(policy, RedDetector(), size=64)
+    found = [item.result for item in Stream(isp, frames(7), HEADER, StreamConfig(every=3, smoothing=None))]
+    evs = [result.pipeline.stages[0].params["ev"] for result in found if result.pipeline is not None]
+    assert policy.calls == 3 and evs == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 0.0]
+
+
+def test_smoothing_makes_parameters_steady() -> None:
+    isp = AdaptiveISP(CountedExposure(), RedDetector(), size=64)
+
+    def changes(smoothing: SmoothingConfig | None) -> float:
+        results = [item.result for item in Stream(isp, frames(30), HEADER, StreamConfig(smoothing=smoothing))]
+        evs = [result.pipeline.stages[0].params["ev"] for result in results if result.pipeline is not None]
+        return float(np.abs(np.diff(evs)).mean())
+
+    assert changes(SmoothingConfig(frames=8.0)) < changes(None) / 5
+
+
+def test_a_frame_that_fails_is_left_out(isp: AdaptiveISP) -> None:
+    given = frames(4)
+    given[1] = np.zeros((48, 64), np.uint16)  # the lens cap
+    stream = Stream(isp, given, HEADER, PLAIN)
+    assert [item.number for item in stream] == [0, 2, 3]
+    ((name, reason),) = stream.stats.failed
+    assert name == "frame-000001" and "at or below the black level" in reason
+    assert stream.stats.to_json()["failed"][0]["name"] == name
+
+
+def test_errors_of_source_and_detector_end_the_stream(isp: AdaptiveISP) -> None:
+    def broken() -> Iterator[np.ndarray]:
+        yield frames(1)[0]
+        raise OSError("the camera was unplugged")
+
+    stream = Stream(isp, broken, HEADER, PLAIN)
+    with pytest.raises(OSError, match="unplugged"):
+        list(stream)
+    assert stream.stats.results == 1
+
+    class Wrong(RedDetector):
+        def detect(self, image: Image, *args: object, **kwargs: object) -> list:
+            raise DetectorError("it gave nonsense")
+
+    with pytest.raises(DetectorError, match="nonsense"):
+        list(Stream(AdaptiveISP("auto-exposure", Wrong(), size=64), frames(3), HEADER, PLAIN))
+
+
+def test_a_damaged_end_is_reported_after_the_frames_before(isp: AdaptiveISP) -> None:
+    def cut_short() -> Iterator[np.ndarray]:
+        yield from frames(2)
+        raise RawFileError("pipe: ends after 5 of 864 bytes of frame 2")
+
+    stream = Stream(isp, cut_short, HEADER, PLAIN)
+    assert len(list(stream)) == 2 and stream.stats.failed[0][0] == "frame 2"
+
+
+def test_stopping_ends_all_threads(isp: AdaptiveISP) -> None:
+    before = threading.active_count()
+    stream = Stream(isp, itertools.cycle(frames(2)), HEADER, PLAIN)
+    for item in stream:
+        if item.number == 5:
+            break
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() <= before
+
+
+def test_the_memory_of_a_slow_caller_is_bounded(isp: AdaptiveISP) -> None:
+    """The source waits: no more frames are read than fit the queues and the stages."""
+    read = 0
+
+    def counted() -> Iterator[np.ndarray]:
+        nonlocal read
+        for frame in itertools.cycle(frames(2)):
+            read += 1
+            yield frame
+
+    found = iter(Stream(isp, counted, HEADER, StreamConfig(smoothing=None, waiting=2)))
+    next(found)
+    time.sleep(1.0)
+    assert read <= 12
+    found.close()  # type: ignore[attr-defined]
+
+
+def test_a_live_source_drops_frames_instead(isp: AdaptiveISP) -> None:
+    stream = Stream(isp, frames(40), HEADER, StreamConfig(smoothing=None, waiting=1, drop="oldest"))
+    numbers = []
+    for item in stream:
+        numbers.append(item.number)
+        time.sleep(0.02)
+    assert stream.stats.dropped > 0 and numbers == sorted(numbers) and numbers[-1] == 39
+    assert len(numbers) + stream.stats.dropped == 40
+
+
+@pytest.mark.parametrize("facts", [{"every": 0}, {"waiting": 0}, {"drop": "newest"}])
+def test_wrong_settings_are_refused(facts: dict[str, object]) -> None:
+    made = inspect.unwrap(StreamConfig.__init__)  # without the tests' type checker
+    with pytest.raises(UsageError):
+        made(object.__new__(StreamConfig), **facts)
+
+
+COMMON = ["--policy", "auto-exposure", "--detector", "tests.support.fake_detector:load", "--size", "64"]
+FACTS = ["--raw-size", "64x48", "--raw-bits", "10", "--raw-pattern", "RGGB", "--raw-black", "64"]
+
+
+def test_the_command_writes_a_line_a_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "x.raw", tmp_path / "out.jsonl"
+    path.write_bytes(np.stack(frames(4)).tobytes())
+    assert main(["stream", str(path), *COMMON, *FACTS, "--out", str(out)]) == 0
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [line["number"] for line in lines] == [0, 1, 2, 3] and lines[0]["pipeline"][0]["module"] == "white_balance"
+    assert set(lines[0]["milliseconds"]) == {"read", "develop", "policy", "modules", "detector", "total"}
+    assert "4 of 4 frames, 0 dropped, 0 failed" in capsys.readouterr().err
+    assert main(["stream", str(path), *COMMON, *FACTS, "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main(["stream", str(path), *COMMON, *FACTS, "--limit", "2", "-q"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_the_command_reports_frames_that_failed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = np.stack(frames(3))
+    given[1] = 0
+    (tmp_path / "x.raw").write_bytes(given.tobytes())
+    assert main(["stream", str(tmp_path / "x.raw"), *COMMON, *FACTS, "--out", str(tmp_path / "o.jsonl")]) == 3
+    assert "skipped: x-000001: " in capsys.readouterr().err
+    assert main(["stream", str(tmp_path / "none.raw"), *COMMON, *FACTS]) == 2
+
+
+def test_lines_are_complete_and_readable_at_once(tmp_path: Path, isp: AdaptiveISP) -> None:
+    with JsonLines(tmp_path / "x.jsonl") as sink:
+        for item in Stream(isp, frames(2), HEADER, PLAIN):
+            sink.write(item)
+            assert json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])["number"] == item.number

@@ -12,7 +12,8 @@ from torch import Tensor
 from adaptiveisp import IspModule, Param
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.registry import HELPERS, MODULE_SETS
-from adaptiveisp.isp.trial import check_module, of_ones_own
+from adaptiveisp.isp.trial import of_ones_own
+from adaptiveisp.testing import check_module
 
 
 @pytest.fixture

@@ -37,13 +37,13 @@ def checked(function: Any = None, /, *, typechecker: Callable[[Function], Functi
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         nonlocal inner, shaped
+        if jaxtyping.config.jaxtyping_disable:
+            return function(*args, **kwargs)
         if inner is None:  # compiled at the first call: a test run calls few of the functions that it imports
             compiled, shaped = _compiled(function, typechecker)
             inner = compiled  # last, since another thread may be about to call
         if not shaped:
             return inner(*args, **kwargs)
-        if jaxtyping.config.jaxtyping_disable:
-            return function(*args, **kwargs)
         try:
             with shapes:
                 return inner(*args, **kwargs)

@@ -134,7 +134,10 @@ def test_a_method_learns_the_same_on_another_device(name: str, tmp_path: Path) -
     assert len(list(tmp_path.glob("there.*"))) == 1
 
 
-@pytest.mark.parametrize("name", sorted(set(ADAPTERS) - {"onnx, one image", "own callable", "registered"}))
+# A camera's model takes bytes; elsewhere its converted graph does not round to them, so that gradients pass.
+@pytest.mark.parametrize(
+    "name", sorted(set(ADAPTERS) - {"onnx, one image", "onnx, of a camera", "own callable", "registered"})
+)
 def test_a_detector_finds_the_same_on_another_device(name: str, tmp_path: Path) -> None:
     detector: Any = ADAPTERS[name](tmp_path)
     generator = torch.Generator().manual_seed(0)

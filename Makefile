@@ -17,15 +17,15 @@ demo: weights
 
 test: env
 	-$(BIN)/adaptiveisp weights get yolov3-tiny
-	$(PYTEST) -m "not long"
+	$(PYTEST) -m "not long" --cov-fail-under=93
 
 # Only the long ones, after `make test`, whose coverage they add to.
 test-long: env
-	$(PYTEST) --cov-append -m long
+	$(PYTEST) --cov-append -m long --cov-fail-under=95
 
 test-all: env
 	-$(BIN)/adaptiveisp weights get yolov3-tiny
-	$(PYTEST)
+	$(PYTEST) --cov-fail-under=95
 
 lint: env
 	$(BIN)/ruff check .

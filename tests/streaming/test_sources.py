@@ -34,7 +34,7 @@ def test_the_frames_of_a_headerless_file(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raw_in_memory(frame.raw, frame.header).data, expected)
     path.write_bytes(values.tobytes()[:-3])
     (tmp_path / "night.raw.yaml").write_text("raw-size: 24x18\nraw-bits: 10\nraw-pattern: RGGB\n")
-    with pytest.raises(RawFileError, match=r"holds 5.00 frames of 864 bytes; correct --raw-size"):
+    with pytest.raises(RawFileError, match=r"holds 4 frames of 864 bytes and 861 bytes more; copy it again"):
         list(open_source(str(path)))
 
 
@@ -60,7 +60,7 @@ def test_packed_frames_of_a_pipe() -> None:
         np.testing.assert_array_equal(raw_in_memory(frame.raw, frame.header).data, expected)
     with pytest.raises(RawFileError, match="stdin: ends after 575 of 576 bytes of frame 2"):
         list(frames_of_stream(io.BytesIO(b"".join(rows)[:-1]), header, "stdin"))
-    with pytest.raises(UsageError, match="give --raw-size, --raw-format"):
+    with pytest.raises(UsageError, match="give --raw-format or --raw-bits, --raw-pattern"):
         list(frames_of_stream(io.BytesIO(b""), BayerHeader(WIDTH), "stdin"))
 
 

@@ -64,3 +64,32 @@ def test_the_refusal_shows_a_command_that_works(
     assert main(["train", "--resume", "run", "-q"]) == 2
     error = capsys.readouterr().err
     assert "--module my_pkg.my_file:name --module my_pkg.my_file:name --reward my_pkg.my_file:name" in error
+
+
+def test_the_command_that_resumes_a_run_names_its_code(tmp_path: Path) -> None:
+    from adaptiveisp.training.own_parts import resume_command
+
+    started = (
+        "adaptiveisp train --module my_isp:CURVE --reward=my_isp:cheaper --method sequence --out RUN --budget 9000"
+    )
+    expected = f"adaptiveisp train --resume {tmp_path} --module my_isp:CURVE --reward my_isp:cheaper"
+    found = resume_command(tmp_path, {"command": started}).split()
+    assert found[:4] == expected.split()[:4]
+    assert sorted(zip(found[4::2], found[5::2], strict=True)) == [
+        ("--module", "my_isp:CURVE"),
+        ("--reward", "my_isp:cheaper"),
+    ]
+    assert resume_command(tmp_path, {}) == f"adaptiveisp train --resume {tmp_path}"
+
+
+def test_modules_that_the_imitation_leaves_out_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    from adaptiveisp.training.config import make_settings
+
+    experts = {"expert_modules": ["denoise", "gamma"]}
+    make_settings("sequence", "", experts, "recipe", more_modules=["guided_denoise"])
+    (message,) = [record.message for record in caplog.records]
+    assert "guided_denoise: not among the expert modules, which the first 60 % of the budget imitates" in message
+    assert "--set 'expert_modules=[denoise, gamma, guided_denoise]'" in message
+    caplog.clear()
+    make_settings("sequence", "", {}, "recipe", more_modules=["guided_denoise"])
+    assert not caplog.records

@@ -80,11 +80,13 @@ def run(options: argparse.Namespace) -> int:
     """Renders raw files by a policy and detects objects in them."""
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.inference.pretrained import warn_of_other_detectors
     from adaptiveisp.raw.reader import find_raw_files
     from adaptiveisp.utils.output_folder import claim_folder
 
     device = set_up_torch(options)
     policy = _run_policy(options, device)
+    warn_of_other_detectors([options.policy or ""], [options.detector])
     files, missing = find_raw_files(options.inputs, exclude=options.out)
     files = files[: options.limit or None]
     check_outputs(files, options.out)

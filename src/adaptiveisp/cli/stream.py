@@ -69,6 +69,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Processes the stream until its end, or until it is interrupted."""
     from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.inference.pretrained import warn_of_other_detectors
     from adaptiveisp.streaming.sinks import JsonLines, VideoFile
     from adaptiveisp.streaming.smoothing import SmoothingConfig
     from adaptiveisp.streaming.stream import Stream, StreamConfig
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     smoothing = SmoothingConfig(options.smooth) if options.smooth else None
     config = StreamConfig(options.every, smoothing, drop="oldest" if options.drop else "never")
+    warn_of_other_detectors([options.policy], [options.detector])
     isp = AdaptiveISP(
         options.policy, options.detector, options.size, options.confidence, options.camera_white_balance, device
     )
@@ -100,8 +102,6 @@ def run(options: argparse.Namespace) -> int:
 def _report(stream: "Stream", quiet: bool) -> None:
     """Prints what happened to the frames, on standard error: standard output may hold the results."""
     stats = stream.stats
-    for name, reason in stats.failed:
-        print(f"adaptiveisp: skipped: {name}: {reason}", file=sys.stderr)
     if quiet:
         return
     busy = ", ".join(f"{name} {seconds / max(stats.results, 1) * 1e3:.1f} ms" for name, seconds in stats.busy.items())

@@ -207,9 +207,11 @@ def _register_own_code(options: argparse.Namespace) -> list[str]:
 
 def _report(run: "Trainer", summary: "TrainSummary") -> None:
     """Prints the outcome of a run."""
+    from adaptiveisp.training.own_parts import resume_command
+
     folder = summary.folder
     best = f", best AP50 on dev {100 * summary.best_ap50:.1f}" if summary.best_ap50 is not None else ""
-    state = "finished" if summary.finished else f"stopped; continue with: adaptiveisp train --resume {folder}"
+    state = "finished" if summary.finished else f"stopped; continue with: {resume_command(folder, run.provenance)}"
     used = f"{summary.iterations} iterations, {summary.passes} detector passes"
     print(f"{used}{best}, peak memory {summary.peak_memory_mb:.0f} MB: {state}")
     if summary.finished:

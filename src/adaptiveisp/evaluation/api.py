@@ -13,6 +13,7 @@ from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import not_scored, notes_on
 from adaptiveisp.inference.detection import working_size
+from adaptiveisp.inference.pretrained import warn_of_other_detectors
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
 from adaptiveisp.policies.registry import load_policies
@@ -109,6 +110,9 @@ def prepare(config: EvalConfig) -> PreparedEvaluation:
         load_detector(one, config.device) if isinstance(one, str) else one for one in dict.fromkeys(config.detectors)
     )
     _require_distinct("detectors", [detector.name for detector in detectors])
+    if all(isinstance(one, str) for one in config.detectors):
+        runs = [policy for policy in config.policies if isinstance(policy, str)]
+        warn_of_other_detectors(runs, [str(one) for one in config.detectors])
     costs = load_costs(Path(config.costs)) if isinstance(config.costs, str | Path) else config.costs or {}
     size = working_size(config.size, detectors)
     return PreparedEvaluation(config, dataset, policies, groups, detectors, costs, size)

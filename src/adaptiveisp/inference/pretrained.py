@@ -4,14 +4,16 @@ The hub's library is imported only for uploads and downloads. Its mixin would ha
 and would be imported with it, so that these functions call the library instead.
 """
 
+import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.detectors.loading import HUB_NAME, load_detector
-from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
+from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError, logger
 from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.policies.registry import NAMED_POLICIES, RUN_POLICIES, SHIPPED, policy_file
 from adaptiveisp.types import Detector
@@ -82,6 +84,29 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
         "confidence": found.confidence,
         "camera_white_balance": found.camera_white_balance,
     }
+
+
+def warn_of_other_detectors(policies: Sequence[str], detectors: Sequence[str]) -> None:
+    """Warns of runs that learned for a detector that is not used: a policy serves the detector of its training.
+
+    Args:
+        policies: values of --policy; those that are no folders of runs are ignored.
+        detectors: values of --detector.
+    """
+    used = {*detectors, *map(os.path.abspath, detectors)}
+    for policy in policies:
+        config = Path(policy) / RUN_SETTINGS_FILE
+        if not config.is_file():
+            continue
+        content = read_yaml(config, WeightsError, "restore it")
+        options = content.get("train") if isinstance(content, dict) else None
+        learned_for = options.get("detector") if isinstance(options, dict) else None
+        if isinstance(learned_for, str) and learned_for not in used:
+            logger.warning(
+                "%s: was trained for the detector %s, which is not among those used here; see --detector",
+                policy,
+                learned_for,
+            )
 
 
 def _detector_of_run(folder: Path) -> Detector:

@@ -142,7 +142,9 @@ def _layout(header: BayerHeader | None, name: str) -> tuple[BayerHeader, int, in
     facts = header if header is not None else BayerHeader()
     how = facts.pixel_format
     if facts.width is None or facts.height is None or how is None or facts.pattern is None:
-        raise UsageError(f"{name}: frames have no header; give --raw-size, --raw-format (or --raw-bits), --raw-pattern")
+        known = {"--raw-size": facts.width, "--raw-format or --raw-bits": how, "--raw-pattern": facts.pattern}
+        missing = ", ".join(flag for flag, value in known.items() if value is None)
+        raise UsageError(f"{name}: its frames have no header; give {missing}")
     stride = facts.stride or how.row_bytes(facts.width)
     if stride < how.row_bytes(facts.width):
         raise UsageError(f"{name}: rows take {how.row_bytes(facts.width)} bytes, more than --raw-stride {stride}")
@@ -198,8 +200,9 @@ def frames_of_file(path: Path, header: BayerHeader | None) -> Iterator[Frame]:
     facts, frame_bytes, offset = _layout(find_header(path, header), str(path))
     size = path.stat().st_size - offset
     if size <= 0 or size % frame_bytes:
-        count = f"{size / frame_bytes:.2f} frames of {frame_bytes} bytes" if size > 0 else "no frame"
-        raise RawFileError(f"{path}: holds {count}; correct --raw-size, --raw-format, --raw-stride or --raw-offset")
+        rest = f"{size // frame_bytes} frames of {frame_bytes} bytes and {size % frame_bytes} bytes more"
+        cause = "copy it again if it was cut short, or correct --raw-size, --raw-format, --raw-stride or --raw-offset"
+        raise RawFileError(f"{path}: holds {rest if size > 0 else 'no frame'}; {cause}")
     with path.open("rb") as stream:
         stream.seek(offset)
         for number in range(size // frame_bytes):

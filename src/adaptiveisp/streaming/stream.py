@@ -255,7 +255,7 @@ class Stream:
             self._give(target, _END)
 
     def _fail(self, name: str, error: AdaptiveISPError) -> None:
-        logger.warning("skipped: %s", error)
+        logger.warning("skipped: %s: %s", name, error)
         self.stats.failed.append((name, str(error)))
 
     def _render(self, item: _Item) -> Prepared:

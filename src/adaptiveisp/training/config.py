@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 
 from adaptiveisp.data.dataset_yaml import split_spec
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.raw.unprocess import NoiseName
 from adaptiveisp.training.methods.module_choice import (
     with_module_names,
@@ -186,6 +186,7 @@ def make_settings(
     wanted = with_modules_of_files(initial, changes) if from_file else changes
     wanted = without_other_initials(initial, with_more_modules(initial, wanted, more_modules))
     settings = changed(initial, wanted, origin, list_form)
+    _warn_of_modules_not_imitated(settings, more_modules)
     pixels = settings.batch * settings.size**2
     if pixels > MOST_PIXELS:
         raise UsageError(
@@ -193,6 +194,21 @@ def make_settings(
             f"than the limit of {MOST_PIXELS / 1e6:.0f}; lower size or batch"
         )
     return settings
+
+
+def _warn_of_modules_not_imitated(settings: Any, names: Sequence[str]) -> None:
+    """Says which added modules the imitation warm-up leaves out, as a recipe that names its own expert modules does."""
+    experts = getattr(settings, "expert_modules", ())
+    missing = [name for name in names if name not in experts]
+    if missing and experts and getattr(settings, "imitation_warmup", 0) > 0:
+        listed = ", ".join([*experts, *missing])
+        logger.warning(
+            "%s: not among the expert modules, which the first %.0f %% of the budget imitates, so that a short run may "
+            "not use it; add it by --set 'expert_modules=[%s]'",
+            ", ".join(missing),
+            100 * settings.imitation_warmup,
+            listed,
+        )
 
 
 def resolve(

@@ -60,6 +60,13 @@ def require_own_parts(
     )
 
 
+def resume_command(folder: Path, provenance: Mapping[str, Any]) -> str:
+    """The command that resumes a run, with the options that named the user's own code when it was started."""
+    flags = _stored_flags(provenance.get("command"))
+    shown = [f" {flag} {shlex.quote(value)}" for flag in FLAGS for value in flags.get(flag, ())]
+    return f"adaptiveisp train --resume {shlex.quote(str(folder))}{''.join(shown)}"
+
+
 def _names(train: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Kind and name of the parts that a configuration names and that may be the user's own, each once."""
     found: list[tuple[str, Any]] = [("method", train.get("method"))]

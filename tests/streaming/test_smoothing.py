@@ -97,3 +97,26 @@ def test_every_module_of_the_package_can_be_smoothed() -> None:
 def test_settings_out_of_range_are_refused(facts: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         SmoothingConfig(**facts)  # type: ignore[arg-type]
+
+
+def test_gains_that_no_head_made_are_kept() -> None:
+    """Of auto-exposure: the inverse of the head of white balance gives back others."""
+    from adaptiveisp.policies.heuristics import AutoExposure
+
+    light = torch.tensor([0.3, 1.0, 0.5])[None, :, None, None]
+    image = 0.02 * light * torch.rand(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    (chosen,) = AutoExposure().plan(image)
+    smoother = Smoother(SmoothingConfig())
+    for _ in range(3):
+        found = smoother.update(chosen, image)
+    for ours, theirs in zip(found.stages, chosen.stages, strict=True):
+        assert dict(ours.params) == pytest.approx(dict(theirs.params), rel=1e-4)
+
+
+def test_a_matrix_that_is_not_valid_between_two_is_not_used() -> None:
+    names = ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb")
+    plus = dict.fromkeys(names, 0.0) | {"rr": 1.0, "gg": 1.0, "bb": 1.0}
+    minus = plus | {"rr": -1.0}
+    smoother = Smoother(SmoothingConfig(frames=1 / math.log(2)))  # half of the way in one frame: a row of zeros
+    smoother.update(Pipeline((Stage("ccm", plus),)), FLAT)
+    assert dict(smoother.update(Pipeline((Stage("ccm", minus),)), FLAT).stages[0].params) == minus

@@ -199,3 +199,30 @@ def test_lines_are_complete_and_readable_at_once(tmp_path: Path, isp: AdaptiveIS
         for item in Stream(isp, frames(2), HEADER, PLAIN):
             sink.write(item)
             assert json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])["number"] == item.number
+
+
+def test_a_stream_without_frames_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, isp: AdaptiveISP
+) -> None:
+    import io
+    import sys
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert main(["stream", "-", *COMMON, *FACTS, "-q"]) == 1
+    assert "-: gave no frame that could be used" in capsys.readouterr().err
+    stream = Stream(isp, frames(1), HEADER, PLAIN)
+    assert len(list(stream)) == 1
+    with pytest.raises(UsageError, match="once"):
+        list(stream)
+
+
+def test_videos_that_cannot_be_written_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("av", reason="PyAV is not installed; pip install 'adaptiveisp[stream]'")
+    path = tmp_path / "x.raw"
+    path.write_bytes(np.stack(frames(2)).tobytes())
+    stream = ["stream", str(path), *COMMON, *FACTS, "--out", str(tmp_path / "o.jsonl"), "--overwrite", "-q"]
+    assert main([*stream, "--video", str(tmp_path / "x.mp4"), "--rate", "0"]) == 2
+    assert "0 frames a second are impossible" in capsys.readouterr().err
+    assert main([*stream, "--video", str(tmp_path / "none/x.mp4")]) == 1
+    assert "cannot be written" in capsys.readouterr().err
+    assert main([*stream, "--video", str(tmp_path / "x.mp4")]) == 0 and (tmp_path / "x.mp4").stat().st_size > 0

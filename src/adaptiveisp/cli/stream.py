@@ -22,6 +22,7 @@ from adaptiveisp.cli.options import (
     size,
     unit,
 )
+from adaptiveisp.errors import DataError
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
@@ -82,20 +83,25 @@ def run(options: argparse.Namespace) -> int:
         options.policy, options.detector, options.size, options.confidence, options.camera_white_balance, device
     )
     stream = Stream(isp, options.source, raw_facts(options), config, options.follow)
+    interrupted = False
     with contextlib.ExitStack() as stack:
         sinks: list[Any] = [stack.enter_context(JsonLines(options.out, options.overwrite))]
         if options.video is not None:
             sinks.append(stack.enter_context(VideoFile(options.video, options.rate, options.overwrite)))
         bar = stack.enter_context(progress(options, 0, "stream", unit="frame"))
-        with contextlib.suppress(KeyboardInterrupt):  # the usual end of a live stream
+        try:
             for result in stream:
                 for sink in sinks:
                     sink.write(result)
                 bar.update()
                 if options.limit and stream.stats.results >= options.limit:
                     break
+        except KeyboardInterrupt:  # the usual end of a live stream
+            interrupted = True
         stream.stop()
     _report(stream, options.quiet)
+    if not stream.stats.results and not interrupted:
+        raise DataError(f"{options.source}: gave no frame that could be used")
     return DONE_WITH_SKIPS if stream.stats.failed else DONE
 
 

@@ -12,6 +12,8 @@ from adaptiveisp.streaming.stream import StreamResult
 from adaptiveisp.utils.optional_imports import import_extra
 
 STDOUT = "-"
+FASTEST = 1000
+"""Most frames a second of a video."""
 
 
 class Sink(Protocol):
@@ -99,6 +101,8 @@ class VideoFile:
     def __init__(self, path: str | Path, rate: float = 30.0, overwrite: bool = False):
         self._av = import_extra("av", "stream")
         self.path = str(path)
+        if not 0 < rate <= FASTEST:
+            raise UsageError(f"{path}: {rate:g} frames a second are impossible; give a rate above 0, at most {FASTEST}")
         if Path(path).exists() and not overwrite:
             raise UsageError(f"{path}: exists already; choose another name, or give --overwrite")
         try:
@@ -112,12 +116,12 @@ class VideoFile:
     def write(self, result: StreamResult) -> None:
         """Adds a frame; all have the size of the first, rounded down to even numbers."""
         drawn = result.result.drawn()
-        if self._stream is None:
-            self._stream = self._container.add_stream("mpeg4", rate=self._rate)
-            self._stream.height, self._stream.width = (side - side % 2 for side in drawn.shape[:2])
-            self._stream.pix_fmt, self._stream.bit_rate = "yuv420p", 4_000_000
-        cut = drawn[: self._stream.height, : self._stream.width]
         try:
+            if self._stream is None:
+                self._stream = self._container.add_stream("mpeg4", rate=self._rate)
+                self._stream.height, self._stream.width = (side - side % 2 for side in drawn.shape[:2])
+                self._stream.pix_fmt, self._stream.bit_rate = "yuv420p", 4_000_000
+            cut = drawn[: self._stream.height, : self._stream.width]
             frame = self._av.VideoFrame.from_ndarray(cut.copy(), format="rgb24")
             self._container.mux(self._stream.encode(frame))
         except (OSError, ValueError) as error:

@@ -1,8 +1,10 @@
 """Keeps pipelines steady from frame to frame: parameters are smoothed, and modules change only when that lasts.
 
 A policy decides about each frame alone, so that noise makes its parameters flicker, and the brightness with them. Here
-each parameter is smoothed exponentially in the unbounded space of a policy's outputs, z ← z + (1 - e^(-1/τ))·(z' - z),
-where its range and its curve do not matter. A cut to another scene, or a sudden change of light, is followed at once.
+each parameter is smoothed exponentially in the unbounded space of its own range, z ← z + (1 - e^(-1/τ))·(z' - z), with
+`Param.unsquash` and `Param.squash`. A module's head is not used: the inverse of white balance's, for instance, does not
+give back gains that no head made, such as those of auto-exposure. A cut to another scene, or a sudden change of light,
+is followed at once.
 
 Source: the exponential moving average is standard; the detection of cuts compares the luminance of neighbouring frames
 on a coarse grid, in stops.
@@ -11,12 +13,10 @@ on a coarse grid, in stops.
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from adaptiveisp.errors import UsageError
-from adaptiveisp.isp.logits import GIVEN_MARGIN
+from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.types import Image
@@ -24,6 +24,8 @@ from adaptiveisp.utils.color import LUMA, weighted_channel
 
 GRID = 8
 """Side of the grid on which frames are compared."""
+MARGIN = 1e-6
+"""Share of a parameter's range by which a value keeps off its ends, where z is infinite."""
 DARKEST = 1e-4
 """Luminance below which stops are not counted, since noise dominates there."""
 
@@ -94,7 +96,10 @@ class Smoother:
             [old + share * (value - old) for old, value in zip(before, after, strict=True)]
             for before, after in zip(self._rows, new, strict=True)
         ]
-        self._held = _pipeline(chosen, self._rows)
+        try:
+            self._held = _pipeline(chosen, self._rows)
+        except PipelineError:  # between two valid matrices lies one that is not
+            return self._restart(chosen)
         return self._held
 
     def _restart(self, chosen: Pipeline) -> Pipeline:
@@ -135,7 +140,7 @@ def _same_modules(one: Pipeline, other: Pipeline) -> bool:
 def _rows(pipeline: Pipeline) -> list[list[float]]:
     """The unbounded value of each parameter, one row a stage."""
     return [
-        module.logits_from_params(stage.params, margin=GIVEN_MARGIN) if module.params else []
+        [param.unsquash(stage.params[param.name], MARGIN) for param in module.params]
         for module, stage in zip(pipeline.modules, pipeline.stages, strict=True)
     ]
 
@@ -147,7 +152,4 @@ def _pipeline(like: Pipeline, rows: list[list[float]]) -> Pipeline:
 
 
 def _stage(module: IspModule, row: list[float]) -> Stage:
-    if not module.params:
-        return Stage(module.name, {})
-    values = module.params_from_logits(torch.tensor([row], dtype=torch.float64))[0].tolist()
-    return Stage(module.name, dict(zip((param.name for param in module.params), values, strict=True)))
+    return Stage(module.name, {param.name: param.value(z) for param, z in zip(module.params, row, strict=True)})

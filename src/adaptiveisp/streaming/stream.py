@@ -182,7 +182,13 @@ class Stream:
         ]
 
     def __iter__(self) -> Iterator[StreamResult]:
-        """Starts the threads and yields the results in the order of the frames."""
+        """Starts the threads and yields the results in the order of the frames.
+
+        Raises:
+            UsageError: the stream was started before.
+        """
+        if self._started:
+            raise UsageError("a stream gives its results once; make another one")
         self._started = time.perf_counter()
         for thread in self._threads:
             thread.start()

@@ -5,7 +5,7 @@
 Without --data it times both ways on one thread for frames of 1080p and 12 MP, interleaved, and prints the medians and
 their ratio. With --data, raws are made of the photos (mixed light, seed 0), their mosaics are developed both ways, and
 it prints the RMS difference of the images, the share of boxes above 0.25 that match (IoU 0.9, same class), and the
-paired difference of AP50 (new minus old) with its 95 % interval. Photos with sides of less than 2 N pixels have no
+paired difference of AP50 (new minus old) with its 95 % interval. Photos with sides of less than 3 N pixels have no
 small development; their number is printed.
 """
 

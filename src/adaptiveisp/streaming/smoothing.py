@@ -126,6 +126,7 @@ def luminance_stops(image: Image) -> Tensor:
 def is_cut(before: Tensor, after: Tensor, stops: float) -> bool:
     """Whether the median change of the cells' luminance exceeds `stops`.
 
+    >>> import torch
     >>> is_cut(torch.zeros(64), torch.full((64,), 1.0), 0.5), is_cut(torch.zeros(64), torch.zeros(64), 0.5)
     (True, False)
     """

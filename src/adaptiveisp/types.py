@@ -287,6 +287,9 @@ class Detector(Protocol):
 
     A detector whose loss has no gradient has two more attributes: `differentiable`, False, and
     `not_differentiable_because`, text. It can be used for evaluation and by the methods that need no gradient.
+
+    A detector whose `detect` may run in several threads at once says so by the attribute `thread_safe`, True. Others
+    get one call at a time.
     """
 
     name: str

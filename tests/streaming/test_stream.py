@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,55 @@ def test_results_are_those_of_single_calls_in_order(isp: AdaptiveISP) -> None:
         assert found.number == number and found.name == f"frame-{number:06d}"
         assert torch.equal(found.result.image, alone.image) and found.result.boxes() == alone.boxes()
     assert stream.stats.frames == stream.stats.results == 7 and not stream.stats.failed
-    assert set(stream.stats.busy) == {"render", "detect"} and stream.stats.frames_per_second > 0
+    assert set(stream.stats.busy) == {"develop", "render", "detect"} and stream.stats.frames_per_second > 0
+
+
+class Uneven(RedDetector):
+    """Takes longest for the first of every four frames, and counts the calls that run at once."""
+
+    def __init__(self, thread_safe: bool) -> None:
+        super().__init__()
+        self.thread_safe = thread_safe
+        self.calls = self.running = self.most = 0
+        self.threads: set[int] = set()
+
+    def detect(self, image: Image, *args: Any, **kwargs: Any) -> Any:
+        self.calls, self.running = self.calls + 1, self.running + 1
+        self.most = max(self.most, self.running)
+        self.threads.add(torch.get_num_threads())
+        time.sleep(0.05 if self.calls % 4 == 1 else 0.001)
+        self.running -= 1
+        return super().detect(image, *args, **kwargs)
+
+
+@pytest.mark.parametrize(("thread_safe", "at_once"), [(True, 3), (False, 1)])
+def test_frames_overlap_and_keep_their_order(thread_safe: bool, at_once: int) -> None:
+    detector = Uneven(thread_safe)
+    isp = AdaptiveISP("auto-exposure", detector, size=64)
+    given = frames(16)
+    found = list(Stream(isp, given, HEADER, StreamConfig(smoothing=None, workers=3, waiting=3)))
+    assert [item.number for item in found] == list(range(16)) and detector.most == at_once
+    for item, frame in zip(found, given, strict=True):
+        assert torch.equal(item.result.image, isp(frame, HEADER).image)
+        assert item.latency_ms >= item.result.timings.detector
+
+
+def test_workers_share_the_threads_and_leave_the_callers_alone() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        detector = Uneven(thread_safe=True)
+        list(Stream(AdaptiveISP("auto-exposure", detector, size=64), frames(6), HEADER, StreamConfig(workers=2)))
+        assert detector.threads == {2} and torch.get_num_threads() == 4
+        assert Stream(AdaptiveISP("auto-exposure", detector, size=64), frames(1), HEADER)._workers == 4
+        assert Stream(AdaptiveISP("auto-exposure", RedDetector(), size=64), frames(1), HEADER)._workers == 2
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert found == [4]
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_isp_stream_is_the_same(isp: AdaptiveISP) -> None:
@@ -160,7 +209,7 @@ def test_a_live_source_drops_frames_instead(isp: AdaptiveISP) -> None:
     assert len(numbers) + stream.stats.dropped == 40
 
 
-@pytest.mark.parametrize("facts", [{"every": 0}, {"waiting": 0}, {"drop": "newest"}])
+@pytest.mark.parametrize("facts", [{"every": 0}, {"waiting": 0}, {"drop": "newest"}, {"workers": 0}])
 def test_wrong_settings_are_refused(facts: dict[str, object]) -> None:
     made = inspect.unwrap(StreamConfig.__init__)  # without the tests' type checker
     with pytest.raises(UsageError):

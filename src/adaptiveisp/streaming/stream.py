@@ -1,14 +1,15 @@
-"""Runs a policy and a detector on a stream of frames: stages on threads of their own, joined by bounded queues.
+"""Runs a policy and a detector on a stream of frames: several frames at once, results in the order of the frames.
 
-read → develop, policy, modules → detector → the caller. Each stage works on the next frame while the following stage
-works on the one before; results keep the order of the frames. The queues are short, so that a slow stage holds the
-source back instead of filling the memory; of a live source, which cannot wait, frames are dropped and counted instead.
+A reader takes frames from the source; workers develop a frame, let the policy choose, run the modules and the detector.
+Policies and smoothing come to the frames in their order, all other work of the workers overlaps. Few frames are on
+their way at a time, so that a slow stage holds the source back instead of filling the memory; of a live source, which
+cannot wait, frames are dropped and counted instead.
 """
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from adaptiveisp.inference.predictor import AdaptiveISP, Prepared
 from adaptiveisp.inference.result import Result
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.streaming.flow import OrderedFlow, Stopped
 from adaptiveisp.streaming.smoothing import Smoother, SmoothingConfig
 from adaptiveisp.streaming.sources import Frame, frames_of, open_source
 from adaptiveisp.types import RawImage
@@ -27,9 +29,10 @@ from adaptiveisp.utils.clock import Stopwatch
 Drop = Literal["never", "oldest"]
 """What happens to frames that come faster than they are processed: the source waits, or the oldest waiting one goes."""
 
-POLL_SECONDS = 0.1
-"""Longest time in which a thread notices that the stream was stopped."""
-_END = object()
+MOST_WORKERS = 8
+"""Most workers that are started without being asked for."""
+OVERLAPPING = 2
+"""Workers where one frame at a time is in the detector: another one can be developed and rendered meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,11 @@ class StreamConfig:
     Attributes:
         every: the policy runs on every n-th frame; those between use the pipeline of the last one.
         smoothing: how pipelines are kept steady in time; None leaves each frame's own.
-        waiting: most frames that wait between two stages.
+        waiting: most frames that wait for a worker, and most results that wait for the caller.
         drop: "never" lets the source wait, "oldest" drops frames of a live source.
+        workers: frames that are processed at once; torch's threads are shared among them. None takes one worker for
+            each of torch's threads, which gives most frames a second; 1 gives each frame all threads, and so the
+            least delay. A detector that does not say `thread_safe`, and a GPU, process one frame at a time.
 
     Raises:
         UsageError: a value is out of range.
@@ -50,10 +56,11 @@ class StreamConfig:
     smoothing: SmoothingConfig | None = field(default_factory=SmoothingConfig)
     waiting: int = 2
     drop: Drop = "never"
+    workers: int | None = None
 
     def __post_init__(self) -> None:
-        if self.every < 1 or self.waiting < 1:
-            raise UsageError("every and waiting must be at least 1")
+        if self.every < 1 or self.waiting < 1 or (self.workers is not None and self.workers < 1):
+            raise UsageError("every, waiting and workers must be at least 1")
         if self.drop not in ("never", "oldest"):
             raise UsageError(f"drop {self.drop!r} does not exist; choose never or oldest")
 
@@ -67,12 +74,14 @@ class StreamResult:
         name: name of the frame.
         time_s: its time in the source in seconds; None if unknown.
         result: as `AdaptiveISP` returns it, without the image at full size.
+        latency_ms: milliseconds from the frame's arrival to its result, with the time in which it waited.
     """
 
     number: int
     name: str
     time_s: float | None
     result: Result
+    latency_ms: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The frame's numbers as plain values: one line of the sink for JSON lines."""
@@ -84,6 +93,7 @@ class StreamResult:
             "boxes": self.result.boxes(),
             "pipeline": None if pipeline is None else pipeline.to_json()["stages"],
             "milliseconds": self.result.timings.to_json(),
+            "latency_ms": round(self.latency_ms, 1),
         }
 
 
@@ -98,7 +108,7 @@ class StreamStats:
         failed: (name, reason) of frames that could not be used.
         cuts: changes of scene that the smoothing noticed.
         seconds: time from the first frame's arrival to the last result.
-        busy: stage → seconds in which it worked.
+        busy: stage → seconds of work, summed over the workers.
     """
 
     frames: int = 0
@@ -130,11 +140,11 @@ class StreamStats:
 
 @dataclass(frozen=True)
 class _Item:
-    """A frame on its way: its number and, after each stage, what the stage made of it."""
+    """A frame, its number in the source, and the time of its arrival."""
 
     number: int
     frame: Frame
-    content: Any
+    arrived: float
 
 
 class Stream:
@@ -170,15 +180,20 @@ class Stream:
         self._frames: Iterator[Frame] = frames_of(frames)
         self._smoother = None if self.config.smoothing is None else Smoother(self.config.smoothing)
         self._last: Pipeline | None = None
-        self._stopped = threading.Event()
         self._error: BaseException | None = None
-        size = self.config.waiting
-        self._queues: list[queue.Queue[Any]] = [queue.Queue(size) for _ in range(3)]
         self._started = 0.0
+        self._lock = threading.Lock()
+        gpu = isp.device.type != "cpu"
+        at_once = getattr(isp.detector, "thread_safe", False) and not gpu
+        self._alone: AbstractContextManager[Any] = nullcontext() if at_once else threading.Lock()
+        self._gpu = self._alone if gpu else nullcontext()
+        self._workers, self._worker_threads = _shares(isp, self.config.workers)
+        waiting = self.config.waiting
+        self._flow: OrderedFlow[_Item, StreamResult] = OrderedFlow(waiting, self._workers + waiting)
+        self._ready = threading.Barrier(self._workers + 1)
         self._threads = [
             threading.Thread(target=self._read, daemon=True),
-            threading.Thread(target=self._work, args=("render", 0, self._render), daemon=True),
-            threading.Thread(target=self._work, args=("detect", 1, self._detect), daemon=True),
+            *(threading.Thread(target=self._work, daemon=True) for _ in range(self._workers)),
         ]
 
     def __iter__(self) -> Iterator[StreamResult]:
@@ -190,13 +205,17 @@ class Stream:
         if self._started:
             raise UsageError("a stream gives its results once; make another one")
         self._started = time.perf_counter()
+        threads = torch.get_num_threads()
+        self.stats.busy.update(develop=0.0, render=0.0, detect=0.0)
         for thread in self._threads:
             thread.start()
+        self._ready.wait()
+        torch.set_num_threads(threads)  # the workers' own number is also that of threads which start later
         try:
-            while (item := self._take(self._queues[2])) is not None:
+            for result in self._flow.results():
                 self.stats.results += 1
                 self.stats.seconds = time.perf_counter() - self._started
-                yield StreamResult(item.number, item.frame.name, item.frame.time_s, item.content)
+                yield result
         finally:
             self.stop()
         if self._error is not None:
@@ -204,21 +223,21 @@ class Stream:
 
     def stop(self) -> None:
         """Ends the stream: no further frame is read, and the threads end when they have done theirs."""
-        self._stopped.set()
+        self._flow.stop()
         for thread in self._threads:
             if thread.is_alive() and thread is not threading.current_thread():
                 thread.join(timeout=5.0)
+        self.stats.dropped = self._flow.dropped
 
     def _read(self) -> None:
-        """Reads the frames of the source into the first queue."""
+        """Reads the frames of the source into the flow."""
         number = -1
         try:
             for number, frame in enumerate(self._frames):
                 self.stats.frames += 1
-                if self.config.drop == "oldest" and self._queues[0].full():
-                    self._drop_oldest()
-                if not self._give(self._queues[0], _Item(number, frame, None)):
-                    return
+                self._flow.put(_Item(number, frame, time.perf_counter()), self.config.drop == "oldest")
+        except Stopped:
+            pass
         except AdaptiveISPError as error:  # a damaged frame, after which the position in the source is unknown
             if number < 0:
                 self._error = error
@@ -227,91 +246,104 @@ class Stream:
         except BaseException as error:
             self._error = error
         finally:
-            self._give(self._queues[0], _END)
+            self._flow.end()
 
-    def _drop_oldest(self) -> None:
+    def _work(self) -> None:
+        """Takes frames from the flow and gives their results, until the last."""
+        torch.get_num_threads()  # the first call in a thread sets its number; a later one would undo the next line
+        torch.set_num_threads(self._worker_threads)
+        self._ready.wait()
         try:
-            self._queues[0].get_nowait()
-            self.stats.dropped += 1
-        except queue.Empty:
+            while (taken := self._flow.take()) is not None:
+                ticket, item = taken
+                self._flow.finish(ticket, self._process(ticket, item))
+        except Stopped:
             pass
-
-    def _work(self, name: str, place: int, work: Callable[[_Item], Any]) -> None:
-        """Takes items from a queue, works on them, and puts them into the next queue."""
-        self.stats.busy[name] = 0.0
-        source, target = self._queues[place], self._queues[place + 1]
-        try:
-            while (item := self._take(source)) is not None:
-                start = time.perf_counter()
-                try:
-                    made = work(item)
-                except DetectorError:
-                    raise
-                except AdaptiveISPError as error:
-                    self._fail(item.frame.name, error)
-                    continue
-                finally:
-                    self.stats.busy[name] += time.perf_counter() - start
-                if not self._give(target, replace(item, content=made)):
-                    return
         except BaseException as error:
             self._error = self._error or error
-            self._stopped.set()
+            self._flow.stop()
+
+    def _process(self, ticket: int, item: _Item) -> StreamResult | None:
+        """The result of a frame; None if it failed.
+
+        Raises:
+            DetectorError: the detector's output is not valid.
+        """
+        watch = Stopwatch(self.isp.device)
+        developed = self._developed(item, watch)
+        try:
+            with self._flow.turn(ticket):
+                if isinstance(developed, AdaptiveISPError):
+                    raise developed
+                with self._gpu, watch.part("render"):
+                    prepared, pipeline, policy_ms = self._choose(item, developed)
+            with self._gpu, watch.part("render"):
+                prepared = self._render(prepared, pipeline, policy_ms)
+            with self._alone, watch.part("detect"):
+                result = self.isp.detect(prepared)
+        except DetectorError:
+            raise
+        except AdaptiveISPError as error:
+            self._fail(item.frame.name, error)
+            return None
         finally:
-            self._give(target, _END)
+            with self._lock:
+                for stage, milliseconds in watch.milliseconds.items():
+                    self.stats.busy[stage] += milliseconds / 1e3
+        latency = 1e3 * (time.perf_counter() - item.arrived)
+        return StreamResult(item.number, item.frame.name, item.frame.time_s, result, latency)
+
+    def _developed(self, item: _Item, watch: Stopwatch) -> Prepared | AdaptiveISPError:
+        """The developed frame, or the reason why it cannot be used: its turn must come all the same."""
+        raw, header = item.frame.raw, item.frame.header or self.header
+        try:
+            with watch.part("develop"):
+                return self.isp.develop(raw, None if isinstance(raw, RawImage) else header)
+        except AdaptiveISPError as error:
+            return error
+
+    def _choose(self, item: _Item, developed: Prepared) -> tuple[Prepared, Pipeline | None, float]:
+        """The frame, the pipeline to run on it, and the milliseconds of the policy.
+
+        It is called for one frame after the other, since it needs the pipeline of the frame before. A policy whose
+        pipelines are not smoothed renders the frame itself; the pipeline is then None.
+        """
+        policy = self.isp.policy
+        if self._last is not None and item.number % self.config.every != 0:
+            return developed, self._last, 0.0
+        if self._smoother is None or policy.needs_raw:
+            done = self.isp.render(developed)
+            assert done.rendered is not None
+            self._last = done.rendered.pipeline
+            return done, None, 0.0
+        stopwatch = Stopwatch(self.isp.device)
+        with stopwatch.part("policy"), torch.inference_mode():
+            chosen = policy.plan(developed.developed.small)[0]
+        self._last = self._smoother.update(chosen, developed.developed.small)
+        self.stats.cuts = self._smoother.cuts
+        return developed, self._last, stopwatch.milliseconds["policy"]
+
+    def _render(self, prepared: Prepared, pipeline: Pipeline | None, policy_ms: float) -> Prepared:
+        """The frame rendered by the pipeline, unless the policy has rendered it."""
+        if pipeline is None:
+            return prepared
+        done = self.isp.render(prepared, pipeline)
+        assert done.rendered is not None
+        return replace(done, rendered=replace(done.rendered, milliseconds=done.rendered.milliseconds + policy_ms))
 
     def _fail(self, name: str, error: AdaptiveISPError) -> None:
         logger.warning("skipped: %s: %s", name, error)
-        self.stats.failed.append((name, str(error)))
+        with self._lock:
+            self.stats.failed.append((name, str(error)))
 
-    def _render(self, item: _Item) -> Prepared:
-        """Develops a frame and runs the policy, or the last pipeline, and its modules."""
-        raw, header = item.frame.raw, item.frame.header or self.header
-        prepared = self.isp.develop(raw, None if isinstance(raw, RawImage) else header)
-        if self._last is not None and item.number % self.config.every != 0:
-            return self.isp.render(prepared, self._last)
-        if self._smoother is None or self.isp.policy.needs_raw:
-            return self._own(prepared)
-        stopwatch = Stopwatch(self.isp.device)
-        with stopwatch.part("policy"), torch.inference_mode():
-            chosen = self.isp.policy.plan(prepared.developed.small)[0]
-        self._last = self._smoother.update(chosen, prepared.developed.small)
-        self.stats.cuts = self._smoother.cuts
-        rendered = self.isp.render(prepared, self._last)
-        assert rendered.rendered is not None
-        milliseconds = rendered.rendered.milliseconds + stopwatch.milliseconds["policy"]
-        return replace(rendered, rendered=replace(rendered.rendered, milliseconds=milliseconds))
 
-    def _own(self, prepared: Prepared) -> Prepared:
-        """The frame rendered by its own pipeline, which later frames may use."""
-        done = self.isp.render(prepared)
-        assert done.rendered is not None
-        self._last = done.rendered.pipeline
-        return done
-
-    def _detect(self, item: _Item) -> Result:
-        return self.isp.detect(item.content)
-
-    def _take(self, source: "queue.Queue[Any]") -> Any:
-        """The next item of a queue; None at its end or after a stop."""
-        while True:
-            try:
-                item = source.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                if self._stopped.is_set():
-                    return None
-                continue
-            return None if item is _END else item
-
-    def _give(self, target: "queue.Queue[Any]", item: Any) -> bool:
-        """Puts an item into a queue; False if the stream was stopped before there was room."""
-        while not self._stopped.is_set():
-            try:
-                target.put(item, timeout=POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
+def _shares(isp: AdaptiveISP, wanted: int | None) -> tuple[int, int]:
+    """The number of workers, and of torch's threads for each of them."""
+    threads = torch.get_num_threads()
+    if isp.device.type == "cpu" and getattr(isp.detector, "thread_safe", False):
+        workers = wanted or min(threads, MOST_WORKERS)
+        return workers, max(1, threads // workers)
+    return wanted or OVERLAPPING, threads
 
 
 __all__ = ["Stream", "StreamConfig", "StreamResult", "StreamStats"]

@@ -59,6 +59,8 @@ class OnnxDetector(nn.Module):
             greatest value of each output; None if the graph is not converted.
     """
 
+    thread_safe = True
+
     def __init__(self, path: Path, session: Session, facts: Facts, layout: Layout, weights_sha256: str):
         super().__init__()
         self.path, self.session, self.facts, self.layout = path, session, facts, layout

@@ -28,6 +28,7 @@ class YoloDetector(nn.Module):
 
     detection_layers: Sequence[Yolo]
     stride: int
+    thread_safe = True
 
     def __init__(self, name: str, class_names: tuple[str, ...], decode: Decode, weights_sha256: str) -> None:
         """Sets the attributes of the detector.

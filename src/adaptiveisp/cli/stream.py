@@ -59,6 +59,13 @@ def add(commands: Any) -> None:
     parser.add_argument("--smooth", type=float, default=8.0, metavar="N", help=text)
     text = "drop the oldest waiting frame when frames come too fast, instead of holding the source back"
     parser.add_argument("--drop", action="store_true", help=text)
+    text = (
+        "frames that are processed at once, which share the threads: 1 for the least delay (default: one for each "
+        "thread, which gives most frames a second)"
+    )
+    parser.add_argument("--in-flight", type=positive, metavar="N", help=text)
+    text = "add to each line by how many EV the sensor should change its exposure for the next frame"
+    parser.add_argument("--exposure-hint", action="store_true", help=text)
     parser.add_argument("--follow", action="store_true", help="wait for further files of a folder, until interrupted")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     add_raw_facts(parser)
@@ -77,7 +84,13 @@ def run(options: argparse.Namespace) -> int:
 
     device = set_up_torch(options)
     smoothing = SmoothingConfig(options.smooth) if options.smooth else None
-    config = StreamConfig(options.every, smoothing, drop="oldest" if options.drop else "never")
+    config = StreamConfig(
+        options.every,
+        smoothing,
+        drop="oldest" if options.drop else "never",
+        workers=options.in_flight,
+        exposure_hints=options.exposure_hint,
+    )
     warn_of_other_detectors([options.policy], [options.detector])
     isp = AdaptiveISP(
         options.policy, options.detector, options.size, options.confidence, options.camera_white_balance, device

@@ -20,6 +20,7 @@ from adaptiveisp.inference.predictor import AdaptiveISP, Prepared
 from adaptiveisp.inference.result import Result
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.streaming.exposure_hint import ExposureHint, exposure_hint
 from adaptiveisp.streaming.flow import OrderedFlow, Stopped
 from adaptiveisp.streaming.smoothing import Smoother, SmoothingConfig
 from adaptiveisp.streaming.sources import Frame, frames_of, open_source
@@ -47,6 +48,9 @@ class StreamConfig:
         workers: frames that are processed at once; torch's threads are shared among them. None takes one worker for
             each of torch's threads, which gives most frames a second; 1 gives each frame all threads, and so the
             least delay. A detector that does not say `thread_safe`, and a GPU, process one frame at a time.
+        exposure_hints: whether each result has an `ExposureHint` for the sensor.
+        on_exposure_hint: called with the number and the hint of a frame as soon as it is rendered, before its boxes
+            are there; hints that come later than that of a newer frame are left out. It must return quickly.
 
     Raises:
         UsageError: a value is out of range.
@@ -57,6 +61,8 @@ class StreamConfig:
     waiting: int = 2
     drop: Drop = "never"
     workers: int | None = None
+    exposure_hints: bool = False
+    on_exposure_hint: Callable[[int, ExposureHint], None] | None = None
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.waiting < 1 or (self.workers is not None and self.workers < 1):
@@ -75,6 +81,7 @@ class StreamResult:
         time_s: its time in the source in seconds; None if unknown.
         result: as `AdaptiveISP` returns it, without the image at full size.
         latency_ms: milliseconds from the frame's arrival to its result, with the time in which it waited.
+        exposure_hint: what the sensor should change for the next frame; None unless the stream gives hints.
     """
 
     number: int
@@ -82,11 +89,12 @@ class StreamResult:
     time_s: float | None
     result: Result
     latency_ms: float = 0.0
+    exposure_hint: ExposureHint | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The frame's numbers as plain values: one line of the sink for JSON lines."""
-        pipeline = self.result.pipeline
-        return {
+        pipeline, hint = self.result.pipeline, self.exposure_hint
+        values = {
             "number": self.number,
             "name": self.name,
             "time_s": self.time_s,
@@ -95,6 +103,7 @@ class StreamResult:
             "milliseconds": self.result.timings.to_json(),
             "latency_ms": round(self.latency_ms, 1),
         }
+        return values if hint is None else {**values, "exposure_hint": hint.to_json()}
 
 
 @dataclass
@@ -182,6 +191,7 @@ class Stream:
         self._last: Pipeline | None = None
         self._error: BaseException | None = None
         self._started = 0.0
+        self._hinted = -1
         self._lock = threading.Lock()
         gpu = isp.device.type != "cpu"
         at_once = getattr(isp.detector, "thread_safe", False) and not gpu
@@ -279,6 +289,7 @@ class Stream:
                     prepared, pipeline, policy_ms = self._choose(item, developed)
             with self._gpu, watch.part("render"):
                 prepared = self._render(prepared, pipeline, policy_ms)
+                hint = self._hint(item.number, prepared)
             with self._alone, watch.part("detect"):
                 result = self.isp.detect(prepared)
         except DetectorError:
@@ -291,7 +302,7 @@ class Stream:
                 for stage, milliseconds in watch.milliseconds.items():
                     self.stats.busy[stage] += milliseconds / 1e3
         latency = 1e3 * (time.perf_counter() - item.arrived)
-        return StreamResult(item.number, item.frame.name, item.frame.time_s, result, latency)
+        return StreamResult(item.number, item.frame.name, item.frame.time_s, result, latency, hint)
 
     def _developed(self, item: _Item, watch: Stopwatch) -> Prepared | AdaptiveISPError:
         """The developed frame, or the reason why it cannot be used: its turn must come all the same."""
@@ -330,6 +341,21 @@ class Stream:
         done = self.isp.render(prepared, pipeline)
         assert done.rendered is not None
         return replace(done, rendered=replace(done.rendered, milliseconds=done.rendered.milliseconds + policy_ms))
+
+    def _hint(self, number: int, prepared: Prepared) -> ExposureHint | None:
+        """The exposure hint of a rendered frame, which the callback gets; None if no hints are wanted."""
+        told = self.config.on_exposure_hint
+        if not self.config.exposure_hints and told is None:
+            return None
+        assert prepared.rendered is not None
+        with torch.inference_mode():
+            hint = exposure_hint(prepared.developed.small, prepared.rendered.image)
+        if told is not None:
+            with self._lock:
+                if number > self._hinted:
+                    self._hinted = number
+                    told(number, hint)
+        return hint
 
     def _fail(self, name: str, error: AdaptiveISPError) -> None:
         logger.warning("skipped: %s: %s", name, error)

@@ -1,11 +1,15 @@
 """Frames a second of `stream` on 1080p frames of packed RAW12 from a file, against single calls.
 
     python benchmarks/stream.py [--peer SOURCE_TREE] [--frames 60] [--rounds 5] [--threads 2] [--policy coco-fast]
+    python benchmarks/stream.py --endurance 30000 [--threads 2] [--policy coco-fast]
 
 The stream reads packed frames from a headerless file and writes JSON lines; YOLOv3-tiny at 416 pixels. The peer calls
 `AdaptiveISP` once a frame, on the same frames unpacked before the clock starts: by this package, or by the package in
 another source tree (`--peer`, for instance a checkout of commit dff75bc with its kernels built). Both run in processes
 of their own, in turn; the output has the medians of the rounds and of their ratios.
+
+With --endurance it reads the file again and again instead, without a peer, and prints the memory of the process (RSS)
+every thousand frames and whether all frames came in their order.
 """
 
 import argparse
@@ -53,6 +57,34 @@ with JsonLines({out!r}, overwrite=True) as sink:
 """
 
 
+ENDURANCE = """
+import itertools, json, os, re, sys, time, torch
+from adaptiveisp import AdaptiveISP, BayerHeader
+from adaptiveisp.streaming.sinks import JsonLines
+from adaptiveisp.streaming.sources import frames_of_file
+from pathlib import Path
+torch.set_num_threads({threads})
+isp = AdaptiveISP({policy!r}, "yolov3-tiny")
+header = BayerHeader(1920, 1080, format="SRGGB12P", black={black})
+source = itertools.islice(
+    itertools.chain.from_iterable(frames_of_file(Path({path!r}), header) for _ in itertools.count()), {frames})
+memory, start, in_order, every = [], time.perf_counter(), True, min(1000, {frames})
+with JsonLines(os.devnull, overwrite=True) as sink:
+    stream = isp.stream(source, header)
+    for place, result in enumerate(stream):
+        sink.write(result)
+        in_order &= result.number == place
+        if (place + 1) % every == 0:
+            kilobytes = int(re.search(r"VmRSS:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+            memory.append(round(kilobytes / 1024, 1))
+            print(place + 1, "frames", memory[-1], "MiB", file=sys.stderr, flush=True)
+seconds = time.perf_counter() - start
+print(json.dumps({{"frames": stream.stats.results, "in_order": in_order, "failed": len(stream.stats.failed),
+    "rss_mib_first": memory[0], "rss_mib_last": memory[-1], "rss_mib_most": max(memory),
+    "frames_per_second": round(stream.stats.results / seconds, 2)}}))
+"""
+
+
 def packed(frame: np.ndarray) -> bytes:
     """A frame of 12 bits as CSI-2 packs it: two pixels in three bytes."""
     pairs = frame.reshape(-1, 2)
@@ -71,11 +103,11 @@ def scenes(n: int) -> np.ndarray:
     return np.stack(frames)
 
 
-def run(code: str, tree: Path) -> float:
-    """Frames a second that a process prints which runs the code with a source tree."""
+def run(code: str, tree: Path) -> str:
+    """What a process prints which runs the code with a source tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "src")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
-    return float(done.stdout.split()[-1])
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment, check=True)
+    return done.stdout.strip()
 
 
 def main() -> None:
@@ -86,6 +118,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--policy", default="coco-fast")
+    parser.add_argument("--endurance", type=int, default=0, metavar="FRAMES")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         few = scenes(4)
@@ -93,9 +126,12 @@ def main() -> None:
         content = [packed(frame) for frame in few]
         Path(folder, "frames.raw").write_bytes(b"".join(content[i % 4] for i in range(options.frames)))
         facts = {"threads": options.threads, "policy": options.policy, "black": BLACK, "frames": options.frames}
+        if options.endurance:
+            print(run(ENDURANCE.format(**{**facts, "frames": options.endurance}, path=f"{folder}/frames.raw"), here))
+            return
         calls = CALLS.format(**facts, path=f"{folder}/frames.npy")
         stream = STREAM.format(**facts, path=f"{folder}/frames.raw", out=f"{folder}/out.jsonl")
-        rounds = [(run(calls, options.peer), run(stream, here)) for _ in range(options.rounds)]
+        rounds = [(float(run(calls, options.peer)), float(run(stream, here))) for _ in range(options.rounds)]
     peer, ours = (statistics.median(values) for values in zip(*rounds, strict=True))
     ratio = statistics.median(b / a for a, b in rounds)
     print(json.dumps({"peer_fps": round(peer, 2), "stream_fps": round(ours, 2), "ratio": round(ratio, 2), **facts}))

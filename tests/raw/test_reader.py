@@ -179,7 +179,7 @@ def test_filters_that_are_neither_bayer_nor_x_trans_are_an_error(tmp_path, size)
 
 def test_is_libraw_file():
     own = {extension for extension in KNOWN_EXTENSIONS if not is_libraw_file(Path(f"x{extension}"))}
-    assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy"}
+    assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy", ".npz", ".pgm", ".ppm", ".pnm"}
     assert is_libraw_file(Path("X.DNG")) and not is_libraw_file(Path("dng"))
 
 
@@ -492,7 +492,9 @@ def test_arrays_rgb_and_mosaic(tmp_path, extension, dtype):
 @pytest.mark.parametrize("channels", [2, 4])
 def test_other_channel_counts_are_refused(tmp_path, extension, channels):
     save(tmp_path / f"x.{extension}", random_pixels((20, 26, channels)))
-    with pytest.raises(RawFileError, match="one channel"):
+    with pytest.raises(
+        RawFileError, match=r"one channel|x\.npy: has shape 20x26x4, four channels; give --raw-pattern if"
+    ):
         read_raw(tmp_path / f"x.{extension}")
 
 

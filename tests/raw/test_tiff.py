@@ -10,7 +10,8 @@ import pytest
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.image_size import raw_size
-from adaptiveisp.raw.reader import BayerHeader, read_raw
+from adaptiveisp.raw.reader import BayerHeader, read_frames, read_raw
+from adaptiveisp.types import RawImage
 
 tifffile = pytest.importorskip("tifffile")
 pytest.importorskip("imagecodecs")
@@ -137,22 +138,64 @@ def test_tags_that_cannot_be_honoured_are_refused_by_name(tmp_path: Path, tags: 
     assert "\n" not in str(caught.value)
 
 
-def test_several_images_are_refused_and_a_preview_is_passed_over(tmp_path: Path) -> None:
+def test_one_of_several_images_is_chosen_and_a_preview_is_passed_over(tmp_path: Path) -> None:
     path, strip = tmp_path / "x.tif", pixels().astype("<u2").tobytes()
-    header = BayerHeader(pattern="RGGB", bits=12)
-    path.write_bytes(tiff((strip, {}), (strip, {})))
-    with pytest.raises(RawFileError, match=r"holds 2 images; save each .*numpy\.save\('x-0\.npy', tifffile\.imread"):
-        read_raw(path, header)
-    with pytest.raises(RawFileError, match="holds 2 images"):
-        raw_size(path)
+    header, second = BayerHeader(pattern="RGGB", bits=12), BayerHeader(pattern="RGGB", bits=12, frame=1)
+    turned: Tags = {256: (LONG, [HEIGHT]), 257: (LONG, [WIDTH]), 278: (LONG, [WIDTH]), 274: (SHORT, [6])}
+    path.write_bytes(tiff((strip, {}), (strip, turned)))
+    for read in (read_raw, raw_size):
+        with pytest.raises(
+            RawFileError, match=r"x\.tif: holds 2 images; give --raw-frame 0 to 1 .* or give all .*stream"
+        ):
+            read(path, header)
+    raw = read_raw(path, second)
+    assert np.array_equal(raw.data, pixels().reshape(WIDTH, HEIGHT)) and raw.orientation == 6
+    assert raw_size(path, second) == (WIDTH, HEIGHT)
+    with pytest.raises(
+        RawFileError, match="holds 2 images, so there is no frame 2, counted from 0; give --raw-frame 0"
+    ):
+        read_raw(path, BayerHeader(pattern="RGGB", bits=12, frame=2))
     small: Tags = {254: (LONG, [1]), 256: (LONG, [8]), 257: (LONG, [5]), 278: (LONG, [5])}
     preview: tuple[bytes, Any] = (np.zeros((5, 8), "<u2").tobytes(), small)
     for pages in (((strip, {}), preview), (preview, (strip, {}))):
         path.write_bytes(tiff(*pages))
         assert np.array_equal(read_raw(path, header).data, pixels()) and raw_size(path) == (WIDTH, HEIGHT)
-    tifffile.imwrite(path, np.stack([pixels(), pixels()]), imagej=True)
-    with pytest.raises(RawFileError, match="holds 2 images"):
-        read_raw(path, header)
+        with pytest.raises(
+            RawFileError, match=r"holds a single image, so there is no frame 1, .*leave out --raw-frame"
+        ):
+            read_raw(path, second)
+
+
+@pytest.mark.parametrize("how", [{}, {"imagej": True}, {"photometric": "minisblack", "compression": "zlib"}])
+@pytest.mark.parametrize("order", "<>")
+def test_all_images_of_a_stack(tmp_path: Path, how: dict[str, Any], order: str) -> None:
+    """A stack has a directory for each image, or in ImageJ's and tifffile's own files one for all."""
+    path, header = tmp_path / "x.tif", BayerHeader(pattern="RGGB", bits=12)
+    stack = np.random.default_rng(0).integers(64, 4096, (5, HEIGHT, WIDTH)).astype(np.uint16)
+    for extra in ({}, {"truncate": True}) if "compression" not in how else ({},):
+        if extra and how.get("imagej"):
+            continue
+        tifffile.imwrite(path, stack, byteorder=order, **how, **extra)
+        found = list(read_frames(path, header))
+        assert len(found) == 5
+        for number, (raw, expected) in enumerate(zip(found, stack, strict=True)):
+            assert isinstance(raw, RawImage)
+            assert np.array_equal(raw.data, expected) and (raw.pattern, raw.white_level) == ("RGGB", 4095)
+            one = read_raw(path, BayerHeader(pattern="RGGB", bits=12, frame=number))
+            assert np.array_equal(one.data, expected)
+
+
+def test_a_damaged_image_of_several_leaves_the_others(tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(64, 4096, (3, HEIGHT, WIDTH)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", stack, compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "x.tif") as file:
+        place = file.pages[1].dataoffsets[0]
+    content = bytearray((tmp_path / "x.tif").read_bytes())
+    content[place : place + 40] = bytes(40)
+    (tmp_path / "x.tif").write_bytes(content)
+    first, second, third = read_frames(tmp_path / "x.tif", BayerHeader(pattern="RGGB"))
+    assert isinstance(second, RawFileError) and "x.tif: is damaged" in str(second)
+    assert isinstance(first, RawImage) and isinstance(third, RawImage) and np.array_equal(third.data, stack[2])
 
 
 def test_a_png_that_is_not_upright_or_has_several_frames_is_refused(tmp_path: Path) -> None:

@@ -6,12 +6,19 @@ import unicodedata
 from pathlib import Path, PureWindowsPath
 
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS, HEADERLESS_EXTENSIONS, PHOTO_EXTENSIONS, TIFF_EXTENSIONS
+from adaptiveisp.raw.extensions import (
+    ARRAY_EXTENSIONS,
+    CAMERA_EXTENSIONS,
+    HEADERLESS_EXTENSIONS,
+    PHOTO_EXTENSIONS,
+    TIFF_EXTENSIONS,
+)
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.reader import read_raw
 from adaptiveisp.types import RawImage
 
-_RAW_EXTENSIONS = (*sorted(CAMERA_EXTENSIONS), *sorted(TIFF_EXTENSIONS), ".png", ".npy", *sorted(HEADERLESS_EXTENSIONS))
+_FIRST = (*sorted(CAMERA_EXTENSIONS), *sorted(TIFF_EXTENSIONS), ".png", ".npy")
+_RAW_EXTENSIONS = (*_FIRST, *sorted(ARRAY_EXTENSIONS - set(_FIRST)), *sorted(HEADERLESS_EXTENSIONS))
 
 
 def existing(path: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Reads and writes pixel arrays: 16-bit PNG, with the note on the synthesis of a raw, and npy."""
+"""Reads and writes 16-bit PNG, with the note on the synthesis of a raw; limits on the size of all arrays."""
 
 import re
 import struct
@@ -97,7 +97,7 @@ def read_png(path: Path) -> tuple[NDArray[Any], str | None]:
     try:
         pixels: NDArray[Any] = imagecodecs.png_decode(content)
     except (ValueError, RuntimeError, MemoryError) as error:
-        raise RawFileError(f"{path}: is damaged ({_first_line(error)}); copy it again from its source") from None
+        raise RawFileError(f"{path}: is damaged ({first_line(error)}); copy it again from its source") from None
     return pixels, _note_of(content)
 
 
@@ -159,29 +159,7 @@ def require_sane_size(path: Path, pixels: int) -> None:
         )
 
 
-def read_npy(path: Path) -> NDArray[Any]:
-    """Reads the array in a .npy file; pickled objects are never loaded.
-
-    Raises:
-        RawFileError: the file is damaged, is not a .npy file, or holds objects.
-    """
-    try:
-        with path.open("rb") as stream:
-            if stream.read(len(NPY_MAGIC)) != NPY_MAGIC:
-                raise RawFileError(f"{path}: is not a .npy file; give it the extension of its real format")
-        # A header can state any shape. Mapping a file that is too short fails before memory is allocated.
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-        require_sane_size(path, mapped.shape[0] * mapped.shape[1] if mapped.ndim > 1 else mapped.size)
-        pixels: NDArray[Any] = np.array(mapped)
-    except (OSError, RawFileError):
-        raise
-    # The header is a Python literal, so a damaged one can cause any error of Python's parser.
-    except Exception as error:
-        raise RawFileError(f"{path}: is damaged or holds no numbers ({_first_line(error)}); save it again") from None
-    return pixels
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's message, without addresses of objects, which differ from run to run."""
     line = (str(error) or type(error).__name__).splitlines()[0]
     return re.sub(r"<(\S+) object at 0x\w+>", r"\1", line)

@@ -61,6 +61,8 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
         )
     row = how.row_bytes(width)
     stride, offset, frames = header.stride or row, header.offset or 0, header.frames or 1
+    if (header.frame or 0) >= frames:
+        raise RawFileError(f"{path}: has no header, so --raw-frame needs the number of frames; give --raw-frames")
     if stride < row:
         raise RawFileError(f"{path}: {width} pixels of {how.name} take {row} bytes, more than --raw-stride {stride}")
     frame_bytes, padding = stride * height, stride - row

@@ -8,23 +8,23 @@ CAMERA_EXTENSIONS = frozenset(
 )
 HEADERLESS_EXTENSIONS = frozenset({".raw", ".bin", ".bayer"})
 TIFF_EXTENSIONS = frozenset({".tif", ".tiff"})
-KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | TIFF_EXTENSIONS | {".png", ".npy"}
+PNM_EXTENSIONS = frozenset({".pgm", ".ppm", ".pnm"})
+NUMPY_EXTENSIONS = frozenset({".npy", ".npz"})
+STACK_EXTENSIONS = TIFF_EXTENSIONS | PNM_EXTENSIONS | NUMPY_EXTENSIONS
+"""Extensions of files that state how many frames they hold."""
+ARRAY_EXTENSIONS = STACK_EXTENSIONS | {".png"}
+KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | ARRAY_EXTENSIONS
 PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
 """Extensions of files that can only be photos."""
 PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
 
 _CONVERTERS = {
-    ".npz": ("", "numpy.load({name!r})['KEY']", "; numpy.load({name!r}).files lists the keys"),
-    ".pgm": ("opencv-python", "cv2.imread({name!r}, cv2.IMREAD_UNCHANGED)", "; then give --raw-bits"),
     ".exr": ("OpenEXR", "OpenEXR.File({name!r}).channels()['RGB'].pixels", ""),
     ".fits": ("astropy", "astropy.io.fits.getdata({name!r})", ""),
     ".mat": ("scipy", "scipy.io.loadmat({name!r})['KEY']", ""),
 }
-"""Extension → package to install, code that returns the array with unchanged values, and a hint.
-
-ImageMagick and Pillow are unsuitable for .pgm, since they stretch 10 or 12 bits to 16, which changes the levels.
-"""
-_SAME_AS = {".pnm": ".pgm", ".fit": ".fits"}
+"""Extension → package to install, code that returns the array with unchanged values, and a hint."""
+_SAME_AS = {".fit": ".fits"}
 CONVERTIBLE_EXTENSIONS = frozenset({*_CONVERTERS, *_SAME_AS})
 
 

@@ -35,8 +35,8 @@ class BayerHeader:
         format: name of a pixel format, see `raw.pixel_formats`; it states bits and often the pattern.
         stride: bytes from the beginning of a row to that of the next; None means rows without padding.
         offset: bytes before the first frame; None means 0.
-        frames: number of frames in the file; None means 1.
-        frame: number of the frame to read, from 0; None means the first.
+        frames: number of frames in the file; None means 1 in a headerless file, and unknown in one that states it.
+        frame: number of the frame to read, from 0; None means the first, where the number of frames is known.
         knees: points (stored value, linear value) of a piecewise linear companding curve of the sensor, which is undone
             after unpacking. Black and white level then refer to linear values.
         curve: name of a companding curve, one of `companding.CURVES`, which is undone likewise.
@@ -103,8 +103,8 @@ class BayerHeader:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UsageError(f"raw {name} must be at least {least}, not {value}")
-        if self.frame is not None and self.frame >= (self.frames or 1):
-            raise UsageError(f"raw frame {self.frame} does not exist: there are {self.frames or 1}, counted from 0")
+        if self.frame is not None and self.frames is not None and self.frame >= self.frames:
+            raise UsageError(f"raw frame {self.frame} does not exist: there are {self.frames}, counted from 0")
         if self.curve is not None and self.curve not in CURVES:
             raise UsageError(f"raw curve {shown(self.curve)} is unknown; choose one of {', '.join(CURVES)}")
         if self.curve is not None and self.knees is not None:

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from adaptiveisp.errors import RawFileError, unreadable
 from adaptiveisp.raw.array_files import PNG_SIGNATURE
 from adaptiveisp.raw.develop import upright_size
-from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS, TIFF_EXTENSIONS
+from adaptiveisp.raw.extensions import ARRAY_EXTENSIONS, CAMERA_EXTENSIONS, NUMPY_EXTENSIONS, PNM_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.libraw import libraw_size
+from adaptiveisp.raw.numpy_files import opened_array
+from adaptiveisp.raw.pnm import pnm_images
 from adaptiveisp.raw.sidecars import find_header
+from adaptiveisp.raw.stacks import frame_number, size_of_shape
 from adaptiveisp.raw.tiff import tiff_size
 
 
@@ -31,11 +32,8 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
             return libraw_size(path)
         if extension == ".png":
             return _png_size(path)
-        if extension == ".npy":
-            return _size_of(_npy_shape(path))
-        if extension in TIFF_EXTENSIONS:
-            shape, orientation = tiff_size(path)
-            return upright_size(*_size_of(shape), orientation)
+        if extension in ARRAY_EXTENSIONS:
+            return _array_size(path, extension, find_header(path, header))
     except OSError as error:
         raise RawFileError(unreadable(path, error)) from None
     except ValueError as error:
@@ -50,15 +48,18 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
     return facts.width, facts.height
 
 
-def _size_of(shape: tuple[int, ...]) -> tuple[int, int]:
-    """(width, height) of an array of a given shape.
-
-    Raises:
-        ValueError: the array has fewer than two axes.
-    """
-    planes_first = len(shape) == 3 and shape[2] != 3 and shape[0] == 3
-    height, width = shape[1:] if planes_first else shape[:2]
-    return width, height
+def _array_size(path: Path, extension: str, facts: BayerHeader) -> tuple[int, int]:
+    """(width, height) of the declared frame of a TIFF, PGM, PPM, .npy or .npz file."""
+    if extension in NUMPY_EXTENSIONS:
+        with opened_array(path, facts) as stored:
+            if stored.n_frames is not None:
+                frame_number(stored.n_frames, facts, path)
+            return size_of_shape(stored.shape, facts)
+    if extension in PNM_EXTENSIONS:
+        images = pnm_images(path)
+        return size_of_shape(images[frame_number(len(images), facts, path, "images")].shape, BayerHeader())
+    shape, orientation = tiff_size(path, lambda count: frame_number(count, facts, path, "images"))
+    return upright_size(*size_of_shape(shape, BayerHeader()), orientation)
 
 
 def _png_size(path: Path) -> tuple[int, int]:
@@ -68,13 +69,3 @@ def _png_size(path: Path) -> tuple[int, int]:
     if len(head) < 24 or not head.startswith(PNG_SIGNATURE):
         raise ValueError("no PNG header")
     return int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
-
-
-def _npy_shape(path: Path) -> tuple[int, ...]:
-    try:
-        shape: tuple[int, ...] = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    except OSError:
-        raise
-    except Exception as error:  # a damaged header is an invalid Python literal, which can cause any error
-        raise ValueError(f"{type(error).__name__}: {error}") from None
-    return shape

@@ -21,6 +21,7 @@ from adaptiveisp.raw.extensions import (
 )
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.level_checks import check_usable, level_remarks
+from adaptiveisp.raw.stacks import frame_of_array
 from adaptiveisp.raw.tags import parse_tags
 from adaptiveisp.types import RawImage
 
@@ -32,6 +33,7 @@ LONGEST_STEM = 80
 _MAGICS = (
     (0, PNG_SIGNATURE, ".png"),
     (0, NPY_MAGIC, ".npy"),
+    (0, b"PK\x03\x04", ".npz"),
     (0, b"FUJIFILMCCD-RAW", ".raf"),
     (4, b"ftypcrx ", ".cr3"),
     (0, b"II\x1a\0\0\0HEAPCCDR", ".crw"),
@@ -203,6 +205,7 @@ def raw_in_memory(frame: RawImage | NDArray[Any], header: BayerHeader | None) ->
             "an array has no pattern and no levels: give RawImage(array, pattern, black_level, white_level), or "
             'header=BayerHeader(pattern="RGGB", bits=10, black=64)'
         )
-    raw = raw_from_array(frame, header, ArrayFacts("array"))
+    pixels, remarks = frame_of_array(frame, header, "array")
+    raw = raw_from_array(pixels, header, ArrayFacts("array", remarks=remarks))
     check_usable(raw)
     return raw

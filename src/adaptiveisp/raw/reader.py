@@ -1,6 +1,7 @@
-"""Reads raw files of any kind: camera files, DNG, headerless Bayer dumps, 16-bit PNG and TIFF, npy arrays."""
+"""Reads raw files of any kind: camera files, DNG, headerless Bayer dumps, and files of arrays."""
 
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp.errors import RawFileError, UsageError, logger, unreadable
-from adaptiveisp.raw.array_files import read_npy, read_png, write_png16
+from adaptiveisp.raw.array_content import Content, opened_frames
+from adaptiveisp.raw.array_files import write_png16
 from adaptiveisp.raw.arrays import ArrayFacts, raw_from_array, read_headerless
 from adaptiveisp.raw.camera import camera_render, is_libraw_file, read_camera
 from adaptiveisp.raw.extensions import (
     CAMERA_EXTENSIONS,
     HEADERLESS_EXTENSIONS,
     KNOWN_EXTENSIONS,
+    NUMPY_EXTENSIONS,
     PHOTO_EXTENSIONS,
     PHOTO_REMEDY,
+    STACK_EXTENSIONS,
     converter,
 )
 from adaptiveisp.raw.find_files import find_raw_files
@@ -25,8 +29,8 @@ from adaptiveisp.raw.headerless import BayerHeader, parse_size
 from adaptiveisp.raw.in_memory import BinaryFile, content_as_file, raw_in_memory
 from adaptiveisp.raw.level_checks import check_usable
 from adaptiveisp.raw.sidecars import find_header
+from adaptiveisp.raw.stacks import frame_number
 from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
-from adaptiveisp.raw.tiff import read_tiff, tag_remarks
 from adaptiveisp.types import RawImage, Remark
 
 __all__ = [
@@ -40,6 +44,7 @@ __all__ = [
     "is_libraw_file",
     "parse_size",
     "raw_in_memory",
+    "read_frames",
     "read_raw",
     "write_png16",
 ]
@@ -55,9 +60,10 @@ def read_raw(
     Args:
         source: a path, the content of a file, or an open binary file, which is read from its position to its end. It
             is a camera raw or DNG; headerless Bayer (.raw, .bin, .bayer: size, bits and pattern from `header` or a
-            sidecar); 8- or 16-bit PNG or TIFF, linear RGB or a mosaic; or .npy, (H, W, 3), (3, H, W) or (H, W). Float
-            arrays with values up to 1 have the white level 1; other floats and long integers without declared bits are
-            HDR, with the white level at their 99th percentile.
+            sidecar); 8- or 16-bit PNG, TIFF, PGM or PPM, linear RGB or a mosaic; or .npy or .npz, (H, W, 3), (3, H, W),
+            (H, W), or the planes of a mosaic, (H, W, 4). Float arrays with values up to 1 have the white level 1; other
+            floats and long integers without declared bits are HDR, with the white level at their 99th percentile. Of
+            several frames, `header.frame` is read.
         header: facts about files that do not state them. `find_header` documents the precedence of sources, and
             `camera_facts` the facts that are used for camera files.
         name: name of a content or an open file in messages, whose extension states the kind of file. Without one, an
@@ -91,7 +97,7 @@ def _read_file(path: Path, header: BayerHeader | None, name: str | None = None) 
         elif extension in HEADERLESS_EXTENSIONS:
             raw = read_headerless(path, find_header(path, header))
         else:
-            raw = _read_array(path, extension, header, name or str(path.parent))
+            raw = _read_array(path, header, name or str(path.parent))
     except OSError as error:
         raise RawFileError(unreadable(path, error)) from None
     check_usable(raw)
@@ -120,32 +126,70 @@ def _checked_extension(path: Path) -> str:
     return extension
 
 
-def _read_array(path: Path, extension: str, header: BayerHeader | None, origin: str) -> RawImage:
-    """The raw in a PNG, TIFF or npy file; `origin` names its source in a warning that is given once.
+def read_frames(path: Path, header: BayerHeader | None = None) -> Iterator[RawImage | RawFileError]:
+    """Yields the raws of a file that states how many it holds; a frame that is unusable is given as its error.
+
+    Args:
+        path: a TIFF of several pages, a stack in a .npy or .npz file, or PGMs or PPMs one behind the other.
+        header: declared facts.
+
+    Raises:
+        RawFileError: the file is missing, damaged, or of another kind.
+        AdaptiveISPError: the library that reads this kind of file is not installed.
+    """
+    try:
+        extension = _checked_extension(path)
+        if extension not in STACK_EXTENSIONS:
+            raise RawFileError(f"{path}: {extension} files do not state a number of frames; read them by read_raw")
+        facts = find_header(path, header)
+        with opened_frames(path, facts) as frames:
+            for number in range(frames.n_frames):
+                try:
+                    raw = _raw_of(frames.read(number), path, facts, header, str(path.parent))
+                    check_usable(raw)
+                    yield raw
+                except RawFileError as error:
+                    yield error
+    except OSError as error:
+        raise RawFileError(unreadable(path, error)) from None
+
+
+def _read_array(path: Path, header: BayerHeader | None, origin: str) -> RawImage:
+    """The raw in a file of `ARRAY_EXTENSIONS`; `origin` names its source in a warning that is given once.
 
     The declared facts give the pattern of a mosaic and can override the levels.
     """
     facts = find_header(path, header)
-    orientation, note, tags, remarks = 1, None, BayerHeader(), list[Remark]()
-    if extension == ".png":
-        pixels, note = read_png(path)
-    elif extension == ".npy":
-        pixels = read_npy(path)
-    else:
-        pixels, (tags, orientation) = read_tiff(path)
-        remarks += tag_remarks(facts, tags, path)
+    with opened_frames(path, facts) as frames:
+        content = frames.read(frame_number(frames.n_frames, facts, path, frames.unit))
+    return _raw_of(content, path, facts, header, origin)
+
+
+def _raw_of(content: Content, path: Path, facts: BayerHeader, header: BayerHeader | None, origin: str) -> RawImage:
+    """The raw of a frame and the declared facts.
+
+    Args:
+        content: pixels, and what the file states.
+        path: the file.
+        facts: flags with sidecars.
+        header: flags alone.
+        origin: source in a warning that is given once.
+    """
+    pixels, note = content.pixels, content.note
     if pixels.ndim == 3 and pixels.dtype == np.uint8 and note is None and facts == BayerHeader():
         _warn_of_photos(origin)
-    remarks += _size_remark(path, pixels, header)
+    remarks = [*content.remarks, *_size_remark(path, pixels, header)]
     if pixels.ndim == 3 and header is not None and header.without_layout().pattern:
         text = f"{path}: is RGB, so the pattern {header.pattern} has no effect; leave it out"
+        if path.suffix.lower() in NUMPY_EXTENSIONS and pixels.shape[2] != 3:
+            text += ", or give --raw-frames 3 if these are three mosaics"
         remarks.append(Remark("pattern of RGB", text))
     try:
         unprocessing = unprocessing_from_note(note)
     except RawFileError as error:
         raise RawFileError(f"{path}: {error}") from None
-    known = ArrayFacts(path, path, orientation, unprocessing, tuple(remarks))
-    return raw_from_array(pixels, facts.filled_from(tags), known)
+    known = ArrayFacts(path, path, content.orientation, unprocessing, tuple(remarks))
+    return raw_from_array(pixels, facts.filled_from(content.facts), known)
 
 
 def _size_remark(path: Path, pixels: NDArray[Any], header: BayerHeader | None) -> list[Remark]:

@@ -5,15 +5,15 @@ Source: Adobe, TIFF 6.0; ISO 12234-2 (TIFF/EP) and Adobe, DNG 1.6, whose tags so
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.errors import RawFileError, UsageError, shown
+from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError, shown
 from adaptiveisp.raw.array_files import require_sane_size
 from adaptiveisp.raw.headerless import LARGEST_BITS, SMALLEST_BITS, BayerHeader
 from adaptiveisp.types import Remark
@@ -48,18 +48,57 @@ class TiffFacts(NamedTuple):
     orientation: int
 
 
-def read_tiff(path: Path) -> tuple[NDArray[Any], TiffFacts]:
-    """Reads the pixels of the only full image, and the facts in its tags.
+class TiffImages(NamedTuple):
+    """The full images of an open TIFF.
+
+    Attributes:
+        n_frames: their number.
+        read: returns the pixels of image k, and the facts in its tags.
+        page: returns its directory and its place in a stack of a single directory, whose pixels are contiguous.
+    """
+
+    n_frames: int
+    read: Callable[[int], tuple[NDArray[Any], TiffFacts]]
+    page: Callable[[int], tuple[Any, int]]
+
+
+@contextmanager
+def opened_tiff(path: Path) -> Iterator[TiffImages]:
+    """Opens a TIFF and yields its full images.
 
     Raises:
-        RawFileError: the file is damaged or not a TIFF, holds several images, or its tags show that it is not a raw.
+        RawFileError: the file is damaged or not a TIFF, or its tags show that it is not a raw.
         AdaptiveISPError: tifffile is not installed.
     """
-    with _opened(path) as page:
-        facts = _facts(page, path)
-        _check_amount(page, path)
-        pixels: NDArray[Any] = page.asarray()
-    return pixels, facts
+    with _opened(path) as (pages, count):
+
+        def page(number: int) -> tuple[Any, int]:
+            return (pages[number], 0) if len(pages) > 1 else (pages[0], number)
+
+        def read(number: int) -> tuple[NDArray[Any], TiffFacts]:
+            with _errors_named(path):
+                directory, place = page(number)
+                facts = _facts(directory, path)
+                _check_amount(directory, path)
+                return (_stacked(directory, place, path) if count > len(pages) else directory.asarray()), facts
+
+        yield TiffImages(count, read, page)
+
+
+def _stacked(page: Any, place: int, path: Path) -> NDArray[Any]:
+    """Image `place` of those that lie one behind the other at the place of a directory's only image.
+
+    Raises:
+        RawFileError: the images are compressed, or the file is too short.
+    """
+    if int(page.compression) != _UNCOMPRESSED or not page.is_contiguous or int(page.bitspersample) % 8:
+        raise RawFileError(f"{path}: holds compressed images in a single directory; save each as a page")
+    dtype = page.dtype.newbyteorder(page.parent.byteorder)
+    values = np.fromfile(path, dtype, page.size, offset=page.dataoffsets[0] + place * page.size * dtype.itemsize)
+    if values.size != page.size:
+        raise RawFileError(f"{path}: is damaged or truncated: too short for image {place}; copy it again")
+    pixels: NDArray[Any] = values.astype(page.dtype).reshape(page.shape)
+    return pixels
 
 
 def _check_amount(page: Any, path: Path) -> None:
@@ -75,23 +114,35 @@ def _check_amount(page: Any, path: Path) -> None:
     require_sane_size(path, page.imagewidth * page.imagelength)
 
 
-def tiff_size(path: Path) -> tuple[tuple[int, ...], int]:
+def tiff_size(path: Path, number: Callable[[int], int]) -> tuple[tuple[int, ...], int]:
     """The shape of the stored pixels and their EXIF orientation, without reading the pixels.
 
+    Args:
+        path: the file.
+        number: returns the image to look at of a number of images.
+
     Raises:
-        RawFileError: as for `read_tiff`.
+        RawFileError: as for `opened_tiff`.
     """
-    with _opened(path) as page:
+    with opened_tiff(path) as images, _errors_named(path):
+        page, _ = images.page(number(images.n_frames))
         return tuple(int(side) for side in page.shape), _orientation(page, path)
 
 
-def tag_remarks(stated: BayerHeader, tags: BayerHeader, path: Path) -> list[Remark]:
-    """Remarks on facts of flags or sidecars that contradict the tags of a TIFF; the stated facts are used.
+TAG_NAMES = ("tag CFAPattern", "tag BlackLevel", "tag WhiteLevel")
+"""What states pattern, black and white level of a TIFF, for messages."""
+
+
+def tag_remarks(
+    stated: BayerHeader, tags: BayerHeader, path: Path, names: tuple[str, str, str] = TAG_NAMES
+) -> list[Remark]:
+    """Remarks on facts of flags or sidecars that contradict those of the file itself; the stated facts are used.
 
     Args:
         stated: facts of flags and sidecars.
-        tags: facts of the tags.
+        tags: facts of the file.
         path: the file, for the text.
+        names: what states pattern, black and white level in the file, for the text.
 
     Raises:
         RawFileError: more bits are declared than stored.
@@ -100,26 +151,37 @@ def tag_remarks(stated: BayerHeader, tags: BayerHeader, path: Path) -> list[Rema
         found = f"BitsPerSample is {tags.bits}, but {stated.bits} bits are declared"
         raise RawFileError(f"{path}: {found}; leave out --raw-bits, or correct it")
     remarks = []
-    for key, tag, given, own in (
-        ("raw-pattern", "CFAPattern", stated.pattern, tags.pattern),
-        ("raw-black", "BlackLevel", stated.black, tags.black),
-        ("raw-white", "WhiteLevel", stated.white, tags.white),
+    for key, name, given, own in (
+        ("raw-pattern", names[0], stated.pattern, tags.pattern),
+        ("raw-black", names[1], stated.black, tags.black),
+        ("raw-white", names[2], stated.white, tags.white),
     ):
         same = stated.black_levels == tags.black_levels if key == "raw-black" else given == own
         if given is not None and own is not None and not same:
-            text = f"{path}: {key} {given} is used, though the file's tag {tag} says {own}; check which is right"
-            remarks.append(Remark(f"{key} against the file's tag", text))
+            text = f"{path}: {key} {given} is used, though the file's {name} says {own}; check which is right"
+            remarks.append(Remark(f"{key} against the file's {name}", text))
     return remarks
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Opens a TIFF and yields the page of its only full image; errors of tifffile become RawFileError."""
+def _opened(path: Path) -> Iterator[tuple[list[Any], int]]:
+    """Opens a TIFF and yields the pages of its full images, and their number, which can be larger."""
     tifffile = import_extra("tifffile", "raw")
+    with ExitStack() as stack:
+        with _errors_named(path):
+            file = stack.enter_context(tifffile.TiffFile(path))
+            pages = _full_pages(file, path)
+            count = len(pages) if len(pages) > 1 else _stack_size(file, pages[0])
+        yield pages, count
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turns errors of tifffile in the block into RawFileError, and drops what it logs."""
     try:
-        with _silenced("tifffile"), tifffile.TiffFile(path) as file:
-            yield _only_page(file, path)
-    except RawFileError:
+        with _silenced("tifffile"):
+            yield
+    except AdaptiveISPError:
         raise
     # Damaged files make tifffile and its decoders raise many kinds of errors, without a common base.
     except Exception as error:
@@ -127,11 +189,11 @@ def _opened(path: Path) -> Iterator[Any]:
         raise RawFileError(f"{path}: is damaged or no TIFF ({reason}); copy it again") from None
 
 
-def _only_page(file: Any, path: Path) -> Any:
-    """The only page that is neither preview nor mask.
+def _full_pages(file: Any, path: Path) -> list[Any]:
+    """The pages that are neither previews nor masks.
 
     Raises:
-        RawFileError: there is no such page or more than one, or the file is a DNG.
+        RawFileError: there is no such page, or the file is a DNG.
     """
     pages = list(file.pages)
     if _DNG_VERSION in pages[0].tags:
@@ -141,13 +203,14 @@ def _only_page(file: Any, path: Path) -> Any:
         raise RawFileError(
             f"{path}: its pages are previews; give a camera file its own extension, or save the full image"
         )
-    # ImageJ writes a single directory for a stack of more than 4 GB.
-    stacked = int((file.imagej_metadata or {}).get("images", 1)) if file.is_imagej and len(full) == 1 else 1
-    count = max(len(full), stacked)
-    if count > 1:
-        remedy = f"in Python numpy.save('{path.stem}-0.npy', tifffile.imread('{path.name}')[0]) and so on"
-        raise RawFileError(f"{path}: holds {count} images; save each as a file of its own, {remedy}")
-    return full[0]
+    return full
+
+
+def _stack_size(file: Any, page: Any) -> int:
+    """The number of images of a file with a single directory: ImageJ and tifffile can write a stack in that way."""
+    if file.is_imagej:
+        return int((file.imagej_metadata or {}).get("images", 1))
+    return int(file.series[0].size // page.size) if file.is_shaped and page.size else 1
 
 
 def _values(page: Any, tag: int) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ __all__ = [
     "MONO",
     "PATTERNS",
     "Annotation",
+    "CodeNoise",
     "Detections",
     "Detector",
     "DetectsWithLoss",
@@ -51,6 +52,24 @@ class Remark(NamedTuple):
 
 
 @dataclass(frozen=True)
+class CodeNoise:
+    """Further parameters of noise that a camera's codes have, see `raw.noise`.
+
+    Attributes:
+        black, white: levels of the camera in codes; noise is rounded to whole codes.
+        row: standard deviation of the offset that all values of a row share, as a share of white - black.
+        tail: shape of the Tukey lambda distribution of the read noise, or None if it is Gaussian.
+        iso: sensitivity for the metadata, or None if unknown.
+    """
+
+    black: int
+    white: float
+    row: float
+    tail: float | None
+    iso: float | None = None
+
+
+@dataclass(frozen=True)
 class Unprocessing:
     """The parameters by which a synthetic raw was made of an sRGB photo, and by which that can be undone.
 
@@ -59,8 +78,10 @@ class Unprocessing:
         rgb_gain, red_gain, blue_gain: white-balance gains that were inverted (Brooks et al. 2019); dimensionless.
         ccm: RGB → camera matrix, row-major, rows sum to 1.
         shot, read: noise variance = shot·x + read at x in [0, 1]; both 0 without noise.
-        noise: name of the noise model, `sensor`, `brooks` or `none`.
+        noise: name of the noise model, `sensor`, `brooks`, `canon-5d4`, `none` or a noise file.
         bits: depth of the quantisation after the noise, or 0 without one.
+        codes: further parameters of a camera's noise, whose shot noise is Poisson and which is quantised to whole codes
+            instead of `bits`; None for Gaussian noise.
     """
 
     light: float
@@ -72,6 +93,7 @@ class Unprocessing:
     read: float
     noise: str
     bits: int
+    codes: CodeNoise | None = None
 
 
 @dataclass(frozen=True, init=False)

@@ -12,7 +12,6 @@ from adaptiveisp.cli.options import (
     DRAWS_HELP,
     LIGHTS_HELP,
     NOISE_HELP,
-    NOISES,
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
@@ -56,7 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     parser.add_argument("--draws", type=positive, metavar="N", help=f"{DRAWS_HELP} (default {defaults.DRAWS})")
     noise = f"{NOISE_HELP} (default {defaults.NOISE})"
-    parser.add_argument("--noise", choices=NOISES, help=noise)
+    parser.add_argument("--noise", metavar="N", help=noise)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     parser.add_argument("--steps", type=natural, metavar="N", help="steps of policies and oracles (default: their own)")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)

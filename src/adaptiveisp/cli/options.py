@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 
 DEFAULT = "(default %(default)s)"
 """End of the help text of an option whose default the parser knows; argparse puts the value in."""
-NOISES = ("sensor", "brooks", "none")
+NOISES = ("sensor", "brooks", "canon-5d4", "none")
 """Names of the noise models, as in `raw.unprocess`, which is not imported for them."""
 
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT for one split)"
 DRAWS_HELP = "random cameras, lights and noises for each photo"
-NOISE_HELP = "noise model of the raws that are made"
+NOISE_HELP = f"noise model of the raws that are made: {', '.join(NOISES)}, or a FILE.yaml made by calibrate"
 CACHE_HELP = (
     "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB gigabytes "
     f"(default {defaults.FRAME_CACHE_GB:g})"
 )
-LIGHTS_HELP = "range of the log-uniform brightness factor: dark 0.003 to 0.05, mixed 0.003 to 1, normal 0.3 to 1"
+LIGHTS_HELP = (
+    "range of the log-uniform brightness factor: dark 0.003 to 0.05, dim 0.01 to 0.1, mixed 0.003 to 1, normal 0.3 to 1"
+)
 POLICY_HELP = (
     "coco-adaptive, coco-fast, none, auto-exposure, camera, night, a pipeline .json, a policy .safetensors, a run "
     "folder or my_pkg.my_file:name"

@@ -10,7 +10,6 @@ from adaptiveisp.cli.options import (
     DRAWS_HELP,
     LIGHTS_HELP,
     NOISE_HELP,
-    NOISES,
     add_command,
     add_common,
     add_data,
@@ -37,7 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, default=defaults.RAW_FORMAT, help=f"file format of the raws {DEFAULT}"
     )
-    parser.add_argument("--noise", choices=NOISES, default=defaults.NOISE, help=f"{NOISE_HELP} {DEFAULT}")
+    parser.add_argument("--noise", metavar="N", default=defaults.NOISE, help=f"{NOISE_HELP} {DEFAULT}")
     add_common(parser, without=("workers",))
     parser.set_defaults(command=synth)
 

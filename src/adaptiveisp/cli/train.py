@@ -15,7 +15,6 @@ from adaptiveisp.cli.options import (
     DETECTOR_HELP,
     LIGHTS_HELP,
     NOISE_HELP,
-    NOISES,
     add_command,
     add_common,
     add_modules,
@@ -89,7 +88,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
     none = "none uses raws even if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
-    parser.add_argument("--noise", choices=NOISES, help=f"{NOISE_HELP} (default {defaults.NOISE})")
+    parser.add_argument("--noise", metavar="N", help=f"{NOISE_HELP} (default {defaults.NOISE})")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default {defaults.DETECTOR})")
     _add_run_options(parser)
     add_modules(parser)

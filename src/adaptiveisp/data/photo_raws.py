@@ -32,8 +32,11 @@ def raw_of_photo(
     table = linear_of_codes()
     factors = channel_gains(table, how.rgb_gain, how.red_gain, how.blue_gain).tolist()
     numbers = [*how.ccm, *factors, how.light, how.shot, how.read]
+    is_gaussian = how.codes is None
     clean: Tensor
-    clean, variance = unprocess(part, crop.flipped, table, numbers, bool(how.shot or how.read))
+    clean, variance = unprocess(part, crop.flipped, table, numbers, is_gaussian and bool(how.shot or how.read))
+    if not is_gaussian:
+        return add_noise(clean, how, generator)
     if variance is None:
         return quantise(clean, how.bits) if how.bits else clean
     # PyTorch computes the square root, whose last bit may differ from the processor's instruction.

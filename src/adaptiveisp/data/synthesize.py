@@ -13,7 +13,10 @@ from adaptiveisp.data.opening import LABELS_FILE, SET_FILE
 from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
 from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.noise import CameraNoise
 from adaptiveisp.raw.reader import write_png16
+from adaptiveisp.raw.synthesis_metadata import note_entries
+from adaptiveisp.raw.unprocess import NOISES
 from adaptiveisp.types import RawImage, Sample
 from adaptiveisp.utils.files import check_length, write_json
 from adaptiveisp.utils.output_folder import check_inside, claim_folder, remove_inside
@@ -106,6 +109,8 @@ def synthesize_set(
             raise UsageError(f"{labels}: would be replaced by this run; choose another --out")
     options = {"lights": config.lights, "draws": config.draws, "format": config.format}
     options |= {"noise": config.noise, "seed": config.seed, "limit": limit}
+    if isinstance(config.noise_model, CameraNoise) and config.noise not in NOISES:
+        options["noise_model"] = asdict(config.noise_model)  # a file can change or be lost
     writer = _SetWriter(out, options, provenance, on_image)
     written = {}
     for light in config.lights:
@@ -281,7 +286,7 @@ def _labels(
                 "draw": sample.draw,
                 "light_name": light,
                 "light": sample.light,
-                "unprocessing": asdict(dataset.unprocessing(sample.image_id, sample.draw)),
+                "unprocessing": note_entries(dataset.unprocessing(sample.image_id, sample.draw)),
             }
         )
         annotations += [

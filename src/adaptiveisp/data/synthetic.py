@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,11 +17,13 @@ from torch import Tensor
 from adaptiveisp.data.formats.coco import CocoImage, limit_photos, load_coco
 from adaptiveisp.data.image_paths import find_file, inside
 from adaptiveisp.errors import DataError, shown
+from adaptiveisp.raw.noise import CameraNoise
 from adaptiveisp.raw.unprocess import (
     LIGHTS,
-    NOISES,
+    NoiseModel,
     NoiseName,
     draw_unprocessing,
+    find_noise,
     light_range,
     seeded_generator,
     synthesise_mosaic,
@@ -69,7 +72,7 @@ class SynthesisConfig:
     Attributes:
         light: name of a range of brightness, a key of `unprocess.LIGHTS`; `synthesize` takes several, joined by commas.
         draws: random cameras, lights and noises per photo; training draws anew for each image and does not use it.
-        noise: name of the noise model.
+        noise: one of `unprocess.NOISES`, or a noise file made by `adaptiveisp calibrate`.
         seed: seed that determines, with image id and draw, all random values.
         format: "png16" makes demosaiced linear RGB, "dng" a Bayer mosaic.
 
@@ -87,7 +90,7 @@ class SynthesisConfig:
         require(bool(self.lights), f"light {shown(self.light)} names no light; choose from {', '.join(LIGHTS)}")
         for light in self.lights:
             light_range(light)
-        require(self.noise in NOISES, f"noise {shown(self.noise)} does not exist; choose from {', '.join(NOISES)}")
+        self.noise_model  # noqa: B018 - refuses an unknown one here
         object.__setattr__(self, "light", ",".join(self.lights))
         require(self.format in FORMATS, f"format {shown(self.format)} does not exist; choose from {', '.join(FORMATS)}")
         require(self.draws >= 1, "draws must be at least 1")
@@ -108,7 +111,13 @@ class SynthesisConfig:
 
     def unprocessing(self, image_id: int, draw: int) -> Unprocessing:
         """The random camera, light and noise level of a draw of a photo."""
-        return draw_unprocessing(seeded_generator(self.seed, image_id, draw, "parameters"), self.light, self.noise)
+        generator = seeded_generator(self.seed, image_id, draw, "parameters")
+        return draw_unprocessing(generator, self.light, self.noise, self.noise_model)
+
+    @cached_property
+    def noise_model(self) -> NoiseModel | CameraNoise | None:
+        """The model of `noise`, which was read once if it is a file."""
+        return find_noise(self.noise)
 
 
 class SyntheticRaws:

@@ -179,7 +179,7 @@ class PhotoTrainingImages:
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.synthesis.seed, number, 0, "training")
         crop = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
-        how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise)
+        how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise, self.synthesis.noise_model)
         raw = raw_of_photo(pixels, crop, how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations

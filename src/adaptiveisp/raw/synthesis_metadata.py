@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from adaptiveisp.errors import RawFileError
-from adaptiveisp.types import Unprocessing
+from adaptiveisp.types import CodeNoise, Unprocessing
 
 MARKER = "adaptiveisp"
 """Key of the version number in the note; text without it belongs to other software and is ignored."""
@@ -25,7 +25,15 @@ def note_from_unprocessing(unprocessing: Unprocessing) -> str:
     >>> unprocessing_from_note(note_from_unprocessing(plain)) == plain
     True
     """
-    return json.dumps({MARKER: NOTE_VERSION, **asdict(unprocessing)}, allow_nan=False)
+    return json.dumps({MARKER: NOTE_VERSION, **note_entries(unprocessing)}, allow_nan=False)
+
+
+def note_entries(unprocessing: Unprocessing) -> dict[str, Any]:
+    """The parameters as JSON values; those of a camera's noise are left out where there are none."""
+    entries = asdict(unprocessing)
+    if entries["codes"] is None:
+        del entries["codes"]
+    return entries
 
 
 def unprocessing_from_note(text: str | None) -> Unprocessing | None:
@@ -56,6 +64,7 @@ def unprocessing_from_note(text: str | None) -> Unprocessing | None:
         read=_number(note, "read"),
         noise=_noise(note),
         bits=_bits(note),
+        codes=_codes(note),
     )
 
 
@@ -110,3 +119,16 @@ def _bits(note: dict[str, Any]) -> int:
     if isinstance(bits, bool) or not isinstance(bits, int) or not 0 <= bits <= MOST_BITS:
         raise _bad("bits", f"a whole number from 0 to {MOST_BITS}")
     return bits
+
+
+def _codes(note: dict[str, Any]) -> CodeNoise | None:
+    codes = note.get("codes")
+    if codes is None:
+        return None
+    if not isinstance(codes, dict):
+        raise _bad("codes", "a mapping of names to numbers")
+    black, white = _number(codes, "black"), _number(codes, "white", above=0.0, most=65535.0)
+    if black != int(black) or black >= white:
+        raise _bad("codes", "a whole black level below the white level")
+    tail, iso = (None if codes.get(key) is None else _number(codes, key, above=0.0) for key in ("tail", "iso"))
+    return CodeNoise(int(black), white, _number(codes, "row"), tail, iso)

@@ -9,7 +9,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,17 +17,32 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.raw.noise import (
+    CANON_5D4,
+    FILE_EXTENSIONS,
+    CameraNoise,
+    draw_code_noise,
+    noisy_codes,
+    read_noise,
+)
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
 from adaptiveisp.utils.color import RGB_TO_XYZ, rgb_to_camera_matrix
 
 Picture = Float[Tensor, "3 height width"]
-NoiseName = Literal["sensor", "brooks", "none"]
+NoiseName = str
+"""One of `NOISES`, or the path of a noise file."""
 
-LIGHTS: dict[str, tuple[float, float]] = {"dark": (0.003, 0.05), "mixed": (0.003, 1.0), "normal": (0.3, 1.0)}
-"""Named ranges of the brightness factor, which is drawn log-uniformly."""
+LIGHTS: dict[str, tuple[float, float]] = {
+    "dark": (0.003, 0.05),
+    "mixed": (0.003, 1.0),
+    "normal": (0.3, 1.0),
+    "dim": (0.01, 0.1),
+}
+"""Named ranges of the brightness factor, which is drawn log-uniformly. Source of "dim": Chen et al. 2023, who darken
+scenes 10 to 100 times."""
 
-NOISES = ("sensor", "brooks", "none")
+NOISES = ("sensor", "brooks", "canon-5d4", "none")
 
 HEADROOM = 0.9
 """Factor by which photos are scaled first, so that their white is below the sensor's saturation."""
@@ -68,6 +83,32 @@ NOISE_MODELS = {
 READ_SLOPE, READ_OFFSET = 2.18, 1.2
 
 
+def find_noise(noise: NoiseName) -> NoiseModel | CameraNoise | None:
+    """The noise model of a name or of a noise file; None for "none".
+
+    Args:
+        noise: one of `NOISES`, or the path of a file written by `adaptiveisp calibrate`.
+
+    Raises:
+        UsageError: there is no such model, or the file is no noise file.
+    """
+    check_noise_name(noise)
+    if noise not in NOISES:
+        return read_noise(Path(noise))
+    return CANON_5D4 if noise == "canon-5d4" else NOISE_MODELS.get(noise)
+
+
+def check_noise_name(noise: NoiseName) -> None:
+    """Refuses a text that is neither a name of a noise model nor that of a YAML file; no file is read.
+
+    Raises:
+        UsageError: the text is neither.
+    """
+    if noise not in NOISES and Path(noise).suffix.lower() not in FILE_EXTENSIONS:
+        choices = f"choose from {', '.join(NOISES)}, or give a YAML file made by adaptiveisp calibrate"
+        raise UsageError(f"noise {shown(noise)} does not exist; {choices}")
+
+
 def seeded_generator(seed: int, image_id: int, draw: int, stream: str) -> torch.Generator:
     """A random generator whose seed is a hash of the arguments.
 
@@ -90,7 +131,9 @@ def light_range(light: str) -> tuple[float, float]:
     return LIGHTS[light]
 
 
-def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) -> Unprocessing:
+def draw_unprocessing(
+    generator: torch.Generator, light: str, noise: NoiseName, model: NoiseModel | CameraNoise | None = None
+) -> Unprocessing:
     """Draws a random camera, illuminant, brightness and noise level.
 
     The same random numbers are drawn for every light and noise, so that a generator gives the same camera for all.
@@ -98,16 +141,19 @@ def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) 
     Args:
         generator: source of randomness.
         light: a key of `LIGHTS`.
-        noise: a key of `NOISE_MODELS`, or "none".
+        noise: one of `NOISES`, or the path of a noise file.
+        model: the model of `noise`; None looks it up, which reads a file.
     """
     uniform = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
     normal = torch.randn(2, generator=generator, dtype=torch.float64).tolist()
     low, high = light_range(light)
     mix = torch.tensor(uniform[:4])
     shot = read = 0.0
-    bits = 0
-    if noise != "none":
-        model = NOISE_MODELS[noise]
+    bits, codes = 0, None
+    model = find_noise(noise) if model is None else model
+    if isinstance(model, CameraNoise):
+        shot, read, codes = draw_code_noise(model, uniform[7], normal[1], generator)
+    elif model is not None:
         log_s = math.log(model.low) + uniform[7] * math.log(model.high / model.low)
         shot = model.shot_scale * math.exp(log_s)
         read = model.read_scale * math.exp(READ_SLOPE * log_s + READ_OFFSET + model.read_sd * normal[1])
@@ -122,6 +168,7 @@ def draw_unprocessing(generator: torch.Generator, light: str, noise: NoiseName) 
         read=read,
         noise=noise,
         bits=bits,
+        codes=codes,
     )
 
 
@@ -201,7 +248,13 @@ def reprocess(raw: Picture, how: Unprocessing) -> Picture:
 
 
 def add_noise(clean: Tensor, how: Unprocessing, generator: torch.Generator) -> Tensor:
-    """The values plus Gaussian noise of variance shot·x + read, clipped to [0, 1] and quantised to `how.bits`."""
+    """The values plus noise of variance shot·x + read, clipped to [0, 1] and quantised to `how.bits`.
+
+    The noise is Gaussian; with `how.codes` it is that of `raw.noise.noisy_codes`.
+    """
+    if how.codes is not None:
+        span = how.codes.white - how.codes.black
+        return (noisy_codes(clean, how, generator) / span).clamp_(0, 1).to(clean.dtype)
     noisy = clean
     if how.shot or how.read:
         deviation = (how.shot * clean + how.read).sqrt()
@@ -249,7 +302,9 @@ def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator
 
 
 def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Generator, pattern: str = "RGGB") -> RawImage:
-    """A synthetic raw in the format `dng`: a 12-bit Bayer mosaic, with noise on the mosaic.
+    """A synthetic raw in the format `dng`: a Bayer mosaic with noise on the mosaic.
+
+    It has 12 bits, or with `how.codes` the levels of the camera, whose noise goes below the black level.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -257,17 +312,23 @@ def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Genera
         generator: source of the noise.
         pattern: Bayer pattern.
     """
-    values = add_noise(mosaic(unprocess(photo, how), pattern), how, generator)
+    clean = mosaic(unprocess(photo, how), pattern)
+    if how.codes is not None:
+        codes = noisy_codes(clean, how, generator).add_(how.codes.black).numpy().astype(np.uint16)
+        return _raw_image(codes, pattern, float(how.codes.black), how.codes.white, how)
+    values = add_noise(clean, how, generator)
     codes = (values * (2**SENSOR_BITS - 1)).round().numpy().astype(np.uint16)
     black = float(DNG_BLACK)
     return _raw_image(codes + np.uint16(DNG_BLACK), pattern, black, black + 2**SENSOR_BITS - 1, how)
 
 
-def iso_of(how: Unprocessing) -> float:
-    """An ISO value that grows with the noise.
+def iso_of(how: Unprocessing) -> float | None:
+    """An ISO value that grows with the noise; None for the noise of a camera whose ISO is unknown.
 
-    ISO 100 corresponds to s = 1e-4, the least value of both models, and to a raw without noise.
+    ISO 100 corresponds to s = 1e-4, the least value of both Gaussian models, and to a raw without noise.
     """
+    if how.codes is not None:
+        return how.codes.iso
     if how.noise not in NOISE_MODELS:
         return 100.0
     return float(round(how.shot / NOISE_MODELS[how.noise].shot_scale * 1e6))
@@ -287,6 +348,6 @@ def _raw_image(
         xyz_to_camera=tuple(xyz_to_camera.flatten().tolist()),
         iso=iso_of(how),
         exposure_s=1 / 60,
-        noise_profile=(how.shot, how.read),
+        noise_profile=(how.shot, how.read + (how.codes.row**2 if how.codes is not None else 0.0)),
         unprocessing=how,
     )

@@ -12,7 +12,7 @@ import yaml
 
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError, logger
-from adaptiveisp.raw.unprocess import NoiseName
+from adaptiveisp.raw.unprocess import NOISES, NoiseName, check_noise_name
 from adaptiveisp.training.methods.module_choice import (
     with_module_names,
     with_modules_of_files,
@@ -27,7 +27,7 @@ from adaptiveisp.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 PATHS = ("data", "images", "dev", "dev_images", "cache")
-"""Options that are paths."""
+"""Options that are paths; `noise` may be one."""
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that come with the package."""
 MOST_PIXELS = 1 << 25
@@ -61,7 +61,7 @@ class TrainConfig:
         teacher_confidence: least score of such a target, in (0, 1].
         limit: number of photos of data to use, from the first on; 0 for all.
         light: brightness range in which raws are made of sRGB photos; None if the images are raws.
-        noise: noise model of such raws.
+        noise: noise model of such raws: a name, or a noise file made by `adaptiveisp calibrate`.
         budget: number of images that pass through the detector.
         seed: of all random numbers, at least 0.
         warm_start: policy whose weights the run starts from; "" for random weights.
@@ -102,6 +102,7 @@ class TrainConfig:
         for name in ("limit", "dev_size"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(self.seed >= 0, "seed must not be negative")
+        check_noise_name(self.noise)
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
 
@@ -256,6 +257,8 @@ def completed(options: TrainConfig, settings: Any) -> tuple[TrainConfig, Any]:
     size = options.dev_size or max(DEV_SIZE, settings.size)
     # The run may be resumed from another folder.
     paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(options, name))}
+    if options.noise not in NOISES:
+        paths["noise"] = os.path.abspath(options.noise)
     return replace(options, dev_size=size, **paths), with_module_names(settings)
 
 
@@ -277,12 +280,13 @@ def load_recipe(name: str) -> tuple[TrainConfig, Any]:
 
 
 def data_digest(options: TrainConfig) -> str:
-    """A hash of data and dev: label files and YAMLs by their content, the files of folders by name and size.
+    """A hash of data, dev and a noise file: label files and YAMLs by their content, folders by names and sizes.
 
     It tells whether the data have changed when a run is resumed.
     """
     digest = hashlib.blake2b(digest_size=16)
-    for text in (options.data, options.images, options.dev, options.dev_images):
+    noise_files = [options.noise] if options.noise not in NOISES else []
+    for text in (options.data, options.images, options.dev, options.dev_images, *noise_files):
         path = split_spec(Path(text))[0] if text else Path()
         if text and path.is_file():
             with path.open("rb") as file:

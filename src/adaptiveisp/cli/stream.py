@@ -56,7 +56,7 @@ def add(commands: Any) -> None:
     text = f"run the policy on every n-th frame, and its last pipeline on the others {DEFAULT}"
     parser.add_argument("--every", type=positive, default=1, metavar="N", help=text)
     text = f"time constant of the smoothing of parameters in frames, 0 for none {DEFAULT}"
-    parser.add_argument("--smooth", type=float, default=8.0, metavar="N", help=text)
+    parser.add_argument("--smooth", type=float, default=4.0, metavar="N", help=text)
     text = "drop the oldest waiting frame when frames come too fast, instead of holding the source back"
     parser.add_argument("--drop", action="store_true", help=text)
     text = (

@@ -44,7 +44,7 @@ class SmoothingConfig:
         UsageError: a value is out of range.
     """
 
-    frames: float = 8.0
+    frames: float = 4.0
     cut_stops: float = 0.5
     persist: int = 5
 

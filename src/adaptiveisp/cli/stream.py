@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from adaptiveisp.streaming.stream import Stream
 
 SOURCE_HELP = (
-    "a headerless file of frames, - for such frames on standard input, a folder of raw files, a video file or the "
-    "address of a stream (PyAV), or my_pkg.my_file:source, a function that returns frames"
+    "a file of one or many frames, - for headerless frames on standard input, a folder of raw files, a video file or "
+    "the address of a stream (PyAV), a recording of ROS, or my_pkg.my_file:source, a function that returns frames"
 )
 
 
@@ -67,6 +67,7 @@ def add(commands: Any) -> None:
     text = "add to each line by how many EV the sensor should change its exposure for the next frame"
     parser.add_argument("--exposure-hint", action="store_true", help=text)
     parser.add_argument("--follow", action="store_true", help="wait for further files of a folder, until interrupted")
+    parser.add_argument("--topic", metavar="T", help="topic of the images in a recording of ROS")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     add_raw_facts(parser)
     add_modules(parser)
@@ -95,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     isp = AdaptiveISP(
         options.policy, options.detector, options.size, options.confidence, options.camera_white_balance, device
     )
-    stream = Stream(isp, options.source, raw_facts(options), config, options.follow)
+    stream = Stream(isp, options.source, raw_facts(options), config, options.follow, options.topic)
     interrupted = False
     with contextlib.ExitStack() as stack:
         sinks: list[Any] = [stack.enter_context(JsonLines(options.out, options.overwrite))]

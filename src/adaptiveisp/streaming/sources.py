@@ -24,7 +24,7 @@ from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import import_object, names_code
 
-VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".webm", ".ts"})
+VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".nut", ".webm", ".ts"})
 NETWORK = ("rtsp://", "rtsps://", "http://", "https://", "tcp://", "udp://")
 """Beginnings of addresses that PyAV opens."""
 STDIN = "-"
@@ -51,20 +51,25 @@ class Frame:
     header: BayerHeader | None = None
 
 
-def open_source(source: str, header: BayerHeader | None = None, follow: bool = False) -> Iterable[Frame]:
+def open_source(
+    source: str, header: BayerHeader | None = None, follow: bool = False, topic: str | None = None
+) -> Iterable[Frame]:
     """The source that SOURCE of the command line names.
 
     Args:
         source: a folder of raw files; a headerless file of frames; "-" for such frames on standard input; a video file
-            or the address of a stream, which PyAV opens; a single raw file; or `my_pkg.my_file:source`, an iterable of
-            frames or a function that returns one.
+            or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or several frames; or
+            `my_pkg.my_file:source`, an iterable of frames or a function that returns one.
         header: size, pixel format and levels of headerless frames.
         follow: whether to wait for further files of a folder, or for a file to grow.
+        topic: topic of the images in a recording of ROS; None takes the only one.
 
     Raises:
         UsageError: there is no such source, or facts about its frames are missing.
         AdaptiveISPError: PyAV is not installed.
     """
+    from adaptiveisp.streaming.containers import open_container  # it makes frames of this file's class
+
     if source == STDIN:
         return frames_of_stream(sys.stdin.buffer, header, "stdin")
     if source.startswith(NETWORK):
@@ -72,6 +77,8 @@ def open_source(source: str, header: BayerHeader | None = None, follow: bool = F
     path = Path(source)
     if names_code(source) and not path.exists():
         return frames_of(import_object(source))
+    if path.exists() and (frames := open_container(path, header, topic)) is not None:
+        return frames
     if path.is_dir():
         return frames_of_folder(path, follow)
     if not path.exists():

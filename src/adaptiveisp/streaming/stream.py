@@ -165,6 +165,7 @@ class Stream:
         header: size, pixel format and levels of frames without a header.
         config: settings.
         follow: whether to wait for further files of a folder.
+        topic: topic of the images in a recording of ROS.
 
     Attributes:
         stats: what happened to the frames so far.
@@ -181,11 +182,12 @@ class Stream:
         header: BayerHeader | None = None,
         config: StreamConfig | None = None,
         follow: bool = False,
+        topic: str | None = None,
     ):
         self.isp, self.header = isp, header
         self.config = config if config is not None else StreamConfig()
         self.stats = StreamStats()
-        frames = open_source(source, header, follow) if isinstance(source, str) else source
+        frames = open_source(source, header, follow, topic) if isinstance(source, str) else source
         self._frames: Iterator[Frame] = frames_of(frames)
         self._smoother = None if self.config.smoothing is None else Smoother(self.config.smoothing)
         self._last: Pipeline | None = None

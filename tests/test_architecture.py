@@ -26,7 +26,7 @@ ORDER = (
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", "calibration", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 

@@ -88,8 +88,18 @@ def read_raw(
         return content.without_path(_read_file(content.path, header, content.name))
 
 
-def _read_file(path: Path, header: BayerHeader | None, name: str | None = None) -> RawImage:
-    """The raw in a file; `name` replaces its folder in a warning."""
+def read_frame(path: Path, header: BayerHeader | None = None) -> RawImage:
+    """Reads a raw like `read_raw`, also one without light, which `read_raw` refuses, for calibration.
+
+    Raises:
+        RawFileError: the file cannot be read, see `read_raw`.
+        AdaptiveISPError: the library that reads this kind of file is not installed.
+    """
+    return _read_file(path, header, is_dark=True)
+
+
+def _read_file(path: Path, header: BayerHeader | None, name: str | None = None, is_dark: bool = False) -> RawImage:
+    """The raw in a file; `name` replaces its folder in a warning, and a dark frame may hold no light."""
     try:
         extension = _checked_extension(path)
         if extension in CAMERA_EXTENSIONS:
@@ -100,7 +110,8 @@ def _read_file(path: Path, header: BayerHeader | None, name: str | None = None) 
             raw = _read_array(path, header, name or str(path.parent))
     except OSError as error:
         raise RawFileError(unreadable(path, error)) from None
-    check_usable(raw)
+    if not is_dark:
+        check_usable(raw)
     return raw
 
 

@@ -16,7 +16,15 @@ from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logg
 from adaptiveisp.inference.detection import detect, working_size
 from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Developed, Picture, Planner, Rendered, as_policy, needs_labels_error
+from adaptiveisp.policies.base import (
+    Developed,
+    Picture,
+    Planner,
+    Rendered,
+    as_policy,
+    clipped_for_detector,
+    needs_labels_error,
+)
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.find_files import find_raw_files
@@ -298,7 +306,7 @@ class AdaptiveISP:
             return replace(prepared, rendered=self.policy.render(prepared.developed))
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("modules"), torch.inference_mode():
-            image = pipeline.render(prepared.developed.small)
+            image = clipped_for_detector(pipeline.render(prepared.developed.small), pipeline)
         elapsed = stopwatch.milliseconds["modules"]
         return replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed))
 

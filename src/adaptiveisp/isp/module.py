@@ -169,7 +169,8 @@ class IspModule:
         effect: a sentence that says what it does to a picture, for the documentation.
         pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
             be processed in parts.
-        kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`.
+        kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`. It clips.
+        clips: whether the result is clipped to [0, 1]; False hands values above 1 on to the next module, as in POS-ISP.
 
     Raises:
         UsageError: a value makes no sense; the message names the module.
@@ -187,6 +188,7 @@ class IspModule:
     effect: str = ""
     pointwise: bool = False
     kernel: KernelCall | None = None
+    clips: bool = True
 
     def __post_init__(self) -> None:
         named = f"module {shown(self.name)}"
@@ -200,9 +202,10 @@ class IspModule:
         fits = cost is not None and cost >= 0
         require(fits, f"{named}: cost_ms = {shown(self.cost_ms)} must be a finite number of milliseconds, at least 0")
         require(self.head is None or self.inverse is not None, f"{named}: a head needs its inverse too")
+        require(self.clips or self.kernel is None, f"{named}: has a kernel, which clips; give clips=True or no kernel")
 
     def __call__(self, image: Image, params: ParamTensor) -> Image:
-        """The processed image, clipped to [0, 1]; the clip passes the gradient on the closed interval.
+        """The processed image, clipped to [0, 1] if `clips`; the clip passes the gradient on the closed interval.
 
         The result has the same bits with and without a gradient, since a replay buffer makes images again from their
         history.
@@ -221,7 +224,10 @@ class IspModule:
                 f"{self.name}: params must be {(image.shape[0], len(self.params))}, not {tuple(params.shape)}"
             )
         processed = apply(self.kernel, image, params)
-        return self.function(image, params).clamp(0, 1) if processed is None else processed
+        if processed is not None:
+            return processed
+        made = self.function(image, params)
+        return made.clamp(0, 1) if self.clips else made
 
     def params_from_logits(self, logits: Logits) -> ParamTensor:
         """Physical parameters from unbounded network outputs, one column each."""

@@ -1,7 +1,8 @@
 """The ISP modules and the named sets of them.
 
 To add a module to the package, write a file in `isp/modules` that declares it and put the file's name into
-`EXTENDED_FILES`. A file declares the module as `PAPER`, and under a set's own name where that set has other ranges.
+`EXTENDED_FILES`. A file declares the module as `PAPER`, and under a set's own name where that set has other ranges. The
+set `pos-isp`, which changes what modules compute, is in `modules/pos_isp.py`.
 A module from outside the package is registered by `register_module`, by an entry point or by `--module`. It belongs to
 no set, so that sets, policies and cost tables do not change; it may be used together with the modules of any set.
 """
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 
 from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.isp.module import IspModule, Param
+from adaptiveisp.isp.modules.pos_isp import MODULES as POS_ISP
 from adaptiveisp.utils.own_code import reason_of
 from adaptiveisp.utils.registry import Registry
 
@@ -86,6 +88,7 @@ MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
     "released": RELEASED,
     "wide": WIDE,
     "extended": EXTENDED,
+    "pos-isp": POS_ISP,
 }
 """The sets of modules that policies choose from, by name. A pipeline file names the set whose ranges it uses."""
 
@@ -183,6 +186,7 @@ __all__ = [
     "HELPERS",
     "MODULE_SETS",
     "PAPER",
+    "POS_ISP",
     "RELEASED",
     "WIDE",
     "IspModule",

@@ -147,6 +147,7 @@ class Policy:
         with stopwatch.part("all"):
             (pipeline,), image = self.process(developed.small, stopwatch=stopwatch)
         times = stopwatch.milliseconds
+        image = clipped_for_detector(image, pipeline)
         return Rendered(image, pipeline, times["all"], times.get("modules", 0.0))
 
     @torch.inference_mode()
@@ -162,7 +163,7 @@ class Policy:
         """
         if developed.full is None or pipeline is None:
             raise UsageError("there is no image at full size; develop the raw with develop_at_size")
-        return pipeline.render(developed.full[None].to(developed.small.device))[0]
+        return clipped_for_detector(pipeline.render(developed.full[None].to(developed.small.device)), pipeline)[0]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -219,6 +220,17 @@ class PlannedPolicy(Policy):
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipelines of the object's own `plan`."""
         return self.planner.plan(image)
+
+
+def clipped_for_detector(image: Image, pipeline: Pipeline) -> Image:
+    """The image that a pipeline made, clipped to [0, 1] where its last module does not do that.
+
+    Args:
+        image: the pipeline's result.
+        pipeline: its modules.
+    """
+    modules = pipeline.modules
+    return image if not modules or modules[-1].clips else image.clamp(0, 1)
 
 
 def as_policy(policy: object) -> Policy:

@@ -27,7 +27,8 @@ from adaptiveisp.utils.files import parse_json, require_regular, write_bytes
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
-ACTOR_CRITIC, SEQUENCE = "actor_critic", "sequence"
+ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND = "actor_critic", "sequence", "pos-isp"
+KINDS = (ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND)
 RELEASED_SET = "released"
 LONGEST_HORIZON = 64
 """Most steps of an episode, since each costs a pass over the image. The paper has 5, the longest policy here 12."""
@@ -39,7 +40,7 @@ class PolicyHeader:
     """The header of a policy file: the method, the modules and the observation of its networks.
 
     Attributes:
-        kind: method of the policy: `ACTOR_CRITIC` or `SEQUENCE`.
+        kind: method of the policy, one of `KINDS`; `POS_ISP_KIND` is an imported policy.
         module_set: named set whose ranges the parameters keep.
         modules: names in the order of the action ids; "stop" may be the last.
         horizon: steps of an episode.
@@ -61,7 +62,7 @@ class PolicyHeader:
     origin: str = ""
 
     def __post_init__(self) -> None:
-        require(self.kind in (ACTOR_CRITIC, SEQUENCE), f"kind {shown(self.kind)} is not known to this version")
+        require(self.kind in KINDS, f"kind {shown(self.kind)} is not known to this version")
         require(self.module_set in MODULE_SETS, f"module_set {shown(self.module_set)} is not known to this version")
         require(1 <= self.horizon <= LONGEST_HORIZON, f"horizon must be from 1 to {LONGEST_HORIZON}")
         require(0 < len(self.modules) <= LONGEST_HORIZON, f"modules must name from 1 to {LONGEST_HORIZON} modules")
@@ -74,7 +75,7 @@ def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Modu
     Args:
         path: file to write.
         header: describes the networks, so that they can be rebuilt.
-        networks: by name: "actor" and perhaps "critic", which only further training needs; or "sequence".
+        networks: by name: "actor" and perhaps "critic", which only further training needs; "sequence" or "pos-isp".
     """
     tensors = {
         f"{k}.{name}": value.contiguous() for k, net in networks.items() for name, value in net.state_dict().items()
@@ -125,11 +126,11 @@ def load_policy_file(path: Path) -> tuple[PolicyHeader, Actor, Critic | None]:
     header, tensors = read_policy(path)
     modules = _modules(header, ACTOR_CRITIC, path)
     actor = Actor(modules, view=header.view)
-    _fill(actor, _below(tensors, "actor."), path)
+    fill_network(actor, tensors_below(tensors, "actor."), path)
     critic = None
-    if values := _below(tensors, "critic."):
+    if values := tensors_below(tensors, "critic."):
         critic = Critic(len(header.modules), header.view)
-        _fill(critic, values, path)
+        fill_network(critic, values, path)
         critic.eval()
     return header, actor.eval(), critic
 
@@ -147,7 +148,7 @@ def load_sequence_file(path: Path) -> tuple[PolicyHeader, SequenceNetwork]:
     except ValueError as error:
         raise WeightsError(f"{path}: does not fit its network ({error}); save it again") from error
     line = network.state_dict()["sequence_line.weight"]  # stays 0 for older files, which lack it
-    _fill(network, {"sequence_line.weight": line} | _below(tensors, "sequence."), path)
+    fill_network(network, {"sequence_line.weight": line} | tensors_below(tensors, "sequence."), path)
     return header, network.eval()
 
 
@@ -177,11 +178,17 @@ def _header(path: Path, metadata: Mapping[str, str]) -> PolicyHeader:
     return record(PolicyHeader, content, f"{path}: the header", WeightsError, remedy)
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def tensors_below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill_network(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Puts tensors of a file into a network.
+
+    Raises:
+        WeightsError: a name or a shape does not fit, or a weight is not finite.
+    """
     wanted = network.state_dict()
     for name, value in tensors.items():
         # A pickle can hold tensors without values, and some that stand for far more values than it has.
@@ -201,25 +208,17 @@ def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None
         raise WeightsError(f"{path}: does not fit its network ({detail}); save or import it again") from error
 
 
-def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
-    """The networks of a checkpoint of the released AdaptiveISP code, without its unused mask heads.
-
-    The module set is `released`, whose modules have the ranges and the faults of the original. The mappings from
-    outputs to parameters equal the original's as well, so that the same weights give the same parameters.
-
-    Args:
-        path: a .pth with `agent_model` and `value_model`.
+def read_published(path: Path) -> dict[Any, Any]:
+    """The content of a .pth that another project published: tensors and plain containers; nothing in it is run.
 
     Raises:
-        WeightsError: the file is missing, is no such checkpoint, or its tensors have other shapes.
+        WeightsError: the file is missing, or holds anything else.
     """
-    path = Path(path)
     require_regular(path, WeightsError, "give the .pth as it was published")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch warns about pickles that are refused below
-            content: Any = torch.load(path, map_location="cpu", weights_only=True)
-        agent, value = dict(content["agent_model"]), dict(content["value_model"])
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise WeightsError(f"{path}: no such checkpoint; check the path") from None
     except Exception as error:  # torch.load raises many kinds of errors, some of them pickle's
@@ -227,8 +226,35 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         detail = detail.partition(". This is an internal")[0]  # torch adds guesses about the cause
         if "weights_only" in detail:  # torch would advise a way that runs the file's code
             detail = "it holds more than tensors and plain containers, and anything else could run code"
-        remedy = "give the .pth as it was published"
-        raise WeightsError(f"{path}: is no released AdaptiveISP checkpoint ({detail}); {remedy}") from error
+        raise _not_released(path, detail) from error
+
+
+def _not_released(path: Path, detail: str) -> WeightsError:
+    kinds = "no released AdaptiveISP checkpoint and no POS-ISP policy"
+    return WeightsError(f"{path}: is {kinds} ({detail}); give the .pth as it was published")
+
+
+def import_released(path: Path, content: Mapping[Any, Any] | None = None) -> tuple[PolicyHeader, Actor, Critic]:
+    """The networks of a checkpoint of the released AdaptiveISP code, without its unused mask heads.
+
+    The module set is `released`, whose modules have the ranges and the faults of the original. The mappings from
+    outputs to parameters equal the original's as well, so that the same weights give the same parameters.
+
+    Args:
+        path: a .pth with `agent_model` and `value_model`.
+        content: of the file, where it was read already.
+
+    Raises:
+        WeightsError: the file is missing, is no such checkpoint, or its tensors have other shapes.
+    """
+    path = Path(path)
+    content = read_published(path) if content is None else content
+    try:
+        agent, value = dict(content["agent_model"]), dict(content["value_model"])
+    except KeyError as error:
+        raise _not_released(path, f"it lacks {shown(error.args[0])}") from None
+    except (TypeError, ValueError) as error:
+        raise _not_released(path, one_line(str(error), 80)) from error
     modules = modules_of(RELEASED_SET)
     names = _encoder_names("feature_extractor", "parameter_encoder")
     names |= _encoder_names("action_selection", "selection_encoder")
@@ -237,9 +263,9 @@ def import_released(path: Path) -> tuple[PolicyHeader, Actor, Critic]:
         names |= _head_names(f"{module.short}.", f"parameter_heads.{module.name}.", "fc_filter")
     masks = {f"{m.short}.fc_mask.{kind}" for m in modules for kind in ("weight", "bias")}
     actor, critic = Actor(modules), Critic(len(modules))
-    _fill(actor, _renamed(agent, names, masks, path), path)
+    fill_network(actor, renamed_tensors(agent, names, masks, path), path)
     critic_names = _encoder_names("feature_extractor", "encoder") | _head_names("", "head.", "fc2")
-    _fill(critic, _renamed(value, critic_names, set(), path), path)
+    fill_network(critic, renamed_tensors(value, critic_names, set(), path), path)
     origin = f"imported from {path.name}, iteration {content.get('iter', 'unknown')}"
     header = PolicyHeader(ACTOR_CRITIC, RELEASED_SET, tuple(module.name for module in modules), origin=origin)
     return header, actor.eval(), critic.eval()
@@ -261,16 +287,28 @@ def _head_names(theirs: str, ours: str, last: str) -> dict[str, str]:
     return {f"{a}.{kind}": f"{b}.{kind}" for a, b in pairs for kind in ("weight", "bias")}
 
 
-def _renamed(tensors: Mapping[Any, Any], names: Mapping[str, str], unused: set[str], path: Path) -> dict[str, Tensor]:
-    """The tensors under our names.
+def renamed_tensors(
+    tensors: Mapping[Any, Any],
+    names: Mapping[str, str],
+    unused: set[str],
+    path: Path,
+    remedy: str = "give a checkpoint of the released AdaptiveISP code",
+) -> dict[str, Tensor]:
+    """The tensors of a file under our names.
+
+    Args:
+        tensors: by their own names.
+        names: their name → ours.
+        unused: names that are left out.
+        path, remedy: for the error.
 
     Raises:
         WeightsError: a key is missing or unknown, or a value is not a tensor.
     """
     if missing := [key for key in names if key not in tensors]:
-        raise WeightsError(f"{path}: lacks {missing[0]!r}; give a checkpoint of the released AdaptiveISP code")
+        raise WeightsError(f"{path}: lacks {missing[0]!r}; {remedy}")
     if unknown := [key for key in tensors if key not in names and key not in unused]:
-        raise WeightsError(f"{path}: has the unknown key {shown(unknown[0])}; give a checkpoint of the released code")
+        raise WeightsError(f"{path}: has the unknown key {shown(unknown[0])}; {remedy}")
     if wrong := [key for key in names if not isinstance(tensors[key], Tensor)]:
-        raise WeightsError(f"{path}: {wrong[0]!r} is not a tensor; give a checkpoint of the released AdaptiveISP code")
+        raise WeightsError(f"{path}: {wrong[0]!r} is not a tensor; {remedy}")
     return {ours: tensors[theirs] for theirs, ours in names.items()}

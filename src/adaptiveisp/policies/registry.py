@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Planner, Policy, as_policy
-from adaptiveisp.policies.checkpoint import SEQUENCE, read_header
+from adaptiveisp.policies.checkpoint import POS_ISP_KIND, SEQUENCE, read_header
 from adaptiveisp.policies.fixed import FixedPipeline, load_fixed
 from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.oracle import GreedyOracle
+from adaptiveisp.policies.pos_isp.policy import load_pos_isp
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.policies.stepwise.policy import load_stepwise
 from adaptiveisp.utils.own_code import import_object, names_code, path_remedy, reason_of
@@ -154,8 +155,8 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
         return load_fixed(file).renamed(name)
-    load = load_sequence if read_header(file).kind == SEQUENCE else load_stepwise
-    return load(file, name, device, steps)
+    loaders: dict[str, Callable[..., Policy]] = {SEQUENCE: load_sequence, POS_ISP_KIND: load_pos_isp}
+    return loaders.get(read_header(file).kind, load_stepwise)(file, name, device, steps)
 
 
 class PolicyList(NamedTuple):

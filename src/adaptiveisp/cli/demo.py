@@ -6,7 +6,7 @@ from typing import Any
 
 from adaptiveisp.cli.console import progress, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_command, add_common, size
+from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, add_backend, add_command, add_common, size
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.optional_imports import require_extra
 
@@ -26,6 +26,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=f"{DETECTOR_HELP} {DEFAULT}")
     text = f"longer side in pixels; small, since the photos are close-ups {DEFAULT}"
     parser.add_argument("--size", type=size, default=224, metavar="N", help=text)
+    add_backend(parser)
     add_common(parser, without=("workers", "limit"))
     parser.set_defaults(command=demo)
 
@@ -40,7 +41,16 @@ def demo(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     with claim_folder(options.out, "demo", options.overwrite) as claim, progress(options, 0, "demo") as bar:
         out = claim.folder
-        report = run_demo(out, options.detector, options.seed, device, options.size, lambda name: bar.update())
+        report = run_demo(
+            out,
+            options.detector,
+            options.seed,
+            device,
+            options.size,
+            lambda name: bar.update(),
+            options.backend,
+            options.precision,
+        )
     if not options.quiet:
         print(score_tables(report))
         print(

@@ -34,6 +34,7 @@ def doctor(options: argparse.Namespace) -> int:
     """Checks a data set and returns the exit code, which says whether training can start."""
     from adaptiveisp.data.splits import open_parts
     from adaptiveisp.data.validation import validate_dataset
+    from adaptiveisp.detectors.backends.choice import installed_backends
     from adaptiveisp.detectors.class_names import COCO_80
     from adaptiveisp.evaluation.validation_report import summary, verdict, write_findings
     from adaptiveisp.utils.output_folder import claim_folder
@@ -62,6 +63,7 @@ def doctor(options: argparse.Namespace) -> int:
             write_findings(found, out, f"Data set {options.data}", origin, OF_VERDICT[found.verdict])
     if not options.quiet:
         print(summary(found))
+        print(f"backends of detectors: {', '.join(f'{name} {state}' for name, state in installed_backends().items())}")
         if out is not None:
             print(f"page: {out / 'doctor.html'}")
     elif found.verdict == "unusable":

@@ -15,6 +15,7 @@ from adaptiveisp.cli.options import (
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
+    add_backend,
     add_command,
     add_common,
     add_data,
@@ -65,6 +66,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--resamples", type=resamples, metavar="N", help=text)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores as CSV")
     parser.add_argument("--md", type=Path, metavar="FILE", help="also write the tables as Markdown")
+    add_backend(parser)
     add_modules(parser)
     add_common(parser)
     parser.set_defaults(command=evaluate)
@@ -113,6 +115,8 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
         synthesis=synthesis,
         camera_white_balance=options.camera_white_balance,
         device=device,
+        backend=options.backend,
+        precision=options.precision,
         **chosen,
     )
 

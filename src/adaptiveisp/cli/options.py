@@ -88,6 +88,17 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
     group.add_argument("-q", "--quiet", action="store_true", help="print neither progress nor summary")
 
 
+def add_backend(parser: argparse.ArgumentParser) -> None:
+    """Adds --backend and --precision, which say how the detector's network is run."""
+    group = parser.add_argument_group("running the detector")
+    text = (
+        "library that runs the detector's network (default auto: onnxruntime for an .onnx file, PyTorch for the others)"
+    )
+    group.add_argument("--backend", choices=defaults.BACKENDS, default="auto", help=text)
+    text = "type of its intermediate values; bfloat16 is faster and changes boxes slightly (default auto: float32)"
+    group.add_argument("--precision", choices=defaults.PRECISIONS, default="auto", help=text)
+
+
 def add_modules(parser: argparse.ArgumentParser) -> None:
     """Adds --module, which registers modules from outside the package before the command runs."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from adaptiveisp.cli.options import (
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
+    add_backend,
     add_command,
     add_common,
     add_modules,
@@ -54,6 +55,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
+    add_backend(parser)
     add_raw_facts(parser)
     add_modules(parser)
     add_common(parser, without=("workers",))
@@ -90,7 +92,16 @@ def run(options: argparse.Namespace) -> int:
     files, missing = find_raw_files(options.inputs, exclude=options.out)
     files = files[: options.limit or None]
     check_outputs(files, options.out)
-    isp = AdaptiveISP(policy, options.detector, options.size, options.confidence, options.camera_white_balance, device)
+    isp = AdaptiveISP(
+        policy,
+        options.detector,
+        options.size,
+        options.confidence,
+        options.camera_white_balance,
+        device,
+        options.backend,
+        options.precision,
+    )
     with claim_folder(options.out, "run", options.overwrite) as claim:
         return _run_into(claim, isp, files, missing, options)
 
@@ -103,13 +114,15 @@ def _run_into(
     options: argparse.Namespace,
 ) -> int:
     """Writes the results of the files into a claimed folder, prints them, and returns the exit code."""
+    from adaptiveisp.detectors.backends.choice import backends_of
     from adaptiveisp.errors import DataError
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.inference.batch import RunOptions, run_files
     from adaptiveisp.utils.provenance import provenance
 
     out, policy = claim.folder, isp.policy
-    origin = provenance(options.seed, {isp.detector.name: isp.detector.weights_sha256})
+    name = isp.detector.name
+    origin = provenance(options.seed, {name: isp.detector.weights_sha256}, backends={name: backends_of(isp.detector)})
     wanted = RunOptions(options.full, options.save_steps, options.save_params, raw_facts(options))
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())

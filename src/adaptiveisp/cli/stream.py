@@ -13,6 +13,7 @@ from adaptiveisp.cli.options import (
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
+    add_backend,
     add_command,
     add_common,
     add_modules,
@@ -69,6 +70,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--follow", action="store_true", help="wait for further files of a folder, until interrupted")
     parser.add_argument("--topic", metavar="T", help="topic of the images in a recording of ROS")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
+    add_backend(parser)
     add_raw_facts(parser)
     add_modules(parser)
     add_common(parser, without=("workers", "seed"))
@@ -94,7 +96,14 @@ def run(options: argparse.Namespace) -> int:
     )
     warn_of_other_detectors([options.policy], [options.detector])
     isp = AdaptiveISP(
-        options.policy, options.detector, options.size, options.confidence, options.camera_white_balance, device
+        options.policy,
+        options.detector,
+        options.size,
+        options.confidence,
+        options.camera_white_balance,
+        device,
+        options.backend,
+        options.precision,
     )
     stream = Stream(isp, options.source, raw_facts(options), config, options.follow, options.topic)
     interrupted = False

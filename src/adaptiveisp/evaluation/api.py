@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.detectors.backends.choice import backends_of, with_backend
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
@@ -80,10 +81,11 @@ class PreparedEvaluation:
         for line in [*found.remarks, *not_scored(found)]:
             logger.warning("%s", line)
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
+        backends = {detector.name: backends_of(detector) for detector in self.detectors}
         report = build_report(
             found.results,
             found.categories,
-            provenance(config.seed, weights, config.cost_table or PAPER),
+            provenance(config.seed, weights, config.cost_table or PAPER, backends),
             notes_on(found, self.dataset),
             config.resamples,
             config.seed,
@@ -115,6 +117,7 @@ def prepare(config: EvalConfig) -> PreparedEvaluation:
         warn_of_other_detectors(runs, [str(one) for one in config.detectors])
     costs = load_costs(Path(config.costs)) if isinstance(config.costs, str | Path) else config.costs or {}
     size = working_size(config.size, detectors)
+    detectors = tuple(with_backend(detector, config.backend, config.precision, size) for detector in detectors)
     return PreparedEvaluation(config, dataset, policies, groups, detectors, costs, size)
 
 

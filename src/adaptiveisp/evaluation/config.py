@@ -62,6 +62,7 @@ class EvalConfig:
         seed: seed of the bootstrap, and of the raws where `synthesis` names a light.
         workers: processes that read raws ahead; 0 reads in this process.
         device: where modules and detectors run, "cpu" or "cuda".
+        backend, precision: how the detectors' networks are run, see `detectors.backends.choice.with_backend`.
 
     Raises:
         UsageError: a value is out of range, or there is no policy or detector.
@@ -82,6 +83,8 @@ class EvalConfig:
     seed: int = defaults.SEED
     workers: int = 0
     device: str = "cpu"
+    backend: str = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         require(not isinstance(self.policies, str), f"policies = {self.policies!r}: give a list of policies")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.data.opening import LABELS_FILE, open_folder
+from adaptiveisp.detectors.backends.choice import backends_of, with_backend
 from adaptiveisp.detectors.boxes import as_annotations
 from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.detectors.loading import load_detector
@@ -51,6 +52,8 @@ def run_demo(
     device: str,
     size: int,
     on_image: Callable[[str], None] = lambda name: None,
+    backend: str = "auto",
+    precision: str = "auto",
 ) -> Report:
     """Writes DNGs, labels, report.json, report.html and figure.png into `out` and returns the report.
 
@@ -62,15 +65,17 @@ def run_demo(
         size: longer side in pixels. The photos are close-ups: YOLOv3-tiny finds neither the astronaut nor the cat at
             the usual 416, but finds both at 224.
         on_image: called after each image, for progress.
+        backend, precision: how the detector's network is run, see `detectors.backends.choice.with_backend`.
 
     Raises:
         DataError: the detector finds nothing on any clean photo.
         AdaptiveISPError: scikit-image or the weights are missing.
     """
-    detector = load_detector(detector_spec, device)
+    detector = with_backend(load_detector(detector_spec, device), backend, precision, size)
     photos = {name: load_photo(name) for name in PHOTOS}
     references = {name: reference_boxes(detector, photo.to(device), size) for name, photo in photos.items()}
-    origin = provenance(seed, {detector.name: detector.weights_sha256})
+    backends = {detector.name: backends_of(detector)}
+    origin = provenance(seed, {detector.name: detector.weights_sha256}, backends=backends)
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from adaptiveisp.detectors.backends.choice import with_backend
 from adaptiveisp.detectors.letterbox import resize_longer_side, resized_size
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
@@ -117,9 +118,10 @@ class AdaptiveISP:
         confidence: least score of a box in a result.
         camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
         device: device of modules and detector.
+        backend, precision: how the detector's network is run, see `detectors.backends.choice.with_backend`.
 
     Raises:
-        UsageError: the policy does not exist, or needs labels.
+        UsageError: the policy does not exist, or needs labels; or the backend does not fit the detector.
     """
 
     def __init__(
@@ -130,14 +132,17 @@ class AdaptiveISP:
         confidence: float = defaults.CONFIDENCE,
         camera_white_balance: bool = False,
         device: str = "cpu",
+        backend: str = "auto",
+        precision: str = "auto",
     ):
         self.policy_spec = policy if isinstance(policy, str) else ""
         self.policy = load_policy(policy, device) if isinstance(policy, str) else as_policy(policy)
         if self.policy.needs_labels:
             raise needs_labels_error(self.policy)
         self.detector_spec = detector if isinstance(detector, str) else ""
-        self.detector = load_detector(detector, device) if isinstance(detector, str) else detector
-        self.size = working_size(size, [self.detector])
+        loaded = load_detector(detector, device) if isinstance(detector, str) else detector
+        self.size = working_size(size, [loaded])
+        self.detector = with_backend(loaded, backend, precision, self.size)
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
         self.device = torch.device(device)

@@ -10,6 +10,11 @@ POLICY = "coco-adaptive"
 CONFIDENCE = 0.05
 """Least score of a box in the results of `run` and `AdaptiveISP`."""
 
+BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
+"""Backends that run a detector's network; `auto` keeps the detector's own."""
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""Types of a detector network's intermediate values; `auto` is float32."""
+
 SEED = 0
 """Seed of all random numbers."""
 DRAWS = 1

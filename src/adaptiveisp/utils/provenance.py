@@ -20,6 +20,7 @@ LIBRARIES = (
     "faster-coco-eval",
     "onnx",
     "onnxruntime",
+    "openvino",
     "transformers",
 )
 
@@ -38,13 +39,19 @@ def add_fact(name: str, fact: Callable[[], Any]) -> None:
     _facts[name] = fact
 
 
-def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: str = "paper") -> dict[str, Any]:
+def provenance(
+    seed: int,
+    weights: Mapping[str, str] | None = None,
+    cost_table: str = "paper",
+    backends: Mapping[str, Mapping[str, str]] | None = None,
+) -> dict[str, Any]:
     """Version, commit, library versions, processor, kernels, threads, seed, weights' hashes, cost table and command.
 
     Args:
         seed: the seed of this run.
         weights: detector name → SHA-256 of its weights.
         cost_table: name of the table of module costs.
+        backends: detector name → backend and precision of its network; None where no detector is run.
     """
     import torch
 
@@ -59,6 +66,7 @@ def provenance(seed: int, weights: Mapping[str, str] | None = None, cost_table: 
         "threads": torch.get_num_threads(),
         "seed": seed,
         "weights_sha256": dict(weights or {}),
+        **({} if backends is None else {"detector_backends": {name: dict(one) for name, one in backends.items()}}),
         "cost_table": cost_table,
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from adaptiveisp.detectors.answers import choose
+from adaptiveisp.detectors.backends.engine import InferenceNetwork
 from adaptiveisp.detectors.boxes import clip_boxes, cxcywh_to_xyxy, xyxy_to_cxcywh
 from adaptiveisp.detectors.checks import check_image, check_labels
 from adaptiveisp.detectors.class_names import tidy_names
@@ -53,7 +54,7 @@ BACKBONE_STRIDE = 32
 """Stride in pixels of the deepest features of the convolutional backbones."""
 
 
-class TransformersDetector(nn.Module):
+class TransformersDetector(InferenceNetwork):
     """A frozen detector of the library transformers (protocol `Detector`): gradients reach the image only."""
 
     model: Any
@@ -134,7 +135,7 @@ class TransformersDetector(nn.Module):
             nms_iou: not used, since these networks are trained to find each object once.
             max_detections: per image.
         """
-        logits, boxes = self(image)
+        logits, boxes = self.infer(image)
         return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections)
 
     @torch.no_grad()
@@ -147,7 +148,9 @@ class TransformersDetector(nn.Module):
         nms_iou: float = 0.6,
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
-        """Detections and loss from one forward pass, see `DetectsWithLoss`."""
+        """Detections and loss from one forward pass, see `DetectsWithLoss`; from two if an engine runs the network."""
+        if self.engine is not None:  # its outputs lack those of the inner layers, which the loss needs
+            return self.detect(image[:detect_in], confidence, nms_iou, max_detections), self.loss(image, targets)
         output = self._with_labels(image, targets)
         logits, boxes = output.logits[:detect_in].float(), output.pred_boxes[:detect_in].float()
         return self._detections(logits, boxes, image.shape[-2:], confidence, max_detections), output.loss

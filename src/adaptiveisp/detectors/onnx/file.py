@@ -57,9 +57,11 @@ class OnnxDetector(nn.Module):
         not_differentiable_because: the reason why its loss has no gradient; "" if it has one.
         difference: greatest difference of the converted graph from onnxruntime on a random image, relative to the
             greatest value of each output; None if the graph is not converted.
+        backend, precision: the library that runs it for detection, and the type of its intermediate values.
     """
 
     thread_safe = True
+    backend, precision = "onnxruntime", "float32"
 
     def __init__(self, path: Path, session: Session, facts: Facts, layout: Layout, weights_sha256: str):
         super().__init__()

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from adaptiveisp.detectors.answers import choose
+from adaptiveisp.detectors.backends.engine import InferenceNetwork
 from adaptiveisp.detectors.boxes import clip_boxes, cxcywh_to_xyxy, nms
 from adaptiveisp.detectors.checks import check_image
 from adaptiveisp.detectors.darknet.layers import Yolo
@@ -20,7 +21,7 @@ from adaptiveisp.types import Detections, Image, LossTerms, Targets
 HALF_PRECISIONS = (torch.bfloat16, torch.float16)
 
 
-class YoloDetector(nn.Module):
+class YoloDetector(InferenceNetwork):
     """A frozen YOLO-style detector (protocol `Detector`); gradients reach the image only.
 
     A subclass builds its layers, sets `stride` and `detection_layers` (finest first), and implements `_logits`.
@@ -96,13 +97,15 @@ class YoloDetector(nn.Module):
     ) -> list[Detections]:
         """The detections of each image; score = objectness x class probability, and one box may give several classes.
 
+        They are decoded in float32, also where the network runs in half precision, such as under autocast.
+
         Args:
             image: RGB in [0, 1].
             confidence: scores at or below this are dropped.
             nms_iou: greatest overlap of two boxes of one class.
             max_detections: per image.
         """
-        return self._detections(self.heads(image), image.shape[-2:], confidence, nms_iou, max_detections)
+        return self._detections(list(self.infer(image)), image.shape[-2:], confidence, nms_iou, max_detections)
 
     @torch.no_grad()
     def detect_with_loss(
@@ -115,7 +118,7 @@ class YoloDetector(nn.Module):
         max_detections: int = 300,
     ) -> tuple[list[Detections], Float[Tensor, " batch"]]:
         """Detections and loss from one forward pass, see `DetectsWithLoss`."""
-        heads = self.heads(image)
+        heads = list(self.infer(image))
         first = [head[:detect_in] for head in heads]
         found = self._detections(first, image.shape[-2:], confidence, nms_iou, max_detections)
         return found, self._loss_terms(heads, targets, image).total
@@ -123,14 +126,12 @@ class YoloDetector(nn.Module):
     def _loss_terms(self, heads: list[Head], targets: list[Targets], image: Image) -> LossTerms:
         anchors = [layer.anchors for layer in self.detection_layers]
         height, width = image.shape[-2:]
-        # Under autocast the network computes in half precision, which is too coarse for the loss.
-        heads = [head.float() if head.dtype in HALF_PRECISIONS else head for head in heads]
-        return yolo_loss(heads, targets, anchors, height, width, self.decode)
+        return yolo_loss(_in_single(heads), targets, anchors, height, width, self.decode)
 
     def _detections(
         self, heads: list[Head], size: torch.Size, confidence: float, nms_iou: float, max_detections: int
     ) -> list[Detections]:
-        boxes, scores = self._decode(heads)
+        boxes, scores = self._decode(_in_single(heads))
         height, width = size
         results = []
         for image_boxes, image_scores in zip(boxes, scores, strict=True):
@@ -153,3 +154,8 @@ class YoloDetector(nn.Module):
             boxes.append(cxcywh_to_xyxy(box).flatten(1, 3))
             scores.append(score.flatten(1, 3))
         return torch.cat(boxes, dim=1), torch.cat(scores, dim=1)
+
+
+def _in_single(heads: list[Head]) -> list[Head]:
+    """Logits of half precision, which a network gives under autocast and which is too coarse for boxes, in float32."""
+    return [head.float() if head.dtype in HALF_PRECISIONS else head for head in heads]

@@ -10,6 +10,9 @@ POLICY = "coco-adaptive"
 CONFIDENCE = 0.05
 """Least score of a box in the results of `run` and `AdaptiveISP`."""
 
+RECONNECT_S = 60.0
+"""Seconds in which a stream tries to open a lost camera or address again."""
+
 SEED = 0
 """Seed of all random numbers."""
 DRAWS = 1

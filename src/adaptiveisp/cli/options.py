@@ -174,6 +174,16 @@ def size(text: str) -> int:
     return _integer(text, 32, 8192)
 
 
+def port(text: str) -> int:
+    """A port of TCP, or 0 for a free one."""
+    return _integer(text, 0, 65535)
+
+
+def seconds(text: str) -> float:
+    """A time in seconds from 0 to a year."""
+    return _real(text, 0, 366 * 86400)
+
+
 def resamples(text: str) -> int:
     """A number of bootstrap resamples."""
     return _integer(text, defaults.MIN_RESAMPLES, 1_000_000)
@@ -191,10 +201,14 @@ def _integer(text: str, low: int, high: int) -> int:
 
 def unit(text: str) -> float:
     """A number from 0 to 1."""
+    return _real(text, 0, 1)
+
+
+def _real(text: str, low: int, high: int) -> float:
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value} is not in 0 to 1")
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{value} is not in {low} to {high}")
     return value

@@ -3,9 +3,10 @@
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adaptiveisp.cli.console import progress, set_up_torch
+from adaptiveisp.cli.console import check_files, progress, say, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE, DONE_WITH_SKIPS
 from adaptiveisp.cli.options import (
     DEFAULT,
@@ -18,8 +19,10 @@ from adaptiveisp.cli.options import (
     add_common,
     add_modules,
     add_raw_facts,
+    port,
     positive,
     raw_facts,
+    seconds,
     size,
     unit,
 )
@@ -49,6 +52,11 @@ def add(commands: Any) -> None:
     parser.add_argument("--out", default="-", metavar="FILE", help=text)
     parser.add_argument("--video", metavar="FILE", help="also write a video with the boxes drawn in (PyAV)")
     parser.add_argument("--rate", type=float, default=30.0, metavar="N", help=f"frames a second of --video {DEFAULT}")
+    text = "also show the frames with their boxes on http://127.0.0.1:PORT/, to this machine only; 0 takes a free port"
+    parser.add_argument("--mjpeg", type=port, metavar="PORT", help=text)
+    parser.add_argument("--window", action="store_true", help="also show them in a window (opencv-python)")
+    text = "also write the numbers of frames, results and drops as JSON at the end"
+    parser.add_argument("--summary", type=Path, metavar="FILE", help=text)
     parser.add_argument("--policy", default=defaults.POLICY, metavar="P", help=f"{POLICY_HELP} {DEFAULT}")
     parser.add_argument("--detector", default=defaults.DETECTOR, metavar="D", help=f"{DETECTOR_HELP} {DEFAULT}")
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
@@ -69,6 +77,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--exposure-hint", action="store_true", help=text)
     parser.add_argument("--follow", action="store_true", help="wait for further files of a folder, until interrupted")
     parser.add_argument("--topic", metavar="T", help="topic of the images in a recording of ROS")
+    text = f"seconds in which a lost camera or address is tried again; 0 for never (default {defaults.RECONNECT_S:g})"
+    parser.add_argument("--reconnect", type=seconds, default=defaults.RECONNECT_S, metavar="SECONDS", help=text)
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     add_backend(parser)
     add_raw_facts(parser)
@@ -81,10 +91,11 @@ def run(options: argparse.Namespace) -> int:
     """Processes the stream until its end, or until it is interrupted."""
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
-    from adaptiveisp.streaming.sinks import JsonLines, VideoFile
     from adaptiveisp.streaming.smoothing import SmoothingConfig
+    from adaptiveisp.streaming.sources import open_source
     from adaptiveisp.streaming.stream import Stream, StreamConfig
 
+    check_files([options.summary], options.overwrite)
     device = set_up_torch(options)
     smoothing = SmoothingConfig(options.smooth) if options.smooth else None
     config = StreamConfig(
@@ -105,34 +116,68 @@ def run(options: argparse.Namespace) -> int:
         options.backend,
         options.precision,
     )
-    stream = Stream(isp, options.source, raw_facts(options), config, options.follow, options.topic)
-    interrupted = False
+    header = raw_facts(options)
+    source = open_source(options.source, header, options.follow, options.topic, options.reconnect)
+    stream = Stream(isp, source, header, config)
+    interrupted, sinks = False, list[Any]()
     with contextlib.ExitStack() as stack:
-        sinks: list[Any] = [stack.enter_context(JsonLines(options.out, options.overwrite))]
-        if options.video is not None:
-            sinks.append(stack.enter_context(VideoFile(options.video, options.rate, options.overwrite)))
+        _open_sinks(options, stack, sinks)
         bar = stack.enter_context(progress(options, 0, "stream", unit="frame"))
         try:
             for result in stream:
                 for sink in sinks:
                     sink.write(result)
                 bar.update()
-                if options.limit and stream.stats.results >= options.limit:
+                if (options.limit and stream.stats.results >= options.limit) or getattr(sinks[-1], "closed", False):
                     break
         except KeyboardInterrupt:  # the usual end of a live stream
             interrupted = True
-        stream.stop()
-    _report(stream, options.quiet)
+    _report(stream, sinks, options)
     if not stream.stats.results and not interrupted:
         raise DataError(f"{options.source}: gave no frame that could be used")
     return DONE_WITH_SKIPS if stream.stats.failed else DONE
 
 
-def _report(stream: "Stream", quiet: bool) -> None:
-    """Prints what happened to the frames, on standard error: standard output may hold the results."""
+def _open_sinks(options: argparse.Namespace, stack: contextlib.ExitStack, sinks: list[Any]) -> None:
+    """Appends the sinks that the options name; a window is the last one. The stack closes them.
+
+    Lines of JSON are never left out, nor are frames of a video, unless the source cannot wait.
+    """
+    from adaptiveisp.streaming.live_view import Mjpeg, Window
+    from adaptiveisp.streaming.sink_threads import SinkThread
+    from adaptiveisp.streaming.sinks import JsonLines, VideoFile
+    from adaptiveisp.streaming.sources import is_live
+
+    sinks.append(stack.enter_context(SinkThread(JsonLines(options.out, options.overwrite))))
+    if options.video is not None:
+        video = VideoFile(options.video, options.rate, options.overwrite)
+        sinks.append(stack.enter_context(SinkThread(video, drop=options.drop or is_live(options.source))))
+    if options.mjpeg is not None:
+        view = Mjpeg(options.mjpeg)
+        sinks.append(stack.enter_context(SinkThread(view, drop=True)))
+        if not options.quiet:
+            say(f"live view on {view.address}")
+    if options.window:
+        sinks.append(stack.enter_context(Window()))
+
+
+def _report(stream: "Stream", sinks: list[Any], options: argparse.Namespace) -> None:
+    """Prints what happened to the frames, on standard error: standard output may hold the results. Writes --summary."""
     stats = stream.stats
-    if quiet:
+    left_out = {sink.name: sink.dropped for sink in sinks if sink.dropped}
+    if options.summary is not None:
+        from adaptiveisp.utils.files import write_json
+        from adaptiveisp.utils.provenance import provenance
+
+        counts = {sink.name: {"written": sink.written, "dropped": sink.dropped} for sink in sinks}
+        detector = stream.isp.detector
+        origin = provenance(options.seed, {detector.name: detector.weights_sha256})
+        content = {"source": options.source, **stats.to_json(), "sinks": counts, "provenance": origin}
+        write_json(options.summary, content)
+    if options.quiet:
         return
     busy = ", ".join(f"{name} {seconds / max(stats.results, 1) * 1e3:.1f} ms" for name, seconds in stats.busy.items())
-    counts = f"{stats.results} of {stats.frames} frames, {stats.dropped} dropped, {len(stats.failed)} failed"
-    print(f"{counts}; {stats.frames_per_second:.1f} a second ({busy} a frame); {stats.cuts} cuts", file=sys.stderr)
+    text = f"{stats.results} of {stats.frames} frames, {stats.dropped} dropped, {len(stats.failed)} failed"
+    text += f"; {stats.frames_per_second:.1f} a second ({busy} a frame); {stats.cuts} cuts"
+    text += "".join(f"; {name} left out {number}" for name, number in left_out.items())
+    print(text, file=sys.stderr)

@@ -1,11 +1,12 @@
-"""Sinks for the results of a stream: JSON lines, and a video with boxes."""
+"""Sinks for the results of a stream: JSON lines, a video with boxes, and functions of the user's own."""
 
 import json
 import sys
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 from adaptiveisp.errors import OutputError, UsageError
 from adaptiveisp.streaming.stream import StreamResult
@@ -16,6 +17,7 @@ FASTEST = 1000
 """Most frames a second of a video."""
 
 
+@runtime_checkable
 class Sink(Protocol):
     """Takes the results of a stream in order; a context manager that finishes its output at the end."""
 
@@ -133,6 +135,32 @@ class VideoFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._stream is not None:
-            self._container.mux(self._stream.encode())
-        self._container.close()
+        """Writes what the encoder still holds, and the index without which most players refuse the file."""
+        try:
+            if self._stream is not None:
+                self._container.mux(self._stream.encode())
+            self._container.close()
+        except (OSError, ValueError) as failure:
+            raise OutputError(f"{self.path}: cannot be finished ({failure}); free space on the disk") from None
+
+
+class Callback:
+    """Calls a function with each result.
+
+    Args:
+        function: takes a `StreamResult`. An error that it raises ends the stream.
+    """
+
+    def __init__(self, function: Callable[[StreamResult], object]):
+        self._function = function
+
+    def write(self, result: StreamResult) -> None:
+        """Calls the function."""
+        self._function(result)
+
+    def __enter__(self) -> "Callback":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,14 @@ from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.sidecars import find_header
+from adaptiveisp.streaming.cameras.opening import frames_of_camera, names_camera
+from adaptiveisp.streaming.frame import Frame as Frame
+from adaptiveisp.streaming.network_video import NETWORK, frames_of_address, time_of
+from adaptiveisp.utils.defaults import RECONNECT_S
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import import_object, names_code
 
 VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".nut", ".webm", ".ts"})
-NETWORK = ("rtsp://", "rtsps://", "http://", "https://", "tcp://", "udp://")
-"""Beginnings of addresses that PyAV opens."""
 STDIN = "-"
 POLL_SECONDS = 0.1
 """Interval at which a folder is searched for new files."""
@@ -34,46 +36,43 @@ SETTLED_SECONDS = 0.2
 """Age from which a file in a folder counts as complete: its size has not changed for so long."""
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One frame of a source.
-
-    Attributes:
-        raw: the frame, as `AdaptiveISP` takes it: a raw, a file, or pixels or bytes with a header.
-        name: name for results and messages.
-        time_s: time of the frame in seconds from the start of the source; None if unknown.
-        header: facts about the frame; None takes those of the stream.
-    """
-
-    raw: Any
-    name: str
-    time_s: float | None = None
-    header: BayerHeader | None = None
+def is_live(source: str) -> bool:
+    """Whether SOURCE is a camera or an address, whose frames do not wait for us."""
+    return names_camera(source) or source.startswith(NETWORK)
 
 
 def open_source(
-    source: str, header: BayerHeader | None = None, follow: bool = False, topic: str | None = None
+    source: str,
+    header: BayerHeader | None = None,
+    follow: bool = False,
+    topic: str | None = None,
+    reconnect: float = RECONNECT_S,
 ) -> Iterable[Frame]:
     """The source that SOURCE of the command line names.
 
     Args:
         source: a folder of raw files; a headerless file of frames; "-" for such frames on standard input; a video file
-            or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or several frames; or
-            `my_pkg.my_file:source`, an iterable of frames or a function that returns one.
+            or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or several frames; a
+            camera, see `cameras`; or `my_pkg.my_file:source`, an iterable of frames or a function that returns one.
         header: size, pixel format and levels of headerless frames.
         follow: whether to wait for further files of a folder, or for a file to grow.
         topic: topic of the images in a recording of ROS; None takes the only one.
+        reconnect: seconds in which a lost camera or address is opened again; 0 for never.
 
     Raises:
         UsageError: there is no such source, or facts about its frames are missing.
-        AdaptiveISPError: PyAV is not installed.
+        AdaptiveISPError: PyAV, or the library of a kind of camera, is not installed.
     """
     from adaptiveisp.streaming.containers import open_container  # it makes frames of this file's class
 
+    if topic is not None and (source == STDIN or is_live(source)):
+        raise UsageError(f"{source}: --topic is for recordings of ROS (.mcap, .db3, .bag); leave it out")
     if source == STDIN:
-        return frames_of_stream(sys.stdin.buffer, header, "stdin")
+        return frames_of_stream(_standard_input(), header, "stdin")
+    if names_camera(source):
+        return frames_of_camera(source, header, reconnect)
     if source.startswith(NETWORK):
-        return frames_of_video(source, header)
+        return frames_of_address(source, header, reconnect)
     path = Path(source)
     if names_code(source) and not path.exists():
         return frames_of(import_object(source))
@@ -91,6 +90,17 @@ def open_source(
     if extension in KNOWN_EXTENSIONS:
         return [Frame(path, path.name)]
     raise UsageError(f"{source}: unknown extension {extension!r}; give a raw file, a folder, a video, an address or -")
+
+
+def _standard_input() -> BinaryFile:
+    """Standard input without Python's buffer.
+
+    The buffer has a lock, and Python crashes at its end if a thread still waits for data and holds that lock.
+    """
+    try:
+        return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False)
+    except (OSError, ValueError, AttributeError):  # it was replaced by an object, such as in a notebook
+        return sys.stdin.buffer
 
 
 def frames_of_folder(folder: Path, follow: bool = False) -> Iterator[Frame]:
@@ -242,8 +252,7 @@ def frames_of_video(address: str, header: BayerHeader | None = None) -> Iterator
                 raise RawFileError(f"{address}: holds no video")
             for number, picture in enumerate(container.decode(stream)):
                 pixels: NDArray[Any] = picture.to_ndarray(format="rgb24")
-                when = float(picture.time) if picture.time is not None else None
-                yield Frame(pixels, f"frame-{number:06d}", when, facts)
+                yield Frame(pixels, f"frame-{number:06d}", time_of(picture), facts)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise RawFileError(f"{address}: cannot be read as a video ({reason}); check address and codec") from None

@@ -14,6 +14,8 @@ BACKENDS = ("auto", "torch", "onnxruntime", "openvino")
 """Backends that run a detector's network; `auto` keeps the detector's own."""
 PRECISIONS = ("auto", "float32", "bfloat16")
 """Types of a detector network's intermediate values; `auto` is float32."""
+RECONNECT_S = 60.0
+"""Seconds in which a stream tries to open a lost camera or address again."""
 
 SEED = 0
 """Seed of all random numbers."""

@@ -1,5 +1,6 @@
 """Shared fixtures: where the optional golden values and photos are, and tests that need them skip with the reason."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((number for number, name in enumerate(LONG) if item.path.as_posix().endswith(name)), len(LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves all that is imported by now out of later garbage collections, each of which would look through it."""
+    gc.freeze()
 
 
 def shared_folder() -> Path:

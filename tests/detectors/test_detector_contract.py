@@ -347,7 +347,7 @@ def test_copies_of_published_networks_answer_the_same_bit_for_bit(
     if isinstance(given, Path) and not given.is_file():
         pytest.skip(f"no {given}")
     detector = load_detector(given)
-    image = images(detector, 10, 10)[:2]
+    image = images(detector, 5, 5)[:2]
     expected = answers_of(detector, image)
     assert all(len(scores) for _, scores, _ in expected)
     assert all(answers_of(way(detector), image) == expected for way in COPIES.values())

@@ -30,7 +30,7 @@ from tests.support import layouts
 from tests.support import odd_dngs as odddng
 
 SEED = 7
-SLICE = 150
+SLICE = 75
 
 
 @pytest.fixture(scope="module")

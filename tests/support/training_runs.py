@@ -18,6 +18,10 @@ SHORT = ("replay_size=16", "horizon=3", "rollout=3", "expert_modules=[gamma, exp
 """Settings of the actor-critic that make an iteration quick; the rest is the default preset's."""
 
 
+QUICK = ("--method", "fixed", "--set", "modules=[exposure, gamma]", "--set", "initial={}")
+"""The method and settings of the quickest run, for tests to which the method does not matter."""
+
+
 def train_arguments(out: str, budget: int = 120, changes: Sequence[str] = SHORT) -> list[str]:
     how = ("--threads", "1", "--out", out, "--budget", str(budget), "--dev-size", "64", "-q")
     return ["train", *PHOTOS, *how, *(f"--set={change}" for change in changes)]

@@ -22,7 +22,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     labelled_photos(folder)
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        assert adaptiveisp(*train_arguments("run", 40), *FIRST) == 0
+        assert adaptiveisp(*train_arguments("run", 30), *FIRST) == 0
     return folder / "run"
 
 

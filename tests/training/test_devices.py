@@ -108,7 +108,7 @@ def learned(name: str, device: str, folder: Path) -> tuple[list[Metrics], Learne
     return [*found, *(subject.iterate()[0] for _ in range(2))], subject
 
 
-LENGTHY = ("actor-critic", "actor-critic edits", "cma_es", "sequence samples")
+LENGTHY = ("actor-critic", "actor-critic edits", "cma_es", "sequence samples", "sequence explores")
 
 
 @pytest.mark.parametrize(
@@ -161,11 +161,11 @@ def test_a_detector_finds_the_same_on_another_device(name: str, tmp_path: Path) 
 def test_a_teacher_looks_on_another_device(tmp_path: Path) -> None:
     photo = (255 * torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(0))).byte()
     detector: Any = darknet(tmp_path)
-    here = Teacher(detector, 0.2)
+    here = Teacher(detector, 0.2, size=96)
     here.label_photo("photo", photo)
     here.label_raw("raw", photo / 255, (2.0, 1.0, 1.5))
     with pretend_cuda():
-        there = Teacher(detector.to("cuda"), 0.2, "cuda")
+        there = Teacher(detector.to("cuda"), 0.2, "cuda", 96)
         there.label_photo("photo", photo)
         there.label_raw("raw", photo / 255, (2.0, 1.0, 1.5))
     assert there.passes == here.passes > 2

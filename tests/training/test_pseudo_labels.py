@@ -341,7 +341,7 @@ def test_a_folder_of_raws(tmp_path: Path) -> None:
     assert summary["teacher_found_nothing_in"] < 3
 
 
-@pytest.mark.parametrize("method", [FIXED, SMALL], ids=["fixed", "actor_critic"])
+@pytest.mark.parametrize("method", [FIXED, pytest.param(SMALL, marks=pytest.mark.long)], ids=["fixed", "actor_critic"])
 def test_resumed_equals_uninterrupted(
     method: Sequence[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -100,12 +100,13 @@ def test_dev_is_scored_at_its_own_size(
 
     def score_dataset(dev: Any, policies: Any, detectors: Any, options: Any) -> Any:
         seen.append(options.size)
-        return real(dev, policies, detectors, options)
+        return real(dev, policies, detectors, replace(options, size=64))
 
     monkeypatch.setattr(dev_scores, "score_dataset", score_dataset)
     dev = {"dev": str(tmp_path / "labels.json"), "dev_images": str(tmp_path / "images"), "dev_draws": 1}
     config = photos(tmp_path, method="fixed", preset="auto-exposure", budget=1, dev_size=given, **dev)
-    adaptiveisp.train(config, {"batch": 1, "size": size}, out=tmp_path / "run", detector=RedDetector())
+    settings = {"batch": 1, "size": size, "modules": ["exposure"], "initial": {}}
+    adaptiveisp.train(config, settings, out=tmp_path / "run", detector=RedDetector())
     assert seen == [expected]
     content = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert content["train"]["dev_size"] == expected

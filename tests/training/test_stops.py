@@ -7,17 +7,18 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 from PIL import Image
 
+from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos
-from tests.support.training_runs import RED, adaptiveisp, metrics, train_arguments
+from tests.support.training_runs import QUICK, RED, adaptiveisp, metrics, train_arguments
 
 pytestmark = pytest.mark.usefixtures("quiet_place")
 
@@ -80,17 +81,22 @@ def test_data_that_cannot_be_used_leave_no_folder(tmp_path: Path, capsys: pytest
     assert "nowhere: is not a run folder, since it has no config.yaml" in capsys.readouterr().err
 
 
-def test_a_signal_writes_a_checkpoint_first(tmp_path: Path) -> None:
+def test_a_signal_writes_a_checkpoint_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process gets it in the midst of an iteration, which is finished."""
     labelled_photos(tmp_path)
-    command = [sys.executable, "-m", "adaptiveisp", *train_arguments("run", 10**6)]
-    with subprocess.Popen(command, env=environment(), cwd=tmp_path) as process:
-        deadline = time.monotonic() + 120
-        log = tmp_path / "run" / "metrics.jsonl"
-        while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=60) == 130
+    real = ActorCritic.iterate
+
+    def iterate(self: ActorCritic) -> Any:
+        if self.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(ActorCritic, "iterate", iterate)
+    assert adaptiveisp(*train_arguments("run", 10**6)) == 130
+    assert len(metrics(tmp_path / "run")) == 4
     assert (tmp_path / "run" / "latest.pt").exists() and (tmp_path / "run" / "latest.safetensors").exists()
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.long
@@ -141,8 +147,8 @@ def test_scores_on_dev_change_nothing_that_is_learned(whole: Path, tmp_path: Pat
 
 def test_a_run_goes_on_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled_photos(tmp_path)
-    arguments = train_arguments("run", 20)
-    assert adaptiveisp(*arguments, "--dev", "labels.json", "--dev-every", 2, "--limit", 1) == 0
+    arguments = train_arguments("run", 16, ())
+    assert adaptiveisp(*arguments, *QUICK, "--dev", "labels.json", "--dev-every", 2, "--limit", 1) == 0
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["train"]
     assert settings["limit"] == 1 and Path(settings["data"]) == tmp_path / "labels.json"
     (tmp_path / "elsewhere").mkdir()

@@ -13,7 +13,7 @@ from adaptiveisp.cli.exit_codes import INTERRUPTED
 from adaptiveisp.training import dev_scores
 from adaptiveisp.training.methods.registry import find_method
 from tests.support.photos import labelled_photos
-from tests.support.training_runs import PHOTOS, RED, adaptiveisp, metrics, train_arguments
+from tests.support.training_runs import PHOTOS, QUICK, RED, adaptiveisp, metrics, train_arguments
 
 pytestmark = pytest.mark.usefixtures("quiet_place")
 
@@ -22,7 +22,7 @@ def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     assert (
         adaptiveisp(
-            *train_arguments("run", 60),
+            *train_arguments("run", 40),
             "--dev",
             "labels.json",
             "--bootstrap",
@@ -36,10 +36,10 @@ def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:
     )
     run = tmp_path / "run"
     config = yaml.safe_load((run / "config.yaml").read_text())
-    assert config["settings"]["bootstrap"] == "greedy" and config["train"]["budget"] == 60
+    assert config["settings"]["bootstrap"] == "greedy" and config["train"]["budget"] == 40
     assert config["provenance"]["seed"] == 0
     lines = metrics(run)
-    assert lines[-1]["passes"] >= 60 and [line["iteration"] for line in lines] == list(range(1, len(lines) + 1))
+    assert lines[-1]["passes"] >= 40 and [line["iteration"] for line in lines] == list(range(1, len(lines) + 1))
     assert set(lines[0]["reward"]) == {"detection", "reuse", "entropy", "runtime"}
     assert 0 <= json.loads((run / "dev.jsonl").read_text().splitlines()[-1])["ap50"] <= 1
     code = adaptiveisp("eval", *PHOTOS, "--policy", "none", "run", "run/latest.safetensors", "--steps", 2,
@@ -55,7 +55,7 @@ def test_photos_without_labels_are_trained_on_beside_others(tmp_path: Path) -> N
     content = json.loads((tmp_path / "labels.json").read_text())
     content["annotations"] = [a for a in content["annotations"] if a["image_id"] == 20]
     (tmp_path / "labels.json").write_text(json.dumps(content))
-    assert adaptiveisp(*train_arguments("run", 40), "--dev", "labels.json", "--dev-every", 2) == 0
+    assert adaptiveisp(*train_arguments("run", 16, ()), *QUICK, "--dev", "labels.json", "--dev-every", 2) == 0
 
 
 @pytest.mark.long
@@ -156,7 +156,7 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     real = dev_scores.coco_average_precision
     scored = "adaptiveisp.training.dev_scores.coco_average_precision"
     monkeypatch.setattr(scored, lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
-    arguments = [*train_arguments("run", 130, ()), "--method", "fixed", "--dev", "labels.json", "--dev-every", "1"]
+    arguments = [*train_arguments("run", 130, ()), *QUICK, "--dev", "labels.json", "--dev-every", "1"]
     assert adaptiveisp(*arguments, "--budget", 24, "--checkpoint-every", 1) == 0
     best = (tmp_path / "run" / "best.json").read_bytes()
     assert best != (tmp_path / "run" / "latest.json").read_bytes()

@@ -315,7 +315,7 @@ def test_a_policy_learns_to_stop_where_nothing_helps(monkeypatch: pytest.MonkeyP
             return TrainingImage(number, image, source.targets, 0.1)
 
     subject = ActorCritic(config, RightAlready(), LikesItAsItIs(), 10**6, 0)
-    for _ in range(50):
+    for _ in range(35):
         subject.iterate()
     assert isinstance(subject.detector, LikesItAsItIs) and subject.passes == subject.detector.passes
     images = torch.stack([RightAlready()[number].image for number in range(500, 520)])

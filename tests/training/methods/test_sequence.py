@@ -56,7 +56,7 @@ class HalfLit:
 @pytest.mark.parametrize("candidates", ["samples", "edits"])
 def test_the_bandits_best_module_is_found(candidates: Any) -> None:
     cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if candidates == "samples" else {}
-    subject = learner(replace(FAST, candidates=candidates, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 120)
+    subject = learner(replace(FAST, candidates=candidates, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 80)
     while not subject.done:
         subject.iterate()
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1040)])
@@ -83,7 +83,7 @@ def test_parameters_learn_without_a_gradient() -> None:
     """By rewards alone: two stops brighter, and no other module's parameters matter."""
     config = replace(SMALL, candidates="samples", group_size=4, exploration=0.1, line_rate=0.03, sequence_rate=5e-3)
     config = replace(config, expert_modules=("exposure",), imitation_warmup=0.5)
-    subject = SequenceLearner(config, GreyStream(), Blind(), 8 * 120, 0)
+    subject = SequenceLearner(config, GreyStream(), Blind(), 8 * 80, 0)
     while not subject.done:
         subject.iterate()
     plans = subject.policy().plan(torch.stack([GreyStream()[number].image for number in range(1000, 1040)]))
@@ -107,7 +107,7 @@ def test_sampled_parameters_are_around_the_networks_output() -> None:
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
 def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
-    subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 120)
+    subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 90)
     with torch.no_grad():
         subject.network.sequence_head.bias.copy_(torch.tensor([6.0, 0.0, -6.0, 0.0, 0.0, 3.0]))
     while not subject.done:
@@ -288,13 +288,13 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
 
 def test_the_imitation_warm_up_costs_one_pass_an_image() -> None:
     config = replace(FAST, expert_modules=("denoise", "exposure"), imitation_warmup=1.0)
-    subject = learner(config, budget=8 * 100)
+    subject = learner(config, budget=8 * 60)
     while not subject.done:
         metrics, _ = subject.iterate()
         assert metrics["modules"]["exposure"] == metrics["modules"]["denoise"] == 8
     images = torch.stack([GreyStream()[number].image for number in range(1000, 1010)])
     assert {tuple(s.module for s in plan.stages) for plan in subject.policy().plan(images)} == {("denoise", "exposure")}
-    assert subject.passes == subject.detector.passes == 800
+    assert subject.passes == subject.detector.passes == 480
 
 
 @pytest.mark.parametrize(

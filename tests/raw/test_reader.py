@@ -179,7 +179,7 @@ def test_filters_that_are_neither_bayer_nor_x_trans_are_an_error(tmp_path, size)
 
 def test_is_libraw_file():
     own = {extension for extension in KNOWN_EXTENSIONS if not is_libraw_file(Path(f"x{extension}"))}
-    assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy", ".npz", ".pgm", ".ppm", ".pnm"}
+    assert own == {".raw", ".bin", ".bayer", ".png", ".tif", ".tiff", ".npy", ".npz", ".pgm", ".ppm", ".pnm", ".exr"}
     assert is_libraw_file(Path("X.DNG")) and not is_libraw_file(Path("dng"))
 
 

@@ -1,4 +1,4 @@
-"""Opens the files that hold arrays (PNG, TIFF, PGM, PPM, npy, npz) and reads their frames and what they state."""
+"""Opens the files that hold arrays (PNG, TIFF, PGM, PPM, EXR, npy, npz) and reads their frames and what they state."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from numpy.typing import NDArray
 
 from adaptiveisp.raw.array_files import read_png
+from adaptiveisp.raw.exr import read_exr
 from adaptiveisp.raw.extensions import NUMPY_EXTENSIONS, PNM_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.numpy_files import FACT_KEYS, StoredArray, opened_array
@@ -64,6 +65,8 @@ def opened_frames(path: Path, header: BayerHeader) -> Iterator[Frames]:
     extension = path.suffix.lower()
     if extension == ".png":
         yield Frames(1, "images", lambda _: _of_png(path))
+    elif extension == ".exr":
+        yield Frames(1, "images", lambda _: _of_exr(path))
     elif extension in NUMPY_EXTENSIONS:
         with opened_array(path, header) as stored:
             count = 1 if stored.n_frames is None else stored.n_frames
@@ -89,6 +92,11 @@ def opened_frames(path: Path, header: BayerHeader) -> Iterator[Frames]:
 def _of_png(path: Path) -> Content:
     pixels, note = read_png(path)
     return Content(pixels, note=note)
+
+
+def _of_exr(path: Path) -> Content:
+    pixels, remarks = read_exr(path)
+    return Content(pixels, remarks=remarks)
 
 
 def _of_array(stored: StoredArray, number: int, header: BayerHeader, path: Path) -> Content:

@@ -12,14 +12,13 @@ PNM_EXTENSIONS = frozenset({".pgm", ".ppm", ".pnm"})
 NUMPY_EXTENSIONS = frozenset({".npy", ".npz"})
 STACK_EXTENSIONS = TIFF_EXTENSIONS | PNM_EXTENSIONS | NUMPY_EXTENSIONS
 """Extensions of files that state how many frames they hold."""
-ARRAY_EXTENSIONS = STACK_EXTENSIONS | {".png"}
+ARRAY_EXTENSIONS = STACK_EXTENSIONS | {".png", ".exr"}
 KNOWN_EXTENSIONS = CAMERA_EXTENSIONS | HEADERLESS_EXTENSIONS | ARRAY_EXTENSIONS
 PHOTO_EXTENSIONS = frozenset({".jpg", ".jpeg", ".webp", ".bmp"})
 """Extensions of files that can only be photos."""
 PHOTO_REMEDY = "photos are no raws: give them to eval or train with --light, or make raws of them with synth"
 
 _CONVERTERS = {
-    ".exr": ("OpenEXR", "OpenEXR.File({name!r}).channels()['RGB'].pixels", ""),
     ".fits": ("astropy", "astropy.io.fits.getdata({name!r})", ""),
     ".mat": ("scipy", "scipy.io.loadmat({name!r})['KEY']", ""),
 }

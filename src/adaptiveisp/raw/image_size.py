@@ -5,6 +5,7 @@ from pathlib import Path
 from adaptiveisp.errors import RawFileError, unreadable
 from adaptiveisp.raw.array_files import PNG_SIGNATURE
 from adaptiveisp.raw.develop import upright_size
+from adaptiveisp.raw.exr import exr_size
 from adaptiveisp.raw.extensions import ARRAY_EXTENSIONS, CAMERA_EXTENSIONS, NUMPY_EXTENSIONS, PNM_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.libraw import libraw_size
@@ -32,6 +33,8 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
             return libraw_size(path)
         if extension == ".png":
             return _png_size(path)
+        if extension == ".exr":
+            return exr_size(path)
         if extension in ARRAY_EXTENSIONS:
             return _array_size(path, extension, find_header(path, header))
     except OSError as error:

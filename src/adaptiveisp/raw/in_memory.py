@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
 from adaptiveisp.raw.array_files import NPY_MAGIC, PNG_SIGNATURE
 from adaptiveisp.raw.arrays import ArrayFacts, raw_from_array
+from adaptiveisp.raw.exr import MAGIC as EXR_MAGIC
 from adaptiveisp.raw.extensions import (
     CONVERTIBLE_EXTENSIONS,
     KNOWN_EXTENSIONS,
@@ -34,6 +35,7 @@ _MAGICS = (
     (0, PNG_SIGNATURE, ".png"),
     (0, NPY_MAGIC, ".npy"),
     (0, b"PK\x03\x04", ".npz"),
+    (0, EXR_MAGIC, ".exr"),
     (0, b"FUJIFILMCCD-RAW", ".raf"),
     (4, b"ftypcrx ", ".cr3"),
     (0, b"II\x1a\0\0\0HEAPCCDR", ".crw"),

@@ -1,9 +1,5 @@
 """Reads camera files with LibRaw: unprocessed mosaic and metadata, and LibRaw's own development as a baseline."""
 
-import os
-import sys
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +15,7 @@ from adaptiveisp.raw.tag_checks import mono_text, refuse_misread, refuse_too_sma
 from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, read_tag_file
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
+from adaptiveisp.utils.stderr import captured_stderr
 
 ORIENTATION_OF_FLIP = {0: 1, 1: 2, 2: 4, 3: 3, 4: 5, 5: 8, 6: 6, 7: 7}
 """LibRaw's `flip` → EXIF orientation. Bits of `flip`: 1 mirrors columns, 2 mirrors rows, 4 swaps the axes first."""
@@ -29,7 +26,6 @@ SQUARE_MARGIN = 0.05
 """Relative difference of a pixel's sides that does not harm a detector; some cameras have such pixels."""
 
 _DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
-_stderr_lock = threading.Lock()
 
 
 def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
@@ -115,7 +111,7 @@ def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True
     refuse_misread(tags, path, black_is_given)
     file = None
     try:
-        with _captured_stderr() as said:
+        with captured_stderr(_DAMAGE_MESSAGES) as said:
             file = rawpy.imread(str(path))
             refuse_too_small(tags, path, int(file.sizes.raw_width), int(file.sizes.raw_height))
             if unpack:
@@ -147,35 +143,6 @@ def _said(error: Exception) -> str:
 def _reason(error: Exception) -> str:
     said = error.args[0] if error.args else type(error).__name__
     return said.decode(errors="replace") if isinstance(said, bytes) else str(said)
-
-
-@contextmanager
-def _captured_stderr() -> Iterator[list[bytes]]:
-    """Yields a list to which, at the end of the block, the lines about damage on stderr from C code are added.
-
-    Other lines are passed on. LibRaw reports some damage, such as truncated compressed data, only on stderr.
-    """
-    said: list[bytes] = []
-    with _stderr_lock, tempfile.TemporaryFile() as catcher:
-        try:
-            kept = os.dup(2)
-        except OSError:  # the process has no stderr, as in some services
-            yield said
-            return
-        try:
-            if sys.stderr is not None:
-                sys.stderr.flush()
-            os.dup2(catcher.fileno(), 2)
-            yield said
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            catcher.seek(0)
-            for line in catcher:
-                if any(message in line.lower() for message in _DAMAGE_MESSAGES):
-                    said.append(line)
-                else:
-                    os.write(2, line)
 
 
 def _metadata(file: Any, tags: DngTags, path: Path) -> dict[str, Any]:

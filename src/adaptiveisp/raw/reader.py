@@ -60,10 +60,10 @@ def read_raw(
     Args:
         source: a path, the content of a file, or an open binary file, which is read from its position to its end. It
             is a camera raw or DNG; headerless Bayer (.raw, .bin, .bayer: size, bits and pattern from `header` or a
-            sidecar); 8- or 16-bit PNG, TIFF, PGM or PPM, linear RGB or a mosaic; or .npy or .npz, (H, W, 3), (3, H, W),
-            (H, W), or the planes of a mosaic, (H, W, 4). Float arrays with values up to 1 have the white level 1; other
-            floats and long integers without declared bits are HDR, with the white level at their 99th percentile. Of
-            several frames, `header.frame` is read.
+            sidecar); 8- or 16-bit PNG, TIFF, PGM or PPM, or OpenEXR, linear RGB or a mosaic; or .npy or .npz,
+            (H, W, 3), (3, H, W), (H, W), or the planes of a mosaic, (H, W, 4). Float arrays with values up to 1 have
+            the white level 1; other floats and long integers without declared bits are HDR, with the white level at
+            their 99th percentile. Of several frames, `header.frame` is read.
         header: facts about files that do not state them. `find_header` documents the precedence of sources, and
             `camera_facts` the facts that are used for camera files.
         name: name of a content or an open file in messages, whose extension states the kind of file. Without one, an

@@ -16,7 +16,16 @@ from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logg
 from adaptiveisp.inference.detection import detect, working_size
 from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Developed, Picture, Planner, Rendered, as_policy, needs_labels_error
+from adaptiveisp.policies.base import (
+    Developed,
+    Picture,
+    Planner,
+    Rendered,
+    as_policy,
+    grey_pipeline,
+    grey_remark,
+    needs_labels_error,
+)
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.find_files import find_raw_files
@@ -295,12 +304,25 @@ class AdaptiveISP:
             pipeline: a pipeline to run instead of the policy's own.
         """
         if pipeline is None:
-            return replace(prepared, rendered=self.policy.render(prepared.developed))
+            return self._with_remark(replace(prepared, rendered=self.policy.render(prepared.developed)))
+        left_out: tuple[str, ...] = ()
+        if prepared.developed.is_monochrome:
+            pipeline, left_out = grey_pipeline(pipeline)
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("modules"), torch.inference_mode():
             image = pipeline.render(prepared.developed.small)
         elapsed = stopwatch.milliseconds["modules"]
-        return replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed))
+        return self._with_remark(replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed, left_out)))
+
+    def _with_remark(self, prepared: "Prepared") -> "Prepared":
+        """The raw with a remark if modules were left out because it is monochrome, which is logged once."""
+        rendered, raw = prepared.rendered, prepared.raw
+        if rendered is None or not rendered.left_out:
+            return prepared
+        remark = grey_remark(raw.path or "RawImage", f"policy {self.policy.name}", rendered.left_out)
+        raw = replace(raw, remarks=(*raw.remarks, remark))
+        self._warn_of(raw)
+        return replace(prepared, raw=raw)
 
     def detect(self, prepared: "Prepared") -> Result:
         """Runs the detector on a rendered raw: the last stage of a call.

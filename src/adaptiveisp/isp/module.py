@@ -169,6 +169,7 @@ class IspModule:
         effect: a sentence that says what it does to a picture, for the documentation.
         pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
             be processed in parts.
+        colour_only: whether its only effect is on colours, so that it is left out for monochrome raws.
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`.
 
     Raises:
@@ -186,6 +187,7 @@ class IspModule:
     source: str = ""
     effect: str = ""
     pointwise: bool = False
+    colour_only: bool = False
     kernel: KernelCall | None = None
 
     def __post_init__(self) -> None:

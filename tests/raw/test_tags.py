@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adaptiveisp.errors import AdaptiveISPError, RawFileError
+from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.image_size import raw_size
 from adaptiveisp.raw.reader import BayerHeader, camera_render, read_raw
@@ -201,15 +202,12 @@ LINEAR = np.round(BLACK + scene() * (WHITE - BLACK)).astype(np.uint16)
     ("pixels", "changes", "message"),
     [
         (PIXELS, {"t33421": (3, [2, 4]), "t33422": (1, [0, 1, 0, 1, 1, 2, 1, 2])}, "repeat every 4x2 pixels.*Linear"),
-        (PIXELS, {"t33421": (3, [6, 6]), "t33422": (1, [0] * 36)}, "monochrome"),
         (PIXELS, {"t33421": (3, [6, 6]), "t33422": (1, [0, 1] * 18)}, "repeat every 6x6 pixels.*Linear"),
         (PIXELS, {"t33421": (3, [3, 3])}, "CFARepeatPatternDim and CFAPattern contradict"),
         (PIXELS, {"t33421": None, "t33422": None}, "CFAPattern is missing"),
-        (PIXELS, {"t33422": (1, [1, 1, 1, 1])}, "monochrome"),
         (PIXELS, {"t33422": (1, [0, 1, 2, 6]), "t50710": (1, [0, 1, 2, 6])}, "are red, green, blue, white, not"),
         (PIXELS, {"t50711": (3, [2])}, r"staggered \(CFALayout 2\).*Linear"),
         (PIXELS, {"t50975": (4, [2])}, "RowInterleaveFactor 2"),
-        (PIXELS, {"t262": (3, [34892]), "t33421": None, "t33422": None}, "monochrome"),
         (LINEAR, {"t284": (3, [2])}, "PlanarConfiguration 2"),
         (PIXELS, {"t50714": (10, [-5, 1])}, "BlackLevel is -5.*--raw-black"),
         (
@@ -264,11 +262,47 @@ def test_quad_bayer_is_refused_with_a_line_that_bins_it(tmp_path: Path, monkeypa
     assert (binned.pattern, binned.black_level, binned.white_level) == ("RGGB", (512,) * 4, 16383)
 
 
-def test_monochrome_is_refused_with_a_line_that_makes_it_rgb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    error = refusal(write_odd_dng(tmp_path / "x.dng", PIXELS, t262=(3, [34892]), t33421=None, t33422=None))
-    grey = as_told(error, tmp_path, monkeypatch)
-    assert grey.pattern is None and all(np.array_equal(grey.data[..., colour], PIXELS) for colour in range(3))
-    assert (grey.black_level[0], grey.white_level) == (512, 16383)
+LINEAR_MONO = {"t262": (3, [34892]), "t33421": None, "t33422": None}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        LINEAR_MONO,
+        {**LINEAR_MONO, "t50721": None, "t50778": None, "t50728": None, "t50710": None, "t50711": None},
+        {"t33422": (1, [0, 0, 0, 0])},
+        {"t33422": (1, [1, 1, 1, 1])},
+        {"t33421": (3, [6, 6]), "t33422": (1, [0] * 36)},
+    ],
+)
+def test_a_monochrome_dng_is_read_as_it_is(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = write_odd_dng(tmp_path / "x.dng", PIXELS, t274=(3, [6]), **changes)
+    raw = read_raw(path)
+    np.testing.assert_array_equal(raw.data, PIXELS)
+    assert (raw.pattern, raw.black_level, raw.white_level, raw.orientation) == ("MONO", (512,) * 4, 16383, 6)
+    assert raw_size(path) == PIXELS.shape and raw.remarks == ()
+    developed = develop(raw)
+    expected = np.rot90((PIXELS.astype(float) - 512) / (16383 - 512), -1)
+    np.testing.assert_allclose(developed, np.stack([expected] * 3), atol=1e-6)
+
+
+def test_levels_of_a_monochrome_dng_can_be_declared(tmp_path: Path) -> None:
+    path = write_odd_dng(tmp_path / "x.dng", PIXELS, t50714=(5, [1025, 2]), **LINEAR_MONO)
+    assert read_raw(path).black_level == (512.5,) * 4
+    raw = read_raw(path, BayerHeader(black=500.0, pattern="RGGB"))
+    assert (raw.pattern, raw.black_level) == ("RGGB", (500.0,) * 4)
+    texts = [remark.text for remark in raw.remarks]
+    assert "raw-pattern RGGB is used in place of the file's own MONO" in texts[0] and "raw-black 500" in texts[1]
+    bayer = read_raw(write_odd_dng(tmp_path / "y.dng", PIXELS), BayerHeader(pattern="MONO"))
+    assert bayer.pattern == "MONO" and "MONO is used in place of the file's own RGGB" in bayer.remarks[0].text
+
+
+def test_the_camera_policy_renders_monochrome_files(tmp_path: Path) -> None:
+    path = write_odd_dng(tmp_path / "x.dng", PIXELS, t50728=None, **LINEAR_MONO)
+    rendered = camera_render(read_raw(path))
+    assert rendered.shape == (*PIXELS.shape, 3) and (rendered == rendered[..., :1]).all() and rendered.std() > 10
+    again = camera_render(RawImage(PIXELS, "MONO", 512.0, 16383.0))
+    np.testing.assert_array_equal(again, rendered)
 
 
 @pytest.mark.parametrize("predictor", [None, (3, [2])])

@@ -22,7 +22,7 @@ from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
 from adaptiveisp.inference.drawing import Tile, draw_found
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
-from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy
+from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 from adaptiveisp.utils.color import to_uint8
@@ -74,6 +74,9 @@ def score_dataset(
             collection.skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
             collection.add(number, sample, measured)
+            for policy, rendered in zip(chosen, measured.rendered, strict=True):
+                if rendered.left_out:
+                    collection.watch.add_remarks([grey_remark(sample.name, policy.name, rendered.left_out)])
         on_image(sample.name)
     evaluation = collection.evaluation(shared)
     for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)]:

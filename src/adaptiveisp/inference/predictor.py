@@ -24,6 +24,8 @@ from adaptiveisp.policies.base import (
     Rendered,
     as_policy,
     clipped_for_detector,
+    grey_pipeline,
+    grey_remark,
     needs_labels_error,
 )
 from adaptiveisp.policies.registry import load_policy
@@ -308,12 +310,25 @@ class AdaptiveISP:
             pipeline: a pipeline to run instead of the policy's own.
         """
         if pipeline is None:
-            return replace(prepared, rendered=self.policy.render(prepared.developed))
+            return self._with_remark(replace(prepared, rendered=self.policy.render(prepared.developed)))
+        left_out: tuple[str, ...] = ()
+        if prepared.developed.is_monochrome:
+            pipeline, left_out = grey_pipeline(pipeline)
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("modules"), torch.inference_mode():
             image = clipped_for_detector(pipeline.render(prepared.developed.small), pipeline)
         elapsed = stopwatch.milliseconds["modules"]
-        return replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed))
+        return self._with_remark(replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed, left_out)))
+
+    def _with_remark(self, prepared: "Prepared") -> "Prepared":
+        """The raw with a remark if modules were left out because it is monochrome, which is logged once."""
+        rendered, raw = prepared.rendered, prepared.raw
+        if rendered is None or not rendered.left_out:
+            return prepared
+        remark = grey_remark(raw.path or "RawImage", f"policy {self.policy.name}", rendered.left_out)
+        raw = replace(raw, remarks=(*raw.remarks, remark))
+        self._warn_of(raw)
+        return replace(prepared, raw=raw)
 
     def detect(self, prepared: "Prepared") -> Result:
         """Runs the detector on a rendered raw: the last stage of a call.

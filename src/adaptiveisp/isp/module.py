@@ -169,6 +169,7 @@ class IspModule:
         effect: a sentence that says what it does to a picture, for the documentation.
         pointwise: whether each pixel of the result depends on the same pixel of the image alone, so that an image may
             be processed in parts.
+        colour_only: whether its only effect is on colours, so that it is left out for monochrome raws.
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`. It clips.
         clips: whether the result is clipped to [0, 1]; False hands values above 1 on to the next module, as in POS-ISP.
 
@@ -187,6 +188,7 @@ class IspModule:
     source: str = ""
     effect: str = ""
     pointwise: bool = False
+    colour_only: bool = False
     kernel: KernelCall | None = None
     clips: bool = True
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from adaptiveisp.errors import PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.types import Detector, Image, RawImage, Targets
+from adaptiveisp.types import MONO, Detector, Image, RawImage, Remark, Targets
 from adaptiveisp.utils.clock import Stopwatch, timed
+from adaptiveisp.utils.color import LUMA
 
 Preprocessing = Literal["raw", "auto-exposure", "auto-gain"]
 PREPROCESSINGS: tuple[Preprocessing, ...] = ("raw", "auto-exposure", "auto-gain")
@@ -43,6 +44,14 @@ class Developed:
         """Longer side of the small image in pixels."""
         return max(self.small.shape[2:])
 
+    @property
+    def is_monochrome(self) -> bool:
+        """Whether the raw is of a sensor without colour filters, or RGB whose three channels are equal."""
+        if self.raw is not None and self.raw.pattern is not None:
+            return self.raw.pattern == MONO
+        red, green, blue = self.small[0]
+        return torch.equal(red, green) and torch.equal(green, blue)
+
 
 @dataclass(frozen=True)
 class Rendered:
@@ -54,12 +63,14 @@ class Rendered:
         milliseconds: time of policy and modules, without reading, developing and resizing; for `camera` the time of
             its whole development.
         modules_ms: the part of `milliseconds` in which modules ran.
+        left_out: names of modules that the policy chose and that were left out because the raw is monochrome.
     """
 
     image: Image
     pipeline: Pipeline | None
     milliseconds: float
     modules_ms: float = 0.0
+    left_out: tuple[str, ...] = ()
 
 
 class FrameLabels(NamedTuple):
@@ -136,6 +147,9 @@ class Policy:
     def render(self, developed: Developed, labels: FrameLabels | None = None) -> Rendered:
         """The image that the policy makes of a developed raw.
 
+        A policy sees a monochrome raw as red, green and blue of equal values, and modules whose only effect is on
+        colours are left out of the pipeline that it chooses.
+
         Args:
             developed: the developed raw at the working size.
             labels: of the image; used only if `needs_labels`.
@@ -146,9 +160,15 @@ class Policy:
         stopwatch = Stopwatch(developed.small.device)
         with stopwatch.part("all"):
             (pipeline,), image = self.process(developed.small, stopwatch=stopwatch)
+            chosen, left_out = pipeline, tuple[str, ...]()
+            if developed.is_monochrome:
+                pipeline, left_out = grey_pipeline(chosen)
+            if pipeline is not chosen:
+                with stopwatch.part("modules"):
+                    image = pipeline.render(developed.small)
         times = stopwatch.milliseconds
         image = clipped_for_detector(image, pipeline)
-        return Rendered(image, pipeline, times["all"], times.get("modules", 0.0))
+        return Rendered(image, pipeline, times["all"], times.get("modules", 0.0), left_out)
 
     @torch.inference_mode()
     def render_full(self, developed: Developed, pipeline: Pipeline | None) -> Picture:
@@ -245,6 +265,39 @@ def as_policy(policy: object) -> Policy:
         kind = type(policy).__name__
         raise UsageError(f"an object of type {kind} is not a policy: it needs the text `name` and a method plan(image)")
     return PlannedPolicy(policy, policy.name)
+
+
+def grey_pipeline(pipeline: Pipeline) -> tuple[Pipeline, tuple[str, ...]]:
+    """A pipeline for monochrome raws, and the names of the modules that it leaves out.
+
+    Modules whose only effect is on colours are left out, since they would do nothing, or tint the picture. The factors
+    of `gain`, which is exposure and white balance in one, become their luminance. The pipeline itself is returned if
+    nothing changes.
+    """
+    kept, left_out = list[Stage](), list[str]()
+    for stage, module in zip(pipeline.stages, pipeline.modules, strict=True):
+        if module.colour_only:
+            left_out.append(module.name)
+        elif module.name == "gain" and len(set(stage.params.values())) > 1:
+            factor = sum(weight * stage.params[name] for weight, name in zip(LUMA, stage.params, strict=True))
+            kept.append(Stage(stage.module, dict.fromkeys(stage.params, factor)))
+        else:
+            kept.append(stage)
+    if tuple(kept) == pipeline.stages:
+        return pipeline, ()
+    return Pipeline(tuple(kept), pipeline.module_set), tuple(dict.fromkeys(left_out))
+
+
+def grey_remark(name: object, policy: str, left_out: Sequence[str]) -> Remark:
+    """The remark that modules were left out because a raw is monochrome.
+
+    Args:
+        name: the raw's file.
+        policy: name of the policy that chose the modules.
+        left_out: names of the modules.
+    """
+    text = f"{name}: is monochrome, so that colour modules of {policy} are left out: {', '.join(left_out)}"
+    return Remark("colour modules of monochrome raws", text)
 
 
 def needs_labels_error(policy: Policy) -> UsageError:

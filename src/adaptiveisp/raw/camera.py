@@ -64,7 +64,7 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
     """Develops a raw as LibRaw does by default: camera white balance, sRGB, automatic brightness, upright.
 
     Args:
-        raw: a raw that was read from a camera file or DNG, or a Bayer mosaic, which is written to a temporary DNG.
+        raw: a raw that was read from a camera file or DNG, or a mosaic, which is written to a temporary DNG.
 
     Returns:
         sRGB code values, 0 to 255.

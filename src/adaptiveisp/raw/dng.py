@@ -1,4 +1,4 @@
-"""Writes Bayer mosaics as uncompressed DNG files.
+"""Writes mosaics, and the values of monochrome sensors, as uncompressed DNG files.
 
 Common TIFF writers repeat tags or write them in any order, which strict readers refuse; this one avoids both.
 Source: Adobe, Digital Negative specification 1.7.1; TIFF 6.0; EXIF 2.32.
@@ -15,7 +15,7 @@ from jaxtyping import UInt16
 
 from adaptiveisp.errors import OutputError
 from adaptiveisp.raw.synthesis_metadata import note_from_unprocessing
-from adaptiveisp.types import BAYER_PATTERNS, RawImage
+from adaptiveisp.types import BAYER_PATTERNS, MONO, RawImage
 from adaptiveisp.utils.files import atomic_path
 
 XYZ_TO_SRGB = (
@@ -42,14 +42,14 @@ _Entry = tuple[int, int, int, bytes]
 
 
 def write_dng(raw: RawImage, path: Path) -> None:
-    """Writes `raw` as an uncompressed 16-bit Bayer DNG, with unchanged pixels and the metadata of `raw` in its tags.
+    """Writes `raw` as an uncompressed 16-bit DNG, with unchanged pixels and the metadata of `raw` in its tags.
 
     `raw.unprocessing` is written to ImageDescription as JSON, which documents the synthesis in the file. Without gains,
     the tag AsShotNeutral is left out; an unknown colour matrix is written as that of linear sRGB.
 
     Args:
-        raw: a mosaic of 8- or 16-bit unsigned integers (8-bit values are kept, not stretched), of any pattern and of
-            any size from 22x22, also with odd sides.
+        raw: a Bayer mosaic of any pattern, or values without colour filters; 8- or 16-bit unsigned integers (8-bit
+            values are kept, not stretched), of any size from 22x22, also with odd sides.
         path: the file, which is written atomically.
 
     Raises:
@@ -72,8 +72,10 @@ def write_dng(raw: RawImage, path: Path) -> None:
 
 def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height width"]:
     """The mosaic as little-endian 16-bit values, after checking that a DNG can hold it."""
-    if raw.pattern not in BAYER_PATTERNS or raw.data.ndim != 2:
-        raise OutputError(f"{path}: only Bayer mosaics can be written as DNG; write this image as 16-bit PNG")
+    if raw.pattern not in (*BAYER_PATTERNS, MONO) or raw.data.ndim != 2:
+        raise OutputError(
+            f"{path}: only Bayer mosaics and monochrome raws can be written as DNG; write this image as 16-bit PNG"
+        )
     if raw.data.dtype not in (np.uint8, np.uint16):
         raise OutputError(f"{path}: a DNG holds 8- or 16-bit integers, not {raw.data.dtype}; convert the data first")
     if min(raw.data.shape) < SMALLEST_SIDE:
@@ -94,7 +96,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
         exif_at: offset of the EXIF directory in bytes, None without one.
     """
     height, width = raw.data.shape
-    pattern = raw.pattern or ""
+    is_mono = raw.pattern == MONO
     matrix = raw.xyz_to_camera if raw.xyz_to_camera is not None else XYZ_TO_SRGB
     entries = [
         _longs(254, 0),  # NewSubfileType: the full image
@@ -102,7 +104,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
         _longs(257, height),
         _shorts(258, 16),  # BitsPerSample
         _shorts(259, 1),  # Compression: none
-        _shorts(262, 32803),  # PhotometricInterpretation: CFA
+        _shorts(262, 34892 if is_mono else 32803),  # PhotometricInterpretation: LinearRaw or CFA
         _text(271, "adaptiveisp"),  # Make
         _text(272, "synthetic" if description else "mosaic"),  # Model
         _longs(273, pixels_at),  # StripOffsets
@@ -111,24 +113,27 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
         _longs(278, height),  # RowsPerStrip: one strip
         _longs(279, 2 * height * width),  # StripByteCounts
         _shorts(284, 1),  # PlanarConfiguration
-        _shorts(33421, 2, 2),  # CFARepeatPatternDim
-        _bytes(33422, *(_CFA_INDEX[letter] for letter in pattern)),  # CFAPattern
         _bytes(_DNG_VERSION, 1, 4, 0, 0),
         _bytes(50707, 1, 1, 0, 0),  # DNGBackwardVersion
         _text(50708, "adaptiveisp"),  # UniqueCameraModel
-        _bytes(50710, 0, 1, 2),  # CFAPlaneColor
-        _shorts(50711, 1),  # CFALayout: rectangular
         _shorts(50713, 2, 2),  # BlackLevelRepeatDim
         _rationals(50714, raw.black_level),
         _longs(50717, round(raw.white_level)),
-        _rationals(50721, matrix, signed=True),  # ColorMatrix1
-        _shorts(50778, _D65_ILLUMINANT),  # CalibrationIlluminant1
     ]
+    if not is_mono:
+        entries += [
+            _shorts(33421, 2, 2),  # CFARepeatPatternDim
+            _bytes(33422, *(_CFA_INDEX[letter] for letter in raw.pattern or "")),  # CFAPattern
+            _bytes(50710, 0, 1, 2),  # CFAPlaneColor
+            _shorts(50711, 1),  # CFALayout: rectangular
+            _rationals(50721, matrix, signed=True),  # ColorMatrix1
+            _shorts(50778, _D65_ILLUMINANT),  # CalibrationIlluminant1
+        ]
     if description:
         entries.append(_text(270, description))
     if exif_at is not None:
         entries.append(_longs(34665, exif_at))
-    if raw.camera_gains is not None:
+    if raw.camera_gains is not None and not is_mono:
         smallest = min(raw.camera_gains)
         # AsShotNeutral is the sensor's answer to a neutral surface: the inverse of the gains, scaled to at most 1.
         entries.append(_rationals(50728, [smallest / gain for gain in raw.camera_gains]))

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
-from adaptiveisp.raw.tag_checks import mono_text, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.raw.tag_checks import is_mono, refuse_misread, refuse_too_small, tag_doubts, why_unknown
 from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, read_tag_file
-from adaptiveisp.types import BAYER_PATTERNS, RawImage, Remark
+from adaptiveisp.types import BAYER_PATTERNS, MONO, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.stderr import captured_stderr
 
@@ -30,6 +30,8 @@ _DAMAGE_MESSAGES = (b"unexpected end of file", b"data corrupted")
 
 def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
     """Reads a camera file: the mosaic with its metadata, or LibRaw's linear RGB in camera colours if it has no mosaic.
+
+    The values of a sensor without colour filters have the pattern "MONO".
 
     Args:
         path: the file.
@@ -48,9 +50,9 @@ def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
         # `postprocess` changes LibRaw's metadata, so it is read first.
         common = _metadata(file, tags, path)
         remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
-        pattern = _bayer_pattern(file)
-        if pattern is not None:
-            pattern, black, white = _declared_levels(file, tags, pattern, facts, path, remarks)
+        own = _own_levels(file, tags, tag_file)
+        if own is not None:
+            pattern, black, white = _declared_levels(own, facts, path, remarks)
             data = file.raw_image_visible.copy()
             return RawImage(data, pattern, black, white, remarks=tuple(remarks), **common)
         named = [name for name in ("pattern", "black", "white") if getattr(facts, name) is not None]
@@ -79,16 +81,16 @@ def libraw_render(path: Path, raw: RawImage | None = None) -> UInt8[np.ndarray, 
     rawpy = import_extra("rawpy", "raw")
     tag_file = read_tag_file(path)
     with _opened(path, tag_file, black_is_given=raw is not None) as file:
-        if raw is not None and raw.pattern is not None:
-            own = (_bayer_pattern(file), _black_levels(file, dng_tags(tag_file)), float(file.white_level))
-            if own != (raw.pattern, raw.black_level, raw.white_level):
-                return None
+        used = None if raw is None else (raw.pattern, raw.black_level, raw.white_level)
+        if used is not None and used[0] is not None and used != _own_levels(file, dng_tags(tag_file), tag_file):
+            return None
         known = all(gain > 0 for gain in file.camera_whitebalance[:3])
         orientation, aspect = ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1), float(file.sizes.pixel_aspect)
-        rendered: UInt8[np.ndarray, "height width 3"] = file.postprocess(
+        rendered: UInt8[np.ndarray, "height width channels"] = file.postprocess(
             use_camera_wb=known, use_auto_wb=not known, output_color=rawpy.ColorSpace.sRGB, output_bps=8
         )
-    picture: UInt8[np.ndarray, "height width 3"] = _unstretched(rendered, aspect, orientation)
+    colours = np.repeat(rendered, 3, axis=2) if rendered.shape[2] == 1 else rendered
+    picture: UInt8[np.ndarray, "height width 3"] = _unstretched(colours, aspect, orientation)
     return picture
 
 
@@ -118,8 +120,6 @@ def _opened(path: Path, tags: TagFile, black_is_given: bool, unpack: bool = True
                 file.unpack()  # otherwise rawpy unpacks at the first use of the pixels, when stderr is not captured
         if said:
             raise RawFileError(f"{path}: is damaged or truncated; copy it again from its source")
-        if file.num_colors == 1:
-            raise RawFileError(f"{path}: {mono_text(path)}")
         yield file
     except (rawpy.LibRawError, rawpy.NotSupportedError, NotImplementedError) as error:
         raise RawFileError(f"{path}: {why_unknown(tags, path) or _said(error)}") from None
@@ -183,6 +183,19 @@ def _bayer_pattern(file: Any) -> str | None:
     return pattern if pattern in BAYER_PATTERNS else None
 
 
+_Levels = tuple[str, tuple[float, float, float, float], float]
+"""Pattern, black level at each position of the 2x2 block, white level."""
+
+
+def _own_levels(file: Any, tags: DngTags, tag_file: TagFile) -> _Levels | None:
+    """Pattern and levels as the file states them; None if it is neither a Bayer mosaic nor of a monochrome camera."""
+    if file.num_colors == 1 or is_mono(tag_file):
+        level = float(file.black_level_per_channel[0])
+        return MONO, tags.black_level or (level, level, level, level), float(file.white_level)
+    pattern = _bayer_pattern(file)
+    return None if pattern is None else (pattern, _black_levels(file, tags), float(file.white_level))
+
+
 def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]:
     """Black level at each position of the 2x2 block.
 
@@ -197,24 +210,22 @@ def _black_levels(file: Any, tags: DngTags) -> tuple[float, float, float, float]
     return levels[0], levels[1], levels[2], levels[3]
 
 
-def _declared_levels(
-    file: Any, tags: DngTags, pattern: str, facts: BayerHeader, path: Path, remarks: list[Remark]
-) -> tuple[str, tuple[float, float, float, float], float]:
+def _declared_levels(own: _Levels, facts: BayerHeader, path: Path, remarks: list[Remark]) -> _Levels:
     """Declared pattern, black level and white level, and the file's own for those that are not declared.
 
     Adds a remark for each declared value that differs from the file's own.
     """
-    own_black, own_white = _black_levels(file, tags), float(file.white_level)
+    pattern, own_black, own_white = own
     black = facts.black_levels if facts.black is not None else own_black
     white = float(facts.white) if isinstance(facts.white, int | float) else own_white
     declared = facts.pattern if facts.pattern is not None else pattern
-    for name, value, own in (
+    for name, value, stated in (
         ("pattern", declared, pattern),
         ("black", _as_text(*black), _as_text(*own_black)),
         ("white", _as_text(white), _as_text(own_white)),
     ):
-        if value != own:
-            change = f"raw-{name} {value} is used in place of the file's own {own}"
+        if value != stated:
+            change = f"raw-{name} {value} is used in place of the file's own {stated}"
             text = f"{path}: {change}; leave it out if that is not meant"
             remarks.append(Remark(f"raw-{name} in place of a camera file's own", text))
     return declared, black, white

@@ -77,9 +77,7 @@ def refuse_misread(file: TagFile, path: Path, black_is_given: bool = False) -> N
     channels = _whole(raw, 277, 1)
     if is_mosaic:
         _check_filters(raw, path)
-    elif channels == 1:
-        _refuse(path, mono_text(path, raw))
-    elif channels != 3:
+    elif channels not in (1, 3):
         _refuse(path, f"has {channels} channels instead of three; {LINEAR_REMEDY}")
     if channels > 1 and number(raw, 284) == 2:
         _refuse(
@@ -215,16 +213,14 @@ def _level_flags(raw: Directory) -> str:
     return f"--raw-black {sum(black) / len(black) if black else 0:g} --raw-white {highest:g}"
 
 
-def mono_text(path: Path, raw: Directory | None = None) -> str:
-    """The message for a file of a camera without colour filters, with instructions for using its pixels.
-
-    Args:
-        path: name of the file.
-        raw: the directory of the raw, for its levels.
-    """
-    code = f"numpy.save('{path.stem}.npy', numpy.stack([rawpy.imread('{path.name}').raw_image_visible] * 3, -1))"
-    levels = _level_flags(raw) if raw else "its levels by --raw-black and --raw-white"
-    return f"is of a monochrome camera, which is not supported yet; in Python {code}, then give {levels}"
+def is_mono(file: TagFile) -> bool:
+    """Whether a DNG is of a camera without colour filters: a linear raw of one channel, or all filters are equal."""
+    raw = file.raw
+    if not file.is_dng or not raw:
+        return False
+    if number(raw, 262) == CFA:
+        return len(set(_cells(raw))) == 1
+    return _whole(raw, 277, 1) == 1
 
 
 def _cells(raw: Directory) -> list[int]:
@@ -254,7 +250,7 @@ def _check_filters(raw: Directory, path: Path) -> None:
     if rows < 1 or columns < 1 or rows * columns != len(cells):
         _refuse(path, f"its tags CFARepeatPatternDim and CFAPattern contradict each other; {AGAIN_REMEDY}")
     if len(set(cells)) == 1:
-        _refuse(path, mono_text(path, raw))
+        return  # no filters: every value is used as it is
     layout = number(raw, 50711) or 1
     if layout != 1:
         _refuse(

@@ -58,6 +58,7 @@ PAPER = IspModule(
     forbidden=zero_row,
     source="Wang et al. 2024 (AdaptiveISP)",
     effect="Mixes the colour channels, which corrects hues and how strong colours are; white stays white.",
+    colour_only=True,
     pointwise=True,
     kernel=KernelCall("matrix", numbers, batch_numbers),
 )

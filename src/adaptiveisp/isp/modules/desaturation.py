@@ -27,6 +27,7 @@ PAPER = IspModule(
     1.9,
     source="Hu et al. 2018",
     effect="Fades colours towards grey; the full amount gives black and white.",
+    colour_only=True,
     pointwise=True,
     kernel=KernelCall("desaturation"),
 )

@@ -54,5 +54,6 @@ EXTENDED = IspModule(
     1.9,
     source="Buchsbaum 1980",
     effect="Removes a colour cast by making the average of the picture grey.",
+    colour_only=True,
     kernel=KernelCall("gray_world", options={"gains": gains, "side": SIDE}),
 )

@@ -69,6 +69,7 @@ def make_saturation(released: bool) -> IspModule:
         2.0,
         source="Hu et al. 2018",
         effect="Makes colours stronger, most of all at middle brightness.",
+        colour_only=True,
         pointwise=True,
         kernel=None if released else KernelCall("saturation"),
     )

@@ -67,6 +67,7 @@ def make_white_balance(limit: float) -> IspModule:
         inverse=partial(balance_inverse, limit=limit),
         source="Hu et al. 2018",
         effect="Removes the colour cast of the light by scaling red, green and blue; brightness is kept.",
+        colour_only=True,
         pointwise=True,
         kernel=KernelCall("scale"),
     )

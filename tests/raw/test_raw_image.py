@@ -10,7 +10,7 @@ import torch
 
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.errors import RawFileError, UsageError
-from adaptiveisp.inference.predictor import as_raw
+from adaptiveisp.inference.raw_input import as_raw
 from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.reader import BayerHeader, read_raw
 from adaptiveisp.types import RawImage

@@ -6,15 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from adaptiveisp.detectors.backends.choice import with_backend
 from adaptiveisp.detectors.letterbox import resize_longer_side, resized_size
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.inference.detection import detect, working_size
+from adaptiveisp.inference.raw_input import RawLike, as_raw, expanded, is_folder
 from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import (
@@ -30,19 +29,13 @@ from adaptiveisp.policies.base import (
 )
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.develop import develop, develop_small, upright_size
-from adaptiveisp.raw.find_files import find_raw_files
-from adaptiveisp.raw.in_memory import BinaryFile
-from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
+from adaptiveisp.raw.reader import BayerHeader
 from adaptiveisp.types import Detector, RawImage
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.clock import Stopwatch
 
 OnError: TypeAlias = Literal["raise", "skip"]
 """What happens to a raw that fails among several: its error is raised, or the raw is left out."""
-
-RawLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryFile | RawImage | NDArray[Any]"
-"""One raw: a file, its content, a raw that was read already, or the pixels of a frame, (height, width) or (height,
-width, 3)."""
 
 
 def develop_at_size(
@@ -70,24 +63,6 @@ def develop_at_size(
         return Developed(None, small[None].to(device), (height, width), raw)
     whole = develop(raw, camera_white_balance=camera_white_balance)
     return Developed(whole, resize_longer_side(whole, size)[None].to(device), (height, width), raw)
-
-
-def as_raw(raw: Any, header: Any) -> RawImage:
-    """The raw from a file, its content, a `RawImage` or an array of pixels.
-
-    Raises:
-        RawFileError, UsageError: see `AdaptiveISP.__call__`.
-    """
-    if header is not None and not isinstance(header, BayerHeader):
-        raise UsageError(f"header is of type {type(header).__name__}; give BayerHeader(…)")
-    if isinstance(raw, RawImage | np.ndarray):
-        return raw_in_memory(raw, header)
-    if isinstance(raw, str | os.PathLike):
-        return read_raw(Path(raw), header)
-    if isinstance(raw, bytes) or hasattr(raw, "read"):
-        return read_raw(raw, header)
-    what = "its content, a RawImage, or a numpy array of its pixels with header=BayerHeader(…)"
-    raise UsageError(f"an object of type {type(raw).__name__} is not a raw: give the name of a file, {what}")
 
 
 @dataclass(frozen=True)
@@ -238,7 +213,7 @@ class AdaptiveISP:
             DetectorError: the detector's output is not valid; no raw is skipped for that.
             UsageError: an array has no header, a `RawImage` has one, or an object is of another kind.
         """
-        if isinstance(raw, list | tuple | Iterator) or _is_folder(raw):
+        if isinstance(raw, list | tuple | Iterator) or is_folder(raw):
             skipped: list[tuple[str, str]] = []
             return Results(self._several(raw, header, on_error, skipped), skipped)
         return self._one(raw, header)
@@ -267,7 +242,7 @@ class AdaptiveISP:
         """The results of `iterate`; raws that are left out are added to `skipped`, each with the reason."""
         if on_error not in get_args(OnError):
             raise UsageError(f"on_error {on_error!r} does not exist; choose one of {', '.join(get_args(OnError))}")
-        for number, raw in enumerate(_expanded(raws, skipped)):
+        for number, raw in enumerate(expanded(raws, skipped)):
             try:
                 result = self._one(raw, header)
             except DetectorError:  # the next raw would fail too
@@ -390,24 +365,3 @@ class AdaptiveISP:
             full = develop(result.raw, camera_white_balance=self.camera_white_balance)
             developed = replace(developed, full=full)
         return self.policy.render_full(developed, result.pipeline)
-
-
-def _is_folder(raw: object) -> bool:
-    return isinstance(raw, str | os.PathLike) and os.path.isdir(raw)
-
-
-def _expanded(raws: Any, skipped: list[tuple[str, str]]) -> Iterator[Any]:
-    """Yields the raws one by one; a folder is replaced by its raw files, and `skipped` gets those that are missing.
-
-    Raises:
-        RawFileError: a folder has no raw files.
-    """
-    for raw in [raws] if isinstance(raws, str | os.PathLike | RawImage | np.ndarray) else raws:
-        if _is_folder(raw):
-            files, missing = find_raw_files([str(raw)])
-            for _, reason in missing:
-                logger.warning("skipped: %s", reason)
-            skipped += missing
-            yield from (path for path, _ in files)
-        else:
-            yield raw

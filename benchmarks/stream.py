@@ -1,12 +1,14 @@
 """Frames a second of `stream` on 1080p frames of packed RAW12 from a file, against single calls.
 
     python benchmarks/stream.py [--peer SOURCE_TREE] [--frames 60] [--rounds 5] [--threads 2] [--policy coco-fast]
+        [--backend torch] [--precision float32]
     python benchmarks/stream.py --endurance 30000 [--threads 2] [--policy coco-fast]
 
-The stream reads packed frames from a headerless file and writes JSON lines; YOLOv3-tiny at 416 pixels. The peer calls
-`AdaptiveISP` once a frame, on the same frames unpacked before the clock starts: by this package, or by the package in
-another source tree (`--peer`, for instance a checkout of commit dff75bc with its kernels built). Both run in processes
-of their own, in turn; the output has the medians of the rounds and of their ratios.
+The stream reads packed frames from a headerless file and writes JSON lines; YOLOv3-tiny at 416 pixels, by a backend and
+in a precision. The peer, always PyTorch in float32, calls `AdaptiveISP` once a frame, on the same frames unpacked before
+the clock starts: by this package, or by the package in another source tree (`--peer`, for instance a checkout of commit
+dff75bc with its kernels built). Both run in processes of their own, in turn; the output has the medians of the rounds
+and of their ratios.
 
 With --endurance it reads the file again and again instead, without a peer, and prints the memory of the process (RSS)
 every thousand frames and whether all frames came in their order.
@@ -44,7 +46,7 @@ import sys, time, torch
 from adaptiveisp import AdaptiveISP, BayerHeader
 from adaptiveisp.streaming.sinks import JsonLines
 torch.set_num_threads({threads})
-isp = AdaptiveISP({policy!r}, "yolov3-tiny")
+isp = AdaptiveISP({policy!r}, "yolov3-tiny", backend={backend!r}, precision={precision!r})
 header = BayerHeader(1920, 1080, format="SRGGB12P", black={black})
 for _ in zip(isp.stream({path!r}, header), range(3)):
     pass
@@ -64,7 +66,7 @@ from adaptiveisp.streaming.sinks import JsonLines
 from adaptiveisp.streaming.sources import frames_of_file
 from pathlib import Path
 torch.set_num_threads({threads})
-isp = AdaptiveISP({policy!r}, "yolov3-tiny")
+isp = AdaptiveISP({policy!r}, "yolov3-tiny", backend={backend!r}, precision={precision!r})
 header = BayerHeader(1920, 1080, format="SRGGB12P", black={black})
 source = itertools.islice(
     itertools.chain.from_iterable(frames_of_file(Path({path!r}), header) for _ in itertools.count()), {frames})
@@ -118,6 +120,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--policy", default="coco-fast")
+    parser.add_argument("--backend", default="torch")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--endurance", type=int, default=0, metavar="FRAMES")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +130,7 @@ def main() -> None:
         content = [packed(frame) for frame in few]
         Path(folder, "frames.raw").write_bytes(b"".join(content[i % 4] for i in range(options.frames)))
         facts = {"threads": options.threads, "policy": options.policy, "black": BLACK, "frames": options.frames}
+        facts |= {"backend": options.backend, "precision": options.precision}
         if options.endurance:
             print(run(ENDURANCE.format(**{**facts, "frames": options.endurance}, path=f"{folder}/frames.raw"), here))
             return

@@ -12,7 +12,7 @@ from adaptiveisp.errors import RawFileError
 from adaptiveisp.streaming import network_video, reconnecting
 from adaptiveisp.streaming.network_video import frames_of_address
 from adaptiveisp.streaming.sources import open_source
-from tests.support.video_server import VideoServer, is_silent, refuses, sends
+from tests.support.video_server import VideoServer, is_silent, refuses, sends, sends_rtsp
 
 pytest.importorskip("av", reason="PyAV is not installed; pip install 'adaptiveisp[stream]'")
 
@@ -51,6 +51,18 @@ def test_a_lost_stream_is_opened_again_and_frame_numbers_and_times_go_on(log: py
     texts = [record.getMessage() for record in log.records]
     assert len(texts) == 2 and "lost after frame 9, trying again for 20 s (" in texts[0]
     assert "is back after" in texts[1] and "from frame 10 on" in texts[1]
+
+
+def test_rtsp_uses_tcp_and_is_opened_again(log: pytest.LogCaptureFixture) -> None:
+    """The server cuts off who asks for UDP, as FFmpeg does by itself."""
+    server = VideoServer(sends_rtsp(60, 60), sends_rtsp(60, 180))
+    found = []
+    for frame in open_source(f"rtsp://127.0.0.1:{server.port}/live", reconnect=20):
+        found.append(frame)
+        if frame.raw.mean() > 120:
+            break
+    server.close()
+    assert 50 <= len(found) <= 61 and server.requests == 2 and "is back after" in log.text
 
 
 def test_a_stream_that_stays_lost_is_given_up(log: pytest.LogCaptureFixture) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -67,5 +68,10 @@ def test_the_summary_and_the_live_view_of_the_command(tmp_path: Path, capsys: py
     assert found["source"] == str(tmp_path / "x.raw") and found["provenance"]["command"]
     assert main([*command, "--out", "-"]) == 2  # before the stream begins
     assert f"{summary}: exists already" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        assert main([*command, "--overwrite", "--mjpeg", port, "--out", str(tmp_path / "y.jsonl")]) == 1
+    assert f"port {port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+    assert not (tmp_path / "y.jsonl").exists()
     for wrong in (["--mjpeg", "70000"], ["--reconnect", "-1"], ["--reconnect", "nan"]):
         assert main([*command, "--overwrite", *wrong]) == 2

@@ -1,7 +1,10 @@
-"""A loopback server that sends MPEG-TS without an end or a length, as a network camera does."""
+"""A loopback server that sends MPEG-TS over HTTP without a length, or over RTSP, as network cameras do."""
 
+import contextlib
 import io
+import re
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -31,7 +34,7 @@ class VideoServer:
     """Answers each connection on 127.0.0.1 by the next of the given actions, on a thread; the last one repeats.
 
     Args:
-        actions: take the connection, after its request was read; it is closed afterwards.
+        actions: take the connection; it is closed afterwards.
     """
 
     def __init__(self, *actions: Callable[[socket.socket], None]):
@@ -51,12 +54,8 @@ class VideoServer:
                 return
             action = self._actions[min(self.requests, len(self._actions) - 1)]
             self.requests += 1
-            with connection:
-                try:
-                    connection.recv(4096)
-                    action(connection)
-                except OSError:
-                    pass
+            with connection, contextlib.suppress(OSError):
+                action(connection)
 
     def close(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
@@ -65,12 +64,49 @@ class VideoServer:
 
 
 def sends(n: int, value: int = 128) -> Callable[[socket.socket], None]:
-    """Sends frames and ends the connection."""
-    return lambda connection: connection.sendall(HEAD + transport_stream(n, value))
+    """Sends frames over HTTP and ends the connection."""
+
+    def send(connection: socket.socket) -> None:
+        connection.recv(4096)
+        connection.sendall(HEAD + transport_stream(n, value))
+
+    return send
+
+
+def sends_rtsp(n: int, value: int = 128) -> Callable[[socket.socket], None]:
+    """Sends frames over RTSP (RFC 2326) as RTP packets between the answers (10.12); who asks for UDP is cut off."""
+
+    def send(connection: socket.socket) -> None:
+        sdp = b"v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 33\r\na=control:track\r\n"
+        while request := connection.recv(4096).decode():
+            method = request.partition(" ")[0]
+            number = re.search(r"CSeq: *(\d+)", request)
+            assert number is not None
+            head, body = f"RTSP/1.0 200 OK\r\nCSeq: {number[1]}\r\nSession: 1\r\n", b""
+            if method == "DESCRIBE":
+                head, body = f"{head}Content-Type: application/sdp\r\nContent-Length: {len(sdp)}\r\n", sdp
+            elif method == "SETUP" and "RTP/AVP/TCP" not in request:
+                return
+            elif method == "SETUP":
+                head += "Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n"
+            connection.sendall(f"{head}\r\n".encode() + body)
+            if method == "PLAY":
+                connection.sendall(_rtp(transport_stream(n, value)))
+                return
+
+    return send
+
+
+def _rtp(content: bytes, most: int = 7 * 188) -> bytes:
+    """MPEG-TS in interleaved RTP packets (RFC 3550, section 5.1; RFC 2250, section 2)."""
+    parts = [content[start : start + most] for start in range(0, len(content), most)]
+    made = [struct.pack(">BBHII", 0x80, 33, i & 0xFFFF, 3600 * i, 1) + part for i, part in enumerate(parts)]
+    return b"".join(struct.pack(">cBH", b"$", 0, len(packet)) + packet for packet in made)
 
 
 def refuses(connection: socket.socket) -> None:
     """Answers that there is no stream at present."""
+    connection.recv(4096)
     connection.sendall(b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 SOURCE_HELP = (
     "a file of one or many frames, - for headerless frames on standard input, a folder of raw files, a video file or "
-    "the address of a stream (PyAV), a recording of ROS, or my_pkg.my_file:source, a function that returns frames"
+    "the address of a stream (PyAV), a camera (/dev/video0, picamera2:0 or genicam:FILE.cti), a recording of ROS, or "
+    "my_pkg.my_file:source, a function that returns frames"
 )
 
 
@@ -148,17 +149,19 @@ def _open_sinks(options: argparse.Namespace, stack: contextlib.ExitStack, sinks:
     from adaptiveisp.streaming.sinks import JsonLines, VideoFile
     from adaptiveisp.streaming.sources import is_live
 
+    window = stack.enter_context(Window()) if options.window else None
+    if options.mjpeg is not None:
+        view = Mjpeg(options.mjpeg)
+        sinks.append(stack.enter_context(SinkThread(view, drop=True)))
+    # Files come last, so that a port that is taken leaves none behind.
     sinks.append(stack.enter_context(SinkThread(JsonLines(options.out, options.overwrite))))
     if options.video is not None:
         video = VideoFile(options.video, options.rate, options.overwrite)
         sinks.append(stack.enter_context(SinkThread(video, drop=options.drop or is_live(options.source))))
-    if options.mjpeg is not None:
-        view = Mjpeg(options.mjpeg)
-        sinks.append(stack.enter_context(SinkThread(view, drop=True)))
-        if not options.quiet:
-            say(f"live view on {view.address}")
-    if options.window:
-        sinks.append(stack.enter_context(Window()))
+    if options.mjpeg is not None and not options.quiet:
+        say(f"live view on {view.address}")
+    if window is not None:
+        sinks.append(window)
 
 
 def _report(stream: "Stream", sinks: list[Any], options: argparse.Namespace) -> None:

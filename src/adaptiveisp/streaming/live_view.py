@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+import numpy as np
 from PIL import Image
 
 from adaptiveisp.errors import OutputError, UsageError
@@ -236,7 +237,7 @@ class Window:
             return
         self._last = now
         try:
-            self._cv2.imshow(self._title, result.result.drawn()[..., ::-1])
+            self._cv2.imshow(self._title, np.ascontiguousarray(result.result.drawn()[..., ::-1]))
             key = self._cv2.waitKey(1) & 0xFF
             gone = self._cv2.getWindowProperty(self._title, self._cv2.WND_PROP_VISIBLE) < 1
         except self._cv2.error as error:

@@ -252,14 +252,27 @@ def refusal(path: Path) -> RawFileError:
     return caught.value
 
 
-def test_quad_bayer_is_refused_with_a_line_that_bins_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    flat = np.broadcast_to([0.25, 0.5, 0.75], (48, 64, 3))
-    pixels = mosaic(flat, QUAD, 4)
-    error = refusal(write_odd_dng(tmp_path / "x.dng", pixels, t33421=(3, [4, 4]), t33422=(1, list(QUAD))))
-    assert "Quad Bayer" in str(error)
-    binned = as_told(error, tmp_path, monkeypatch)
-    np.testing.assert_array_equal(binned.data, mosaic(flat[:24, :32]))
-    assert (binned.pattern, binned.black_level, binned.white_level) == ("RGGB", (512,) * 4, 16383)
+def test_a_quad_bayer_dng_is_binned_to_half_its_size(tmp_path: Path) -> None:
+    """The cells of a smooth picture have the values of the picture's mean in each; the camera policy bins it too."""
+    pixels = mosaic(scene(), QUAD, 4)
+    path = write_odd_dng(tmp_path / "x.dng", pixels, t33421=(3, [4, 4]), t33422=(1, list(QUAD)))
+    raw = read_raw(path)
+    assert (raw.pattern, raw.black_level, raw.white_level) == ("RGGB", (512,) * 4, 16383)
+    expected = [[pixels[2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean() for x in range(32)] for y in range(24)]
+    np.testing.assert_array_equal(raw.data, np.array(expected, np.float32))
+    assert raw_size(path) == (32, 24)
+    half = scene()[0::2, 0::2].mean(axis=(0, 1))
+    np.testing.assert_allclose(develop(raw).mean(dim=(1, 2)), half, rtol=0.03)
+    assert camera_render(raw).shape == (24, 32, 3)
+    declared = read_raw(path, BayerHeader(pattern="QUAD_BGGR", black=500.0))
+    assert (declared.pattern, declared.black_level) == ("BGGR", (500.0,) * 4)
+    assert "QUAD_BGGR is used in place of the file's own QUAD_RGGB" in declared.remarks[0].text
+
+
+def test_a_matrix_is_refused_for_camera_files(tmp_path: Path) -> None:
+    path = write_odd_dng(tmp_path / "x.dng", PIXELS)
+    with pytest.raises(RawFileError, match="raw-matrix is for raws without a header"):
+        read_raw(path, BayerHeader(matrix=np.eye(3).tolist()))
 
 
 LINEAR_MONO = {"t262": (3, [34892]), "t33421": None, "t33422": None}

@@ -130,7 +130,8 @@ def add_raw_facts(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw-bits", type=int, metavar="N", help=bits)
     text = "pixel format instead, by its name in V4L2, GenICam or libcamera (SRGGB10P, BayerRG12p, RAW12, u12le16 …)"
     group.add_argument("--raw-format", metavar="NAME", help=text)
-    group.add_argument("--raw-pattern", metavar="RGGB", help="RGGB, BGGR, GRBG, GBRG or MONO")
+    text = "RGGB, BGGR, GRBG, GBRG, MONO; QUAD_RGGB, RCCB (in four orders each), RYYCY, RGBIR, RGBIR4"
+    group.add_argument("--raw-pattern", metavar="RGGB", help=text)
     group.add_argument("--raw-black", type=float, metavar="V", help="value without light (default 0)")
     group.add_argument("--raw-white", type=float, metavar="V", help="value at saturation (default 2^bits - 1)")
     text = "bytes from one row to the next (default: rows without padding)"

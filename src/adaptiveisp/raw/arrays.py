@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.colour_filters import interpreted, without_quad
 from adaptiveisp.raw.companding import linear_values, linear_white
 from adaptiveisp.raw.extensions import PHOTO_REMEDY
 from adaptiveisp.raw.headerless import BayerHeader
@@ -150,20 +151,18 @@ def _unpacked(pixels: NDArray[Any], header: BayerHeader, name: Path | str) -> ND
 def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: ArrayFacts) -> RawImage:
     """The raw, with remarks on doubtful levels; the levels of a synthetic raw are known and not checked."""
     level = percentile_white(data, header) if isinstance(white, str) else white
-    pattern = header.pattern if data.ndim == 2 else None
+    data, pattern = without_quad(data, header.pattern if data.ndim == 2 else None)
     remarks = known.remarks
     if known.unprocessing is None and level > max(header.black_levels):
         declared = isinstance(header.white, int | float)
         remarks += level_remarks(data, pattern, header.black_levels, level, known.name, declared)
+    made = interpreted(data, pattern, header.black_levels, level, header.matrix_entries, known.name)
     return RawImage(
-        data,
-        pattern,
-        header.black_levels,
-        level,
+        *made[:4],
         orientation=known.orientation,
         unprocessing=known.unprocessing,
         path=known.path,
-        remarks=remarks,
+        remarks=(*remarks, *made.remarks),
     )
 
 

@@ -23,6 +23,8 @@ from adaptiveisp.types import RawImage, Remark
 
 OF_HEADERLESS = "facts of files without a header"
 FOLDER_SIDECAR = "raw.yaml beside camera files"
+LEAST_CODES, MOST_CODES = 255, 65535
+"""White levels of floats that are sensor codes, as means of binned pixels are, and not shares of 1."""
 OTHERS_SIDECAR = "sidecar that cannot be used for a camera file"
 
 
@@ -38,6 +40,8 @@ def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
         AdaptiveISPError: rawpy is not installed.
     """
     facts, remarks = camera_facts(path, header)
+    if facts.matrix is not None:
+        raise RawFileError(f"{path}: raw-matrix is for raws without a header; leave it out for a camera file")
     numeric = replace(facts, white=None) if isinstance(facts.white, str) else facts
     raw = read_libraw(path, numeric)
     if isinstance(facts.white, str):
@@ -78,6 +82,8 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
         if rendered is not None:  # otherwise other levels were declared, which LibRaw takes only from a DNG
             return rendered
     name = raw.path or "raw image"
+    if raw.data.dtype.kind == "f" and raw.pattern is not None and LEAST_CODES <= raw.white_level <= MOST_CODES:
+        raw = replace(raw, data=raw.data.round().clip(0, MOST_CODES).astype(np.uint16))  # a DNG holds whole numbers
     if raw.pattern is None:
         raise RawFileError(f"{name}: LibRaw develops mosaics only, and this is RGB; use another policy than camera")
     try:

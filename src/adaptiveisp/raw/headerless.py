@@ -10,9 +10,9 @@ from typing import Any, Literal
 import numpy as np
 
 from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.raw.colour_filters import DECLARED_PATTERNS
 from adaptiveisp.raw.companding import CURVES, checked_knees
 from adaptiveisp.raw.pixel_formats import Layout, PixelFormat, pixel_format
-from adaptiveisp.types import PATTERNS
 
 SMALLEST_BITS, LARGEST_BITS = 8, 24
 PERCENTILE_WHITE = "p99"
@@ -29,7 +29,8 @@ class BayerHeader:
         width, height: size of the stored frame in pixels (headerless files only; PNG, TIFF and npy state their size).
         bits: depth of a value, 8 to 24. Without a format, values take one byte for 8 bits, two up to 16, three above,
             low byte first.
-        pattern: one of `PATTERNS`, in any case; stored in upper case.
+        pattern: one of `colour_filters.DECLARED_PATTERNS`, in any case; stored in upper case. The four black levels of
+            a Quad Bayer pattern are those of the Bayer pattern that it is binned to.
         black: black level, one for all positions or four for the 2x2 block row by row; None means 0.
         white: white level; None means the largest value of `bits`, "p99" the 99th percentile of each image.
         format: name of a pixel format, see `raw.pixel_formats`; it states bits and often the pattern.
@@ -40,6 +41,7 @@ class BayerHeader:
         knees: points (stored value, linear value) of a piecewise linear companding curve of the sensor, which is undone
             after unpacking. Black and white level then refer to linear values.
         curve: name of a companding curve, one of `companding.CURVES`, which is undone likewise.
+        matrix: 3x3 matrix, row by row, that gives RGB from the sensor's red, green and blue; the raw becomes RGB.
 
     Raises:
         UsageError: a value is out of range, or two contradict each other.
@@ -58,13 +60,15 @@ class BayerHeader:
     frame: int | None = None
     knees: Sequence[Sequence[float]] | None = None
     curve: str | None = None
+    matrix: Sequence[float] | Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         """Converts the pattern to upper case, completes it from the format, and checks types and ranges."""
         for name, value in _plain_facts(vars(self)).items():
             object.__setattr__(self, name, value)
-        if self.pattern is not None and self.pattern not in PATTERNS:
-            raise UsageError(f"raw pattern {shown(self.pattern)} is unknown; choose one of {', '.join(PATTERNS)}")
+        if self.pattern is not None and self.pattern not in DECLARED_PATTERNS:
+            choices = ", ".join(DECLARED_PATTERNS)
+            raise UsageError(f"raw pattern {shown(self.pattern)} is unknown; choose one of {choices}")
         if self.format is not None:
             self._complete_from_format(pixel_format(self.format))
         self._check_layout()
@@ -128,6 +132,11 @@ class BayerHeader:
         level = 0.0 if self.black is None else float(self.black)
         return (level, level, level, level)
 
+    @property
+    def matrix_entries(self) -> tuple[float, ...] | None:
+        """The nine numbers of the matrix, row by row; None without one."""
+        return None if self.matrix is None else _matrix(self.matrix)
+
     def filled_from(self, other: "BayerHeader") -> "BayerHeader":
         """This header, with its unknown facts taken from `other`.
 
@@ -167,10 +176,27 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
     else:
         facts["black"] = _fact("black", facts["black"], "a number")
     facts["knees"] = None if given.get("knees") is None else checked_knees(given["knees"])
+    facts["matrix"] = None if given.get("matrix") is None else _matrix(given["matrix"])
     for name in ("format", "curve"):
         if given.get(name) is not None and not isinstance(given[name], str):
             raise UsageError(f"raw {name} {shown(given[name])} is not a name")
     return facts
+
+
+def _matrix(value: Any) -> tuple[float, ...]:
+    """Nine finite numbers from nine, or from three rows of three.
+
+    Raises:
+        UsageError: the value is something else.
+    """
+    rows = value.tolist() if isinstance(value, np.ndarray) else value
+    flat = list(rows) if isinstance(rows, list | tuple) else []
+    if len(flat) == 3 and all(isinstance(row, list | tuple) and len(row) == 3 for row in flat):
+        flat = [entry for row in flat for entry in row]
+    numbers_only = [entry for entry in flat if isinstance(entry, int | float) and not isinstance(entry, bool)]
+    if len(flat) != 9 or len(numbers_only) != 9 or not all(map(math.isfinite, numbers_only)):
+        raise UsageError(f"raw-matrix {shown(value)} is no 3x3 matrix; give [[1, 0, 0], [0, 1, 0], [0, 0, 1]]")
+    return tuple(float(entry) for entry in numbers_only)
 
 
 def _fact(name: str, value: Any, wanted: str) -> Any:

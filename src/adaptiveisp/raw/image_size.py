@@ -4,6 +4,7 @@ from pathlib import Path
 
 from adaptiveisp.errors import RawFileError, unreadable
 from adaptiveisp.raw.array_files import PNG_SIGNATURE
+from adaptiveisp.raw.colour_filters import binned_size
 from adaptiveisp.raw.develop import upright_size
 from adaptiveisp.raw.exr import exr_size
 from adaptiveisp.raw.extensions import ARRAY_EXTENSIONS, CAMERA_EXTENSIONS, NUMPY_EXTENSIONS, PNM_EXTENSIONS
@@ -32,11 +33,12 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
         if extension in CAMERA_EXTENSIONS:
             return libraw_size(path)
         if extension == ".png":
-            return _png_size(path)
+            return binned_size(*_png_size(path), find_header(path, header).pattern)
         if extension == ".exr":
             return exr_size(path)
         if extension in ARRAY_EXTENSIONS:
-            return _array_size(path, extension, find_header(path, header))
+            facts = find_header(path, header)
+            return binned_size(*_array_size(path, extension, facts), facts.pattern)
     except OSError as error:
         raise RawFileError(unreadable(path, error)) from None
     except ValueError as error:
@@ -48,7 +50,7 @@ def raw_size(path: Path, header: BayerHeader | None = None) -> tuple[int, int]:
             f"give --raw-size or a sidecar {path.name}.yaml with raw-size; in Python header=BayerHeader(width, height)"
         )
         raise RawFileError(f"{path}: has no header; {remedy}")
-    return facts.width, facts.height
+    return binned_size(facts.width, facts.height, facts.pattern)
 
 
 def _array_size(path: Path, extension: str, facts: BayerHeader) -> tuple[int, int]:

@@ -9,9 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from adaptiveisp.errors import RawFileError
+from adaptiveisp.raw.colour_filters import binned_size, interpreted, without_quad
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
-from adaptiveisp.raw.tag_checks import is_mono, refuse_misread, refuse_too_small, tag_doubts, why_unknown
+from adaptiveisp.raw.tag_checks import is_mono, quad_pattern, refuse_misread, refuse_too_small, tag_doubts, why_unknown
 from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, read_tag_file
 from adaptiveisp.types import BAYER_PATTERNS, MONO, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
@@ -52,9 +53,10 @@ def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
         remarks = [*tag_doubts(tag_file, path, facts.white is not None), *_aspect_remark(file, path)]
         own = _own_levels(file, tags, tag_file)
         if own is not None:
-            pattern, black, white = _declared_levels(own, facts, path, remarks)
-            data = file.raw_image_visible.copy()
-            return RawImage(data, pattern, black, white, remarks=tuple(remarks), **common)
+            declared, black, white = _declared_levels(own, facts, path, remarks)
+            data, pattern = without_quad(file.raw_image_visible.copy(), declared)
+            made = interpreted(data, pattern, black, white, None, path)
+            return RawImage(*made[:4], remarks=(*remarks, *made.remarks), **common)
         named = [name for name in ("pattern", "black", "white") if getattr(facts, name) is not None]
         if named:
             found = "is no Bayer mosaic, and LibRaw applies its levels itself"
@@ -101,8 +103,9 @@ def libraw_size(path: Path) -> tuple[int, int]:
         RawFileError: LibRaw cannot read the file or would misread it.
         AdaptiveISPError: rawpy is not installed.
     """
-    with _opened(path, read_tag_file(path), black_is_given=True, unpack=False) as file:
-        width, height = int(file.sizes.width), int(file.sizes.height)
+    tag_file = read_tag_file(path)
+    with _opened(path, tag_file, black_is_given=True, unpack=False) as file:
+        width, height = binned_size(int(file.sizes.width), int(file.sizes.height), quad_pattern(tag_file))
         return (height, width) if ORIENTATION_OF_FLIP.get(int(file.sizes.flip), 1) >= 5 else (width, height)
 
 
@@ -188,10 +191,11 @@ _Levels = tuple[str, tuple[float, float, float, float], float]
 
 
 def _own_levels(file: Any, tags: DngTags, tag_file: TagFile) -> _Levels | None:
-    """Pattern and levels as the file states them; None if it is neither a Bayer mosaic nor of a monochrome camera."""
-    if file.num_colors == 1 or is_mono(tag_file):
+    """Pattern and levels as the file states them; None if it is neither a (Quad) Bayer mosaic nor monochrome."""
+    quad = quad_pattern(tag_file)
+    if quad is not None or file.num_colors == 1 or is_mono(tag_file):
         level = float(file.black_level_per_channel[0])
-        return MONO, tags.black_level or (level, level, level, level), float(file.white_level)
+        return quad or MONO, tags.black_level or (level, level, level, level), float(file.white_level)
     pattern = _bayer_pattern(file)
     return None if pattern is None else (pattern, _black_levels(file, tags), float(file.white_level))
 

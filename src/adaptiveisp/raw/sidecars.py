@@ -21,6 +21,7 @@ SIDECAR_KEYS = (
     "raw-frame",
     "raw-knees",
     "raw-curve",
+    "raw-matrix",
 )
 
 
@@ -116,6 +117,7 @@ def _header_from_values(values: dict[str, Any]) -> BayerHeader:
         frame=_whole_or_none(values.get("raw-frame")),
         knees=values.get("raw-knees"),
         curve=_name(values.get("raw-curve")),
+        matrix=values.get("raw-matrix"),
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from adaptiveisp.errors import RawFileError, shown
+from adaptiveisp.raw.colour_filters import quad_of
 from adaptiveisp.raw.tags import (
     BIG_MAGIC,
     CFA,
@@ -114,7 +115,8 @@ def tag_doubts(file: TagFile, path: Path, white_is_given: bool = False) -> tuple
     if not file.is_dng or not raw:
         return tuple(remarks)
     if set(_cells(raw)) == {0, 2, 6} and number(raw, 262) == CFA:
-        text = f"{path}: its colour filters are red, white and blue; white is taken for green"
+        found = "its colour filters are red, white and blue; white is taken for green unless raw-pattern RCCB is given"
+        text = f"{path}: {found}"
         remarks.append(Remark("white colour filters", text))
     bits, white = _bits(raw), number(raw, 50717)
     whole = (number(raw, 339) or 1) == 1 and 50712 not in raw
@@ -213,6 +215,15 @@ def _level_flags(raw: Directory) -> str:
     return f"--raw-black {sum(black) / len(black) if black else 0:g} --raw-white {highest:g}"
 
 
+def quad_pattern(file: TagFile) -> str | None:
+    """The Quad Bayer pattern of a DNG, one of `colour_filters.QUAD_PATTERNS`; None if it has another one."""
+    raw = file.raw
+    if not file.is_dng or not raw or number(raw, 262) != CFA:
+        return None
+    rows, columns = [*offsets(raw, 33421), 2, 2][:2]
+    return quad_of(_cells(raw), rows, columns)
+
+
 def is_mono(file: TagFile) -> bool:
     """Whether a DNG is of a camera without colour filters: a linear raw of one channel, or all filters are equal."""
     raw = file.raw
@@ -259,32 +270,16 @@ def _check_filters(raw: Directory, path: Path) -> None:
         )
     if (rows, columns) == (6, 6) and [cells.count(colour) for colour in (0, 1, 2)] == [8, 20, 8]:
         return
+    if quad_of(cells, rows, columns):
+        return
     is_repeated = all(cells[place] == cells[place // columns % 2 * columns + place % 2] for place in range(len(cells)))
     # LibRaw supports filters that repeat within two columns, and confuses the colours of wider ones.
     if not (columns == 2 and rows in (2, 4, 8) and is_repeated):
-        _refuse_filters(raw, cells, rows, columns, path)
+        found = f"its colour filters repeat every {columns}x{rows} pixels"
+        _refuse(path, f"{found}, which LibRaw mistakes for other filters; {LINEAR_REMEDY}")
     if set(cells) not in ({0, 1, 2}, {0, 2, 6}):
         names = ", ".join(_COLOURS.get(cell, f"of colour {shown(cell)}") for cell in sorted(set(cells)))
         _refuse(path, f"its colour filters are {names}, not red, green and blue; {LINEAR_REMEDY}")
-
-
-def _refuse_filters(raw: Directory, cells: list[int], rows: int, columns: int, path: Path) -> NoReturn:
-    """Refuses filters that do not repeat every 2x2 pixels; the message for a Quad Bayer mosaic explains the binning."""
-    grid = [cells[row * columns : (row + 1) * columns] for row in range(rows)]
-    coarse = [grid[row][column] for row in (0, 2) for column in (0, 2)] if (rows, columns) == (4, 4) else []
-    is_quad = bool(coarse) and all(
-        grid[row][column] == coarse[row // 2 * 2 + column // 2] for row in range(4) for column in range(4)
-    )
-    found = f"its colour filters repeat every {columns}x{rows} pixels"
-    if not is_quad or not set(coarse) <= {0, 1, 2}:
-        _refuse(path, f"{found}, which LibRaw mistakes for other filters; {LINEAR_REMEDY}")
-    pattern = "".join("RGB"[colour] for colour in coarse)
-    code = (
-        f"r = rawpy.imread('{path.name}').raw_image_visible; "
-        f"numpy.save('{path.stem}.npy', sum(r[i::2, j::2] / 4 for i in (0, 1) for j in (0, 1)))"
-    )
-    remedy = f"in Python {code}, then give --raw-pattern {pattern} {_level_flags(raw)}"
-    _refuse(path, f"{found} (Quad Bayer), which is not supported; use the camera's binned mode, or {remedy}")
 
 
 def _check_predictor(file: TagFile, raw: Directory, path: Path) -> None:

@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import QUICK, RED, adaptiveisp, metrics, train_arguments
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 
 @pytest.fixture(scope="module")

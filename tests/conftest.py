@@ -26,6 +26,10 @@ LONG = (
 """Files of tests that take long; they run first, so that no worker is left alone with one at the end."""
 
 
+FIGURES = ("light_figure", "forest_figure", "class_figure", "cost_figure", "place_figure", "parameter_figure")
+"""Functions that draw the figures of a report."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
         return next((number for number, name in enumerate(LONG) if item.path.as_posix().endswith(name)), len(LONG))
@@ -53,6 +57,20 @@ def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty current folder, from where the command line finds `tests.support.fake_detector:load`."""
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the drawings of reports empty, for tests that look at other parts; they take most of a report's time."""
+    import markupsafe
+
+    from adaptiveisp.evaluation import html_report
+
+    real = html_report.svg
+    for name in FIGURES:
+        monkeypatch.setattr(html_report, name, lambda *_: None)
+    empty = markupsafe.Markup("<svg></svg>")
+    monkeypatch.setattr(html_report, "svg", lambda figure, salt: empty if figure is None else real(figure, salt))
 
 
 @pytest.fixture(scope="session")

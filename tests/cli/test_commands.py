@@ -23,7 +23,7 @@ from adaptiveisp.raw.reader import read_raw
 from adaptiveisp.types import RawImage
 from tests.support.photos import labelled_photos
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 RED = "tests.support.fake_detector:load"
 

@@ -172,6 +172,7 @@ def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     assert torch.equal(found.pixels, frame(1)) and not found.mapped
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_train_and_eval_give_the_same_with_it_and_read_no_raw_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,7 +28,7 @@ QUICK = ("--set", "modules=[exposure]", "--set", "initial={}", "--set", "batch=2
 
 
 @pytest.fixture(autouse=True)
-def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_figures: None) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
 

@@ -69,6 +69,9 @@ ADAPTERS: dict[str, Callable[[Path], Detector]] = {
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""
 
+LONG = frozenset({"rt_detr"})
+"""Those of which a later version with the same loss is tested every time."""
+
 WITHOUT_LOSS: frozenset[str] = frozenset()
 """Those whose `loss` raises NotImplementedError; what is said of losses is not asked of them."""
 
@@ -82,7 +85,10 @@ class Subject(NamedTuple):
     detector: Any
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in ADAPTERS],
+)
 def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(request.param, ADAPTERS[request.param](tmp_path_factory.mktemp("model")))
 

@@ -317,6 +317,7 @@ def test_a_name_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert load_detector("some-org/tiny-1.5").stride == 32
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_training_and_evaluation_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     labelled_photos(tmp_path)

@@ -37,7 +37,7 @@ YOLO_FOUND = [([36, 46, 44, 54], 0.9, 1), ([11, 15, 31, 25], 0.45, 1), ([10, 15,
 
 
 @pytest.fixture(autouse=True)
-def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_figures: None) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.chdir(tmp_path)
 

@@ -14,7 +14,7 @@ from adaptiveisp.inference.detection import working_size
 from adaptiveisp.policies.registry import load_policy
 from tests.support.photos import labelled_photos
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 RED = "tests.support.fake_detector:load"
 SCORES = ("ap", "ap50", "ap75", "per_light", "loss_mean")

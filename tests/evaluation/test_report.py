@@ -17,7 +17,7 @@ from PIL import Image
 import adaptiveisp.evaluation.html_report
 from adaptiveisp.evaluation.bootstrap import paired_difference
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
-from adaptiveisp.evaluation.figures.cost import CostPoint
+from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure
 from adaptiveisp.evaluation.html_report import figure_png, render_html, write_report
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
 from adaptiveisp.evaluation.report import Report, build_report
@@ -59,6 +59,7 @@ def report(images: list[ScoredImage]) -> Report:
     )
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[ScoredImage], tmp_path: Path) -> None:
     write_report(report, tmp_path / "out")
     written = json.loads((tmp_path / "out" / "report.json").read_text())
@@ -122,6 +123,7 @@ def test_policies_scored_on_different_images_are_compared_on_the_common_ones(ima
     assert report.policies["b"]["d"].n_images == 40
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_nothing_to_score_is_null_not_nan(tmp_path: Path) -> None:
     crowd = (Annotation(1, (0.0, 0.0, 5.0, 5.0), 25.0, iscrowd=1),)
     image = ScoredImage(1, 0, 0.5, crowd, np.zeros((0, 4)), np.zeros(0), np.zeros(0))
@@ -180,6 +182,7 @@ def test_the_page_is_whole_safe_and_needs_nothing_from_outside(report: Report) -
     assert page.tags.count("svg") == 6
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
     html = render_html(report, {}, "T")
     ap50 = report.policies[NASTY]["tiny"].ap50
@@ -203,6 +206,7 @@ def test_figures_take_the_colours_of_the_page(report: Report) -> None:
     assert render_html(report, {}, "T") == html, "the same report gives the same page"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     given: dict[str, Any] = {}
 
@@ -236,6 +240,12 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
     )
 
 
+@pytest.fixture
+def only_the_figure_of_costs(without_figures: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adaptiveisp.evaluation.html_report, "cost_figure", cost_figure)
+
+
+@pytest.mark.usefixtures("only_the_figure_of_costs")
 def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: list[ScoredImage]) -> None:
     def sections(*priced: str) -> list[str]:
         free = PolicyResult(images)
@@ -252,6 +262,7 @@ def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: lis
     assert "Not shown" not in every and ">c</text>" in every
 
 
+@pytest.mark.usefixtures("only_the_figure_of_costs")
 def test_the_caption_of_the_costs_tells_what_the_figure_does(images: list[ScoredImage]) -> None:
     blind = replace(result(blinded(images)), modules=[])
     results = {("none", "d"): blind, ("a", "d"): result(images), ("b", "d"): result(images)}
@@ -285,6 +296,7 @@ def seeded(images: list[ScoredImage]) -> Report:
     return build_report(results, NAMES, {}, resamples=200, groups={"ours": ("ours/1", "ours/2")})
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_groups_and_pipelines_go_into_the_files(seeded: Report, images: list[ScoredImage], tmp_path: Path) -> None:
     write_report(seeded, tmp_path)
     written = json.loads((tmp_path / "report.json").read_text())
@@ -343,6 +355,7 @@ def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[Sc
     assert page.tags.count("svg") == 6
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_figure_of_costs_shows_a_group_with_its_spread(seeded: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[CostPoint] = []
     draw = adaptiveisp.evaluation.html_report.cost_figure

@@ -9,7 +9,7 @@ import yaml
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import RED, adaptiveisp, metrics, train_arguments
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 FIRST = ("--seed", 3, "--set", "replay_size=12")
 TRUSTED = ("--detector", RED)  # a configuration file may not name code by itself

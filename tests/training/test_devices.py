@@ -182,7 +182,7 @@ def found_by_the_command_line() -> Iterator[None]:
         yield
 
 
-@pytest.mark.usefixtures("quiet_place")
+@pytest.mark.usefixtures("quiet_place", "without_figures")
 @pytest.mark.long
 def test_a_run_on_another_device(tmp_path: Path) -> None:
     """From photos to a report: training with dev and a teacher, resumption, evaluation, `run`, and use on the CPU."""

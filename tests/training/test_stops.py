@@ -20,17 +20,20 @@ from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import QUICK, RED, adaptiveisp, metrics, train_arguments
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
+
+
+PASSES = 80
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing disturbed, of 110 passes; what changes it takes a copy."""
+    """The folder of a run that nothing disturbed; what changes it takes a copy."""
     folder = tmp_path_factory.mktemp("whole")
     labelled_photos(folder)
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        assert adaptiveisp(*train_arguments("run", 110)) == 0
+        assert adaptiveisp(*train_arguments("run", PASSES)) == 0
     return folder / "run"
 
 
@@ -58,7 +61,7 @@ main(sys.argv[1:])
 def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path) -> None:
     """kill -9 two iterations past a checkpoint, which are lost and done again; the log is the undisturbed run's."""
     labelled_photos(tmp_path)
-    command = [sys.executable, "-c", KILLED, *train_arguments("cut", 110), "--checkpoint-every", "3"]
+    command = [sys.executable, "-c", KILLED, *train_arguments("cut", PASSES), "--checkpoint-every", "3"]
     assert subprocess.run(command, env=environment(), cwd=tmp_path).returncode == -signal.SIGKILL
     cut = tmp_path / "cut"
     assert len(metrics(cut)) == 5 and len(metrics(whole)) > 8
@@ -116,7 +119,7 @@ def test_a_full_disk_ends_the_run_and_loses_nothing(
 
     with monkeypatch.context() as full:
         full.setattr(torch, "save", save)
-        assert adaptiveisp(*train_arguments("full", 110), "--checkpoint-every", 3) == 1
+        assert adaptiveisp(*train_arguments("full", PASSES), "--checkpoint-every", 3) == 1
     error = capsys.readouterr().err
     assert "full: cannot be written" in error and "train --resume full" in error and "Traceback" not in error
     assert not list((tmp_path / "full").glob(".*-part"))
@@ -141,7 +144,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_lost(
 @pytest.mark.long
 def test_scores_on_dev_change_nothing_that_is_learned(whole: Path, tmp_path: Path) -> None:
     labelled_photos(tmp_path)
-    assert adaptiveisp(*train_arguments("with", 110), "--dev", "labels.json", "--dev-every", 2) == 0
+    assert adaptiveisp(*train_arguments("with", PASSES), "--dev", "labels.json", "--dev-every", 2) == 0
     assert metrics(tmp_path / "with") == metrics(whole)
 
 

@@ -15,7 +15,7 @@ from adaptiveisp.training.methods.registry import find_method
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import PHOTOS, QUICK, RED, adaptiveisp, metrics, train_arguments
 
-pytestmark = pytest.mark.usefixtures("quiet_place")
+pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 
 def test_a_run_leaves_its_settings_log_and_policy(tmp_path: Path) -> None:

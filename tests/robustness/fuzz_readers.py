@@ -281,6 +281,24 @@ def read_released() -> None:
     require(all(bool(value.isfinite().all()) for value in actor.parameters()), "weights that are not finite")
 
 
+def pos_isp(folder: Path) -> None:
+    """A POS-ISP policy in little: each tensor is one stored value that is repeated."""
+    from adaptiveisp.policies.pos_isp.checkpoint import NAMES
+    from adaptiveisp.policies.pos_isp.networks import PosIspNetwork
+
+    state = PosIspNetwork().state_dict()
+    agent = {theirs: torch.zeros(()).expand(state[ours].shape) for theirs, ours in NAMES.items()}
+    torch.save({"iter": 7, "agent_model": agent}, folder / "p.pth")
+
+
+def read_pos_isp() -> None:
+    """Imports a POS-ISP policy."""
+    from adaptiveisp.policies.pos_isp.checkpoint import import_pos_isp
+
+    _, network = import_pos_isp(Path("p.pth"))
+    require(all(bool(value.isfinite().all()) for value in network.parameters()), "weights that are not finite")
+
+
 def run_folder(*arguments: str) -> Callable[[Path], None]:
     """A training run that was stopped half-way."""
 
@@ -570,6 +588,7 @@ READERS: tuple[Reader, ...] = (
     Reader("policy", sequence_policy, read_policy),
     Reader("policy-stepwise", stepwise_policy, read_policy, slow=True),
     Reader("released", released, read_released),
+    Reader("pos-isp", pos_isp, read_pos_isp),
     Reader("run-fixed", run_folder(*FIXED), read_run, RUN_FILES, slow=True),
     Reader("run-sequence", run_folder(*SEQUENCE), read_run, RUN_FILES),
     Reader("recipe", recipe, read_recipe),

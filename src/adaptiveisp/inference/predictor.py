@@ -22,7 +22,6 @@ from adaptiveisp.policies.base import (
     Planner,
     Rendered,
     as_policy,
-    clipped_for_detector,
     grey_pipeline,
     grey_remark,
     needs_labels_error,
@@ -291,7 +290,7 @@ class AdaptiveISP:
             pipeline, left_out = grey_pipeline(pipeline)
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("modules"), torch.inference_mode():
-            image = clipped_for_detector(pipeline.render(prepared.developed.small), pipeline)
+            image = pipeline.clipped(pipeline.render(prepared.developed.small))
         elapsed = stopwatch.milliseconds["modules"]
         return self._with_remark(replace(prepared, rendered=Rendered(image, pipeline, elapsed, elapsed, left_out)))
 

@@ -86,6 +86,8 @@ class Pipeline:
     def render(self, image: Image) -> Image:
         """The image after all stages; every image of the batch gets the same parameters.
 
+        Stages of the set `pos-isp` may leave values above 1, see `clipped`.
+
         Where no gradient of the image is wanted, `execution.run` renders it, with the same values to 1e-5.
 
         Args:
@@ -96,6 +98,11 @@ class Pipeline:
                 image = step
             return image
         return run(image, self.calls)
+
+    def clipped(self, image: Image) -> Image:
+        """The rendered image as a detector takes it: clipped to [0, 1] where the last module does not do that."""
+        clips = not self.stages or find_module(self.stages[-1].module, self.module_set).clips
+        return image if clips else image.clamp(0, 1)
 
     @property
     def calls(self) -> list[Call]:

@@ -167,8 +167,7 @@ class Policy:
                 with stopwatch.part("modules"):
                     image = pipeline.render(developed.small)
         times = stopwatch.milliseconds
-        image = clipped_for_detector(image, pipeline)
-        return Rendered(image, pipeline, times["all"], times.get("modules", 0.0), left_out)
+        return Rendered(pipeline.clipped(image), pipeline, times["all"], times.get("modules", 0.0), left_out)
 
     @torch.inference_mode()
     def render_full(self, developed: Developed, pipeline: Pipeline | None) -> Picture:
@@ -183,7 +182,7 @@ class Policy:
         """
         if developed.full is None or pipeline is None:
             raise UsageError("there is no image at full size; develop the raw with develop_at_size")
-        return clipped_for_detector(pipeline.render(developed.full[None].to(developed.small.device)), pipeline)[0]
+        return pipeline.clipped(pipeline.render(developed.full[None].to(developed.small.device)))[0]
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -240,17 +239,6 @@ class PlannedPolicy(Policy):
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipelines of the object's own `plan`."""
         return self.planner.plan(image)
-
-
-def clipped_for_detector(image: Image, pipeline: Pipeline) -> Image:
-    """The image that a pipeline made, clipped to [0, 1] where its last module does not do that.
-
-    Args:
-        image: the pipeline's result.
-        pipeline: its modules.
-    """
-    modules = pipeline.modules
-    return image if not modules or modules[-1].clips else image.clamp(0, 1)
 
 
 def as_policy(policy: object) -> Policy:

@@ -80,9 +80,12 @@ def import_pos_isp(
     if isinstance(iteration, bool) or not isinstance(iteration, int) or iteration < 0:
         raise WeightsError(f"{path}: iter = {shown(iteration)} is not the number of an iteration; {REMEDY}")
     tensors = renamed_tensors(agent, NAMES, set(), path, REMEDY)
+    wanted = PosIspNetwork().state_dict()
     for theirs, ours in NAMES.items():
-        if tensors[ours].dtype != torch.float32:
-            raise WeightsError(f"{path}: {theirs} is of {tensors[ours].dtype}, not torch.float32; {REMEDY}")
+        found, shape = tensors[ours], tuple(wanted[ours].shape)
+        if found.dtype != torch.float32 or found.shape != shape:
+            what = f"{theirs} is {found.dtype} {tuple(found.shape)}, not torch.float32 {shape}"
+            raise WeightsError(f"{path}: {what}; {REMEDY}")
     origin = f"POS-ISP, imported from {path.name}, iteration {iteration}, sha256 {sha256_of(path)}"
     header = PolicyHeader(
         POS_ISP_KIND, NAME, ORDER, len(ORDER), start=preprocessing, once=True, condition="none", origin=origin

@@ -5,10 +5,10 @@
     python benchmarks/stream.py --endurance 30000 [--threads 2] [--policy coco-fast]
 
 The stream reads packed frames from a headerless file and writes JSON lines; YOLOv3-tiny at 416 pixels, by a backend and
-in a precision. The peer, always PyTorch in float32, calls `AdaptiveISP` once a frame, on the same frames unpacked before
-the clock starts: by this package, or by the package in another source tree (`--peer`, for instance a checkout of commit
-dff75bc with its kernels built). Both run in processes of their own, in turn; the output has the medians of the rounds
-and of their ratios.
+in a precision. The peer, always PyTorch in float32, calls `AdaptiveISP` once a frame, on the same frames unpacked
+before the clock starts: by this package, or by the package in another source tree (`--peer`, for instance a checkout of
+commit dff75bc with its kernels built). Both run in processes of their own, in turn; the output has the medians of the
+rounds and of their ratios.
 
 With --endurance it reads the file again and again instead, without a peer, and prints the memory of the process (RSS)
 every thousand frames and whether all frames came in their order.

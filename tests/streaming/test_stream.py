@@ -182,6 +182,26 @@ def test_stopping_ends_all_threads(isp: AdaptiveISP) -> None:
     assert threading.active_count() <= before
 
 
+def test_a_source_that_waits_does_not_hold_a_stop_up(isp: AdaptiveISP) -> None:
+    class Waiting:
+        told = False
+
+        def __iter__(self) -> Iterator[np.ndarray]:
+            yield frames(1)[0]
+            time.sleep(3)
+
+        def stop(self) -> None:
+            self.told = True
+
+    source = Waiting()
+    stream = Stream(isp, source, HEADER, PLAIN)
+    for _ in stream:
+        break
+    start = time.monotonic()
+    stream.stop()
+    assert source.told and time.monotonic() - start < 2
+
+
 def test_the_memory_of_a_slow_caller_is_bounded(isp: AdaptiveISP) -> None:
     """The source waits: no more frames are read than fit the queues and the stages."""
     read = 0

@@ -32,6 +32,8 @@ Drop = Literal["never", "oldest"]
 
 MOST_WORKERS = 8
 """Most workers that are started without being asked for."""
+READER_SECONDS, WORKER_SECONDS = 0.5, 5.0
+"""Longest time for which `stop` waits for the reader, whose source may wait for its next frame, and for each worker."""
 OVERLAPPING = 2
 """Workers where one frame at a time is in the detector: another one can be developed and rendered meanwhile."""
 
@@ -188,7 +190,7 @@ class Stream:
         self.config = config if config is not None else StreamConfig()
         self.stats = StreamStats()
         frames = open_source(source, header, follow, topic) if isinstance(source, str) else source
-        self._frames: Iterator[Frame] = frames_of(frames)
+        self._source, self._frames = frames, frames_of(frames)
         self._smoother = None if self.config.smoothing is None else Smoother(self.config.smoothing)
         self._last: Pipeline | None = None
         self._error: BaseException | None = None
@@ -234,11 +236,16 @@ class Stream:
             raise self._error
 
     def stop(self) -> None:
-        """Ends the stream: no further frame is read, and the threads end when they have done theirs."""
+        """Ends the stream: no further frame is read, and the threads end when they have done theirs.
+
+        A source with a method `stop` is told so. A source that waits for its next frame keeps its thread until then.
+        """
         self._flow.stop()
-        for thread in self._threads:
+        if callable(told := getattr(self._source, "stop", None)):
+            told()
+        for thread, seconds in zip(self._threads, (READER_SECONDS, *[WORKER_SECONDS] * self._workers), strict=True):
             if thread.is_alive() and thread is not threading.current_thread():
-                thread.join(timeout=5.0)
+                thread.join(timeout=seconds)
         self.stats.dropped = self._flow.dropped
 
     def _read(self) -> None:

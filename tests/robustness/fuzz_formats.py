@@ -415,7 +415,39 @@ def _onnx_model(model: Any, graph: Any, random_: random.Random, outside: Outside
         )
 
 
+def npz_changed(content: bytes, random_: random.Random, outside: Outside) -> bytes:
+    """An npz file with another array, or with an array more, whose checksums are right."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError, zlib.error):
+        return overwritten(content, random_, outside)
+    name = random_.choice(sorted(parts))
+    parts[name] = npy_changed(parts[name], random_, outside)
+    if random_.randrange(4) == 0:
+        parts[random_.choice(("mosaic.npy", "../ran.npy", "pattern.npy", "raw", "a" * 300))] = random_.choice(
+            (b"", parts[name])
+        )
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", random_.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+        for part, body in parts.items():
+            archive.writestr(part, body)
+    return stream.getvalue()
+
+
+def pnm_changed(content: bytes, random_: random.Random, outside: Outside) -> bytes:
+    """A PGM with another header."""
+    numbers = ("0", "1", "7", "255", "256", "65535", "65536", "-1", "99999", "999999999", "9" * 30, "1e3", "#", "")
+    kind = random_.choice(("P5", "P5", "P6", "P2", "P4", "P7", "PF", "P"))
+    fields = [random_.choice(numbers) if random_.randrange(2) else right for right in ("64", "48", "4095")]
+    gaps = (" ", "\n", "\r\n", "\t# a\n", "\n" * 3, "#" * 1000 + "\n", "")
+    head = kind + "".join(random_.choice(gaps[:-1] if random_.randrange(8) else gaps) + field for field in fields)
+    return (head + "\n").encode() + content[random_.choice((27, 27, 27, 5, 3000)) :]
+
+
 CHANGES: dict[str, tuple[Change, ...]] = {
+    ".npz": (npz_changed,),
+    ".pgm": (pnm_changed,),
     ".yaml": (yaml_changed, yaml_changed, text_changed),
     ".json": (json_changed, json_changed, text_changed),
     ".jsonl": (json_changed, text_changed),

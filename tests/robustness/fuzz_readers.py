@@ -189,6 +189,54 @@ def npy(folder: Path) -> None:
     (folder / "x.npy.yaml").write_text("raw-pattern: RGGB\nraw-bits: 12\nraw-black: [0, 0, 0, 0]\n")
 
 
+def npz(folder: Path) -> None:
+    """A stack of mosaics with its facts."""
+    stack = np.stack([layouts.mosaic(number) for number in range(2)])
+    np.savez_compressed(folder / "x.npz", raw=stack, pattern="RGGB", black=[0, 0, 0, 0], white=4095)
+
+
+def pgm(folder: Path) -> None:
+    """Two mosaics one behind the other."""
+    head = f"P5\n# a camera\n{WIDTH} {HEIGHT}\n4095\n".encode()
+    (folder / "x.pgm").write_bytes(b"".join(head + layouts.mosaic(number).astype(">u2").tobytes() for number in (1, 2)))
+
+
+def exr(folder: Path) -> None:
+    """Linear RGB, which compresses."""
+    import OpenEXR
+
+    pixels = np.ascontiguousarray(odddng.scene().astype(np.float16))
+    how = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(how, {"RGB": pixels}).write(str(folder / "x.exr"))
+
+
+def recording(plugin: str) -> Callable[[Path], None]:
+    """A recording of ROS 2 in one of its two kinds of files."""
+
+    def make(folder: Path) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+        from rosbags.typesys import Stores, get_typestore
+
+        store = get_typestore(Stores.ROS2_HUMBLE)
+        kind, data = "sensor_msgs/msg/Image", np.frombuffer(layouts.mosaic(1).astype("<u2").tobytes(), np.uint8)
+        header = store.types["std_msgs/msg/Header"](store.types["builtin_interfaces/msg/Time"](1, 2), "camera")
+        with Writer(folder / "bag", version=9, storage_plugin=StoragePlugin[plugin]) as writer:
+            connection = writer.add_connection("/image", kind, typestore=store)
+            message = store.types[kind](header, HEIGHT, WIDTH, "bayer_rggb16", 0, 2 * WIDTH, data)
+            writer.write(connection, 10**9, store.serialize_cdr(message, kind))
+
+    return make
+
+
+def read_recording() -> None:
+    """Reads the images of a recording as a stream does."""
+    from adaptiveisp.raw.reader import raw_in_memory
+    from adaptiveisp.streaming.sources import open_source
+
+    for frame in open_source("bag"):
+        look_at_raw(raw_in_memory(frame.raw, frame.header))
+
+
 def headerless(sidecar: str) -> Callable[[Path], None]:
     """Bayer values without a header, with a sidecar where it has a name."""
 
@@ -581,6 +629,11 @@ READERS: tuple[Reader, ...] = (
     Reader("tiff", plain_tiff, read_one("x.tif")),
     Reader("png", mosaic_png, read_one("x.png")),
     Reader("npy", npy, read_one("x.npy")),
+    Reader("npz", npz, read_one("x.npz", BayerHeader(frame=1))),
+    Reader("pgm", pgm, read_one("x.pgm", BayerHeader(pattern="RGGB", frame=1))),
+    Reader("exr", exr, read_one("x.exr"), needs=("OpenEXR",)),
+    Reader("ros-sqlite", recording("SQLITE3"), read_recording, needs=("rosbags",)),
+    Reader("ros-mcap", recording("MCAP"), read_recording, needs=("rosbags",)),
     Reader("raw-flags", headerless(""), read_one("x.raw", FLAGS)),
     Reader("raw-sidecar", headerless("x.raw.yaml"), read_one("x.raw")),
     Reader("raw-folder", headerless("raw.yaml"), read_one("x.raw"), ("raw.yaml",)),

@@ -124,8 +124,7 @@ def _facts(archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo], path: 
         if key in members:
             if members[key].file_size > _LONGEST_FACT:
                 raise RawFileError(f"{path}: its key {key} holds too much for a fact; save a number or a name")
-            with archive.open(members[key]) as stream:
-                found = np.lib.format.read_array(stream, allow_pickle=False).ravel().tolist()
+            found = _Member(archive, members[key], path, kinds="uifUS").whole().ravel().tolist()
             values[key] = found[0] if len(found) == 1 else tuple(found)
     if isinstance(values.get("pattern"), bytes):
         values["pattern"] = values["pattern"].decode("latin-1")
@@ -147,6 +146,7 @@ class _Member:
         archive: the open archive.
         info: its member.
         path: the file, for messages.
+        kinds: allowed kinds of values, as NumPy abbreviates them.
 
     Attributes:
         shape: shape of the array.
@@ -155,8 +155,8 @@ class _Member:
         RawFileError: the array states more than its member holds.
     """
 
-    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path):
-        self._archive, self._info, self._path = archive, info, path
+    def __init__(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path, kinds: str = "uif"):
+        self._archive, self._info, self._path, self._kinds = archive, info, path, kinds
         self._stream, self._next = self._begin(), 0
         size = math.prod(self.shape) * self._dtype.itemsize
         held = info.file_size - self._stream.tell()
@@ -172,7 +172,7 @@ class _Member:
             raise RawFileError(f"{self._path}: has fields with names; save a plain array")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         self.shape, self._by_columns, self._dtype = read(stream)
-        if self._dtype.kind not in "uif":
+        if self._dtype.kind not in self._kinds:
             raise RawFileError(f"{self._path}: holds {self._dtype} values; save integers or floats")
         opened: zipfile.ZipExtFile = stream
         return opened

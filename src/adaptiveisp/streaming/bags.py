@@ -5,6 +5,8 @@ Messages are decoded here, field by field, instead of by code that is generated 
 Sources: ROS, sensor_msgs/Image.msg and sensor_msgs/image_encodings.h; OMG, DDS-XTypes 1.3, 7.4.1 (CDR).
 """
 
+import io
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,6 +57,23 @@ class RosImage(NamedTuple):
     data: NDArray[np.uint8]
 
 
+class _BoundedFile(io.BufferedReader):
+    """A file from which no more bytes are asked than it has: damaged lengths otherwise take all memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """The next bytes, at most as many as there are."""
+        left = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+class _BoundedPath(type(Path())):  # type: ignore[misc]  # before Python 3.12 only the class for this system has subclasses
+    """A path that opens files to read as `_BoundedFile`."""
+
+    def open(self, mode: str = "r", *arguments: Any, **named: Any) -> Any:
+        """The open file."""
+        return _BoundedFile(io.FileIO(self)) if mode == "rb" else super().open(mode, *arguments, **named)
+
+
 def is_bag(path: Path) -> bool:
     """Whether a path is a recording of ROS, by its extension or its metadata."""
     if not path.is_dir():
@@ -86,7 +105,7 @@ def frames_of_bag(path: Path, header: BayerHeader | None = None, topic: str | No
     module: Any = import_extra("rosbags.rosbag1" if ros1 else "rosbags.rosbag2", "ros")
     given, first, warned = header if header is not None else BayerHeader(), None, set[str]()
     try:
-        with module.Reader(path) as reader:
+        with module.Reader(_BoundedPath(path)) as reader:
             chosen = _connections(reader.connections, topic, path)
             for number, (_, time_ns, content) in enumerate(reader.messages(connections=chosen)):
                 first = time_ns if first is None else first

@@ -205,7 +205,16 @@ def test_an_npz_in_memory_is_known_by_its_first_bytes() -> None:
     assert np.array_equal(read_raw(stream.getvalue(), BayerHeader(bits=10)).data, values)
 
 
-def test_a_headerless_file_needs_the_number_of_its_frames(tmp_path: Path) -> None:
-    random_values(3, HEIGHT, WIDTH).tofile(tmp_path / "x.raw")
-    with pytest.raises(RawFileError, match="--raw-frame needs the number of frames; give --raw-frames"):
-        read_raw(tmp_path / "x.raw", BayerHeader(WIDTH, HEIGHT, 10, "RGGB", frame=2))
+def test_a_frame_of_a_headerless_file_with_as_many_frames_as_fit(tmp_path: Path) -> None:
+    path, stack = tmp_path / "x.raw", random_values(3, HEIGHT, WIDTH)
+    path.write_bytes(bytes(5) + stack.tobytes())
+    for number in range(3):
+        raw = read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB", offset=5, frame=number))
+        np.testing.assert_array_equal(raw.data, stack[number])
+    with pytest.raises(RawFileError, match=r"holds 3 frames, so there is no frame 3, counted from 0"):
+        read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB", offset=5, frame=3))
+    with pytest.raises(RawFileError, match=r"needs 3120 bytes, found 3125"):
+        read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB", frame=1))
+    with pytest.raises(RawFileError, match=r"needs 1040 bytes, found 3120"):
+        path.write_bytes(stack.tobytes())
+        read_raw(path, BayerHeader(WIDTH, HEIGHT, 10, "RGGB"))

@@ -148,3 +148,16 @@ def test_a_frame_of_a_stack_that_is_unusable_leaves_the_others(tmp_path: Path) -
     with pytest.raises(RawFileError, match="black"):
         read_raw(found[1].raw, found[1].header)
     assert isinstance(found[2].raw, RawImage)
+
+
+def test_stacks_in_a_folder_are_taken_apart(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    frames = np.concatenate([stack(10), stack(10)])
+    np.save(tmp_path / "a" / "b.npy", frames)
+    np.save(tmp_path / "c.npy", frames[0])
+    (tmp_path / "d.pgm").write_bytes(b"P5")
+    found = list(open_source(str(tmp_path), BayerHeader(bits=10, pattern="RGGB")))
+    assert [frame.name for frame in found] == ["c.npy", "d.pgm", *(f"a/b-{number:06d}" for number in range(6))]
+    np.testing.assert_array_equal(found[7].raw.data, frames[5])
+    one = list(open_source(str(tmp_path), BayerHeader(bits=10, pattern="RGGB", frame=0)))
+    assert [frame.name for frame in one] == ["c.npy", "d.pgm", "a/b.npy"]

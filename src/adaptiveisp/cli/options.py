@@ -138,7 +138,7 @@ def add_raw_facts(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw-stride", type=int, metavar="N", help=text)
     group.add_argument("--raw-offset", type=int, metavar="N", help="bytes before the first frame (default 0)")
     group.add_argument("--raw-frames", type=int, metavar="N", help="frames in a file (default 1)")
-    group.add_argument("--raw-frame", type=int, metavar="N", help="frame to read, counted from 0 (default 0)")
+    group.add_argument("--raw-frame", type=int, metavar="N", help="frame or page to read, counted from 0")
     text = "companding curve to undo: srgb, bt709, a-law or sqrt; knee points go into a sidecar as raw-knees"
     group.add_argument("--raw-curve", metavar="NAME", help=text)
 

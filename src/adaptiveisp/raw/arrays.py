@@ -14,6 +14,7 @@ from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.level_checks import level_remarks, require_bits
 from adaptiveisp.raw.pixel_formats import Layout, PixelFormat
 from adaptiveisp.raw.size_guess import guesses
+from adaptiveisp.raw.stacks import frame_number
 from adaptiveisp.raw.unpacking import unpack
 from adaptiveisp.types import RawImage, Remark, Unprocessing
 from adaptiveisp.utils.raw_fields import shape_remedy
@@ -61,18 +62,19 @@ def read_headerless(path: Path, header: BayerHeader) -> RawImage:
             "header=BayerHeader(width, height, bits, pattern)"
         )
     row = how.row_bytes(width)
-    stride, offset, frames = header.stride or row, header.offset or 0, header.frames or 1
-    if (header.frame or 0) >= frames:
-        raise RawFileError(f"{path}: has no header, so --raw-frame needs the number of frames; give --raw-frames")
+    stride, offset = header.stride or row, header.offset or 0
     if stride < row:
         raise RawFileError(f"{path}: {width} pixels of {how.name} take {row} bytes, more than --raw-stride {stride}")
     frame_bytes, padding = stride * height, stride - row
-    expected, found = offset + frames * frame_bytes, path.stat().st_size
+    found = path.stat().st_size
+    held = 1 if header.frame is None else max(1, (found - offset) // frame_bytes)
+    frames = header.frames or held
+    expected = offset + frames * frame_bytes
     # Some programs leave out the padding behind the last row.
     if found != expected and not (frames == 1 and found == expected - padding):
         needs = f"{width}x{height} with {_in_words(header, how)} needs {expected} bytes, found {found}"
         raise RawFileError(f"{path}: {needs}; {_size_remedy(path, found, expected, header, how)}")
-    start = offset + (header.frame or 0) * frame_bytes
+    start = offset + frame_number(frames, header, path) * frame_bytes
     content = np.fromfile(path, np.uint8, min(frame_bytes, found - start), offset=start)
     values = unpack(content, how, width, height, stride)
     if how.layout is Layout.WHOLE and not how.msb:

@@ -135,6 +135,11 @@ def camera_facts(path: Path, header: BayerHeader | None) -> tuple[BayerHeader, l
         found = f"{name} with raw-size or raw-bits describe files without a header and are not used for this one"
         remedy = "to replace its own levels or pattern, give those alone"
         remarks.append(Remark(OF_HEADERLESS, f"{path}: {found}; {remedy}"))
+    if facts.frame:
+        text = (
+            f"{path}: --raw-frame {facts.frame} is not used, since of camera files the main raw is read; leave it out"
+        )
+        remarks.append(Remark("frame of a camera file", text))
     _note_folder_sidecar(path, remarks)
     return facts, remarks
 

@@ -36,7 +36,7 @@ class BayerHeader:
         format: name of a pixel format, see `raw.pixel_formats`; it states bits and often the pattern.
         stride: bytes from the beginning of a row to that of the next; None means rows without padding.
         offset: bytes before the first frame; None means 0.
-        frames: number of frames in the file; None means 1 in a headerless file, and unknown in one that states it.
+        frames: number of frames in the file; None means 1 in a headerless file without `frame`, else what fits.
         frame: number of the frame to read, from 0; None means the first, where the number of frames is known.
         knees: points (stored value, linear value) of a piecewise linear companding curve of the sensor, which is undone
             after unpacking. Black and white level then refer to linear values.

@@ -40,6 +40,7 @@ __all__ = [
     "BayerHeader",
     "camera_render",
     "check_usable",
+    "count_frames",
     "find_raw_files",
     "is_libraw_file",
     "parse_size",
@@ -135,6 +136,12 @@ def _checked_extension(path: Path) -> str:
     if path.stat().st_size == 0:
         raise RawFileError(f"{path}: is empty; copy it again from its source")
     return extension
+
+
+def count_frames(path: Path, header: BayerHeader | None = None) -> int:
+    """The number of frames of a file that states it; see `read_frames`."""
+    with opened_frames(path, find_header(path, header)) as frames:
+        return frames.n_frames
 
 
 def read_frames(path: Path, header: BayerHeader | None = None) -> Iterator[RawImage | RawFileError]:

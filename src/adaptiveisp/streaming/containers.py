@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from adaptiveisp.errors import RawFileError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
 from adaptiveisp.raw.extensions import STACK_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
-from adaptiveisp.raw.reader import read_frames
+from adaptiveisp.raw.reader import count_frames, read_frames
 from adaptiveisp.streaming.bags import frames_of_bag, is_bag
 from adaptiveisp.streaming.raw_video import frames_of_raw_video, holds_raw_video
 from adaptiveisp.streaming.sources import VIDEO_EXTENSIONS, Frame
@@ -37,26 +37,48 @@ def open_container(path: Path, header: BayerHeader | None, topic: str | None) ->
     return None
 
 
-def frames_of_stack(path: Path, header: BayerHeader | None = None) -> Iterator[Frame]:
+def unstacked(frames: Iterable[Frame], header: BayerHeader | None) -> Iterator[Frame]:
+    """Yields frames, and of files that hold several frames each of them under the file's name and its number.
+
+    Args:
+        frames: frames that may be files.
+        header: declared facts; with `frame`, no file is taken apart.
+    """
+    for frame in frames:
+        path = frame.raw
+        one = header is not None and header.frame is not None
+        if one or not isinstance(path, Path) or path.suffix.lower() not in STACK_EXTENSIONS:
+            yield frame
+            continue
+        try:
+            several = count_frames(path, header) > 1
+        except AdaptiveISPError:  # the stream reads the file, and reports the error without ending
+            several = False
+        if several:
+            yield from frames_of_stack(path, header, str(Path(frame.name).with_suffix("")))
+        else:
+            yield frame
+
+
+def frames_of_stack(path: Path, header: BayerHeader | None = None, name: str | None = None) -> Iterator[Frame]:
     """Yields the frames of a stack of arrays, of a TIFF of several pages, or of PGMs one behind the other.
 
     Args:
         path: the file.
         header: facts that it does not state.
+        name: first part of the names of its frames; the file's own by default.
 
     Raises:
         RawFileError: the file is damaged.
     """
-    raws = enumerate(read_frames(path, header))
     facts = header if header is not None else BayerHeader()
-    held = next(raws, None)
-    while held is not None:
-        number, raw = held
-        held = next(raws, None)
-        if number == 0 and held is None:
-            yield Frame(path if isinstance(raw, RawFileError) else raw, path.name)
-        elif isinstance(raw, RawFileError):
+    if count_frames(path, header) == 1:
+        yield Frame(path, path.name)
+        return
+    for number, raw in enumerate(read_frames(path, header)):
+        label = f"{name or path.stem}-{number:06d}"
+        if isinstance(raw, RawFileError):
             # The stream reads the frame again, and reports its error without ending.
-            yield Frame(path, f"{path.stem}-{number:06d}", header=replace(facts, frame=number))
+            yield Frame(path, label, header=replace(facts, frame=number))
         else:
-            yield Frame(raw, f"{path.stem}-{number:06d}")
+            yield Frame(raw, label)

@@ -63,7 +63,7 @@ def open_source(
         UsageError: there is no such source, or facts about its frames are missing.
         AdaptiveISPError: PyAV, or the library of a kind of camera, is not installed.
     """
-    from adaptiveisp.streaming.containers import open_container  # it makes frames of this file's class
+    from adaptiveisp.streaming.containers import open_container, unstacked  # it makes frames of this file's class
 
     if topic is not None and (source == STDIN or is_live(source)):
         raise UsageError(f"{source}: --topic is for recordings of ROS (.mcap, .db3, .bag); leave it out")
@@ -79,7 +79,7 @@ def open_source(
     if path.exists() and (frames := open_container(path, header, topic)) is not None:
         return frames
     if path.is_dir():
-        return frames_of_folder(path, follow)
+        return unstacked(frames_of_folder(path, follow), header)
     if not path.exists():
         raise UsageError(f"{source}: no such file or folder; give a raw file, a folder, a video, an address or -")
     extension = path.suffix.lower()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError, logger, shown
 from adaptiveisp.raw.headerless import BayerHeader
-from adaptiveisp.streaming.sources import Frame
+from adaptiveisp.streaming.frame import Frame
 from adaptiveisp.utils.optional_imports import import_extra
 
 BAG_EXTENSIONS = frozenset({".bag", ".db3", ".mcap"})

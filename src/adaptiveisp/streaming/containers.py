@@ -9,8 +9,8 @@ from adaptiveisp.raw.extensions import STACK_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.reader import count_frames, read_frames
 from adaptiveisp.streaming.bags import frames_of_bag, is_bag
-from adaptiveisp.streaming.raw_video import frames_of_raw_video, holds_raw_video
-from adaptiveisp.streaming.sources import VIDEO_EXTENSIONS, Frame
+from adaptiveisp.streaming.frame import Frame
+from adaptiveisp.streaming.raw_video import VIDEO_EXTENSIONS, frames_of_raw_video, holds_raw_video
 
 
 def open_container(path: Path, header: BayerHeader | None, topic: str | None) -> Iterable[Frame] | None:

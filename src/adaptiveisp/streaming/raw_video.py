@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError, logger
 from adaptiveisp.raw.headerless import BayerHeader
-from adaptiveisp.streaming.sources import Frame
+from adaptiveisp.streaming.frame import Frame
 from adaptiveisp.utils.optional_imports import import_extra
 
+VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".nut", ".webm", ".ts"})
 RAW_CODEC = "rawvideo"
 _LOSSLESS = frozenset({RAW_CODEC, "ffv1"})
 _BAYER = re.compile(r"bayer_(rggb|bggr|grbg|gbrg)(8|16)(le|be)?")

@@ -22,13 +22,14 @@ from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.streaming.cameras.opening import frames_of_camera, names_camera
+from adaptiveisp.streaming.containers import open_container, unstacked
 from adaptiveisp.streaming.frame import Frame as Frame
 from adaptiveisp.streaming.network_video import NETWORK, frames_of_address, time_of
+from adaptiveisp.streaming.raw_video import VIDEO_EXTENSIONS
 from adaptiveisp.utils.defaults import RECONNECT_S
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import import_object, names_code
 
-VIDEO_EXTENSIONS = frozenset({".avi", ".mkv", ".mp4", ".mov", ".m4v", ".nut", ".webm", ".ts"})
 STDIN = "-"
 POLL_SECONDS = 0.1
 """Interval at which a folder is searched for new files."""
@@ -63,8 +64,6 @@ def open_source(
         UsageError: there is no such source, or facts about its frames are missing.
         AdaptiveISPError: PyAV, or the library of a kind of camera, is not installed.
     """
-    from adaptiveisp.streaming.containers import open_container, unstacked  # it makes frames of this file's class
-
     if topic is not None and (source == STDIN or is_live(source)):
         raise UsageError(f"{source}: --topic is for recordings of ROS (.mcap, .db3, .bag); leave it out")
     if source == STDIN:

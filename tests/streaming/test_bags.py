@@ -108,6 +108,20 @@ def test_bayer_encodings(tmp_path: Path, pattern: str, big_endian: bool) -> None
     assert (raw.pattern, raw.white_level, raw.black_level[0]) == (pattern.upper(), 255, 3)
 
 
+@pytest.mark.parametrize("mode", ["MESSAGE", "FILE"])
+def test_compressed_recordings_and_facts_in_a_sidecar(tmp_path: Path, mode: str) -> None:
+    kind, path = IMAGE, tmp_path / "night"
+    writer = rosbag2.Writer(path, version=9)
+    writer.set_compression(rosbag2.CompressionMode[mode], rosbag2.CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", kind, typestore=ROS2)
+        writer.write(connection, 10**9, ROS2.serialize_cdr(image(values(12), "bayer_grbg16"), kind))
+    (tmp_path / "night.yaml").write_text("raw-bits: 12\nraw-black: 64\n")
+    (raw,) = map(raw_of, open_source(str(path)))
+    np.testing.assert_array_equal(raw.data, values(12))
+    assert (raw.pattern, raw.white_level, raw.black_level[0]) == ("GRBG", 4095, 64)
+
+
 def test_twelve_bits_in_sixteen(tmp_path: Path) -> None:
     """In the low bits by raw-bits, and in the high bits by a format."""
     low = values(12)

@@ -73,6 +73,8 @@ def test_grey_video_without_loss_needs_a_pattern(tmp_path: Path, name: str, code
         assert {(raw.pattern, raw.white_level) for raw in found} == {(pattern, 2**bits - 1)}
     with pytest.raises(UsageError, match="does not say which colours its values have; give --raw-pattern"):
         raws(path)
+    (tmp_path / f"{name}.yaml").write_text("raw-pattern: BGGR\n")
+    assert raws(path)[0].pattern == "BGGR"
 
 
 @pytest.mark.parametrize("name", ["x.avi", "x.mov"])

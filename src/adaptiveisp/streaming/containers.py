@@ -8,6 +8,7 @@ from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
 from adaptiveisp.raw.extensions import STACK_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.reader import count_frames, read_frames
+from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.streaming.bags import frames_of_bag, is_bag
 from adaptiveisp.streaming.frame import Frame
 from adaptiveisp.streaming.raw_video import VIDEO_EXTENSIONS, frames_of_raw_video, holds_raw_video
@@ -18,7 +19,7 @@ def open_container(path: Path, header: BayerHeader | None, topic: str | None) ->
 
     Args:
         path: an existing file or folder.
-        header: declared facts; with `frame`, a stack is not taken apart.
+        header: declared facts, which sidecars complete; with `frame`, a stack is not taken apart.
         topic: topic of the images in a recording of ROS.
 
     Raises:
@@ -26,14 +27,15 @@ def open_container(path: Path, header: BayerHeader | None, topic: str | None) ->
         AdaptiveISPError: the library that reads this kind of file is not installed.
     """
     if is_bag(path):
-        return frames_of_bag(path, header, topic)
+        return frames_of_bag(path, find_header(path, header), topic)
     if topic is not None:
         raise UsageError(f"{path}: --topic is for recordings of ROS (.mcap, .db3, .bag); leave it out")
     extension = path.suffix.lower()
     if extension in STACK_EXTENSIONS and not path.is_dir() and (header is None or header.frame is None):
         return frames_of_stack(path, header)
-    if extension in VIDEO_EXTENSIONS and holds_raw_video(path, header):
-        return frames_of_raw_video(path, header)
+    if extension in VIDEO_EXTENSIONS:
+        facts = find_header(path, header)
+        return frames_of_raw_video(path, facts) if holds_raw_video(path, facts) else None
     return None
 
 

@@ -1,12 +1,13 @@
 """OpenEXR files that the library itself wrote: half and float, RGB and mosaics."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import AdaptiveISPError, RawFileError
 from adaptiveisp.raw.image_size import raw_size
 from adaptiveisp.raw.reader import BayerHeader, read_raw
 
@@ -98,3 +99,10 @@ def refused(path: Path, message: str) -> None:
     with pytest.raises(RawFileError, match=rf"x\.exr: .*{message}") as caught:
         read_raw(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.exr", {"RGB": rgb()})
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    with pytest.raises(AdaptiveISPError, match=r"OpenEXR is not installed; run: pip install 'adaptiveisp\[exr\]'"):
+        read_raw(path)

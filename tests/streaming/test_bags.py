@@ -1,6 +1,7 @@
 """Recordings of ROS that the library's own writers made: each image is read as it was written."""
 
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adaptiveisp.errors import RawFileError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.in_memory import raw_in_memory
 from adaptiveisp.streaming.bags import parse_image
@@ -221,3 +222,10 @@ def test_messages_of_either_byte_order_and_damaged_ones() -> None:
     for end in range(len(big)):
         with pytest.raises(ValueError, match="too short"):
             parse_image(big[:end])
+
+
+def test_a_missing_library_is_named_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = folder(tmp_path, {"/image": [image(values(), "bayer_rggb16")]})
+    monkeypatch.setitem(sys.modules, "rosbags.rosbag2", None)
+    with pytest.raises(AdaptiveISPError, match=r"not installed; run: pip install 'adaptiveisp\[ros\]'"):
+        list(open_source(str(path)))

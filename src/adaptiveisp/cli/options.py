@@ -141,13 +141,18 @@ def add_raw_facts(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--raw-frame", type=int, metavar="N", help="frame or page to read, counted from 0")
     text = "companding curve to undo: srgb, bt709, a-law or sqrt; knee points go into a sidecar as raw-knees"
     group.add_argument("--raw-curve", metavar="NAME", help=text)
+    text = "lens shading gains of a mosaic, also of camera files; none leaves out the GainMap of DNGs"
+    group.add_argument("--raw-shading", metavar="FILE.npy", help=text)
+    text = "replace defective pixels of mosaics, also of camera files, by the median of their neighbourhood"
+    group.add_argument("--defects", dest="raw_defects", action="store_const", const=True, help=text)
 
 
 def raw_facts(options: argparse.Namespace) -> "BayerHeader | None":
     """The header from the --raw-… options; None if no such option was given."""
     from adaptiveisp.raw.reader import BayerHeader, parse_size
 
-    names = ("bits", "pattern", "black", "white", "format", "stride", "offset", "frames", "frame", "curve")
+    names = ["bits", "pattern", "black", "white", "format", "stride", "offset", "frames", "frame", "curve"]
+    names += ["shading", "defects"]
     given = {name: getattr(options, f"raw_{name}") for name in names}
     if options.raw_size is None and all(value is None for value in given.values()):
         return None

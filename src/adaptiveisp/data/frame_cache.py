@@ -25,6 +25,7 @@ from adaptiveisp.kernels.registry import available
 from adaptiveisp.raw.camera import camera_facts
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.shading import NO_SHADING
 from adaptiveisp.raw.sidecars import find_header
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.files import atomic_path, read_blocks, remove_abandoned
@@ -100,6 +101,8 @@ class FrameCache:
         declared = camera_facts(path, header)[0] if is_camera else find_header(path, header)
         facts = (FORMAT, path.suffix.lower(), declared, settings, available())
         content.update(repr(facts).encode())
+        if declared.shading not in (None, NO_SHADING):
+            content.update(hashlib.blake2b(_bytes_of(str(declared.shading))).digest())
         return content.hexdigest()
 
     def get(self, key: str, make: Callable[[], tuple[Tensor, tuple[int, int]]]) -> Frame:
@@ -205,3 +208,11 @@ def open_cache(folder: str | Path | None) -> FrameCache | None:
         OutputError, UsageError: see `FrameCache`.
     """
     return FrameCache(Path(folder)) if folder else None
+
+
+def _bytes_of(path: str) -> bytes:
+    """The content of a file; empty if it cannot be read, which reading the raw reports."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""

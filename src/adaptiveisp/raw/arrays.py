@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw.colour_filters import interpreted, without_quad
 from adaptiveisp.raw.companding import linear_values, linear_white
+from adaptiveisp.raw.corrections import corrected
 from adaptiveisp.raw.extensions import PHOTO_REMEDY
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.level_checks import level_remarks, require_bits
@@ -158,6 +159,7 @@ def _raw(data: NDArray[Any], header: BayerHeader, white: float | str, known: Arr
     if known.unprocessing is None and level > max(header.black_levels):
         declared = isinstance(header.white, int | float)
         remarks += level_remarks(data, pattern, header.black_levels, level, known.name, declared)
+    data = corrected(data, pattern, header.black_levels, level, header, known.name)
     made = interpreted(data, pattern, header.black_levels, level, header.matrix_entries, known.name)
     return RawImage(
         *made[:4],

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 
 from adaptiveisp.errors import OutputError, RawFileError
 from adaptiveisp.raw.arrays import percentile_white
+from adaptiveisp.raw.corrections import corrected
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
 from adaptiveisp.raw.headerless import BayerHeader, SetHeader
@@ -52,7 +53,10 @@ def read_camera(path: Path, header: BayerHeader | None) -> RawImage:
     if facts.black is not None or facts.white is not None:
         is_declared = isinstance(facts.white, int | float)
         remarks += level_remarks(raw.data, raw.pattern, raw.black_level, raw.white_level, path, is_declared)
-    return replace(raw, remarks=(*raw.remarks, *remarks)) if remarks else raw
+    data = corrected(raw.data, raw.pattern, raw.black_level, raw.white_level, facts, path)
+    if not remarks and data is raw.data:
+        return raw
+    return replace(raw, data=data, remarks=(*raw.remarks, *remarks))
 
 
 def is_libraw_file(path: Path) -> bool:
@@ -77,7 +81,8 @@ def camera_render(raw: RawImage) -> UInt8[np.ndarray, "height width 3"]:
         RawFileError: LibRaw cannot develop the raw, since it is RGB, holds no 8- or 16-bit integers, is too small or
             damaged; or the disk is too full for the temporary DNG.
     """
-    if raw.path is not None and is_libraw_file(raw.path):
+    # Floats are binned pixels, or pixels after lens shading, which LibRaw would not see in the file.
+    if raw.path is not None and is_libraw_file(raw.path) and raw.data.dtype.kind != "f":
         rendered = libraw_render(raw.path, raw)
         if rendered is not None:  # otherwise other levels were declared, which LibRaw takes only from a DNG
             return rendered

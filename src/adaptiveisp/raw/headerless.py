@@ -41,6 +41,8 @@ class BayerHeader:
         knees: points (stored value, linear value) of a piecewise linear companding curve of the sensor, which is undone
             after unpacking. Black and white level then refer to linear values.
         curve: name of a companding curve, one of `companding.CURVES`, which is undone likewise.
+        shading: .npy file of lens shading gains, see `raw.shading`, or "none" to leave out a DNG's own.
+        defects: whether defective pixels are replaced, see `raw.defects`; None means no.
         matrix: 3x3 matrix, row by row, that gives RGB from the sensor's red, green and blue; the raw becomes RGB.
 
     Raises:
@@ -60,6 +62,8 @@ class BayerHeader:
     frame: int | None = None
     knees: Sequence[Sequence[float]] | None = None
     curve: str | None = None
+    shading: str | None = None
+    defects: bool | None = None
     matrix: Sequence[float] | Sequence[Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
@@ -177,7 +181,9 @@ def _plain_facts(given: Mapping[str, Any]) -> dict[str, Any]:
         facts["black"] = _fact("black", facts["black"], "a number")
     facts["knees"] = None if given.get("knees") is None else checked_knees(given["knees"])
     facts["matrix"] = None if given.get("matrix") is None else _matrix(given["matrix"])
-    for name in ("format", "curve"):
+    if not isinstance(given.get("defects"), bool | None):
+        raise UsageError(f"raw-defects {shown(given['defects'])} is neither true nor false")
+    for name in ("format", "curve", "shading"):
         if given.get(name) is not None and not isinstance(given[name], str):
             raise UsageError(f"raw {name} {shown(given[name])} is not a name")
     return facts

@@ -1,19 +1,21 @@
 """Reads camera files with LibRaw: unprocessed mosaic and metadata, and LibRaw's own development as a baseline."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
+from numpy.typing import NDArray
 
 from adaptiveisp.errors import RawFileError
 from adaptiveisp.raw.colour_filters import binned_size, interpreted, without_quad
 from adaptiveisp.raw.headerless import BayerHeader
+from adaptiveisp.raw.shading import gains_of_maps, parse_gain_maps, shaded
 from adaptiveisp.raw.synthesis_metadata import unprocessing_from_note
 from adaptiveisp.raw.tag_checks import is_mono, quad_pattern, refuse_misread, refuse_too_small, tag_doubts, why_unknown
-from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, read_tag_file
+from adaptiveisp.raw.tags import DngTags, TagFile, dng_tags, opcode_list, read_tag_file
 from adaptiveisp.types import BAYER_PATTERNS, MONO, RawImage, Remark
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.stderr import captured_stderr
@@ -54,13 +56,18 @@ def read_libraw(path: Path, facts: BayerHeader | None = None) -> RawImage:
         own = _own_levels(file, tags, tag_file)
         if own is not None:
             declared, black, white = _declared_levels(own, facts, path, remarks)
-            data, pattern = without_quad(file.raw_image_visible.copy(), declared)
+            pixels = file.raw_image_visible.copy()
+            if facts.shading is None:
+                pixels = _shaded(pixels, tag_file, black, white, path, remarks)
+            data, pattern = without_quad(pixels, declared)
             made = interpreted(data, pattern, black, white, None, path)
             return RawImage(*made[:4], remarks=(*remarks, *made.remarks), **common)
         named = [name for name in ("pattern", "black", "white") if getattr(facts, name) is not None]
         if named:
             found = "is no Bayer mosaic, and LibRaw applies its levels itself"
             raise RawFileError(f"{path}: {found}: raw-{named[0]} cannot be used; leave it out for this file")
+        if facts.shading is None:
+            _note_shading_of_rgb(tag_file, path, remarks)
         data = _linear_rgb(file, path)
     return RawImage(data, None, (0.0, 0.0, 0.0, 0.0), 65535.0, remarks=tuple(remarks), **common)
 
@@ -242,6 +249,32 @@ def _as_text(*levels: float) -> str:
     ('12.5', '1, 2, 2, 3')
     """
     return ", ".join(f"{level:g}" for level in (levels[:1] if len(set(levels)) == 1 else levels))
+
+
+def _shaded(
+    pixels: NDArray[Any],
+    tag_file: TagFile,
+    black: tuple[float, float, float, float],
+    white: float,
+    path: Path,
+    remarks: list[Remark],
+) -> NDArray[Any]:
+    """The mosaic with the lens shading of the file's GainMap; a damaged one is not used, which a remark says."""
+    try:
+        maps = parse_gain_maps(opcode_list(tag_file))
+    except ValueError as error:
+        text = f"{path}: its lens shading is not corrected: {error} (OpcodeList2)"
+        remarks.append(Remark("lens shading that cannot be read", text))
+        return pixels
+    return shaded(pixels, gains_of_maps(maps, *pixels.shape), black, white) if maps else pixels
+
+
+def _note_shading_of_rgb(tag_file: TagFile, path: Path, remarks: list[Remark]) -> None:
+    """Adds a remark if a raw that is no mosaic has a GainMap, which is not applied."""
+    with suppress(ValueError):
+        if parse_gain_maps(opcode_list(tag_file)):
+            text = f"{path}: is no mosaic, so that its lens shading (GainMap) is not corrected"
+            remarks.append(Remark("lens shading of RGB", text))
 
 
 def _aspect_remark(file: Any, path: Path) -> list[Remark]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from adaptiveisp.errors import RawFileError, UsageError
 from adaptiveisp.raw.headerless import PERCENTILE_WHITE, BayerHeader, Levels, parse_size
+from adaptiveisp.raw.shading import NO_SHADING
 from adaptiveisp.utils.yaml_files import read_yaml
 
 SIDECAR_KEYS = (
@@ -22,6 +23,8 @@ SIDECAR_KEYS = (
     "raw-knees",
     "raw-curve",
     "raw-matrix",
+    "raw-shading",
+    "raw-defects",
 )
 
 
@@ -84,6 +87,9 @@ def header_from_values(values: dict[str, Any], path: Path) -> BayerHeader:
     if unknown:
         raise RawFileError(f"{path}: unknown key {unknown[0]}; known are {', '.join(SIDECAR_KEYS)}")
     try:
+        shading = values.get("raw-shading")
+        if isinstance(shading, str) and shading != NO_SHADING:
+            values = {**values, "raw-shading": str(path.parent / shading)}
         return _header_from_values(values)
     except UsageError as error:
         raise RawFileError(f"{path}: {error}") from None
@@ -118,11 +124,19 @@ def _header_from_values(values: dict[str, Any]) -> BayerHeader:
         knees=values.get("raw-knees"),
         curve=_name(values.get("raw-curve")),
         matrix=values.get("raw-matrix"),
+        shading=_name(values.get("raw-shading")),
+        defects=_yes_or_no(values.get("raw-defects")),
     )
 
 
 def _name(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+def _yes_or_no(value: Any) -> bool | None:
+    if not isinstance(value, bool | None):
+        raise UsageError("raw-defects takes true or false")
+    return value
 
 
 def _whole_or_none(value: Any) -> int | None:

@@ -20,6 +20,8 @@ Directory = dict[int, str | tuple[float, ...]]
 CFA, LINEAR_RAW = 32803, 34892
 """Values of PhotometricInterpretation for a mosaic, and for a raw that is already demosaiced."""
 DNG_VERSION = 50706
+OPCODES = 51009
+"""Tag OpcodeList2: corrections of linear values before demosaicing."""
 DEFLATE, LOSSLESS_JPEG, LOSSY_JPEG = 8, 7, 34892
 """Values of Compression."""
 BIG_MAGIC, PANASONIC_MAGIC = 43, 0x55
@@ -29,7 +31,7 @@ _LARGEST_SHORT = 2**16 - 1
 _KNOWN_TAGS = frozenset(
     {254, 256, 257, 258, 259, 262, 270, 271, 272, 273, 274, 277, 278, 279, 284, 317, 322, 323, 324, 325, 339}
     | {_SUB_DIRECTORIES, _EXIF, 33421, 33422, 33434, 34855, 34866, 34867, DNG_VERSION, 50710, 50711, 50712, 50713}
-    | {50714, 50715, 50716, 50717, 50718, 50721, 50722, 50778, 50779, 50975, 51041, 52547}
+    | {50714, 50715, 50716, 50717, 50718, 50721, 50722, 50778, 50779, 50975, OPCODES, 51041, 52547}
     | {2, 3, 45, 280}  # Panasonic's SensorWidth, SensorHeight, RawFormat, RawDataOffset
 )
 _STRUCT_CODES = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 10: "ii", 11: "f", 12: "d"}
@@ -189,6 +191,12 @@ def numbers(directory: Directory, tag: int) -> tuple[float, ...]:
 def offsets(directory: Directory, tag: int) -> list[int]:
     """The values of a tag that can be offsets or lengths; damaged files have fractions, NaN and negatives too."""
     return [value for value in numbers(directory, tag) if isinstance(value, int) and value >= 0]
+
+
+def opcode_list(file: TagFile) -> bytes:
+    """The value of OpcodeList2 of a DNG's raw; an empty list without one."""
+    values = offsets(file.raw, OPCODES) if file.is_dng else []
+    return bytes(value & 255 for value in values) or bytes(4)
 
 
 def number(directory: Directory, tag: int) -> float | None:

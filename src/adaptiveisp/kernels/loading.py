@@ -16,7 +16,7 @@ from adaptiveisp.utils.provenance import add_fact
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 7
+INTERFACE = 8
 """Version of the functions' signatures, the same number as in csrc/kernels.h. Every change of either raises both."""
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -71,15 +71,32 @@ def _functions() -> dict[str, Any] | None:
         library = ctypes.CDLL(spec.origin)
         if library.adaptiveisp_interface() != INTERFACE:
             return None
-        variant = "avx2" if library.adaptiveisp_has_avx2() else "base"
-        found = {}
-        for name, (arguments, result) in _SIGNATURES.items():
-            function = getattr(library, f"adaptiveisp_{name}_{variant}")
-            function.argtypes, function.restype = arguments, result
-            found[name] = function
+        variants = [name for name in ("avx512", "avx2") if getattr(library, f"adaptiveisp_has_{name}")()]
+        found = {name: best_variant(library, name, variants) for name in _SIGNATURES}
     except (OSError, AttributeError):  # compiled for another machine, or from another version of csrc/
         return None
     return found
+
+
+def best_variant(library: Any, name: str, variants: list[str]) -> Any:
+    """A function of the library in the first instruction set for which it is compiled.
+
+    Args:
+        library: the compiled library.
+        name: name of the function.
+        variants: instruction sets of this processor beside "base", the best first; AVX-512 has only some functions.
+
+    Raises:
+        AttributeError: the library has no such function.
+    """
+    for variant in variants:
+        function = getattr(library, f"adaptiveisp_{name}_{variant}", None)
+        if function is not None:
+            break
+    else:
+        function = getattr(library, f"adaptiveisp_{name}_base")
+    function.argtypes, function.restype = _SIGNATURES[name]
+    return function
 
 
 def available() -> bool:
@@ -101,7 +118,7 @@ def _say_once_that_none_are_compiled() -> None:
 
 
 def description() -> str:
-    """The instruction set of the kernels that run, "avx2" or "base", or "none" with the reason."""
+    """The best instruction set of the kernels that run, "avx512", "avx2" or "base", or "none" with the reason."""
     if is_off(SWITCH):
         return f"none ({SWITCH}=0)"
     functions = _functions()

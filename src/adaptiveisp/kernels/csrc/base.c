@@ -12,4 +12,16 @@ int32_t adaptiveisp_has_avx2(void) {
 #endif
 }
 
+/* Returns 1 if the processor can run the kernels of avx512.c, else 0. Those before Ice Lake, without VBMI2, can too, but
+ * lower their clock for wide vectors. */
+int32_t adaptiveisp_has_avx512(void) {
+#if defined(__x86_64__) && defined(__GNUC__)
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vbmi2") && adaptiveisp_has_avx2();
+#else
+    return 0;
+#endif
+}
+
 int32_t adaptiveisp_interface(void) { return INTERFACE; }

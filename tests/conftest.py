@@ -18,10 +18,12 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 LONG = (
-    *("methods/test_actor_critic.py", "test_stops.py", "test_trainer.py", "test_sequence.py", "test_commands.py"),
-    *("test_devices.py", "test_detector_contract.py", "test_extending.py", "test_terminal.py", "test_pseudo_labels.py"),
-    *("test_huggingface.py", "test_report.py", "test_runs.py", "training/test_config.py", "test_yolo_checkpoint.py"),
-    *("test_modules.py", "test_fuzz.py", "test_onnx.py", "test_random_search.py", "test_cma_es.py"),
+    *("methods/test_actor_critic.py", "test_detector_contract.py", "test_devices.py", "methods/test_sequence.py"),
+    *("test_stops.py", "test_yolo_checkpoint.py", "test_trainer.py", "test_commands.py", "test_odd_labels.py"),
+    *("test_huggingface.py", "test_modules.py", "test_runs.py", "test_layouts.py", "training/test_config.py"),
+    *("test_untrusted_files.py", "test_report.py", "test_frame_cache.py", "test_extending.py", "test_onnx.py"),
+    *("test_architecture.py", "test_tutorials.py", "test_fuzz.py", "test_cost_figure.py", "test_terminal.py"),
+    *("test_bootstrap.py", "test_backward.py", "test_package_index.py", "test_pseudo_labels.py"),
 )
 """Files of tests that take long; they run first, so that no worker is left alone with one at the end."""
 

@@ -44,7 +44,7 @@ def execute(code: str, names: dict[str, Any]) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_figures: None) -> Path:
     """A current folder with frames/, photos/, and dev/ with dev.json."""
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -69,8 +69,8 @@ ADAPTERS: dict[str, Callable[[Path], Detector]] = {
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""
 
-LONG = frozenset({"rt_detr"})
-"""Those of which a later version with the same loss is tested every time."""
+LONG = frozenset({"rt_detr", "d_fine"})
+"""Their losses are compared with the library's every time, and what they share with rt_detr_v2 is tested with that."""
 
 WITHOUT_LOSS: frozenset[str] = frozenset()
 """Those whose `loss` raises NotImplementedError; what is said of losses is not asked of them."""

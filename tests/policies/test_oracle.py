@@ -158,6 +158,7 @@ def test_an_evaluation_shows_it_the_labels_in_the_padded_frame(tmp_path: Path) -
     assert without.upper_bounds == () and not any("upper bound" in note for note in notes_on(without, dataset))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_command_line_evaluates_it_and_refuses_it_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -151,7 +151,7 @@ class ActorCriticConfig:
         require(self.overtime >= 0, "overtime must not be negative")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
         require(self.replay_size >= self.batch, f"replay_size must be at least the batch: {self.batch}")
-        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released")
+        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released", "pos-isp")
         require(
             not narrow,
             "preprocessing auto-exposure needs wider ranges than this module_set has; set module_set=wide too",

@@ -107,7 +107,7 @@ class SequenceConfig:
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         REWARDS.find(self.reward)
-        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released")
+        narrow = self.preprocessing == "auto-exposure" and self.module_set in ("paper", "released", "pos-isp")
         require(
             not narrow,
             "preprocessing auto-exposure needs wider ranges than this module_set has; set module_set=wide too",

@@ -197,16 +197,18 @@ def test_train_and_eval_give_the_same_with_it_and_read_no_raw_twice(
 
 
 WORKER = """
-import sys
+import sys, time
 from pathlib import Path
-from adaptiveisp.data.frame_cache import FrameCache
-from tests.data.test_frame_cache import frame
+import numpy as np
 import torch
+from adaptiveisp.data.frame_cache import FrameCache
+def frame(seed):
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 65536, (3, 20, 30)).astype(np.uint16))
 folder, seed = Path(sys.argv[1]), int(sys.argv[2])
 cache = FrameCache(folder, limit_gb=20 * 3800 / 1e9)
 (folder.parent / f"ready{seed}").touch()
 while not all((folder.parent / f"ready{other}").exists() for other in (0, 1)):
-    pass
+    time.sleep(0.001)
 made = 0
 def make(number):
     global made
@@ -226,7 +228,7 @@ print(made)
 
 def test_two_processes_share_a_cache_that_is_too_small_for_both(tmp_path: Path) -> None:
     """Frames appear, give way and are damaged under the eyes of both; each always gets the right pixels."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY / "src"), str(REPOSITORY)])}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}
     workers = [
         subprocess.Popen(
             [sys.executable, "-c", WORKER, str(tmp_path / "cache"), str(seed)],

@@ -737,6 +737,7 @@ def test_the_imitation_warm_up_costs_one_pass_an_image() -> None:
     assert math.isfinite(after["reward"]["detection"]) and subject.group_size == 4
 
 
+@pytest.mark.long
 def test_the_imitation_warm_up_goes_on_after_a_resumption() -> None:
     through = learner(SHOWN, budget=100)
     for _ in range(3):

@@ -104,7 +104,8 @@ def test_sampled_parameters_are_around_the_networks_output() -> None:
     assert density[1::2].tolist() == [0.0] * 4, "no module ran"
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in (1, 2, 3))])
+@pytest.mark.long
+@pytest.mark.parametrize("seed", range(4))
 def test_a_module_that_was_given_up_comes_back(seed: int) -> None:
     """The policy is sure of a useless module and sure that the best one does not run; edits find it all the same."""
     subject = learner(replace(FAST, runtime_weight=0.5), seed, budget=8 * 90)

@@ -19,7 +19,7 @@ from adaptiveisp.raw.noise import read_noise
 from adaptiveisp.raw.reader import read_raw
 
 Array = np.ndarray[Any, Any]
-SHAPE = (240, 400)
+SHAPE = (160, 320)
 EXPOSURES = (300.0, 900.0, 1800.0)
 
 
@@ -194,12 +194,32 @@ def test_rgb_is_refused() -> None:
         calibrate([RawImage(np.stack([dark] * 3, -1), None, 0.0, 4095.0) for dark in darks], flats, HEADER)
 
 
+def test_dngs_are_measured_without_their_corrections(tmp_path: Path) -> None:
+    """A GainMap and a sidecar that asks for corrections would change the noise."""
+    pytest.importorskip("rawpy")
+    from tests.raw.test_corrections import POINTS, opcode, opcodes
+    from tests.support.odd_dngs import write_odd_dng
+
+    (tmp_path / "d0.dng.yaml").write_text("raw-defects: true\n")
+    kinds = zip("df", stacks(n_darks=4, gain=2.0, black=512.0, white=16383), strict=True)
+    files = {
+        kind: [
+            write_odd_dng(tmp_path / f"{kind}{number}.dng", frame, t51009=opcodes(opcode(POINTS)))
+            for number, frame in enumerate(frames)
+        ]
+        for kind, frames in kinds
+    }
+    found = calibrate(files["d"], files["f"])
+    assert found.gain == pytest.approx(2.0, rel=0.02) and found.read == pytest.approx(3.0, rel=0.02)
+    assert found.black[0] == pytest.approx(512, abs=0.5) and found.remarks == ()
+
+
 def run_command(tmp_path: Path, *more: str) -> int:
     for name, frames in zip(("dark", "flat"), stacks(n_darks=3, gain=1.5, read=2.5, row=1.0), strict=True):
         (tmp_path / name).mkdir(exist_ok=True)
         for number, frame in enumerate(frames):
             frame.tofile(tmp_path / name / f"{number}.raw")
-    facts = ["--raw-size", "400x240", "--raw-bits", "12", "--raw-pattern", "GRBG"]
+    facts = ["--raw-size", "320x160", "--raw-bits", "12", "--raw-pattern", "GRBG"]
     where = ["--dark", str(tmp_path / "dark"), "--flat", str(tmp_path / "flat"), "--out", str(tmp_path / "mine.yaml")]
     return main(["calibrate", *where, *facts, *more])
 
@@ -219,7 +239,7 @@ def test_the_command_writes_a_model_that_synth_takes_and_a_sidecar(
     assert (tmp_path / "mine.png").read_bytes().startswith(b"\x89PNG")
     raw = tmp_path / "flat" / "0.raw"
     (tmp_path / "flat" / "0.raw.yaml").write_text((tmp_path / "mine.yaml").read_text())
-    as_raw = read_raw(raw, BayerHeader(400, 240, 12, "GRBG"))
+    as_raw = read_raw(raw, BayerHeader(320, 160, 12, "GRBG"))
     assert np.abs(np.array(as_raw.black_level) - 64).max() < 0.5
     assert run_command(tmp_path) == 2 and "exists already" in capsys.readouterr().err
     assert run_command(tmp_path, "--overwrite", "--quiet") == 0 and capsys.readouterr().out == ""

@@ -6,11 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from adaptiveisp import EvalConfig, Report, SynthesisConfig, evaluate, load_detector, open_dataset
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
 from adaptiveisp.inference.detection import working_size
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.registry import load_policy
 from tests.support.photos import labelled_photos
 
@@ -110,3 +113,17 @@ def test_the_working_size_is_that_of_a_fixed_input() -> None:
     assert working_size(512, [small, large]) == 512
     with pytest.raises(UsageError, match=r"different fixed sizes \(small 320, large 640\); give --size"):
         working_size(None, [small, large])
+
+
+def test_modules_left_out_of_monochrome_raws_are_in_the_notes(tmp_path: Path) -> None:
+    """With and without a cache of developed frames, which do not state the pattern."""
+    labels = labelled_photos(tmp_path, n=2)
+    for photo in (tmp_path / "images").iterdir():
+        Image.open(photo).convert("L").save(photo)
+    (tmp_path / "images" / "raw.yaml").write_text("raw-pattern: MONO\n")
+    balance = Stage("white_balance", {"red": 1.4, "green": 1.0, "blue": 0.7})
+    policy = FixedPipeline(Pipeline((balance, Stage("exposure", {"ev": 1.0}))))
+    asked = EvalConfig(labels, (policy,), (RED,), tmp_path / "images", size=64, resamples=200)
+    for report in (evaluate(asked), evaluate(replace(asked, cache=str(tmp_path / "cache")))):
+        assert any("is monochrome, so that colour modules" in text for text in report.to_json()["notes"])
+        assert report.policies[policy.name]["red"].modules_per_image == 1

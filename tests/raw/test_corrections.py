@@ -87,6 +87,7 @@ def test_gain_maps_of_single_places_and_other_opcodes(tmp_path: Path) -> None:
         opcodes(opcode(POINTS * np.nan)),
         opcodes(opcode(POINTS * 1000)),
         opcodes(opcode(-POINTS)),
+        opcodes(opcode(np.ones((1025, 1)))),
     ],
 )
 def test_a_damaged_gain_map_is_not_used_which_is_said(tmp_path: Path, content: Any) -> None:

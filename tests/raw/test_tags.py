@@ -264,6 +264,9 @@ def test_a_quad_bayer_dng_is_binned_to_half_its_size(tmp_path: Path) -> None:
     half = scene()[0::2, 0::2].mean(axis=(0, 1))
     np.testing.assert_allclose(develop(raw).mean(dim=(1, 2)), half, rtol=0.03)
     assert camera_render(raw).shape == (24, 32, 3)
+    levels = {"t50713": (3, [2, 2]), "t50714": (4, [500, 510, 512, 514])}
+    uneven = write_odd_dng(tmp_path / "y.dng", pixels, t33421=(3, [4, 4]), t33422=(1, list(QUAD)), **levels)
+    assert read_raw(uneven).black_level == (509.0,) * 4
     declared = read_raw(path, BayerHeader(pattern="QUAD_BGGR", black=500.0))
     assert (declared.pattern, declared.black_level) == ("BGGR", (500.0,) * 4)
     assert "QUAD_BGGR is used in place of the file's own QUAD_RGGB" in declared.remarks[0].text

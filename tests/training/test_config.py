@@ -6,6 +6,8 @@ import pytest
 import torch
 import yaml
 
+from adaptiveisp.errors import UsageError
+from adaptiveisp.training.config import TrainConfig, completed, data_digest, resolve
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import RED, adaptiveisp, metrics, train_arguments
 
@@ -107,3 +109,19 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert adaptiveisp(*train_arguments("taken")) == 2
     error = capsys.readouterr().err
     assert "Traceback" not in error and "cpu" in error and "config.yaml" in error
+
+
+def test_a_noise_file_is_stored_by_its_full_path_and_belongs_to_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is resumed from another folder, or after the file has changed, notices it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("adaptiveisp-noise: 1\n")
+    options, settings = resolve({"noise": "mine.yaml"}, {}, "x.yaml")
+    assert completed(options, settings)[0].noise == str(tmp_path / "mine.yaml")
+    assert completed(TrainConfig(noise="canon-5d4"), settings)[0].noise == "canon-5d4"
+    first = data_digest(options)
+    (tmp_path / "mine.yaml").write_text("adaptiveisp-noise: 2\n")
+    assert data_digest(options) != first and data_digest(TrainConfig()) == data_digest(TrainConfig(noise="none"))
+    with pytest.raises(UsageError, match="noise 'nikon' does not exist; choose from sensor"):
+        TrainConfig(noise="nikon")

@@ -1,7 +1,7 @@
 """Stacks of dark and flat frames: read from files one at a time, checked, and grouped by their level."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from adaptiveisp.errors import DataError, UsageError, first_few
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.reader import read_frame
+from adaptiveisp.raw.shading import NO_SHADING
 from adaptiveisp.types import MONO, RawImage
 
 SAME_LEVEL = 0.05
@@ -69,7 +70,9 @@ class Stack(Sequence[NDArray[Any]]):
             white = header.white if isinstance(header.white, int | float) else 2.0 ** (header.bits or 16) - 1
             return RawImage(source, header.pattern or MONO, header.black_levels, white)
         if source not in self._kept:
-            raw = read_frame(source, self.header)
+            # Corrections would change the noise that is measured.
+            uncorrected = replace(self.header or BayerHeader(), shading=NO_SHADING, defects=False)
+            raw = read_frame(source, uncorrected)
             if sum(kept.data.nbytes for kept in self._kept.values()) + raw.data.nbytes > MEMORY:
                 return raw
             self._kept[source] = raw

@@ -202,7 +202,10 @@ def _own_levels(file: Any, tags: DngTags, tag_file: TagFile) -> _Levels | None:
     quad = quad_pattern(tag_file)
     if quad is not None or file.num_colors == 1 or is_mono(tag_file):
         level = float(file.black_level_per_channel[0])
-        return quad or MONO, tags.black_level or (level, level, level, level), float(file.white_level)
+        black = tags.black_level or (level, level, level, level)
+        if quad is not None:  # the mean of each cell is used, and these are the levels inside one
+            black = (sum(black) / 4,) * 4
+        return quad or MONO, black, float(file.white_level)
     pattern = _bayer_pattern(file)
     return None if pattern is None else (pattern, _black_levels(file, tags), float(file.white_level))
 

@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from adaptiveisp.errors import RawFileError
+from adaptiveisp.utils.files import require_regular
 
 NO_SHADING = "none"
 """Value of `raw-shading` that switches off the GainMap of a DNG."""
+MOST_POINTS = 1024
+"""Most rows and columns of the grid of a gain map; phones have 13 to 17."""
 MOST_GAIN = 64.0
 """Largest gain; real ones are below 8."""
 _GAIN_MAP = 9  # opcode
@@ -73,7 +76,8 @@ def _gain_map(content: bytes) -> GainMap:
     top, left, bottom, right, _, _, row_pitch, column_pitch, rows, columns = values[:10]
     spacing, origin, planes = (values[10], values[11]), (values[12], values[13]), values[14]
     numbers = np.frombuffer(content, ">f4", offset=_MAP.size)
-    if min(rows, columns, planes, row_pitch, column_pitch) < 1 or len(numbers) != rows * columns * planes:
+    possible = min(rows, columns, planes, row_pitch, column_pitch) >= 1 and max(rows, columns) <= MOST_POINTS
+    if not possible or len(numbers) != rows * columns * planes:
         raise ValueError("the size of a gain map is impossible")
     points = numbers.reshape(rows, columns, planes)[:, :, 0].astype(np.float64)
     usable = np.isfinite([*spacing, *origin]).all() and np.isfinite(points).all()
@@ -127,6 +131,7 @@ def gains_of_file(path: str, height: int, width: int) -> Gains:
         stat = Path(path).stat()
     except OSError:
         raise RawFileError(f"{path}: no such file; correct raw-shading") from None
+    require_regular(Path(path), RawFileError, "correct raw-shading")  # reading a pipe could block
     return _resized_file(path, stat.st_mtime_ns, stat.st_size, height, width)
 
 

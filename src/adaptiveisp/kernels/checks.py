@@ -24,10 +24,8 @@ def is_float32(tensor: Tensor) -> bool:
 def require_image(image: Tensor) -> None:
     """Refuses what is no contiguous float32 image of shape (3, height, width) on the CPU with at least one pixel."""
     fits = is_float32(image) and image.is_contiguous() and image.ndim == 3 and image.shape[0] == 3
-    require(
-        fits and image.numel() > 0,
-        f"kernels take contiguous float32 (3, height, width) on the CPU, not {described(image)}",
-    )
+    if not fits or image.numel() == 0:  # asked before each kernel: the message is made only where it is needed
+        raise ValueError(f"kernels take contiguous float32 (3, height, width) on the CPU, not {described(image)}")
 
 
 def require_target(image: Tensor, target: Tensor, *others: Tensor, in_place: bool = False) -> None:
@@ -41,10 +39,8 @@ def require_target(image: Tensor, target: Tensor, *others: Tensor, in_place: boo
     """
     require_image(image)
     require_image(target)
-    require(
-        target.shape == image.shape,
-        f"kernels take a target of the image's shape, {tuple(image.shape)}, not {tuple(target.shape)}",
-    )
+    if target.shape != image.shape:
+        raise ValueError(f"kernels take a target of the image's shape, {tuple(image.shape)}, not {tuple(target.shape)}")
     same = in_place and target.data_ptr() == image.data_ptr()
     apart = all(not overlap(target, other) for other in ((*others,) if same else (image, *others)))
     require(apart, "the target must not share memory with what is read")

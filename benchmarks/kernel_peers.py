@@ -2,15 +2,16 @@
 
     python benchmarks/kernel_peers.py [--threads 1] [--repeats 21] [--only NAME]
 
-All run in one process and in turn, each into new memory. With one thread the times are processor time, which other
-programs on the machine disturb little; with more they are the time that passed. The ratio is the median of the ratios
-to the fastest peer in the same round; above 1.2 it is marked. OpenCV's images are interleaved, the others planar, as
-each library prefers. The peer of non-local means computes in 8 bits and searches in another colour space, so it is not
-the same output. The script needs `pip install opencv-python-headless`.
+All run in one process, in a random order in each round, each into new memory. With one thread the times are processor
+time, which other programs on the machine disturb little; with more they are the time that passed. The ratio is the
+median of the ratios to the fastest peer in the same round; above 1.2 it is marked. OpenCV's images are interleaved, the
+others planar, as each library prefers. The peer of non-local means computes in 8 bits and searches in another colour
+space, so it is not the same output. The script needs `pip install opencv-python-headless`.
 """
 
 import argparse
 import os
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -163,8 +164,10 @@ def filters(height: int, width: int) -> dict[str, Functions]:
 def compare(title: str, functions: Functions, repeats: int, clock: Callable[[], float]) -> None:
     """Prints the median milliseconds of each function, and the ratio of ours to the fastest peer."""
     taken: dict[str, list[float]] = {name: [] for name in functions}
+    order = random.Random(0)
     for _ in range(repeats + 2):
-        for name, function in functions.items():
+        # In a random order, since each function gets the memory, still in the cache, that the one before it gave back.
+        for name, function in order.sample(list(functions.items()), len(functions)):
             start = clock()
             function()
             taken[name].append((clock() - start) * 1e3)

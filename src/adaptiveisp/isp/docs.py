@@ -38,7 +38,7 @@ code of POS-ISP computes them. Every parameter is linear in the network's output
 
 AFTER_POS_ISP = """
 A module that is not clipped hands values above 1 on to the next one. The image after the last module is clipped to
-[0, 1] before it is given to a detector or written to a file. Denoise of this set has no compiled kernel.
+[0, 1] before it is given to a detector or written to a file.
 """
 
 DIFFERENCES = {

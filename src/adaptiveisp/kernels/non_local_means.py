@@ -19,12 +19,14 @@ Batch = Float[Tensor, "batch 3 height width"]
 Strengths = Float[Tensor, "batch 1 1"]
 
 
-def nlm_forward(image: Batch, h: Strengths) -> tuple[Batch, Float[Tensor, "batch height width"]]:
+def nlm_forward(image: Batch, h: Strengths, epsilon: float = 0.0) -> tuple[Batch, Float[Tensor, "batch height width"]]:
     """Filtered images, not clipped, and the sum of the weights at each pixel.
 
     Args:
         image: RGB in [0, 1].
         h: filter strength of each image, with the epsilon added; above 0.
+        epsilon: added to all squared distances, as `isp.modules.pos_isp_denoise` does, whose distances are those of the
+            image clipped to [0, 1]; 0 for `isp.modules.denoise`.
 
     Raises:
         ValueError: an argument does not fit.
@@ -35,7 +37,7 @@ def nlm_forward(image: Batch, h: Strengths) -> tuple[Batch, Float[Tensor, "batch
 
     def work(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), output[i].data_ptr(), total[i].data_ptr())
-        kernel(*planes, height, width, start, stop, exponents[i], scratch(function("nlm_scratch")()))
+        kernel(*planes, height, width, start, stop, exponents[i], epsilon, scratch(function("nlm_scratch")()))
 
     spread([partial(work, *task) for task in _tasks(image)])
     return output, total

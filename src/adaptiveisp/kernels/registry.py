@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptiveisp.kernels import autograd, forward, observation, synthesis, unpacking
+from adaptiveisp.kernels import autograd, forward, non_local_means, observation, synthesis, unpacking
 from adaptiveisp.kernels.loading import available, takes
 from adaptiveisp.types import Image, ParamTensor
 
@@ -74,6 +74,11 @@ def _write_sharpen(image: Tensor, numbers: Sequence[float], target: Tensor) -> N
     forward.sharpen(image, numbers[0], target)
 
 
+def _write_non_local_means(image: Tensor, numbers: Sequence[float], target: Tensor, epsilon: float) -> None:
+    strength = torch.tensor(numbers, dtype=torch.float32).reshape(1, 1, 1)
+    torch.clamp(non_local_means.nlm_forward(image[None], strength, epsilon)[0][0], 0, 1, out=target)
+
+
 def _write_guided(image: Tensor, numbers: Sequence[float], target: Tensor, cell: int) -> None:
     ridge, amount = numbers
     forward.guided(image, forward.coefficients(forward.moments(image, cell), ridge), cell, amount, target)
@@ -102,6 +107,7 @@ MODULE_KERNELS: Mapping[str, ModuleKernel] = {
     "local_tone": ModuleKernel(autograd.local_tone, _write_local_tone),
     "gray_world": ModuleKernel(None, _write_gray_world),
     "non_local_means": ModuleKernel(autograd.non_local_means),
+    "non_local_means_epsilon": ModuleKernel(None, _write_non_local_means),
 }
 """Kernels that modules may declare, by name."""
 

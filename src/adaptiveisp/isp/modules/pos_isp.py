@@ -125,7 +125,16 @@ MODULES = (
     replace(_linear(gamma.PAPER), function=partial(gamma.gamma, floor=GAMMA_FLOOR)),
     replace(ccm.PAPER, function=clipped_ccm, kernel=KernelCall("matrix", matrix_numbers, matrix)),
     replace(sharpen.PAPER, params=(Param("factor", LEAST, 10.0, "", 1.0),)),
-    replace(_linear(denoise.PAPER, Param("h", LEAST, 1.0, "", LEAST)), function=pos_isp_denoise.denoise),
+    replace(
+        denoise.PAPER,
+        params=(Param("h", LEAST, 1.0, "", LEAST),),
+        function=pos_isp_denoise.denoise,
+        kernel=KernelCall(
+            "non_local_means_epsilon",
+            pos_isp_denoise.strength,
+            options={"epsilon": pos_isp_denoise.ROOT_EPSILON},
+        ),
+    ),
     replace(tone.PAPER, function=clipped_tone),
     _linear(contrast.PAPER),
     replace(_linear(saturation.PAPER), function=hue_saturation),

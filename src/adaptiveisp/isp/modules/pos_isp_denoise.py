@@ -5,12 +5,15 @@ the pixel itself has this distance too, so that its weight is exp(-1e-4/h') and 
 of the image clipped to [0, 1], while the averaged colours are not clipped; the result is clipped.
 """
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from adaptiveisp.isp.modules.denoise import (
+    EPSILON,
     PATCH_RADIUS,
     SEARCH_RADIUS,
     box_sum,
@@ -27,6 +30,11 @@ ROOT_EPSILON = 1e-8
 """Added to D before the root is taken, whose slope is then finite at 0."""
 PAD = 2 * SEARCH_RADIUS + PATCH_RADIUS
 """Pixels that a weight at the far end of a shift reaches outside of the image."""
+
+
+def strength(params: Sequence[float]) -> list[float]:
+    """h' for the kernel."""
+    return [params[0] + EPSILON]
 
 
 def denoise(image: Image, params: ParamTensor) -> Image:

@@ -4,10 +4,11 @@
     python benchmarks/detector_backends.py --data dev.json --images DIR [--light mixed] [--policy coco-adaptive]
 
 Without --data it times `detect`, decoding and suppression included, on one frame; runs of all backends are interleaved,
-and each ratio is the median of the ratios to PyTorch in float32 in the same round. With --data it runs the policy on
-raws made of the photos and prints, for each backend, the share of the
-boxes above 0.05 of PyTorch in float32 that it finds again (IoU 0.99, same class, score within 0.001), and the paired
-difference of AP50 with its 95 % interval. Backends that are not installed, or have no bfloat16, are left out.
+and each ratio is the median of the ratios to PyTorch in float32 in the same round. With one thread the times are
+processor time, which other programs disturb little; with more they are the time that passed. With --data it runs the
+policy on raws made of the photos and prints, for each backend, the share of the boxes above 0.05 of PyTorch in float32
+that it finds again (IoU 0.99, same class, score within 0.001), and the paired difference of AP50 with its 95 %
+interval. Backends that are not installed, or have no bfloat16, are left out.
 """
 
 import argparse
@@ -56,12 +57,13 @@ def detectors(spec: str, size: int) -> dict[str, Any]:
 def times(ways: dict[str, Any], size: int, repeats: int) -> None:
     """Prints the median time of each way, and the median of its ratio to the reference."""
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     taken: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 2):
         for name, detector in ways.items():
-            start = time.perf_counter()
+            start = clock()
             detector.detect(image, confidence=0.05)
-            taken[name].append((time.perf_counter() - start) * 1e3)
+            taken[name].append((clock() - start) * 1e3)
     print(f"{size} pixels, {torch.get_num_threads()} threads, {repeats} rounds")
     for name, series in taken.items():
         ratio = statistics.median(a / b for a, b in zip(taken[REFERENCE][2:], series[2:], strict=True))

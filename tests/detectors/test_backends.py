@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from adaptiveisp import AdaptiveISP
-from adaptiveisp.cli.parser import main
+from adaptiveisp.cli.evaluate import _config
+from adaptiveisp.cli.parser import build_parser, main
 from adaptiveisp.detectors.backends import choice, engine
 from adaptiveisp.detectors.backends.choice import backends_of, installed_backends, with_backend
 from adaptiveisp.detectors.darknet.loading import Darknet, load_darknet
@@ -272,6 +273,22 @@ def test_a_processor_without_bfloat16(plain: Darknet, monkeypatch: pytest.Monkey
 
 
 # ---------------------------------------------------------------- in use
+
+
+@pytest.mark.parametrize(
+    "command", ["run a.raw --out o", "stream a.raw", "demo", "eval --data d --policy none --out o"]
+)
+def test_each_command_takes_both_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command.split()
+    options = build_parser().parse_args([*words, "--backend", "openvino", "--precision", "bfloat16"])
+    assert (options.backend, options.precision) == ("openvino", "bfloat16")
+    assert build_parser().parse_args(words).backend == build_parser().parse_args(words).precision == "auto"
+    with pytest.raises(SystemExit):
+        build_parser().parse_args([*words, "--backend", "tensorrt"])
+    assert "--backend" in capsys.readouterr().err
+    if words[0] == "eval":
+        config = _config(options, "cpu")
+        assert (config.backend, config.precision) == ("openvino", "bfloat16")
 
 
 def test_the_command_line_and_python(

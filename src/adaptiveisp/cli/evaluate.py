@@ -8,6 +8,7 @@ from adaptiveisp.cli.console import check_files, given, progress, report_skips, 
 from adaptiveisp.cli.options import (
     CACHE_HELP,
     COSTS_HELP,
+    DATA_HELP,
     DETECTOR_HELP,
     DRAWS_HELP,
     LIGHTS_HELP,
@@ -18,7 +19,6 @@ from adaptiveisp.cli.options import (
     add_backend,
     add_command,
     add_common,
-    add_data,
     add_modules,
     natural,
     positive,
@@ -46,7 +46,10 @@ def add(commands: Any) -> None:
         "Scores policies and detectors by average precision on the same images, with confidence intervals of "
         "their differences.",
     )
-    add_data(parser)
+    text = f"{DATA_HELP}; of several, each alone and the mean over them"
+    parser.add_argument("--data", nargs="+", type=Path, required=True, metavar="DATA", help=text)
+    text = "folder of its images; of several COCO JSONs one folder for all, or one for each"
+    parser.add_argument("--images", nargs="+", type=Path, metavar="DIR", help=text)
     text = f"{EVAL_POLICY_HELP}; {GROUP_HELP}"
     parser.add_argument("--policy", dest="policies", nargs="+", required=True, metavar="P", help=text)
     several = f"with several detectors, every policy is scored with each (default {defaults.DETECTOR})"
@@ -85,7 +88,7 @@ def evaluate(options: argparse.Namespace) -> int:
     prepared = prepare(_config(options, device))
     out = options.out
     with claim_folder(out, "eval", options.overwrite):
-        with progress(options, len(prepared.dataset.samples), "eval", log=out / LOG_FILE) as bar:
+        with progress(options, prepared.n_samples, "eval", log=out / LOG_FILE) as bar:
             report = prepared.run(lambda name: bar.update())
         report.save(out)
         code = report_skips(out, list(report.skipped), dict(report.provenance))

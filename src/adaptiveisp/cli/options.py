@@ -4,7 +4,6 @@ Imports are few and fast, so that `adaptiveisp --help` appears at once.
 """
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.utils import defaults
@@ -110,13 +109,6 @@ def add_modules(parser: argparse.ArgumentParser) -> None:
         help="a module of your own, which pipelines, policies and cost tables may name: my_pkg.my_file:name, or the "
         "registered name of one that an installed package declares; may be repeated",
     )
-
-
-def add_data(parser: argparse.ArgumentParser, images_required: bool = False) -> None:
-    """Adds --data and --images."""
-    text = "COCO JSON of the photos" if images_required else DATA_HELP
-    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help=text)
-    parser.add_argument("--images", type=Path, required=images_required, metavar="DIR", help="folder of its images")
 
 
 def add_raw_facts(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ from adaptiveisp.cli.options import (
     NOISE_HELP,
     add_command,
     add_common,
-    add_data,
     positive,
 )
 from adaptiveisp.utils import defaults
@@ -29,7 +28,8 @@ def add(commands: Any) -> None:
         "make labelled synthetic raws from labelled photos",
         "Makes labelled raws from labelled sRGB photos and writes OUT/<light>/images and OUT/<light>/labels.json.",
     )
-    add_data(parser, images_required=True)
+    parser.add_argument("--data", type=Path, required=True, metavar="DATA", help="COCO JSON of the photos")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of its images")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", required=True, metavar="L[,L…]", help=LIGHTS_HELP)
     parser.add_argument("--draws", type=positive, default=defaults.DRAWS, metavar="N", help=f"{DRAWS_HELP} {DEFAULT}")

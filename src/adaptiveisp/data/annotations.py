@@ -87,6 +87,7 @@ class ParsedSet:
         declared: whether the data set lists its classes; otherwise `names` are those that its labels use.
         problems: problems of single labels; problems of the whole set are raised as errors instead.
         notes: notes on the set as a whole, one line each.
+        partly_labelled: whether objects of classes that are not in `names` may be in the images without a label.
     """
 
     images: tuple[LabelledImage, ...]
@@ -94,6 +95,7 @@ class ParsedSet:
     declared: bool
     problems: tuple[Problem, ...]
     notes: tuple[str, ...] = ()
+    partly_labelled: bool = False
 
 
 @dataclass(frozen=True)

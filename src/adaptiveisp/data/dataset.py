@@ -65,6 +65,21 @@ class HasNotes(Protocol):
         ...
 
 
+@runtime_checkable
+class PartlyLabelled(Protocol):
+    """A data set that knows whether its labels state which classes are labelled."""
+
+    @property
+    def partly_labelled(self) -> bool:
+        """Whether objects of classes that are not in `categories` may be in the images without a label."""
+        ...
+
+
+def is_partly_labelled(dataset: Dataset) -> bool:
+    """Whether the labels of a data set state that only the classes in `categories` are labelled."""
+    return isinstance(dataset, PartlyLabelled) and dataset.partly_labelled
+
+
 def notes_of(dataset: Dataset) -> list[str]:
     """The notes on a data set as a whole, one line each; empty if it has none."""
     return list(dataset.notes) if isinstance(dataset, HasNotes) else []

@@ -44,6 +44,7 @@ class LabelledRaws:
         problems: problems of single labels, whose objects or images are left out.
         counts: class name of the data set → number of objects, including those that the YAML leaves out.
         mapping: class name of the data set → name of the class here, None for a class that the YAML leaves out.
+        partly_labelled: as in `ParsedSet`.
         notes: notes on the set as a whole, one line each.
 
     Raises:
@@ -56,6 +57,7 @@ class LabelledRaws:
     ):
         self.config = config
         self.name = f"{config.path}:{config.options.split}" if config.options.split else str(config.path)
+        self.partly_labelled = parsed.partly_labelled
         self.mapping, joined = _mapping(config, parsed)
         targets = list(dict.fromkeys(target for target in self.mapping.values() if target is not None))
         self.categories = {key: shown_name(name) for key, name in enumerate(targets, 1)} if labelled else {}

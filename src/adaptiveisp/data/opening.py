@@ -37,6 +37,7 @@ class JoinedRaws:
     def __init__(self, name: str, parts: list[CocoRaws]):
         self.name = name
         self.categories = _joined_categories(parts)
+        self.partly_labelled = any(part.partly_labelled for part in parts)
         self.samples = [sample for part in parts for sample in part.samples]
         self.notes = list(dict.fromkeys(note for part in parts for note in part.notes))
         self._reader = parts[0]
@@ -51,7 +52,7 @@ class JoinedRaws:
 
 
 def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
-    """Class id → name in all parts.
+    """Class id → name in all parts; if the labels of a part state which classes are labelled, only of those.
 
     Raises:
         DataError: two parts have different names for one class id.
@@ -65,7 +66,8 @@ def _joined_categories(parts: list[CocoRaws]) -> dict[int, str]:
                     f"{part.name}: class id {key} is {shown(name)}, but {shown(known)} in {source}; "
                     "give both the same classes, or open them one by one"
                 )
-    return {key: name for key, (name, _) in joined.items()}
+    lacking = {key for part in parts if part.partly_labelled for key in joined.keys() - part.categories.keys()}
+    return {key: name for key, (name, _) in joined.items() if key not in lacking}
 
 
 def label_files(folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.data.formats.coco import load_coco
+from adaptiveisp.data.formats.coco_ids import LABELLED
 from adaptiveisp.data.opening import LABELS_FILE, SET_FILE
 from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
 from adaptiveisp.errors import DataError, OutputError, OutputNameError, UsageError, logger, skip_reason
@@ -293,6 +294,12 @@ def _labels(
             {"id": len(annotations) + number, "image_id": image_id, **asdict(annotation)}
             for number, annotation in enumerate(sample.annotations, 1)
         ]
-    info = {"description": f"synthetic raws, light {light}", "options": options, "provenance": provenance}
+    info: dict[str, Any] = {
+        "description": f"synthetic raws, light {light}",
+        "options": options,
+        "provenance": provenance,
+    }
+    if dataset.partly_labelled:
+        info[LABELLED] = list(dataset.categories)
     categories = [{"id": key, "name": name} for key, name in dataset.categories.items()]
     return {"info": info, "images": images, "annotations": annotations, "categories": categories}

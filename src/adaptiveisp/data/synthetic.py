@@ -139,7 +139,7 @@ class SyntheticRaws:
         checked = load_coco(labels)
         draws, noise, seed = synthesis.draws, synthesis.noise, synthesis.seed
         self.name = f"{labels} ({synthesis.light}, {draws} draws, noise {noise}, seed {seed})"
-        self.categories = checked.categories
+        self.categories, self.partly_labelled = checked.categories, checked.partly_labelled
         self.notes: Sequence[str] = checked.notes
         self.file_names = {image.id: inside(image.file_name) for image in checked.images}
         """Image id → file name of every photo, also beyond `limit`, without parts that lead out of a folder."""

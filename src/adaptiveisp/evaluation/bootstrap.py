@@ -271,7 +271,9 @@ def _class_ap(ranking: _Ranking, by_image: NDArray[np.int64], n_labels: NDArray[
     return np.where(n_labels > 0, result, 0.0)
 
 
-def bootstrap_weights(keys: Sequence[tuple[int, int]], resamples: int = 1000, seed: int = 0) -> NDArray[np.int64]:
+def bootstrap_weights(
+    keys: Sequence[tuple[int, int]], resamples: int = 1000, seed: int = 0, stream: int | None = None
+) -> NDArray[np.int64]:
     """(resamples, images) how often each image is drawn; the draws of a photo are always drawn together.
 
     The draws of one photo show the same objects, so they are not independent, and photos are resampled as a whole.
@@ -280,12 +282,14 @@ def bootstrap_weights(keys: Sequence[tuple[int, int]], resamples: int = 1000, se
         keys: (image_id, draw) of each image.
         resamples: number of resamples.
         seed: seed of NumPy's default generator; any whole number.
+        stream: number, from 0, of one of several data sets whose photos are drawn independently; None for a single set.
     """
     photos, member = np.unique([image_id for image_id, _ in keys], return_inverse=True)
     n = len(photos)
     # NumPy takes no negative seeds; a second number stands for the sign, so that 3 and -3 differ.
     entropy = seed if seed >= 0 else [1, -seed]
-    drawn = np.random.default_rng(np.random.SeedSequence(entropy)).multinomial(n, np.full(n, 1 / n), size=resamples)
+    sequence = np.random.SeedSequence(entropy, spawn_key=() if stream is None else (stream,))
+    drawn = np.random.default_rng(sequence).multinomial(n, np.full(n, 1 / n), size=resamples)
     return np.asarray(drawn[:, member], np.int64)
 
 

@@ -72,26 +72,48 @@ def results(
 def write_coco(report: "Report", folder: Path) -> None:
     """Writes FOLDER/coco/ground-truth.json, and FOLDER/coco/POLICY--DETECTOR.json for each policy and detector.
 
-    Results of an earlier evaluation there that this one does not replace are removed.
+    With several data sets each has these files in a folder of its own, FOLDER/coco/SET. Results of an earlier
+    evaluation there that this one does not replace are removed.
 
     Args:
         report: report with the scored images.
         folder: the output folder, which exists.
     """
+    place, written = Path(folder) / FOLDER, set[Path]()
+    for name, one in zip(set_folders(list(report.sets)), report.sets.values(), strict=True):
+        written |= _write_set(one, place / name)
+    if not report.sets:
+        written = _write_set(report, place)
+    for path in [*place.glob("*"), *place.glob("*/*")] if written else ():
+        is_result = RESULTS_NAME.fullmatch(path.name) or path.name == TRUTH_FILE
+        if is_result and path not in written and not path.is_dir() and not path.parent.is_symlink():
+            remove_inside(Path(folder), path)
+            if path.parent != place and not any(path.parent.iterdir()):
+                path.parent.rmdir()
+
+
+def _write_set(report: "Report", place: Path) -> set[Path]:
+    """Writes the labels and results of one data set into a folder, and returns the files."""
     if not report.scored:
-        return
+        return set()
     images = {image.key: image for scored in report.scored.values() for image in scored}
     ids = image_ids(list(images.values()))
-    place = Path(folder) / FOLDER
     write_json(place / TRUTH_FILE, ground_truth(list(images.values()), report.categories))
     names = file_names(list(report.scored))
     for key, scored in report.scored.items():
         with atomic_path(place / names[key]) as temporary:
             lines = [json.dumps(entry, allow_nan=False) for entry in results(scored, report.categories, ids)]
             temporary.write_text("[" + ",\n ".join(lines) + "]\n", encoding="utf-8")
-    for path in place.iterdir():
-        if RESULTS_NAME.fullmatch(path.name) and path.name not in names.values():
-            remove_inside(Path(folder), path)
+    return {place / TRUTH_FILE, *(place / name for name in names.values())}
+
+
+def set_folders(names: Sequence[str]) -> list[str]:
+    """A folder name for each data set, in their order; characters that some file systems refuse become "_".
+
+    >>> set_folders(["coco/val", "voc/val", "coco_val"])
+    ['coco_val', 'voc_val', 'coco_val-2']
+    """
+    return _distinct([re.sub(r"[^A-Za-z0-9.=+-]", "_", name).strip(".") or "set" for name in names], "")
 
 
 def file_names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
@@ -100,13 +122,18 @@ def file_names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     >>> file_names([("ours/1", "yolov3-tiny"), ("ours_1", "yolov3-tiny")])
     {('ours/1', 'yolov3-tiny'): 'ours_1--yolov3-tiny.json', ('ours_1', 'yolov3-tiny'): 'ours_1--yolov3-tiny-2.json'}
     """
-    found: dict[tuple[str, str], str] = {}
+    stems = [re.sub(r"[^A-Za-z0-9.=+-]", "_", f"{policy}--{detector}")[:200] for policy, detector in keys]
+    return dict(zip(keys, _distinct(stems, ".json"), strict=True))
+
+
+def _distinct(stems: Sequence[str], ending: str) -> list[str]:
+    """The stems with an ending; a number tells equal ones apart, also those that differ only in upper case."""
+    found: list[str] = []
     taken: set[str] = set()
-    for policy, detector in keys:
-        stem = re.sub(r"[^A-Za-z0-9.=+-]", "_", f"{policy}--{detector}")[:200]
-        name, number = f"{stem}.json", 2
+    for stem in stems:
+        name, number = f"{stem}{ending}", 2
         while name.casefold() in taken:
-            name, number = f"{stem}-{number}.json", number + 1
+            name, number = f"{stem}-{number}{ending}", number + 1
         taken.add(name.casefold())
-        found[policy, detector] = name
+        found.append(name)
     return found

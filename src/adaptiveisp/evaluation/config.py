@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.evaluation.bootstrap import MIN_RESAMPLES
+from adaptiveisp.evaluation.data_sets import Data, Source, sources_of
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.policies.base import Planner
 from adaptiveisp.types import Detector
@@ -44,14 +44,14 @@ class EvalConfig:
 
     Attributes:
         data: a folder made by `synth`, a COCO JSON, a data-set YAML (`FILE.yaml:SPLIT` names its split), or an opened
-            data set.
+            data set. A list of several is scored on each alone and by the mean over them, see `pooling`.
         policies: names, files, run folders, `NAME=P1,P2,…` for the runs of one method, or policy objects. Objects
             come after the named ones in the report.
         detectors: names, files, or detector objects.
-        images: folder of the images of a COCO JSON.
+        images: folder of the images of a COCO JSON; of several JSONs one folder for all, or a list with one for each.
         synthesis: how raws are made from the images, which must be sRGB photos then; a string names the light. None
             where the images are raws.
-        limit: number of photos to evaluate, the first of the data set, each with all its draws; 0 takes all.
+        limit: number of photos to evaluate, the first of each data set, each with all its draws; 0 takes all.
         size: longer side in pixels at which policies, modules and detectors work; None takes the fixed input size of
             the detectors, or else 416.
         steps: number of steps of step-wise policies, and the most of sequences and oracles; 0 keeps their own number.
@@ -65,13 +65,13 @@ class EvalConfig:
         backend, precision: how the detectors' networks are run, see `detectors.backends.choice.with_backend`.
 
     Raises:
-        UsageError: a value is out of range, or there is no policy or detector.
+        UsageError: a value is out of range, there is no policy or detector, or the image folders do not fit the data.
     """
 
-    data: str | Path | Dataset
+    data: Data | Sequence[Data]
     policies: Sequence[str | Planner]
     detectors: Sequence[str | Detector] = (defaults.DETECTOR,)
-    images: str | Path | None = None
+    images: str | Path | Sequence[str | Path] | None = None
     synthesis: SynthesisConfig | str | None = None
     limit: int = 0
     size: int | None = None
@@ -93,6 +93,12 @@ class EvalConfig:
         require(self.resamples >= MIN_RESAMPLES, f"resamples must be at least {MIN_RESAMPLES}")
         for name in ("limit", "steps", "workers"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
+        sources_of(self.data, self.images)
+
+    @property
+    def sources(self) -> list[Source]:
+        """The data sets, each with the folder of its images."""
+        return sources_of(self.data, self.images)
 
     @property
     def resolved_synthesis(self) -> SynthesisConfig | None:

@@ -57,7 +57,7 @@ def score_dataset(
         DetectorError: a detector's answers make no sense.
     """
     chosen = [as_policy(policy) for policy in policies]
-    maps = [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
+    maps = _class_maps(dataset, detectors)
     shared = _scored_categories(dataset, detectors, maps)
     evaluator = DetectorEvaluator(chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     collection = _Collection(dataset, evaluator, options.costs)
@@ -204,6 +204,25 @@ class _Collection:
             dropped_boxes=self.dropped,
             remarks=tuple(remark.text for remark, _ in self.watch.remarks()),
         )
+
+
+def scored_categories(dataset: Dataset, detectors: Sequence[Detector]) -> dict[int, str]:
+    """Id and name of the classes of a data set that `score_dataset` scores: those that all detectors know.
+
+    Raises:
+        DataError: as for `score_dataset`, before any image is read.
+    """
+    shared = _scored_categories(dataset, detectors, _class_maps(dataset, detectors))
+    return {key: name for key, name in dataset.categories.items() if key in shared}
+
+
+def _class_maps(dataset: Dataset, detectors: Sequence[Detector]) -> list[ClassMap]:
+    """The map of classes of each detector.
+
+    Raises:
+        DataError: a detector knows none of the data set's classes.
+    """
+    return [map_classes(d.class_names, dataset.categories, where=f"{dataset.name} with {d.name}") for d in detectors]
 
 
 def _scored_categories(dataset: Dataset, detectors: Sequence[Detector], maps: Sequence[ClassMap]) -> set[int]:

@@ -23,7 +23,7 @@ from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_sha
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
-from adaptiveisp.evaluation.tables import DASH, number, percent, points
+from adaptiveisp.evaluation.tables import DASH, interval_text, number, percent, points
 from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
 from adaptiveisp.utils.files import atomic_path, write_text
 from adaptiveisp.utils.optional_imports import import_extra
@@ -71,23 +71,42 @@ def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str
     Raises:
         AdaptiveISPError: matplotlib or jinja2 is not installed.
     """
-    extra_seeds = {m for by in report.groups.values() for group in by.values() for m in group.members[1:]}
+    parts = [_part_view(report, sheets)]
+    # With several data sets the means come first, then each set as on a page of its own, but for title and provenance.
+    parts += [_part_view(one, one.sheets, name) for name, one in report.sets.items()]
     return render_template(
         "report.html.j2",
         title=title,
         report=report,
         colours=_colours(report),
-        detectors=[_detector_view(report, detector) for detector in report.detectors],
-        pipelines=_pipeline_view(report),
-        sheets={
-            policy: [tile_view(tile) for tile in tiles]
-            for policy, tiles in sheets.items()
-            if tiles and policy not in extra_seeds
-        },
+        detectors=parts[0]["detectors"],
+        parts=parts,
         provenance=readable(report.provenance),
         most=SHOWN_CLASSES,
         best_static_choice=BEST_STATIC_CHOICE,
     )
+
+
+def _part_view(report: Report, sheets: Mapping[str, Sequence[Tile]], name: str = "") -> dict[str, Any]:
+    """The values of the template for a report, or for one of its data sets.
+
+    Args:
+        report: the report on the data set, or that on all of them.
+        sheets: policy → example images.
+        name: name of the data set; "" for the report itself.
+    """
+    extra_seeds = {m for by in report.groups.values() for group in by.values() for m in group.members[1:]}
+    return {
+        "report": report,
+        "name": name,
+        "detectors": [_detector_view(report, detector, name) for detector in report.detectors],
+        "pipelines": None if report.sets else _pipeline_view(report, name),
+        "sheets": {
+            policy: [tile_view(tile) for tile in tiles]
+            for policy, tiles in sheets.items()
+            if tiles and policy not in extra_seeds
+        },
+    }
 
 
 def render_template(name: str, **values: Any) -> str:
@@ -102,7 +121,7 @@ def render_template(name: str, **values: Any) -> str:
     """
     jinja2 = import_extra("jinja2", "report")
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(points=points, number=number, percent=percent)
+    environment.filters.update(points=points, number=number, percent=percent, interval=interval_text)
     folder = resources.files("adaptiveisp") / "evaluation" / "templates"
     style = import_extra("markupsafe", "report").Markup((folder / "style.css.j2").read_text(encoding="utf-8").rstrip())
     template = environment.from_string((folder / name).read_text(encoding="utf-8"))
@@ -147,8 +166,9 @@ def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:
     return [value for score in scores if (value := getattr(score, metric)) is not None]
 
 
-def _detector_view(report: Report, detector: str) -> dict[str, Any]:
-    """The values of the template for one detector."""
+def _detector_view(report: Report, detector: str, part: str = "") -> dict[str, Any]:
+    """The values of the template for one detector; `part` is the name of one of several data sets, or ""."""
+    salt = f"{part}-{detector}" if part else detector
     scores = report.units(detector)
     best = {
         metric: points(max(values)) if (values := _known(scores.values(), metric)) else ""
@@ -166,14 +186,15 @@ def _detector_view(report: Report, detector: str) -> dict[str, Any]:
         "rows": _score_rows(report, detector),
         "best": best if len(scores) > 1 else {},
         "differences": differences,
+        "of_sets": {d.name: report.intervals_of_sets(d) for d in differences} if report.sets else {},
         "best_static": best_static if best_static and best_static.differences else None,
         "has_losses": bool(_known(scores.values(), "loss_mean")),
         "headline": _headline(scores, differences),
         "light_bins": next((score.per_light for score in scores.values() if score.per_light), ()),
-        "light_figure": _draw_light(scores, f"light-{detector}"),
-        "forest_figure": _draw_forest(differences, f"forest-{detector}"),
-        "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{detector}"),
-        "cost": _cost_view(report, detector),
+        "light_figure": _draw_light(scores, f"light-{salt}"),
+        "forest_figure": _draw_forest(differences, f"forest-{salt}"),
+        "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{salt}"),
+        "cost": _cost_view(report, detector, salt),
         "classes": classes,
         "sizes": [name for name in SIZES if any(name in score.per_size for score in scores.values())],
     }
@@ -181,17 +202,24 @@ def _detector_view(report: Report, detector: str) -> dict[str, Any]:
 
 def _score_rows(report: Report, detector: str) -> list[dict[str, Any]]:
     """The rows of the tables of scores: each policy, or a group with its members below it."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, score in report.units(detector).items():
         group = report.groups.get(name, {}).get(detector)
         members = group.members if group else ()
         rows.append({"name": name, "score": score, "sd": group.ap50_sd if group else None, "seeds": len(members)})
         rows += [{"name": m, "score": report.policies[m][detector], "sd": None, "member": True} for m in members]
+    for row in rows:
+        row["of_sets"] = report.ap50_of_sets(row["name"], detector)
     return rows
 
 
-def _pipeline_view(report: Report) -> dict[str, Any] | None:
-    """The values of the template for the pipelines of adaptive policies; None if no pipeline is known."""
+def _pipeline_view(report: Report, part: str = "") -> dict[str, Any] | None:
+    """The values of the template for the pipelines of adaptive policies; None if no pipeline is known.
+
+    Args:
+        report: the report.
+        part: name of its data set if there are several, "" otherwise.
+    """
     adaptive = [policy for policy, by in report.policies.items() if not next(iter(by.values())).static]
     pipelines = report.pipelines()
     found = {policy: pipelines[policy] for policy in adaptive if pipelines[policy]}
@@ -202,15 +230,16 @@ def _pipeline_view(report: Report) -> dict[str, Any] | None:
     detector = report.detectors[0]
     best = max(found, key=lambda policy: report.policies[policy][detector].ap50 or 0.0)
     series = parameters_by_light(runs[best])
+    salt = f"-{part}" if part else ""
     drawn = dict(list(shares.items())[:SHOWN_PLACES])
     return {
         "found": found,
         "most": SHOWN_PIPELINES,
-        "places": svg(place_figure(drawn), "places") if drawn else None,
+        "places": svg(place_figure(drawn), f"places{salt}") if drawn else None,
         "not_drawn": [policy for policy in shares if policy not in drawn],
         "best": best,
         "detector": detector,
-        "parameters": svg(parameter_figure(series, LIGHT_EDGES), "parameters") if series else None,
+        "parameters": svg(parameter_figure(series, LIGHT_EDGES), f"parameters{salt}") if series else None,
     }
 
 
@@ -241,7 +270,7 @@ def _draw_classes(
     return svg(class_figure(names, bars), salt) if shown else None
 
 
-def _cost_view(report: Report, detector: str) -> dict[str, Any] | None:
+def _cost_view(report: Report, detector: str, salt: str) -> dict[str, Any] | None:
     """The figure of AP50 over cost and the values of its caption; None where fewer than two policies have a cost.
 
     The figure has no intervals: differences are paired, so their intervals do not follow from those of single policies.
@@ -258,7 +287,7 @@ def _cost_view(report: Report, detector: str) -> dict[str, Any] | None:
     floor = scale_floor([point.ap50 for point in points])
     front = pareto_front([point.cost_ms for point in points], [point.ap50 for point in points])
     return {
-        "figure": svg(cost_figure(points), f"cost-{detector}"),
+        "figure": svg(cost_figure(points), f"cost-{salt}"),
         "with_modules": all(point.modules is not None for point in points),
         "below": any(point.ap50 < floor for point in points),
         "spread": any(point.sd is not None for point in points),

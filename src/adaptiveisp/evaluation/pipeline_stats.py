@@ -30,6 +30,7 @@ class ImageRun:
         light: brightness factor in (0, 1], None if unknown.
         pipeline: the pipeline that ran; None where none did (`camera`) or it is not known.
         loss: detector → its loss of the rendering, None where it gives none.
+        dataset: name of the data set; "" where there is only one.
     """
 
     policy: str
@@ -38,11 +39,13 @@ class ImageRun:
     light: float | None
     pipeline: Planned | None
     loss: Mapping[str, float | None]
+    dataset: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Its line of pipelines.jsonl."""
         known = self.pipeline is not None
         return {
+            **({"set": self.dataset} if self.dataset else {}),
             "policy": self.policy,
             "photo": self.photo,
             "draw": self.draw,

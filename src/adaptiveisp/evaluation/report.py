@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adaptiveisp.evaluation.bootstrap import Resampling
+from adaptiveisp.evaluation.bootstrap import Interval, Resampling
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
@@ -51,6 +51,8 @@ class Report:
         title: title of the page.
         skipped: inputs that were left out, each with the reason.
         upper_bounds: names of the policies that need labels, which makes them upper bounds.
+        sets: name of a data set → the report on it alone. With several data sets the scores, groups and differences of
+            this report are means over them, see `pooling`; empty for a report on one data set.
     """
 
     policies: dict[str, dict[str, PolicyScore]]
@@ -68,6 +70,7 @@ class Report:
     title: str = "Evaluation"
     skipped: tuple[tuple[str, str], ...] = ()
     upper_bounds: tuple[str, ...] = ()
+    sets: Mapping[str, "Report"] = field(default_factory=dict)
 
     def table(self) -> str:
         """The scores, a legend and the paired differences as text for readers, in points."""
@@ -114,7 +117,8 @@ class Report:
     @property
     def caution(self) -> str:
         """A warning that the intervals rest on few photos; "" if there are enough."""
-        photos = [score.n_photos for by_detector in self.policies.values() for score in by_detector.values()]
+        alone = self.sets.values() or (self,)
+        photos = [score.n_photos for one in alone for by in one.policies.values() for score in by.values()]
         if not self.differences or min(photos) >= FEW_PHOTOS:
             return ""
         return f"With {min(photos)} photos the intervals are rough; use at least {FEW_PHOTOS}."
@@ -125,6 +129,21 @@ class Report:
         names = units_of([policy for policy, by in self.policies.items() if detector in by], members)
         return {n: self.groups[n][detector].mean if n in members else self.policies[n][detector] for n in names}
 
+    def ap50_of_sets(self, name: str, detector: str) -> list[float | None]:
+        """AP50 (0..1) of a policy or group on each of the data sets alone, in their order; empty if there is one."""
+        scores = [(one.units(detector) | _of_detector(one, detector)).get(name) for one in self.sets.values()]
+        return [score.ap50 if score is not None else None for score in scores]
+
+    def intervals_of_sets(self, difference: Difference) -> list[Interval | None]:
+        """The same difference on each of the data sets alone, in their order; None where it is not defined."""
+        key = (difference.a, difference.b, difference.detector)
+        intervals = []
+        for one in self.sets.values():
+            known = {(d.a, d.b, d.detector): d.interval for d in one.differences}
+            known |= {(d.b, d.a, d.detector): d.interval.reversed() for d in one.differences}
+            intervals.append(known.get(key))
+        return intervals
+
     def pipelines(self) -> dict[str, list[FoundPipeline]]:
         """Policy → its sequences of modules, the most frequent first."""
         runs: dict[str, list[ImageRun]] = {policy: [] for policy in self.policies}
@@ -134,6 +153,7 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The content of report.json."""
+        alone = {"sets": {name: report.to_json() for name, report in self.sets.items()}} if self.sets else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "policies": {
@@ -150,6 +170,7 @@ class Report:
             "notes": list(self.notes),
             "settings": dict(self.settings),
             "provenance": dict(self.provenance),
+            **alone,
         }
 
     def write_data(self, folder: Path) -> None:
@@ -157,6 +178,11 @@ class Report:
         write_json(Path(folder) / "report.json", self.to_json())
         lines = [json.dumps(run.to_json(), allow_nan=False, ensure_ascii=False) + "\n" for run in self.runs]
         write_text(Path(folder) / "pipelines.jsonl", "".join(lines))
+
+
+def _of_detector(report: Report, detector: str) -> dict[str, PolicyScore]:
+    """Policy → scores with a detector, also for the members of groups."""
+    return {policy: by[detector] for policy, by in report.policies.items() if detector in by}
 
 
 def build_report(
@@ -243,7 +269,7 @@ def _score_detector(
         if name in groups
     }
     static = {name: (group_scores[name].mean if name in group_scores else scores[name]).static for name in units}
-    shared, left_out = _on_common_images(own)
+    shared, left_out = on_common_images({policy: result.scored for policy, result in own.items()})
     note = (
         f"{detector}: {left_out} images were not scored with every policy; differences leave them out, "
         "the other numbers do not."
@@ -252,11 +278,11 @@ def _score_detector(
     return _DetectorTable(scores, group_scores, compared, note if left_out else "")
 
 
-def _on_common_images(results: Mapping[str, PolicyResult]) -> tuple[dict[str, list[ScoredImage]], int]:
+def on_common_images(scored: Mapping[str, Sequence[ScoredImage]]) -> tuple[dict[str, list[ScoredImage]], int]:
     """Policy → its images that all policies have, and the number of images that some policy lacks."""
-    keys = [{image.key for image in result.scored} for result in results.values()]
+    keys = [{image.key for image in images} for images in scored.values()]
     common = set.intersection(*keys)
-    shared = {policy: [image for image in r.scored if image.key in common] for policy, r in results.items()}
+    shared = {policy: [image for image in images if image.key in common] for policy, images in scored.items()}
     return shared, len(set.union(*keys)) - len(common)
 
 

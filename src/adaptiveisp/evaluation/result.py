@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from adaptiveisp.data.opening import Dataset, notes_of
+from adaptiveisp.data.dataset import Dataset, is_partly_labelled, notes_of
 from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.errors import first_few
 from adaptiveisp.evaluation.coco_ap import finds_anything
@@ -67,6 +67,12 @@ def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
 def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:
     """Notes for the reader of the report: on `camera` and upper bounds, unscored classes, doubts and skipped inputs."""
     notes = [f"Data: {dataset.name}."]
+    if is_partly_labelled(dataset):
+        names = first_few(found.categories.values(), len(found.categories))
+        notes.append(
+            f"Scored classes: {names}. The labels state that no other class is labelled "
+            "(info.labelled_category_ids), so detections of other classes do not count."
+        )
     if any(policy == "camera" for policy, _ in found.results):
         notes.append(
             "camera: LibRaw's default development for camera files and DNGs; for synthetic RGB raws the exact inverse "

@@ -24,6 +24,12 @@ from adaptiveisp.evaluation.bootstrap import (
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 
+_NUMBERS = (
+    *("ap", "ap50", "ap75", "ms_per_image", "modules_per_image", "cost_ms"),
+    *("loss_mean", "loss_worst5", "worse_than_raw", "worse_than_auto_exposure"),
+)
+"""The scores of a `PolicyScore` that are one number, of which a mean can be taken."""
+
 Units = Mapping[str, tuple[str, ...]]
 """Name of a group → its members; a single policy is a unit of its own, with itself as the only member."""
 
@@ -97,6 +103,18 @@ class GroupScore:
         return result | rest
 
 
+class UnitAps(NamedTuple):
+    """AP50 (0..1) of each unit; for a group the mean over its members.
+
+    Attributes:
+        points: unit → AP50 on all images.
+        samples: unit → (resamples,) AP50 on each resample, NaN where no label is left to find.
+    """
+
+    points: dict[str, float]
+    samples: dict[str, NDArray[np.float64]]
+
+
 class Compared(NamedTuple):
     """The differences between every two units, "later minus earlier", and those to the best static unit, if any."""
 
@@ -121,11 +139,7 @@ def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupS
     A mean is None where the score of a member is None. The group is static if all its members are.
     """
     first = scores[0]
-    numbers = (
-        *("ap", "ap50", "ap75", "ms_per_image", "modules_per_image", "cost_ms"),
-        *("loss_mean", "loss_worst5", "worse_than_raw", "worse_than_auto_exposure"),
-    )
-    means: dict[str, Any] = {name: _mean([getattr(score, name) for score in scores]) for name in numbers}
+    means: dict[str, Any] = mean_scores(scores)
     bins = zip(*(score.per_light for score in scores), strict=False)
     mean = PolicyScore(
         per_light=tuple(LightBin(b[0].low, b[0].high, b[0].n_images, _mean([x.ap50 for x in b])) for b in bins),
@@ -138,6 +152,11 @@ def group_score(members: Sequence[str], scores: Sequence[PolicyScore]) -> GroupS
     )
     ap50, ap, ap75 = (_sd([getattr(score, name) for score in scores]) for name in ("ap50", "ap", "ap75"))
     return GroupScore(tuple(members), mean, ap50, ap, ap75)
+
+
+def mean_scores(scores: Sequence[PolicyScore]) -> dict[str, Any]:
+    """Name → mean of each score that is one number; None where it is None in one of them."""
+    return {name: _mean([getattr(score, name) for score in scores]) for name in _NUMBERS}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -170,30 +189,58 @@ def compare(
         categories: id → name of the categories to average over.
         resampling: settings of the bootstrap.
     """
-    resamples, seed, level = resampling
+    found = unit_aps(scored, units, categories, resampling)
+    return Compared([], None) if found is None else compare_aps(detector, found, static, resampling.level)
+
+
+def unit_aps(
+    scored: Mapping[str, Sequence[ScoredImage]],
+    units: Units,
+    categories: Mapping[int, str],
+    resampling: Resampling,
+    stream: int | None = None,
+) -> UnitAps | None:
+    """AP50 of each unit, where all policies have the same resampled photos; None if there is nothing to compare.
+
+    Args:
+        scored, units, categories, resampling: as for `compare`.
+        stream: as for `bootstrap_weights`.
+    """
     reference = next(iter(scored.values()))
     if not reference or len(units) < 2:
-        return Compared([], None)
+        return None
     tables = {p: MatchTable(aligned(reference, images), categories) for p, images in scored.items()}
     points: dict[str, float] = {}
     for policy, table in tables.items():
         if (point := table.ap()) is None:
-            return Compared([], None)
+            return None
         points[policy] = point
-    weights = bootstrap_weights(next(iter(tables.values())).keys, resamples, seed)
+    weights = bootstrap_weights(next(iter(tables.values())).keys, resampling.resamples, resampling.seed, stream)
     samples = {policy: table.resampled_ap(weights) for policy, table in tables.items()}
-    mean_of = {name: fmean(points[member] for member in members) for name, members in units.items()}
-    sampled: dict[str, NDArray[np.float64]] = {
-        name: np.mean([samples[member] for member in members], axis=0) for name, members in units.items()
-    }
+    return UnitAps(
+        {name: fmean(points[member] for member in members) for name, members in units.items()},
+        {name: np.mean([samples[member] for member in members], axis=0) for name, members in units.items()},
+    )
+
+
+def compare_aps(detector: str, found: UnitAps, static: Mapping[str, bool], level: float) -> Compared:
+    """The paired differences between every two units, from their AP50 on all images and on each resample.
+
+    Args:
+        detector: name of the detector.
+        found: AP50 of each unit.
+        static: unit → whether it is static.
+        level: nominal coverage of the intervals, between 0 and 1.
+    """
+    points, samples = found
 
     def less(a: str, b: str) -> Difference:
-        interval = percentile_interval(mean_of[a] - mean_of[b], sampled[a] - sampled[b], level)
+        interval = percentile_interval(points[a] - points[b], samples[a] - samples[b], level)
         return Difference(a, b, detector, "ap50", interval)
 
-    differences = [less(a, b) for b, a in combinations(units, 2)]
-    best = max((name for name in units if static[name]), key=lambda name: mean_of[name], default=None)
+    differences = [less(a, b) for b, a in combinations(points, 2)]
+    best = max((name for name in points if static[name]), key=lambda name: points[name], default=None)
     if best is None:
         return Compared(differences, None)
-    adaptive = tuple(less(name, best) for name in units if not static[name])
-    return Compared(differences, BestStatic(best, mean_of[best], adaptive))
+    adaptive = tuple(less(name, best) for name in points if not static[name])
+    return Compared(differences, BestStatic(best, points[best], adaptive))

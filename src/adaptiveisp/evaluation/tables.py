@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from adaptiveisp.errors import one_line
+from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.evaluation.policy_scores import PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
@@ -67,12 +68,14 @@ class ScoreRow(NamedTuple):
         detector: name of the detector.
         score: the scores; for a group the means.
         sd: standard deviation of AP50 over the runs of a group in 0..1; None for a policy.
+        of_sets: AP50 (0..1) on each of several data sets; empty for a report on one.
     """
 
     name: str
     detector: str
     score: PolicyScore
     sd: float | None
+    of_sets: Sequence[float | None] = ()
 
 
 class Column(NamedTuple):
@@ -164,6 +167,24 @@ SCORE_COLUMNS = (
     ),
 )
 DIFFERENCE_COLUMNS = ("difference", "detector", "AP50", "95 % interval")
+MEAN_OF_SETS = "mean of sets"
+"""Title of the column of a mean over several data sets."""
+
+
+def _set_column(name: str, place: int) -> Column:
+    """The column of AP50 on one of several data sets, the one at a place in their order."""
+    return Column(f"AP50 {name}", "", lambda row: points(row.of_sets[place]), lambda row: row.of_sets[place])
+
+
+def score_columns(report: Report) -> tuple[Column, ...]:
+    """All columns of a report's table of scores; with several data sets there is one of AP50 for each of them."""
+    if not report.sets:
+        return SCORE_COLUMNS
+    at = next(index for index, column in enumerate(SCORE_COLUMNS) if column.title == "AP50")
+    meaning = "mean of the sets' AP50, which is in points (x100); the other scores are means of the sets too"
+    mean = SCORE_COLUMNS[at]._replace(title=MEAN_OF_SETS, meaning=meaning)
+    own = (_set_column(name, place) for place, name in enumerate(report.sets))
+    return (*SCORE_COLUMNS[:at], *own, mean, *SCORE_COLUMNS[at + 1 :])
 
 
 def score_rows(report: Report) -> list[ScoreRow]:
@@ -172,15 +193,17 @@ def score_rows(report: Report) -> list[ScoreRow]:
     for detector in report.detectors:
         for name, score in report.units(detector).items():
             group = report.groups.get(name, {}).get(detector)
-            rows.append(ScoreRow(name, detector, score, group.ap50_sd if group else None))
+            sd, of_sets = group.ap50_sd if group else None, report.ap50_of_sets(name, detector)
+            rows.append(ScoreRow(name, detector, score, sd, of_sets))
             for member in group.members if group else ():
-                rows.append(ScoreRow(f"  {member}", detector, report.policies[member][detector], None))
+                own = report.policies[member][detector]
+                rows.append(ScoreRow(f"  {member}", detector, own, None, report.ap50_of_sets(member, detector)))
     return rows
 
 
-def filled_columns(rows: Sequence[ScoreRow]) -> list[Column]:
-    """The columns of `SCORE_COLUMNS` that are not empty in all rows."""
-    return [column for column in SCORE_COLUMNS if any(column.cell(row) not in ("", DASH) for row in rows)]
+def filled_columns(report: Report, rows: Sequence[ScoreRow]) -> list[Column]:
+    """The columns of a report's table of scores that are not empty in all rows."""
+    return [column for column in score_columns(report) if any(column.cell(row) not in ("", DASH) for row in rows)]
 
 
 def legend(columns: Sequence[Column]) -> str:
@@ -191,14 +214,15 @@ def legend(columns: Sequence[Column]) -> str:
 def score_tables(report: Report) -> str:
     """The scores with a legend, the paired differences, those to the best static policy, and a caution, as text."""
     rows = score_rows(report)
-    columns = filled_columns(rows)
+    columns = filled_columns(report, rows)
     parts = [table([c.title for c in columns], [[c.cell(row) for c in columns] for row in rows]), legend(columns)]
     if report.differences:
-        parts.append(table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in report.differences]))
+        parts.append(table(_difference_columns(report), [_difference_row(report, d) for d in report.differences]))
     for detector, best in report.best_static.items():
         if best.differences:
             text = f"Best static policy with {detector}: {best.name}, AP50 {points(best.ap50)}; chosen by the "
-            differences = table(DIFFERENCE_COLUMNS, [_difference_row(d) for d in best.differences])
+            rows_of_best = [_difference_row(report, d) for d in best.differences]
+            differences = table(_difference_columns(report), rows_of_best)
             parts.append(f"{text}{BEST_STATIC_CHOICE}.\n{differences}")
     if report.upper_bounds:
         parts.append(f"{', '.join(report.upper_bounds)}: an upper bound that knows the labels, not a policy")
@@ -208,11 +232,11 @@ def score_tables(report: Report) -> str:
 def markdown_tables(report: Report) -> str:
     """The scores with a legend and the paired differences as Markdown."""
     rows = score_rows(report)
-    columns = filled_columns(rows)
+    columns = filled_columns(report, rows)
     scores = markdown([c.title for c in columns], [[c.cell(row).strip() for c in columns] for row in rows])
     parts = [scores, legend(columns)]
     if report.differences:
-        parts.append(markdown(DIFFERENCE_COLUMNS, [_difference_row(d) for d in report.differences]))
+        parts.append(markdown(_difference_columns(report), [_difference_row(report, d) for d in report.differences]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -220,16 +244,17 @@ def scores_csv(report: Report) -> str:
     """The scores as CSV with all columns and unrounded values; average precision and shares in 0..1."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([column.title for column in SCORE_COLUMNS])
+    columns = score_columns(report)
+    writer.writerow([column.title for column in columns])
     for row in score_rows(report):
-        writer.writerow(["" if (value := column.value(row)) is None else value for column in SCORE_COLUMNS])
+        writer.writerow(["" if (value := column.value(row)) is None else value for column in columns])
     return text.getvalue()
 
 
 def scores_html(report: Report) -> str:
     """The scores with a legend as an HTML table, which notebooks show."""
     rows = score_rows(report)
-    columns = filled_columns(rows)
+    columns = filled_columns(report, rows)
     lines = ["".join(f"<th>{html.escape(column.title)}</th>" for column in columns)]
     lines += ["".join(f"<td>{html.escape(one_line(c.cell(row), LONGEST_CELL))}</td>" for c in columns) for row in rows]
     body = "".join(f"<tr>{line}</tr>" for line in lines)
@@ -243,6 +268,27 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _difference_row(d: Difference) -> tuple[str, ...]:
+def _difference_columns(report: Report) -> tuple[str, ...]:
+    """The titles of the table of differences, with a column for each of several data sets."""
+    if not report.sets:
+        return DIFFERENCE_COLUMNS
+    names = (f"{one_line(name, LONGEST_CELL)} (interval)" for name in report.sets)
+    return *DIFFERENCE_COLUMNS[:2], *names, MEAN_OF_SETS, DIFFERENCE_COLUMNS[3]
+
+
+def _difference_row(report: Report, d: Difference) -> tuple[str, ...]:
+    of_sets = (interval_text(interval) for interval in report.intervals_of_sets(d))
     low, high = points(d.interval.low, sign=True), points(d.interval.high, sign=True)
-    return f"{d.a} - {d.b}", d.detector, points(d.interval.mean, sign=True), f"{low} to {high}"
+    return f"{d.a} - {d.b}", d.detector, *of_sets, points(d.interval.mean, sign=True), f"{low} to {high}"
+
+
+def interval_text(interval: Interval | None) -> str:
+    """A difference with its interval in points; a dash for None.
+
+    >>> interval_text(Interval(0.02, 0.005, 0.031, 0.95, 200))
+    '+2.0 (+0.5 to +3.1)'
+    """
+    if interval is None:
+        return DASH
+    mean, low, high = (points(value, sign=True) for value in (interval.mean, interval.low, interval.high))
+    return f"{mean} ({low} to {high})"

@@ -4,7 +4,7 @@ Source: the COCO data format (Lin et al. 2014), cocodataset.org/#format-data.
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from adaptiveisp.data.annotations import (
     stem_key,
     the_only,
 )
+from adaptiveisp.data.formats.coco_ids import labelled_categories, unlabelled_note, with_numbers
 from adaptiveisp.data.formats.coco_objects import has_box, read_annotation
 from adaptiveisp.data.image_paths import find_file, leads_out, read_listed
-from adaptiveisp.data.values import MAX_COUNT, MAX_ID, finite, is_number_text, side, text, whole
+from adaptiveisp.data.values import MAX_COUNT, MAX_ID, finite, side, text, whole
 from adaptiveisp.detectors.class_names import shown_name as class_name
 from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.headerless import BayerHeader
@@ -68,14 +69,16 @@ class CocoLabels:
     Attributes:
         path: the file.
         images: its images, in the order of the file.
-        categories: category id → name.
+        categories: category id → name, of the labelled classes alone if the file states which ones are.
         notes: notes on the set as a whole, one line each.
+        partly_labelled: whether the file states which classes are labelled, see `coco_ids.labelled_categories`.
     """
 
     path: Path
     images: tuple[CocoImage, ...]
     categories: dict[int, str]
     notes: tuple[str, ...] = ()
+    partly_labelled: bool = False
 
 
 def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
@@ -110,7 +113,8 @@ def load_coco(path: Path, labelled: bool = True) -> CocoLabels:
         for image in checked.images
     )
     twice = repeated_note(image.annotations for image in images)
-    return CocoLabels(path, images, categories, (*checked.notes, *joined, *watch.notes, *twice))
+    notes = (*checked.notes, *joined, *watch.notes, *twice)
+    return CocoLabels(path, images, categories, notes, checked.partly_labelled)
 
 
 def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] | None = None) -> CocoLabels:
@@ -124,7 +128,7 @@ def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] |
     """
     if not isinstance(content, dict):
         raise DataError(f"{path}: is no mapping of names to lists; {REMEDY}")
-    content = _with_numbers(content)
+    content = with_numbers(content)
     categories = _categories(content, path) if labelled else {}
     images: dict[int, CocoImage] = {}
     for where, entry in _entries(content, "images", "image", path):
@@ -139,8 +143,13 @@ def _checked(content: Any, path: Path, labelled: bool, problems: list[Problem] |
     by_image: dict[int, list[Annotation]] = {key: [] for key in images}
     if labelled:
         notes += _add_annotations(content, path, categories, images, by_image, problems)
+    kept = labelled_categories(content, categories, path) if labelled else None
+    if kept is not None:
+        categories = {key: name for key, name in categories.items() if key in kept}
+        notes += unlabelled_note(by_image.values(), categories)
+        by_image = {key: [one for one in own if one.category_id in kept] for key, own in by_image.items()}
     complete = tuple(replace(image, annotations=tuple(by_image[key])) for key, image in images.items())
-    return CocoLabels(path, complete, categories, tuple(notes))
+    return CocoLabels(path, complete, categories, tuple(notes), kept is not None)
 
 
 def _entries(content: Mapping[str, Any], key: str, what: str, path: Path) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -286,7 +295,7 @@ class CocoRaws:
     def __init__(self, labels: Path, images: Path, limit: int = 0, draw_offset: int = 0, labelled: bool = True):
         checked = load_coco(labels, labelled)
         self.name = str(labels)
-        self.categories = checked.categories
+        self.categories, self.partly_labelled = checked.categories, checked.partly_labelled
         self.notes: Sequence[str] = checked.notes
         samples = [self._sample(image, Path(images), draw_offset) for image in checked.images]
         self.samples: Sequence[Sample] = limit_photos(samples, limit)
@@ -347,33 +356,7 @@ def parse(config: SetConfig) -> ParsedSet:
     if not images:
         raise DataError(f"{path}: none of its images is below {folder}; correct images in {config.path}")
     names = tuple(dict.fromkeys(checked.categories.values()))
-    return ParsedSet(tuple(images), names, True, tuple(problems), checked.notes)
-
-
-def _with_numbers(content: dict[str, Any]) -> dict[str, Any]:
-    """The JSON with numbers instead of ids that are texts, as in RAW-NOD."""
-    for key, reference in (("images", "image_id"), ("categories", "category_id")):
-        entries, labels = content.get(key), content.get("annotations")
-        number = _numbering(entries) if isinstance(entries, list) else {}
-        if not number:
-            continue
-        content = {**content, key: [{**entry, "id": number[entry["id"]]} for entry in entries or ()]}
-        if isinstance(labels, list):
-            content["annotations"] = [
-                {**entry, reference: number.get(name, name)}
-                if isinstance(entry, dict) and isinstance(name := entry.get(reference), str)
-                else entry
-                for entry in labels
-            ]
-    return content
-
-
-def _numbering(entries: Collection[Any]) -> dict[str, int]:
-    """Text id → number; empty if ids are repeated or not text, or if all of them are numbers written as text."""
-    ids = [entry.get("id") if isinstance(entry, dict) else None for entry in entries]
-    if not all(isinstance(key, str) for key in ids) or len(set(ids)) < len(ids) or all(map(is_number_text, ids)):
-        return {}
-    return {str(key): number for number, key in enumerate(ids, 1)}
+    return ParsedSet(tuple(images), names, True, tuple(problems), checked.notes, checked.partly_labelled)
 
 
 def _labelled(image: CocoImage, file: Path, name: str, categories: dict[int, str], path: Path) -> LabelledImage:

@@ -228,15 +228,16 @@ def read_blocks(path: Path) -> Iterator[bytes]:
             yield block
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, hexadecimal.
+def sha256_of(*paths: Path) -> str:
+    """The SHA-256 of a file's content, or of the contents of several files one after the other, hexadecimal.
 
     Raises:
         OSError: the file cannot be read.
     """
     digest = hashlib.sha256()
-    for block in read_blocks(path):
-        digest.update(block)
+    for path in paths:
+        for block in read_blocks(path):
+            digest.update(block)
     return digest.hexdigest()
 
 

@@ -3,7 +3,6 @@
 Source: the files that `save_pretrained` of the library transformers writes.
 """
 
-import hashlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, NamedTuple
 from adaptiveisp.detectors.class_names import LARGEST_FILE, MOST_CLASSES
 from adaptiveisp.detectors.limits import MAX_NUMBER
 from adaptiveisp.errors import DetectorError, shown
-from adaptiveisp.utils.files import read_blocks, read_json
+from adaptiveisp.utils.files import read_json, sha256_of
 from adaptiveisp.utils.optional_imports import import_extra
 
 EXTRA = "transformers"
@@ -209,11 +208,7 @@ def weights_files(folder: Path) -> list[Path]:
 
 def hash_of(files: list[Path]) -> str:
     """The SHA-256 of the concatenated files, hexadecimal."""
-    digest = hashlib.sha256()
-    for path in files:
-        for block in read_blocks(path):
-            digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(*files)
 
 
 def reason_of(error: Exception) -> str:

@@ -12,6 +12,7 @@ from adaptiveisp import AdaptiveISP, Pipeline, Stage, register_detector
 from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.heuristics import AutoExposure
+from adaptiveisp.policies.registry import load_policy
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 
@@ -29,6 +30,9 @@ def test_a_folder_comes_back(policy: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds a saved policy already"):
         isp.save_pretrained(folder)
     isp.save_pretrained(folder, overwrite=True)
+    if policy != "auto-exposure":  # a policy of the package has no file
+        assert load_policy(str(folder)).plan(isp(raw).developed.small) == [isp(raw).pipeline]
+    assert repr(again).endswith("detector='red', size=96, confidence=0.1, device='cpu')")
 
 
 def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:

@@ -78,6 +78,11 @@ def test_a_parameter_that_learns_nothing_is_told(caplog: pytest.LogCaptureFixtur
     assert "module lift: the gradient of by is 0" in caplog.text
 
 
+def test_a_module_through_which_nothing_learns_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    check_module(replace(LIFT, function=lambda image, params: lifted(image.detach() + 0 * image, params)))
+    assert "module lift: the gradient of the image is 0, so modules before it cannot learn" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -124,6 +124,10 @@ class AdaptiveISP:
         self.device = torch.device(device)
         self._warned: set[str] = set()
 
+    def __repr__(self) -> str:
+        what = f"policy={self.policy.name!r}, detector={self.detector.name!r}, size={self.size}"
+        return f"{type(self).__name__}({what}, confidence={self.confidence:g}, device={str(self.device)!r})"
+
     @classmethod
     def from_pretrained(
         cls, name: str | Path = defaults.POLICY, detector: str | Detector | None = None, **settings: Any

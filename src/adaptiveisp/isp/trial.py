@@ -17,6 +17,7 @@ NEUTRAL_TOLERANCE = 0.01
 """Largest change of a pixel by neutral parameters: 2.5 of 255. A range of the scale "log" cannot hold a neutral 0."""
 BATCH_TOLERANCE = 1e-3
 """Largest difference between an image in a batch and the same image alone, where sums differ in their order."""
+PLACE = "correct it; on the command line -v shows where"
 TRIED_LOGITS = (-3.0, 0.0, 3.0)
 """The outputs z of a network for which the result must be finite: both ends of each range nearly, and its middle."""
 
@@ -64,7 +65,7 @@ def check_module(module: IspModule, gradients: bool = True, device: str = "cpu")
 
 
 def _check_gradients(module: IspModule, image: Image, params: ParamTensor) -> None:
-    """Refuses missing gradients, and warns of a parameter whose gradient is 0.
+    """Refuses missing gradients, and warns where that of the image or of a parameter is 0.
 
     Raises:
         UsageError: a gradient is missing or not finite.
@@ -79,13 +80,15 @@ def _check_gradients(module: IspModule, image: Image, params: ParamTensor) -> No
     try:
         found = torch.autograd.grad(result.sum(), list(inputs.values()), allow_unused=True)
     except Exception as error:  # operations of the user's own may have a wrong backward pass
-        raise _fault(module, f"its gradient fails ({reason_of(error)})", "correct it; -v shows where") from error
+        raise _fault(module, f"its gradient fails ({reason_of(error)})", PLACE) from error
     for name, gradient in zip(inputs, found, strict=True):
         if gradient is None:
             raise _fault(module, f"its result has no gradient for its {name}", remedy)
         if not bool(gradient.isfinite().all()):
             fault = f"the gradient for its {name} is not finite for an image with black and white pixels"
             raise _fault(module, fault, "keep away from powers, roots and logarithms of 0, for instance with clamp")
+    if not bool(found[0].any()):
+        logger.warning("module %s: the gradient of the image is 0, so modules before it cannot learn", module.name)
     for param, column in zip(module.params, found[-1].unbind(dim=1) if module.params else (), strict=True):
         if not bool(column.any()):
             logger.warning("module %s: the gradient of %s is 0 on a trial image", module.name, param.name)
@@ -98,7 +101,7 @@ def _params(module: IspModule, image: Image, first: float, second: float) -> Par
         return module.params_from_logits(logits)
     except Exception as error:  # a head of the user's own
         logger.debug("module %s: head", module.name, exc_info=error)
-        raise _fault(module, f"its head fails ({reason_of(error)})", "correct it; -v shows where") from error
+        raise _fault(module, f"its head fails ({reason_of(error)})", PLACE) from error
 
 
 def _forbidden(module: IspModule, params: ParamTensor) -> bool:
@@ -114,7 +117,7 @@ def _called(module: IspModule, image: Image, params: ParamTensor) -> Image:
     except Exception as error:  # whatever the user's own code raises
         logger.debug("module %s", module.name, exc_info=error)
         where = f"images of shape {tuple(image.shape)} and params of shape {tuple(params.shape)}"
-        raise _fault(module, f"it fails on {where} ({reason_of(error)})", "correct it; -v shows where") from error
+        raise _fault(module, f"it fails on {where} ({reason_of(error)})", PLACE) from error
     if not isinstance(result, Tensor) or result.shape != image.shape:
         what = f"a tensor of shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
         raise _fault(module, f"it returned {what}", f"return a tensor of the image's shape {tuple(image.shape)}")

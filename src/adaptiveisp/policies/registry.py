@@ -26,6 +26,8 @@ DEFAULT_POLICY = SHIPPED[0]
 
 RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
 """Policy files of a run folder; the first that exists is taken."""
+SAVED_POLICIES = ("policy.safetensors", "policy.json")
+"""Policy files of a folder that `save_pretrained` wrote."""
 
 
 def night() -> FixedPipeline:
@@ -109,7 +111,9 @@ def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
 
 
 def policy_file(spec: str) -> Path:
-    """The file of a learned policy: the path itself, a shipped policy, or the best policy of a run folder.
+    """The file of a learned policy: the path itself, a shipped policy, or the policy in a folder.
+
+    The best policy of a run folder is taken, and the policy of a folder that `save_pretrained` wrote.
 
     Raises:
         UsageError: there is no such policy.
@@ -117,7 +121,7 @@ def policy_file(spec: str) -> Path:
     if spec in SHIPPED:
         return shipped_file(spec)
     path = Path(spec)
-    files = [path, *(path / name for name in RUN_POLICIES)]
+    files = [path, *(path / name for name in (*RUN_POLICIES, *SAVED_POLICIES))]
     for file in files:
         if file.suffix in (".json", ".safetensors") and (file is path or file.is_file()):
             return file
@@ -126,7 +130,8 @@ def policy_file(spec: str) -> Path:
     usable = [name for name, policy in NAMED_POLICIES.items() if not policy.needs_labels]
     raise UsageError(
         f"policy {spec!r} does not exist; choose one of {', '.join((*SHIPPED, *usable, *_REGISTERED.names()))}, a "
-        "pipeline .json, a policy .safetensors, the folder of a training run or my_pkg.my_file:name"
+        "pipeline .json, a policy .safetensors, the folder of a training run or of save_pretrained, or "
+        "my_pkg.my_file:name"
     )
 
 
@@ -135,8 +140,9 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
 
     Args:
         spec: one of `SHIPPED` or `NAMED_POLICIES`, a name given to `register_policy` or declared by an installed
-            package, a pipeline .json, a policy .safetensors, the folder of a training run, or `my_pkg.my_file:name`,
-            a policy or a function that returns one. The last runs code, so it must not come from a file.
+            package, a pipeline .json, a policy .safetensors, the folder of a training run or of `save_pretrained`, or
+            `my_pkg.my_file:name`, a policy or a function that returns one. The last runs code, so it must not come
+            from a file.
         device: where a learned policy's networks run.
         steps: number of steps of a step-wise policy, and most steps of a sequence or an oracle; 0 keeps their own.
 

@@ -158,6 +158,8 @@ def bad(kind: str) -> tuple[list[Array], list[Array]]:
         "one level": (darks, [*flats[:2], *flats[:2]]),
         "clipped": (darks, [*flats[:2], *[take(30_000.0, rng, shape=(64, 64)) for _ in range(2)]]),
         "light in a dark": ([*darks, darks[0] + np.uint16(300)], flats),
+        "copied dark": ([*darks, darks[0].copy()], flats),
+        "copied flat": (darks, [flats[0], flats[0].copy(), *flats[2:]]),
         "floats": (darks, [flat / 4095 for flat in flats]),
     }[kind]
 
@@ -177,6 +179,8 @@ def bad(kind: str) -> tuple[list[Array], list[Array]]:
             "frame 2: 1 of 2 levels of flats are clipped at 4095; give flats of at least 2 exposures",
         ),
         ("light in a dark", DataError, r"frame 2: has the mean 363\.9, the other darks 64\.1"),
+        ("copied dark", DataError, "frame 2: has the same values as frame 0; leave out one"),
+        ("copied flat", DataError, "frame 1: has the same values as frame 0; leave out one"),
         ("floats", DataError, "holds float64 values; give the sensor's whole codes"),
     ],
 )

@@ -1,5 +1,6 @@
 """Stacks of dark and flat frames: read from files one at a time, checked, and grouped by their level."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -141,12 +142,29 @@ def checked_frame(stack: Stack, index: int, facts: FrameFacts | None) -> tuple[N
     return raw.data, facts
 
 
+def _refuse_copies(frames: Stack) -> None:
+    """Refuses frames that are copies of each other: their difference would hold no noise.
+
+    Frames of a single value are no copies: they may be cut off at 0.
+
+    Raises:
+        DataError: two frames have the same values.
+    """
+    seen: dict[bytes, str] = {}
+    for index, data in enumerate(frames):
+        digest = hashlib.sha256(data.tobytes()).digest()
+        if digest in seen and data.min() != data.max():
+            remedy = "leave out one of them, and give frames that were taken one after the other"
+            raise DataError(f"{frames.name(index)}: has the same values as {seen[digest]}; {remedy}")
+        seen[digest] = frames.name(index)
+
+
 def check_darks(darks: Stack) -> FrameFacts:
     """The common facts of the darks.
 
     Raises:
         UsageError: there is only one.
-        DataError: frames differ in size, or one is brighter than the others.
+        DataError: frames differ in size, one is brighter than the others, or one is a copy of another.
     """
     if len(darks) < LEAST_DARKS:
         names = darks.name(0) if len(darks) else "--dark"
@@ -162,6 +180,7 @@ def check_darks(darks: Stack) -> FrameFacts:
         if abs(mean - middle) > 0.02 * (facts.white - middle):
             found = f"has the mean {mean:.1f}, the other darks {middle:.1f}"
             raise DataError(f"{darks.name(index)}: {found}; leave it out, or cover the lens and take it again")
+    _refuse_copies(darks)
     return facts
 
 
@@ -170,7 +189,7 @@ def flat_levels(flats: Stack, facts: FrameFacts, black: Sequence[float]) -> list
 
     Raises:
         UsageError: there are too few flats.
-        DataError: a frame does not fit, is not brighter than the darks, or is alone at its level.
+        DataError: a frame does not fit, is not brighter than the darks, is a copy, or is alone at its level.
     """
     if len(flats) < 2 * LEAST_LEVELS:
         names = first_few(flats.name(index) for index in range(len(flats))) or "--flat"
@@ -199,4 +218,5 @@ def flat_levels(flats: Stack, facts: FrameFacts, black: Sequence[float]) -> list
         raise DataError(
             f"{flats.name(0)}: all flats have one level; give two at each of at least {LEAST_LEVELS} exposures"
         )
+    _refuse_copies(flats)
     return [flats.part(sorted(group)) for group in groups]

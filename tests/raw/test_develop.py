@@ -1,6 +1,7 @@
 """Developing: values by hand, Pillow's idea of orientation, LibRaw's linear output, and real sensor frames."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -98,6 +99,19 @@ def test_the_raw_mosaic_is_left_alone():
     before = data.copy()
     develop(RawImage(data, "RGGB", (64.0,) * 4, 1000.0))
     np.testing.assert_array_equal(data, before)
+
+
+def test_read_only_values_are_developed_without_a_warning():
+    data = flat_mosaic([100, 200, 300, 400])
+    expected = develop(RawImage(data.copy(), "RGGB", 64, 1023))
+    data.flags.writeable = False  # as arrays of a file's content are
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert torch.equal(develop(RawImage(data, "RGGB", 64, 1023)), expected)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_orientation_is_applied_last():

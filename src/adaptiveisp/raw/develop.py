@@ -96,6 +96,8 @@ def _mosaic_and_levels(
     data = np.ascontiguousarray(raw.data, dtype=np.uint16 if exact else np.float32)
     pattern = raw.pattern or ""
     scale = [gains["RGB".index(colour)] / (raw.white_level - raw.black_level[i]) for i, colour in enumerate(pattern)]
+    if not data.flags.writeable:  # of which torch warns
+        data = data.copy()
     return torch.from_numpy(data), raw.black_level, scale
 
 

@@ -3,6 +3,7 @@
 import io
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.in_memory import raw_in_memory
+from adaptiveisp.raw.reader import read_raw
 from adaptiveisp.streaming import sources
 from adaptiveisp.streaming.sources import Frame, frames_of, frames_of_folder, frames_of_stream, open_source
 
@@ -36,6 +38,26 @@ def test_the_frames_of_a_headerless_file(tmp_path: Path) -> None:
     (tmp_path / "night.raw.yaml").write_text("raw-size: 24x18\nraw-bits: 10\nraw-pattern: RGGB\n")
     with pytest.raises(RawFileError, match=r"holds 4 frames of 864 bytes and 861 bytes more; copy it again"):
         list(open_source(str(path)))
+
+
+def test_one_frame_of_a_headerless_file_and_their_declared_number(tmp_path: Path) -> None:
+    values, path = frames(3), tmp_path / "night.raw"
+    path.write_bytes(values.tobytes())
+    (found,) = open_source(str(path), replace(HEADER, frame=2))
+    np.testing.assert_array_equal(read_raw(path, replace(HEADER, frame=2)).data, values[2])
+    assert found.raw == path and found.header is None  # read by the declared facts
+    assert len(list(open_source(str(path), replace(HEADER, frames=3)))) == 3
+    with pytest.raises(RawFileError, match=r"night\.raw: holds 3 frames of 864 bytes, not the 4 of --raw-frames"):
+        list(open_source(str(path), replace(HEADER, frames=4)))
+
+
+@pytest.mark.parametrize("source", ["-", "/dev/video0", "rtsp://127.0.0.1/x", "x.mp4", "x.mcap"])
+def test_flags_that_a_source_cannot_follow_are_refused(source: str) -> None:
+    for flag, facts in (("--raw-frame ", {"frame": 1}), ("--raw-frames ", {"frames": 2})):
+        with pytest.raises(UsageError, match=flag):
+            open_source(source, replace(HEADER, **facts))
+    with pytest.raises(UsageError, match="no folder, so --follow"):
+        open_source(source, HEADER, follow=True)
 
 
 def test_packed_frames_of_a_pipe() -> None:
@@ -121,7 +143,7 @@ def test_a_single_raw_is_a_stream_of_one(tmp_path: Path) -> None:
     assert [frame.name for frame in open_source(str(tmp_path / "x.npy"))] == ["x.npy"]
 
 
-def test_videos_are_made_linear(tmp_path: Path) -> None:
+def test_videos_are_made_linear(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """BT.709 code 128 is linear ((0.502 + 0.099) / 1.099)^(1 / 0.45) = 0.2615 (ITU-R BT.709, item 1.2)."""
     av = pytest.importorskip("av", reason="PyAV is not installed; pip install 'adaptiveisp[stream]'")
     path = tmp_path / "x.mkv"
@@ -133,6 +155,12 @@ def test_videos_are_made_linear(tmp_path: Path) -> None:
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     found = list(open_source(str(path)))
+    assert not caplog.text
+    again = list(open_source(str(path), BayerHeader(pattern="GBRG", black=16)))  # facts of a sensor
+    assert "x.mkv: --raw-pattern, --raw-black describe values of a sensor and are not used" in caplog.text
+    np.testing.assert_array_equal(again[0].raw, found[0].raw)
+    path.with_name("x.mkv.yaml").write_text("raw-curve: srgb\n")
+    assert next(iter(open_source(str(path)))).header == BayerHeader(bits=8, curve="srgb")
     assert len(found) == 3 and found[1].time_s == pytest.approx(0.04, abs=0.011)
     raw = raw_in_memory(found[0].raw, found[0].header)
     assert raw.data.mean() / raw.white_level == pytest.approx(0.2615, abs=0.01)

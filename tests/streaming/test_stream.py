@@ -15,13 +15,14 @@ import torch
 
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.parser import main
-from adaptiveisp.errors import DetectorError, RawFileError, UsageError
+from adaptiveisp.errors import DetectorError, OutputError, RawFileError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.streaming.sinks import JsonLines
 from adaptiveisp.streaming.smoothing import SmoothingConfig
-from adaptiveisp.streaming.stream import Stream, StreamConfig
+from adaptiveisp.streaming.sources import Frame
+from adaptiveisp.streaming.stream import Stream, StreamConfig, _Item
 from adaptiveisp.types import Image
 from tests.support.fake_detector import RedDetector
 
@@ -285,6 +286,40 @@ def test_a_stream_without_frames_fails(
         list(stream)
 
 
+def test_outputs_never_replace_the_source_or_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "x.raw", tmp_path / "o.jsonl"
+    content = np.stack(frames(2)).tobytes()
+    path.write_bytes(content)
+    (tmp_path / "link.jsonl").symlink_to(path)
+    command = ["stream", str(path), *COMMON, *FACTS, "--overwrite", "-q", "--out"]
+    for name in ("x.raw", "link.jsonl"):
+        assert main([*command, str(tmp_path / name)]) == 2
+        assert "is the source, which would be lost" in capsys.readouterr().err
+    for option in ("--summary", "--video"):
+        assert main([*command, str(out), option, str(out)]) == 2
+        assert "would be written twice" in capsys.readouterr().err
+    (tmp_path / "old.mp4").write_text("old")
+    assert main([*command[:-2], "--out", str(out), "--overwrite", "--video", str(path)]) == 2
+    assert main(["stream", str(path), *COMMON, *FACTS, "--out", str(out), "--video", str(tmp_path / "old.mp4")]) == 2
+    assert not out.exists() and path.read_bytes() == content
+    assert main([*command, "/dev/null"]) == 0
+
+
+def test_a_full_disk_is_named_with_the_file(isp: AdaptiveISP) -> None:
+    sink = JsonLines("/dev/full", overwrite=True)
+    with pytest.raises(OutputError, match=r"/dev/full: cannot be written \(No space left on device\)"), sink:
+        sink.write(next(iter(Stream(isp, frames(1), HEADER, PLAIN))))
+
+
+def test_dropped_frames_do_not_keep_the_policy_from_running() -> None:
+    policy = CountedExposure()
+    stream = Stream(AdaptiveISP(policy, RedDetector(), size=64), frames(1), HEADER, StreamConfig(2, None))
+    developed = stream.isp.develop(frames(1)[0], HEADER)
+    for number in (1, 3, 5, 7):  # every second frame was dropped: no number is a multiple of two
+        stream._choose(_Item(number, Frame(None, ""), 0.0), developed)
+    assert policy.calls == 4
+
+
 def test_videos_that_cannot_be_written_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("av", reason="PyAV is not installed; pip install 'adaptiveisp[stream]'")
     path = tmp_path / "x.raw"
@@ -292,6 +327,6 @@ def test_videos_that_cannot_be_written_are_refused(tmp_path: Path, capsys: pytes
     stream = ["stream", str(path), *COMMON, *FACTS, "--out", str(tmp_path / "o.jsonl"), "--overwrite", "-q"]
     assert main([*stream, "--video", str(tmp_path / "x.mp4"), "--rate", "0"]) == 2
     assert "0 frames a second are impossible" in capsys.readouterr().err
-    assert main([*stream, "--video", str(tmp_path / "none/x.mp4")]) == 1
+    assert main([*stream, "--video", str(tmp_path / "none/x.mp4")]) == 2
     assert "cannot be written" in capsys.readouterr().err
     assert main([*stream, "--video", str(tmp_path / "x.mp4")]) == 0 and (tmp_path / "x.mp4").stat().st_size > 0

@@ -26,7 +26,7 @@ from adaptiveisp.cli.options import (
     size,
     unit,
 )
-from adaptiveisp.errors import DataError
+from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def run(options: argparse.Namespace) -> int:
     from adaptiveisp.streaming.sources import open_source
     from adaptiveisp.streaming.stream import Stream, StreamConfig
 
-    check_files([options.summary], options.overwrite)
+    _check_outputs(options)
     device = set_up_torch(options)
     smoothing = SmoothingConfig(options.smooth) if options.smooth else None
     config = StreamConfig(
@@ -137,6 +137,21 @@ def run(options: argparse.Namespace) -> int:
     if not stream.stats.results and not interrupted:
         raise DataError(f"{options.source}: gave no frame that could be used")
     return DONE_WITH_SKIPS if stream.stats.failed else DONE
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Refuses outputs that cannot be written, that are written twice, or that would replace the source.
+
+    Raises:
+        UsageError: one of them is such.
+    """
+    named = [Path(name) for name in (options.out, options.video) if name not in (None, "-")]
+    outputs = [*named, *([options.summary] if options.summary is not None else [])]
+    for path in outputs:
+        if path.exists() and Path(options.source).exists() and path.samefile(options.source):
+            raise UsageError(f"{path}: is the source, which would be lost; choose another name for the output")
+    special = [path for path in outputs if path.exists() and not path.is_file() and not path.is_dir()]  # /dev/null
+    check_files([path for path in outputs if path not in special], options.overwrite)
 
 
 def _open_sinks(options: argparse.Namespace, stack: contextlib.ExitStack, sinks: list[Any]) -> None:

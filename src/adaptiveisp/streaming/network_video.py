@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import RawFileError, logger
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.streaming.frame import Frame
 from adaptiveisp.streaming.reconnecting import EndOfLive, Reconnecting
@@ -20,6 +20,16 @@ OPEN_SECONDS = 10.0
 """Longest wait for a connection and for the first data that tell what the stream holds."""
 READ_SECONDS = 10.0
 """Longest wait for the next data; a stream without any is lost."""
+
+
+def warn_of_unused_facts(address: str, header: BayerHeader | None) -> None:
+    """Warns if facts about the values of a sensor are declared for video that is encoded for a display."""
+    names = ("width", "pattern", "bits", "black", "white", "format", "stride", "offset", "knees", "matrix", "shading")
+    unused = [name for name in names if header is not None and getattr(header, name) is not None]
+    flags = ", ".join("--raw-" + ("size" if name == "width" else name) for name in unused)
+    if unused:
+        found = f"{flags} describe values of a sensor and are not used, since this video is encoded for a display"
+        logger.warning("%s: %s; leave them out", address, found)
 
 
 def frames_of_address(address: str, header: BayerHeader | None = None, reconnect: float = RECONNECT_S) -> Reconnecting:
@@ -36,6 +46,7 @@ def frames_of_address(address: str, header: BayerHeader | None = None, reconnect
     av = import_extra("av", "stream")
     curve = (header.curve if header is not None else None) or "bt709"
     facts = BayerHeader(bits=8, curve=curve)
+    warn_of_unused_facts(address, header)
     return Reconnecting(address, lambda stopped: _frames(av, address, facts, stopped), reconnect)
 
 

@@ -74,7 +74,7 @@ class JsonLines:
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free space on the disk") from None
+            raise self._unwritable(error) from None
 
     def __enter__(self) -> "JsonLines":
         return self
@@ -82,8 +82,16 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is not None and self._file is not sys.stdout:
-            self._file.close()
+        if self._file is None or self._file is sys.stdout:
+            return
+        try:
+            self._file.close()  # writes again what a full disk did not take
+        except OSError as failure:
+            if error is None:
+                raise self._unwritable(failure) from None
+
+    def _unwritable(self, failure: OSError) -> OutputError:
+        return OutputError(f"{self.path}: cannot be written ({failure.strerror}); free space on the disk")
 
 
 class VideoFile:

@@ -21,10 +21,11 @@ from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.sidecars import find_header
+from adaptiveisp.streaming.bags import is_bag
 from adaptiveisp.streaming.cameras.opening import frames_of_camera, names_camera
 from adaptiveisp.streaming.containers import open_container, unstacked
 from adaptiveisp.streaming.frame import Frame as Frame
-from adaptiveisp.streaming.network_video import NETWORK, frames_of_address, time_of
+from adaptiveisp.streaming.network_video import NETWORK, frames_of_address, time_of, warn_of_unused_facts
 from adaptiveisp.streaming.raw_video import VIDEO_EXTENSIONS
 from adaptiveisp.utils.defaults import RECONNECT_S
 from adaptiveisp.utils.optional_imports import import_extra
@@ -56,7 +57,7 @@ def open_source(
             or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or several frames; a
             camera, see `cameras`; or `my_pkg.my_file:source`, an iterable of frames or a function that returns one.
         header: size, pixel format and levels of headerless frames.
-        follow: whether to wait for further files of a folder, or for a file to grow.
+        follow: whether to wait for further files of a folder.
         topic: topic of the images in a recording of ROS; None takes the only one.
         reconnect: seconds in which a lost camera or address is opened again; 0 for never.
 
@@ -66,13 +67,17 @@ def open_source(
     """
     if topic is not None and (source == STDIN or is_live(source)):
         raise UsageError(f"{source}: --topic is for recordings of ROS (.mcap, .db3, .bag); leave it out")
+    path = Path(source)
+    if follow and not path.is_dir():
+        raise UsageError(f"{source}: is no folder, so --follow has nothing to wait for; leave it out")
+    if source == STDIN or is_live(source) or path.suffix.lower() in VIDEO_EXTENSIONS or is_bag(path):
+        _refuse_one_frame(source, header)
     if source == STDIN:
         return frames_of_stream(_standard_input(), header, "stdin")
     if names_camera(source):
         return frames_of_camera(source, header, reconnect)
     if source.startswith(NETWORK):
         return frames_of_address(source, header, reconnect)
-    path = Path(source)
     if names_code(source) and not path.exists():
         return frames_of(import_object(source))
     if path.exists() and (frames := open_container(path, header, topic)) is not None:
@@ -83,12 +88,19 @@ def open_source(
         raise UsageError(f"{source}: no such file or folder; give a raw file, a folder, a video, an address or -")
     extension = path.suffix.lower()
     if extension in VIDEO_EXTENSIONS:
-        return frames_of_video(str(path), header)
-    if extension in HEADERLESS_EXTENSIONS:
+        return frames_of_video(str(path), find_header(path, header))
+    if extension in HEADERLESS_EXTENSIONS and (header is None or header.frame is None):
         return frames_of_file(path, header)
     if extension in KNOWN_EXTENSIONS:
         return [Frame(path, path.name)]
     raise UsageError(f"{source}: unknown extension {extension!r}; give a raw file, a folder, a video, an address or -")
+
+
+def _refuse_one_frame(source: str, header: BayerHeader | None) -> None:
+    """Raises a `UsageError` if a frame of a source is chosen, or their number declared, where only all can be read."""
+    if header is not None and (header.frame is not None or header.frames is not None):
+        flag = "--raw-frame" if header.frame is not None else "--raw-frames"
+        raise UsageError(f"{source}: all its frames are read, so {flag} does not apply; leave it out")
 
 
 def _standard_input() -> BinaryFile:
@@ -213,12 +225,16 @@ def frames_of_file(path: Path, header: BayerHeader | None) -> Iterator[Frame]:
         UsageError: facts are missing.
         RawFileError: the file is no whole number of frames.
     """
-    facts, frame_bytes, offset = _layout(find_header(path, header), str(path))
+    declared = find_header(path, header)
+    facts, frame_bytes, offset = _layout(declared, str(path))
     size = path.stat().st_size - offset
     if size <= 0 or size % frame_bytes:
         rest = f"{size // frame_bytes} frames of {frame_bytes} bytes and {size % frame_bytes} bytes more"
         cause = "copy it again if it was cut short, or correct --raw-size, --raw-format, --raw-stride or --raw-offset"
         raise RawFileError(f"{path}: holds {rest if size > 0 else 'no frame'}; {cause}")
+    if declared is not None and declared.frames not in (None, size // frame_bytes):
+        found = f"holds {size // frame_bytes} frames of {frame_bytes} bytes, not the {declared.frames} of --raw-frames"
+        raise RawFileError(f"{path}: {found}; correct --raw-frames, or copy it again")
     with path.open("rb") as stream:
         stream.seek(offset)
         for number in range(size // frame_bytes):
@@ -235,7 +251,7 @@ def frames_of_video(address: str, header: BayerHeader | None = None) -> Iterator
 
     Args:
         address: a file, or an address such as rtsp://….
-        header: `curve` and `white` are used.
+        header: `curve` is used; a warning names other facts about the values of a sensor.
 
     Raises:
         AdaptiveISPError: PyAV is not installed.
@@ -244,6 +260,7 @@ def frames_of_video(address: str, header: BayerHeader | None = None) -> Iterator
     av = import_extra("av", "stream")
     curve = (header.curve if header is not None else None) or "bt709"
     facts = BayerHeader(bits=8, curve=curve)
+    warn_of_unused_facts(address, header)
     try:
         with av.open(address) as container:
             stream = next((s for s in container.streams if s.type == "video"), None)

@@ -195,7 +195,7 @@ class Stream:
         self._last: Pipeline | None = None
         self._error: BaseException | None = None
         self._started = 0.0
-        self._hinted = -1
+        self._planned = self._hinted = -1
         self._lock = threading.Lock()
         gpu = isp.device.type != "cpu"
         at_once = getattr(isp.detector, "thread_safe", False) and not gpu
@@ -329,8 +329,9 @@ class Stream:
         pipelines are not smoothed renders the frame itself; the pipeline is then None.
         """
         policy = self.isp.policy
-        if self._last is not None and item.number % self.config.every != 0:
+        if self._last is not None and item.number - self._planned < self.config.every:
             return developed, self._last, 0.0
+        self._planned = item.number  # no multiple of `every`: each of those may have been dropped
         if self._smoother is None or policy.needs_raw:
             done = self.isp.render(developed)
             assert done.rendered is not None

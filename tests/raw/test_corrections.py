@@ -136,6 +136,15 @@ def test_a_file_of_gains_is_undone_vignetting(tmp_path: Path) -> None:
     np.testing.assert_array_equal(without.data, codes)
 
 
+def test_a_flat_frame_in_place_of_gains_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flat = np.linspace(0.5, 1.0, 64).reshape(8, 8)
+    gains_of_file(str(write_gains(tmp_path / "gains.npy", 1 / flat)), 8, 8)
+    gains_of_file(str(write_gains(tmp_path / "ones.npy", np.ones((8, 8)))), 8, 8)
+    assert not caplog.text
+    gains_of_file(str(write_gains(tmp_path / "flat.npy", flat)), 8, 8)
+    assert "flat.npy: no gain is above 1" in caplog.text and "flat.max() / flat" in caplog.text
+
+
 def test_gains_of_places_and_of_camera_files(tmp_path: Path) -> None:
     gains = np.ones((3, 5, 4)) * [1.0, 1.25, 1.5, 2.0]
     file = write_odd_dng(tmp_path / "x.dng", PIXELS, t51009=opcodes(opcode(POINTS)))

@@ -204,6 +204,8 @@ def test_synth_takes_a_name_and_a_file(tmp_path: Path) -> None:
         ({**FILE, "gain": 0}, "gain is 0; give a number above 0"),
         ({**FILE, "gain": True}, "gain is True"),
         ({**FILE, "read-noise": float("nan")}, "read-noise is nan"),
+        ({**FILE, "read-noise": 3000}, "read-noise 3000 is not below raw-white - raw-black, 959"),
+        ({**FILE, "row-noise": 959}, "row-noise 959 is not below raw-white - raw-black, 959"),
         ({**FILE, "row-noise": -1}, "row-noise is -1; give a number at least 0"),
         ({**FILE, "tail": 3}, "tail is 3"),
         ({**FILE, "raw-white": 64}, "raw-white 64 must be above raw-black 64"),

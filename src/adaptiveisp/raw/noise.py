@@ -179,6 +179,11 @@ def read_noise(path: Path) -> CameraNoise:
     gain = _number(path, "gain", content.get("gain"), above=0.0)
     read = _number(path, "read-noise", content.get("read-noise"), above=0.0)
     row = _number(path, "row-noise", content.get("row-noise", 0.0))
+    for key, value in (("read-noise", read), ("row-noise", row)):
+        if value >= white - black:
+            raise UsageError(
+                f"{path}: {key} {value:g} is not below raw-white - raw-black, {white - black:g}; {_REMEDY}"
+            )
     tail = None if content.get("tail") is None else _number(path, "tail", content["tail"], LEAST_TAIL, MOST_TAIL)
     scale = read / math.sqrt(tukey_variance(tail)) if tail is not None else read
     return CameraNoise(

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from adaptiveisp.errors import RawFileError
+from adaptiveisp.errors import RawFileError, logger
 from adaptiveisp.utils.files import require_regular
 
 NO_SHADING = "none"
@@ -151,6 +151,9 @@ def _resized_file(path: str, changed: int, size: int, height: int, width: int) -
         raise RawFileError(f"{path}: has shape {'x'.join(map(str, grid.shape))}; {wanted}")
     if not np.isfinite(grid).all() or grid.min() <= 0 or grid.max() > MOST_GAIN:
         raise RawFileError(f"{path}: holds gains that are not finite, not above 0, or above {MOST_GAIN:g}; {wanted}")
+    if grid.max() <= 1 and grid.min() < 1:
+        remedy = "if it is a flat frame, which its gains undo, save flat.max() / flat instead"
+        logger.warning("%s: no gain is above 1, so that pixels are darkened only; %s", path, remedy)
     planes = torch.from_numpy(np.atleast_3d(grid).astype(np.float32)).permute(2, 0, 1)[None]
     if planes.shape[1] == 1:
         whole: Gains = _resize(planes, height, width)[0]

@@ -1,6 +1,7 @@
 """Sources of frames: what was written is read, in order, and what is wrong is said."""
 
 import io
+import os
 import threading
 import time
 from dataclasses import replace
@@ -58,6 +59,21 @@ def test_flags_that_a_source_cannot_follow_are_refused(source: str) -> None:
             open_source(source, replace(HEADER, **facts))
     with pytest.raises(UsageError, match="no folder, so --follow"):
         open_source(source, HEADER, follow=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_the_frames_of_a_named_pipe(tmp_path: Path) -> None:
+    values, path = frames(3), tmp_path / "camera.raw"
+    os.mkfifo(path)
+    with pytest.raises(UsageError, match=r"camera\.raw: its frames have no header; give --raw-size"):
+        list(open_source(str(path)))
+    writer = threading.Thread(target=path.write_bytes, args=(values.tobytes(),), daemon=True)
+    writer.start()
+    found = list(open_source(str(path), HEADER))
+    writer.join(timeout=10)
+    assert [frame.name for frame in found] == ["frame-000000", "frame-000001", "frame-000002"]
+    for frame, expected in zip(found, values, strict=True):
+        np.testing.assert_array_equal(raw_in_memory(frame.raw, frame.header).data, expected)
 
 
 def test_packed_frames_of_a_pipe() -> None:

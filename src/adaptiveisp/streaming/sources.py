@@ -53,9 +53,10 @@ def open_source(
     """The source that SOURCE of the command line names.
 
     Args:
-        source: a folder of raw files; a headerless file of frames; "-" for such frames on standard input; a video file
-            or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or several frames; a
-            camera, see `cameras`; or `my_pkg.my_file:source`, an iterable of frames or a function that returns one.
+        source: a folder of raw files; a headerless file of frames, or a named pipe; "-" for such frames on standard
+            input; a video file or the address of a stream, which PyAV opens; a recording of ROS; a raw file of one or
+            several frames; a camera, see `cameras`; or `my_pkg.my_file:source`, an iterable of frames or a function
+            that returns one.
         header: size, pixel format and levels of headerless frames.
         follow: whether to wait for further files of a folder.
         topic: topic of the images in a recording of ROS; None takes the only one.
@@ -70,10 +71,12 @@ def open_source(
     path = Path(source)
     if follow and not path.is_dir():
         raise UsageError(f"{source}: is no folder, so --follow has nothing to wait for; leave it out")
-    if source == STDIN or is_live(source) or path.suffix.lower() in VIDEO_EXTENSIONS or is_bag(path):
+    if source == STDIN or is_live(source) or path.is_fifo() or path.suffix.lower() in VIDEO_EXTENSIONS or is_bag(path):
         _refuse_one_frame(source, header)
     if source == STDIN:
         return frames_of_stream(_standard_input(), header, "stdin")
+    if path.is_fifo():
+        return _frames_of_pipe(path, header)
     if names_camera(source):
         return frames_of_camera(source, header, reconnect)
     if source.startswith(NETWORK):
@@ -203,6 +206,14 @@ def frames_of_stream(stream: BinaryFile, header: BayerHeader | None, name: str) 
             raise RawFileError(f"{name}: ends after {len(content)} of {frame_bytes} bytes of frame {number}")
         yield Frame(np.frombuffer(content, np.uint8), f"frame-{number:06d}", header=facts)
         number += 1
+
+
+def _frames_of_pipe(path: Path, header: BayerHeader | None) -> Iterator[Frame]:
+    """Yields the frames of a named pipe, whose opening waits for its writer."""
+    declared = find_header(path, header)
+    _layout(declared, str(path))  # refuses missing facts before it waits
+    with path.open("rb", buffering=0) as stream:
+        yield from frames_of_stream(stream, declared, str(path))
 
 
 def _read_exactly(stream: BinaryFile, size: int) -> bytes:

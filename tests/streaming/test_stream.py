@@ -271,6 +271,30 @@ def test_lines_are_complete_and_readable_at_once(tmp_path: Path, isp: AdaptiveIS
             assert json.loads((tmp_path / "x.jsonl").read_text().splitlines()[-1])["number"] == item.number
 
 
+def test_earlier_results_stay_until_there_are_new_ones(tmp_path: Path, isp: AdaptiveISP) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("earlier results, which are long enough to be seen behind a shorter line" * 50)
+    with JsonLines(path, overwrite=True):
+        pass
+    assert path.read_text().startswith("earlier")
+    with JsonLines(path, overwrite=True) as sink:
+        for item in Stream(isp, frames(2), HEADER, PLAIN):
+            sink.write(item)
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+def test_wrong_gains_are_refused_before_the_first_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, gains = tmp_path / "x.raw", tmp_path / "gains.npy"
+    path.write_bytes(np.stack(frames(2)).tobytes())
+    np.save(gains, np.zeros((2, 2)))
+    flags = [*COMMON, *FACTS, "--out", str(tmp_path / "o.jsonl"), "-q"]
+    assert main(["stream", str(path), *flags, "--raw-shading", str(gains)]) == 1
+    assert main(["stream", str(path), *flags, "--raw-shading", str(tmp_path / "none.npy")]) == 1
+    error = capsys.readouterr().err
+    assert "gains.npy: holds gains that are not finite, not above 0" in error and "none.npy: no such file" in error
+    assert "skipped" not in error and not (tmp_path / "o.jsonl").exists()
+
+
 def test_a_stream_without_frames_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, isp: AdaptiveISP
 ) -> None:

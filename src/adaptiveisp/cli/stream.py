@@ -92,6 +92,7 @@ def run(options: argparse.Namespace) -> int:
     """Processes the stream until its end, or until it is interrupted."""
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
+    from adaptiveisp.raw.shading import NO_SHADING, check_gains
     from adaptiveisp.streaming.smoothing import SmoothingConfig
     from adaptiveisp.streaming.sources import open_source
     from adaptiveisp.streaming.stream import Stream, StreamConfig
@@ -118,6 +119,8 @@ def run(options: argparse.Namespace) -> int:
         options.precision,
     )
     header = raw_facts(options)
+    if header is not None and header.shading not in (None, NO_SHADING):
+        check_gains(str(header.shading))  # otherwise each frame of an endless stream would fail
     source = open_source(options.source, header, options.follow, options.topic, options.reconnect)
     stream = Stream(isp, source, header, config)
     interrupted, sinks = False, list[Any]()

@@ -127,17 +127,35 @@ def gains_of_file(path: str, height: int, width: int) -> Gains:
     Raises:
         RawFileError: the file is missing, or holds something else.
     """
+    return _resized_file(path, *_version(path), height, width)
+
+
+def check_gains(path: str) -> None:
+    """Refuses a file of gains that `gains_of_file` would refuse for every frame.
+
+    Raises:
+        RawFileError: the file is missing, or holds something else.
+    """
+    _grid(path, *_version(path))
+
+
+def _version(path: str) -> tuple[int, int]:
+    """Time of change and size of a regular file.
+
+    Raises:
+        RawFileError: there is no such file.
+    """
     try:
         stat = Path(path).stat()
     except OSError:
         raise RawFileError(f"{path}: no such file; correct raw-shading") from None
     require_regular(Path(path), RawFileError, "correct raw-shading")  # reading a pipe could block
-    return _resized_file(path, stat.st_mtime_ns, stat.st_size, height, width)
+    return stat.st_mtime_ns, stat.st_size
 
 
 @lru_cache(maxsize=2)
-def _resized_file(path: str, changed: int, size: int, height: int, width: int) -> Gains:
-    """`gains_of_file`, cached as long as the file does not change."""
+def _grid(path: str, changed: int, size: int) -> NDArray[Any]:
+    """The gains as they are stored, checked; cached as long as the file does not change."""
     try:
         grid = np.load(path, allow_pickle=False)
     except Exception as error:  # the header is a Python literal, so a damaged one can cause any error
@@ -154,6 +172,13 @@ def _resized_file(path: str, changed: int, size: int, height: int, width: int) -
     if grid.max() <= 1 and grid.min() < 1:
         remedy = "if it is a flat frame, which its gains undo, save flat.max() / flat instead"
         logger.warning("%s: no gain is above 1, so that pixels are darkened only; %s", path, remedy)
+    return grid
+
+
+@lru_cache(maxsize=2)
+def _resized_file(path: str, changed: int, size: int, height: int, width: int) -> Gains:
+    """`gains_of_file`, cached as long as the file does not change."""
+    grid = _grid(path, changed, size)
     planes = torch.from_numpy(np.atleast_3d(grid).astype(np.float32)).permute(2, 0, 1)[None]
     if planes.shape[1] == 1:
         whole: Gains = _resize(planes, height, width)[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, TextIO, runtime_checkable
+from typing import IO, Any, Protocol, runtime_checkable
 
 from adaptiveisp.errors import OutputError, UsageError
 from adaptiveisp.streaming.stream import StreamResult
@@ -41,7 +41,7 @@ class JsonLines:
 
     Args:
         path: the file, which must not exist; "-" for standard output.
-        overwrite: whether a file of this name is replaced.
+        overwrite: whether a file of this name is replaced. It keeps its content until the first result is there.
 
     Raises:
         UsageError: the file exists.
@@ -50,12 +50,15 @@ class JsonLines:
 
     def __init__(self, path: str | Path, overwrite: bool = False):
         self.path = str(path)
-        self._file: TextIO | None = None
+        self._file: IO[str] | None = None
+        self._replaces = False
         if self.path == STDOUT:
             self._file = sys.stdout
             return
         try:
-            self._file = open(self.path, "w" if overwrite else "x", encoding="utf-8")  # noqa: SIM115
+            self._replaces = overwrite and Path(path).is_file()
+            mode = "r+" if self._replaces else "w" if overwrite else "x"
+            self._file = open(self.path, mode, encoding="utf-8")  # noqa: SIM115
         except FileExistsError:
             raise UsageError(f"{path}: exists already; choose another name, or give --overwrite") from None
         except OSError as error:
@@ -69,6 +72,9 @@ class JsonLines:
         """
         assert self._file is not None
         try:
+            if self._replaces:
+                self._file.truncate(0)
+                self._replaces = False
             self._file.write(json.dumps(result.to_json(), allow_nan=False) + "\n")
             self._file.flush()
         except BrokenPipeError:

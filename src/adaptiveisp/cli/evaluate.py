@@ -25,7 +25,7 @@ from adaptiveisp.cli.options import (
     resamples,
     size,
 )
-from adaptiveisp.errors import logger
+from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ def add(commands: Any) -> None:
     parser.add_argument("--detector", dest="detectors", nargs="+", action="extend", metavar="D", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
-    parser.add_argument("--draws", type=positive, metavar="N", help=f"{DRAWS_HELP} (default {defaults.DRAWS})")
+    text = f"{DRAWS_HELP}, or one number for each of several data sets (default {defaults.DRAWS})"
+    parser.add_argument("--draws", nargs="+", type=positive, metavar="N", help=text)
     noise = f"{NOISE_HELP} (default {defaults.NOISE})"
     parser.add_argument("--noise", metavar="N", help=noise)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
@@ -109,7 +110,12 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
 
     synthesis = None
     if options.light is not None:
-        synthesis = SynthesisConfig(options.light, seed=options.seed, **given(options, "draws", "noise"))
+        noise, draws = given(options, "noise"), options.draws or [defaults.DRAWS]
+        if len(draws) not in (1, len(options.data)):
+            found = f"{len(draws)} numbers for {len(options.data)} data sets"
+            raise UsageError(f"--draws: {found}; give one for each, in their order, or one for all")
+        one_each = [SynthesisConfig(options.light, number, seed=options.seed, **noise) for number in draws]
+        synthesis = one_each if len(one_each) > 1 else one_each[0]
     names = ("images", "size", "steps", "costs", "cache", "resamples", "limit", "workers", "seed")
     chosen = given(options, "detectors", *names)
     return EvalConfig(

@@ -74,8 +74,10 @@ def add(commands: Any) -> None:
         metavar="R",
         help="reward of actor_critic and sequence: a registered reward, or my_pkg.my_file:name (default: the method's)",
     )
-    parser.add_argument("--data", metavar="DATA", help=DATA_HELP)
-    parser.add_argument("--images", metavar="DIR", help="folder of the images of --data")
+    text = f"{DATA_HELP}; several are learned from in turn"
+    parser.add_argument("--data", nargs="+", metavar="DATA", help=text)
+    text = "folder of the images of --data; of several COCO JSONs one folder for all, or one for each"
+    parser.add_argument("--images", nargs="+", metavar="DIR", help=text)
     parser.add_argument(
         "--labels",
         choices=("given", "teacher"),
@@ -83,9 +85,12 @@ def add(commands: Any) -> None:
         "annotations; DATA may then be any folder of photos (with --light) or raws "
         f"(default {defaults.LABELS})",
     )
-    parser.add_argument("--dev", metavar="DATA", help="data set, like --data, whose score selects the best policy")
+    text = "data set, like --data, whose score selects the best policy; of several sets the mean of their scores"
+    parser.add_argument("--dev", nargs="+", metavar="DATA", help=text)
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
-    parser.add_argument("--dev-images", metavar="DIR", help="folder of the images of --dev (default: --images)")
+    parser.add_argument(
+        "--dev-images", nargs="+", metavar="DIR", help="folder of the images of --dev (default: --images)"
+    )
     none = "none uses raws even if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
     parser.add_argument("--noise", metavar="N", help=f"{NOISE_HELP} (default {defaults.NOISE})")
@@ -219,7 +224,7 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
         images, nothing = f"{len(run.teacher.answers)} images", run.teacher.found_nothing
         print(f"teacher: {images} in {run.teacher.passes} passes of its own, nothing found in {nothing} of them")
     if summary.unused_modules:
-        shown = "dev images" if run.dev is not None else "training images"
+        shown = "dev images" if run.dev else "training images"
         names = ", ".join(summary.unused_modules)
         print(f"the policy does not use {names}: it is in no pipeline of the {shown}")
 
@@ -265,7 +270,8 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     if options.limit:
         train["limit"] = options.limit
     for name, images in (("data", "images"), ("dev", "dev_images")):
-        if getattr(options, name) and not getattr(options, images) and is_set_file(Path(getattr(options, name))):
+        given = getattr(options, name) or ()
+        if given and not getattr(options, images) and all(is_set_file(Path(text)) for text in given):
             train.pop(images, None)  # the folder belongs to the data of the file
     if train.get("dev") and not train.get("dev_images"):
         train["dev_images"] = train.get("images", "")

@@ -139,6 +139,7 @@ class PhotoTrainingImages:
         limit: number of photos to use from the start; 0 uses all.
         teacher: detector whose detections on each clean photo replace the annotations; None uses the annotations.
         smallest_crop: least side of a crop as a share of the image's shorter side, in (0, 1].
+        prefix: begins the title of each photo, so that those of several sets differ.
 
     Raises:
         DataError: no photo has an object that the detector knows; on reading an image: no photo can be used.
@@ -154,6 +155,7 @@ class PhotoTrainingImages:
         limit: int = 0,
         teacher: PseudoLabeler | None = None,
         smallest_crop: float = SMALLEST_CROP,
+        prefix: str = "",
     ):
         synthesis.require_one_light()
         checked = load_coco(labels) if teacher is None else load_photos(labels)
@@ -163,7 +165,7 @@ class PhotoTrainingImages:
         self.folder, self.crop_size, self.synthesis = Path(images), crop_size, synthesis
         self.teacher, self.smallest_crop = teacher, smallest_crop
         names = [photo.file_name for photo in self.photos]
-        self.pictures = _Pictures(str(labels), names, names, self._read, synthesis.seed)
+        self.pictures = _Pictures(str(labels), [prefix + name for name in names], names, self._read, synthesis.seed)
         if teacher is None:
             _check_labelled(str(labels), (photo.annotations for photo in self.photos), self.to_label)
         else:
@@ -171,8 +173,12 @@ class PhotoTrainingImages:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Name of each photo that was read and cannot be used → the reason."""
+        """Title of each photo that was read and cannot be used → the reason."""
         return self.pictures.skipped
+
+    def __len__(self) -> int:
+        """Number of photos, which is that of the training images in an epoch."""
+        return len(self.photos)
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of a number; each epoch has a random order of the photos."""
@@ -182,7 +188,7 @@ class PhotoTrainingImages:
         how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise, self.synthesis.noise_model)
         raw = raw_of_photo(pixels, crop, how, generator)
         photo = self.photos[index]
-        annotations = self.teacher.answers[photo.file_name] if self.teacher else photo.annotations
+        annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else photo.annotations
         targets = targets_of(annotations, self.to_label, crop, self.crop_size)
         return TrainingImage(number, resized(raw, self.crop_size, self.crop_size), targets, how.light)
 
@@ -192,7 +198,7 @@ class PhotoTrainingImages:
         pixels = read_codes(find_file(self.folder, photo.file_name))
         _check_size(photo.file_name, pixels.shape[2], pixels.shape[1], photo.width, photo.height)
         if self.teacher is not None:
-            self.teacher.label_photo(photo.file_name, pixels)
+            self.teacher.label_photo(self.pictures.titles[index], pixels)
         return pixels
 
 
@@ -211,7 +217,7 @@ class RawTrainingImages:
         camera_white_balance: whether to apply the camera's own gains, see `develop`.
         teacher: detector whose detections on each raw replace the annotations; None uses the annotations.
         cache: cache of developed raws; None keeps them in memory.
-        smallest_crop: as for `PhotoTrainingImages`.
+        smallest_crop, prefix: as for `PhotoTrainingImages`.
 
     Raises:
         DataError: there is no sample, or none has an object that the detector knows; on reading an image: no raw can
@@ -228,6 +234,7 @@ class RawTrainingImages:
         teacher: PseudoLabeler | None = None,
         cache: FrameCache | None = None,
         smallest_crop: float = SMALLEST_CROP,
+        prefix: str = "",
     ):
         self.dataset, self.samples = dataset, dataset.samples
         if not self.samples:
@@ -241,7 +248,7 @@ class RawTrainingImages:
         self._mapped: set[int] = set()
         self._known_remarks: set[str] = set()
         names = [sample.name for sample in self.samples]
-        titles = [f"{sample.name} (draw {sample.draw})" for sample in self.samples]
+        titles = [f"{prefix}{sample.name} (draw {sample.draw})" for sample in self.samples]
         self.pictures = _Pictures(dataset.name, titles, names, self._read, seed, lambda i: i not in self._mapped)
         if teacher is None:
             _check_labelled(dataset.name, (sample.annotations for sample in self.samples), self.to_label)
@@ -252,6 +259,10 @@ class RawTrainingImages:
     def skipped(self) -> dict[str, str]:
         """Each label that is left out, and each raw that was read and cannot be used → the reason."""
         return {**left_out(self.dataset), **self.pictures.skipped}
+
+    def __len__(self) -> int:
+        """Number of raws, which is that of the training images in an epoch."""
+        return len(self.samples)
 
     def __getitem__(self, number: int) -> TrainingImage:
         """The image of a number; each epoch has a random order of the raws."""
@@ -372,11 +383,11 @@ def _epoch_order(n: int, number: int, seed: int) -> Iterator[int]:
     Every `n` numbers are an epoch with its own random order. The end of the order is followed by its beginning.
     """
     epoch, place = divmod(number, n)
-    order = _shuffled(n, epoch, seed)
+    order = shuffled(n, epoch, seed)
     return (int(order[(place + step) % n]) for step in range(n))
 
 
 @lru_cache(maxsize=2)
-def _shuffled(n: int, epoch: int, seed: int) -> Tensor:
-    """The random order of an epoch, cached since each of its images needs it."""
+def shuffled(n: int, epoch: int, seed: int) -> Tensor:
+    """The random order of the `n` images of an epoch, cached since each of its images needs it."""
     return torch.randperm(n, generator=seeded_generator(seed, epoch, 0, "order"))

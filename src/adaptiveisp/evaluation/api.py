@@ -1,16 +1,17 @@
 """The public function `evaluate`, which does what the command `eval` does without writing files."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset
+from adaptiveisp.data.sources import names_of, shared_images
 from adaptiveisp.detectors.backends.choice import backends_of, with_backend
+from adaptiveisp.detectors.class_names import canonical
 from adaptiveisp.detectors.loading import load_detector
-from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
-from adaptiveisp.evaluation.data_sets import check_together, names_of
 from adaptiveisp.evaluation.evaluator import score_dataset, scored_categories
 from adaptiveisp.evaluation.pooling import pooled_report
 from adaptiveisp.evaluation.report import Report, build_report
@@ -76,19 +77,19 @@ class PreparedEvaluation:
 
     def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
         """The report of the evaluation; see `evaluate`."""
-        reports = {name: self._report(dataset, on_image) for name, dataset in self.datasets.items()}
+        reports = {name: self._report(place, on_image) for place, name in enumerate(self.datasets)}
         if len(reports) == 1:
             return next(iter(reports.values()))
         return pooled_report(reports, self.config.resamples, self.config.seed)
 
-    def _report(self, dataset: Dataset, on_image: Callable[[str], None]) -> Report:
+    def _report(self, place: int, on_image: Callable[[str], None]) -> Report:
         """The report on one data set.
 
         Args:
-            dataset: labelled raws.
+            place: its place among the data sets.
             on_image: as for `evaluate`.
         """
-        config = self.config
+        config, dataset = self.config, list(self.datasets.values())[place]
         options = ScoringOptions(
             size=self.size,
             camera_white_balance=config.camera_white_balance,
@@ -110,7 +111,7 @@ class PreparedEvaluation:
             notes_on(found, dataset),
             config.resamples,
             config.seed,
-            settings=config.recorded(self.size),
+            settings=config.recorded(self.size, place),
             groups=self.groups,
         )
         return replace(
@@ -127,10 +128,10 @@ def prepare(config: EvalConfig) -> PreparedEvaluation:
     _warn_of_settings_without_effect(config)
     policies, groups = _load_policies(config)
     datasets = {
-        name: open_dataset(data, images, config.resolved_synthesis, limit=config.limit)
-        if isinstance(data, str | Path)
-        else data
-        for name, (data, images) in zip(names_of(config.sources), config.sources, strict=True)
+        name: open_dataset(data, images, synthesis, limit=config.limit) if isinstance(data, str | Path) else data
+        for name, (data, images), synthesis in zip(
+            names_of(config.sources), config.sources, config.syntheses, strict=True
+        )
     }
     detectors = tuple(
         load_detector(one, config.device) if isinstance(one, str) else one for one in dict.fromkeys(config.detectors)
@@ -142,8 +143,9 @@ def prepare(config: EvalConfig) -> PreparedEvaluation:
     costs = load_costs(Path(config.costs)) if isinstance(config.costs, str | Path) else config.costs or {}
     size = working_size(config.size, detectors)
     if len(datasets) > 1:  # a set that cannot be scored is refused before hours are spent on the others
-        scored = {name: scored_categories(dataset, detectors) for name, dataset in datasets.items()}
-        check_together(datasets, scored, detectors)
+        _require_common_class(datasets, detectors)
+        for line in shared_images(datasets):
+            logger.warning("%s, which the mean of the sets counts in both", line)
     detectors = tuple(with_backend(detector, config.backend, config.precision, size) for detector in detectors)
     return PreparedEvaluation(config, datasets, policies, groups, detectors, costs, size)
 
@@ -161,6 +163,24 @@ def _load_policies(config: EvalConfig) -> tuple[tuple[Policy, ...], dict[str, tu
     return policies, groups
 
 
+def _require_common_class(datasets: Mapping[str, Dataset], detectors: Sequence[Detector]) -> None:
+    """Checks that a mean over data sets is one of comparable scores.
+
+    Raises:
+        DataError: a set cannot be scored, or there is no class that is scored on all of them.
+    """
+    classes = {
+        name: {canonical(one) for one in scored_categories(dataset, detectors).values()}
+        for name, dataset in datasets.items()
+    }
+    if not set.intersection(*classes.values()):
+        known = "; ".join(f"{name} has {first_few(sorted(found))}" for name, found in classes.items())
+        raise DataError(
+            f"{' and '.join(datasets)}: no class that {' and '.join(one.name for one in detectors)} know is scored on "
+            f"all of them ({known}); evaluate them one by one"
+        )
+
+
 def _require_distinct(kind: str, names: list[str]) -> None:
     """Checks that no two policies, or no two detectors, have the same name.
 
@@ -174,7 +194,7 @@ def _require_distinct(kind: str, names: list[str]) -> None:
 
 def _warn_of_settings_without_effect(config: EvalConfig) -> None:
     """Logs a warning for each setting that has no effect because of another one."""
-    if config.synthesis is not None and config.cache:
+    if any(config.syntheses) and config.cache:
         logger.warning("--cache has no effect: raws that --light makes are made again in each evaluation")
     for data, images in config.sources:
         if images is not None and isinstance(data, str | Path) and Path(data).is_dir():

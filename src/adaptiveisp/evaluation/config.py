@@ -5,14 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.data.sources import Data, Source, sources_of
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.evaluation.bootstrap import MIN_RESAMPLES
-from adaptiveisp.evaluation.data_sets import Data, Source, sources_of
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.policies.base import Planner
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import require
+
+Synthesis = SynthesisConfig | str | None
+"""How raws are made of photos: settings, the name of a light, or None where the images are raws."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class EvalConfig:
         detectors: names, files, or detector objects.
         images: folder of the images of a COCO JSON; of several JSONs one folder for all, or a list with one for each.
         synthesis: how raws are made from the images, which must be sRGB photos then; a string names the light. None
-            where the images are raws.
+            where the images are raws. A list has one for each data set, for instance with other numbers of draws.
         limit: number of photos to evaluate, the first of each data set, each with all its draws; 0 takes all.
         size: longer side in pixels at which policies, modules and detectors work; None takes the fixed input size of
             the detectors, or else 416.
@@ -72,7 +75,7 @@ class EvalConfig:
     policies: Sequence[str | Planner]
     detectors: Sequence[str | Detector] = (defaults.DETECTOR,)
     images: str | Path | Sequence[str | Path] | None = None
-    synthesis: SynthesisConfig | str | None = None
+    synthesis: Synthesis | Sequence[Synthesis] = None
     limit: int = 0
     size: int | None = None
     steps: int = 0
@@ -93,7 +96,10 @@ class EvalConfig:
         require(self.resamples >= MIN_RESAMPLES, f"resamples must be at least {MIN_RESAMPLES}")
         for name in ("limit", "steps", "workers"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
-        sources_of(self.data, self.images)
+        wanted, given = len(self.sources), len(self.syntheses)
+        require(
+            wanted == given, f"synthesis: {given} settings for {wanted} data sets; give one for each, or one for all"
+        )
 
     @property
     def sources(self) -> list[Source]:
@@ -101,17 +107,21 @@ class EvalConfig:
         return sources_of(self.data, self.images)
 
     @property
-    def resolved_synthesis(self) -> SynthesisConfig | None:
-        """The synthesis as a `SynthesisConfig`, even if only the name of a light was given."""
-        return SynthesisConfig(self.synthesis, seed=self.seed) if isinstance(self.synthesis, str) else self.synthesis
+    def syntheses(self) -> list[SynthesisConfig | None]:
+        """The synthesis of each data set as a `SynthesisConfig`, even if only the name of a light was given."""
+        given = self.synthesis
+        if given is None or isinstance(given, str | SynthesisConfig):
+            given = [given] * len(self.sources)
+        return [SynthesisConfig(each, seed=self.seed) if isinstance(each, str) else each for each in given]
 
-    def recorded(self, size: int) -> dict[str, Any]:
+    def recorded(self, size: int, place: int = 0) -> dict[str, Any]:
         """The settings that a report records; those of the synthesis are None where the images are raws.
 
         Args:
             size: the working size that was used.
+            place: place of the data set among several.
         """
-        synthesis = self.resolved_synthesis
+        synthesis = self.syntheses[place]
         return {
             "size": size,
             "steps": self.steps,

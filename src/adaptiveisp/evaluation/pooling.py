@@ -7,6 +7,7 @@ of the other sets, with the same photos for all policies, and the differences ar
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def pooled_report(sets: Mapping[str, Report], resamples: int = 1000, seed: int =
         differences=tuple(difference for found in compared.values() for difference in found.differences),
         provenance=reports[-1].provenance,  # a backend may have changed while the first sets were scored
         notes=(_note(sets),),
-        settings=first.settings,
+        settings=_settings(reports),
         groups=groups,
         best_static={d: found.best_static for d, found in compared.items() if found.best_static is not None},
         runs=tuple(replace(run, dataset=name) for name, one in sets.items() for run in one.runs),
@@ -84,6 +85,13 @@ def _require_same_units(reports: Sequence[Report]) -> None:
     ]
     if any(other != units[0] for other in units):
         raise ValueError("the data sets were not scored with the same policies, groups and detectors")
+
+
+def _settings(reports: Sequence[Report]) -> dict[str, Any]:
+    """The settings of all data sets; where these differ, such as numbers of draws, a list with one value for each."""
+    first = reports[0].settings
+    values = {name: [one.settings.get(name) for one in reports] for name in first}
+    return {name: own if any(value != own[0] for value in own) else own[0] for name, own in values.items()}
 
 
 def _mean_over_sets(scores: Sequence[PolicyScore]) -> PolicyScore:

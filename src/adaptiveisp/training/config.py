@@ -36,6 +36,8 @@ LARGEST_RATE = 10
 """Largest learning rate of any setting, far above useful ones: a step of Adam is about as large as its rate."""
 DEV_SIZE = defaults.SIZE
 """Smallest `dev_size` of the default, which is the default size of `eval` and `run`."""
+Paths = str | tuple[str, ...] | list[str]
+"""One path, or several."""
 LabelSource = Literal["given", "teacher"]
 TEACHER_CONFIDENCE = 0.5
 """Least score of a teacher's target. In 253 labelled photos of COCO (clean, at 416), 51 % of the detections of
@@ -50,16 +52,17 @@ class TrainConfig:
 
     Attributes:
         data: COCO JSON of the training images, or a folder made by `synth`; with labels "teacher" any folder of photos
-            (with light) or raws.
-        images: folder of the images of a COCO JSON.
+            (with light) or raws. Several data sets are learned from in turn, see `data.joined_images`.
+        images: folder of the images of a COCO JSON; of several JSONs one folder for all, or one for each.
         method: name of a registered method, see `register_method`.
         preset: name of the method's preset, whose settings the run changes; "" for its first one.
-        dev, dev_images: like data and images, for the dev set, whose score selects the best policy; "" for none.
+        dev, dev_images: like data and images, for the dev set, whose score selects the best policy; "" for none. Of
+            several sets the mean of their scores does.
         detector: as for `load_detector`.
         labels: "given" uses the annotations of data. "teacher" needs none: the targets are the confident detections of
             the detector itself, see `training.pseudo_labels`.
         teacher_confidence: least score of such a target, in (0, 1].
-        limit: number of photos of data to use, from the first on; 0 for all.
+        limit: number of photos of each data set to use, from the first on; 0 for all.
         light: brightness range in which raws are made of sRGB photos; None if the images are raws.
         noise: noise model of such raws: a name, or a noise file made by `adaptiveisp calibrate`.
         budget: number of images that pass through the detector.
@@ -74,12 +77,12 @@ class TrainConfig:
         cache: folder where developed raws are kept for this and other runs, see `data.frame_cache`; "" for none.
     """
 
-    data: str = ""
-    images: str = ""
+    data: Paths = ""
+    images: Paths = ""
     method: str = defaults.METHOD
     preset: str = ""
-    dev: str = ""
-    dev_images: str = ""
+    dev: Paths = ""
+    dev_images: Paths = ""
     detector: str = defaults.DETECTOR
     labels: LabelSource = defaults.LABELS
     teacher_confidence: float = TEACHER_CONFIDENCE
@@ -97,6 +100,9 @@ class TrainConfig:
     cache: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("data", "images", "dev", "dev_images"):
+            several = _listed(getattr(self, name))
+            object.__setattr__(self, name, several if len(several) > 1 else "".join(several))
         for name in ("budget", "checkpoint_every", "dev_every", "dev_draws"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in ("limit", "dev_size"):
@@ -104,6 +110,12 @@ class TrainConfig:
         require(self.seed >= 0, "seed must not be negative")
         check_noise_name(self.noise)
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
+
+
+def _listed(paths: Paths) -> tuple[str, ...]:
+    """The paths of an option, none for ""."""
+    several = [paths] if isinstance(paths, str) else paths
+    return tuple(path for path in several if path)
 
 
 def write_config(folder: Path, options: TrainConfig, settings: Any, provenance: dict[str, Any]) -> None:
@@ -256,9 +268,10 @@ def completed(options: TrainConfig, settings: Any) -> tuple[TrainConfig, Any]:
     require(not missing, "these settings continue an earlier run; give its folder or its policy with --warm-start")
     size = options.dev_size or max(DEV_SIZE, settings.size)
     # The run may be resumed from another folder.
-    paths = {name: os.path.abspath(path) for name in PATHS if (path := getattr(options, name))}
+    paths: dict[str, Any] = {name: tuple(map(os.path.abspath, _listed(getattr(options, name)))) for name in PATHS}
     if options.noise not in NOISES:
         paths["noise"] = os.path.abspath(options.noise)
+    paths["cache"] = "".join(paths["cache"])
     return replace(options, dev_size=size, **paths), with_module_names(settings)
 
 
@@ -286,7 +299,8 @@ def data_digest(options: TrainConfig) -> str:
     """
     digest = hashlib.blake2b(digest_size=16)
     noise_files = [options.noise] if options.noise not in NOISES else []
-    for text in (options.data, options.images, options.dev, options.dev_images, *noise_files):
+    given = (options.data, options.images, options.dev, options.dev_images)
+    for text in (*(text for paths in given for text in _listed(paths) or ("",)), *noise_files):
         path = split_spec(Path(text))[0] if text else Path()
         if text and path.is_file():
             with path.open("rb") as file:

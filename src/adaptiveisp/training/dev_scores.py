@@ -1,6 +1,8 @@
 """Scores a policy on the dev set while it learns, and draws its pipelines for some dev images."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -30,6 +32,7 @@ class DevScore:
         cost_ms: mean cost of the modules in milliseconds.
         skipped: image that could not be read → reason.
         modules: names of the modules in the pipelines.
+        of_sets: name of the data set → its AP50; empty where there is only one.
     """
 
     ap50: float | None
@@ -38,15 +41,22 @@ class DevScore:
     cost_ms: float
     skipped: dict[str, str]
     modules: tuple[str, ...] = ()
+    of_sets: dict[str, float | None] = field(default_factory=dict)
 
 
 def score_on_dev(
-    dev: Dataset, policy: Policy, detector: Detector, size: int, device: str, costs: Costs, cache: str = ""
+    dev: Mapping[str, Dataset],
+    policy: Policy,
+    detector: Detector,
+    size: int,
+    device: str,
+    costs: Costs,
+    cache: str = "",
 ) -> DevScore:
-    """Scores a policy on the dev set. The random numbers of the run do not change.
+    """Scores a policy on the dev set, or by the mean over several. The random numbers of the run do not change.
 
     Args:
-        dev: the dev set.
+        dev: name → data set, at least one.
         policy: the current policy.
         detector: the frozen detector.
         size: longer side of the images in pixels.
@@ -54,9 +64,32 @@ def score_on_dev(
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
     """
+    options = ScoringOptions(size, device=device, costs=costs, cache=cache)
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        options = ScoringOptions(size, device=device, costs=costs, cache=cache)
-        found = score_dataset(dev, [policy], [detector], options)
+        scores = {name: _score_on(dataset, policy, detector, options) for name, dataset in dev.items()}
+    single = next(iter(scores.values()))
+    if len(scores) == 1:
+        return single
+    return DevScore(
+        ap50=_mean_or_none([score.ap50 for score in scores.values()]),
+        ap=_mean_or_none([score.ap for score in scores.values()]),
+        modules_per_image=fmean(score.modules_per_image for score in scores.values()),
+        cost_ms=fmean(score.cost_ms for score in scores.values()),
+        skipped={f"{name}: {one}": why for name, score in scores.items() for one, why in score.skipped.items()},
+        modules=tuple(sorted({module for score in scores.values() for module in score.modules})),
+        of_sets={name: score.ap50 for name, score in scores.items()},
+    )
+
+
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    """The mean; None if any value is None."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _score_on(dataset: Dataset, policy: Policy, detector: Detector, options: ScoringOptions) -> DevScore:
+    """The score on one data set; the arguments are those of `score_on_dev`."""
+    found = score_dataset(dataset, [policy], [detector], options)
     (result,) = found.results.values()
     score = coco_average_precision(result.scored, found.categories)
     return DevScore(
@@ -69,11 +102,13 @@ def score_on_dev(
     )
 
 
-def draw_on_dev(dev: Dataset, policy: Policy, size: int, device: str) -> UInt8[np.ndarray, "height width 3"] | None:
+def draw_on_dev(
+    dev: Mapping[str, Dataset], policy: Policy, size: int, device: str
+) -> UInt8[np.ndarray, "height width 3"] | None:
     """Draws some dev images after each stage of their pipelines, spread over the brightness where it is known.
 
     Args:
-        dev: the dev set.
+        dev: name → data set, at least one.
         policy: the current policy.
         size: longer side of the images in pixels.
         device: device of the policy.
@@ -81,12 +116,13 @@ def draw_on_dev(dev: Dataset, policy: Policy, size: int, device: str) -> UInt8[n
     Returns:
         The picture; None if no image can be read.
     """
-    samples = sorted(dev.samples, key=lambda sample: sample.light or 0.0)
+    listed = [(dataset, sample) for dataset in dev.values() for sample in dataset.samples]
+    samples = sorted(listed, key=lambda pair: pair[1].light or 0.0)
     images, names, lights = [], [], []
     n = min(SHOWN, len(samples))
-    for sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
+    for dataset, sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
         try:
-            images.append(develop_at_size(dev.read(sample), size, device=device).small)
+            images.append(develop_at_size(dataset.read(sample), size, device=device).small)
         except Exception:  # any error that a file can cause in its reader; the evaluation has noted it
             continue
         names.append(sample.name)

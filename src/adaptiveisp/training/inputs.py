@@ -1,12 +1,15 @@
 """Opens the images of a training run, the teacher that labels them, and the dev set."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
+from adaptiveisp.data.joined_images import JoinedTrainingImages, seed_of
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
+from adaptiveisp.data.sources import Source, names_of, needs_images, sources_of
 from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages
 from adaptiveisp.detectors.class_names import map_classes
@@ -19,12 +22,43 @@ from adaptiveisp.types import Detector, PseudoLabeler
 def open_training_images(
     options: TrainConfig, settings: Any, detector: Detector, teacher: PseudoLabeler | None = None
 ) -> TrainingImages:
-    """The training images, labelled by their annotations or by a teacher.
+    """The training images of all data sets, labelled by their annotations or by a teacher.
 
     Raises:
         DataError: they or their labels cannot be used.
         UsageError: the options contradict each other.
     """
+    sources = sources_of(options.data, options.images or None)
+    if len(sources) == 1:
+        return _open_source(sources[0], options, settings, detector, teacher)
+    parts = [
+        _open_source(source, replace(options, seed=seed_of(options.seed, index)), settings, detector, teacher, name)
+        for index, (source, name) in enumerate(zip(sources, names_of(sources), strict=True))
+    ]
+    return JoinedTrainingImages(parts, options.seed)
+
+
+def _open_source(
+    source: Source,
+    options: TrainConfig,
+    settings: Any,
+    detector: Detector,
+    teacher: PseudoLabeler | None,
+    name: str = "",
+) -> PhotoTrainingImages | RawTrainingImages:
+    """The training images of one data set.
+
+    Args:
+        source: what it is opened from.
+        options: of the run, with the seed of this data set.
+        settings, detector, teacher: as for `open_training_images`.
+        name: short name of the data set if there are several, "" otherwise.
+
+    Raises:
+        DataError: they or their labels cannot be used.
+        UsageError: the options contradict each other.
+    """
+    data, images = Path(str(source.data)), Path(source.images) if source.images else None
 
     def to_label(categories: dict[int, str]) -> dict[int, int]:
         if teacher is not None:  # the categories are the detector's own labels
@@ -34,13 +68,24 @@ def open_training_images(
             logger.warning("%s: classes that %s does not know: %s", data, detector.name, first_few(mapped.unmatched))
         return mapped.category_to_label
 
-    data, images = Path(options.data), Path(options.images) if options.images else None
+    how: dict[str, Any] = {"smallest_crop": settings.smallest_crop, "prefix": f"{name}: " if name else ""}
     if options.light is None:
         open_raws = open_dataset if teacher is None else open_unlabelled
         raws = open_raws(data, images, limit=options.limit)
-        cache = open_cache(options.cache)
-        how_raws = {"teacher": teacher, "cache": cache, "smallest_crop": settings.smallest_crop}
-        return RawTrainingImages(raws, to_label, settings.size, options.seed, **how_raws)
+        how |= {"teacher": teacher, "cache": open_cache(options.cache)}
+        return RawTrainingImages(raws, to_label, settings.size, options.seed, **how)
+    images = _photo_folder(data, images, teacher)
+    synthesis = SynthesisConfig(options.light, noise=options.noise, seed=options.seed)
+    return PhotoTrainingImages(data, images, to_label, settings.size, synthesis, options.limit, teacher, **how)
+
+
+def _photo_folder(data: Path, images: Path | None, teacher: PseudoLabeler | None) -> Path:
+    """The folder of the photos of a data set that `--light` makes raws of.
+
+    Raises:
+        DataError: the data set does not exist.
+        UsageError: it holds raws, or its folder of photos is missing.
+    """
     if is_set_file(data):
         raise UsageError(f"{data}: its images are raws; leave out --light, or give --light none if --config has one")
     if os.path.isdir(data):
@@ -48,14 +93,12 @@ def open_training_images(
             remedy = "leave out --light, or give --light none if --config has one; "
             remedy += "photos without labels need --labels teacher"
             raise UsageError(f"{data}: a folder holds raws, --light needs a COCO JSON of photos; {remedy}")
-        images = data
+        return data
     if images is None:
         if teacher is not None and not os.path.exists(data):
             raise DataError(f"{data}: no such file or folder; give a folder of photos, or a COCO JSON and --images")
         raise UsageError(f"{data}: --light needs a COCO JSON of photos and their folder: add --images")
-    where = (data, images, to_label, settings.size)
-    synthesis = SynthesisConfig(options.light, noise=options.noise, seed=options.seed)
-    return PhotoTrainingImages(*where, synthesis, options.limit, teacher, settings.smallest_crop)
+    return images
 
 
 def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teacher | None:
@@ -65,29 +108,37 @@ def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teach
     return Teacher(detector, options.teacher_confidence, device, options.dev_size)
 
 
-def open_dev(options: TrainConfig) -> Dataset | None:
-    """The data set whose score selects the best policy; None without one.
+def open_dev(options: TrainConfig) -> dict[str, Dataset]:
+    """Name → data set whose score selects the best policy; of several it is the mean of their scores. Empty for none.
 
     Raises:
-        DataError: it cannot be used, or has no annotations. A teacher's labels would prefer the policy that repeats the
-            teacher's mistakes.
+        DataError: one cannot be used, or has no annotations. A teacher's labels would prefer the policy that repeats
+            the teacher's mistakes.
         UsageError: the options contradict each other.
     """
     if not options.dev:
-        return None
-    # Without --dev-images it is the folder of the training images, which a data-set YAML does not use.
-    images = Path(options.dev_images) if options.dev_images and not is_set_file(Path(options.dev)) else None
+        return {}
+    # Without --dev-images it is the folder of the training images, which data sets other than COCO JSONs do not use.
+    listed = [options.dev] if isinstance(options.dev, str) else options.dev
+    images = options.dev_images if any(needs_images(one) for one in listed) else None
+    sources = sources_of(options.dev, images or None, "dev_images")
+    return {name: _open_dev_set(source, options) for name, source in zip(names_of(sources), sources, strict=True)}
+
+
+def _open_dev_set(source: Source, options: TrainConfig) -> Dataset:
+    """One data set of dev; raises as `open_dev` does."""
+    data, images = Path(str(source.data)), Path(source.images) if source.images else None
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:
         light = options.light
         synthesis = SynthesisConfig(light, options.dev_draws, options.noise) if light is not None else None
-        dataset = open_dataset(Path(options.dev), images, synthesis)
+        dataset = open_dataset(data, images, synthesis)
     except (DataError, UsageError) as error:
         if options.labels == "given":
             raise
         raise type(error)(f"{error}; {remedy}") from error
     if reason := why_nothing((sample.annotations for sample in dataset.samples), dataset.categories):
-        raise DataError(f"{options.dev}: has no annotations to score ({reason}); {remedy}")
+        raise DataError(f"{source.data}: has no annotations to score ({reason}); {remedy}")
     for note in notes_of(dataset):
         logger.warning("%s: %s", dataset.name, note)
     return dataset

@@ -30,7 +30,6 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image as PilImage
 
-from adaptiveisp.data.opening import Dataset
 from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
 from adaptiveisp.errors import AdaptiveISPError, WeightsError
 from adaptiveisp.isp.costs import Costs
@@ -158,8 +157,8 @@ class Trainer:
                 self._count_unlearned(metrics)
                 if on_iteration is not None:
                     on_iteration(metrics)
-                if self.dev is not None and (learner.iteration % self.options.dev_every == 0 or learner.done):
-                    self._score_dev(self.dev, log, on_image)
+                if self.dev and (learner.iteration % self.options.dev_every == 0 or learner.done):
+                    self._score_dev(log, on_image)
                 if learner.iteration % self.options.checkpoint_every == 0:
                     self.checkpoint(log.line_counts())
                     if on_checkpoint is not None:
@@ -201,11 +200,12 @@ class Trainer:
         """Image that could not be read → reason; training images among them were replaced by others."""
         return {**self.former_skipped, **getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
-    def _score_dev(self, dev: Dataset, log: RunLogger, on_image: OnImage | None) -> None:
+    def _score_dev(self, log: RunLogger, on_image: OnImage | None) -> None:
         """Scores the policy on dev and saves it if it is the best so far; the budget does not count these passes."""
         learner = self.learner
         size = self.options.dev_size
-        score = score_on_dev(dev, learner.policy(), self.detector, size, self.device, self.costs, self.options.cache)
+        dev, cache = self.dev, self.options.cache
+        score = score_on_dev(dev, learner.policy(), self.detector, size, self.device, self.costs, cache)
         self.unreadable_dev = score.skipped
         line = {
             "iteration": learner.iteration,
@@ -214,6 +214,7 @@ class Trainer:
             "ap": score.ap,
             "modules_per_image": score.modules_per_image,
             "cost_ms": score.cost_ms,
+            **({"ap50_of_sets": score.of_sets} if score.of_sets else {}),
         }
         log.dev(line)
         picture = draw_on_dev(dev, learner.policy(), size, self.device)
@@ -293,7 +294,7 @@ class Trainer:
         It is empty where the pipelines on dev are not known.
         """
         own, used = [module.name for module in own_modules(self.settings)], self.best_modules
-        if own and self.dev is None:
+        if own and not self.dev:
             image = torch.stack([self.stream[number].image for number in range(UNUSED_IMAGES)]).to(self.device)
             with torch.random.fork_rng(devices=[]), torch.no_grad():
                 pipelines = self.learner.policy().plan(image)

@@ -216,7 +216,7 @@ def _described(hint: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        return " or ".join(_described(one) for one in arguments)
+        return " or ".join(dict.fromkeys(_described(one) for one in arguments))
     if origin is Literal:
         return " or ".join(str(one) for one in arguments)
     if origin in (tuple, list):

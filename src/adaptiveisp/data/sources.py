@@ -1,4 +1,4 @@
-"""The data sets of an evaluation: their folders of images, their names in tables, and checks of several together."""
+"""What data sets are opened from: several of them, each with its folder of images and a short name."""
 
 import os
 from collections import Counter
@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from adaptiveisp.data.dataset import Dataset, raw_file
 from adaptiveisp.data.dataset_yaml import is_set_file, split_spec
-from adaptiveisp.detectors.class_names import canonical
-from adaptiveisp.errors import DataError, UsageError, first_few, logger, one_line
-from adaptiveisp.types import Detector, Sample
+from adaptiveisp.errors import UsageError, one_line
+from adaptiveisp.types import Sample
 
 Data = str | Path | Dataset
 """A path that names a data set, or an opened data set."""
@@ -26,12 +25,15 @@ class Source(NamedTuple):
     images: str | Path | None
 
 
-def sources_of(data: Data | Sequence[Data], images: str | Path | Sequence[str | Path] | None) -> list[Source]:
+def sources_of(
+    data: Data | Sequence[Data], images: str | Path | Sequence[str | Path] | None, option: str = "images"
+) -> list[Source]:
     """The data sets, each with its folder of images.
 
     Args:
         data: one data set, or several.
         images: a folder for all COCO JSONs among them, or one for each of these, in their order; None for no folder.
+        option: name of the option of `images`, for errors.
 
     Raises:
         UsageError: there is no data set, the number of folders does not fit, or a set is given twice.
@@ -44,11 +46,11 @@ def sources_of(data: Data | Sequence[Data], images: str | Path | Sequence[str | 
         raise UsageError("give at least one data set")
     if len(several) == 1 and len(folders) <= 1:
         return [Source(several[0], folders[0] if folders else None)]
-    need = [index for index, one in enumerate(several) if _needs_images(one)]
+    need = [index for index, one in enumerate(several) if needs_images(one)]
     if (len(folders) > 1 and len(folders) != len(need)) or (folders and not need):
         raise UsageError(
-            f"images: {len(folders)} folders for {len(need)} COCO JSONs among {len(several)} data sets; give a folder "
-            "for each JSON, in their order, or one for all"
+            f"{option}: {len(folders)} folders for {len(need)} COCO JSONs among {len(several)} data sets; give a "
+            "folder for each JSON, in their order, or one for all"
         )
     own = dict(zip(need, folders * len(need) if len(folders) == 1 else folders, strict=bool(folders)))
     sources = [Source(one, own.get(index)) for index, one in enumerate(several)]
@@ -58,7 +60,7 @@ def sources_of(data: Data | Sequence[Data], images: str | Path | Sequence[str | 
     return sources
 
 
-def _needs_images(data: Data) -> bool:
+def needs_images(data: Data) -> bool:
     """Whether a data set needs a folder of images, as a COCO JSON does."""
     return isinstance(data, str | Path) and not is_set_file(Path(data)) and not os.path.isdir(data)
 
@@ -103,34 +105,19 @@ def _parts(data: Data) -> list[str]:
     return [*parts[:-1], f"{last}:{split}" if split else last]
 
 
-def check_together(
-    sets: Mapping[str, Dataset], scored: Mapping[str, Mapping[int, str]], by: Sequence[Detector]
-) -> None:
-    """Checks that a mean over data sets makes sense, and warns of images that several of them hold.
+def shared_images(sets: Mapping[str, Dataset]) -> list[str]:
+    """A line for each two data sets that hold the same image files.
 
     Args:
         sets: name → data set.
-        scored: name → id and name of the classes that are scored on it.
-        by: the detectors.
-
-    Raises:
-        DataError: there is no class that is scored on all data sets.
     """
-    classes = {name: {canonical(one) for one in scored[name].values()} for name in sets}
-    if not set.intersection(*classes.values()):
-        known = "; ".join(f"{name} has {first_few(sorted(found))}" for name, found in classes.items())
-        raise DataError(
-            f"{' and '.join(sets)}: no class that {' and '.join(one.name for one in by)} know is scored on all of them "
-            f"({known}); evaluate them one by one"
-        )
     owner: dict[str, str] = {}
     repeated: Counter[tuple[str, str]] = Counter()
     for name, dataset in sets.items():
         own = {file for sample in dataset.samples if (file := _file(dataset, sample))}
         repeated.update((owner[file], name) for file in own if file in owner)
         owner |= dict.fromkeys(own - owner.keys(), name)
-    for (first, second), count in repeated.items():
-        logger.warning("%s and %s share %d images, which the mean of the sets counts in both", first, second, count)
+    return [f"{first} and {second} share {count} images" for (first, second), count in repeated.items()]
 
 
 def _file(dataset: Dataset, sample: Sample) -> str:

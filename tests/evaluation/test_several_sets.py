@@ -1,4 +1,4 @@
-"""Several data sets in one evaluation: which folder belongs to which, names, refusals, and the same scores as alone."""
+"""Several data sets in one evaluation: the same scores as alone, refusals, and the command."""
 
 import json
 from dataclasses import replace
@@ -12,7 +12,6 @@ from adaptiveisp import EvalConfig, SynthesisConfig, evaluate, open_dataset
 from adaptiveisp.cli.exit_codes import FAILED, WRONG_USE
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import AdaptiveISPError, DataError, UsageError
-from adaptiveisp.evaluation.data_sets import Source, names_of, sources_of
 from tests.support.photos import labelled_photos
 
 pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
@@ -75,55 +74,22 @@ def test_the_command_writes_what_evaluate_returns(tmp_path: Path, capsys: pytest
     assert [entry["input"] for entry in skipped] == [f"two/labels: photo4.png (draw {n})" for n in (0, 1)]
 
 
-def test_a_folder_for_all_or_one_for_each_json(tmp_path: Path) -> None:
-    (tmp_path / "raws").mkdir()
-    assert sources_of("a.json", "x") == [Source("a.json", "x")]
-    assert sources_of(["a.json", "b.json"], "x") == [Source("a.json", "x"), Source("b.json", "x")]
-    assert sources_of(["a.json", "b.json"], ["x"]) == [Source("a.json", "x"), Source("b.json", "x")]
-    mixed: list[Any] = ["a.json", "set.yaml:val", tmp_path / "raws", Path("b.json")]
-    folders = [source.images for source in sources_of(mixed, ["x", Path("y")])]
-    assert folders == ["x", None, None, Path("y")]
-    assert [source.images for source in sources_of(mixed, "x")] == ["x", None, None, "x"]
-
-
-@pytest.mark.parametrize(
-    ("data", "images", "message"),
-    [
-        ([], None, "at least one data set"),
-        (["a.json", "b.json"], ["x", "y", "z"], "3 folders for 2 COCO JSONs among 2 data sets"),
-        (["a.json", "b.json", "c.json"], ["x", "y"], "2 folders for 3 COCO JSONs among 3 data sets"),
-        (["a.json", "b.yaml"], ["x", "y"], "2 folders for 1 COCO JSONs among 2 data sets"),
-        (["a.yaml", "b.yaml"], "x", "1 folders for 0 COCO JSONs"),
-        ("a.json", ["x", "y"], "2 folders for 1 COCO JSONs among 1 data sets"),
-        (["a.json", "./a.json"], "x", "a.json: this data set is given 2 times"),
-        (["a.json", "b.json", "sub/../a.json"], ["x", "y", "./x"], "a.json: this data set is given 2 times"),
-        (["a.yaml:val", "a.yaml:val"], None, "a.yaml:val: this data set is given 2 times"),
-    ],
-)
-def test_data_that_do_not_fit(data: Any, images: Any, message: str) -> None:
-    with pytest.raises(UsageError, match=message) as caught:
-        EvalConfig(data, ("none",), images=images)
-    assert "\n" not in str(caught.value)
-
-
-def test_the_same_labels_with_other_images_are_another_set() -> None:
-    assert len(sources_of(["a.json", "a.json"], ["dark", "bright"])) == 2
-    assert len(sources_of(["a.yaml:val", "a.yaml:train"], None)) == 2
-
-
-def test_names_tell_the_sets_apart(tmp_path: Path) -> None:
-    def names(*data: Any, images: Any = None) -> list[str]:
-        return names_of([Source(one, images[i] if images else None) for i, one in enumerate(data)])
-
-    assert names("coco-mini/val.json", "voc/val.json") == ["coco-mini/val", "voc/val"]
-    assert names("a/x/val.json", "b/x/val.json", "b/dev.json") == ["a/x/val", "b/x/val", "dev"]
-    assert names("val.json", "raws/dark") == ["val", "dark"]
-    assert names("s.yaml:val", "s.yaml:dev") == ["s:val", "s:dev"]
-    assert names("a.json", "a.json", images=["r/dark", "r/light"]) == ["a (dark)", "a (light)"]
-    assert names("a.json", "a.json", images=["r/dark", "q/dark"]) == ["a (dark) 1", "a (dark) 2"]
-    labels = labelled_photos(tmp_path / "set")
-    opened = open_dataset(labels, tmp_path / "set" / "images", "mixed")
-    assert names(opened, "other.json") == ["labels", "other"]
+def test_each_set_may_have_its_own_number_of_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = config(tmp_path)
+    how = [SynthesisConfig("mixed", draws=draws, seed=3) for draws in (3, 1)]
+    report = evaluate(replace(asked, synthesis=how))
+    assert [one.policies["none"]["red"].n_images for one in report.sets.values()] == [9, 4]
+    assert [one.settings["draws"] for one in report.sets.values()] == report.settings["draws"] == [3, 1]
+    assert report.settings["light"] == "mixed"
+    options = ("eval", "--data", "one/labels.json", "two/labels.json", "--images", "one/images", "two/images")
+    options += ("--light", "mixed", "--seed", "3", "--size", "64", "--resamples", "200", "--detector", RED)
+    options += ("--policy", "none", "auto-exposure", "--out", "out", "-q")
+    assert main([*options, "--draws", "3", "1"]) == 0
+    assert without_times(json.loads((tmp_path / "out" / "report.json").read_text())) == without_times(report)
+    assert main([*options, "--overwrite", "--draws", "3", "1", "2"]) == WRONG_USE
+    assert "--draws: 3 numbers for 2 data sets" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="synthesis: 3 settings for 2 data sets"):
+        replace(asked, synthesis=["dark"] * 3)
 
 
 def test_sets_without_a_common_class_are_refused_before_any_image_is_read(tmp_path: Path) -> None:

@@ -23,8 +23,11 @@ FOCUS, PENALTY = 2, 4
 LEAST_OVERLAP = 0.7
 """IoU that a box whose corners are off by the radius still has with its target."""
 BOX_GAIN = 5.0
-SCALE = 1.0
-"""Factor of the whole loss."""
+SCALE = 1 / 32
+"""Scales differences of the loss to those of YOLOv3-tiny, for which the settings of the methods were chosen. The
+difference of the best and the worst of seven renderings at 1 to 100 % of the light is 3.77 without this factor, and
+0.115 for YOLOv3-tiny (mean of twelve photos). The rank correlation of the two losses over the renderings of a photo is
+0.86 on average."""
 
 
 def gaussian_radius(width: float, height: float, overlap: float = LEAST_OVERLAP) -> float:

@@ -5,8 +5,8 @@ RangiLyu/nanodet.
 Differs: the wanted score of the cells of an object is 1, and all their boxes count the same. In the paper the wanted
 score is the IoU of the cell's own box with the object, and boxes are weighted by their own scores. Both fall when the
 network sees less, and the loss of the scores with them: over renderings at 1 to 100 % of the light (twelve photos) its
-rank correlation with the loss of YOLOv3-tiny is -0.2, and that of the loss here 0.9. Each image is divided by the number
-of its own cells, not by that of the batch.
+rank correlation with the loss of YOLOv3-tiny is -0.2, and that of the loss here 0.9. Each image is divided by the
+number of its own cells, not by that of the batch.
 """
 
 import torch

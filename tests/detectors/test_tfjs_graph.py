@@ -16,6 +16,7 @@ from adaptiveisp.detectors.tfjs.graph_file import read_graph
 from adaptiveisp.detectors.tfjs.network import GraphNetwork, before_sigmoid
 from adaptiveisp.detectors.weights import is_installed, require_files
 from adaptiveisp.errors import WeightsError
+from tests.support import tfjs_models
 from tests.support.tfjs_models import Writer
 
 RANDOM = np.random.default_rng(1)
@@ -360,3 +361,14 @@ def test_nanodet_g_gives_what_onnxruntime_gives() -> None:
     found = GraphNetwork(read_graph(path, weights), names)(given)
     for name, value, expected in zip(names, found, session.run(names, {"input_1": given.numpy()}), strict=True):
         assert value.shape == expected.shape and relative(value, expected) < 1e-3, name
+
+
+@pytest.mark.parametrize("made_by", [tfjs_models.centernet, tfjs_models.nanodet])
+def test_gradients_reach_the_image(tmp_path: Path, made_by: Any) -> None:
+    """Against differences in double precision, at a size that the graph was not made for."""
+    detector = made_by(tmp_path)
+    net = detector.network.double()
+    assert not any(value.requires_grad for value in net.parameters())
+    image = 100 * torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    image.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: tuple(net(x)), (image,), fast_mode=True, atol=1e-6)

@@ -5,7 +5,7 @@ channels); PyTorch's take the same memory as a permuted view of the format `chan
 """
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -338,11 +338,15 @@ def _same_padded(
     return F.pad(x, amounts, value=value) if any(amounts) else x
 
 
-def _enlarged_from_corner(x: Tensor, size: Sequence[int]) -> Tensor:
+def _enlarged_from_corner(x: Tensor, size: Sequence[Any]) -> Tensor:
     """Bilinear enlargement by a whole factor f in which the output i lies at i / f, beyond the last value constant.
 
     This is TensorFlow's resize without half-pixel centres. PyTorch has it as `align_corners` for a tensor with one
     value more on either axis.
+
+    Args:
+        x: (batch, channels, height, width).
+        size: height and width of the result; PyTorch's tracing, which the exports use, has tensors for them.
     """
     rows, columns = x.shape[2:]
     if size[0] % rows or size[1] % columns:

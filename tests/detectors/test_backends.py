@@ -23,7 +23,7 @@ from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError
 from adaptiveisp.evaluation.detector_loss import has_joint_pass
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.types import Detections, RawImage, Targets
-from tests.support import fake_detector, onnx_models
+from tests.support import fake_detector, onnx_models, tfjs_models
 from tests.support.darknet_cfg import write_mixed
 from tests.support.transformers_models import write_model
 
@@ -104,6 +104,16 @@ def test_a_transformer(tmp_path: Path) -> None:
         assert_same_boxes(expected, found)
     found, losses = made.detect_with_loss(batch, TARGETS, 1)
     assert len(found) == 1 and torch.equal(losses, plain.loss(batch, TARGETS))
+
+
+@pytest.mark.parametrize("made_by", [tfjs_models.centernet, tfjs_models.nanodet])
+@pytest.mark.parametrize("backend", EXPORTED)
+def test_graphs_of_tensorflow_js(tmp_path: Path, made_by: Any, backend: str) -> None:
+    pytest.importorskip(backend)
+    plain = made_by(tmp_path)
+    batch = images(2, 3, 64, 96)
+    for expected, found in zip(plain.detect(batch), with_backend(plain, backend).detect(batch), strict=True):
+        assert_same_boxes(expected, found)
 
 
 def test_bfloat16_of_pytorch_is_autocast_of_the_network_alone(plain: Darknet) -> None:

@@ -16,7 +16,9 @@ from torch import nn
 from adaptiveisp.cli.parser import main
 from adaptiveisp.detectors.contract import DETECTION_CHECKS, LOSS_CHECKS, Check, make_trial, tensors_of
 from adaptiveisp.detectors.loading import load_detector, register_detector
+from adaptiveisp.detectors.weights import is_installed
 from adaptiveisp.types import Detections, Detector, DetectsWithLoss, Targets
+from tests.support import tfjs_models
 from tests.support.answers import answers_of
 from tests.support.darknet_cfg import write_mixed
 from tests.support.onnx_models import detr_network, network
@@ -65,6 +67,8 @@ ADAPTERS: dict[str, Callable[[Path], Detector]] = {
     "onnx, of a camera": lambda folder: load_detector(
         network(folder / "camera.onnx", shape=("batch", 64, 64, 3), camera=True)
     ),
+    "centernet": tfjs_models.centernet,
+    "nanodet": tfjs_models.nanodet,
     **{kind: transformers(kind) for kind in KINDS},
 }
 """Name → a function that makes a small detector of that kind, with random weights, in an empty folder."""
@@ -338,9 +342,17 @@ def test_another_process_answers_the_same_bit_for_bit(subject: Subject, other_pr
     assert there == answers_of(subject.detector, image)
 
 
+def installed(name: str) -> str:
+    if not is_installed(name):
+        pytest.skip(f"{name} is not installed; run `adaptiveisp weights get {name}`")
+    return name
+
+
 PUBLISHED: dict[str, Callable[[pytest.FixtureRequest], str | Path]] = {
     "yolov3-tiny": lambda request: request.getfixturevalue("tiny_weights") and "yolov3-tiny",
-    "mb3-centernet": lambda request: request.getfixturevalue("shared") / "detectors" / "mb3-centernet.onnx",
+    "nanodet-g": lambda request: installed("nanodet-g"),
+    "mb3-centernet": lambda request: installed("mb3-centernet"),
+    "mb3-centernet.onnx": lambda request: request.getfixturevalue("shared") / "detectors" / "mb3-centernet.onnx",
 }
 """Networks with published weights → what `load_detector` is given; skipped where the weights are absent."""
 

@@ -12,6 +12,9 @@ from adaptiveisp.types import Annotation, Detections
 CIOU_EPS = 1e-7
 """Added to the denominators of the complete IoU, as in AdaptiveISP, so that boxes without area give a finite value."""
 
+GIOU_EPS = 1e-9
+"""Least area of a union and a hull in the generalised IoU, so that boxes without area give a finite value."""
+
 MAX_NMS_CANDIDATES = 30_000
 """Most boxes of one image that take part in suppression, the best by score; far more than 300 detections need."""
 
@@ -103,6 +106,27 @@ def complete_iou(predicted: Float[Tensor, "n 4"], target: Float[Tensor, "n 4"]) 
     shape = 4 / math.pi**2 * (target_angle - predicted_angle).square()
     alpha = (shape / (shape - iou + 1 + CIOU_EPS)).detach()
     return iou - (distance_squared / diagonal_squared + alpha * shape)
+
+
+def generalized_iou(predicted: Float[Tensor, "n 4"], target: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+    """Generalised IoU of aligned pairs of xyxy boxes: IoU - (hull - union) / hull, in [-1, 1].
+
+    Args:
+        predicted, target: boxes in the same unit, with their corners in order.
+
+    Source: Rezatofighi et al. 2019, algorithm 1.
+
+    >>> generalized_iou(torch.tensor([[0.0, 0, 1, 1]]), torch.tensor([[1.0, 0, 2, 1]])).tolist()
+    [0.0]
+    """
+    low = torch.maximum(predicted[:, :2], target[:, :2])
+    high = torch.minimum(predicted[:, 2:], target[:, 2:])
+    intersection = (high - low).clamp(min=0).prod(-1)
+    areas = (predicted[:, 2:] - predicted[:, :2]).prod(-1) + (target[:, 2:] - target[:, :2]).prod(-1)
+    union = (areas - intersection).clamp(min=GIOU_EPS)
+    around = torch.maximum(predicted[:, 2:], target[:, 2:]) - torch.minimum(predicted[:, :2], target[:, :2])
+    hull = around.prod(-1).clamp(min=GIOU_EPS)
+    return intersection / union - (hull - union) / hull
 
 
 def nms(

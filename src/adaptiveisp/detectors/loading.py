@@ -12,11 +12,11 @@ import torch
 from adaptiveisp.detectors.answers import try_out
 from adaptiveisp.detectors.checks import check_facts
 from adaptiveisp.detectors.class_names import COCO_80, read_names
-from adaptiveisp.detectors.weights import ENTRY_POINTS, require_weights
+from adaptiveisp.detectors.weights import ENTRY_POINTS, require_files, require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.files import require_regular
+from adaptiveisp.utils.files import require_regular, sha256_of
 from adaptiveisp.utils.own_code import current_folder_importable, import_object, module_remedy, reason_of
 from adaptiveisp.utils.registry import Registry
 
@@ -28,7 +28,27 @@ def _yolov3_tiny() -> Detector:
     return load_darknet(CFG_FOLDER / f"{name}.cfg", require_weights(name), COCO_80, name)
 
 
-DETECTORS: dict[str, Callable[[], Detector]] = {"yolov3-tiny": _yolov3_tiny}
+def _nanodet_g() -> Detector:
+    from adaptiveisp.detectors.nanodet.detector import load_nanodet
+
+    name = "nanodet-g"
+    graph, weights = require_files(name)
+    return load_nanodet(graph, weights, name, sha256_of(graph, weights))
+
+
+def _mb3_centernet() -> Detector:
+    from adaptiveisp.detectors.centernet.detector import load_centernet
+
+    name = "mb3-centernet"
+    graph, weights = require_files(name)
+    return load_centernet(graph, weights, name, sha256_of(graph, weights))
+
+
+DETECTORS: dict[str, Callable[[], Detector]] = {
+    "yolov3-tiny": _yolov3_tiny,
+    "nanodet-g": _nanodet_g,
+    "mb3-centernet": _mb3_centernet,
+}
 """Name → loader. The names are the same as in `weights.WEIGHTS`, which can be listed without importing torch."""
 
 REMEDY = (

@@ -1,0 +1,1 @@
+"""CenterNet: a detector that finds the centres of objects in a heat map."""

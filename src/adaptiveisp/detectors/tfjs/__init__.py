@@ -1,0 +1,1 @@
+"""Networks of TensorFlow.js, read from their files and run by PyTorch."""

@@ -1,5 +1,6 @@
-"""Scores a policy on the dev set while it learns, and draws its pipelines for some dev images."""
+"""Scores policies on the dev set while it learns, and draws its pipelines for some dev images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset
+from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
@@ -39,32 +41,52 @@ class DevScore:
     skipped: dict[str, str]
     modules: tuple[str, ...] = ()
 
+    @property
+    def line(self) -> dict[str, float | None]:
+        """The numbers of a line of dev.jsonl."""
+        return {
+            "ap50": self.ap50,
+            "ap": self.ap,
+            "modules_per_image": self.modules_per_image,
+            "cost_ms": self.cost_ms,
+        }
+
 
 def score_on_dev(
-    dev: Dataset, policy: Policy, detector: Detector, size: int, device: str, costs: Costs, cache: str = ""
-) -> DevScore:
-    """Scores a policy on the dev set. The random numbers of the run do not change.
+    dev: Dataset,
+    policies: Sequence[Policy],
+    detector: Detector,
+    size: int,
+    device: str,
+    costs: Costs,
+    cache: str = "",
+) -> list[DevScore]:
+    """The scores of some policies on the dev set, on the same images. The random numbers of the run do not change.
 
     Args:
         dev: the dev set.
-        policy: the current policy.
+        policies: with distinct names.
         detector: the frozen detector.
         size: longer side of the images in pixels.
-        device: device of policy and detector.
+        device: device of policies and detector.
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
     """
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
         options = ScoringOptions(size, device=device, costs=costs, cache=cache)
-        found = score_dataset(dev, [policy], [detector], options)
-    (result,) = found.results.values()
-    score = coco_average_precision(result.scored, found.categories)
+        found = score_dataset(dev, policies, [detector], options)
+    results = [found.results[policy.name, detector.name] for policy in policies]
+    return [_score(result, found.categories, dict(found.skipped)) for result in results]
+
+
+def _score(result: PolicyResult, categories: dict[int, str], skipped: dict[str, str]) -> DevScore:
+    score = coco_average_precision(result.scored, categories)
     return DevScore(
         ap50=score.ap50,
         ap=score.ap,
         modules_per_image=sum(result.modules) / max(1, len(result.modules)),
         cost_ms=sum(result.cost_ms) / max(1, len(result.cost_ms)),
-        skipped=dict(found.skipped),
+        skipped=skipped,
         modules=tuple(sorted({name for pipeline in result.pipelines for name, _ in pipeline or ()})),
     )
 

@@ -34,14 +34,16 @@ def check_budget(folder: Path, former: int, budget: int) -> None:
         )
 
 
-def prolong(folder: Path, budget: int, provenance: dict[str, Any], iterations: int, passes: int) -> dict[str, Any]:
+def prolong(
+    folder: Path, former: int, budget: int, provenance: dict[str, Any], iterations: int, passes: int
+) -> dict[str, Any]:
     """Writes a larger budget into config.yaml, whose other options and settings stay as they are.
 
     The summary of the finished run is removed, because it is no longer true; the prolonged run writes another one.
 
     Args:
         folder: the run folder.
-        budget: the larger budget.
+        former, budget: the run's budget until now, and the larger one.
         provenance: of the run.
         iterations, passes: those of the run so far.
 
@@ -52,11 +54,10 @@ def prolong(folder: Path, budget: int, provenance: dict[str, Any], iterations: i
         DataError, OutputError: config.yaml cannot be read or written.
     """
     content = read_yaml(folder / CONFIG, DataError, "--resume needs the folder of a run")
-    options = content.get("train") or {}
     earlier = provenance.get(EARLIER_BUDGETS)
-    mark = {"budget": options.get("budget"), "iterations": iterations, "passes": passes}
+    mark = {"budget": former, "iterations": iterations, "passes": passes}
     provenance = {**provenance, EARLIER_BUDGETS: [*(earlier if isinstance(earlier, list) else []), mark]}
-    content = {**content, "train": {**options, "budget": budget}, "provenance": provenance}
+    content = {**content, "train": {**(content.get("train") or {}), "budget": budget}, "provenance": provenance}
     write_text(folder / CONFIG, yaml.safe_dump(content, sort_keys=False))
     remove_inside(folder, folder / SUMMARY)
     return provenance

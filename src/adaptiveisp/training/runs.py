@@ -276,7 +276,7 @@ def resumed_run(
         if options.budget > former:
             warn_of_warmup(settings, folder, run.learner.passes, former, options.budget)
             done = run.learner.iteration, run.learner.passes
-            run.provenance = prolong(folder, options.budget, provenance, *done)
+            run.provenance = prolong(folder, former, options.budget, provenance, *done)
     except BaseException:
         run.close()
         raise

@@ -63,10 +63,16 @@ def quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves the drawings of reports empty, for tests that look at other parts; they take most of a report's time."""
+    """Leaves the drawings of reports empty, for tests that look at other parts; they take most of a report's time.
+
+    Training runs draw no curve.
+    """
     import markupsafe
 
     from adaptiveisp.evaluation import html_report
+    from adaptiveisp.training import dev_curve
+
+    monkeypatch.setattr(dev_curve, "find_spec", lambda _: None)
 
     real = html_report.svg
     for name in FIGURES:

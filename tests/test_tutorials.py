@@ -63,12 +63,19 @@ def test_your_camera(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (place / "frames/night.dng").unlink()
     codes = np.random.default_rng(0).integers(13, 200, (1536, 2592)).astype(np.uint8)
     (place / "frames/0.raw").write_bytes(codes.tobytes())
-    look, compare = blocks("tutorials/your-camera.md", "sh")
+    look, compare, finetune = blocks("tutorials/your-camera.md", "sh")
     run(look.strip())
     (facts,) = blocks("tutorials/your-camera.md", "yaml")
     (place / "frames/raw.yaml").write_text(facts)
     for command in compare.strip().splitlines():
         run(command)
+    image = {"id": 1, "file_name": "0.raw", "width": 2592, "height": 1536}
+    box = {"id": 1, "image_id": 1, "category_id": 47, "bbox": [600, 400, 600, 400], "area": 240000, "iscrowd": 0}
+    labels = {"images": [image], "annotations": [box], "categories": [{"id": 47, "name": "cup"}]}
+    for name in ("train.json", "dev.json"):
+        (place / name).write_text(json.dumps(labels))
+    run(finetune.strip(), "--budget", "4")
+    assert (place / "tuned/best.safetensors").is_file()
     (code,) = blocks("tutorials/your-camera.md", "python")
     execute(code, {})
     assert "<Result frame: " in capsys.readouterr().out

@@ -101,7 +101,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert adaptiveisp(*train_arguments("run", 120, ()), "--method", "fixed", "--set", change) in (1, 2), change
     assert not (tmp_path / "run").exists()
     assert adaptiveisp("train", "--resume", "empty") == 1
-    assert adaptiveisp("train", "--resume", "empty", "--budget", 500) == 2
+    assert adaptiveisp("train", "--resume", "empty", "--seed", 500) == 2
     assert adaptiveisp("train", "--resume", "empty", "--set", "replay_size=3") == 2
     assert adaptiveisp("train", "--resume", "nowhere") == 1
     (tmp_path / "taken").mkdir()

@@ -49,7 +49,7 @@ def test_training_from_python(tmp_path: Path) -> None:
         on_image=lambda rgb, iteration: images.append((rgb.shape, rgb.dtype, iteration)),
     )
     assert [line["iteration"] for line in lines] == [1, 2, 3] and lines == metrics(tmp_path / "run")
-    assert checkpoints == [tmp_path / "run" / "latest.pt"] * 2  # after iteration 2, and at the end
+    assert checkpoints == [tmp_path / "run" / "latest.pt"] * 3  # at the start, after iteration 2, and at the end
     assert [iteration for *_, iteration in images] == [2, 3]
     assert all(shape[2] == 3 and kind == np.uint8 for shape, kind, _ in images)
     assert summary.finished and (summary.iterations, summary.passes) == (3, 12) and summary.skipped == {}
@@ -107,7 +107,7 @@ def test_dev_is_scored_at_its_own_size(
     config = photos(tmp_path, method="fixed", preset="auto-exposure", budget=1, dev_size=given, **dev)
     settings = {"batch": 1, "size": size, "modules": ["exposure"], "initial": {}}
     adaptiveisp.train(config, settings, out=tmp_path / "run", detector=RedDetector())
-    assert seen == [expected]
+    assert seen == [expected] * 2  # the start, and the end
     content = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert content["train"]["dev_size"] == expected
     del content["train"]["dev_size"]  # a run of an earlier version goes on at 416
@@ -115,7 +115,7 @@ def test_dev_is_scored_at_its_own_size(
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(content))
     with resumed_run(tmp_path / "run", lambda _: RedDetector()) as run:
         run.train()
-    assert seen == [expected, 416]
+    assert seen == [expected, expected, 416]
 
 
 def test_the_teacher_gets_images_of_the_same_size(tmp_path: Path) -> None:

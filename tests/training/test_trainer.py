@@ -152,7 +152,7 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labelled_photos(tmp_path)
-    scores = iter([0.3, 0.5, 0.4, 0.2, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
+    scores = iter([0.6, 0.7, 0.3, 0.5, 0.4, 0.2, 0.45, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1])
     real = dev_scores.coco_average_precision
     scored = "adaptiveisp.training.dev_scores.coco_average_precision"
     monkeypatch.setattr(scored, lambda *a: dataclasses.replace(real(*a), ap50=next(scores)))
@@ -164,7 +164,8 @@ def test_the_best_policy_outlives_worse_ones_and_a_resumption(
     config.write_text(config.read_text().replace("budget: 24", "budget: 40"))
     assert adaptiveisp("train", "--resume", "run", "--detector", RED, "--threads", 1) == 0
     assert (tmp_path / "run" / "best.json").read_bytes() == best
-    assert "best AP50 on dev 50.0" in capsys.readouterr().out
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert line == "50.0 AP50 on dev (iteration 2); auto-exposure 70.0 (-20.0), start 60.0 (-10.0)"
 
 
 def test_import_of_a_released_checkpoint(

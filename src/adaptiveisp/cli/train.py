@@ -3,6 +3,7 @@
 import argparse
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ TRAIN_OPTIONS = (
     *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache"),
 )
 """Options of `train` that its run stores."""
-ALLOWED_WITH_RESUME = ("--detector", "--cache")
-"""Options that may be given with --resume: code to run and a folder to write, which no file may decide."""
+ALLOWED_WITH_RESUME = ("--detector", "--cache", "--budget")
+"""Options that may be given with --resume: code to run and a folder to write, which no file may decide, and a larger
+budget."""
 TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
 """Options of `train` that are settings of the method."""
 
@@ -46,7 +48,9 @@ METHODS_HELP = (
     f"{defaults.METHOD} (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
     "random_search (the best of random pipelines); a registered method, or my_pkg.my_file:name"
 )
-BUDGET_HELP = "number of images that pass through the detector before the run ends"
+BUDGET_HELP = (
+    "number of images that pass through the detector before the run ends; with --resume a larger one than the run's"
+)
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
     "sampled; for the baselines: raw or auto-exposure"
@@ -59,7 +63,8 @@ def add(commands: Any) -> None:
         commands,
         "train",
         "train a policy",
-        "Trains a policy for a frozen detector. --resume RUN continues a run exactly where it stopped.",
+        "Trains a policy for a frozen detector. --resume RUN continues a run exactly where it stopped, and with a "
+        "larger --budget a finished one.",
     )
     parser.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder")
     parser.add_argument(
@@ -163,7 +168,8 @@ def train(options: argparse.Namespace) -> int:
             raise UsageError(f"--resume continues with the settings of the run; leave out {extra}")
         folder = options.resume
         named = options.detector is not None
-        run = resumed_run(folder, lambda spec: _run_detector(spec, options, device), device, options.cache or "", named)
+        detector_of = partial(_run_detector, options=options, device=device)
+        run = resumed_run(folder, detector_of, device, options.cache or "", named, options.budget)
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
@@ -214,10 +220,9 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
     from adaptiveisp.training.own_parts import resume_command
 
     folder = summary.folder
-    best = f", best AP50 on dev {100 * summary.best_ap50:.1f}" if summary.best_ap50 is not None else ""
     state = "finished" if summary.finished else f"stopped; continue with: {resume_command(folder, run.provenance)}"
     used = f"{summary.iterations} iterations, {summary.passes} detector passes"
-    print(f"{used}{best}, peak memory {summary.peak_memory_mb:.0f} MB: {state}")
+    print(f"{used}, peak memory {summary.peak_memory_mb:.0f} MB: {state}")
     if summary.finished:
         print(f"the policy: --policy {folder}; compare it: adaptiveisp eval … --policy auto-exposure {folder}")
     if run.teacher is not None:
@@ -227,6 +232,29 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
         shown = "dev images" if run.dev else "training images"
         names = ", ".join(summary.unused_modules)
         print(f"the policy does not use {names}: it is in no pipeline of the {shown}")
+    if outcome := _on_dev(summary, run.start_name):
+        print(outcome)
+
+
+def _on_dev(summary: "TrainSummary", start_name: str) -> str:
+    """The score of the best policy on dev beside those of auto-exposure and of the start; "" without a dev set.
+
+    Args:
+        summary: of the run.
+        start_name: name of the start.
+    """
+    best = summary.best_ap50
+    others = {start_name if name == "start" else name: ap50 for name, ap50 in sorted(summary.start_ap50.items())}
+    if best is None:
+        scores = ", ".join(f"{name} {100 * ap50:.1f}" for name, ap50 in others.items())
+        return f"no policy of this run was scored on dev yet; {scores}" if scores else ""
+    if summary.best_iteration == 0:
+        others.pop(start_name, None)
+        where = f": the {start_name} is kept, since no later policy was better"
+    else:
+        where = "" if summary.best_iteration is None else f" (iteration {summary.best_iteration})"
+    scores = ", ".join(f"{name} {100 * ap50:.1f} ({100 * (best - ap50):+.1f})" for name, ap50 in others.items())
+    return f"{100 * best:.1f} AP50 on dev{where}" + (f"; {scores}" if scores else "")
 
 
 def _run_detector(spec: str, options: argparse.Namespace, device: str) -> "Detector":

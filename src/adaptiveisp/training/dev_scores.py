@@ -1,8 +1,9 @@
-"""Scores a policy on the dev set while it learns, and draws its pipelines for some dev images."""
+"""Scores policies on the dev set while it learns, and draws its pipelines for some dev images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset
+from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
@@ -43,33 +45,50 @@ class DevScore:
     modules: tuple[str, ...] = ()
     of_sets: dict[str, float | None] = field(default_factory=dict)
 
+    @property
+    def line(self) -> dict[str, Any]:
+        """The numbers of a line of dev.jsonl."""
+        values = {
+            "ap50": self.ap50,
+            "ap": self.ap,
+            "modules_per_image": self.modules_per_image,
+            "cost_ms": self.cost_ms,
+        }
+        return {**values, **({"ap50_of_sets": self.of_sets} if self.of_sets else {})}
+
 
 def score_on_dev(
     dev: Mapping[str, Dataset],
-    policy: Policy,
+    policies: Sequence[Policy],
     detector: Detector,
     size: int,
     device: str,
     costs: Costs,
     cache: str = "",
-) -> DevScore:
-    """Scores a policy on the dev set, or by the mean over several. The random numbers of the run do not change.
+) -> list[DevScore]:
+    """The scores of some policies on the dev set, on the same images, or their means over several dev sets.
+
+    The random numbers of the run do not change.
 
     Args:
         dev: name → data set, at least one.
-        policy: the current policy.
+        policies: with distinct names.
         detector: the frozen detector.
         size: longer side of the images in pixels.
-        device: device of policy and detector.
+        device: device of policies and detector.
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
     """
     options = ScoringOptions(size, device=device, costs=costs, cache=cache)
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        scores = {name: _score_on(dataset, policy, detector, options) for name, dataset in dev.items()}
-    single = next(iter(scores.values()))
+        scores = {name: _scores_on(dataset, policies, detector, options) for name, dataset in dev.items()}
+    return [_mean_of({name: of_one[place] for name, of_one in scores.items()}) for place in range(len(policies))]
+
+
+def _mean_of(scores: Mapping[str, DevScore]) -> DevScore:
+    """The mean of a policy's scores on several sets; the score itself if there is one set."""
     if len(scores) == 1:
-        return single
+        return next(iter(scores.values()))
     return DevScore(
         ap50=_mean_or_none([score.ap50 for score in scores.values()]),
         ap=_mean_or_none([score.ap for score in scores.values()]),
@@ -87,17 +106,23 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
     return fmean(known) if len(known) == len(values) else None
 
 
-def _score_on(dataset: Dataset, policy: Policy, detector: Detector, options: ScoringOptions) -> DevScore:
-    """The score on one data set; the arguments are those of `score_on_dev`."""
-    found = score_dataset(dataset, [policy], [detector], options)
-    (result,) = found.results.values()
-    score = coco_average_precision(result.scored, found.categories)
+def _scores_on(
+    dataset: Dataset, policies: Sequence[Policy], detector: Detector, options: ScoringOptions
+) -> list[DevScore]:
+    """The scores on one data set; the arguments are those of `score_on_dev`."""
+    found = score_dataset(dataset, policies, [detector], options)
+    results = [found.results[policy.name, detector.name] for policy in policies]
+    return [_score(result, found.categories, dict(found.skipped)) for result in results]
+
+
+def _score(result: PolicyResult, categories: dict[int, str], skipped: dict[str, str]) -> DevScore:
+    score = coco_average_precision(result.scored, categories)
     return DevScore(
         ap50=score.ap50,
         ap=score.ap,
         modules_per_image=sum(result.modules) / max(1, len(result.modules)),
         cost_ms=sum(result.cost_ms) / max(1, len(result.cost_ms)),
-        skipped=dict(found.skipped),
+        skipped=skipped,
         modules=tuple(sorted({name for pipeline in result.pipelines for name, _ in pipeline or ()})),
     )
 

@@ -18,7 +18,7 @@ from adaptiveisp.utils.yaml_files import read_yaml
 KIND = "train"
 """Mark of a run folder, see `output_folder`."""
 LATEST, LATEST_POLICY, BEST_POLICY = "latest.pt", "latest", "best"
-SUMMARY, TRAJECTORIES, NOT_FINITE = "summary.json", "trajectories.png", "not-finite.pt"
+SUMMARY, TRAJECTORIES, CURVE, NOT_FINITE = "summary.json", "trajectories.png", "dev.png", "not-finite.pt"
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 def remove_results(folder: Path) -> None:
     """Removes the results of an earlier run from a folder, except its config.yaml and files that are not of a run."""
-    for name in (LATEST, SUMMARY, TRAJECTORIES, NOT_FINITE, *RUN_POLICIES):
+    for name in (LATEST, SUMMARY, TRAJECTORIES, CURVE, NOT_FINITE, *RUN_POLICIES):
         remove_inside(folder, folder / name)
     run_logger.remove(folder)
 

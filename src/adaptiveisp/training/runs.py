@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from adaptiveisp.training.config import (
 )
 from adaptiveisp.training.methods.module_choice import with_more_modules
 from adaptiveisp.training.own_parts import require_own_parts
+from adaptiveisp.training.prolonging import check_budget, prolong, warn_of_warmup
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
 from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
 from adaptiveisp.types import Detector
@@ -46,6 +47,11 @@ class TrainSummary:
         iterations: number of iterations.
         passes: number of images that passed through the detector.
         best_ap50: AP50 on dev of the best policy, in [0, 1]; None without a dev set.
+        best_iteration: iteration of the best policy, 0 for a warm start that nothing improved on; None where it is not
+            known.
+        start_ap50: AP50 on dev at iteration 0 of the policy from which the run started ("start", which is the policy of
+            `warm_start` with the settings of this run) and of "auto-exposure"; empty without a dev set, and for runs
+            that began with an earlier version.
         policy: file of the best policy on dev, or of the last policy without a dev set.
         skipped: image that could not be read → reason.
         peak_memory_mb: peak memory of the process in megabytes.
@@ -62,6 +68,8 @@ class TrainSummary:
     skipped: dict[str, str]
     peak_memory_mb: float
     unused_modules: tuple[str, ...] = ()
+    best_iteration: int | None = None
+    start_ap50: Mapping[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -92,8 +100,8 @@ def train(
         overwrite: whether a folder that is not empty may be used.
         on_iteration: called after each iteration with its metrics.
         on_checkpoint: called after each checkpoint with the path of latest.pt.
-        on_image: called after each score on dev with a picture (8-bit RGB) of some dev images after each of their
-            stages, and the iteration.
+        on_image: called after each score on dev, from the first iteration on, with a picture (8-bit RGB) of some dev
+            images after each of their stages, and the iteration.
 
     Raises:
         UsageError: an option or a setting does not exist or does not fit, or the folder is not empty.
@@ -161,11 +169,13 @@ def finish(
         finished=finished,
         iterations=run.learner.iteration,
         passes=run.learner.passes,
-        best_ap50=run.best_ap50,
+        best_ap50=run.selection.best_ap50,
         policy=policy_file(str(run.folder)),
         skipped=run.skipped,
         peak_memory_mb=peak_memory_mb(),
         unused_modules=run.unused_modules() if finished else (),
+        best_iteration=run.selection.best_iteration,
+        start_ap50=run.selection.start or {},
     )
 
 
@@ -219,8 +229,12 @@ def resumed_run(
     device: str = "cpu",
     cache: str = "",
     detector_given: bool = True,
+    budget: int | None = None,
 ) -> Trainer:
     """Resumes the run of a folder from its last checkpoint, which may come from another device.
+
+    With a larger budget it is prolonged. Learning rates, temperature and imitation warm-up depend on the share of the
+    budget that is spent, so that they step back to their values at that share of the larger budget.
 
     Args:
         folder: the run folder.
@@ -229,11 +243,13 @@ def resumed_run(
         cache: folder of developed raws, see `data.frame_cache`. The one in config.yaml is not used, because a file must
             not decide where files are written and removed.
         detector_given: whether the user names the detector, which may then be code.
+        budget: the larger budget in detector passes; None for that of the run.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged, or the detector's weights have changed since the run began.
-        UsageError: another process trains there, or a module, reward, method or detector of the user's own is missing.
+        UsageError: another process trains there, a module, reward, method or detector of the user's own is missing, or
+            `budget` is smaller than that of the run.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
@@ -245,7 +261,9 @@ def resumed_run(
     options, settings = _resolved(folder, train_part, settings_part)
     if options.cache and os.path.abspath(options.cache) != os.path.abspath(cache):
         logger.warning("%s: its cache was %s; give --cache to use it again", folder, options.cache)
-    options = replace(options, cache=cache)
+    former = options.budget
+    check_budget(folder, former, budget or former)
+    options = replace(options, cache=cache, budget=budget or former)
     detector = load_detector(options.detector)
     _check_origin(folder, provenance, options, detector)
     if not (folder / LATEST).is_file() and not is_marked(folder):
@@ -255,6 +273,10 @@ def resumed_run(
     try:
         check_links(folder)
         run.restore()
+        if options.budget > former:
+            warn_of_warmup(settings, folder, run.learner.passes, former, options.budget)
+            done = run.learner.iteration, run.learner.passes
+            run.provenance = prolong(folder, former, options.budget, provenance, *done)
     except BaseException:
         run.close()
         raise

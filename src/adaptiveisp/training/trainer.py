@@ -4,14 +4,15 @@ RUN/
   config.yaml            every option and setting, and the provenance of the run
   metrics.jsonl          one line for each iteration, the same bit by bit for the same seed and number of threads
   timing.jsonl           seconds of the parts of each iteration
-  dev.jsonl              scores on the dev set
+  dev.jsonl              scores on the dev set; the line of iteration 0 has the start and, nested, auto-exposure
+  dev.png                the scores as a curve with the detector's loss below, where matplotlib is installed
   tensorboard/           the same as curves, with pictures of the modules' shares and of dev images
   trajectories.png       some dev images after each of their stages, at the last score
   latest.pt              the complete state on which the next iteration depends
   latest.*, best.*       the current policy, and the best one on dev (.safetensors or .json): by AP50 less the runtime
-                         penalty, if the method has one
-  summary.json           of a finished run: iterations, passes, time, peak memory, best score; with a teacher also its
-                         passes, the number of its images, and of those without a detection
+                         penalty, if the method has one; a warm start that nothing improved on is the best one
+  summary.json           of a finished run: iterations, passes, time, peak memory, best score and those of the start;
+                         with a teacher also its passes, the number of its images, and of those without a detection
 """
 
 import math
@@ -19,7 +20,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, MappingProxyType
@@ -33,13 +34,18 @@ from PIL import Image as PilImage
 from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
 from adaptiveisp.errors import AdaptiveISPError, WeightsError
 from adaptiveisp.isp.costs import Costs
+from adaptiveisp.policies.base import Policy, as_policy
+from adaptiveisp.policies.registry import NAMED_POLICIES
 from adaptiveisp.training import run_logger
 from adaptiveisp.training.config import CONFIG, TrainConfig
-from adaptiveisp.training.dev_scores import draw_on_dev, score_on_dev
+from adaptiveisp.training.dev_curve import DevCurve
+from adaptiveisp.training.dev_scores import DevScore, draw_on_dev, score_on_dev
+from adaptiveisp.training.dev_selection import AUTO_EXPOSURE, START, DevSelection
 from adaptiveisp.training.inputs import open_dev, open_teacher, open_training_images
 from adaptiveisp.training.methods.registry import Learner, NonFiniteLossError, find_method
 from adaptiveisp.training.run_files import (
     BEST_POLICY,
+    CURVE,
     LATEST,
     LATEST_POLICY,
     NOT_FINITE,
@@ -53,7 +59,7 @@ from adaptiveisp.training.run_state import read_state
 from adaptiveisp.training.trial_loss import check_gradients, check_loss
 from adaptiveisp.training.trial_parts import check_modules, check_reward, own_modules
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.files import atomic_path, write_json
+from adaptiveisp.utils.files import atomic_path, write_bytes, write_json
 from adaptiveisp.utils.output_folder import FolderClaim
 
 OnIteration = Callable[[dict[str, Any]], None]
@@ -108,11 +114,9 @@ class Trainer:
         self.stream = open_training_images(options, settings, detector, self.teacher)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed, device)
-        self.runtime_weight = getattr(settings, "runtime_weight", 0.0)
         self.costs: Costs = getattr(settings, "costs", {})
-        self.best: float | None = None
-        self.best_ap50: float | None = None
-        self.best_modules: tuple[str, ...] | None = None
+        self.selection = DevSelection(getattr(settings, "runtime_weight", 0.0))
+        self.curve = DevCurve(folder)
         self.stopping = False
         self.unlearned = 0
         self.unreadable_dev: dict[str, str] = {}
@@ -141,7 +145,8 @@ class Trainer:
         Args:
             on_iteration: called after each iteration with its line of metrics.jsonl.
             on_checkpoint: called after each checkpoint with the path of latest.pt.
-            on_image: called after each score on dev with the picture of trajectories.png and the iteration.
+            on_image: called after each score on dev, from the first iteration on, with the picture of trajectories.png
+                and the iteration.
 
         Raises:
             NonFiniteLossError: a loss is not finite, and its batch is saved in the run folder; or gradients were not
@@ -150,6 +155,9 @@ class Trainer:
         """
         learner = self.learner
         with self._stop_on_signals(), RunLogger(self.folder, learner.iteration) as log:
+            if self.dev and learner.iteration == 0 and self.selection.start is None:
+                self._score_start(log)
+                self._checkpoint(log, on_checkpoint)  # a run that is killed early does not score it again
             while not learner.done and not self.stopping:
                 metrics, seconds = self._iterate()
                 log.metrics(metrics)
@@ -160,12 +168,8 @@ class Trainer:
                 if self.dev and (learner.iteration % self.options.dev_every == 0 or learner.done):
                     self._score_dev(log, on_image)
                 if learner.iteration % self.options.checkpoint_every == 0:
-                    self.checkpoint(log.line_counts())
-                    if on_checkpoint is not None:
-                        on_checkpoint(self.folder / LATEST)
-            self.checkpoint(log.line_counts())
-            if on_checkpoint is not None:
-                on_checkpoint(self.folder / LATEST)
+                    self._checkpoint(log, on_checkpoint)
+            self._checkpoint(log, on_checkpoint)
         if learner.done:
             self._write_summary()
         return learner.done
@@ -200,38 +204,67 @@ class Trainer:
         """Image that could not be read → reason; training images among them were replaced by others."""
         return {**self.former_skipped, **getattr(self.stream, "skipped", {}), **self.unreadable_dev}
 
+    def _score_start(self, log: RunLogger) -> None:
+        """Scores auto-exposure and the policy from which the run starts.
+
+        Only a warm start may be the best policy: a policy that has learned nothing is not one that a user wants, even
+        if it scores well.
+        """
+        policies = [as_policy(self.learner.policy()).renamed(START), NAMED_POLICIES[AUTO_EXPOSURE]]
+        start, auto_exposure = self._scores(policies)
+        log.dev({"iteration": 0, "passes": 0, **start.line, AUTO_EXPOSURE: auto_exposure.line})
+        named = {START: start.ap50, AUTO_EXPOSURE: auto_exposure.ap50}
+        self.selection.start = {name: ap50 for name, ap50 in named.items() if ap50 is not None}
+        if self.options.warm_start:
+            self._select(start)
+        self._draw_curve()
+
     def _score_dev(self, log: RunLogger, on_image: OnImage | None) -> None:
         """Scores the policy on dev and saves it if it is the best so far; the budget does not count these passes."""
         learner = self.learner
-        size = self.options.dev_size
-        dev, cache = self.dev, self.options.cache
-        score = score_on_dev(dev, learner.policy(), self.detector, size, self.device, self.costs, cache)
-        self.unreadable_dev = score.skipped
-        line = {
-            "iteration": learner.iteration,
-            "passes": learner.passes,
-            "ap50": score.ap50,
-            "ap": score.ap,
-            "modules_per_image": score.modules_per_image,
-            "cost_ms": score.cost_ms,
-            **({"ap50_of_sets": score.of_sets} if score.of_sets else {}),
-        }
-        log.dev(line)
-        picture = draw_on_dev(dev, learner.policy(), size, self.device)
+        (score,) = self._scores([learner.policy()])
+        log.dev({"iteration": learner.iteration, "passes": learner.passes, **score.line})
+        picture = draw_on_dev(self.dev, learner.policy(), self.options.dev_size, self.device)
         if picture is not None:
             log.picture("trajectories", picture, learner.iteration)
             with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
                 PilImage.fromarray(picture).save(temporary, format="PNG")
             if on_image is not None:
                 on_image(picture, learner.iteration)
-        if score.ap50 is None:
-            return
-        # In points of AP50, with the same price of a millisecond as in the reward.
-        value = 100 * score.ap50 - self.runtime_weight * score.cost_ms
-        if self.best is None or value > self.best:
-            self.best, self.best_ap50, self.best_modules = value, score.ap50, score.modules
+        self._select(score)
+        self._draw_curve()
+
+    def _scores(self, policies: Sequence[Policy]) -> list[DevScore]:
+        """The scores of some policies on dev."""
+        options = self.options
+        size, cache = options.dev_size, options.cache
+        scores = score_on_dev(self.dev, policies, self.detector, size, self.device, self.costs, cache)
+        self.unreadable_dev = scores[0].skipped
+        return scores
+
+    def _select(self, score: DevScore) -> None:
+        """Saves the current policy as the best one if its score is the best so far."""
+        if self.selection.takes(score, self.learner.iteration):
             with writing(self.folder):
-                learner.save_policy(self.folder, BEST_POLICY, self.provenance)
+                self.learner.save_policy(self.folder, BEST_POLICY, self.provenance)
+
+    def _draw_curve(self) -> None:
+        """Writes dev.png, where matplotlib is installed."""
+        picture = self.curve.png(self.selection.best_iteration, self.start_name)
+        if picture is not None:
+            with writing(self.folder):
+                write_bytes(self.folder / CURVE, picture)
+
+    @property
+    def start_name(self) -> str:
+        """Name of the policy from which the run starts, for users."""
+        return f"warm {START}" if self.options.warm_start else START
+
+    def _checkpoint(self, log: RunLogger, on_checkpoint: OnCheckpoint | None) -> None:
+        """Writes a checkpoint and tells the callback."""
+        self.checkpoint(log.line_counts())
+        if on_checkpoint is not None:
+            on_checkpoint(self.folder / LATEST)
 
     def checkpoint(self, lines: Mapping[str, int] = MappingProxyType({})) -> None:
         """Writes latest.pt and the current policy.
@@ -244,9 +277,7 @@ class Trainer:
         """
         content = {
             "learner": self.learner.state_dict(),
-            "best": self.best,
-            "best_ap50": self.best_ap50,
-            "best_modules": None if self.best_modules is None else list(self.best_modules),
+            **self.selection.state_dict(),
             "lines": dict(lines),
             "skipped": dict(self.skipped),
             "teacher": self.teacher.state_dict() if self.teacher is not None else None,
@@ -284,16 +315,18 @@ class Trainer:
         except Exception as error:  # any error that values of the right types can cause
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise WeightsError(f"{path}: {reason}; {remedy}") from error
-        self.best, self.best_ap50, self.former_skipped = state.best, state.best_ap50, state.skipped
-        self.best_modules = state.best_modules
-        run_logger.cut(self.folder, state.lines)
+        self.former_skipped = state.skipped
+        for name in self.selection.state_dict():
+            setattr(self.selection, name, getattr(state, name))
+        # The checkpoint of a warm start was written before the logs were opened, and counts none of their lines.
+        run_logger.cut(self.folder, {**dict.fromkeys(run_logger.LOGS, 0), **state.lines})
 
     def unused_modules(self) -> tuple[str, ...]:
         """Names of the user's own modules in no pipeline of the best policy on dev, or on training images without dev.
 
         It is empty where the pipelines on dev are not known.
         """
-        own, used = [module.name for module in own_modules(self.settings)], self.best_modules
+        own, used = [module.name for module in own_modules(self.settings)], self.selection.best_modules
         if own and not self.dev:
             image = torch.stack([self.stream[number].image for number in range(UNUSED_IMAGES)]).to(self.device)
             with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -306,7 +339,9 @@ class Trainer:
         summary = {
             "iterations": self.learner.iteration,
             "passes": self.learner.passes,
-            "best_ap50_on_dev": self.best_ap50,
+            "best_ap50_on_dev": self.selection.best_ap50,
+            "best_iteration_on_dev": self.selection.best_iteration,
+            "ap50_on_dev_at_start": self.selection.start,
             "learning_seconds": sum(seconds.values()),
             "seconds_of_parts": seconds,
             "peak_memory_mb": peak_memory_mb(),

@@ -59,7 +59,7 @@ class Learner(Protocol):
         ...
 
     def policy(self) -> Policy:
-        """The current policy."""
+        """The current policy; a run with a dev set asks for it before the first iteration, too."""
         ...
 
     def save_policy(self, folder: Path, stem: str, provenance: Mapping[str, Any]) -> None:

@@ -240,11 +240,16 @@ def test_an_unknown_operator_is_refused_by_name_where_it_is_needed(tmp_path: Pat
         ("Conv2D", {"data_format": "NCHW"}, "NHWC"),
         ("Conv2D", {"padding": "EXPLICIT"}, "padding EXPLICIT"),
         ("Conv2D", {"strides": [1, 1, 1, 2]}, "strides along"),
+        ("Conv2D", {"strides": [1, 1]}, "its inputs do not fit"),
+        ("MaxPool", {}, "its inputs do not fit"),
     ],
 )
 def test_an_unknown_attribute_is_refused(tmp_path: Path, op: str, attributes: dict[str, Any], message: str) -> None:
     made = Writer((1, 4, 4, 3))
-    made.convolution("out", "image", np.ones((1, 1, 3, 2)), op=op, **attributes)
+    if op == "MaxPool":  # without its window and padding
+        made.node(op, "out", "image")
+    else:
+        made.convolution("out", "image", np.ones((1, 1, 3, 2)), op=op, **attributes)
     with pytest.raises(WeightsError, match=rf"its operator {op} \(out\) is not translated; .*{message}"):
         network(made, tmp_path)
 

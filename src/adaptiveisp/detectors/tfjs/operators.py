@@ -272,7 +272,7 @@ def build(graph: Graph, node: Node, constants: Constants, image_size: tuple[int,
         reason = f"these are: {', '.join(sorted((*OPERATORS, RESIZE)))}"
     except NotTranslatedError as error:
         reason = str(error)
-    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, RuntimeError) as error:
         reason = f"its inputs do not fit: {str(error).splitlines()[0]}"
     raise WeightsError(f"{graph.origin}: its operator {node.op} ({node.name}) is not translated; {reason}")
 

@@ -485,7 +485,7 @@ def test_synth_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert report["settings"]["size"] == 64 and report["settings"]["resamples"] == 200
     assert report["schema_version"] == 1 and set(report["policies"]) == {"none", "auto-exposure", "camera"}
     score = report["policies"]["auto-exposure"]["red"]
-    assert {"ap", "ap50", "ap75", "per_light", "n_images", "ms_per_image", "modules_per_image", "cost_ms"} <= set(score)
+    assert {"ap", "ap50", "ap75", "per_light", "n_images", "ms_per_image", "clock_ms", "cost_ms"} <= set(score)
     assert score["n_images"] == 12 and score["modules_per_image"] == 3
     assert [(d["a"], d["b"]) for d in report["differences"]] == [
         ("auto-exposure", "none"), ("camera", "none"), ("camera", "auto-exposure")
@@ -493,7 +493,12 @@ def test_synth_then_eval(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     page = (tmp_path / "report" / "report.html").read_text()
     assert "auto-exposure" in page and not re.search(r"(src|href)=\"https?:", page)
     text = capsys.readouterr().out
-    assert "AP50" in text and "cost ms" in text and text.count("With 3 photos the intervals are rough; use at") == 1
+    assert (
+        "AP50" in text
+        and "clock ms" in text
+        and "cost ms (paper)" in text
+        and text.count("With 3 photos the intervals are rough; use at") == 1
+    )
 
 
 def test_eval_on_the_fly_equals_eval_on_disk(tmp_path: Path) -> None:

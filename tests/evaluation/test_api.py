@@ -46,6 +46,7 @@ def test_evaluate_does_what_eval_does_without_writing(tmp_path: Path) -> None:
     for policy in ("none", "auto-exposure"):
         for name in SCORES:
             assert own["policies"][policy]["red"][name] == written["policies"][policy]["red"][name]
+    assert written["notes"][-2].startswith("Clock: clock ms is this machine's (")
     assert own["differences"] == written["differences"] and own["settings"] == written["settings"]
     report.save(tmp_path / "saved")
     files = {path.relative_to(tmp_path / "saved").as_posix() for path in (tmp_path / "saved").rglob("*.*")}

@@ -21,7 +21,8 @@ from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure
 from adaptiveisp.evaluation.html_report import figure_png, render_html, write_report
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
 from adaptiveisp.evaluation.report import Report, build_report
-from adaptiveisp.evaluation.tables import number, points, score_tables
+from adaptiveisp.evaluation.result import clock_note
+from adaptiveisp.evaluation.tables import number, points, score_tables, scores_csv
 from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.types import Annotation
 from tests.evaluation.test_bootstrap import without
@@ -81,6 +82,33 @@ def test_json_has_the_agreed_shape_and_numbers(report: Report, images: list[Scor
     assert score["per_size"] == expected.per_size and 0 < score["ap"] < score["ap50"] <= 1
     nothing = written["policies"]["none"]["tiny"]
     assert (nothing["ap"], nothing["ap50"], nothing["ap75"]) == (0.0, 0.0, 0.0)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_clock_is_a_median_and_stands_beside_the_cost(images: list[ScoredImage], tmp_path: Path) -> None:
+    """One image took long, which a mean would show."""
+    times = [2.0] * 20 + [3.0] * 19 + [400.0]
+    results = {("one", "tiny"): replace(result(images), ms=times)}
+    by_paper = build_report(results, NAMES, {"cost_table": "paper"}, resamples=200)
+    score = by_paper.to_json()["policies"]["one"]["tiny"]
+    assert (score["clock_ms"], score["ms_per_image"]) == (2.5, pytest.approx(12.425))
+    heading, _, row = (re.split(r"\s{2,}", line) for line in by_paper.table().splitlines()[:3])
+    assert heading[heading.index("clock ms") + 1] == "cost ms (paper)" and "ms" not in heading
+    assert dict(zip(heading, row, strict=True))["clock ms"] == "2.5"
+    assert "clock ms: median milliseconds of policy and modules per image, measured on this machine" in by_paper.table()
+    write_report(by_paper, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "<th>clock ms</th><th>cost ms (paper)</th>" in page and "<td>2.5</td><td>3.4</td>" in page
+    own_table = build_report(results, NAMES, {"cost_table": "mine.json"}, resamples=200)
+    assert "(paper)" not in own_table.table() + scores_csv(by_paper)
+    written = dict(zip(*(line.split(",") for line in scores_csv(by_paper).splitlines()), strict=True))
+    assert (written["ms"], written["clock ms"], written["cost ms"]) == ("12.425", "2.5", str(score["cost_ms"]))
+
+
+def test_the_note_on_the_clock_names_the_machine() -> None:
+    note = clock_note({"cpu": "Some CPU", "threads": 1}, 416, "cpu")
+    assert "clock ms is this machine's (Some CPU; 1 thread), for policy and modules at size 416" in note
+    assert "(Some CPU; cuda, 2 threads)" in clock_note({"cpu": "Some CPU", "threads": 2}, 416, "cuda")
 
 
 def test_light_bins_partition_the_images(report: Report, images: list[ScoredImage]) -> None:

@@ -104,7 +104,7 @@ def test_mean_and_deviation_by_hand() -> None:
     other_bins = (LightBin(0.003, 0.01, 4, 0.2), LightBin(0.01, 0.03, 4, 0.3))
     second = replace(PLAIN, ap50=0.3, ap=0.1, cost_ms=7.0, loss_worst5=0.8, per_light=other_bins)
     second = replace(second, per_class={"person": 0.4}, per_size={"small": 0.2})
-    third = replace(first, ap50=0.7, ms_per_image=None)
+    third = replace(first, ap50=0.7, ms_per_image=None, clock_ms=None)
     group = group_score(("g/1", "g/2", "g/3"), (first, second, third))
     # Deviations from 0.4 are -0.2, -0.1 and 0.3: 0.14 / 2 is the variance.
     assert group.mean.ap50 == pytest.approx(0.4) and group.ap50_sd == pytest.approx(math.sqrt(0.07))
@@ -112,6 +112,8 @@ def test_mean_and_deviation_by_hand() -> None:
     assert group.mean.loss_worst5 == pytest.approx(2 / 3) and group.mean.per_class == {"person": pytest.approx(0.8 / 3)}
     assert group.mean.per_size == {"small": pytest.approx(0.2 / 3)}
     assert [part.ap50 for part in group.mean.per_light] == [None, pytest.approx(0.5 / 3)]
+    timed = [replace(PLAIN, clock_ms=ms) for ms in (2.0, 5.0)]
+    assert group.mean.clock_ms is None and group_score(("a", "b"), timed).mean.clock_ms == pytest.approx(3.5)
     written = group.to_json()
     assert written["members"] == ["g/1", "g/2", "g/3"] and written["ap50_mean"] == group.mean.ap50
     assert (written["ap50_sd"], written["n_photos"], written["static"]) == (group.ap50_sd, 4, False)

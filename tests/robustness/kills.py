@@ -38,6 +38,7 @@ TIMES = {
     "milliseconds",
     "timings",
     "ms_per_image",
+    "clock_ms",
     "ms",
     "learning_seconds",
     "seconds_of_parts",

@@ -15,7 +15,7 @@ from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset, scored_categories
 from adaptiveisp.evaluation.pooling import pooled_report
 from adaptiveisp.evaluation.report import Report, build_report
-from adaptiveisp.evaluation.result import not_scored, notes_on
+from adaptiveisp.evaluation.result import clock_note, not_scored, notes_on
 from adaptiveisp.inference.detection import working_size
 from adaptiveisp.inference.pretrained import warn_of_other_detectors
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
@@ -80,7 +80,9 @@ class PreparedEvaluation:
         reports = {name: self._report(place, on_image) for place, name in enumerate(self.datasets)}
         if len(reports) == 1:
             return next(iter(reports.values()))
-        return pooled_report(reports, self.config.resamples, self.config.seed)
+        pooled = pooled_report(reports, self.config.resamples, self.config.seed)
+        note = clock_note(pooled.provenance, self.size, self.config.device)
+        return replace(pooled, notes=(*pooled.notes, note))
 
     def _report(self, place: int, on_image: Callable[[str], None]) -> Report:
         """The report on one data set.
@@ -104,11 +106,12 @@ class PreparedEvaluation:
             logger.warning("%s", line)
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
         backends = {detector.name: backends_of(detector) for detector in self.detectors}
+        origin = provenance(config.seed, weights, config.cost_table or PAPER, backends)
         report = build_report(
             found.results,
             found.categories,
-            provenance(config.seed, weights, config.cost_table or PAPER, backends),
-            notes_on(found, dataset),
+            origin,
+            [*notes_on(found, dataset), clock_note(origin, self.size, config.device)],
             config.resamples,
             config.seed,
             settings=config.recorded(self.size, place),

@@ -4,6 +4,7 @@ The references are a copy of the image and the detector's forward pass, measured
 repeats. Ratios to them can be compared between machines; milliseconds alone cannot.
 """
 
+import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 
 from adaptiveisp.detectors.letterbox import frame_size
 from adaptiveisp.isp.execution import Call, run_one
-from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule, find_module
+from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.kernels import cuda_graphs, loading
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.environment import actions_of
@@ -155,7 +156,7 @@ def run_benchmark(
         fast[DETECTOR] = lambda: detector.detect(frame)
     kinds = dict.fromkeys(fast, "peer")
     plain: dict[str, Callable[[], object]] = {}
-    for module in (*EXTENDED, *HELPERS, *own_modules):
+    for module in (*EXTENDED, *HELPERS, *_timed_baselines(), *own_modules):
         call = (module, some_parameters(module))
         row = torch.tensor([call[1]], device=device).reshape(1, -1)
         fast[module.name] = lambda call=call: run_one(image[0], [call])  # type: ignore[misc]
@@ -183,6 +184,12 @@ def run_benchmark(
     with loading.turned_off(), cuda_graphs.turned_off():
         slow = medians(plain, max(3, repeats // 3), wait)
     return [Timing(name, kinds[name], ms, slow.get(name)) for name, ms in found.items()]
+
+
+def _timed_baselines() -> list[IspModule]:
+    """The modules of baselines that can run here: CLAHE needs OpenCV."""
+    without_opencv = importlib.util.find_spec("cv2") is None
+    return [module for module in BASELINES if not (module.name == "clahe" and without_opencv)]
 
 
 def _nothing() -> None:

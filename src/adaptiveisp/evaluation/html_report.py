@@ -23,7 +23,7 @@ from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_sha
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
-from adaptiveisp.evaluation.tables import DASH, interval_text, number, percent, points
+from adaptiveisp.evaluation.tables import DASH, cost_title, interval_text, number, percent, points
 from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
 from adaptiveisp.utils.files import atomic_path, write_text
 from adaptiveisp.utils.optional_imports import import_extra
@@ -84,6 +84,7 @@ def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str
         provenance=readable(report.provenance),
         most=SHOWN_CLASSES,
         best_static_choice=BEST_STATIC_CHOICE,
+        cost_title=cost_title(report),
     )
 
 

@@ -76,6 +76,8 @@ class PolicyScore:
         worse_than_raw, worse_than_auto_exposure: share of images, in 0..1, whose loss is higher than that of the
             developed raw without any module, or of auto-exposure's rendering.
         static: whether the policy is static, see `Policy.is_static`.
+        clock_ms: median time of policy and modules over the images, in milliseconds, None if not measured. It holds for
+            the machine and the number of threads of this evaluation, and differs from run to run.
     """
 
     ap: float | None
@@ -94,6 +96,7 @@ class PolicyScore:
     worse_than_auto_exposure: float | None = None
     static: bool = False
     per_size: dict[str, float] = field(default_factory=dict)
+    clock_ms: float | None = None
 
 
 def light_bin(light: float) -> int:
@@ -131,6 +134,7 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
         worse_than_auto_exposure=share_worse(result.losses, result.auto_exposure_losses),
         static=result.static,
         per_size=overall.per_size,
+        clock_ms=float(np.median(result.ms)) if len(result.ms) else None,
     )
 
 

@@ -1,6 +1,8 @@
 """The result of scoring one data set, and the notes on it that a reader of the report needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from adaptiveisp.data.dataset import Dataset, is_partly_labelled, notes_of
 from adaptiveisp.detectors.answers import dropped_note
@@ -62,6 +64,23 @@ def label_notes(found: Evaluation, dataset: Dataset) -> list[str]:
                 "it finds nothing in these images, or the labels are wrong: `adaptiveisp doctor --out DIR` draws them."
             )
     return notes
+
+
+def clock_note(origin: Mapping[str, Any], size: int, device: str) -> str:
+    """The note that measured times hold for one machine, with its processor, threads and working size.
+
+    Args:
+        origin: provenance of the evaluation.
+        size: working size in pixels.
+        device: where the policies ran.
+    """
+    threads = origin.get("threads")
+    counted = f"{threads} thread{'s' * (threads != 1)}"
+    place = counted if device == "cpu" else f"{device}, {counted}"
+    return (
+        f"Clock: clock ms is this machine's ({origin.get('cpu')}; {place}), for policy and modules at size {size}; "
+        "other machines and other numbers of threads (--threads) take other times. The cost is a table's."
+    )
 
 
 def notes_on(found: Evaluation, dataset: Dataset) -> list[str]:

@@ -11,9 +11,12 @@ from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.evaluation.policy_scores import PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
+from adaptiveisp.isp.costs import PAPER
 
 MINUS, DASH, PLUS_MINUS = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{PLUS-MINUS SIGN}"
 LOSS_DIGITS = 4
+COST = "cost ms"
+"""Heading of the cost by a table; tables for readers add whether that is the paper's, see `cost_title`."""
 LONGEST_CELL = 200
 """Most characters of a cell, since a name from a file can be of any length."""
 
@@ -86,12 +89,14 @@ class Column(NamedTuple):
         meaning: explanation of the title; "" where it needs none.
         cell: rounded text of a row, for tables.
         value: unrounded value of a row in 0..1, milliseconds or counts, for CSV; None where it is not known.
+        csv_only: whether the tables leave it out.
     """
 
     title: str
     meaning: str
     cell: Callable[[ScoreRow], str]
     value: Callable[[ScoreRow], str | float | None]
+    csv_only: bool = False
 
 
 SCORE_COLUMNS = (
@@ -131,12 +136,19 @@ SCORE_COLUMNS = (
     ),
     Column(
         "ms",
-        "measured milliseconds of policy and modules per image",
+        "mean measured milliseconds of policy and modules per image",
         lambda row: number(row.score.ms_per_image),
         lambda row: row.score.ms_per_image,
+        csv_only=True,
     ),
     Column(
-        "cost ms",
+        "clock ms",
+        "median milliseconds of policy and modules per image, measured on this machine",
+        lambda row: number(row.score.clock_ms),
+        lambda row: row.score.clock_ms,
+    ),
+    Column(
+        COST,
         "milliseconds of the modules by the cost table",
         lambda row: number(row.score.cost_ms),
         lambda row: row.score.cost_ms,
@@ -201,9 +213,16 @@ def score_rows(report: Report) -> list[ScoreRow]:
     return rows
 
 
+def cost_title(report: Report) -> str:
+    """The heading of the cost, with the name of the cost table if that is the paper's."""
+    return f"{COST} (paper)" if report.provenance.get("cost_table") == PAPER else COST
+
+
 def filled_columns(report: Report, rows: Sequence[ScoreRow]) -> list[Column]:
-    """The columns of a report's table of scores that are not empty in all rows."""
-    return [column for column in score_columns(report) if any(column.cell(row) not in ("", DASH) for row in rows)]
+    """The columns of a report's tables for readers that are not empty in all rows."""
+    filled = [column for column in score_columns(report) if any(column.cell(row) not in ("", DASH) for row in rows)]
+    shown = [column for column in filled if not column.csv_only]
+    return [column._replace(title=cost_title(report)) if column.title == COST else column for column in shown]
 
 
 def legend(columns: Sequence[Column]) -> str:

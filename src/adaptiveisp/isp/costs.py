@@ -11,7 +11,7 @@ from typing import Any
 
 from adaptiveisp.errors import DataError, one_line
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.isp.registry import EXTENDED, HELPERS, is_registered
+from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, is_registered
 from adaptiveisp.utils.config import record, require
 from adaptiveisp.utils.files import read_json, write_json
 
@@ -48,20 +48,22 @@ class CostTable:
 
 
 def load_costs(path: Path) -> dict[str, float]:
-    """The table in a file written by `save_costs`; it may also have registered modules from outside the package.
+    """The table in a file written by `save_costs`; it may also have modules of baselines and registered
+    modules from outside the package.
 
     Raises:
         DataError: the file is missing, is not JSON or not a table of costs, or lacks a module of the package.
     """
     table = record(CostTable, read_json(Path(path), DataError, REMEDY), str(path), DataError, REMEDY).milliseconds
-    known = {module.name for module in (*EXTENDED, *HELPERS)}
+    needed = {module.name for module in (*EXTENDED, *HELPERS)}
+    known = needed | {module.name for module in BASELINES}
     for name, value in table.items():
         if not (name in known or is_registered(name)) or not 0 <= value < LONGEST_MS:
             what = f"{one_line(name, 80)} = {value:g}"
             raise DataError(
                 f"{path}: {what} is not a known module with a time in milliseconds; {REMEDY}, or give --module"
             )
-    if missing := sorted(known - set(table)):
+    if missing := sorted(needed - set(table)):
         raise DataError(f"{path}: lacks the modules {', '.join(missing)}; {REMEDY}")
     return dict(table)
 

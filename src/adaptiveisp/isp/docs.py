@@ -1,6 +1,6 @@
 """Makes docs/modules.md from the modules' declarations: `python -m adaptiveisp.isp.docs > docs/modules.md`."""
 
-from adaptiveisp.isp.registry import EXTENDED, HELPERS, PAPER, POS_ISP, IspModule
+from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, PAPER, POS_ISP, IspModule
 
 EFFECTS = """# Modules
 
@@ -58,7 +58,7 @@ DIFFERENCES = {
 def module_table() -> str:
     """The text of docs/modules.md."""
     paper = {module.name: module for module in PAPER}
-    modules = (*EXTENDED, *HELPERS)
+    modules = (*EXTENDED, *HELPERS, *BASELINES)
     effects = [f"| {module.name} | {module.effect} |" for module in modules]
     rows = [row for module in modules for row in _rows(module, paper.get(module.name))]
     return EFFECTS + "\n".join(effects) + "\n" + PARAMETERS + "\n".join(rows) + "\n" + _pos_isp()

@@ -42,6 +42,9 @@ EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "bl
 HELPER_FILES = ("srgb", "gain")
 """Files of modules that a pipeline of any set may name but no policy chooses."""
 
+BASELINE_FILES = ("reinhard", "log_tone", "clahe")
+"""Files of modules that only baselines use: as helpers, but cost tables may lack them, as older tables do."""
+
 
 def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
     """The module of each file: the first of the names `variants` that the file declares.
@@ -83,6 +86,9 @@ EXTENDED = make(EXTENDED_FILES, "EXTENDED", "WIDE", "PAPER")
 HELPERS = make(HELPER_FILES, "PAPER")
 """Modules that a pipeline of any set may use."""
 
+BASELINES = make(BASELINE_FILES, "PAPER")
+"""Modules of baselines, which a pipeline of any set may use."""
+
 MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
     "paper": PAPER,
     "released": RELEASED,
@@ -107,7 +113,7 @@ def _checked(origin: str, value: object) -> IspModule:
             raise UsageError(f"{origin}: {reason_of(error)}; {remedy}") from error
     if not isinstance(value, IspModule):
         raise UsageError(f"{origin}: is not an IspModule; write NAME = IspModule(…) there")
-    own = {module.name for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
+    own = {module.name for modules in (*MODULE_SETS.values(), HELPERS, BASELINES) for module in modules}
     if value.name in own:
         raise UsageError(f"{origin}: the package has a module {value.name!r}; give it another name")
     return value
@@ -163,12 +169,12 @@ def modules_of(module_set: str) -> tuple[IspModule, ...]:
 
 
 def find_module(name: str, module_set: str) -> IspModule:
-    """The module of this name: in the set, among the helpers, or from outside the package.
+    """The module of this name: in the set, among the helpers and baselines, or from outside the package.
 
     Raises:
         PipelineError: there is no such module.
     """
-    available: Sequence[IspModule] = (*modules_of(module_set), *HELPERS)
+    available: Sequence[IspModule] = (*modules_of(module_set), *HELPERS, *BASELINES)
     for module in available:
         if module.name == name:
             return module
@@ -182,6 +188,7 @@ def find_module(name: str, module_set: str) -> IspModule:
 
 
 __all__ = [
+    "BASELINES",
     "EXTENDED",
     "HELPERS",
     "MODULE_SETS",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.isp.module import IspModule
-from adaptiveisp.isp.registry import HELPERS, MODULE_SETS
+from adaptiveisp.isp.registry import BASELINES, HELPERS, MODULE_SETS
 from adaptiveisp.types import Image, ParamTensor
 from adaptiveisp.utils.own_code import reason_of
 
@@ -24,7 +24,7 @@ TRIED_LOGITS = (-3.0, 0.0, 3.0)
 
 def of_ones_own(modules: Iterable[IspModule]) -> list[IspModule]:
     """Those of the modules that the package does not have itself."""
-    known = {id(module) for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
+    known = {id(module) for modules in (*MODULE_SETS.values(), HELPERS, BASELINES) for module in modules}
     return [module for module in modules if id(module) not in known]
 
 

@@ -17,6 +17,7 @@ from adaptiveisp.policies.oracle import GreedyOracle
 from adaptiveisp.policies.pos_isp.policy import load_pos_isp
 from adaptiveisp.policies.sequence.policy import load_sequence
 from adaptiveisp.policies.stepwise.policy import load_stepwise
+from adaptiveisp.policies.tone_curves import TONE_CURVES
 from adaptiveisp.utils.own_code import import_object, names_code, path_remedy, reason_of
 from adaptiveisp.utils.registry import Registry
 
@@ -41,6 +42,7 @@ NAMED_POLICIES: dict[str, Policy] = {
     "auto-exposure": AutoExposure(),
     "camera": CameraDevelopment(),
     "night": night(),
+    **{policy.name: policy for policy in TONE_CURVES},
     "greedy-oracle": GreedyOracle(),
     "greedy-oracle-raw": GreedyOracle("greedy-oracle-raw", preprocessing="raw"),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.isp.registry import HELPERS, MODULE_SETS, is_registered
+from adaptiveisp.isp.registry import BASELINES, HELPERS, MODULE_SETS, is_registered
 from adaptiveisp.training.config import CONFIG
 from adaptiveisp.training.methods.registry import METHODS
 from adaptiveisp.training.rl.rewards import REWARDS
@@ -79,7 +79,7 @@ def _names(train: Mapping[str, Any], settings: Mapping[str, Any]) -> list[tuple[
 
 def _is_known(kind: str, name: str) -> bool:
     if kind == "module":
-        own = {module.name for modules in (*MODULE_SETS.values(), HELPERS) for module in modules}
+        own = {module.name for modules in (*MODULE_SETS.values(), HELPERS, BASELINES) for module in modules}
         return name in own or is_registered(name)
     return name in (METHODS if kind == "method" else REWARDS)
 

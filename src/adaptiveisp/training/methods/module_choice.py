@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from adaptiveisp.errors import UsageError, shown
-from adaptiveisp.isp.registry import HELPERS, find_module, is_registered, modules_of
+from adaptiveisp.isp.registry import BASELINES, HELPERS, find_module, is_registered, modules_of
 from adaptiveisp.utils.config import FORMERLY, list_form, require
 
 _TEN = (
@@ -33,7 +33,7 @@ def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modu
     Raises:
         PipelineError, UsageError: names what is wrong.
     """
-    helpers = {module.name for module in HELPERS}
+    helpers = {module.name for module in (*HELPERS, *BASELINES)}
     for name in modules:
         find_module(name, module_set)
         require(name not in helpers, f"{name} is a helper, which no policy chooses")

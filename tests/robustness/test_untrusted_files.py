@@ -275,6 +275,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("learner.optimiser.state", {0: {"exp_avg": torch.zeros(7, 7)}}), ("learner.actor_optimiser.state", {99: {}}),
     ("learner.actor_optimiser.param_groups", "x"), ("learner.rows", [1, 2]),
     ("learner.distribution", {"mean": 3}), ("best", "x"), ("best_ap50", [1]), ("lines", {"metrics.jsonl": "3"}),
+    ("best_iteration", 1.5), ("start", {"start": "x"}), ("start", [1]),
     ("lines", {"metrics.jsonl": -1}), ("lines", 3), ("skipped", {1: 2}), ("teacher", {"passes": 1}), ("surprise", 1),
 ]  # fmt: skip
 

@@ -86,6 +86,7 @@ def scenarios() -> list[Scenario]:
     evaluate = ["eval", "--data", "set-of-raws/dark", "--policy", "none", "auto-exposure", "--cache", "cache"]
     evaluate += ["--size", "64", "--resamples", "200", "--out", "out", *small]
     train = ["train", "--out", "out", *photos, "--checkpoint-every", "2", "--dev", "labels.json", "--dev-every", "4"]
+    train += ["--dev-size", "64"]
     critic = ["--budget", "96", "--set=replay_size=8", "--set=horizon=2", "--set=rollout=2"]
     critic += ["--set=expert_modules=[gamma, exposure]"]
     sequence = ["--budget", "60", "--method", "sequence", "--set=horizon=2", "--set=batch=2"]

@@ -110,8 +110,10 @@ def _draw(scores: list[dict[str, Any]], losses: Points, best_iteration: int | No
         losses: of the detector, by iteration.
         best_iteration, start_name: as for `DevCurve.png`.
     """
-    figure = import_extra("matplotlib.figure", "report").Figure(figsize=(7.2, 5.0), layout="constrained")
+    figure = import_extra("matplotlib.figure", "report").Figure(figsize=(7.2, 5.0))
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    # matplotlib's own layout takes as long as the drawing.
+    figure.subplots_adjust(left=0.1, right=0.98, bottom=0.1, top=0.93, hspace=0.08)
     points = [(line["iteration"], value) for line in scores if (value := _ap50(line)) is not None]
     above.plot([x for x, _ in points], [y for _, y in points], "o-", color=SCORE_COLOUR, markersize=4, label="policy")
     chosen = [(x, y) for x, y in points if x == best_iteration]

@@ -156,6 +156,7 @@ def test_help_does_not_wait_for_torch() -> None:
     )
 
 
+@pytest.mark.long
 def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
     """Built, unpacked into an empty folder as installers do, and used from elsewhere."""
     source = tmp_path / "source"

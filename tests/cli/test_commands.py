@@ -455,14 +455,14 @@ def test_a_surprise_in_one_file_does_not_stop_the_batch(
 ) -> None:
     dng(tmp_path / "a.dng")
     dng(tmp_path / "b.dng")
-    from adaptiveisp.inference import predictor
+    from adaptiveisp.inference import raw_input
 
     def surprise(path: Path, header: object) -> RawImage:
         if path.name == "a.dng":
             raise ZeroDivisionError("what\nnow")
         return read_raw(path)
 
-    monkeypatch.setattr(predictor, "read_raw", surprise)
+    monkeypatch.setattr(raw_input, "read_raw", surprise)
     assert adaptiveisp("run", "a.dng", "b.dng", "--out", "out", "--detector", RED, "--size", 64, "-q") == 3
     assert_one_line_error(capsys.readouterr().err, "a.dng: unexpected ZeroDivisionError: what; replace")
 

@@ -226,6 +226,7 @@ print(made)
 """
 
 
+@pytest.mark.long
 def test_two_processes_share_a_cache_that_is_too_small_for_both(tmp_path: Path) -> None:
     """Frames appear, give way and are damaged under the eyes of both; each always gets the right pixels."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src")}

@@ -335,6 +335,7 @@ def test_a_copy_is_the_same_detector_bit_for_bit(subject: Subject, way: str) -> 
     assert torch.equal(losses[0][0], losses[1][0]) and torch.equal(losses[0][1], losses[1][1])
 
 
+@pytest.mark.long
 def test_another_process_answers_the_same_bit_for_bit(subject: Subject, other_process: ProcessPoolExecutor) -> None:
     """As a user sends it there: the detector itself is the argument."""
     image = images(subject.detector)
@@ -357,7 +358,9 @@ PUBLISHED: dict[str, Callable[[pytest.FixtureRequest], str | Path]] = {
 """Networks with published weights → what `load_detector` is given; skipped where the weights are absent."""
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name != "yolov3-tiny" else name for name in PUBLISHED]
+)
 def test_copies_of_published_networks_answer_the_same_bit_for_bit(
     name: str, request: pytest.FixtureRequest, other_process: ProcessPoolExecutor
 ) -> None:

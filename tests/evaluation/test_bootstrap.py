@@ -156,6 +156,7 @@ def test_pairing_is_narrower_than_independent_samples() -> None:
     assert paired.high - paired.low < 0.6 * (independent.high - independent.low)
 
 
+@pytest.mark.long
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     # One label per photo, found without stray boxes with probability p: then AP50 = the share found, to 1/101, and the
     # true difference is p_a - p_b. Three draws of a photo share their luck, so treating them as independent would

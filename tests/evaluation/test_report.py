@@ -221,6 +221,7 @@ def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
     assert re.search(rf"has the highest AP50,\s+{100 * ap50:.1f}\s+points:\s+\+{100 * ap50:.1f} over none", lead)
 
 
+@pytest.mark.long
 def test_figures_take_the_colours_of_the_page(report: Report) -> None:
     html = render_html(report, {}, "T")
     figures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)

@@ -282,7 +282,7 @@ CHANGES: list[tuple[str, Any]] = [
 
 @pytest.mark.parametrize(
     "learner",
-    [pytest.param(name, marks=pytest.mark.long) if name in ("actor_critic", "sequence") else name for name in LEARNERS],
+    [pytest.param(name, marks=pytest.mark.long) if name != "fixed" else name for name in LEARNERS],
 )
 def test_a_checkpoint_of_other_types_is_refused_in_one_line(
     learner: str, place: Path, capsys: pytest.CaptureFixture[str]

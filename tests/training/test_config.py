@@ -46,6 +46,7 @@ def test_unusable_training_data(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_a_configuration_file_repeats_a_run_and_flags_replace_it(first: Path, tmp_path: Path) -> None:
     labelled_photos(tmp_path)
     config = first / "config.yaml"

@@ -108,7 +108,10 @@ def learned(name: str, device: str, folder: Path) -> tuple[list[Metrics], Learne
     return [*found, *(subject.iterate()[0] for _ in range(2))], subject
 
 
-LENGTHY = ("actor-critic", "actor-critic edits", "cma_es", "sequence samples", "sequence explores")
+LENGTHY = (
+    *("actor-critic", "actor-critic steps", "actor-critic edits", "cma_es", "random_search"),
+    *("sequence samples", "sequence explores", "sequence edits"),
+)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.long
 def test_killed_and_resumed_equals_uninterrupted(whole: Path, tmp_path: Path) -> None:
     """kill -9 two iterations past a checkpoint, which are lost and done again; the log is the undisturbed run's."""
     labelled_photos(tmp_path)

@@ -96,7 +96,8 @@ def learner(config: ActorCriticConfig = SMALL, seed: int = 0, budget: int = 10**
     return ActorCritic(config, GreyStream(), WantsLight(), budget, seed)
 
 
-@pytest.mark.parametrize("bootstrap", ["greedy", pytest.param("td", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("bootstrap", ["greedy", "td"])
 def test_the_bandits_best_module_is_found(bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bandit = tuple(
         find_module(name, "wide") for name in ("sharpen", "saturation", "exposure", "desaturation", "denoise")
@@ -180,12 +181,15 @@ def test_a_pass_is_counted_for_every_image_the_detector_sees() -> None:
     "changes",
     [
         {},
-        {"averaging": 0.9, "overtime": 2, "keep_stopped": 0.5},
+        pytest.param({"averaging": 0.9, "overtime": 2, "keep_stopped": 0.5}, marks=pytest.mark.long),
         pytest.param({"rollout": 2, "stop": True, "horizon": 5}, marks=pytest.mark.long),
         pytest.param(
             {"rollout": 2, "group_size": 4, "frozen_batchnorm": True, "clip_apart": True}, marks=pytest.mark.long
         ),
-        {"rollout": 3, "group_size": 2, "no_repeat": True, "stop": True, "candidates": "edits"},
+        pytest.param(
+            {"rollout": 3, "group_size": 2, "no_repeat": True, "stop": True, "candidates": "edits"},
+            marks=pytest.mark.long,
+        ),
     ],
     ids=str,
 )
@@ -362,7 +366,11 @@ def test_averaged_weights_are_what_is_saved(tmp_path: Path) -> None:
         torch.testing.assert_close(value, mean[name])
 
 
-@pytest.mark.parametrize("changes", [{}, {"rollout": 4, "group_size": 2, "no_repeat": True}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, pytest.param({"rollout": 4, "group_size": 2, "no_repeat": True}, marks=pytest.mark.long)],
+    ids=str,
+)
 def test_what_has_stopped_leaves_the_pool(changes: dict[str, Any]) -> None:
     """An episode that the policy ended before its horizon is over: the image must not get a second one."""
     subject = learner(replace(SMALL, horizon=4, stop=True, **changes))

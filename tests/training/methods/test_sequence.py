@@ -53,7 +53,7 @@ class HalfLit:
         return TrainingImage(number, image, source.targets, 0.1)
 
 
-@pytest.mark.parametrize("candidates", ["samples", "edits"])
+@pytest.mark.parametrize("candidates", ["samples", pytest.param("edits", marks=pytest.mark.long)])
 def test_the_bandits_best_module_is_found(candidates: Any) -> None:
     cooling = {"first_temperature": 2.5, "last_temperature": 0.5} if candidates == "samples" else {}
     subject = learner(replace(FAST, candidates=candidates, group_size=4, runtime_weight=0.5, **cooling), budget=8 * 80)
@@ -79,6 +79,7 @@ class Blind(WantsLight):
         return super().loss(image, targets)
 
 
+@pytest.mark.long
 def test_parameters_learn_without_a_gradient() -> None:
     """By rewards alone: two stops brighter, and no other module's parameters matter."""
     config = replace(SMALL, candidates="samples", group_size=4, exploration=0.1, line_rate=0.03, sequence_rate=5e-3)
@@ -149,6 +150,7 @@ def test_a_line_makes_the_choice_go_with_the_light(condition: Any) -> None:
     assert (float((logs[0] - logs[1]).detach()) > 5) == (condition == "image")
 
 
+@pytest.mark.long
 def test_with_frozen_parameters_only_the_choice_of_modules_learns() -> None:
     """Nothing is differentiated through the detector, and the lines find which module the dark images want."""
     config = replace(FAST, rate=0.0, line_rate=0.0, sequence_line_rate=0.05, group_size=4, runtime_weight=0.5)
@@ -245,6 +247,7 @@ def test_differences_are_divided_by_their_usual_size() -> None:
     assert comparisons.module_advantage[1] == pytest.approx((4 + 2) / 2)
 
 
+@pytest.mark.long
 def test_the_advantage_of_a_module_is_the_difference_it_makes() -> None:
     """Two stops of exposure take `WantsLight` from 0.3 off to nearly right: worth some tens of points."""
     subject = learner(replace(FAST, modules=("exposure", "desaturation"), group_size=2))

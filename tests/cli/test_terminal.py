@@ -39,6 +39,7 @@ def test_a_full_device_is_an_error_of_one_line(arguments: list[str]) -> None:
     assert re.fullmatch(r"adaptiveisp: .*cannot .*\(No space left on device\); .*\n", done.stderr)
 
 
+@pytest.mark.long
 def test_a_terminal_that_is_not_utf8_gets_plain_characters() -> None:
     environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
     code = (

@@ -174,6 +174,7 @@ def test_files_hold_each_set_and_the_mean(pooled: Report, sets: dict[str, Report
     assert sorted(path.name for path in (tmp_path / "coco").iterdir()) == ["a_val", "b__val_"]
 
 
+@pytest.mark.long
 def test_the_page_with_figures_has_no_id_twice(pooled: Report) -> None:
     import re
 

@@ -274,6 +274,7 @@ def only_the_figure_of_costs(without_figures: None, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(adaptiveisp.evaluation.html_report, "cost_figure", cost_figure)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("only_the_figure_of_costs")
 def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: list[ScoredImage]) -> None:
     def sections(*priced: str) -> list[str]:

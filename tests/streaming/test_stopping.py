@@ -23,7 +23,7 @@ def frames(n: int) -> np.ndarray:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_an_interrupted_stream_leaves_whole_files(tmp_path: Path, number: signal.Signals) -> None:
     """The pipe stays open, as a camera's does: the source waits for the next frame when the signal comes."""
     av = pytest.importorskip("av", reason="PyAV is not installed; pip install 'adaptiveisp[stream]'")

@@ -73,6 +73,7 @@ def test_a_policy_is_better_by_its_ap50_less_the_price_of_its_cost() -> None:
     assert (selection.best_ap50, selection.best_iteration, selection.best_modules) == (0.19, 5, ("exposure",))
 
 
+@pytest.mark.long
 def test_the_start_is_scored_like_any_policy_of_eval(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], no_curve: None
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_warm_start_is_kept_where_nothing_is_better(
     assert json.loads((tmp_path / "second" / "summary.json").read_text())["best_iteration_on_dev"] == (not kept)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["fixed", "sequence"])
 def test_scores_of_the_start_change_nothing_that_is_learned(method: str, tmp_path: Path, no_curve: None) -> None:
     labelled_photos(tmp_path)
@@ -188,6 +190,7 @@ def test_a_warm_started_run_without_dev_repeats_no_line(tmp_path: Path, monkeypa
     assert [line["iteration"] for line in metrics(tmp_path / "run")] == [1, 2, 3]
 
 
+@pytest.mark.long
 def test_a_run_of_an_earlier_version_goes_on_without_the_start(
     tmp_path: Path, scores: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, no_curve: None
 ) -> None:
@@ -265,6 +268,7 @@ def test_the_curve_reads_each_loss_once_and_survives_edited_logs(
     ]
 
 
+@pytest.mark.long
 def test_a_run_draws_its_curve_at_each_score_and_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     labelled_photos(tmp_path)
     run, written = tmp_path / "run", []

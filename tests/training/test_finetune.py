@@ -46,6 +46,7 @@ def test_a_shipped_policy_is_kept_unless_a_later_one_is_better(
     assert json.loads((tmp_path / "tuned" / "summary.json").read_text())["ap50_on_dev_at_start"]["start"] == 0.3
 
 
+@pytest.mark.long
 def test_the_other_shipped_policy_needs_its_horizon_and_preprocessing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,6 +31,7 @@ def config(out: str) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "how",
     [
@@ -52,6 +53,7 @@ def test_without_a_schedule_a_prolonged_run_equals_a_longer_one(how: tuple[str, 
     assert latest[0] == latest[1]
 
 
+@pytest.mark.long
 def test_the_learning_rate_steps_back_to_its_value_at_that_share_of_the_budget(tmp_path: Path) -> None:
     """Of the steps of Adam on the same image only the first is known: as long as its rate."""
     labelled_photos(tmp_path, n=1)
@@ -113,6 +115,7 @@ def interrupted(self: Any) -> Any:
     raise KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("share", "passes", "budget", "told"),
     [(0.5, 100, 300, "150"), (0.5, 100, 200, ""), (0.0, 100, 1000, ""), (0.5, 40, 300, "")],

@@ -42,6 +42,7 @@ def test_a_run_learns_from_both_and_is_chosen_by_their_mean(tmp_path: Path) -> N
     assert summary["best_ap50_on_dev"] == max(line["ap50"] for line in lines)
 
 
+@pytest.mark.long
 def test_a_resumed_run_is_that_which_was_not_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from adaptiveisp.training.trainer import Trainer
 

@@ -284,6 +284,7 @@ def test_a_plan_makes_the_image_that_the_policy_saw(begin: str) -> None:
         torch.testing.assert_close(plan.render(images[i : i + 1])[0], made[i], rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_policy_learns_to_stop_where_nothing_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every module changes the image for the worse; what stops costs no pass and stays as it is.
 

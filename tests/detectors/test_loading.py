@@ -43,6 +43,15 @@ def test_an_unknown_name_is_wrong_use(name: str) -> None:
         load_detector(name)
 
 
+def test_a_long_unknown_name_hides_nothing_however_many_are_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    remedy = f"known: {', '.join(f'one-of-many-{number}' for number in range(20))}"
+    monkeypatch.setattr(loading, "_remedy", lambda: remedy)
+    with pytest.raises(UsageError, match=f"^x+ … x+: no such detector; {remedy}$"):
+        load_detector("x" * 5000)
+    with pytest.raises(DetectorError, match=f"^/x+ … x+: no such file; {remedy}$"):
+        load_detector("/" + "x" * 5000)
+
+
 def test_an_unknown_name_is_answered_with_those_that_were_registered() -> None:
     register_detector("listed-detector", lambda: None, replace=True)
     with pytest.raises(

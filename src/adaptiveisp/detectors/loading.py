@@ -14,7 +14,7 @@ from adaptiveisp.detectors.checks import check_facts
 from adaptiveisp.detectors.class_names import COCO_80, read_names
 from adaptiveisp.detectors.weights import ENTRY_POINTS, require_files, require_weights
 from adaptiveisp.detectors.yolo.exports import export_remedy, newer_yolo_remedy
-from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, shown
+from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger, one_line, shown
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.files import require_regular, sha256_of
 from adaptiveisp.utils.own_code import current_folder_importable, import_object, module_remedy, reason_of
@@ -43,6 +43,9 @@ def _mb3_centernet() -> Detector:
     graph, weights = require_files(name)
     return load_centernet(graph, weights, name, sha256_of(graph, weights))
 
+
+LONGEST_NAME = 200
+"""Most characters of an unknown detector's name in a message, which is cut in its middle if it is too long as a whole."""
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
     "yolov3-tiny": _yolov3_tiny,
@@ -125,7 +128,7 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
         DetectorError: the detector cannot be built, or lacks a part of the protocol `Detector`.
         WeightsError: the weights are missing or do not fit the network.
     """
-    text = str(spec)
+    text, name = str(spec), one_line(str(spec), LONGEST_NAME)
     require_regular(Path(text), DetectorError, "give a file")
     if text.endswith(FILE_ENDINGS) and os.path.isdir(text):
         raise DetectorError(f"{text}: is a folder; give the {os.path.splitext(text)[1]} file itself")
@@ -149,13 +152,13 @@ def load_detector(spec: str | Path, device: str | torch.device = "cpu", trusted:
     elif os.path.isfile(os.path.join(text, "config.json")):
         detector = _from_transformers(Path(text))
     elif os.path.exists(text):
-        raise DetectorError(f"{text}: is not a detector; {_remedy()}")
+        raise DetectorError(f"{name}: is not a detector; {_remedy()}")
     elif HUB_NAME.fullmatch(text) and not _has_extension(text):
         detector = _from_hub(text, trusted)
     elif _looks_like_a_file(text):
-        raise DetectorError(f"{text}: no such file; {newer_yolo_remedy(text) or _remedy()}")
+        raise DetectorError(f"{name}: no such file; {newer_yolo_remedy(text) or _remedy()}")
     else:
-        raise UsageError(f"{text or shown(text)}: no such detector; {newer_yolo_remedy(text) or _remedy()}")
+        raise UsageError(f"{name or shown(text)}: no such detector; {newer_yolo_remedy(text) or _remedy()}")
     check_facts(detector, text)
     if isinstance(detector, torch.nn.Module):
         detector.to(device)

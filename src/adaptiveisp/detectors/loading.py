@@ -45,7 +45,7 @@ def _mb3_centernet() -> Detector:
 
 
 LONGEST_NAME = 200
-"""Most characters of an unknown detector's name in a message, which is cut in its middle if it is too long as a whole."""
+"""Most characters of an unknown detector's name in a message. A whole message that is too long loses its middle."""
 
 DETECTORS: dict[str, Callable[[], Detector]] = {
     "yolov3-tiny": _yolov3_tiny,

@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from torch import Tensor
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.evaluate import _config
 from adaptiveisp.cli.parser import build_parser, main
-from adaptiveisp.detectors.backends import choice, engine
+from adaptiveisp.detectors.backends import choice, engine, openvino_engine
 from adaptiveisp.detectors.backends.choice import backends_of, installed_backends, with_backend
 from adaptiveisp.detectors.darknet.loading import Darknet, load_darknet
 from adaptiveisp.detectors.loading import load_detector
@@ -55,6 +58,40 @@ def plain(files: tuple[Path, Path]) -> Darknet:
 def exported(request: pytest.FixtureRequest, plain: Darknet) -> Any:
     pytest.importorskip(request.param)
     return with_backend(plain, request.param, size=96)
+
+
+DROPPED = """
+import gc, os, signal, threading
+import torch
+from torch import nn
+from adaptiveisp.detectors.backends.openvino_engine import OpenvinoEngine
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, image):
+        return [self.layer(image)]
+
+held = [OpenvinoEngine("float32")]
+with torch.no_grad():
+    held[0](Network().eval(), torch.rand(1, 3, 32, 32))
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("handled", flush=True))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_signals_are_handled_after_another_thread_gave_up_the_network() -> None:
+    """On processors with AMX the process ended by a segmentation fault, since OpenVINO had freed the signals' stack."""
+    pytest.importorskip("openvino")
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr[-500:]
 
 
 def assert_same_boxes(expected: Detections, found: Detections) -> None:
@@ -136,8 +173,8 @@ def test_boxes_are_decoded_in_float32_under_autocast(plain: Darknet) -> None:
 
 
 def test_bfloat16_of_openvino(plain: Darknet) -> None:
-    library = pytest.importorskip("openvino")
-    if "BF16" not in library.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    pytest.importorskip("openvino")
+    if "BF16" not in openvino_engine._shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(UsageError, match="no bfloat16 in this processor"):
             with_backend(plain, "openvino", "bfloat16", size=64)
         return

@@ -6,6 +6,7 @@ The frontend is used directly, since `openvino.convert_model` reports its use to
 import os
 import warnings
 from collections import deque
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,8 +35,7 @@ class OpenvinoEngine(Engine):
             UsageError: the precision is bfloat16, and the processor has no instructions for it.
             AdaptiveISPError: OpenVINO is not installed.
         """
-        library = import_extra("openvino", EXTRA)
-        core = library.Core()
+        core = _shared_core()
         if self.precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise UsageError("--precision bfloat16: OpenVINO finds no bfloat16 in this processor; use float32")
         model, decoder = _converted(network, example)
@@ -64,6 +64,20 @@ class OpenvinoEngine(Engine):
 
         run.weights = decoder  # type: ignore[attr-defined]  # kept, since the model may use them where they lie
         return run
+
+
+@cache
+def _shared_core() -> Any:
+    """OpenVINO's core, one for the process, which is never given up.
+
+    On processors with AMX its CPU plugin gives the thread that loads it another stack for signals. Were the last core
+    given up by another thread, that stack would be freed while it is in use, and the next signal (an interrupt, the end
+    of a child process) would end the process by a segmentation fault; measured with OpenVINO 2026.4.1.
+
+    Raises:
+        AdaptiveISPError: OpenVINO is not installed.
+    """
+    return import_extra("openvino", EXTRA).Core()
 
 
 def _converted(network: nn.Module, example: Image) -> tuple[Any, Any]:

@@ -26,7 +26,7 @@ def bfloat16_pays(device_type: str) -> bool:
     """Whether the detector is clearly faster in bfloat16 on this machine.
 
     Processors that have no bfloat16 emulate it: a backward pass of YOLOv3-tiny took 10 s instead of 0.6 s on an AMD
-    EPYC (Zen 3). Those with AMX take half the time of float32. Others have bfloat16 in their vector units alone: forward
+    EPYC (Zen 3). Those with AMX take half the time of float32. Others have bfloat16 in vector units alone: forward
     and backward took 1.46 times the time of float32 on a Xeon whose AMX is switched off. There it is measured.
     """
     if device_type == "cuda":

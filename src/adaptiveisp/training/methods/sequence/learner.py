@@ -16,6 +16,8 @@ their modules only. The setting `candidates` says how they are drawn:
   policy has dropped are still tried, and a module that helps comes back in as many steps as it took to drop it. This is
   not the gradient of the expected reward: it lacks the factor π(edit | either of the two), by which a certain policy
   would stop learning.
+- "listed": the pipelines of the setting `pipelines`, all of them for every image, so that their advantages are known.
+  In the imitation warm-up each image goes through one of them at random. See rl/listed_pipelines.py.
 
 If `rate` and `line_rate` are both 0, the parameters do not change and no gradient of the detector is computed. A run
 with a warm start can then learn the choice of modules alone.
@@ -51,8 +53,9 @@ from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images, optimiser_step
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
-from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_logits
+from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_experts, sample_logits
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
 from adaptiveisp.training.rl.rewards import RewardInputs, reward_terms
@@ -97,6 +100,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.next_number = 0
         self.scale = 0.0  # running mean square of the advantages
         self.comparisons = Comparisons(len(names))
+        self.listed = ListedPipelines()
         self.dropped = 0
         self.warm = False  # whether it started from the weights of another policy
 
@@ -180,7 +184,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         embedding = self.network.embed(observation)
         logits = self.network.logits(embedding, config.dropout, self.generator)
         if imitating:
-            actions = self.order.expand(len(image) * group_size, -1)
+            actions = sample_experts(config, self.order, len(image) * group_size, self.generator)
         else:
             actions = sample_candidates(self.network, embedding, config, self.temperature, self.generator)
         log_prob, entropy, imitation = self.network.log_probs(
@@ -323,6 +327,10 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             losses["sequence"] = -(advantage * log_prob).mean() - bonus
             if config.exploration:
                 losses["parameters"] = -(advantage * log_density).mean()
+        elif config.candidates == "listed" and imitation is None:
+            table = (-1, config.group_size)
+            losses["parameters"], order = self.listed.losses(reward.view(table), log_prob.view(table))
+            losses["sequence"] = order - bonus
         elif imitation is None:
             advantage = self.comparisons.scaled(reward.detach(), actions, config.group_size)
             logs = log_prob.view(-1, config.group_size)
@@ -331,7 +339,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             losses["sequence"] = imitation.mean()
         return losses
 
-    def _scaled(self, advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def _scaled(self, advantage: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """The advantages divided by their running root mean square."""
         square = float(advantage.square().mean())
         self.scale = square if not self.scale else SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * square
@@ -371,6 +379,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "generator": self.generator.get_state(),
             "counters": [self.iteration, self.passes, self.next_number],
             "comparisons": self.comparisons.state_dict(),
+            "listed": self.listed.state_dict(),
             "running": [self.scale, float(self.dropped), float(self.warm)],
         }
 
@@ -384,5 +393,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]
         self.comparisons.load_state_dict(content["comparisons"])
+        self.listed.load_state_dict(content.get("listed", [0.0, 0.0]))  # runs of earlier versions have none
         self.scale, dropped, warm = content["running"]
         self.dropped, self.warm = int(dropped), bool(warm)

@@ -6,8 +6,8 @@ reason, the permuted policy is worse.
 
     python benchmarks/permuted_sets.py POLICY --data A.json B.json --images A B --light mixed --draws 3 2 --out report
 
-It scores `POLICY` twice (the first pass records what it chooses), prints how often each set of modules was chosen and the
-paired difference, and writes the report of `adaptiveisp eval`.
+It scores `POLICY` twice (the first pass records what it chooses), prints how often each set of modules was chosen and
+the paired difference, and writes the report of `adaptiveisp eval`.
 """
 
 import argparse

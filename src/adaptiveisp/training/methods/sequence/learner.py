@@ -42,6 +42,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.registry import find_module
@@ -210,7 +211,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         loss = self._detector_loss(rendered, [source.targets for source in sources for _ in range(group_size)], clock)
         self.passes += len(rendered)
 
-        terms = self._rewards(rendered, loss, actions)
+        terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
         self._check(losses, sources, actions)
@@ -277,7 +278,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         return left, finite.repeat_interleave(group_size).nonzero(as_tuple=True)[0]
 
     def _rewards(
-        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions
+        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions, reference: Tensor | None
     ) -> dict[str, Float[Tensor, " batch"]]:
         """The terms of the reward by name."""
         stop = len(self.modules) - 1
@@ -289,6 +290,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             image=rendered,
             runtime_weight=self.config.runtime_weight,
             brightness_weight=self.config.brightness_weight,
+            reference=None if reference is None else reference.to(rendered.device),
+            colour_weight=self.config.colour_weight,
+            highlight_weight=self.config.highlight_weight,
         )
         return reward_terms(self.config.reward, inputs)
 

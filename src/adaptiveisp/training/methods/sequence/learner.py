@@ -56,6 +56,7 @@ from adaptiveisp.training.gradients import detector_loss, differentiated_loss, f
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
 from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_experts, sample_logits
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
@@ -89,7 +90,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             torch.manual_seed(seed)
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon).to(device)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
-        self.optimiser = torch.optim.AdamW(self._parameter_groups(), fused=True)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.network, config), fused=True)
         line = list(self.network.sequence_line.parameters())
         chooses = [p for p in self.network.chooses if all(p is not own for own in line)]
         self.parts = {"parameters": self.network.sets_parameters, "sequence": chooses}
@@ -104,20 +105,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.listed = ListedPipelines()
         self.dropped = 0
         self.warm = False  # whether it started from the weights of another policy
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The weights with their learning rates and decay."""
-        config, network = self.config, self.network
-        lines = {id(p) for line in (network.parameter_line, network.sequence_line) for p in line.parameters()}
-        weights = [p for p in network.sets_parameters if id(p) not in lines]
-        chooses = [p for p in network.chooses if id(p) not in lines]
-        own = list(network.parameter_line.parameters()), list(network.sequence_line.parameters())
-        return [
-            {"params": weights, "start": config.rate, "weight_decay": 0.0},
-            {"params": chooses, "start": config.sequence_rate, "weight_decay": 0.0},
-            {"params": own[0], "start": config.line_rate, "weight_decay": config.line_decay},
-            {"params": own[1], "start": config.sequence_line_rate, "weight_decay": 0.0},
-        ]
 
     @property
     def temperature(self) -> float:
@@ -218,7 +205,8 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         norms = self._step(losses)
         clock.lap("backward")
         self.iteration += 1
-        self._average()
+        if config.averaging:
+            update_average(self.averaged, self.network, config, 0 if self.warm else self.iteration)
         metrics = self._metrics(terms, losses, norms, entropy, loss, actions)
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -361,18 +349,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
                 "actions": actions,
             }
             raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Updates the moving average of the weights."""
-        if not self.config.averaging:
-            return
-        # Early in the run the average is over all iterations so far, which removes the random initial weights.
-        early = 1.0 if self.warm else self.iteration / (self.iteration + 9)
-        chooses = {id(weight) for weight in self.network.chooses}
-        for ours, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            averaging = self.config.sequence_averaging if id(new) in chooses else self.config.averaging
-            ours.lerp_(new, 1 - min(averaging, early))
 
     def state_dict(self) -> dict[str, Any]:
         """The complete state on which the next iteration depends."""

@@ -2,8 +2,11 @@
 
 Other processes only ever add time to a reading, and on a busy machine they add much. The table therefore holds a low
 quantile of repeated readings: it estimates the time of the machine itself, which a median of a busy hour does not.
-The very shortest reading is left out, because it is a single one. Modules are timed one by one; a chain of pointwise
-modules shares its passes over the image, so that the sum of a pipeline is rather too long than too short.
+The very shortest reading is left out, because it is a single one. A module that takes longer than the time slices of
+the operating system is interrupted in every reading of a busy machine; on a CPU its reading is therefore the smaller
+one of the clock's time and the processor's time of this process, which are the same on an idle machine. Modules are
+timed one by one; a chain of pointwise modules shares its passes over the image, so that the sum of a pipeline is rather
+too long than too short.
 """
 
 import time
@@ -18,8 +21,9 @@ from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.isp.registry import IspModule, find_module
 from adaptiveisp.kernels import loading
-from adaptiveisp.policies.base import Developed, Policy
+from adaptiveisp.policies.base import Policy
 from adaptiveisp.types import Image
+from adaptiveisp.utils.clock import Stopwatch
 
 REPEATS, LEAST_REPEATS = 15, 5
 """Readings of each operation, and the least of one that takes long."""
@@ -182,10 +186,11 @@ def _timed_run(module: IspModule, image: torch.Tensor) -> Callable[[], float]:
 
     def run() -> float:
         _wait(image)
-        start = time.perf_counter()
+        start, start_of_processor = time.perf_counter(), time.process_time()
         run_one(image, [(module, params)])
         _wait(image)
-        return (time.perf_counter() - start) * 1e3
+        elapsed, worked = time.perf_counter() - start, time.process_time() - start_of_processor
+        return 1e3 * (min(elapsed, worked) if image.device.type == "cpu" else elapsed)
 
     return run
 
@@ -196,6 +201,14 @@ def _wait(image: torch.Tensor) -> None:
         torch.cuda.synchronize(image.device)
 
 
+class _ProcessorWatch(Stopwatch):
+    """A stopwatch that stands still while another process has the processor."""
+
+    def _now(self) -> float:
+        return time.process_time()
+
+
+@torch.inference_mode()
 def policy_times(policy: Policy, size: int, device: str = "cpu", threads: int | None = None) -> tuple[float, float]:
     """A policy's own milliseconds for an image, without its modules, and what they grow by with each module.
 
@@ -205,14 +218,17 @@ def policy_times(policy: Policy, size: int, device: str = "cpu", threads: int | 
     """
     with threads_set(threads):
         frame = sample_frame(size, device)
-        developed = Developed(None, frame, (frame.shape[2], frame.shape[3]))
-        short, chosen = policy.with_steps(1), {}
+        short, chosen = policy.with_steps(1), dict[str, int]()
+        # The parts of a policy are short, but its modules in between may be interrupted.
+        kind = _ProcessorWatch if device == "cpu" and torch.get_num_threads() == 1 else Stopwatch
 
         def own(of: Policy, name: str) -> Callable[[], float]:
             def run() -> float:
-                rendered = of.render(developed)
-                chosen[name] = len(rendered.pipeline.stages) if rendered.pipeline is not None else 0
-                return rendered.milliseconds - rendered.modules_ms
+                stopwatch = kind(device)
+                with stopwatch.part("all"):
+                    (pipeline,), _ = of.process(frame, stopwatch=stopwatch)
+                chosen[name] = len(pipeline.stages)
+                return stopwatch.milliseconds["all"] - stopwatch.milliseconds.get("modules", 0.0)
 
             return run
 

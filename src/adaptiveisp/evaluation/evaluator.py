@@ -110,12 +110,16 @@ class _ResultLists:
     raw_losses: list[float] = field(default_factory=list)
     auto_exposure_losses: list[float] = field(default_factory=list)
     pipelines: list[Planned | None] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+    dropped: list[tuple[str, ...]] = field(default_factory=list)
 
     def add(self, scored: ScoredImage, rendered: Rendered, costs: Costs) -> None:
         """Appends the detections, time, modules and cost of one image."""
         self.scored.append(scored)
         self.ms.append(rendered.milliseconds)
         self.pipelines.append(as_planned(rendered.pipeline))
+        self.pixels.append(rendered.image.shape[2] * rendered.image.shape[3])
+        self.dropped.append(rendered.dropped)
         if rendered.pipeline is not None:
             self.modules.append(len(rendered.pipeline.stages))
             self.cost_ms.append(cost_of(rendered.pipeline, costs))

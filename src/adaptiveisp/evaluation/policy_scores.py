@@ -1,7 +1,7 @@
 """The results of one policy with one detector, and the scores computed from them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
 import numpy as np
@@ -27,6 +27,9 @@ class PolicyResult:
         losses: the detector's loss of each rendered image; empty if it gives none.
         raw_losses, auto_exposure_losses: the losses of the two references, see `detector_loss`.
         pipelines: pipeline of each image; None where no pipeline made it (`camera`).
+        pixels: number of pixels of each image at the working size.
+        dropped: modules that were dropped from each image's pipeline to keep a latency.
+        table_ms: time of policy and modules for each image by a clock table; empty where none was measured.
         static: whether the policy is static, see `Policy.is_static`.
     """
 
@@ -39,10 +42,13 @@ class PolicyResult:
     auto_exposure_losses: Sequence[float] = ()
     pipelines: Sequence[Planned | None] = ()
     static: bool = False
+    pixels: Sequence[int] = ()
+    dropped: Sequence[tuple[str, ...]] = ()
+    table_ms: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Checks that each list has a value for each image, or is empty."""
-        for name in ("ms", "modules", "cost_ms", "losses", "raw_losses", "auto_exposure_losses", "pipelines"):
+        for name in (one.name for one in fields(self) if one.name not in ("scored", "static")):
             if len(getattr(self, name)) not in (0, len(self.scored)):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.scored)} images")
 

@@ -19,8 +19,12 @@ Preprocessing = Literal["raw", "auto-exposure", "auto-gain"]
 PREPROCESSINGS: tuple[Preprocessing, ...] = ("raw", "auto-exposure", "auto-gain")
 """Stages that may run before a policy's own: none, those of auto-exposure, or its white balance and exposure as the one
 stage `gain`, without its curve."""
-N_STAGES: dict[Preprocessing, int] = {"raw": 0, "auto-exposure": 3, "auto-gain": 1}
-"""Number of stages of each preprocessing."""
+STAGES: dict[Preprocessing, tuple[str, ...]] = {
+    "raw": (),
+    "auto-exposure": ("white_balance", "exposure", "srgb"),
+    "auto-gain": ("gain",),
+}
+"""Modules of each preprocessing in their order."""
 
 Picture = Float[Tensor, "3 height width"]
 
@@ -93,6 +97,7 @@ Likelihoods = Callable[[Sequence[Sequence[int]]], Sequence[float]]
 """Logarithm of a policy's probability of each of some shortened pipelines, given by the indices that they keep."""
 
 
+@runtime_checkable
 class Shortener(Protocol):
     """Says which modules of a pipeline may run; `policies.latency` has the one that keeps a latency."""
 
@@ -245,7 +250,7 @@ class Policy:
     @property
     def n_preprocessing(self) -> int:
         """Number of stages of the preprocessing at the beginning of each pipeline."""
-        return N_STAGES[self.preprocessing]
+        return len(STAGES[self.preprocessing])
 
     @property
     def settable(self) -> tuple[str, ...]:

@@ -12,18 +12,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from adaptiveisp.errors import UsageError, logger
-from adaptiveisp.isp.costs import Costs
+from adaptiveisp.errors import logger
+from adaptiveisp.isp.costs import Costs, listed_costs
 from adaptiveisp.isp.pipeline import DEFAULT_SET, Pipeline
-from adaptiveisp.policies.base import Developed, FrameLabels, Likelihoods, Policy, Preprocessing, Rendered
+from adaptiveisp.policies.base import STAGES, Developed, FrameLabels, Likelihoods, Policy, Preprocessing, Rendered
 from adaptiveisp.policies.clock_table import ClockTable, clock_table, module_times
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch
+from adaptiveisp.utils.config import require
 
 KEPT_SHARE = 0.95
 """Share of the images for which a latency has to be kept."""
@@ -35,6 +37,17 @@ SLACK = 1e-9
 """Milliseconds by which a sum may be too long, for rounding."""
 
 
+def check_latency(latency_ms: float | None, *own_ms: float) -> None:
+    """Refuses a latency that is not positive, and own times of a policy that are negative.
+
+    Raises:
+        UsageError: says what to give.
+    """
+    positive = latency_ms is None or (math.isfinite(latency_ms) and latency_ms > 0)
+    require(positive, f"latency_ms {latency_ms}: give milliseconds above 0")
+    require(all(value >= 0 for value in own_ms), "policy_ms and step_ms must not be negative")
+
+
 @dataclass
 class Limit:
     """A latency and the clock table by which it is kept.
@@ -42,12 +55,19 @@ class Limit:
     Attributes:
         table: of the policy and its modules.
         latency_ms: most milliseconds of policy and modules for an image.
+        first: modules of the preprocessing, where all pipelines have the same.
         known: pipeline, preprocessing and pixels → sets of kept indices, those that drop fewest modules first.
     """
 
     table: ClockTable
     latency_ms: float
+    first: tuple[str, ...] = ()
     known: dict[tuple[tuple[str, ...], int, int | None], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    @property
+    def first_ms(self) -> float:
+        """Milliseconds of the policy's own work and of the modules in `first`, at the frame of the table."""
+        return self.table.time(self.first, len(self.first))
 
     def fits(self, modules: Sequence[str], n_first: int = 0, pixels: int | None = None) -> bool:
         """Whether a pipeline keeps the latency by the table; arguments as for `ClockTable.time`."""
@@ -185,21 +205,23 @@ class WithinLatency(Policy):
         """That of the policy."""
         return self.policy.note
 
-    @property
-    def least_ms(self) -> float:
-        """Milliseconds of the policy's own work and its preprocessing, at the frame of the table."""
-        return least_time(self.policy, self.limit.table)
+
+def limit_of(policy: Policy, table: ClockTable, latency_ms: float) -> Limit:
+    """The limit of a policy whose clock table begins with the modules of its preprocessing, see `clock_table`."""
+    return Limit(table, latency_ms, tuple(table.milliseconds)[: policy.n_preprocessing])
 
 
-def least_time(policy: Policy, table: ClockTable) -> float:
-    """Milliseconds of a policy's own work and of its preprocessing by its clock table.
+def training_limit(settings: Any) -> Limit | None:
+    """The limit in the settings of a training run; None without a latency.
 
     Args:
-        policy: the policy.
-        table: its clock table, whose first modules are those of the preprocessing.
+        settings: with `latency_ms`, `policy_ms`, `step_ms`, `costs` and `preprocessing`; others give None.
     """
-    n_first = policy.n_preprocessing
-    return table.time(list(table.milliseconds)[:n_first], n_first)
+    latency_ms = getattr(settings, "latency_ms", None)
+    if latency_ms is None:
+        return None
+    table = ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms)
+    return Limit(table, latency_ms, STAGES[settings.preprocessing])
 
 
 def within_latency(
@@ -224,18 +246,17 @@ def within_latency(
     Raises:
         UsageError: the latency is not a positive number.
     """
-    if not (math.isfinite(latency_ms) and latency_ms > 0):
-        raise UsageError(f"latency_ms {latency_ms:g}: give milliseconds above 0")
+    check_latency(latency_ms)
     if policy.needs_labels or policy.needs_raw or not policy.plans_ahead:
         logger.warning(
             "%s: no module is dropped for a latency of %g ms, because its pipeline is not known before it runs",
             *(policy.name, latency_ms),
         )
         return policy
-    found = WithinLatency(policy, Limit(clock_table(policy, size, device, costs=costs), latency_ms))
-    if found.least_ms > latency_ms:
+    limit = limit_of(policy, clock_table(policy, size, device, costs=costs), latency_ms)
+    if not limit.fits(limit.first, len(limit.first)):
         logger.warning(
             "%s: a latency of %g ms cannot be kept: its own time and its preprocessing take %.2f ms at size %d",
-            *(policy.name, latency_ms, found.least_ms, size),
+            *(policy.name, latency_ms, limit.first_ms, size),
         )
-    return found
+    return WithinLatency(policy, limit)

@@ -18,10 +18,12 @@ from torch import nn
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
 from adaptiveisp.data.training_images import TrainingImages
+from adaptiveisp.isp.costs import CostSetting, check_costs
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
@@ -50,6 +52,12 @@ class FixedConfig:
         rate: initial learning rate of Adam, in units of z.
         rate_decay: powers of ten by which the rate falls over the run.
         precision: of the detector's network while training.
+        latency_ms: X, most milliseconds of policy and modules for 95 % of the images on this machine, by the clock
+            table that the run measures; modules for which there is no time are left out. None for no limit. See
+            `training.latency`.
+        policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
+            a run fills them in.
+        costs: module → milliseconds of that table, which a run with a latency writes out here.
     """
 
     module_set: str = "wide"
@@ -62,12 +70,18 @@ class FixedConfig:
     rate: float = 0.05
     rate_decay: float = 1.5
     precision: Precision = "auto"
+    latency_ms: float | None = None
+    policy_ms: float = 0.0
+    step_ms: float = 0.0
+    costs: CostSetting = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.rate > 0 and self.rate_decay >= 0, "rate must be positive, rate_decay not negative")
         check_modules(self.module_set, self.modules, self.initial)
+        check_costs(self.costs, self.modules)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
 
 
 def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) -> None:

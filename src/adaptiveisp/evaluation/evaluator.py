@@ -112,6 +112,7 @@ class _ResultLists:
     pipelines: list[Planned | None] = field(default_factory=list)
     pixels: list[int] = field(default_factory=list)
     dropped: list[tuple[str, ...]] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
 
     def add(self, scored: ScoredImage, rendered: Rendered, costs: Costs) -> None:
         """Appends the detections, time, modules and cost of one image."""
@@ -120,6 +121,7 @@ class _ResultLists:
         self.pipelines.append(as_planned(rendered.pipeline))
         self.pixels.append(rendered.image.shape[2] * rendered.image.shape[3])
         self.dropped.append(rendered.dropped)
+        self.own_ms.append(rendered.milliseconds - rendered.modules_ms)
         if rendered.pipeline is not None:
             self.modules.append(len(rendered.pipeline.stages))
             self.cost_ms.append(cost_of(rendered.pipeline, costs))

@@ -1,5 +1,6 @@
 """The results of one policy with one detector, and the scores computed from them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
@@ -29,7 +30,9 @@ class PolicyResult:
         pipelines: pipeline of each image; None where no pipeline made it (`camera`).
         pixels: number of pixels of each image at the working size.
         dropped: modules that were dropped from each image's pipeline to keep a latency.
+        own_ms: the part of `ms` without modules.
         table_ms: time of policy and modules for each image by a clock table; empty where none was measured.
+        within: whether `ms` keeps the latency, for each image; empty without a latency.
         static: whether the policy is static, see `Policy.is_static`.
     """
 
@@ -44,7 +47,9 @@ class PolicyResult:
     static: bool = False
     pixels: Sequence[int] = ()
     dropped: Sequence[tuple[str, ...]] = ()
+    own_ms: Sequence[float] = ()
     table_ms: Sequence[float] = ()
+    within: Sequence[bool] = ()
 
     def __post_init__(self) -> None:
         """Checks that each list has a value for each image, or is empty."""
@@ -84,6 +89,10 @@ class PolicyScore:
         static: whether the policy is static, see `Policy.is_static`.
         clock_ms: median time of policy and modules over the images, in milliseconds, None if not measured. It holds for
             the machine and the number of threads of this evaluation, and differs from run to run.
+        table_ms: mean time of policy and modules by the clock table of this machine, see `evaluation.latency`.
+        within_latency: share of the images, in 0..1, whose measured time is at most the latency of the evaluation; None
+            without one.
+        dropped_modules: module → number of images from whose pipeline it was dropped to keep the latency.
     """
 
     ap: float | None
@@ -103,6 +112,9 @@ class PolicyScore:
     static: bool = False
     per_size: dict[str, float] = field(default_factory=dict)
     clock_ms: float | None = None
+    table_ms: float | None = None
+    within_latency: float | None = None
+    dropped_modules: dict[str, int] = field(default_factory=dict)
 
 
 def light_bin(light: float) -> int:
@@ -141,6 +153,9 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
         static=result.static,
         per_size=overall.per_size,
         clock_ms=float(np.median(result.ms)) if len(result.ms) else None,
+        table_ms=_mean(result.table_ms),
+        within_latency=_mean(result.within),
+        dropped_modules=dict(Counter(name for names in result.dropped for name in dict.fromkeys(names))),
     )
 
 

@@ -28,10 +28,15 @@ THREADS = 1
 """CPU threads of the measurement: those with which policies are compared by the clock."""
 
 
-def cost_table_name(settings: Any) -> str:
-    """Name of the table of module costs in the settings of a method, for the provenance."""
+def cost_table_name(settings: Any, given: str | None = None) -> str:
+    """Name of the table of module costs in the settings of a method, for the provenance.
+
+    Args:
+        settings: of the method.
+        given: name or file that the user gave.
+    """
     costs = getattr(settings, "costs", None) or PAPER
-    return costs if isinstance(costs, str) else "settings.costs"
+    return given or (costs if isinstance(costs, str) else "settings.costs")
 
 
 def with_clock(options: TrainConfig, settings: Any, device: str) -> tuple[Any, dict[str, Any]]:
@@ -58,10 +63,10 @@ def with_clock(options: TrainConfig, settings: Any, device: str) -> tuple[Any, d
         return replace(settings, costs=PAPER), {"cost_table": PAPER}
     check_modules(options.method, settings, device)
     table = _measured(options, settings, device)
-    name = "settings.costs" if listed_costs(settings.costs) else CLOCK
+    name = {} if listed_costs(settings.costs) else {"cost_table": CLOCK}
     facts = {"size": table.size, "threads": table.threads, "device": device}
     changed = replace(settings, costs=dict(table.milliseconds), policy_ms=table.policy_ms, step_ms=table.step_ms)
-    return _within(changed), {"cost_table": name, "clock_table": facts}
+    return _within(changed), {**name, "clock_table": facts}
 
 
 def run_table(settings: Any, provenance: Mapping[str, Any]) -> ClockTable | None:

@@ -52,6 +52,7 @@ class TrainSummary:
         start_ap50: AP50 on dev at iteration 0 of the policy from which the run started ("start", which is the policy of
             `warm_start` with the settings of this run) and of "auto-exposure"; empty without a dev set, and for runs
             that began with an earlier version.
+        latency: with `latency_ms`, whether the best policy keeps it, see `DevSelection.latency`; else empty.
         policy: file of the best policy on dev, or of the last policy without a dev set.
         skipped: image that could not be read → reason.
         peak_memory_mb: peak memory of the process in megabytes.
@@ -70,6 +71,7 @@ class TrainSummary:
     unused_modules: tuple[str, ...] = ()
     best_iteration: int | None = None
     start_ap50: Mapping[str, float] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -175,6 +177,7 @@ def finish(
         unused_modules=run.unused_modules() if finished else (),
         best_iteration=run.selection.best_iteration,
         start_ap50=run.selection.start or {},
+        latency={} if run.limit is None else run.selection.latency(run.limit.latency_ms),
     )
 
 

@@ -15,14 +15,16 @@ from typing import Any
 
 import torch
 
+from adaptiveisp.data.training_images import TrainingImage
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.isp.costs import CLOCK, PAPER, listed_costs
-from adaptiveisp.policies.base import STAGES, Policy
+from adaptiveisp.policies.base import STAGES, Policy, as_policy
 from adaptiveisp.policies.clock_table import ClockTable, module_times, policy_times
 from adaptiveisp.policies.latency import Limit, training_limit
 from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.training.trial_parts import check_modules
+from adaptiveisp.types import Detector
 
 THREADS = 1
 """CPU threads of the measurement: those with which policies are compared by the clock."""
@@ -39,7 +41,7 @@ def cost_table_name(settings: Any, given: str | None = None) -> str:
     return given or (costs if isinstance(costs, str) else "settings.costs")
 
 
-def with_clock(options: TrainConfig, settings: Any, device: str) -> tuple[Any, dict[str, Any]]:
+def with_clock(options: TrainConfig, settings: Any, detector: Detector, device: str) -> tuple[Any, dict[str, Any]]:
     """The settings of a new run with the measured table, if they ask for one, and the facts about it.
 
     A table is measured for `costs: clock` where the run has a penalty on run time, and for every latency. Times that
@@ -48,6 +50,7 @@ def with_clock(options: TrainConfig, settings: Any, device: str) -> tuple[Any, d
     Args:
         options: completed options of the run.
         settings: completed settings of its method.
+        detector: of the run; it is not used.
         device: where the policy runs.
 
     Returns:
@@ -62,7 +65,7 @@ def with_clock(options: TrainConfig, settings: Any, device: str) -> tuple[Any, d
     if latency_ms is None and not settings.runtime_weight:
         return replace(settings, costs=PAPER), {"cost_table": PAPER}
     check_modules(options.method, settings, device)
-    table = _measured(options, settings, device)
+    table = _measured(options, settings, detector, device)
     name = {} if listed_costs(settings.costs) else {"cost_table": CLOCK}
     facts = {"size": table.size, "threads": table.threads, "device": device}
     changed = replace(settings, costs=dict(table.milliseconds), policy_ms=table.policy_ms, step_ms=table.step_ms)
@@ -82,7 +85,7 @@ def run_table(settings: Any, provenance: Mapping[str, Any]) -> ClockTable | None
     return ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms, **facts)
 
 
-def _measured(options: TrainConfig, settings: Any, device: str) -> ClockTable:
+def _measured(options: TrainConfig, settings: Any, detector: Detector, device: str) -> ClockTable:
     """The clock table, rounded to microseconds; modules that the settings have a cost for are not measured."""
     size, given = options.dev_size, listed_costs(settings.costs)
     names = dict.fromkeys([*STAGES[settings.preprocessing], *(getattr(settings, "chosen", None) or settings.modules)])
@@ -90,17 +93,24 @@ def _measured(options: TrainConfig, settings: Any, device: str) -> ClockTable:
     measured = module_times(missing, settings.module_set, size, device, THREADS)
     policy_ms, step_ms = settings.policy_ms, settings.step_ms
     if not (given and policy_ms):
-        policy_ms, step_ms = policy_times(_untrained(options, settings, device), size, device, THREADS)
+        policy = _untrained(options, settings, detector, device)
+        policy_ms, step_ms = policy_times(policy, size, device, THREADS)
     times = {name: round(ms, 3) for name, ms in measured.items()}
     return ClockTable({**times, **given}, round(policy_ms, 3), round(step_ms, 3), size, THREADS, device)
 
 
-def _untrained(options: TrainConfig, settings: Any, device: str) -> Policy:
+def _untrained(options: TrainConfig, settings: Any, detector: Detector, device: str) -> Policy:
     """The policy of a run before it learned anything, on which its own time does not depend."""
-    make: Any = find_method(options.method).learner
+    make = find_method(options.method).learner
     with torch.random.fork_rng(devices=[]):
-        policy: Policy = make(settings, None, None, options.budget, options.seed, device).policy()
-    return policy
+        return as_policy(make(settings, _NoImages(), detector, options.budget, options.seed, device).policy())
+
+
+class _NoImages:
+    """Stands for the training images of a learner that does not learn."""
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        raise IndexError(number)
 
 
 def _within(settings: Any) -> Any:

@@ -204,7 +204,7 @@ def new_run(
         DataError: the images or their labels cannot be used.
     """
     options, settings = completed(options, settings)
-    settings, clock = with_clock(options, settings, device)
+    settings, clock = with_clock(options, settings, detector, device)
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
     provenance = {**provenance, **clock, "data": data_digest(options)}

@@ -71,17 +71,32 @@ class RuntimePrice:
         values = [table.get(one.name, one.cost_ms) + (0.0 if one is STOP else step) for one in modules]
         return torch.tensor(values, device=device)
 
-    def observe(self, cost_ms: Float[Tensor, " batch"], imitating: bool) -> None:
+    def observe(
+        self,
+        cost_ms: Float[Tensor, " batch"],
+        imitating: bool,
+        group_size: int,
+        log_prob: Float[Tensor, " batch"] | None = None,
+    ) -> None:
         """Moves λ after an iteration; without a latency and in the imitation warm-up it stays.
 
+        The policy's own pipeline is the first candidate of each image, since edits come after it. Of listed pipelines
+        each counts with its probability.
+
         Args:
-            cost_ms: cost of each drawn pipeline, without the preprocessing.
+            cost_ms: cost of each candidate, without the preprocessing; those of an image are next to each other.
             imitating: whether this is the imitation warm-up, in which the policy does not choose.
+            group_size: number of candidates of each image.
+            log_prob: ln π of each candidate; needed for listed pipelines.
         """
         if self.limit is None or imitating:
             return
         room = self.limit.latency_ms - self.limit.first_ms
-        over = float((cost_ms.detach() > room).float().mean())
+        too_long = (cost_ms.detach() > room).float().view(-1, group_size)
+        own = too_long[:, 0]
+        if log_prob is not None and self._config.candidates == "listed":
+            own = (log_prob.detach().view(-1, group_size).softmax(dim=1) * too_long).sum(dim=1)
+        over = float(own.mean())
         self.share = MEMORY * self.share + (1 - MEMORY) * over
         moved = self.weight * math.exp(RATE * (self.share - (1 - KEPT_SHARE)))
         self.weight = min(max(moved, LEAST_WEIGHT), MOST_WEIGHT)

@@ -156,7 +156,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         after = self._losses_after(before, rollout, entries, clock)
 
         parts = rollout_rewards(rollout, before, after, self.imitating, self.price.config, self.costs, self.progress)
-        self.price.observe(rollout.total(self.costs)[:: self.group_size], self.imitating)
+        self.price.observe(rollout.total(self.costs), self.imitating, self.group_size)
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
         value = self.critic(rollout.steps[0].observation)
         losses = {

@@ -212,7 +212,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.passes += len(rendered)
 
         terms = self._rewards(rendered, loss, actions)
-        self.price.observe(self.costs[actions].sum(dim=1)[::group_size], imitating)
+        self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
         self._check(losses, sources, actions)
@@ -226,10 +226,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
 
     def _step(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
         """Does one optimiser step and returns the norms of the gradients by part."""
-        config = self.config
-        scale = 0.1 ** (config.rate_decay * self.progress)
+        scale = 0.1 ** (self.config.rate_decay * self.progress)
         total = losses["sequence"] + losses["parameters"]
-        return optimiser_step(self.parts, self.optimiser, total, scale, config.gradient_norm)
+        return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm)
 
     def _metrics(
         self,
@@ -260,8 +259,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
             "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
             "dropped": self.dropped,
-            **self.price.metrics,
-        }
+        } | self.price.metrics
 
     def _valid(
         self, sources: list[TrainingImage], rendered: Tensor, group_size: int
@@ -384,8 +382,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "comparisons": self.comparisons.state_dict(),
             "listed": self.listed.state_dict(),
             "running": [self.scale, float(self.dropped), float(self.warm)],
-            **self.price.state_dict(),
-        }
+        } | self.price.state_dict()
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores the result of `state_dict`."""

@@ -123,7 +123,7 @@ class PreparedEvaluation:
         return replace(
             report,
             notes=(*report.notes, *latency_notes(report.policies, config.latency_ms)),
-            clock_table=timed.recorded,
+            clock_table=timed.clock_table,
             sheets=found.sheets,
             title=f"Evaluation on {dataset.name}",
             skipped=tuple(found.skipped),

@@ -1,15 +1,15 @@
 """Times of an evaluation by the clock table of this machine, and how often a latency was kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from adaptiveisp.errors import PipelineError, logger
+from adaptiveisp.errors import logger
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore
 from adaptiveisp.isp.pipeline import DEFAULT_SET
-from adaptiveisp.isp.registry import MODULE_SETS, find_module
+from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.clock_table import ClockTable, low_quantile, module_times
 from adaptiveisp.policies.latency import KEPT_SHARE
 
@@ -22,18 +22,12 @@ class TimedResults:
 
     Attributes:
         results: (policy, detector) → results with `table_ms` and, with a latency, `within`.
-        table: of the modules that ran; the own time of each policy is not in it.
+        clock_table: the entry of report.json: size, threads, device, and milliseconds of each module that ran. A module
+            of a set in which its name stands for another function is named SET:MODULE.
     """
 
     results: dict[tuple[str, str], PolicyResult]
-    table: ClockTable = field(default_factory=ClockTable)
-
-    @property
-    def recorded(self) -> dict[str, Any]:
-        """The entry `clock_table` of report.json."""
-        table = self.table
-        facts = {"size": table.size, "threads": table.threads, "device": table.device}
-        return {**facts, "milliseconds": dict(table.milliseconds)}
+    clock_table: dict[str, Any]
 
 
 def with_times(results: Results, size: int, device: str, latency_ms: float | None = None) -> TimedResults:
@@ -47,27 +41,25 @@ def with_times(results: Results, size: int, device: str, latency_ms: float | Non
         device: where the modules ran.
         latency_ms: a latency; None for none.
     """
-    ran = dict.fromkeys(name for one in results.values() for plan in one.pipelines for name, _ in plan or ())
-    times: dict[str, float] = {}
-    for name in ran:
-        times |= module_times([name], set_of(name), size, device)
-    table = ClockTable(times, size=size, threads=torch.get_num_threads(), device=device)
-    return TimedResults({key: _timed(one, table, latency_ms) for key, one in results.items()}, table)
+    facts: dict[str, Any] = {"size": size, "threads": torch.get_num_threads(), "device": device}
+    listed: dict[str, float] = {}
+    found = {}
+    for key, one in results.items():
+        names = dict.fromkeys(name for plan in one.pipelines for name, _ in plan or ())
+        times = module_times(names, one.module_set, size, device)
+        listed |= {_label(name, one.module_set): ms for name, ms in times.items()}
+        found[key] = _timed(one, ClockTable(times, **facts), latency_ms)
+    return TimedResults(found, {**facts, "milliseconds": listed})
 
 
-def set_of(module: str) -> str:
-    """The module set in which a module of a pipeline is found: the default one, or else the first that has it.
+def _label(name: str, module_set: str) -> str:
+    """The module's name, with its set in front where the default set has another function of this name.
 
-    >>> set_of("denoise")
-    'extended'
+    >>> _label("denoise", "wide"), _label("denoise", "pos-isp")
+    ('denoise', 'pos-isp:denoise')
     """
-    for module_set in (DEFAULT_SET, *MODULE_SETS):
-        try:
-            find_module(module, module_set)
-        except PipelineError:
-            continue
-        return module_set
-    return DEFAULT_SET
+    same = find_module(name, module_set).function is find_module(name, DEFAULT_SET).function
+    return name if same else f"{module_set}:{name}"
 
 
 def _timed(result: PolicyResult, table: ClockTable, latency_ms: float | None) -> PolicyResult:
@@ -76,9 +68,8 @@ def _timed(result: PolicyResult, table: ClockTable, latency_ms: float | None) ->
         return replace(result, within=within)  # no pipeline made the images
     own = replace(table, policy_ms=low_quantile(result.own_ms))
     plans = zip(result.pipelines, result.pixels, strict=True)
-    return replace(
-        result, within=within, table_ms=[own.time([name for name, _ in plan or ()], 0, n) for plan, n in plans]
-    )
+    times = [own.time([name for name, _ in plan or ()], pixels=pixels) for plan, pixels in plans]
+    return replace(result, within=within, table_ms=times)
 
 
 def latency_notes(scores: Mapping[str, Mapping[str, PolicyScore]], latency_ms: float | None) -> list[str]:

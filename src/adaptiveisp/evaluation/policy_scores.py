@@ -11,6 +11,7 @@ from adaptiveisp.evaluation.bootstrap import MatchTable
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
 from adaptiveisp.evaluation.detector_loss import share_worse, worst_mean
 from adaptiveisp.evaluation.pipeline_stats import Planned
+from adaptiveisp.isp.pipeline import DEFAULT_SET
 
 LIGHT_EDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Edges of the bins of the brightness factor, [low, high); the outer bins also hold factors beyond the edges."""
@@ -32,6 +33,7 @@ class PolicyResult:
         dropped: modules that were dropped from each image's pipeline to keep a latency.
         own_ms: the part of `ms` without modules.
         table_ms: time of policy and modules for each image by a clock table; empty where none was measured.
+        module_set: named set of the modules of its pipelines.
         within: whether `ms` keeps the latency, for each image; empty without a latency.
         static: whether the policy is static, see `Policy.is_static`.
     """
@@ -50,10 +52,11 @@ class PolicyResult:
     own_ms: Sequence[float] = ()
     table_ms: Sequence[float] = ()
     within: Sequence[bool] = ()
+    module_set: str = DEFAULT_SET
 
     def __post_init__(self) -> None:
         """Checks that each list has a value for each image, or is empty."""
-        for name in (one.name for one in fields(self) if one.name not in ("scored", "static")):
+        for name in (one.name for one in fields(self) if one.name not in ("scored", "static", "module_set")):
             if len(getattr(self, name)) not in (0, len(self.scored)):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.scored)} images")
 

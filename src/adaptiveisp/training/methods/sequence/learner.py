@@ -42,6 +42,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.registry import find_module
@@ -53,6 +54,7 @@ from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images, optimiser_step
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
+from adaptiveisp.training.methods.sequence.parameter_groups import parameter_groups
 from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_experts, sample_logits
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
@@ -89,7 +91,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             torch.manual_seed(seed)
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon).to(device)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
-        self.optimiser = torch.optim.AdamW(self._parameter_groups(), fused=True)
+        self.optimiser = torch.optim.AdamW(parameter_groups(config, self.network), fused=True)
         line = list(self.network.sequence_line.parameters())
         chooses = [p for p in self.network.chooses if all(p is not own for own in line)]
         self.parts = {"parameters": self.network.sets_parameters, "sequence": chooses}
@@ -104,20 +106,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.listed = ListedPipelines()
         self.dropped = 0
         self.warm = False  # whether it started from the weights of another policy
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The weights with their learning rates and decay."""
-        config, network = self.config, self.network
-        lines = {id(p) for line in (network.parameter_line, network.sequence_line) for p in line.parameters()}
-        weights = [p for p in network.sets_parameters if id(p) not in lines]
-        chooses = [p for p in network.chooses if id(p) not in lines]
-        own = list(network.parameter_line.parameters()), list(network.sequence_line.parameters())
-        return [
-            {"params": weights, "start": config.rate, "weight_decay": 0.0},
-            {"params": chooses, "start": config.sequence_rate, "weight_decay": 0.0},
-            {"params": own[0], "start": config.line_rate, "weight_decay": config.line_decay},
-            {"params": own[1], "start": config.sequence_line_rate, "weight_decay": 0.0},
-        ]
 
     @property
     def temperature(self) -> float:
@@ -211,7 +199,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         loss = self._detector_loss(rendered, [source.targets for source in sources for _ in range(group_size)], clock)
         self.passes += len(rendered)
 
-        terms = self._rewards(rendered, loss, actions)
+        terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
         self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
@@ -278,7 +266,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         return left, finite.repeat_interleave(group_size).nonzero(as_tuple=True)[0]
 
     def _rewards(
-        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions
+        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions, reference: Tensor | None
     ) -> dict[str, Float[Tensor, " batch"]]:
         """The terms of the reward by name."""
         stop = len(self.modules) - 1
@@ -290,6 +278,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             image=rendered,
             runtime_weight=self.price.weight,
             brightness_weight=self.config.brightness_weight,
+            reference=None if reference is None else reference.to(rendered.device),
+            colour_weight=self.config.colour_weight,
+            highlight_weight=self.config.highlight_weight,
         )
         return reward_terms(self.config.reward, inputs)
 

@@ -48,6 +48,10 @@ class SequenceConfig:
         policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
             a run fills them in.
         brightness_weight: penalty per unit of mean brightness outside [0.01, 0.9].
+        colour_weight: penalty per unit of ΔE2000 from neutral, over what is grey in the clean photo. It needs raws made
+            from photos (`--light`), as `highlight_weight` does.
+        highlight_weight: penalty on an image that is burnt everywhere and is not in the clean photo; in proportion to
+            the share that is burnt.
         size: side of the square training images in pixels. At 288 and `smallest_crop` 0.9, photos of 640x480 are
             reduced by about the same factor as in use at 416, so that as much of their noise is averaged away.
         smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
@@ -91,6 +95,8 @@ class SequenceConfig:
     policy_ms: float = 0.0
     step_ms: float = 0.0
     brightness_weight: float = 1.0
+    colour_weight: float = 0.0
+    highlight_weight: float = 0.0
     size: int = 288
     smallest_crop: float = 0.9
     rate: float = 3e-4
@@ -154,6 +160,8 @@ class SequenceConfig:
             "runtime_weight",
             "entropy_bonus",
             "brightness_weight",
+            "colour_weight",
+            "highlight_weight",
             "exploration",
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")

@@ -171,7 +171,7 @@ class Report:
             "pipelines": {p: [asdict(f) for f in found[:MOST_PIPELINES]] for p, found in self.pipelines().items()},
             "notes": list(self.notes),
             "settings": dict(self.settings),
-            "clock_table": dict(self.clock_table),
+            **({"clock_table": dict(self.clock_table)} if self.clock_table else {}),
             "provenance": dict(self.provenance),
             **alone,
         }

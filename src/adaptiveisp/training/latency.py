@@ -51,7 +51,7 @@ def with_clock(options: TrainConfig, settings: Any, detector: Detector, device: 
     Args:
         options: completed options of the run.
         settings: completed settings of its method.
-        detector: of the run; it is not used.
+        detector: of the run, which a learner takes; it does not run.
         device: where the policy runs.
 
     Returns:
@@ -63,7 +63,7 @@ def with_clock(options: TrainConfig, settings: Any, detector: Detector, device: 
     costs, latency_ms = getattr(settings, "costs", None), getattr(settings, "latency_ms", None)
     if latency_ms is None and costs != CLOCK:
         return settings, {}
-    if latency_ms is None and not settings.runtime_weight:
+    if latency_ms is None and not getattr(settings, "runtime_weight", 0.0):
         return replace(settings, costs=PAPER), {"cost_table": PAPER}
     check_modules(options.method, settings, device)
     table = _measured(options, settings, detector, device)
@@ -81,9 +81,12 @@ def run_table(settings: Any, provenance: Mapping[str, Any]) -> ClockTable | None
         provenance: of the run.
     """
     facts = provenance.get("clock_table")
-    if not isinstance(facts, Mapping):
+    if not isinstance(facts, Mapping):  # a file may hold anything
         return None
-    return ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms, **facts)
+    size, threads, device = (facts.get(name) for name in ("size", "threads", "device"))
+    if not (isinstance(size, int) and isinstance(threads, int) and isinstance(device, str)):
+        return None
+    return ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms, size, threads, device)
 
 
 _OWN_TIMES: dict[tuple[object, ...], tuple[float, float]] = {}
@@ -145,9 +148,8 @@ def _shorter_pipeline(settings: Any, limit: Limit) -> Any:
     if settings.modules and not kept:
         least = min(limit.table.time([*limit.first, name], len(limit.first)) for name in settings.modules)
         raise UsageError(_refusal(limit, "the preprocessing and the fastest module take", least))
-    return replace(
-        settings, modules=kept, initial={name: settings.initial[name] for name in settings.initial.keys() & set(kept)}
-    )
+    initial = {name: values for name, values in settings.initial.items() if name in kept}
+    return replace(settings, modules=kept, initial=initial)
 
 
 def _kept(limit: Limit, modules: tuple[str, ...], what: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ REPEATS, LEAST_REPEATS = 15, 5
 MOST_SECONDS = 0.4
 """Time after which an operation gets no more than the least readings."""
 QUANTILE = 0.2
-"""Quantile of the readings that counts: the third shortest of fifteen."""
+"""Quantile of the readings that counts: the fourth shortest of fifteen, the second shortest of five."""
 LOGIT = 0.3
 """Network output from which all parameters are made: they are neither neutral nor at the ends of their ranges."""
 

@@ -37,7 +37,7 @@ def without_times(report: Any) -> dict[str, Any]:
     content["sets"] = {name: without_times(one) for name, one in content.get("sets", {}).items()}
     for by in content["policies"].values():
         for score in by.values():
-            del score["ms_per_image"], score["clock_ms"]
+            del score["ms_per_image"], score["clock_ms"], score["table_ms"]
     return {key: value for key, value in content.items() if key not in ("provenance", "notes")}
 
 

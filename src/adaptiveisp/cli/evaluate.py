@@ -11,6 +11,7 @@ from adaptiveisp.cli.options import (
     DATA_HELP,
     DETECTOR_HELP,
     DRAWS_HELP,
+    LATENCY_HELP,
     LIGHTS_HELP,
     NOISE_HELP,
     POLICY_HELP,
@@ -20,6 +21,7 @@ from adaptiveisp.cli.options import (
     add_command,
     add_common,
     add_modules,
+    milliseconds,
     natural,
     positive,
     resamples,
@@ -64,6 +66,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     parser.add_argument("--steps", type=natural, metavar="N", help="steps of policies and oracles (default: their own)")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
+    parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=LATENCY_HELP)
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     parser.add_argument("--cache", metavar="DIR", help=CACHE_HELP)
     text = f"resamples of the paired bootstrap, {defaults.MIN_RESAMPLES} or more (default {defaults.RESAMPLES})"
@@ -116,7 +119,7 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
             raise UsageError(f"--draws: {found}; give one for each, in their order, or one for all")
         one_each = [SynthesisConfig(options.light, number, seed=options.seed, **noise) for number in draws]
         synthesis = one_each if len(one_each) > 1 else one_each[0]
-    names = ("images", "size", "steps", "costs", "cache", "resamples", "limit", "workers", "seed")
+    names = ("images", "size", "steps", "costs", "latency_ms", "cache", "resamples", "limit", "workers", "seed")
     chosen = given(options, "detectors", *names)
     return EvalConfig(
         options.data,

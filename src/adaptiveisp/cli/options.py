@@ -31,6 +31,10 @@ POLICY_HELP = (
     ".json, a policy .safetensors, a run folder or my_pkg.my_file:name"
 )
 COSTS_HELP = "cost table made by `bench --write-costs` (default: the paper's)"
+LATENCY_HELP = (
+    "most milliseconds of policy and modules for an image on this machine, whose clock table is measured first; "
+    "modules are dropped from pipelines that are too long"
+)
 DETECTOR_HELP = (
     "a name of `weights list`, a Darknet .weights file with its .cfg beside it, a YOLOv3 or YOLOv5 .pt (or the "
     ".safetensors of `import`), an .onnx file, a Hugging Face model folder or organisation/model, or "
@@ -194,6 +198,14 @@ def _integer(text: str, low: int, high: int) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if not low <= value <= high:
         raise argparse.ArgumentTypeError(f"{value} is not in {low} to {high}")
+    return value
+
+
+def milliseconds(text: str) -> float:
+    """A time in milliseconds above 0, at most a minute."""
+    value = _real(text, 0, 60_000)
+    if not value:
+        raise argparse.ArgumentTypeError("a latency must be above 0 ms")
     return value
 
 

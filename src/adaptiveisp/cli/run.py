@@ -8,6 +8,7 @@ from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_to
 from adaptiveisp.cli.options import (
     DEFAULT,
     DETECTOR_HELP,
+    LATENCY_HELP,
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
@@ -16,6 +17,7 @@ from adaptiveisp.cli.options import (
     add_common,
     add_modules,
     add_raw_facts,
+    milliseconds,
     raw_facts,
     size,
     unit,
@@ -51,6 +53,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     text = f"least score of the boxes that are written {DEFAULT}"
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
+    parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=LATENCY_HELP)
     parser.add_argument("--full", action="store_true", help="also write the image at full size")
     parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
@@ -101,6 +104,7 @@ def run(options: argparse.Namespace) -> int:
         device,
         options.backend,
         options.precision,
+        options.latency_ms,
     )
     with claim_folder(options.out, "run", options.overwrite) as claim:
         return _run_into(claim, isp, files, missing, options)
@@ -145,5 +149,18 @@ def _run_into(
             for r in summary.rows
         ]
         print(table(("file", "modules", "best boxes", "ms", "total ms"), lines))
+        if isp.latency_ms is not None:
+            print(latency_line(summary.latency(isp.latency_ms)))
         print(f"{len(lines)} images in {out}, {len(skipped)} skipped; all pictures: {out / 'overview.png'}")
     return code
+
+
+def latency_line(found: dict[str, Any]) -> str:
+    """The outcome of --latency-ms as a line.
+
+    Args:
+        found: see `RunSummary.latency`.
+    """
+    listed = ", ".join(f"{name} from {count}" for name, count in found["dropped_modules"].items())
+    share = f"{100 * found['share_within']:.0f} %"
+    return f"at most {found['latency_ms']:g} ms for {share} of the images; dropped: {listed or 'no module'}"

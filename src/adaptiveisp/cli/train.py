@@ -11,7 +11,6 @@ from adaptiveisp.cli.console import progress, report_skips, set_up_torch
 from adaptiveisp.cli.exit_codes import INTERRUPTED
 from adaptiveisp.cli.options import (
     CACHE_HELP,
-    COSTS_HELP,
     DATA_HELP,
     DETECTOR_HELP,
     LIGHTS_HELP,
@@ -19,6 +18,7 @@ from adaptiveisp.cli.options import (
     add_command,
     add_common,
     add_modules,
+    milliseconds,
     positive,
     size,
     unit,
@@ -27,6 +27,8 @@ from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from adaptiveisp.training.config import TrainConfig
     from adaptiveisp.training.runs import TrainSummary
     from adaptiveisp.training.trainer import Trainer
@@ -40,7 +42,7 @@ TRAIN_OPTIONS = (
 ALLOWED_WITH_RESUME = ("--detector", "--cache", "--budget")
 """Options that may be given with --resume: code to run and a folder to write, which no file may decide, and a larger
 budget."""
-TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "reward")
+TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "latency_ms", "reward")
 """Options of `train` that are settings of the method."""
 
 
@@ -50,6 +52,13 @@ METHODS_HELP = (
 )
 BUDGET_HELP = (
     "number of images that pass through the detector before the run ends; with --resume a larger one than the run's"
+)
+TRAIN_COSTS_HELP = (
+    "costs of the modules: clock (measured on this machine; the default of new runs with a runtime penalty), paper, or "
+    "a table made by `bench --write-costs`"
+)
+TRAIN_LATENCY_HELP = (
+    "most milliseconds of policy and modules for 95 %% of the images on this machine; the runtime penalty follows it"
 )
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
@@ -137,7 +146,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--runtime-weight", type=float, metavar="L", help="reward per ms of cost (default: the preset's)"
     )
-    parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
+    parser.add_argument("--costs", metavar="C", help=TRAIN_COSTS_HELP)
+    parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=TRAIN_LATENCY_HELP)
     parser.add_argument(
         "--set",
         dest="changes",
@@ -151,7 +161,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 def train(options: argparse.Namespace) -> int:
     """Starts or resumes a training run."""
     from adaptiveisp.detectors.loading import load_detector
-    from adaptiveisp.isp.costs import PAPER
+    from adaptiveisp.training.latency import cost_table_name, run_table
     from adaptiveisp.training.runs import finish, new_run, resumed_run
     from adaptiveisp.utils.provenance import provenance
 
@@ -173,10 +183,12 @@ def train(options: argparse.Namespace) -> int:
     else:
         wanted, settings = _train_settings(options)
         detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
-        table = str(options.costs or ("settings.costs" if getattr(settings, "costs", None) else PAPER))
+        table = cost_table_name(settings, options.costs)
         origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
         folder = options.out
         run = new_run(folder, wanted, settings, detector, origin, options.overwrite, device)
+    if not options.quiet and (measured := run_table(run.settings, run.provenance)) is not None:
+        print(measured.text)
     with run, progress(options, run.options.budget, "train", unit="pass") as bar:
 
         def show(metrics: dict[str, Any]) -> None:
@@ -234,6 +246,23 @@ def _report(run: "Trainer", summary: "TrainSummary") -> None:
         print(f"the policy does not use {names}: it is in no pipeline of the {shown}")
     if outcome := _on_dev(summary, run.start_name):
         print(outcome)
+    if summary.latency:
+        print(_on_latency(summary.latency))
+
+
+def _on_latency(found: "Mapping[str, Any]") -> str:
+    """Whether the best policy keeps the latency of the run, as a line.
+
+    Args:
+        found: see `DevSelection.latency`.
+    """
+    limit, share = found["latency_ms"], found["share_on_dev_by_table"]
+    if share is None:
+        return f"latency {limit:g} ms: no policy of this run was scored on dev"
+    by_table = f"{100 * share:.0f} % of the dev images by the table of this machine"
+    by_clock = f"{100 * found['share_on_dev_by_clock']:.0f} % by the clock"
+    state = "kept" if found["kept_on_dev"] else "NOT kept; eval and run drop modules with --latency-ms"
+    return f"latency {limit:g} ms: {state}; {by_table}, {by_clock}"
 
 
 def _on_dev(summary: "TrainSummary", start_name: str) -> str:
@@ -278,7 +307,7 @@ def _absolute(detector: str) -> str:
 def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     """The options and settings of a new run, from its configuration file and the flags, which take precedence."""
     from adaptiveisp.data.opening import is_set_file
-    from adaptiveisp.isp.costs import load_costs
+    from adaptiveisp.isp.costs import CLOCK, PAPER, load_costs
     from adaptiveisp.isp.registry import register_named
     from adaptiveisp.training.config import find_config, read_config, resolve
     from adaptiveisp.utils.config import parse_changes
@@ -294,7 +323,7 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
     if options.costs:
-        settings["costs"] = load_costs(options.costs)
+        settings["costs"] = options.costs if options.costs in (PAPER, CLOCK) else load_costs(Path(options.costs))
     if options.limit:
         train["limit"] = options.limit
     for name, images in (("data", "images"), ("dev", "dev_images")):

@@ -13,6 +13,7 @@ from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset, scored_categories
+from adaptiveisp.evaluation.latency import latency_notes, with_times
 from adaptiveisp.evaluation.pooling import pooled_report
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import clock_note, not_scored, notes_on
@@ -20,6 +21,7 @@ from adaptiveisp.inference.detection import working_size
 from adaptiveisp.inference.pretrained import warn_of_other_detectors
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
+from adaptiveisp.policies.latency import within_latency
 from adaptiveisp.policies.registry import load_policies
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.provenance import provenance
@@ -107,8 +109,9 @@ class PreparedEvaluation:
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
         backends = {detector.name: backends_of(detector) for detector in self.detectors}
         origin = provenance(config.seed, weights, config.cost_table or PAPER, backends)
+        timed = with_times(found.results, self.size, config.device, config.latency_ms)
         report = build_report(
-            found.results,
+            timed.results,
             found.categories,
             origin,
             [*notes_on(found, dataset), clock_note(origin, self.size, config.device)],
@@ -119,6 +122,8 @@ class PreparedEvaluation:
         )
         return replace(
             report,
+            notes=(*report.notes, *latency_notes(report.policies, config.latency_ms)),
+            clock_table=timed.clock_table,
             sheets=found.sheets,
             title=f"Evaluation on {dataset.name}",
             skipped=tuple(found.skipped),
@@ -145,6 +150,9 @@ def prepare(config: EvalConfig) -> PreparedEvaluation:
         warn_of_other_detectors(runs, [str(one) for one in config.detectors])
     costs = load_costs(Path(config.costs)) if isinstance(config.costs, str | Path) else config.costs or {}
     size = working_size(config.size, detectors)
+    if config.latency_ms is not None:
+        latency = config.latency_ms
+        policies = tuple(within_latency(policy, latency, size, config.device, costs) for policy in policies)
     if len(datasets) > 1:  # a set that cannot be scored is refused before hours are spent on the others
         _require_common_class(datasets, detectors)
         for line in shared_images(datasets):

@@ -18,6 +18,7 @@ from adaptiveisp.isp.execution import Call, run_one
 from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.kernels import cuda_graphs, loading
 from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
+from adaptiveisp.policies.clock_table import some_parameters
 from adaptiveisp.policies.environment import actions_of
 from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.policies.sequence.networks import SequenceNetwork, observe
@@ -28,8 +29,6 @@ from adaptiveisp.types import Detector, Image
 
 COPY = "copy of the image"
 DETECTOR = "detector forward"
-LOGIT = 0.3
-"""Network output from which all parameters are made: they are neither neutral nor at the ends of their ranges."""
 CHAIN = ("white_balance", "exposure", "ccm", "gamma", "contrast", "saturation")
 """Six pointwise modules in a camera's order."""
 SEQUENCE_MODULES = ("guided_denoise", "white_balance", "ccm", "gamma", "sharpen")
@@ -77,12 +76,6 @@ def medians(
             synchronise()
             times[name].append((time.perf_counter() - start) * 1e3)
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def some_parameters(module: IspModule) -> list[float]:
-    """Parameters a little off the middle of their ranges, from `LOGIT`."""
-    row: list[float] = module.params_from_logits(torch.full((1, len(module.params)), LOGIT))[0].tolist()
-    return row
 
 
 def some_calls(names: Sequence[str]) -> list[Call]:

@@ -10,6 +10,7 @@ from adaptiveisp.data.synthetic import SynthesisConfig
 from adaptiveisp.evaluation.bootstrap import MIN_RESAMPLES
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.policies.base import Planner
+from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import require
@@ -60,6 +61,8 @@ class EvalConfig:
         steps: number of steps of step-wise policies, and the most of sequences and oracles; 0 keeps their own number.
         camera_white_balance: apply the camera's own gains before a policy sees the image.
         costs: cost table, as a file or as module → milliseconds; None takes the paper's table.
+        latency_ms: most milliseconds of policy and modules for an image, for which modules are dropped from pipelines,
+            see `policies.latency`; None for no limit.
         cache: folder where developed raws are kept for later evaluations; "" keeps none.
         resamples: number of resamples of the paired bootstrap, at least 200.
         seed: seed of the bootstrap, and of the raws where `synthesis` names a light.
@@ -81,6 +84,7 @@ class EvalConfig:
     steps: int = 0
     camera_white_balance: bool = False
     costs: str | Path | Costs | None = None
+    latency_ms: float | None = None
     cache: str = ""
     resamples: int = defaults.RESAMPLES
     seed: int = defaults.SEED
@@ -96,6 +100,7 @@ class EvalConfig:
         require(self.resamples >= MIN_RESAMPLES, f"resamples must be at least {MIN_RESAMPLES}")
         for name in ("limit", "steps", "workers"):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
+        check_latency(self.latency_ms)
         wanted, given = len(self.sources), len(self.syntheses)
         require(
             wanted == given, f"synthesis: {given} settings for {wanted} data sets; give one for each, or one for all"
@@ -133,6 +138,7 @@ class EvalConfig:
             "camera_white_balance": self.camera_white_balance,
             "resamples": self.resamples,
             "device": self.device,
+            "latency_ms": self.latency_ms,
         }
 
     @property

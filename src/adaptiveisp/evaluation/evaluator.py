@@ -22,6 +22,7 @@ from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
 from adaptiveisp.inference.drawing import Tile, draw_found
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
+from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
@@ -110,13 +111,21 @@ class _ResultLists:
     raw_losses: list[float] = field(default_factory=list)
     auto_exposure_losses: list[float] = field(default_factory=list)
     pipelines: list[Planned | None] = field(default_factory=list)
+    pixels: list[int] = field(default_factory=list)
+    dropped: list[tuple[str, ...]] = field(default_factory=list)
+    own_ms: list[float] = field(default_factory=list)
+    module_set: str = DEFAULT_SET
 
     def add(self, scored: ScoredImage, rendered: Rendered, costs: Costs) -> None:
         """Appends the detections, time, modules and cost of one image."""
         self.scored.append(scored)
         self.ms.append(rendered.milliseconds)
         self.pipelines.append(as_planned(rendered.pipeline))
+        self.pixels.append(rendered.image.shape[2] * rendered.image.shape[3])
+        self.dropped.append(rendered.dropped)
+        self.own_ms.append(rendered.milliseconds - rendered.modules_ms)
         if rendered.pipeline is not None:
+            self.module_set = rendered.pipeline.module_set
             self.modules.append(len(rendered.pipeline.stages))
             self.cost_ms.append(cost_of(rendered.pipeline, costs))
 

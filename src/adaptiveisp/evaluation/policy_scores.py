@@ -1,7 +1,8 @@
 """The results of one policy with one detector, and the scores computed from them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 
 import numpy as np
@@ -10,6 +11,7 @@ from adaptiveisp.evaluation.bootstrap import MatchTable
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
 from adaptiveisp.evaluation.detector_loss import share_worse, worst_mean
 from adaptiveisp.evaluation.pipeline_stats import Planned
+from adaptiveisp.isp.pipeline import DEFAULT_SET
 
 LIGHT_EDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """Edges of the bins of the brightness factor, [low, high); the outer bins also hold factors beyond the edges."""
@@ -27,6 +29,12 @@ class PolicyResult:
         losses: the detector's loss of each rendered image; empty if it gives none.
         raw_losses, auto_exposure_losses: the losses of the two references, see `detector_loss`.
         pipelines: pipeline of each image; None where no pipeline made it (`camera`).
+        pixels: number of pixels of each image at the working size.
+        dropped: modules that were dropped from each image's pipeline to keep a latency.
+        own_ms: the part of `ms` without modules.
+        table_ms: time of policy and modules for each image by a clock table; empty where none was measured.
+        module_set: named set of the modules of its pipelines.
+        within: whether `ms` keeps the latency, for each image; empty without a latency.
         static: whether the policy is static, see `Policy.is_static`.
     """
 
@@ -39,10 +47,16 @@ class PolicyResult:
     auto_exposure_losses: Sequence[float] = ()
     pipelines: Sequence[Planned | None] = ()
     static: bool = False
+    pixels: Sequence[int] = ()
+    dropped: Sequence[tuple[str, ...]] = ()
+    own_ms: Sequence[float] = ()
+    table_ms: Sequence[float] = ()
+    within: Sequence[bool] = ()
+    module_set: str = DEFAULT_SET
 
     def __post_init__(self) -> None:
         """Checks that each list has a value for each image, or is empty."""
-        for name in ("ms", "modules", "cost_ms", "losses", "raw_losses", "auto_exposure_losses", "pipelines"):
+        for name in (one.name for one in fields(self) if one.name not in ("scored", "static", "module_set")):
             if len(getattr(self, name)) not in (0, len(self.scored)):
                 raise ValueError(f"{name} has {len(getattr(self, name))} values for {len(self.scored)} images")
 
@@ -78,6 +92,10 @@ class PolicyScore:
         static: whether the policy is static, see `Policy.is_static`.
         clock_ms: median time of policy and modules over the images, in milliseconds, None if not measured. It holds for
             the machine and the number of threads of this evaluation, and differs from run to run.
+        table_ms: mean time of policy and modules by the clock table of this machine, see `evaluation.latency`.
+        within_latency: share of the images, in 0..1, whose measured time is at most the latency of the evaluation; None
+            without one.
+        dropped_modules: module → number of images from whose pipeline it was dropped to keep the latency.
     """
 
     ap: float | None
@@ -97,6 +115,9 @@ class PolicyScore:
     static: bool = False
     per_size: dict[str, float] = field(default_factory=dict)
     clock_ms: float | None = None
+    table_ms: float | None = None
+    within_latency: float | None = None
+    dropped_modules: dict[str, int] = field(default_factory=dict)
 
 
 def light_bin(light: float) -> int:
@@ -135,6 +156,9 @@ def score_policy(result: PolicyResult, categories: Mapping[int, str], table: Mat
         static=result.static,
         per_size=overall.per_size,
         clock_ms=float(np.median(result.ms)) if len(result.ms) else None,
+        table_ms=_mean(result.table_ms),
+        within_latency=_mean(result.within),
+        dropped_modules=dict(Counter(name for names in result.dropped for name in dict.fromkeys(names))),
     )
 
 

@@ -57,6 +57,7 @@ def pooled_report(sets: Mapping[str, Report], resamples: int = 1000, seed: int =
         provenance=reports[-1].provenance,  # a backend may have changed while the first sets were scored
         notes=(_note(sets),),
         settings=_settings(reports),
+        clock_table=reports[-1].clock_table,
         groups=groups,
         best_static={d: found.best_static for d, found in compared.items() if found.best_static is not None},
         runs=tuple(replace(run, dataset=name) for name, one in sets.items() for run in one.runs),

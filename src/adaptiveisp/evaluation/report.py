@@ -53,6 +53,7 @@ class Report:
         upper_bounds: names of the policies that need labels, which makes them upper bounds.
         sets: name of a data set → the report on it alone. With several data sets the scores, groups and differences of
             this report are means over them, see `pooling`; empty for a report on one data set.
+        clock_table: milliseconds of the modules that ran, measured on this machine, with size, threads and device.
     """
 
     policies: dict[str, dict[str, PolicyScore]]
@@ -71,6 +72,7 @@ class Report:
     skipped: tuple[tuple[str, str], ...] = ()
     upper_bounds: tuple[str, ...] = ()
     sets: Mapping[str, "Report"] = field(default_factory=dict)
+    clock_table: Mapping[str, Any] = field(default_factory=dict)
 
     def table(self) -> str:
         """The scores, a legend and the paired differences as text for readers, in points."""
@@ -169,6 +171,7 @@ class Report:
             "pipelines": {p: [asdict(f) for f in found[:MOST_PIPELINES]] for p, found in self.pipelines().items()},
             "notes": list(self.notes),
             "settings": dict(self.settings),
+            **({"clock_table": dict(self.clock_table)} if self.clock_table else {}),
             "provenance": dict(self.provenance),
             **alone,
         }

@@ -25,8 +25,8 @@ from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.policy_scores import LightBin, PolicyScore
 
 _NUMBERS = (
-    *("ap", "ap50", "ap75", "ms_per_image", "clock_ms", "modules_per_image", "cost_ms"),
-    *("loss_mean", "loss_worst5", "worse_than_raw", "worse_than_auto_exposure"),
+    *("ap", "ap50", "ap75", "ms_per_image", "clock_ms", "table_ms", "modules_per_image", "cost_ms"),
+    *("loss_mean", "loss_worst5", "worse_than_raw", "worse_than_auto_exposure", "within_latency"),
 )
 """The scores of a `PolicyScore` that are one number, of which a mean can be taken."""
 

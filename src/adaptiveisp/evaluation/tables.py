@@ -148,6 +148,18 @@ SCORE_COLUMNS = (
         lambda row: row.score.clock_ms,
     ),
     Column(
+        "table ms",
+        "mean milliseconds of policy and modules per image, by the table of modules measured on this machine",
+        lambda row: number(row.score.table_ms),
+        lambda row: row.score.table_ms,
+    ),
+    Column(
+        "within latency",
+        "share of images whose measured time of policy and modules is at most the latency",
+        lambda row: percent(row.score.within_latency),
+        lambda row: row.score.within_latency,
+    ),
+    Column(
         COST,
         "milliseconds of the modules by the cost table",
         lambda row: number(row.score.cost_ms),

@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ from adaptiveisp.inference.result_files import (
     save_png,
 )
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.policies.latency import KEPT_SHARE
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.raw.reader import BayerHeader
 from adaptiveisp.types import Image
@@ -66,6 +68,7 @@ class RunRow:
     milliseconds: float
     timings: dict[str, float] = field(default_factory=dict)
     dropped_boxes: int = 0
+    dropped_modules: tuple[str, ...] = ()
 
 
 @dataclass
@@ -88,6 +91,17 @@ class RunSummary:
     def dropped_boxes(self) -> int:
         """Number of boxes of all images that were left out because they make no sense, see `detectors.answers`."""
         return sum(row.dropped_boxes for row in self.rows)
+
+    def latency(self, latency_ms: float) -> dict[str, Any]:
+        """How often a latency was kept by the clock, and which modules were dropped from how many images.
+
+        Args:
+            latency_ms: most milliseconds of policy and modules.
+        """
+        within = sum(row.milliseconds <= latency_ms for row in self.rows)
+        dropped = Counter(name for row in self.rows for name in dict.fromkeys(row.dropped_modules))
+        share = within / max(1, len(self.rows))
+        return {"latency_ms": latency_ms, "share_within": share, "dropped_modules": dict(dropped)}
 
 
 def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
@@ -217,9 +231,21 @@ class _Batch:
             "skipped": [{"input": name, "error": error} for name, error in self.summary.skipped],
             "stopped": self.summary.stopped,
             "files": self.summary.files,
+            **self._latency(),
             "provenance": self.provenance,
         }
         write_json(self.out / SUMMARY_FILE, content)
+
+    def _latency(self) -> dict[str, Any]:
+        """The entry about the latency, which is warned of where it is not kept."""
+        limit = self.isp.latency_ms
+        if limit is None:
+            return {}
+        found = self.summary.latency(limit)
+        if found["share_within"] < KEPT_SHARE:
+            kept, needed = 100 * found["share_within"], 100 * KEPT_SHARE
+            logger.warning("%g ms are kept for %.0f %% of the images, less than %.0f %%", limit, kept, needed)
+        return {"latency": found}
 
 
 def write_result(
@@ -263,7 +289,8 @@ def _row(path: Path, stem: str, result: Result) -> RunRow:
     found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
     timings = result.timings.to_json()
     dropped = result.detections.dropped
-    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, timings, dropped)
+    cut = result.dropped_modules
+    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, timings, dropped, cut)
 
 
 def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:

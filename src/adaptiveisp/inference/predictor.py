@@ -26,6 +26,7 @@ from adaptiveisp.policies.base import (
     grey_remark,
     needs_labels_error,
 )
+from adaptiveisp.policies.latency import within_latency
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.develop import develop, develop_small, upright_size
 from adaptiveisp.raw.reader import BayerHeader
@@ -95,6 +96,8 @@ class AdaptiveISP:
         camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
         device: device of modules and detector.
         backend, precision: how the detector's network is run, see `detectors.backends.choice.with_backend`.
+        latency_ms: most milliseconds of policy and modules for an image, for which modules are dropped from pipelines,
+            see `policies.latency`; None for no limit.
 
     Raises:
         UsageError: the policy does not exist, or needs labels; or the backend does not fit the detector.
@@ -110,6 +113,7 @@ class AdaptiveISP:
         device: str = "cpu",
         backend: str = "auto",
         precision: str = "auto",
+        latency_ms: float | None = None,
     ):
         self.policy_spec = policy if isinstance(policy, str) else ""
         self.policy = load_policy(policy, device) if isinstance(policy, str) else as_policy(policy)
@@ -118,6 +122,9 @@ class AdaptiveISP:
         self.detector_spec = detector if isinstance(detector, str) else ""
         loaded = load_detector(detector, device) if isinstance(detector, str) else detector
         self.size = working_size(size, [loaded])
+        self.latency_ms = latency_ms
+        if latency_ms is not None:
+            self.policy = within_latency(self.policy, latency_ms, self.size, device)
         self.detector = with_backend(loaded, backend, precision, self.size)
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
@@ -342,6 +349,7 @@ class AdaptiveISP:
             policy=self.policy.name,
             detector=self.detector.name,
             size=self.size,
+            dropped_modules=rendered.dropped,
         )
 
     def stream(self, source: Any, header: BayerHeader | None = None, **settings: Any) -> Any:

@@ -77,6 +77,7 @@ class Result:
         raw: the raw itself.
         policy, detector: names of the policy and the detector.
         size: working size, the longer side in pixels.
+        dropped_modules: modules that the policy chose and that were dropped to keep a latency.
     """
 
     image: Picture
@@ -90,6 +91,7 @@ class Result:
     policy: str
     detector: str
     size: int
+    dropped_modules: tuple[str, ...] = ()
 
     @property
     def milliseconds(self) -> float:
@@ -188,6 +190,7 @@ class Result:
             "timings": self.timings.to_json(),
             "boxes": self.boxes(),
             "pipeline": self.pipeline.to_json() if self.pipeline is not None else None,
+            **({"dropped_modules": list(self.dropped_modules)} if self.dropped_modules else {}),
         }
 
     def to_coco(

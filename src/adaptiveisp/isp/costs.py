@@ -4,10 +4,10 @@ The modules' declarations hold the paper's table. `adaptiveisp bench --write-cos
 your machine; `train --costs FILE` then learns to save that machine's time, and `eval --costs FILE` reports it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from adaptiveisp.errors import DataError, one_line
 from adaptiveisp.isp.pipeline import Pipeline
@@ -16,8 +16,10 @@ from adaptiveisp.utils.config import record, require
 from adaptiveisp.utils.files import read_json, write_json
 
 VERSION = 1
-PAPER = "paper"
+PAPER: Literal["paper"] = "paper"
 """Name of the table that the modules declare."""
+CLOCK: Literal["clock"] = "clock"
+"""Name of the table that a run measures on its machine when it begins."""
 REMEDY = "make one with: adaptiveisp bench --write-costs FILE"
 
 LONGEST_MS = 1e9
@@ -25,6 +27,33 @@ LONGEST_MS = 1e9
 
 Costs = Mapping[str, float]
 """Module → milliseconds; empty for the paper's table."""
+CostSetting = Literal["paper", "clock"] | Costs
+"""A table, or its name: "paper", or "clock" for one that is measured when a run begins."""
+
+
+def listed_costs(costs: CostSetting) -> Costs:
+    """The table of a setting; empty, for the paper's, where it is a name.
+
+    A run replaces "clock" by the table that it measured before anything asks for the costs.
+    """
+    return {} if isinstance(costs, str) else costs
+
+
+def check_costs(costs: CostSetting, chosen: Sequence[str]) -> None:
+    """Refuses a table that lacks a module, and negative costs.
+
+    Args:
+        costs: the setting.
+        chosen: names of the modules that need a cost.
+
+    Raises:
+        UsageError: names the module.
+    """
+    table = listed_costs(costs)
+    for name in chosen:
+        require(not table or name in table, f"costs lacks the module {name}")
+    for name, cost in table.items():
+        require(cost >= 0, f"costs: {name} must not be negative")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The base class of policies, and the developed and rendered images that they take and give."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -19,6 +19,12 @@ Preprocessing = Literal["raw", "auto-exposure", "auto-gain"]
 PREPROCESSINGS: tuple[Preprocessing, ...] = ("raw", "auto-exposure", "auto-gain")
 """Stages that may run before a policy's own: none, those of auto-exposure, or its white balance and exposure as the one
 stage `gain`, without its curve."""
+STAGES: dict[Preprocessing, tuple[str, ...]] = {
+    "raw": (),
+    "auto-exposure": ("white_balance", "exposure", "srgb"),
+    "auto-gain": ("gain",),
+}
+"""Modules of each preprocessing in their order."""
 
 Picture = Float[Tensor, "3 height width"]
 
@@ -64,6 +70,7 @@ class Rendered:
             its whole development.
         modules_ms: the part of `milliseconds` in which modules ran.
         left_out: names of modules that the policy chose and that were left out because the raw is monochrome.
+        dropped: names of modules that the policy chose and that were dropped to keep a latency, see `policies.latency`.
     """
 
     image: Image
@@ -71,6 +78,7 @@ class Rendered:
     milliseconds: float
     modules_ms: float = 0.0
     left_out: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 class FrameLabels(NamedTuple):
@@ -83,6 +91,25 @@ class FrameLabels(NamedTuple):
 
     targets: Targets
     detector: Detector
+
+
+Likelihoods = Callable[[Sequence[Sequence[int]]], Sequence[float]]
+"""Logarithm of a policy's probability of each of some shortened pipelines, given by the indices that they keep."""
+
+
+@runtime_checkable
+class Shortener(Protocol):
+    """Says which modules of a pipeline may run; `policies.latency` has the one that keeps a latency."""
+
+    def kept(self, modules: Sequence[str], n_first: int, likelihoods: Likelihoods | None = None) -> tuple[int, ...]:
+        """Indices of the modules that run, in order.
+
+        Args:
+            modules: names of the pipeline's modules, those of the preprocessing first.
+            n_first: number of modules of the preprocessing, which always run.
+            likelihoods: the policy's preference among shortened pipelines, if it has one.
+        """
+        ...
 
 
 @runtime_checkable
@@ -110,6 +137,7 @@ class Policy:
         is_static: whether it is a heuristic or one pipeline for all images. Auto-exposure fits gains to each image,
             but by a rule that knows no detector: an adaptive policy has to beat it.
         takes_steps: whether `with_steps` changes it.
+        plans_ahead: whether it knows its pipeline before the first module runs, as `process_within` needs.
     """
 
     name: str
@@ -117,6 +145,7 @@ class Policy:
     needs_raw: ClassVar[bool] = False
     is_static: ClassVar[bool] = False
     takes_steps: ClassVar[bool] = False
+    plans_ahead: ClassVar[bool] = True
 
     def plan(self, image: Image) -> list[Pipeline]:
         """One pipeline for each developed image of the batch.
@@ -136,9 +165,38 @@ class Policy:
         Raises:
             PolicyError: `plan` returns anything but one pipeline for each image.
         """
+        return self._rendered(image, self._plans(image), stopwatch)
+
+    def process_within(
+        self, image: Image, shortener: Shortener, *, stopwatch: Stopwatch | None = None
+    ) -> tuple[list[Pipeline], Image]:
+        """`process` with pipelines that are shortened before they run.
+
+        Args:
+            image, stopwatch: as for `process`.
+            shortener: says which modules of each pipeline run.
+        """
+        plans = []
+        for plan in self._plans(image):
+            kept = shortener.kept([stage.module for stage in plan.stages], self.n_preprocessing)
+            plans.append(Pipeline(tuple(plan.stages[index] for index in kept), plan.module_set))
+        return self._rendered(image, plans, stopwatch)
+
+    def _plans(self, image: Image) -> list[Pipeline]:
+        """The result of `plan` after a check.
+
+        Raises:
+            PolicyError: it is anything but one pipeline for each image.
+        """
         plans = self.plan(image)
         if not isinstance(plans, list) or len(plans) != len(image) or not all(isinstance(p, Pipeline) for p in plans):
             raise PolicyError(f"policy {self.name}: plan must return a list with one Pipeline for each image")
+        return plans
+
+    def _rendered(
+        self, image: Image, plans: list[Pipeline], stopwatch: Stopwatch | None
+    ) -> tuple[list[Pipeline], Image]:
+        """The pipelines and the images that they make."""
         with timed(stopwatch, "modules"):
             made = [plan.render(image[i : i + 1]) for i, plan in enumerate(plans)]
             return plans, made[0] if len(made) == 1 else torch.cat(made)
@@ -188,6 +246,11 @@ class Policy:
     def preprocessing(self) -> Preprocessing:
         """The stages that run before the policy's own, whatever its modules."""
         return "raw"
+
+    @property
+    def n_preprocessing(self) -> int:
+        """Number of stages of the preprocessing at the beginning of each pipeline."""
+        return len(STAGES[self.preprocessing])
 
     @property
     def settable(self) -> tuple[str, ...]:

@@ -112,6 +112,16 @@ class ForcedModules(Policy):
             return own
         return f"{self.policy.name} starts with {first}: its stages come first, then the file's; {own}"
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """That of the policy, whose stages run before the forced modules."""
+        return self.policy.preprocessing
+
+    @property
+    def n_preprocessing(self) -> int:
+        """Number of its stages."""
+        return self.policy.n_preprocessing
+
     def plan(self, image: Image) -> list[Pipeline]:
         """The forced modules with the policy's parameters, for each developed image."""
         return self.policy.plan_with(image, [stage.module for stage in self.pipeline.stages])

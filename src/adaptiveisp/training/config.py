@@ -12,6 +12,7 @@ import yaml
 
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError, logger
+from adaptiveisp.isp.costs import CLOCK, PAPER
 from adaptiveisp.raw.unprocess import NOISES, NoiseName, check_noise_name
 from adaptiveisp.training.methods.module_choice import (
     with_module_names,
@@ -196,7 +197,13 @@ def make_settings(
     initial = presets[preset or next(iter(presets))]
     if "reward" in changes and not hasattr(initial, "reward"):
         raise UsageError(f"{origin}: {method} has no reward; leave it out, or choose sequence or actor_critic")
+    if changes.get("latency_ms") is not None and not hasattr(initial, "latency_ms"):
+        raise UsageError(
+            f"{origin}: {method} keeps no latency; leave it out, or choose sequence, actor_critic or fixed"
+        )
     wanted = with_modules_of_files(initial, changes) if from_file else changes
+    if from_file and getattr(initial, "costs", None) == CLOCK:  # files that leave costs out are older than the clock
+        wanted = {"costs": PAPER, **wanted}
     wanted = without_other_initials(initial, with_more_modules(initial, wanted, more_modules))
     settings = changed(initial, wanted, origin, list_form)
     _warn_of_modules_not_imitated(settings, more_modules)

@@ -18,6 +18,7 @@ from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.latency import Limit
 from adaptiveisp.types import Detector
 
 SHOWN = 6
@@ -35,6 +36,9 @@ class DevScore:
         skipped: image that could not be read → reason.
         modules: names of the modules in the pipelines.
         of_sets: name of the data set → its AP50; empty where there is only one.
+        within: share of the images for which the run's latency is kept by its clock table; None without a latency.
+        within_clock: the same by the clock, at this moment and with this number of threads, which differs from run to
+            run.
     """
 
     ap50: float | None
@@ -44,6 +48,8 @@ class DevScore:
     skipped: dict[str, str]
     modules: tuple[str, ...] = ()
     of_sets: dict[str, float | None] = field(default_factory=dict)
+    within: float | None = None
+    within_clock: float | None = None
 
     @property
     def line(self) -> dict[str, Any]:
@@ -54,6 +60,8 @@ class DevScore:
             "modules_per_image": self.modules_per_image,
             "cost_ms": self.cost_ms,
         }
+        if self.within is not None:
+            values["within_latency"] = self.within
         return {**values, **({"ap50_of_sets": self.of_sets} if self.of_sets else {})}
 
 
@@ -65,6 +73,7 @@ def score_on_dev(
     device: str,
     costs: Costs,
     cache: str = "",
+    limit: Limit | None = None,
 ) -> list[DevScore]:
     """The scores of some policies on the dev set, on the same images, or their means over several dev sets.
 
@@ -78,10 +87,11 @@ def score_on_dev(
         device: device of policies and detector.
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
+        limit: the run's latency; None for none.
     """
     options = ScoringOptions(size, device=device, costs=costs, cache=cache)
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        scores = {name: _scores_on(dataset, policies, detector, options) for name, dataset in dev.items()}
+        scores = {name: _scores_on(dataset, policies, detector, options, limit) for name, dataset in dev.items()}
     return [_mean_of({name: of_one[place] for name, of_one in scores.items()}) for place in range(len(policies))]
 
 
@@ -97,6 +107,8 @@ def _mean_of(scores: Mapping[str, DevScore]) -> DevScore:
         skipped={f"{name}: {one}": why for name, score in scores.items() for one, why in score.skipped.items()},
         modules=tuple(sorted({module for score in scores.values() for module in score.modules})),
         of_sets={name: score.ap50 for name, score in scores.items()},
+        within=_mean_or_none([score.within for score in scores.values()]),
+        within_clock=_mean_or_none([score.within_clock for score in scores.values()]),
     )
 
 
@@ -107,16 +119,22 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def _scores_on(
-    dataset: Dataset, policies: Sequence[Policy], detector: Detector, options: ScoringOptions
+    dataset: Dataset, policies: Sequence[Policy], detector: Detector, options: ScoringOptions, limit: Limit | None
 ) -> list[DevScore]:
     """The scores on one data set; the arguments are those of `score_on_dev`."""
     found = score_dataset(dataset, policies, [detector], options)
     results = [found.results[policy.name, detector.name] for policy in policies]
-    return [_score(result, found.categories, dict(found.skipped)) for result in results]
+    return [_score(result, found.categories, dict(found.skipped), limit) for result in results]
 
 
-def _score(result: PolicyResult, categories: dict[int, str], skipped: dict[str, str]) -> DevScore:
+def _score(result: PolicyResult, categories: dict[int, str], skipped: dict[str, str], limit: Limit | None) -> DevScore:
     score = coco_average_precision(result.scored, categories)
+    within = within_clock = None
+    if limit is not None:
+        sizes = zip(result.pipelines, result.pixels, strict=True)
+        n_first = len(limit.first)
+        within = fmean(limit.fits([name for name, _ in plan or ()], n_first, pixels) for plan, pixels in sizes)
+        within_clock = fmean(ms <= limit.latency_ms for ms in result.ms)
     return DevScore(
         ap50=score.ap50,
         ap=score.ap,
@@ -124,6 +142,8 @@ def _score(result: PolicyResult, categories: dict[int, str], skipped: dict[str, 
         cost_ms=sum(result.cost_ms) / max(1, len(result.cost_ms)),
         skipped=skipped,
         modules=tuple(sorted({name for pipeline in result.pipelines for name, _ in pipeline or ()})),
+        within=within,
+        within_clock=within_clock,
     )
 
 

@@ -31,7 +31,8 @@ class RunState:
             before the first score.
         teacher: state of the teacher; None without one.
         best_modules: names of the modules in the best policy's pipelines on dev; None where that is not known.
-        best_iteration, start: see `DevSelection`; None in checkpoints of earlier versions.
+        best_iteration, start, best_within, best_within_clock: see `DevSelection`; None in checkpoints of earlier
+            versions.
     """
 
     learner: dict[str, Any]
@@ -43,6 +44,8 @@ class RunState:
     best_modules: tuple[str, ...] | None = None
     best_iteration: int | None = None
     start: dict[str, float] | None = None
+    best_within: float | None = None
+    best_within_clock: float | None = None
 
     def __post_init__(self) -> None:
         require(all(0 <= count < LARGEST_COUNT for count in self.lines.values()), "lines must not be negative")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import DataError, UsageError, WeightsError, logger
-from adaptiveisp.isp.costs import PAPER
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import register_module, register_named
 from adaptiveisp.kernels.loading import description
@@ -22,6 +21,7 @@ from adaptiveisp.training.config import (
     resolve,
     write_config,
 )
+from adaptiveisp.training.latency import cost_table_name, with_clock
 from adaptiveisp.training.methods.module_choice import with_more_modules
 from adaptiveisp.training.own_parts import require_own_parts
 from adaptiveisp.training.prolonging import check_budget, prolong, warn_of_warmup
@@ -52,6 +52,7 @@ class TrainSummary:
         start_ap50: AP50 on dev at iteration 0 of the policy from which the run started ("start", which is the policy of
             `warm_start` with the settings of this run) and of "auto-exposure"; empty without a dev set, and for runs
             that began with an earlier version.
+        latency: with `latency_ms`, whether the best policy keeps it, see `DevSelection.latency`; else empty.
         policy: file of the best policy on dev, or of the last policy without a dev set.
         skipped: image that could not be read → reason.
         peak_memory_mb: peak memory of the process in megabytes.
@@ -70,6 +71,7 @@ class TrainSummary:
     unused_modules: tuple[str, ...] = ()
     best_iteration: int | None = None
     start_ap50: Mapping[str, float] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
 
 
 def train(
@@ -119,8 +121,7 @@ def train(
         config = replace(config, detector=detector if isinstance(detector, str) else detector.name)
     if detector is None or isinstance(detector, str):
         detector = load_detector(config.detector, device, trusted=detector is not None)
-    table = "settings.costs" if getattr(settings, "costs", None) else PAPER
-    origin = provenance(config.seed, {detector.name: detector.weights_sha256}, str(table))
+    origin = provenance(config.seed, {detector.name: detector.weights_sha256}, cost_table_name(settings))
     with new_run(Path(out), config, settings, detector, origin, overwrite, device) as run:
         return finish(run, on_iteration, on_checkpoint, on_image)
 
@@ -176,6 +177,7 @@ def finish(
         unused_modules=run.unused_modules() if finished else (),
         best_iteration=run.selection.best_iteration,
         start_ap50=run.selection.start or {},
+        latency={} if run.limit is None else run.selection.latency(run.limit.latency_ms),
     )
 
 
@@ -191,7 +193,7 @@ def new_run(
     """Starts a run: checks all inputs, then creates the folder and writes its config.yaml.
 
     The config is complete: it names the modules that the run uses, for instance, so that a module that joins the set
-    later does not change it.
+    later does not change it, and holds the clock table that the run measures.
 
     Args:
         folder, options, settings, detector, provenance, device: as for `Trainer`.
@@ -202,9 +204,10 @@ def new_run(
         DataError: the images or their labels cannot be used.
     """
     options, settings = completed(options, settings)
+    settings, clock = with_clock(options, settings, detector, device)
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
-    provenance = {**provenance, "data": data_digest(options)}
+    provenance = {**provenance, **clock, "data": data_digest(options)}
     run = Trainer(folder, options, settings, detector, provenance, device)
     if options.warm_start:
         run.learner.warm_start(options.warm_start)

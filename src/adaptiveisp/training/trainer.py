@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType, MappingProxyType
 from typing import Any
@@ -33,8 +34,9 @@ from PIL import Image as PilImage
 
 from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
 from adaptiveisp.errors import AdaptiveISPError, WeightsError
-from adaptiveisp.isp.costs import Costs
+from adaptiveisp.isp.costs import Costs, listed_costs
 from adaptiveisp.policies.base import Policy, as_policy
+from adaptiveisp.policies.latency import training_limit
 from adaptiveisp.policies.registry import NAMED_POLICIES
 from adaptiveisp.training import run_logger
 from adaptiveisp.training.config import CONFIG, TrainConfig
@@ -114,7 +116,10 @@ class Trainer:
         self.stream = open_training_images(options, settings, detector, self.teacher)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed, device)
-        self.costs: Costs = getattr(settings, "costs", {})
+        self.costs: Costs = listed_costs(getattr(settings, "costs", {}))
+        self.limit = training_limit(settings)
+        if self.limit is not None:
+            self.limit.table = replace(self.limit.table, size=options.dev_size)
         self.selection = DevSelection(getattr(settings, "runtime_weight", 0.0))
         self.curve = DevCurve(folder)
         self.stopping = False
@@ -212,6 +217,7 @@ class Trainer:
         """
         policies = [as_policy(self.learner.policy()).renamed(START), NAMED_POLICIES[AUTO_EXPOSURE]]
         start, auto_exposure = self._scores(policies)
+        auto_exposure = replace(auto_exposure, within=None)  # the table has the own time of the learned policy
         log.dev({"iteration": 0, "passes": 0, **start.line, AUTO_EXPOSURE: auto_exposure.line})
         named = {START: start.ap50, AUTO_EXPOSURE: auto_exposure.ap50}
         self.selection.start = {name: ap50 for name, ap50 in named.items() if ap50 is not None}
@@ -238,7 +244,7 @@ class Trainer:
         """The scores of some policies on dev."""
         options = self.options
         size, cache = options.dev_size, options.cache
-        scores = score_on_dev(self.dev, policies, self.detector, size, self.device, self.costs, cache)
+        scores = score_on_dev(self.dev, policies, self.detector, size, self.device, self.costs, cache, self.limit)
         self.unreadable_dev = scores[0].skipped
         return scores
 
@@ -350,6 +356,8 @@ class Trainer:
             "skipped": self.skipped,
             "provenance": dict(self.provenance),
         }
+        if self.limit is not None:
+            summary["latency"] = self.selection.latency(self.limit.latency_ms)
         if self.teacher is not None:
             summary["teacher_passes"] = self.teacher.passes
             summary["teacher_images"] = len(self.teacher.answers)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import POS_ISP
-from adaptiveisp.policies.base import Policy, Preprocessing
+from adaptiveisp.policies.base import Policy, Preprocessing, Shortener
 from adaptiveisp.policies.checkpoint import PolicyHeader
 from adaptiveisp.policies.heuristics import OBSERVATION_SIZE
 from adaptiveisp.policies.pos_isp.checkpoint import load_pos_isp_file
@@ -77,7 +77,7 @@ class PosIspPolicy(Policy):
             forced: action ids to take instead of the sequence.
             stopwatch: measures the part "modules".
         """
-        order = (self.order[: self.steps] if self.steps else self.order) if forced is None else forced
+        order = self._own_order if forced is None else forced
         prefixes = self._prefixes(image)
         with timed(stopwatch, "modules"):
             prepared = [
@@ -95,6 +95,24 @@ class PosIspPolicy(Policy):
                 for one, plan, prefix in zip(prepared, plans, prefixes, strict=True)
             ]
             return plans, torch.stack(made)
+
+    def process_within(
+        self, image: Image, shortener: Shortener, *, stopwatch: Stopwatch | None = None
+    ) -> tuple[list[Pipeline], Image]:
+        """`process` with the sequence that the shortener leaves, the same for all images of the batch."""
+        first = [stage.module for stage in self._prefixes(image[:1])[0]]
+        order = self._own_order
+        kept = shortener.kept([*first, *(POS_ISP[index].name for index in order)], len(first))
+        return self.process(image, [order[place - len(first)] for place in kept[len(first) :]], stopwatch=stopwatch)
+
+    @property
+    def n_preprocessing(self) -> int:
+        """White balance and exposure of its preprocessing are one stage."""
+        return {"raw": 0, "auto-gain": 1, "auto-exposure": 2}[self.preprocessing]
+
+    @property
+    def _own_order(self) -> tuple[int, ...]:
+        return self.order[: self.steps] if self.steps else self.order
 
     def _prefixes(self, image: Image) -> list[tuple[Stage, ...]]:
         """The stages of the preprocessing for each image, by helper modules, which any module set may use.

@@ -83,6 +83,43 @@ class SequenceInference:
             bias[last] = -np.inf
         return order
 
+    def log_likelihoods(self, embedding: Vector, orders: Sequence[Sequence[int]]) -> list[float]:
+        """ln π of each of some sequences, the choice to stop included, at temperature 1.
+
+        The sequences run through the recurrent unit together, which takes about as long as one of them alone.
+
+        Args:
+            embedding: of one image, a row of `embed`.
+            orders: action ids without `STOP`, each at most once and at most `horizon` of them.
+        """
+        stop, n = len(self.modules) - 1, len(orders)
+        weight, offset, constant = self.begin
+        start = weight @ embedding + offset + constant if self.network.condition == "image" else constant
+        state = np.repeat(np.tanh(start)[None], n, axis=0)
+        bias = np.repeat((self.choice[1] + self.choice_line @ embedding[-N_SCALARS:])[None], n, axis=0)
+        last, rows, found = np.full(n, stop + 1), np.arange(n), np.zeros(n)
+        for step in range(min(self.horizon, 1 + max(map(len, orders), default=0))):
+            state = self._cells(self.tokens[last], state)
+            logits = state @ self.choice[0].T + bias
+            top = logits.max(axis=1)
+            total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+            last = np.array([order[step] if step < len(order) else stop for order in orders])
+            going = np.array([step <= len(order) for order in orders])  # after the stop nothing is chosen
+            found += np.where(going, logits[rows, last] - total, 0.0)
+            chose = last != stop
+            bias[rows[chose], last[chose]] = -np.inf
+        likelihoods: list[float] = found.tolist()
+        return likelihoods
+
+    def _cells(self, tokens: Vector, states: Vector) -> Vector:
+        """`_cell` for a row of each sequence."""
+        recurrent = states @ self.recurrent[0].T + self.recurrent[1]
+        n = states.shape[1]
+        gates = 1 / (1 + np.exp(-(tokens[:, : 2 * n] + recurrent[:, : 2 * n])))
+        new = np.tanh(tokens[:, 2 * n :] + gates[:, :n] * recurrent[:, 2 * n :])
+        result: Vector = new + gates[:, n:] * (states - new)
+        return result
+
     def _cell(self, token: Vector, state: Vector) -> Vector:
         """One step of a gated recurrent unit (Cho et al. 2014, as PyTorch lays it out: reset, update, new)."""
         recurrent = self.recurrent[0] @ state + self.recurrent[1]

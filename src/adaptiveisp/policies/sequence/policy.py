@@ -10,10 +10,10 @@ import torch
 
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.base import Policy, Preprocessing
+from adaptiveisp.policies.base import Policy, Preprocessing, Shortener
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_sequence_file
 from adaptiveisp.policies.environment import STOP
-from adaptiveisp.policies.sequence.inference import SequenceInference
+from adaptiveisp.policies.sequence.inference import SequenceInference, Vector
 from adaptiveisp.policies.sequence.networks import Observation, SequenceNetwork, observe
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch, timed
@@ -78,7 +78,19 @@ class SequencePolicy(Policy):
             forced: action ids to take instead of the likeliest ones.
             stopwatch: measures the part "modules".
         """
-        plans, observation = self.plan_and_observe(image, forced, stopwatch=stopwatch)
+        return self._run(*self.plan_and_observe(image, forced, stopwatch=stopwatch), stopwatch)
+
+    @torch.inference_mode()
+    def process_within(
+        self, image: Image, shortener: Shortener, *, stopwatch: Stopwatch | None = None
+    ) -> tuple[list[Pipeline], Image]:
+        """`process` with shortened sequences, among which the sequence head says which it prefers."""
+        return self._run(*self.plan_and_observe(image, shortener=shortener, stopwatch=stopwatch), stopwatch)
+
+    def _run(
+        self, plans: list[Pipeline], observation: Observation, stopwatch: Stopwatch | None
+    ) -> tuple[list[Pipeline], Image]:
+        """The pipelines, and the images that they make of the observed images after the preprocessing."""
         n_done = len(observation.prefix[0])
         with timed(stopwatch, "modules"):
             made = [
@@ -94,6 +106,7 @@ class SequencePolicy(Policy):
         forced: Sequence[int] | None = None,
         preprocessed: Image | None = None,
         *,
+        shortener: Shortener | None = None,
         stopwatch: Stopwatch | None = None,
     ) -> tuple[list[Pipeline], Observation]:
         """The pipelines, and the observation that they were chosen from.
@@ -102,6 +115,7 @@ class SequencePolicy(Policy):
             image: developed images, linear RGB in [0, 1].
             forced: action ids to take instead of the likeliest ones.
             preprocessed: the images after the preprocessing, if the caller has them already.
+            shortener: says which modules of the likeliest sequence are kept; None keeps all.
             stopwatch: measures the preprocessing as the part "modules".
         """
         observation = observe(image, self.header.start, self.header.module_set, preprocessed, stopwatch=stopwatch)
@@ -110,8 +124,30 @@ class SequencePolicy(Policy):
             order = self.inference.sequence(embedding) if forced is None else list(forced)
             if forced is None and self.steps:
                 order = order[: self.steps]
+            if shortener is not None:
+                order = self._shortened(order, [stage.module for stage in prefix], embedding, shortener)
             plans.append(Pipeline((*prefix, *self.inference.stages(embedding, order)), self.header.module_set))
         return plans, observation
+
+    def _shortened(
+        self, order: Sequence[int], first: Sequence[str], embedding: Vector, shortener: Shortener
+    ) -> list[int]:
+        """The action ids that a shortener keeps.
+
+        Args:
+            order: action ids of the likeliest sequence.
+            first: modules of the preprocessing.
+            embedding: of the image.
+            shortener: see `plan_and_observe`.
+        """
+        n_first, names = len(first), self.header.modules
+
+        def likelihoods(kept: Sequence[Sequence[int]]) -> Sequence[float]:
+            orders = [[order[place - n_first] for place in one[n_first:]] for one in kept]
+            return self.inference.log_likelihoods(embedding, orders)
+
+        found = shortener.kept([*first, *(names[index] for index in order)], n_first, likelihoods)
+        return [order[place - n_first] for place in found[n_first:]]
 
 
 def load_sequence(path: Path, name: str = "", device: str = "cpu", steps: int = 0) -> SequencePolicy:

@@ -38,6 +38,7 @@ class StepwisePolicy(Policy):
     name: str = "actor_critic"
     steps: int = 0
     takes_steps: ClassVar[bool] = True
+    plans_ahead: ClassVar[bool] = False
 
     @property
     def modules(self) -> tuple[IspModule, ...]:

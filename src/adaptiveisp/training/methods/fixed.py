@@ -20,10 +20,12 @@ from torch import Tensor, nn
 from adaptiveisp.data.random_crop import SMALLEST_CROP
 from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImages
+from adaptiveisp.isp.costs import CostSetting, check_costs
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
@@ -56,6 +58,12 @@ class FixedConfig:
         colour_weight, highlight_weight: penalties on casts and burnt highlights, as in the method `sequence`: relative
             to 100 times the detector's loss.
         precision: of the detector's network while training.
+        latency_ms: X, most milliseconds of policy and modules for 95 % of the images on this machine, by the clock
+            table that the run measures; modules for which there is no time are left out. None for no limit. See
+            `training.latency`.
+        policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
+            a run fills them in.
+        costs: module → milliseconds of that table, which a run with a latency writes out here.
     """
 
     module_set: str = "wide"
@@ -70,6 +78,10 @@ class FixedConfig:
     colour_weight: float = 0.0
     highlight_weight: float = 0.0
     precision: Precision = "auto"
+    latency_ms: float | None = None
+    policy_ms: float = 0.0
+    step_ms: float = 0.0
+    costs: CostSetting = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
@@ -78,6 +90,8 @@ class FixedConfig:
         require(self.colour_weight >= 0, "colour_weight must not be negative")
         require(self.highlight_weight >= 0, "highlight_weight must not be negative")
         check_modules(self.module_set, self.modules, self.initial)
+        check_costs(self.costs, self.modules)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
 
 
 def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) -> None:

@@ -105,6 +105,14 @@ class Rollout:
             found[step.rows, number] = step.action
         return found
 
+    def total(self, costs: Float[Tensor, " n_modules"]) -> Float[Tensor, " batch"]:
+        """The sum of a number of each module over the steps of each image.
+
+        Args:
+            costs: a number for each module, in the order of action ids.
+        """
+        return torch.stack([self.spread(step, costs[step.action]) for step in self.steps]).sum(dim=0)
+
     def histories(self) -> list[list[tuple[int, Float[Tensor, " _"]]]]:
         """(action id, parameters) of each image's steps in this rollout."""
         found: list[list[tuple[int, Float[Tensor, " _"]]]] = [[] for _ in self.start.step]

@@ -60,6 +60,7 @@ from adaptiveisp.training.rl.losses import (
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons, edited
 from adaptiveisp.training.rl.replay_buffer import ReplayBuffer, ReplayItem, stack, unstack
 from adaptiveisp.training.rl.rollout import Rollout, RolloutConfig, roll_out
+from adaptiveisp.training.rl.runtime_price import RuntimePrice
 from adaptiveisp.types import Detector, Image
 
 LABEL_SMOOTHING = 0.1
@@ -83,8 +84,8 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         super().__init__(config, stream, detector, budget, seed, device)
         modules = tuple(find_module(name, config.module_set) for name in config.chosen)
         self.modules = (*modules, STOP) if config.stop else modules
-        costs = [config.costs.get(module.name, module.cost_ms) for module in self.modules]
-        self.costs = torch.tensor(costs, device=device)
+        self.price = RuntimePrice(config)
+        self.costs = self.price.costs(self.modules, device)
         torch.manual_seed(seed)  # for the initial weights of the networks and for dropout
         self.generator = torch.Generator().manual_seed(seed)
         self.networks = Networks(config, self.modules, device)
@@ -154,7 +155,8 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         clock.lap("detector forward")
         after = self._losses_after(before, rollout, entries, clock)
 
-        parts = rollout_rewards(rollout, before, after, self.imitating, self.config, self.costs, self.progress)
+        parts = rollout_rewards(rollout, before, after, self.imitating, self.price.config, self.costs, self.progress)
+        self.price.observe(rollout.total(self.costs), self.imitating, self.group_size)
         target = self._returns(rollout, torch.stack(list(parts.values())).sum(dim=0))
         value = self.critic(rollout.steps[0].observation)
         losses = {
@@ -180,6 +182,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
             **measured(rollout, parts, losses, norms, value, before, after.detach(), not self.imitating),
             "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
             "dropped": self.dropped,
+            **self.price.metrics,
         }
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -368,7 +371,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
     def state_dict(self) -> dict[str, Any]:
         """The complete state on which the next iteration depends."""
         return {
-            **self.networks.state_dict(),
+            **(self.networks.state_dict() | self.price.state_dict()),
             "pool": self.replay_buffer.state_dict(),
             "comparisons": self.comparisons.state_dict(),
             "generator": self.generator.get_state(),
@@ -388,6 +391,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
             torch.cuda.set_rng_state(content["dropout_on_cuda"])
         self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]
         self.calibrated = bool(calibrated)
+        self.price.load_state_dict(content)
 
 
 def _left_range(image: Image) -> bool:

@@ -1,12 +1,13 @@
 """Settings and presets of the step-wise actor-critic."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
+from adaptiveisp.isp.costs import CLOCK, CostSetting, check_costs
 from adaptiveisp.isp.registry import find_module, modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.environment import HORIZON
+from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.stepwise.networks import ObservationKind
 from adaptiveisp.training.gradients import Precision
 from adaptiveisp.training.methods.module_choice import check_choice, check_experts
@@ -29,7 +30,12 @@ class ActorCriticConfig:
         reward: name of a registered reward that replaces the detection and runtime terms, see `register_reward`;
             "default" for the paper's reward.
         runtime_weight: λ, reward per millisecond of the chosen module's cost.
-        costs: module → cost in milliseconds; empty for the paper's table.
+        costs: module → cost in milliseconds; "paper" or an empty table for the paper's; "clock" for one that the run
+            measures on this machine, with one thread, and writes out here.
+        latency_ms: X, most milliseconds of policy and modules for 95 % of the images on this machine, by the clock
+            table that the run measures; None for no limit. See `training.latency`.
+        policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
+            a run fills them in.
         loss_limit: upper limit of the detector's loss before differences are taken; None for no limit.
         batch: rollouts in an iteration. At `group_size` 1 each is of another image.
         group_size: rollouts of the same image in a batch. Above 1, the mean return of an image's other rollouts
@@ -88,7 +94,10 @@ class ActorCriticConfig:
     discount: float = 0.98
     reward: str = DEFAULT_REWARD
     runtime_weight: float = 0.0
-    costs: Mapping[str, float] = field(default_factory=dict)
+    costs: CostSetting = field(default_factory=dict)
+    latency_ms: float | None = None
+    policy_ms: float = 0.0
+    step_ms: float = 0.0
     loss_limit: float | None = 1.0
     batch: int = 8
     group_size: int = renamed("peers", default=1)
@@ -127,10 +136,12 @@ class ActorCriticConfig:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         REWARDS.find(self.reward)
         check_choice(self.module_set, self.modules)
-        for name in self.chosen:
-            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
-        for name, cost in self.costs.items():
-            require(cost >= 0, f"costs: {name} must not be negative")
+        check_costs(self.costs, self.chosen)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
+        require(
+            self.latency_ms is None or self.rollout >= self.horizon,
+            "latency_ms needs whole episodes: set rollout to the horizon",
+        )
         for name in ("batch", "group_size", "replay_size", "horizon", "rollout", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         for name in (
@@ -235,6 +246,7 @@ CPU = replace(
     clip_apart=True,
     averaging=0.995,
     precision="auto",
+    costs=CLOCK,
 )
 """For some hundred iterations instead of 100,000: auto-exposure first, an imitation warm-up with a camera's modules,
 whole episodes in each iteration, larger learning rates, and an observation that contains the noise level."""

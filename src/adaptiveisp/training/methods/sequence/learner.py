@@ -61,6 +61,7 @@ from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
 from adaptiveisp.training.rl.rewards import RewardInputs, reward_terms
+from adaptiveisp.training.rl.runtime_price import RuntimePrice
 from adaptiveisp.training.run_state import check_optimiser
 from adaptiveisp.types import Detector, Targets
 
@@ -83,8 +84,8 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         super().__init__(config, stream, detector, budget, seed, device)
         names = config.chosen
         self.modules = (*(find_module(name, config.module_set) for name in names), STOP)
-        costs = [config.costs.get(module.name, module.cost_ms) for module in self.modules]
-        self.costs = torch.tensor(costs, device=device)
+        self.price = RuntimePrice(config)
+        self.costs = self.price.costs(self.modules, device)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -199,6 +200,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.passes += len(rendered)
 
         terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
+        self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
         self._check(losses, sources, actions)
@@ -213,10 +215,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
 
     def _step(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
         """Does one optimiser step and returns the norms of the gradients by part."""
-        config = self.config
-        scale = 0.1 ** (config.rate_decay * self.progress)
+        scale = 0.1 ** (self.config.rate_decay * self.progress)
         total = losses["sequence"] + losses["parameters"]
-        return optimiser_step(self.parts, self.optimiser, total, scale, config.gradient_norm)
+        return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm)
 
     def _metrics(
         self,
@@ -247,7 +248,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
             "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
             "dropped": self.dropped,
-        }
+        } | self.price.metrics
 
     def _valid(
         self, sources: list[TrainingImage], rendered: Tensor, group_size: int
@@ -276,7 +277,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             cost_ms=self.costs[actions].sum(dim=1),
             n_modules=(actions != stop).sum(dim=1).to(loss),
             image=rendered,
-            runtime_weight=self.config.runtime_weight,
+            runtime_weight=self.price.weight,
             brightness_weight=self.config.brightness_weight,
             reference=None if reference is None else reference.to(rendered.device),
             colour_weight=self.config.colour_weight,
@@ -361,7 +362,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "comparisons": self.comparisons.state_dict(),
             "listed": self.listed.state_dict(),
             "running": [self.scale, float(self.dropped), float(self.warm)],
-        }
+        } | self.price.state_dict()
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores the result of `state_dict`."""
@@ -376,3 +377,4 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.listed.load_state_dict(content.get("listed", [0.0, 0.0]))  # runs of earlier versions have none
         self.scale, dropped, warm = content["running"]
         self.dropped, self.warm = int(dropped), bool(warm)
+        self.price.load_state_dict(content)

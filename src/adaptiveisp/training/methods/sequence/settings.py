@@ -1,11 +1,12 @@
 """Settings and presets of the sequence method."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from adaptiveisp.isp.costs import CLOCK, CostSetting, check_costs
 from adaptiveisp.isp.registry import modules_of
 from adaptiveisp.policies.base import Preprocessing
+from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.gradients import Precision
 from adaptiveisp.training.methods.module_choice import check_choice, check_experts
@@ -40,7 +41,12 @@ class SequenceConfig:
             modules, or with "listed" through one of `pipelines` at random, and the sequence head imitates them.
         reward: name of a registered reward, see `register_reward`; "default" for the reward in `learner.py`.
         runtime_weight: λ, reward per millisecond of the modules' cost.
-        costs: module → cost in milliseconds; empty for the paper's table.
+        costs: module → cost in milliseconds; "paper" or an empty table for the paper's; "clock" for one that the run
+            measures on this machine, with one thread, and writes out here.
+        latency_ms: X, most milliseconds of policy and modules for 95 % of the images on this machine, by the clock
+            table that the run measures; None for no limit. See `training.latency`.
+        policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
+            a run fills them in.
         brightness_weight: penalty per unit of mean brightness outside [0.01, 0.9].
         colour_weight: penalty per unit of ΔE2000 from neutral, over what is grey in the clean photo. It needs raws made
             from photos (`--light`), as `highlight_weight` does.
@@ -84,7 +90,10 @@ class SequenceConfig:
     imitation_warmup: float = renamed("demonstration", default=0.0)
     reward: str = DEFAULT_REWARD
     runtime_weight: float = 0.0
-    costs: Mapping[str, float] = field(default_factory=dict)
+    costs: CostSetting = field(default_factory=dict)
+    latency_ms: float | None = None
+    policy_ms: float = 0.0
+    step_ms: float = 0.0
     brightness_weight: float = 1.0
     colour_weight: float = 0.0
     highlight_weight: float = 0.0
@@ -164,7 +173,8 @@ class SequenceConfig:
             require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
-        self._check_costs(chosen)
+        check_costs(self.costs, chosen)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
 
     def _check_pipelines(self) -> None:
         """Refuses candidates that are listed but not used, used but not listed, or not possible."""
@@ -185,19 +195,13 @@ class SequenceConfig:
                 len(pipeline) <= self.horizon, f"a pipeline of pipelines is longer than the horizon of {self.horizon}"
             )
 
-    def _check_costs(self, chosen: tuple[str, ...]) -> None:
-        """Refuses a table of costs that lacks a module or has a negative cost."""
-        for name in chosen:
-            require(not self.costs or name in self.costs, f"costs lacks the module {name}")
-        for name, cost in self.costs.items():
-            require(cost >= 0, f"costs: {name} must not be negative")
-
 
 ADAPTIVE = SequenceConfig(
     module_set="extended",
     expert_modules=("denoise", "white_balance", "exposure", "local_tone", "ccm", "gamma", "tone", "sharpen"),
     imitation_warmup=0.6,
     runtime_weight=0.02,
+    costs=CLOCK,
 )
 """Begins with the modules of a camera in their usual order, after auto-exposure, and learns to leave out those that an
 image does not need."""
@@ -220,6 +224,7 @@ POS = SequenceConfig(
     horizon=10,
     first_temperature=2.5,
     last_temperature=0.2,
+    costs=CLOCK,
 )
 """POS-ISP as far as its paper specifies it: one sequence for all images, a uniform initial distribution, and a
 temperature that falls from 2.5 to 0.2."""

@@ -119,7 +119,14 @@ def neutral_difference(codes: Float[Tensor, "batch 3 height width"]) -> Float[Te
     >>> neutral_difference(torch.full((1, 3, 1, 1), 0.5)).flatten().round(decimals=2).tolist()
     [0.0]
     """
-    _, a, b = srgb_to_lab(codes).unbind(dim=1)
+    return neutral_difference_of_lab(srgb_to_lab(codes))
+
+
+def neutral_difference_of_lab(
+    lab: Float[Tensor, "batch 3 height width"],
+) -> Float[Tensor, "batch height width"]:
+    """`neutral_difference` of colours that are given in CIE L*a*b*."""
+    _, a, b = lab.unbind(dim=1)
     least = 1e-4  # the root has no slope at 0
     seventh = ((a.square() + b.square() + least).sqrt() / 2).pow(7)
     stretch = 1 + 0.5 * (1 - (seventh / (seventh + 25.0**7)).sqrt())

@@ -1,4 +1,4 @@
-"""Penalties on colours that the clean photo does not have: greys with a cast, and burnt highlights.
+"""Penalties on colours that the clean photo does not have, and on burnt highlights.
 
 Both compare cells of 64x64: noise is averaged away, and the penalty is about areas, as for an eye.
 """
@@ -8,33 +8,46 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from adaptiveisp.types import Image
-from adaptiveisp.utils.color import neutral_difference, srgb_to_lab
+from adaptiveisp.utils.color import neutral_difference_of_lab, srgb_to_lab
 
 GREY = 5.0
 """Greatest chroma in CIE L*a*b* of a cell of the reference that counts as grey."""
-DARKEST_GREY = 10.0
-"""Least L* of such a cell: darker ones look black with any cast."""
+DARKEST = 10.0
+"""Least L* in the reference of a cell that counts: darker ones look black with any cast."""
 LEAST_SHARE = 0.05
-"""Share of grey cells from which an image counts in full; with fewer it counts less, as those may be chance."""
+"""Share of grey (or coloured) cells from which they count in full; fewer count less, as those may be chance."""
 BRIGHT = 0.9
 """Code value from which a channel is on its way to being clipped, which it is at 1."""
+OFFSET = 16.0
+"""L* + 16, a* and b* grow by the same factor if linear light does, so that their ratio is that of a chromaticity."""
+LEAST_SQUARE = 1e-4
+"""Keeps the slope of a root finite."""
 
 Scalars = Float[Tensor, " batch"]
 Cells = Float[Tensor, "batch 3 rows columns"]
+Mask = Bool[Tensor, "batch rows columns"]
 
 
-def grey_cells(reference: Cells) -> Bool[Tensor, "batch rows columns"]:
-    """Which cells of a reference are nearly grey and not nearly black; none where it is NaN.
+def grey_cells(reference: Cells) -> tuple[Mask, Mask]:
+    """Which cells of a reference are nearly grey, and which are coloured; neither where it is dark or NaN.
 
     Args:
         reference: sRGB code values in [0, 1].
     """
     lightness, a, b = srgb_to_lab(reference).unbind(dim=1)
-    return (a.square() + b.square() < GREY**2) & (lightness >= DARKEST_GREY)
+    grey = a.square() + b.square() < GREY**2
+    return grey & (lightness >= DARKEST), ~grey & (lightness >= DARKEST)
 
 
 def colour_penalty(image: Image, reference: Cells | None) -> Scalars:
-    """Mean ΔE2000 between the image and neutral grey, over the cells that are grey in the reference.
+    """Casts of what is grey in the reference, plus colours of it that were lost or turned into others.
+
+    The rendered cells are first brought to the L* of the reference with their chromaticity kept, since a darker image
+    has less chroma. Of cells that are grey in the reference the ΔE2000 to neutral counts. Of the coloured ones it is
+    √(lost² + ΔH²) / (1 + 0.015·C), with the chroma C of the reference, what is lost of it, and the difference of hue
+    ΔH; chroma beyond C is free. Without this part, an image that fades to grey would have no cast. Lost chroma has the
+    weight of ΔH in CIE94, since with its own, 1 + 0.045·C, fading would still pay. Both parts are means over their
+    cells, in units of a just visible difference.
 
     Differences of CIE L*a*b* and not logarithms of the ratios of channels, because those grow without limit in dark,
     noisy places, where no eye sees a colour.
@@ -44,17 +57,36 @@ def colour_penalty(image: Image, reference: Cells | None) -> Scalars:
         reference: the clean photos, sRGB code values in [0, 1]; an image that is NaN has no penalty. None for no
             penalty at all.
 
+    Source: Sharma, Wu and Dalal 2005 (ΔE2000); CIE 116:1995 (CIE94).
+
     >>> grey = torch.full((1, 3, 64, 64), 0.5)
     >>> reddish = grey * torch.tensor([1.1, 1.0, 1.0]).reshape(1, 3, 1, 1)
-    >>> [round(float(colour_penalty(one, grey)), 1) for one in (grey, reddish)]
-    [0.0, 9.0]
+    >>> pairs = (grey, grey), (reddish, grey), (0.5 * reddish, grey), (reddish, reddish), (grey, reddish)
+    >>> [round(float(colour_penalty(image, reference))) for image, reference in pairs]
+    [0, 6, 6, 0, 5]
     """
     if reference is None:
         return image.new_zeros(len(image))
-    grey = grey_cells(reference).to(image.dtype)
-    different = neutral_difference(_in_cells(image, reference))
-    count = grey.sum(dim=(1, 2)).clamp(min=LEAST_SHARE * grey[0].numel())
-    return (different * grey).sum(dim=(1, 2)) / count
+    grey, coloured = grey_cells(reference)
+    wanted = srgb_to_lab(reference.nan_to_num(0.0))
+    found = srgb_to_lab(_in_cells(image, reference))
+    found = found * ((wanted[:, :1] + OFFSET) / (found[:, :1] + OFFSET))
+    return _mean(neutral_difference_of_lab(found), grey) + _mean(_lost_or_turned(found, wanted), coloured)
+
+
+def _lost_or_turned(found: Cells, wanted: Cells) -> Float[Tensor, "batch rows columns"]:
+    """√(lost² + ΔH²) / (1 + 0.015·C) of colours in L*a*b*, see `colour_penalty`."""
+    square = [one[:, 1:].square().sum(dim=1) for one in (found, wanted)]
+    theirs, ours = ((each + LEAST_SQUARE).sqrt() for each in square)
+    hue = 2 * (theirs * ours - (found[:, 1:] * wanted[:, 1:]).sum(dim=1)).clamp(min=0)
+    lost = (ours - theirs).clamp(min=0)
+    return (lost.square() + hue + LEAST_SQUARE).sqrt() / (1 + 0.015 * ours)
+
+
+def _mean(values: Float[Tensor, "batch rows columns"], mask: Mask) -> Scalars:
+    """Mean over the cells of a mask, which count less if they are few."""
+    count = mask.sum(dim=(1, 2)).clamp(min=LEAST_SHARE * mask[0].numel())
+    return (values * mask).sum(dim=(1, 2)) / count
 
 
 def highlight_penalty(image: Image, reference: Cells | None) -> Scalars:

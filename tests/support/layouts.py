@@ -151,6 +151,16 @@ def rod(folder: Path) -> Path:
     return write_text(folder / "set.yaml", text + "classes: {Pedestrian: cup}\nsplits: [train, val]\n")
 
 
+def rod_arrays(folder: Path) -> Path:
+    """AdaptiveISP's copy: linear RGB of 24 bits as .npy, YOLO text with the ids of COCO's 80, lists of paths."""
+    for split, number in SPLITS.items():
+        write_text(folder / "labels" / f"day-{number}.txt", yolo_line(41))
+        write_text(folder / f"{split}.txt", f"./npy/day-{number}.npy\n")
+        (folder / "npy").mkdir(exist_ok=True)
+        np.save(folder / "npy" / f"day-{number}.npy", rgb(number).astype(np.float32) * 512)
+    return write_text(folder / "set.yaml", "layout: lod\nannotations: yolo\nimages: npy\nraw-white: p99\n")
+
+
 def nod(folder: Path) -> Path:
     """RAW-NOD: texts as ids; the size and the box are those of a smaller JPG."""
     x0, y0, x1, y1 = (value / 2 for value in BOX)
@@ -182,6 +192,7 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "lod-cr2": lod_cr2,
     "oneplus": oneplus,
     "rod": rod,
+    "rod-arrays": rod_arrays,
     "nod": nod,
     "pascalraw": pascalraw,
 }

@@ -64,3 +64,19 @@ def test_every_policy_and_group_on_every_set_has_both_shares(
                 assert all(0 <= share <= 1 for share in own)
                 assert report["policies"][policy][detector][key] == pytest.approx(fmean(own))
                 assert float(rows[policy, detector][title]) == pytest.approx(fmean(own))
+    from benchmarks import detector_pairs
+
+    detector_pairs.main([str(tmp_path / "seen"), "--against", "bright"])
+    table = capsys.readouterr().out.splitlines()[2:]
+    assert table[0] == "| policy | scored with red | scored with blue |" and len(table) == 4
+    for detector, cell in zip(detectors, table[3].split(" | ")[1:], strict=True):
+        (found,) = (entry for entry in report["differences"] if entry["detector"] == detector)
+        assert (found["a"], found["b"]) == ("dark", "bright")
+        wanted = (report["groups"]["dark"][detector]["ap50_mean"], found["mean"], found["low"], found["high"])
+        share = report["groups"]["dark"][detector]["worse_than_raw"]
+        signed = [f"{100 * value:+.1f}".replace("-0.0", "+0.0").replace("-", "\N{MINUS SIGN}") for value in wanted[1:]]
+        assert cell.removesuffix(" |") == (
+            f"{100 * wanted[0]:.1f}; {signed[0]} ({signed[1]} to {signed[2]}); {100 * share:.1f} %"
+        )
+    with pytest.raises(SystemExit, match="the report has no policy 'night'; choose one of bright, dark"):
+        detector_pairs.pairs(report, "night")

@@ -11,7 +11,7 @@ import yaml
 
 from adaptiveisp.training.config import read_config, recipe_files, resolve
 from tests.support.darknet_cfg import write_mixed
-from tests.support.layouts import lod_yolo, oneplus, rod, rod_arrays
+from tests.support.layouts import lod_yolo, oneplus, oneplus_mosaics, rod, rod_arrays
 from tests.support.training_runs import adaptiveisp, metrics
 
 pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
@@ -25,6 +25,7 @@ TABLES: list[tuple[str, Callable[[Path], Path], str]] = [
     ("lod-yolov3-512", lod_yolo, ""),
     ("oneplus-yolov3-512", oneplus, ""),
     ("oneplus-yolov3-512", lod_yolo, "layout: oneplus\nannotations: yolo\n"),
+    ("oneplus-yolov3-512", oneplus_mosaics, ""),
     ("rod-yolov3-512", rod, ROD),
     ("rod-yolov3-512", rod_arrays, ""),
 ]

@@ -22,6 +22,7 @@ from adaptiveisp.data.image_paths import find_file
 from adaptiveisp.data.opening import Dataset, left_out, notes_of, raw_file
 from adaptiveisp.data.photo_raws import raw_of_photo
 from adaptiveisp.data.random_crop import SMALLEST_CROP, Picture, cut, draw_crop, reduced, resized, targets_of
+from adaptiveisp.data.references import Reference, reference_of
 from adaptiveisp.data.synthetic import SynthesisConfig, read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
@@ -43,12 +44,14 @@ class TrainingImage:
         image: (3, crop_size, crop_size) developed, linear RGB in [0, 1].
         targets: objects in pixels of `image`.
         light: brightness factor in (0, 1], None if unknown.
+        reference: the clean photo of `image` in 64x64 cells, sRGB code values in [0, 1]; None if unknown.
     """
 
     number: int
     image: Picture
     targets: Targets
     light: float | None
+    reference: Reference | None = None
 
 
 @runtime_checkable
@@ -190,7 +193,8 @@ class PhotoTrainingImages:
         photo = self.photos[index]
         annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else photo.annotations
         targets = targets_of(annotations, self.to_label, crop, self.crop_size)
-        return TrainingImage(number, resized(raw, self.crop_size, self.crop_size), targets, how.light)
+        image = resized(raw, self.crop_size, self.crop_size)
+        return TrainingImage(number, image, targets, how.light, reference_of(pixels, crop))
 
     def _read(self, index: int) -> UInt8[Tensor, "3 height width"]:
         """sRGB code values of a photo, 0 to 255."""

@@ -18,6 +18,9 @@ from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.pseudo_labels import Teacher
 from adaptiveisp.types import Detector, PseudoLabeler
 
+PHOTO_WEIGHTS = ("colour_weight", "highlight_weight")
+"""Settings of methods whose term of the loss or reward needs the clean photo."""
+
 
 def open_training_images(
     options: TrainConfig, settings: Any, detector: Detector, teacher: PseudoLabeler | None = None
@@ -29,6 +32,7 @@ def open_training_images(
         UsageError: the options contradict each other.
     """
     sources = sources_of(options.data, options.images or None)
+    _require_photos(options, settings)
     if len(sources) == 1:
         return _open_source(sources[0], options, settings, detector, teacher)
     parts = [
@@ -36,6 +40,20 @@ def open_training_images(
         for index, (source, name) in enumerate(zip(sources, names_of(sources), strict=True))
     ]
     return JoinedTrainingImages(parts, options.seed)
+
+
+def _require_photos(options: TrainConfig, settings: Any) -> None:
+    """Refuses penalties that compare with the clean photo where there is none.
+
+    Raises:
+        UsageError: the images are raws, and a weight of such a penalty is not 0.
+    """
+    for name in PHOTO_WEIGHTS:
+        if options.light is None and getattr(settings, name, None):
+            raise UsageError(
+                f"{name} compares with the photos that raws are made of, and these images are raws; "
+                f"set {name}=0, or give photos and --light"
+            )
 
 
 def _open_source(

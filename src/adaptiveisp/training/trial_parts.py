@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from adaptiveisp.data.references import SIDE as REFERENCE_SIDE
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import find_module
@@ -46,23 +47,31 @@ def check_reward(method: str, settings: Any, device: str) -> None:
     reward = getattr(settings, "reward", DEFAULT_REWARD)
     if reward == DEFAULT_REWARD:
         return
-    _try_reward(reward, method, settings, device, measured_before=method != "sequence")
+    if method == "sequence":
+        _try_reward(reward, method, settings, device, missing=("loss_before",))
+        _try_reward(reward, method, settings, device, missing=("loss_before", "reference"))
+        return
+    _try_reward(reward, method, settings, device, missing=("reference",))
     if method == "actor_critic" and settings.imitation_warmup:
-        _try_reward(reward, method, settings, device, measured_before=False)
+        _try_reward(reward, method, settings, device, missing=("reference", "loss_before"))
 
 
-def _try_reward(reward: str, method: str, settings: Any, device: str, measured_before: bool) -> None:
-    """Tries a reward with or without the detector's loss before the pipeline; arguments as for `check_reward`."""
+def _try_reward(reward: str, method: str, settings: Any, device: str, missing: Sequence[str]) -> None:
+    """Tries a reward on inputs of which `missing` are None, the last named in the error; else as `check_reward`."""
     image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
     loss = torch.tensor([0.5, 1.0], device=device, requires_grad=True)
+    photos = torch.full((2, 3, REFERENCE_SIDE, REFERENCE_SIDE), 0.5, device=device)
     inputs = RewardInputs(
         loss_after=loss,
-        loss_before=torch.tensor([1.0, 1.0], device=device) if measured_before else None,
+        loss_before=None if "loss_before" in missing else torch.tensor([1.0, 1.0], device=device),
         cost_ms=torch.tensor([10.0, 0.0], device=device),
         n_modules=torch.tensor([3.0, 0.0], device=device),
         image=image,
         runtime_weight=getattr(settings, "runtime_weight", 0.0),
         brightness_weight=getattr(settings, "brightness_weight", 0.0),
+        reference=None if "reference" in missing else photos,
+        colour_weight=getattr(settings, "colour_weight", 0.0),
+        highlight_weight=getattr(settings, "highlight_weight", 0.0),
     )
     try:
         total = torch.stack(list(reward_terms(reward, inputs).values())).sum()
@@ -70,8 +79,8 @@ def _try_reward(reward: str, method: str, settings: Any, device: str, measured_b
         raise
     except Exception as error:  # whatever the user's own code raises
         logger.debug("reward %s", reward, exc_info=error)
-        before = "" if measured_before else " in which loss_before is None"
-        raise UsageError(f"reward {reward}: fails on a trial batch{before} ({reason_of(error)}); correct it") from error
+        what = f" in which {missing[-1]} is None"
+        raise UsageError(f"reward {reward}: fails on a trial batch{what} ({reason_of(error)}); correct it") from error
     if not needs_gradients(method, settings):
         return
     gradients: tuple[torch.Tensor | None, ...] = (None,)

@@ -78,3 +78,55 @@ def to_uint8(image: Float[Tensor, "3 height width"]) -> NDArray[np.uint8]:
     """
     picture = (image.detach().clamp(0, 1) * 255).round().to(torch.uint8)
     return np.ascontiguousarray(picture.permute(1, 2, 0).cpu().numpy())
+
+
+def srgb_decode(codes: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Linear light in [0, 1] of sRGB code values in [0, 1]; the inverse of `srgb_encode`.
+
+    Source: IEC 61966-2-1.
+
+    >>> round(float(srgb_decode(torch.tensor(0.5))), 3)
+    0.214
+    """
+    curve = ((codes.clamp(min=0.04045) + 0.055) / 1.055).pow(2.4)
+    return torch.where(codes <= 0.04045, codes / 12.92, curve)
+
+
+def srgb_to_lab(codes: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch 3 height width"]:
+    """CIE L*a*b* of sRGB code values in [0, 1], with the white point of sRGB (D65) at L* = 100, a* = b* = 0.
+
+    L* is in 0 to 100. The white is the sum of each row of `RGB_TO_XYZ`, so that equal code values have a* = b* = 0.
+
+    Source: CIE 15:2004; RGB → XYZ as in `RGB_TO_XYZ`.
+
+    >>> srgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().round(decimals=2).abs().tolist()
+    [100.0, 0.0, 0.0]
+    """
+    matrix = codes.new_tensor(RGB_TO_XYZ)
+    relative = torch.einsum("ij,bjhw->bihw", matrix / matrix.sum(dim=1, keepdim=True), srgb_decode(codes))
+    edge = (6 / 29) ** 3  # below, the cube root is replaced by its tangent, whose slope is finite at 0
+    root = torch.where(relative > edge, relative.clamp(min=edge).pow(1 / 3), relative * (841 / 108) + 4 / 29)
+    x, y, z = root.unbind(dim=1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def neutral_difference(codes: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch height width"]:
+    """CIE ΔE2000 between each pixel and the neutral grey of the same L*; about 1 is just visible.
+
+    Against a neutral colour the formula has no terms of lightness and hue and becomes C'/(1 + 0.0225·C'), where C' is
+    the chroma after a* was stretched. The derivative is finite everywhere.
+
+    Args:
+        codes: sRGB code values in [0, 1].
+
+    Source: Sharma, Wu and Dalal 2005 (The CIEDE2000 color-difference formula).
+
+    >>> neutral_difference(torch.full((1, 3, 1, 1), 0.5)).flatten().round(decimals=2).tolist()
+    [0.0]
+    """
+    _, a, b = srgb_to_lab(codes).unbind(dim=1)
+    least = 1e-4  # the root has no slope at 0
+    seventh = ((a.square() + b.square() + least).sqrt() / 2).pow(7)
+    stretch = 1 + 0.5 * (1 - (seventh / (seventh + 25.0**7)).sqrt())
+    chroma = ((a * stretch).square() + b.square() + least).sqrt()
+    return chroma / (1 + 0.0225 * chroma)

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from adaptiveisp.data.random_crop import SMALLEST_CROP
+from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImages
 from adaptiveisp.isp.logits import pipeline_of, starting_row
 from adaptiveisp.isp.pipeline import Pipeline
@@ -26,6 +28,8 @@ from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
 from adaptiveisp.training.methods.learner import Metrics, NonFiniteLossError, PipelineLearner, initial_pipeline
+from adaptiveisp.training.rl.colour import colour_penalty, highlight_penalty
+from adaptiveisp.training.rl.rewards import DETECTION_SCALE
 from adaptiveisp.training.run_state import check_optimiser
 from adaptiveisp.types import Detector, Image
 from adaptiveisp.utils.config import renamed, require
@@ -49,6 +53,8 @@ class FixedConfig:
         smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
         rate: initial learning rate of Adam, in units of z.
         rate_decay: powers of ten by which the rate falls over the run.
+        colour_weight, highlight_weight: penalties on casts and burnt highlights, as in the method `sequence`: relative
+            to 100 times the detector's loss.
         precision: of the detector's network while training.
     """
 
@@ -61,12 +67,16 @@ class FixedConfig:
     smallest_crop: float = SMALLEST_CROP
     rate: float = 0.05
     rate_decay: float = 1.5
+    colour_weight: float = 0.0
+    highlight_weight: float = 0.0
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
         require(0 < self.smallest_crop <= 1, "smallest_crop must be above 0 and at most 1")
         require(self.batch >= 1 and self.size >= 1, "batch and size must be at least 1")
         require(self.rate > 0 and self.rate_decay >= 0, "rate must be positive, rate_decay not negative")
+        require(self.colour_weight >= 0, "colour_weight must not be negative")
+        require(self.highlight_weight >= 0, "highlight_weight must not be negative")
         check_modules(self.module_set, self.modules, self.initial)
 
 
@@ -145,6 +155,9 @@ class Fixed(PipelineLearner[FixedConfig]):
         clock.lap("modules")
         targets = [source.targets for source in sources]
         loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock).mean()
+        found, reference = loss, stacked_references([source.reference for source in sources])
+        if config.colour_weight or config.highlight_weight:
+            loss = loss + self._penalty(rendered, reference) / DETECTION_SCALE
         if not loss.isfinite():
             numbers = [source.number for source in sources]
             batch = {"iteration": self.iteration, "numbers": numbers, "images": image, "rows": list(self.rows)}
@@ -157,11 +170,17 @@ class Fixed(PipelineLearner[FixedConfig]):
         metrics = {
             "iteration": self.iteration,
             "passes": self.passes,
-            "detector_loss": loss.item(),
+            "detector_loss": found.item(),
             "gradient_norm": norms,
             "parameters": {stage.module: dict(stage.params) for stage in self.pipeline.stages},
         }
         return metrics, clock.seconds
+
+    def _penalty(self, rendered: Image, reference: Float[Tensor, "batch 3 64 64"] | None) -> Float[Tensor, ""]:
+        """The penalties on casts and burnt highlights, in units of 100 times the detector's loss."""
+        reference = None if reference is None else reference.to(rendered.device)
+        casts = self.config.colour_weight * colour_penalty(rendered, reference)
+        return (casts + self.config.highlight_weight * highlight_penalty(rendered, reference)).mean()
 
     def _render(self, image: Image) -> Image:
         rows = iter(self.rows)

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp.errors import UsageError
+from adaptiveisp.training.rl.colour import colour_penalty, highlight_penalty
 from adaptiveisp.types import Image
 from adaptiveisp.utils.registry import Registry
 
@@ -40,6 +41,10 @@ class RewardInputs:
         image: the rendered images, (batch, 3, height, width) in [0, 1].
         runtime_weight: λ of the settings, reward per millisecond.
         brightness_weight: weight of the brightness penalty in the settings; 0 where the method has none.
+        reference: the clean photos in 64x64 cells, sRGB code values in [0, 1]. An image whose photo is unknown is NaN;
+            None where all are, and in the method actor_critic.
+        colour_weight, highlight_weight: weights of the penalties on casts and burnt highlights in the settings; 0 where
+            the method has none.
     """
 
     loss_after: Scalars
@@ -49,6 +54,9 @@ class RewardInputs:
     image: Image
     runtime_weight: float = 0.0
     brightness_weight: float = 0.0
+    reference: Float[Tensor, "batch 3 64 64"] | None = None
+    colour_weight: float = 0.0
+    highlight_weight: float = 0.0
 
 
 Reward = Callable[[RewardInputs], Mapping[str, Scalars]]
@@ -137,18 +145,25 @@ def _require_finite(reward: str, name: str, term: Scalars, inputs: RewardInputs)
 def pipeline_reward(inputs: RewardInputs) -> dict[str, Scalars]:
     """The reward of whole pipelines: -100·D(rendered image) - λ·cost - weight·brightness penalty.
 
-    Source: Won et al. 2026 (POS-ISP).
+    The penalties on casts and burnt highlights (see `rl.colour`) are terms only where their weight is not 0.
+
+    Source: Won et al. 2026 (POS-ISP); the last two are ours.
 
     >>> one = torch.ones(1)
     >>> inputs = RewardInputs(0.5 * one, None, 10 * one, one, 0.5 * torch.ones(1, 3, 2, 2), runtime_weight=0.02)
     >>> {name: round(float(term), 3) for name, term in pipeline_reward(inputs).items()}
     {'detection': -50.0, 'runtime': -0.2, 'brightness': -0.0}
     """
-    return {
+    terms = {
         "detection": -DETECTION_SCALE * inputs.loss_after,
         "runtime": -inputs.runtime_weight * inputs.cost_ms,
         "brightness": -inputs.brightness_weight * brightness_penalty(inputs.image),
     }
+    if inputs.colour_weight:
+        terms["colour"] = -inputs.colour_weight * colour_penalty(inputs.image, inputs.reference)
+    if inputs.highlight_weight:
+        terms["highlights"] = -inputs.highlight_weight * highlight_penalty(inputs.image, inputs.reference)
+    return terms
 
 
 register_reward(DEFAULT_REWARD, pipeline_reward)

@@ -199,7 +199,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         image = preprocessed_image(
             source.image[None].to(self.device), self.config.preprocessing, self.config.module_set
         )[0]
-        return TrainingImage(number, image, source.targets, source.light)
+        return TrainingImage(number, image, source.targets, source.light, source.reference)
 
     def _calibrate(self, clock: Clock) -> None:
         """Sets the statistics of batch norm from random rollouts of the images in the replay buffer."""

@@ -16,6 +16,8 @@ their modules only. The setting `candidates` says how they are drawn:
   policy has dropped are still tried, and a module that helps comes back in as many steps as it took to drop it. This is
   not the gradient of the expected reward: it lacks the factor π(edit | either of the two), by which a certain policy
   would stop learning.
+- "listed": the pipelines of the setting `pipelines`, all of them for every image, so that their advantages are known.
+  In the imitation warm-up each image goes through one of them at random. See rl/listed_pipelines.py.
 
 If `rate` and `line_rate` are both 0, the parameters do not change and no gradient of the detector is computed. A run
 with a warm start can then learn the choice of modules alone.
@@ -40,6 +42,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.registry import find_module
@@ -51,8 +54,10 @@ from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images, optimiser_step
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
-from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_logits
+from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_experts, sample_logits
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
+from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
 from adaptiveisp.training.rl.rewards import RewardInputs, reward_terms
@@ -85,7 +90,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             torch.manual_seed(seed)
             self.network = SequenceNetwork(self.modules, config.condition, config.horizon).to(device)
         self.averaged = copy.deepcopy(self.network) if config.averaging else self.network
-        self.optimiser = torch.optim.AdamW(self._parameter_groups(), fused=True)
+        self.optimiser = torch.optim.AdamW(parameter_groups(self.network, config), fused=True)
         line = list(self.network.sequence_line.parameters())
         chooses = [p for p in self.network.chooses if all(p is not own for own in line)]
         self.parts = {"parameters": self.network.sets_parameters, "sequence": chooses}
@@ -97,22 +102,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.next_number = 0
         self.scale = 0.0  # running mean square of the advantages
         self.comparisons = Comparisons(len(names))
+        self.listed = ListedPipelines()
         self.dropped = 0
         self.warm = False  # whether it started from the weights of another policy
-
-    def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The weights with their learning rates and decay."""
-        config, network = self.config, self.network
-        lines = {id(p) for line in (network.parameter_line, network.sequence_line) for p in line.parameters()}
-        weights = [p for p in network.sets_parameters if id(p) not in lines]
-        chooses = [p for p in network.chooses if id(p) not in lines]
-        own = list(network.parameter_line.parameters()), list(network.sequence_line.parameters())
-        return [
-            {"params": weights, "start": config.rate, "weight_decay": 0.0},
-            {"params": chooses, "start": config.sequence_rate, "weight_decay": 0.0},
-            {"params": own[0], "start": config.line_rate, "weight_decay": config.line_decay},
-            {"params": own[1], "start": config.sequence_line_rate, "weight_decay": 0.0},
-        ]
 
     @property
     def temperature(self) -> float:
@@ -180,7 +172,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         embedding = self.network.embed(observation)
         logits = self.network.logits(embedding, config.dropout, self.generator)
         if imitating:
-            actions = self.order.expand(len(image) * group_size, -1)
+            actions = sample_experts(config, self.order, len(image) * group_size, self.generator)
         else:
             actions = sample_candidates(self.network, embedding, config, self.temperature, self.generator)
         log_prob, entropy, imitation = self.network.log_probs(
@@ -206,14 +198,15 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         loss = self._detector_loss(rendered, [source.targets for source in sources for _ in range(group_size)], clock)
         self.passes += len(rendered)
 
-        terms = self._rewards(rendered, loss, actions)
+        terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
         self._check(losses, sources, actions)
         norms = self._step(losses)
         clock.lap("backward")
         self.iteration += 1
-        self._average()
+        if config.averaging:
+            update_average(self.averaged, self.network, config, 0 if self.warm else self.iteration)
         metrics = self._metrics(terms, losses, norms, entropy, loss, actions)
         clock.lap("bookkeeping")
         return metrics, clock.seconds
@@ -273,7 +266,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         return left, finite.repeat_interleave(group_size).nonzero(as_tuple=True)[0]
 
     def _rewards(
-        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions
+        self, rendered: Tensor, loss: Float[Tensor, " batch"], actions: Actions, reference: Tensor | None
     ) -> dict[str, Float[Tensor, " batch"]]:
         """The terms of the reward by name."""
         stop = len(self.modules) - 1
@@ -285,6 +278,9 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             image=rendered,
             runtime_weight=self.config.runtime_weight,
             brightness_weight=self.config.brightness_weight,
+            reference=None if reference is None else reference.to(rendered.device),
+            colour_weight=self.config.colour_weight,
+            highlight_weight=self.config.highlight_weight,
         )
         return reward_terms(self.config.reward, inputs)
 
@@ -323,6 +319,10 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             losses["sequence"] = -(advantage * log_prob).mean() - bonus
             if config.exploration:
                 losses["parameters"] = -(advantage * log_density).mean()
+        elif config.candidates == "listed" and imitation is None:
+            table = (-1, config.group_size)
+            losses["parameters"], order = self.listed.losses(reward.view(table), log_prob.view(table))
+            losses["sequence"] = order - bonus
         elif imitation is None:
             advantage = self.comparisons.scaled(reward.detach(), actions, config.group_size)
             logs = log_prob.view(-1, config.group_size)
@@ -331,7 +331,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             losses["sequence"] = imitation.mean()
         return losses
 
-    def _scaled(self, advantage: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    def _scaled(self, advantage: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
         """The advantages divided by their running root mean square."""
         square = float(advantage.square().mean())
         self.scale = square if not self.scale else SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * square
@@ -350,18 +350,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             }
             raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
 
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Updates the moving average of the weights."""
-        if not self.config.averaging:
-            return
-        # Early in the run the average is over all iterations so far, which removes the random initial weights.
-        early = 1.0 if self.warm else self.iteration / (self.iteration + 9)
-        chooses = {id(weight) for weight in self.network.chooses}
-        for ours, new in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
-            averaging = self.config.sequence_averaging if id(new) in chooses else self.config.averaging
-            ours.lerp_(new, 1 - min(averaging, early))
-
     def state_dict(self) -> dict[str, Any]:
         """The complete state on which the next iteration depends."""
         return {
@@ -371,6 +359,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
             "generator": self.generator.get_state(),
             "counters": [self.iteration, self.passes, self.next_number],
             "comparisons": self.comparisons.state_dict(),
+            "listed": self.listed.state_dict(),
             "running": [self.scale, float(self.dropped), float(self.warm)],
         }
 
@@ -384,5 +373,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]
         self.comparisons.load_state_dict(content["comparisons"])
+        self.listed.load_state_dict(content.get("listed", [0.0, 0.0]))  # runs of earlier versions have none
         self.scale, dropped, warm = content["running"]
         self.dropped, self.warm = int(dropped), bool(warm)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork
@@ -29,12 +29,38 @@ def sample_candidates(
         generator: draws the random numbers.
     """
     group_size = config.group_size
+    if config.candidates == "listed":
+        return listed_actions(config).to(embedding.device).repeat(len(embedding), 1)
     if config.candidates == "samples":
         return network.sample(embedding.repeat_interleave(group_size, dim=0), generator, temperature)
     first = network.sample(embedding, generator, temperature)
     stop = len(network.widths) - 1
     rows = [row for base in first.cpu() for row in (base, *edited(base, stop, group_size - 1, generator))]
     return torch.stack(rows).to(embedding.device)
+
+
+def listed_actions(config: SequenceConfig) -> Actions:
+    """The listed pipelines as action ids, one in each row."""
+    ids = {name: index for index, name in enumerate(config.chosen)}
+    stop = len(ids)
+    rows = [[ids[name] for name in pipeline] for pipeline in config.pipelines]
+    return torch.tensor([row + [stop] * (config.horizon - len(row)) for row in rows])
+
+
+def sample_experts(
+    config: SequenceConfig, order: Int[Tensor, "1 length"], n: int, generator: torch.Generator
+) -> Actions:
+    """The sequences that the imitation warm-up imitates.
+
+    Args:
+        config: says whether candidates are listed.
+        order: the expert modules, in one row; they are taken unless candidates are listed.
+        n: number of sequences.
+        generator: draws one of the listed pipelines for each.
+    """
+    if config.candidates != "listed":
+        return order.expand(n, -1)
+    return listed_actions(config)[torch.randint(len(config.pipelines), (n,), generator=generator)].to(order.device)
 
 
 def sample_logits(

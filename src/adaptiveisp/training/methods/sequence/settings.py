@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from adaptiveisp.isp.registry import modules_of
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.gradients import Precision
 from adaptiveisp.training.methods.module_choice import check_choice, check_experts
-from adaptiveisp.training.rl.pipeline_edits import Candidates
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, REWARDS
 from adaptiveisp.utils.config import renamed, require
+
+Candidates = Literal["samples", "edits", "listed"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,24 @@ class SequenceConfig:
             "auto-gain".
         horizon: largest number of modules in a pipeline, those of the preprocessing not counted.
         batch: rendered images in an iteration, each of which is one pass through the detector.
-        candidates: how the candidate pipelines of an image are drawn, "samples" or "edits"; see `learner.py`.
-        group_size: candidates of each image. It is 1 in the imitation warm-up, unless `exploration` is above 0.
+        candidates: how the candidate pipelines of an image are drawn, "samples", "edits" or "listed"; see `learner.py`.
+        pipelines: the candidates of every image with "listed", each a list of modules in their order.
+        group_size: candidates of each image, with "listed" the number of `pipelines`. It is 1 in the imitation warm-up,
+            unless `exploration` is above 0.
         exploration: standard deviation of the noise on the parameters, in units of z. With noise they learn from
             rewards alone by policy gradient, and the detector needs no gradient. At 0 the gradient goes straight
             through the detector.
         expert_modules: modules in the order in which the imitation warm-up runs them; () for none.
         imitation_warmup: share of the budget, from the start of the run, in which every image goes through the expert
-            modules and the sequence head imitates them.
+            modules, or with "listed" through one of `pipelines` at random, and the sequence head imitates them.
         reward: name of a registered reward, see `register_reward`; "default" for the reward in `learner.py`.
         runtime_weight: λ, reward per millisecond of the modules' cost.
         costs: module → cost in milliseconds; empty for the paper's table.
         brightness_weight: penalty per unit of mean brightness outside [0.01, 0.9].
+        colour_weight: penalty per unit of ΔE2000 from neutral, over what is grey in the clean photo. It needs raws made
+            from photos (`--light`), as `highlight_weight` does.
+        highlight_weight: penalty on an image that is burnt everywhere and is not in the clean photo; in proportion to
+            the share that is burnt.
         size: side of the square training images in pixels. At 288 and `smallest_crop` 0.9, photos of 640x480 are
             reduced by about the same factor as in use at 416, so that as much of their noise is averaged away.
         smallest_crop: smallest side of a training crop, relative to the shorter side of the photo or raw.
@@ -69,6 +77,7 @@ class SequenceConfig:
     horizon: int = 9
     batch: int = 8
     candidates: Candidates = renamed("rivals", default="edits")
+    pipelines: tuple[tuple[str, ...], ...] = ()
     group_size: int = renamed("group", default=2)
     exploration: float = 0.0
     expert_modules: tuple[str, ...] = renamed("demonstrated", default=())
@@ -77,6 +86,8 @@ class SequenceConfig:
     runtime_weight: float = 0.0
     costs: Mapping[str, float] = field(default_factory=dict)
     brightness_weight: float = 1.0
+    colour_weight: float = 0.0
+    highlight_weight: float = 0.0
     size: int = 288
     smallest_crop: float = 0.9
     rate: float = 3e-4
@@ -120,9 +131,10 @@ class SequenceConfig:
             len(self.expert_modules) <= self.horizon, f"expert_modules is longer than the horizon of {self.horizon}"
         )
         require(
-            not self.imitation_warmup or len(self.expert_modules) > 0,
+            not self.imitation_warmup or len(self.expert_modules) > 0 or self.candidates == "listed",
             "imitation_warmup needs expert_modules: names of modules",
         )
+        self._check_pipelines()
         for name in ("horizon", "batch", "size"):
             require(getattr(self, name) >= 1, f"{name} must be at least 1")
         require(
@@ -139,6 +151,8 @@ class SequenceConfig:
             "runtime_weight",
             "entropy_bonus",
             "brightness_weight",
+            "colour_weight",
+            "highlight_weight",
             "exploration",
         ):
             require(getattr(self, name) >= 0, f"{name} must not be negative")
@@ -150,6 +164,29 @@ class SequenceConfig:
             require(0 <= getattr(self, name) < 1, f"{name} must be at least 0 and below 1")
         require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
+        self._check_costs(chosen)
+
+    def _check_pipelines(self) -> None:
+        """Refuses candidates that are listed but not used, used but not listed, or not possible."""
+        if self.candidates != "listed":
+            require(not self.pipelines, "pipelines needs candidates=listed")
+            return
+        count = len(self.pipelines)
+        require(count >= 2, "candidates=listed needs two pipelines or more, as pipelines: [[a, b], [a, c]]")
+        require(len(set(self.pipelines)) == count, "pipelines names a pipeline twice")
+        require(
+            self.group_size == count, f"group_size must be the number of pipelines, {count}, and batch a multiple of it"
+        )
+        for pipeline in self.pipelines:
+            check_choice(self.module_set, pipeline, "pipelines")
+            for name in pipeline:
+                require(name in self.chosen, f"pipelines names {name}, which modules lacks; add it to modules")
+            require(
+                len(pipeline) <= self.horizon, f"a pipeline of pipelines is longer than the horizon of {self.horizon}"
+            )
+
+    def _check_costs(self, chosen: tuple[str, ...]) -> None:
+        """Refuses a table of costs that lacks a module or has a negative cost."""
         for name in chosen:
             require(not self.costs or name in self.costs, f"costs lacks the module {name}")
         for name, cost in self.costs.items():

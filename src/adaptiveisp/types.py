@@ -81,7 +81,7 @@ class Unprocessing:
         noise: name of the noise model, `sensor`, `brooks`, `canon-5d4`, `none` or a noise file.
         bits: depth of the quantisation after the noise, or 0 without one.
         codes: further parameters of a camera's noise, whose shot noise is Poisson and which is quantised to whole codes
-            instead of `bits`; None for Gaussian noise.
+            of that camera where `bits` is 0; None for Gaussian noise.
     """
 
     light: float

@@ -42,7 +42,7 @@ def test_a_set_is_what_the_command_makes(tmp_path: Path) -> None:
     options = json.loads((tmp_path / "python" / "dark" / "labels.json").read_text())["info"]["options"]
     assert options == {
         **{"lights": ["dark", "normal"], "draws": 2, "format": "png16"},
-        **{"noise": "brooks", "seed": 7, "limit": 2},
+        **{"noise": "brooks", "seed": 7, "limit": 2, "bits": 0, "camera_matrix": "brooks"},
     }
 
 
@@ -70,6 +70,8 @@ def test_a_folder_is_claimed_and_notes_are_warned_of(tmp_path: Path, caplog: pyt
         ({"light": "dusk"}, "light 'dusk' does not exist; choose from dark, mixed, normal"),
         ({"light": "dark,dusk"}, "light 'dusk' does not exist"),
         ({"light": " , "}, "light ' , ' names no light; choose from dark, mixed, normal"),
+        ({"bits": 3}, "bits 3 is no depth of a raw; give a whole number from 4 to 14, or 0 for the depth of the noise"),
+        ({"camera_matrix": "nikon"}, "camera_matrix 'nikon' does not exist; choose from brooks, canon-5d4, "),
         ({"draws": 0}, "draws must be at least 1"),
         ({"seed": -1}, "seed must not be negative"),
     ],

@@ -81,7 +81,7 @@ def test_photos_become_linear_light_of_their_values(tmp_path: Path, monkeypatch:
     labels = labelled_photos(tmp_path, n=1)
     Image.fromarray(np.full((48, 64, 3), 51, np.uint8)).save(tmp_path / "images" / "photo1.png")
     plain = Unprocessing(0.5, 1.0, 1.0, 1.0, (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0), 0.0, 0.0, "none", 0)
-    monkeypatch.setattr("adaptiveisp.data.training_images.draw_unprocessing", lambda *given: plain)
+    monkeypatch.setattr(SynthesisConfig, "random_unprocessing", lambda *given: plain)
     item = PhotoTrainingImages(labels, tmp_path / "images", identity, 32, SynthesisConfig("normal"))[0]
     tone = (item.image / 0.5) ** (1 / 2.2)
     assert torch.allclose((3 * tone**2 - 2 * tone**3) / 0.9, torch.full((3, 32, 32), 0.2), atol=1e-5)

@@ -39,7 +39,7 @@ def how(gain: float, read: float, row: float = 0.0, tail: float | None = None) -
     """A camera without colours whose noise has these parameters in codes."""
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
     codes = CodeNoise(512, 16383.0, row / SPAN, tail)
-    return Unprocessing(1.0, 1.0, 1.0, 1.0, identity, gain / SPAN, (read / SPAN) ** 2, "canon-5d4", 14, codes)
+    return Unprocessing(1.0, 1.0, 1.0, 1.0, identity, gain / SPAN, (read / SPAN) ** 2, "canon-5d4", 0, codes)
 
 
 def draws(n: int, noise: str = "canon-5d4") -> list[Unprocessing]:

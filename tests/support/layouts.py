@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.raw.reader import write_png16
@@ -136,6 +137,18 @@ def oneplus(folder: Path) -> Path:
     return write_text(folder / "set.yaml", "layout: oneplus\n")
 
 
+def oneplus_mosaics(folder: Path) -> Path:
+    """ReconfigISP's copy: a folder a split with RGGB mosaics of 10 bits as PNG, and one JSON an image."""
+    x0, y0, x1, y1 = BOX
+    for split, number in SPLITS.items():
+        (folder / split).mkdir(parents=True)
+        Image.fromarray(mosaic(number) // 4).save(folder / split / f"IMG_{number}.png")
+        shape = {"label": "cup", "points": [[x0, y0], [x1, y1]]}
+        write_text(folder / split / f"IMG_{number}.json", json.dumps({"shapes": [shape]}))
+    text = "layout: rod\nimages: '{split}'\nlabels: '{split}'\nextensions: [.png]\nraw-bits: 10\nraw-white: 1023\n"
+    return write_text(folder / "set.yaml", text + "splits: [train, val]\n")
+
+
 def rod(folder: Path) -> Path:
     """24 bits in three bytes, low first, and one JSON an image."""
     x0, y0, x1, y1 = BOX
@@ -149,6 +162,16 @@ def rod(folder: Path) -> Path:
         write_text(place / f"day-0000{number}.json", json.dumps({"shapes": [shape]}))
     text = f"layout: rod\nimages: '{{split}}'\nlabels: '{{split}}'\nraw-size: {WIDTH}x{HEIGHT}\nraw-white: 16777215\n"
     return write_text(folder / "set.yaml", text + "classes: {Pedestrian: cup}\nsplits: [train, val]\n")
+
+
+def rod_arrays(folder: Path) -> Path:
+    """AdaptiveISP's copy: linear RGB of 24 bits as .npy, YOLO text with the ids of COCO's 80, lists of paths."""
+    for split, number in SPLITS.items():
+        write_text(folder / "labels" / f"day-{number}.txt", yolo_line(41))
+        write_text(folder / f"{split}.txt", f"./npy/day-{number}.npy\n")
+        (folder / "npy").mkdir(exist_ok=True)
+        np.save(folder / "npy" / f"day-{number}.npy", rgb(number).astype(np.float32) * 512)
+    return write_text(folder / "set.yaml", "layout: lod\nannotations: yolo\nimages: npy\nraw-white: p99\n")
 
 
 def nod(folder: Path) -> Path:
@@ -181,7 +204,9 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
     "lod-yolo": lod_yolo,
     "lod-cr2": lod_cr2,
     "oneplus": oneplus,
+    "oneplus-mosaics": oneplus_mosaics,
     "rod": rod,
+    "rod-arrays": rod_arrays,
     "nod": nod,
     "pascalraw": pascalraw,
 }

@@ -112,7 +112,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Traceback" not in error and "cpu" in error and "config.yaml" in error
 
 
-def test_a_noise_file_is_stored_by_its_full_path_and_belongs_to_the_data(
+def test_files_of_noise_and_cameras_are_stored_by_their_full_path_and_belong_to_the_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is resumed from another folder, or after the file has changed, notices it."""
@@ -124,5 +124,15 @@ def test_a_noise_file_is_stored_by_its_full_path_and_belongs_to_the_data(
     first = data_digest(options)
     (tmp_path / "mine.yaml").write_text("adaptiveisp-noise: 2\n")
     assert data_digest(options) != first and data_digest(TrainConfig()) == data_digest(TrainConfig(noise="none"))
+    (tmp_path / "cameras.yaml").write_text("xyz-to-camera: []\n")
+    options = TrainConfig(bits=8, camera_matrix="cameras.yaml")
+    assert completed(options, settings)[0].camera_matrix == str(tmp_path / "cameras.yaml")
+    first = data_digest(options)
+    (tmp_path / "cameras.yaml").write_text("xyz-to-camera: [[1]]\n")
+    assert data_digest(options) != first
+    with pytest.raises(UsageError, match="bits 15 is no depth of a raw; give a whole number from 4 to 14, or 0"):
+        TrainConfig(bits=15)
+    with pytest.raises(UsageError, match="camera_matrix 'nikon' does not exist; choose from brooks, canon-5d4"):
+        TrainConfig(camera_matrix="nikon")
     with pytest.raises(UsageError, match="noise 'nikon' does not exist; choose from sensor"):
         TrainConfig(noise="nikon")

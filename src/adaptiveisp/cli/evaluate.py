@@ -13,7 +13,6 @@ from adaptiveisp.cli.options import (
     DRAWS_HELP,
     LATENCY_HELP,
     LIGHTS_HELP,
-    NOISE_HELP,
     POLICY_HELP,
     SIZE_HELP,
     WHITE_BALANCE_HELP,
@@ -21,6 +20,7 @@ from adaptiveisp.cli.options import (
     add_command,
     add_common,
     add_modules,
+    add_sensor,
     milliseconds,
     natural,
     positive,
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 GROUP_HELP = "or NAME=P1,P2,… for runs of one method with several seeds"
 EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw, upper bounds that use the labels (slow)"
+SENSOR = ("noise", "bits", "camera_matrix")
+"""Options of the sensor of raws that are made of photos."""
 LOG_FILE = "eval.log"
 """Name of the file of progress lines in the folder of an evaluation."""
 
@@ -61,8 +63,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}")
     text = f"{DRAWS_HELP}, or one number for each of several data sets (default {defaults.DRAWS})"
     parser.add_argument("--draws", nargs="+", type=positive, metavar="N", help=text)
-    noise = f"{NOISE_HELP} (default {defaults.NOISE})"
-    parser.add_argument("--noise", metavar="N", help=noise)
+    add_sensor(parser)
     parser.add_argument("--size", type=size, metavar="N", help=SIZE_HELP)
     parser.add_argument("--steps", type=natural, metavar="N", help="steps of policies and oracles (default: their own)")
     parser.add_argument("--costs", type=Path, metavar="FILE", help=COSTS_HELP)
@@ -113,11 +114,11 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
 
     synthesis = None
     if options.light is not None:
-        noise, draws = given(options, "noise"), options.draws or [defaults.DRAWS]
+        sensor, draws = given(options, *SENSOR), options.draws or [defaults.DRAWS]
         if len(draws) not in (1, len(options.data)):
             found = f"{len(draws)} numbers for {len(options.data)} data sets"
             raise UsageError(f"--draws: {found}; give one for each, in their order, or one for all")
-        one_each = [SynthesisConfig(options.light, number, seed=options.seed, **noise) for number in draws]
+        one_each = [SynthesisConfig(options.light, number, seed=options.seed, **sensor) for number in draws]
         synthesis = one_each if len(one_each) > 1 else one_each[0]
     names = ("images", "size", "steps", "costs", "latency_ms", "cache", "resamples", "limit", "workers", "seed")
     chosen = given(options, "detectors", *names)
@@ -136,5 +137,6 @@ def _config(options: argparse.Namespace, device: str) -> "EvalConfig":
 def _warn_of_options_without_effect(options: argparse.Namespace) -> None:
     """Warns of options for synthetic raws if no raws are made."""
     if options.light is None:
-        for name in given(options, "draws", "noise"):
-            logger.warning("--%s has no effect without --light, which makes raws of photos", name)
+        for name in given(options, "draws", *SENSOR):
+            flag = name.replace("_", "-")
+            logger.warning("--%s has no effect without --light, which makes raws of photos", flag)

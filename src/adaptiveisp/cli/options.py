@@ -15,10 +15,17 @@ DEFAULT = "(default %(default)s)"
 """End of the help text of an option whose default the parser knows; argparse puts the value in."""
 NOISES = ("sensor", "brooks", "canon-5d4", "none")
 """Names of the noise models, as in `raw.unprocess`, which is not imported for them."""
+CAMERA_MATRICES = ("brooks", "canon-5d4", "fujifilm-gfx100", "leaf-aptus-22", "sigma-sd1")
+"""Names of the cameras' colours, as in `raw.camera_matrices`."""
 
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT for one split)"
 DRAWS_HELP = "random cameras, lights and noises for each photo"
 NOISE_HELP = f"noise model of the raws that are made: {', '.join(NOISES)}, or a FILE.yaml made by calibrate"
+BITS_HELP = "bit depth of the raws that are made, 4 to 14 (default: that of the noise model)"
+CAMERA_MATRIX_HELP = (
+    f"colours of their sensor: {', '.join(CAMERA_MATRICES)}, or a FILE.yaml with xyz-to-camera: matrices (default "
+    f"{defaults.CAMERA_MATRIX}: mixtures of four cameras)"
+)
 CACHE_HELP = (
     "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB gigabytes "
     f"(default {defaults.FRAME_CACHE_GB:g})"
@@ -100,6 +107,13 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--backend", choices=defaults.BACKENDS, default="auto", help=text)
     text = "type of its intermediate values; bfloat16 is faster and changes boxes slightly (default auto: float32)"
     group.add_argument("--precision", choices=defaults.PRECISIONS, default="auto", help=text)
+
+
+def add_sensor(parser: argparse.ArgumentParser) -> None:
+    """Adds --noise, --bits and --camera-matrix, which describe the sensor of raws that are made of photos."""
+    parser.add_argument("--noise", metavar="N", help=f"{NOISE_HELP} (default {defaults.NOISE})")
+    parser.add_argument("--bits", type=natural, metavar="N", help=BITS_HELP)
+    parser.add_argument("--camera-matrix", metavar="C", help=CAMERA_MATRIX_HELP)
 
 
 def add_modules(parser: argparse.ArgumentParser) -> None:

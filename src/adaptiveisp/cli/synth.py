@@ -4,14 +4,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.cli.console import progress, report_skips, set_up_torch
+from adaptiveisp.cli.console import given, progress, report_skips, set_up_torch
 from adaptiveisp.cli.options import (
     DEFAULT,
     DRAWS_HELP,
     LIGHTS_HELP,
-    NOISE_HELP,
     add_command,
     add_common,
+    add_sensor,
     positive,
 )
 from adaptiveisp.utils import defaults
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--format", choices=FORMATS, default=defaults.RAW_FORMAT, help=f"file format of the raws {DEFAULT}"
     )
-    parser.add_argument("--noise", metavar="N", default=defaults.NOISE, help=f"{NOISE_HELP} {DEFAULT}")
+    add_sensor(parser)
     add_common(parser, without=("workers",))
     parser.set_defaults(command=synth)
 
@@ -49,7 +49,8 @@ def synth(options: argparse.Namespace) -> int:
     from adaptiveisp.evaluation.tables import table
 
     set_up_torch(options)
-    config = SynthesisConfig(options.light, options.draws, options.noise, options.seed, options.format)
+    sensor = given(options, "noise", "bits", "camera_matrix")
+    config = SynthesisConfig(options.light, options.draws, seed=options.seed, format=options.format, **sensor)
     photos = len(load_coco(options.data).images)
     total = min(photos, options.limit or photos) * options.draws * len(config.lights)
     with progress(options, total, "synth") as bar:

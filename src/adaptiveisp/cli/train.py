@@ -14,10 +14,10 @@ from adaptiveisp.cli.options import (
     DATA_HELP,
     DETECTOR_HELP,
     LIGHTS_HELP,
-    NOISE_HELP,
     add_command,
     add_common,
     add_modules,
+    add_sensor,
     milliseconds,
     positive,
     size,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
-    *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache"),
+    *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache", "bits", "camera_matrix"),
 )
 """Options of `train` that its run stores."""
 ALLOWED_WITH_RESUME = ("--detector", "--cache", "--budget")
@@ -107,7 +107,7 @@ def add(commands: Any) -> None:
     )
     none = "none uses raws even if --config has a light"
     parser.add_argument("--light", metavar="L", help=f"make raws of sRGB photos on the fly: {LIGHTS_HELP}; {none}")
-    parser.add_argument("--noise", metavar="N", help=f"{NOISE_HELP} (default {defaults.NOISE})")
+    add_sensor(parser)
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default {defaults.DETECTOR})")
     _add_run_options(parser)
     add_modules(parser)

@@ -112,6 +112,7 @@ def synthesize_set(
     options |= {"noise": config.noise, "seed": config.seed, "limit": limit}
     if isinstance(config.noise_model, CameraNoise) and config.noise not in NOISES:
         options["noise_model"] = asdict(config.noise_model)  # a file can change or be lost
+    options |= config.recorded_sensor()
     writer = _SetWriter(out, options, provenance, on_image)
     written = {}
     for light in config.lights:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from torch import Tensor
 from adaptiveisp.data.formats.coco import CocoImage, limit_photos, load_coco
 from adaptiveisp.data.image_paths import find_file, inside
 from adaptiveisp.errors import DataError, shown
+from adaptiveisp.raw.camera_matrices import CAMERA_MATRICES, CameraName, Matrices, find_camera_matrices
 from adaptiveisp.raw.noise import CameraNoise
 from adaptiveisp.raw.unprocess import (
     LIGHTS,
     NoiseModel,
     NoiseName,
+    check_bits,
     draw_unprocessing,
     find_noise,
     light_range,
@@ -75,6 +77,9 @@ class SynthesisConfig:
         noise: one of `unprocess.NOISES`, or a noise file made by `adaptiveisp calibrate`.
         seed: seed that determines, with image id and draw, all random values.
         format: "png16" makes demosaiced linear RGB, "dng" a Bayer mosaic.
+        bits: depth of the raw's codes, 4 to 14; 0 for that of the noise model (`sensor` 12, `canon-5d4` 14, the
+            others none).
+        camera_matrix: the sensor's colours: a key of `camera_matrices.CAMERA_MATRICES`, or a YAML file with matrices.
 
     Raises:
         UsageError: a name does not exist, or a number is out of range.
@@ -85,12 +90,15 @@ class SynthesisConfig:
     noise: NoiseName = defaults.NOISE
     seed: int = defaults.SEED
     format: RawFormat = defaults.RAW_FORMAT
+    bits: int = 0
+    camera_matrix: CameraName = defaults.CAMERA_MATRIX
 
     def __post_init__(self) -> None:
         require(bool(self.lights), f"light {shown(self.light)} names no light; choose from {', '.join(LIGHTS)}")
         for light in self.lights:
             light_range(light)
-        self.noise_model  # noqa: B018 - refuses an unknown one here
+        self.noise_model, self.cameras  # noqa: B018 - refuses unknown ones here
+        check_bits(self.bits)
         object.__setattr__(self, "light", ",".join(self.lights))
         require(self.format in FORMATS, f"format {shown(self.format)} does not exist; choose from {', '.join(FORMATS)}")
         require(self.draws >= 1, "draws must be at least 1")
@@ -111,13 +119,33 @@ class SynthesisConfig:
 
     def unprocessing(self, image_id: int, draw: int) -> Unprocessing:
         """The random camera, light and noise level of a draw of a photo."""
-        generator = seeded_generator(self.seed, image_id, draw, "parameters")
-        return draw_unprocessing(generator, self.light, self.noise, self.noise_model)
+        return self.random_unprocessing(seeded_generator(self.seed, image_id, draw, "parameters"))
+
+    def random_unprocessing(self, generator: torch.Generator) -> Unprocessing:
+        """A random camera, light and noise level."""
+        return draw_unprocessing(generator, self.light, self.noise, self.noise_model, self.bits, self.cameras)
 
     @cached_property
     def noise_model(self) -> NoiseModel | CameraNoise | None:
         """The model of `noise`, which was read once if it is a file."""
         return find_noise(self.noise)
+
+    @cached_property
+    def cameras(self) -> Matrices:
+        """The matrices of `camera_matrix`, which were read once if it is a file."""
+        return find_camera_matrices(self.camera_matrix)
+
+    def recorded_sensor(self) -> dict[str, Any]:
+        """Depth and cameras for the provenance of files; the matrices too if they are a file's, which can change."""
+        recorded: dict[str, Any] = {"bits": self.bits, "camera_matrix": self.camera_matrix}
+        return recorded if self.camera_matrix in CAMERA_MATRICES else recorded | {"xyz_to_camera": self.cameras}
+
+    @property
+    def sensor(self) -> str:
+        """Depth and cameras where they are not the default ones, for a name: ", 8 bits, camera matrix …"; or ""."""
+        bits = f", {self.bits} bits" if self.bits else ""
+        usual = self.camera_matrix == defaults.CAMERA_MATRIX
+        return bits + ("" if usual else f", camera matrix {self.camera_matrix}")
 
 
 class SyntheticRaws:
@@ -138,7 +166,7 @@ class SyntheticRaws:
         synthesis.require_one_light()
         checked = load_coco(labels)
         draws, noise, seed = synthesis.draws, synthesis.noise, synthesis.seed
-        self.name = f"{labels} ({synthesis.light}, {draws} draws, noise {noise}, seed {seed})"
+        self.name = f"{labels} ({synthesis.light}, {draws} draws, noise {noise}{synthesis.sensor}, seed {seed})"
         self.categories, self.partly_labelled = checked.categories, checked.partly_labelled
         self.notes: Sequence[str] = checked.notes
         self.file_names = {image.id: inside(image.file_name) for image in checked.images}

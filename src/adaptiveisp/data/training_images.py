@@ -26,7 +26,7 @@ from adaptiveisp.data.references import Reference, reference_of
 from adaptiveisp.data.synthetic import SynthesisConfig, read_codes
 from adaptiveisp.errors import DataError, DetectorError, logger, skip_reason
 from adaptiveisp.raw.develop import develop
-from adaptiveisp.raw.unprocess import draw_unprocessing, seeded_generator
+from adaptiveisp.raw.unprocess import seeded_generator
 from adaptiveisp.types import Annotation, PseudoLabeler, RawImage, Targets
 
 CACHED_BYTES = 2 * 10**9
@@ -188,7 +188,7 @@ class PhotoTrainingImages:
         index, pixels = self.pictures[number]
         generator = seeded_generator(self.synthesis.seed, number, 0, "training")
         crop = draw_crop(pixels.shape[1], pixels.shape[2], self.smallest_crop, generator)
-        how = draw_unprocessing(generator, self.synthesis.light, self.synthesis.noise, self.synthesis.noise_model)
+        how = self.synthesis.random_unprocessing(generator)
         raw = raw_of_photo(pixels, crop, how, generator)
         photo = self.photos[index]
         annotations = self.teacher.answers[self.pictures.titles[index]] if self.teacher else photo.annotations

@@ -132,7 +132,8 @@ def noisy_codes(
     """Whole codes above black of a sensor that recorded the values, from minus the black level to the white level.
 
     With the gain K and the values in codes y: K·Poisson(y/K) + read noise + the offset of the row, rounded. The colours
-    of RGB share the offset of a row.
+    of RGB share the offset of a row. With `how.bits` above 0 the values are rounded to 2^bits - 1 steps between black
+    and white instead of to whole codes.
 
     Args:
         clean: values in [0, 1]; the last two axes are rows and columns.
@@ -153,6 +154,9 @@ def noisy_codes(
         noisy += scale * (p.pow(codes.tail) - (1 - p).pow(codes.tail))
     if codes.row and noisy.ndim >= 2:
         noisy += codes.row * span * torch.randn(noisy.shape[-2], 1, generator=generator)
+    if how.bits:
+        step = span / (2**how.bits - 1)
+        return noisy.div_(step).round_().clamp_(-math.floor(codes.black / step), 2**how.bits - 1).mul_(step)
     return noisy.round_().clamp_(-codes.black, span)
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.raw.camera_matrices import Matrices
 from adaptiveisp.raw.noise import (
     CANON_5D4,
     FILE_EXTENSIONS,
@@ -27,7 +28,7 @@ from adaptiveisp.raw.noise import (
     read_noise,
 )
 from adaptiveisp.types import BAYER_PATTERNS, RawImage, Unprocessing
-from adaptiveisp.utils.color import RGB_TO_XYZ, rgb_to_camera_matrix
+from adaptiveisp.utils.color import RGB_TO_XYZ, XYZ_TO_CAMERA, rgb_to_camera_matrix
 
 Picture = Float[Tensor, "3 height width"]
 NoiseName = str
@@ -50,6 +51,8 @@ GAMMA = 2.2
 HIGHLIGHT = 0.9
 """Mean of the channels above which the inverse gains are faded out, so that white stays white."""
 SENSOR_BITS = 12
+LEAST_BITS, MOST_BITS = 4, 14
+"""Range of the depth that can be chosen instead of that of the noise model."""
 DNG_BLACK = 256
 """Black level of synthetic DNGs, which is added to the codes 0 to 4095."""
 
@@ -109,6 +112,17 @@ def check_noise_name(noise: NoiseName) -> None:
         raise UsageError(f"noise {shown(noise)} does not exist; {choices}")
 
 
+def check_bits(bits: int) -> None:
+    """Refuses a depth of the codes that raws cannot have; 0 stands for that of the noise model.
+
+    Raises:
+        UsageError: it is out of range.
+    """
+    if bits not in (0, *range(LEAST_BITS, MOST_BITS + 1)):
+        remedy = f"give a whole number from {LEAST_BITS} to {MOST_BITS}, or 0 for the depth of the noise model"
+        raise UsageError(f"bits {shown(bits)} is no depth of a raw; {remedy}")
+
+
 def seeded_generator(seed: int, image_id: int, draw: int, stream: str) -> torch.Generator:
     """A random generator whose seed is a hash of the arguments.
 
@@ -132,24 +146,34 @@ def light_range(light: str) -> tuple[float, float]:
 
 
 def draw_unprocessing(
-    generator: torch.Generator, light: str, noise: NoiseName, model: NoiseModel | CameraNoise | None = None
+    generator: torch.Generator,
+    light: str,
+    noise: NoiseName,
+    model: NoiseModel | CameraNoise | None = None,
+    bits: int = 0,
+    cameras: Matrices = XYZ_TO_CAMERA,
 ) -> Unprocessing:
     """Draws a random camera, illuminant, brightness and noise level.
 
-    The same random numbers are drawn for every light and noise, so that a generator gives the same camera for all.
+    The same random numbers are drawn for every light, noise and depth, so that a generator gives the same camera for
+    all. Gains, brightness and noise level are also those of other sets of up to four cameras.
 
     Args:
         generator: source of randomness.
         light: a key of `LIGHTS`.
         noise: one of `NOISES`, or the path of a noise file.
         model: the model of `noise`; None looks it up, which reads a file.
+        bits: depth of the codes, 4 to 14; 0 for that of the noise model.
+        cameras: XYZ → camera matrices, of which a convex combination is drawn; a single one is taken as it is.
     """
     uniform = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
     normal = torch.randn(2, generator=generator, dtype=torch.float64).tolist()
     low, high = light_range(light)
-    mix = torch.tensor(uniform[:4])
+    mix = torch.tensor(uniform[: min(4, len(cameras))])
+    if len(cameras) > 4:
+        mix = torch.cat([mix, torch.rand(len(cameras) - 4, generator=generator)])
     shot = read = 0.0
-    bits, codes = 0, None
+    own_bits, codes = 0, None
     model = find_noise(noise) if model is None else model
     if isinstance(model, CameraNoise):
         shot, read, codes = draw_code_noise(model, uniform[7], normal[1], generator)
@@ -157,17 +181,17 @@ def draw_unprocessing(
         log_s = math.log(model.low) + uniform[7] * math.log(model.high / model.low)
         shot = model.shot_scale * math.exp(log_s)
         read = model.read_scale * math.exp(READ_SLOPE * log_s + READ_OFFSET + model.read_sd * normal[1])
-        bits = model.bits
+        own_bits = model.bits
     return Unprocessing(
         light=low * (high / low) ** uniform[6],
         rgb_gain=1 / (0.8 + 0.1 * normal[0]),
         red_gain=1.9 + 0.5 * uniform[4],
         blue_gain=1.5 + 0.4 * uniform[5],
-        ccm=tuple(rgb_to_camera_matrix(mix / mix.sum()).flatten().tolist()),
+        ccm=tuple(rgb_to_camera_matrix(mix / mix.sum(), cameras).flatten().tolist()),
         shot=shot,
         read=read,
         noise=noise,
-        bits=bits,
+        bits=bits or own_bits,
         codes=codes,
     )
 
@@ -250,7 +274,7 @@ def reprocess(raw: Picture, how: Unprocessing) -> Picture:
 def add_noise(clean: Tensor, how: Unprocessing, generator: torch.Generator) -> Tensor:
     """The values plus noise of variance shot·x + read, clipped to [0, 1] and quantised to `how.bits`.
 
-    The noise is Gaussian; with `how.codes` it is that of `raw.noise.noisy_codes`.
+    The noise is Gaussian; with `how.codes` it is that of `raw.noise.noisy_codes`, which quantises itself.
     """
     if how.codes is not None:
         span = how.codes.white - how.codes.black
@@ -304,7 +328,8 @@ def synthesise_rgb(photo: Picture, how: Unprocessing, generator: torch.Generator
 def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Generator, pattern: str = "RGGB") -> RawImage:
     """A synthetic raw in the format `dng`: a Bayer mosaic with noise on the mosaic.
 
-    It has 12 bits, or with `how.codes` the levels of the camera, whose noise goes below the black level.
+    It has `how.bits` bits above the black level, 12 where that is 0. With `how.codes` and 0 it has the levels of the
+    camera, whose noise goes below the black level; with another depth black and white are scaled to it.
 
     Args:
         photo: sRGB code values in [0, 1].
@@ -313,13 +338,15 @@ def synthesise_mosaic(photo: Picture, how: Unprocessing, generator: torch.Genera
         pattern: Bayer pattern.
     """
     clean = mosaic(unprocess(photo, how), pattern)
+    most = float(2 ** (how.bits or SENSOR_BITS) - 1)
     if how.codes is not None:
-        codes = noisy_codes(clean, how, generator).add_(how.codes.black).numpy().astype(np.uint16)
-        return _raw_image(codes, pattern, float(how.codes.black), how.codes.white, how)
-    values = add_noise(clean, how, generator)
-    codes = (values * (2**SENSOR_BITS - 1)).round().numpy().astype(np.uint16)
-    black = float(DNG_BLACK)
-    return _raw_image(codes + np.uint16(DNG_BLACK), pattern, black, black + 2**SENSOR_BITS - 1, how)
+        black, span = float(how.codes.black), how.codes.white - how.codes.black
+        noisy = noisy_codes(clean, how, generator)
+        if how.bits:
+            noisy, black, span = (noisy * (most / span)).round(), float(math.ceil(black * most / span)), most
+        return _raw_image(noisy.add_(black).numpy().astype(np.uint16), pattern, black, black + span, how)
+    codes = (add_noise(clean, how, generator) * most).round().numpy().astype(np.uint16)
+    return _raw_image(codes + np.uint16(DNG_BLACK), pattern, float(DNG_BLACK), DNG_BLACK + most, how)
 
 
 def iso_of(how: Unprocessing) -> float | None:

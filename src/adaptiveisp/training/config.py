@@ -13,7 +13,8 @@ import yaml
 from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.isp.costs import CLOCK, PAPER
-from adaptiveisp.raw.unprocess import NOISES, NoiseName, check_noise_name
+from adaptiveisp.raw.camera_matrices import CAMERA_MATRICES, CameraName, check_camera_name
+from adaptiveisp.raw.unprocess import NOISES, NoiseName, check_bits, check_noise_name
 from adaptiveisp.training.methods.module_choice import (
     with_module_names,
     with_modules_of_files,
@@ -28,7 +29,7 @@ from adaptiveisp.utils.yaml_files import read_yaml
 
 CONFIG = "config.yaml"
 PATHS = ("data", "images", "dev", "dev_images", "cache")
-"""Options that are paths; `noise` may be one."""
+"""Options that are paths; `noise` and `camera_matrix` may be paths."""
 RECIPES = Path(__file__).with_name("recipes")
 """Folder of the recipes that come with the package."""
 MOST_PIXELS = 1 << 25
@@ -66,6 +67,8 @@ class TrainConfig:
         limit: number of photos of each data set to use, from the first on; 0 for all.
         light: brightness range in which raws are made of sRGB photos; None if the images are raws.
         noise: noise model of such raws: a name, or a noise file made by `adaptiveisp calibrate`.
+        bits: depth of the codes of such raws, 4 to 14; 0 for that of the noise model.
+        camera_matrix: the colours of their sensor: a name, or a YAML file, see `raw.camera_matrices`.
         budget: number of images that pass through the detector.
         seed: of all random numbers, at least 0.
         warm_start: policy whose weights the run starts from; "" for random weights.
@@ -90,6 +93,8 @@ class TrainConfig:
     limit: int = 0
     light: str | None = None
     noise: NoiseName = defaults.NOISE
+    bits: int = 0
+    camera_matrix: CameraName = defaults.CAMERA_MATRIX
     budget: int = defaults.BUDGET
     seed: int = defaults.SEED
     warm_start: str = ""
@@ -110,6 +115,8 @@ class TrainConfig:
             require(getattr(self, name) >= 0, f"{name} must not be negative")
         require(self.seed >= 0, "seed must not be negative")
         check_noise_name(self.noise)
+        check_bits(self.bits)
+        check_camera_name(self.camera_matrix)
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
 
@@ -278,6 +285,8 @@ def completed(options: TrainConfig, settings: Any) -> tuple[TrainConfig, Any]:
     paths: dict[str, Any] = {name: tuple(map(os.path.abspath, _listed(getattr(options, name)))) for name in PATHS}
     if options.noise not in NOISES:
         paths["noise"] = os.path.abspath(options.noise)
+    if options.camera_matrix not in CAMERA_MATRICES:
+        paths["camera_matrix"] = os.path.abspath(options.camera_matrix)
     paths["cache"] = "".join(paths["cache"])
     return replace(options, dev_size=size, **paths), with_module_names(settings)
 
@@ -300,14 +309,15 @@ def load_recipe(name: str) -> tuple[TrainConfig, Any]:
 
 
 def data_digest(options: TrainConfig) -> str:
-    """A hash of data, dev and a noise file: label files and YAMLs by their content, folders by names and sizes.
+    """A hash of data, dev, noise file and camera file: files by their content, folders by names and sizes.
 
     It tells whether the data have changed when a run is resumed.
     """
     digest = hashlib.blake2b(digest_size=16)
-    noise_files = [options.noise] if options.noise not in NOISES else []
+    own_files = [options.noise] if options.noise not in NOISES else []
+    own_files += [options.camera_matrix] if options.camera_matrix not in CAMERA_MATRICES else []
     given = (options.data, options.images, options.dev, options.dev_images)
-    for text in (*(text for paths in given for text in _listed(paths) or ("",)), *noise_files):
+    for text in (*(text for paths in given for text in _listed(paths) or ("",)), *own_files):
         path = split_spec(Path(text))[0] if text else Path()
         if text and path.is_file():
             with path.open("rb") as file:

@@ -93,8 +93,13 @@ def _open_source(
         how |= {"teacher": teacher, "cache": open_cache(options.cache)}
         return RawTrainingImages(raws, to_label, settings.size, options.seed, **how)
     images = _photo_folder(data, images, teacher)
-    synthesis = SynthesisConfig(options.light, noise=options.noise, seed=options.seed)
+    synthesis = SynthesisConfig(options.light, seed=options.seed, **_sensor(options))
     return PhotoTrainingImages(data, images, to_label, settings.size, synthesis, options.limit, teacher, **how)
+
+
+def _sensor(options: TrainConfig) -> dict[str, Any]:
+    """The fields of `SynthesisConfig` that describe the sensor of raws that are made of photos."""
+    return {name: getattr(options, name) for name in ("noise", "bits", "camera_matrix")}
 
 
 def _photo_folder(data: Path, images: Path | None, teacher: PseudoLabeler | None) -> Path:
@@ -149,7 +154,7 @@ def _open_dev_set(source: Source, options: TrainConfig) -> Dataset:
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:
         light = options.light
-        synthesis = SynthesisConfig(light, options.dev_draws, options.noise) if light is not None else None
+        synthesis = SynthesisConfig(light, options.dev_draws, **_sensor(options)) if light is not None else None
         dataset = open_dataset(data, images, synthesis)
     except (DataError, UsageError) as error:
         if options.labels == "given":

@@ -1,5 +1,7 @@
 """Colour constants with their sources, and conversions between encodings."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -52,16 +54,19 @@ def srgb_encode(linear: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.where(linear <= 0.0031308, 12.92 * linear, curve)
 
 
-def rgb_to_camera_matrix(mix: Float[Tensor, " 4"]) -> Float[Tensor, "3 3"]:
-    """RGB → camera matrix with rows summing to 1, for convex weights over the four cameras of `XYZ_TO_CAMERA`.
+def rgb_to_camera_matrix(
+    mix: Float[Tensor, " cameras"], cameras: Sequence[Sequence[Sequence[float]]] = XYZ_TO_CAMERA
+) -> Float[Tensor, "3 3"]:
+    """RGB → camera matrix with rows summing to 1, for convex weights over XYZ → camera matrices.
 
     Args:
-        mix: non-negative weights that sum to 1.
+        mix: non-negative weights that sum to 1, one for each matrix.
+        cameras: the matrices.
 
     Source: Brooks et al. 2019, section 3.2.
     """
-    cameras = torch.tensor(XYZ_TO_CAMERA, dtype=torch.float64)
-    matrix = torch.einsum("k,kij->ij", mix.double(), cameras) @ torch.tensor(RGB_TO_XYZ, dtype=torch.float64)
+    known = torch.tensor(cameras, dtype=torch.float64)
+    matrix = torch.einsum("k,kij->ij", mix.double(), known) @ torch.tensor(RGB_TO_XYZ, dtype=torch.float64)
     return matrix / matrix.sum(dim=1, keepdim=True)
 
 

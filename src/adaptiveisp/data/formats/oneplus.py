@@ -2,7 +2,7 @@
 
 Source: Li et al. 2024, "Efficient Visual Computing with Camera RAW Snapshots", multiRAW/oneplus_5t: `raw/ID.dng`,
 `labels/detection/ID.xml`, train.txt and test.txt with one ID a line (as read by the authors' loader in
-github.com/lizhihao6/mmdetection). Whether AdaptiveISP's OnePlus images are the same is not published.
+github.com/lizhihao6/mmdetection). AdaptiveISP's images are the 141 of a OnePlus 6T of Yu et al. 2021 (ReconfigISP).
 """
 
 from adaptiveisp.data.annotations import ParsedSet, SetConfig, SetOptions

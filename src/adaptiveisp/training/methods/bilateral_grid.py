@@ -253,7 +253,7 @@ class BilateralGrid(BaseLearner[BilateralGridConfig]):
             rendered = denoiser(rendered, rows)
             means = rows.detach().mean(dim=0).tolist()
             strengths = dict(zip((param.name for param in denoiser.params), means, strict=True))
-        rendered = apply_grid(rendered, grid, self.network.guide.curves).clamp(0, 1)
+        rendered = apply_grid(rendered, grid, self.network.guide.curves)
         clock.lap("modules")
         return rendered, strengths
 

@@ -1,9 +1,9 @@
 """Slicing and applying a bilateral grid of affine colour transforms, differentiable in grid, guide and image.
 
 The grid has `depth` layers of `rows` x `columns` cells, each with 3x4 numbers: three rows of a matrix for red, green
-and blue and an offset. A guide in [0, 1] says for each pixel at which depth the grid is read. Place and depth lie between
-the centres of cells, where the numbers are interpolated linearly in all three directions; outside of the outermost
-centres they are constant. The pixel is then multiplied by its own matrix.
+and blue and an offset. A guide in [0, 1] says for each pixel at which depth the grid is read. Between the centres of
+cells the numbers are interpolated linearly in all three directions; beyond the outermost centres they are constant. The
+pixel is then multiplied by its own matrix.
 
 Source: Chen, Paris, Durand 2007, "Real-time Edge-Aware Image Processing with the Bilateral Grid"; Gharbi et al. 2017,
 "Deep Bilateral Learning for Real-Time Image Enhancement" (HDRnet), for affine transforms in the cells and the guide.
@@ -80,14 +80,17 @@ def apply_grid(image: Image, grid: Grid, curves: GuideCurves) -> Image:
     return apply_by_products(image, grid, curves).clamp_(0, 1)
 
 
+def _by_row(numbers: Float[Tensor, "batch 12 *places"]) -> Float[Tensor, "batch 3 4 *places"]:
+    """The numbers as three rows of four."""
+    return numbers.view(len(numbers), 3, 4, *numbers.shape[2:])
+
+
 def packed(grid: Grid) -> Float[Tensor, "batch rows columns depth 16"]:
     """The grid as the kernels read it: the numbers of a cell together, those of a column of the 3x4 matrix first."""
-    return F.pad(grid.unflatten(1, (3, 4)).permute(0, 4, 5, 3, 2, 1), (0, 1)).flatten(4)
+    return F.pad(_by_row(grid).permute(0, 4, 5, 3, 2, 1), (0, 1)).flatten(4)
 
 
-def sliced(
-    grid: Grid, guide: Float[Tensor, "batch height width"]
-) -> Float[Tensor, "batch 12 height width"]:
+def sliced(grid: Grid, guide: Float[Tensor, "batch height width"]) -> Float[Tensor, "batch 12 height width"]:
     """The numbers of each pixel, differentiable in grid and guide.
 
     Args:
@@ -102,7 +105,7 @@ def sliced(
 
 def transformed(image: Image, numbers: Float[Tensor, "batch 12 height width"]) -> Image:
     """Each pixel by its own matrix and offset, before the clip to [0, 1]."""
-    by_row = numbers.unflatten(1, (3, 4))
+    by_row = _by_row(numbers)
     return (by_row[:, :, :3] * image[:, None]).sum(dim=2) + by_row[:, :, 3]
 
 
@@ -110,9 +113,9 @@ def transformed(image: Image, numbers: Float[Tensor, "batch 12 height width"]) -
 def apply_by_products(image: Image, grid: Grid, curves: GuideCurves) -> Image:
     """The images after their grids, before the clip, without a gradient.
 
-    `grid_sample` gathers eight cells for each pixel. Here two products of matrices interpolate the numbers of all depths
-    in place, since cells and pixels are regular there, and the guide gives the weights of the depths; on a CPU this is
-    faster. Strips of rows stay in a core's cache, and a large frame needs little more memory than itself.
+    `grid_sample` gathers eight cells for each pixel. Here two products of matrices interpolate the numbers of all
+    depths in place, since cells and pixels are regular there, and the guide gives the weights of the depths; on a CPU
+    this is faster. Strips of rows stay in a core's cache, and a large frame needs little more memory than itself.
 
     Args:
         image, grid, curves: as for `apply_grid`.
@@ -157,7 +160,7 @@ def _centres(n: int, like: Tensor) -> Float[Tensor, " n"]:
 
 def grey_grid(grid: Grid) -> Grid:
     """The grid whose result is the luminance of the original's, the same for red, green and blue."""
-    by_row = grid.unflatten(1, (3, 4))
+    by_row = _by_row(grid)
     luminance = sum(weight * by_row[:, i] for i, weight in enumerate(LUMA))
     assert isinstance(luminance, Tensor)
     return luminance[:, None].expand(-1, 3, -1, -1, -1, -1).flatten(1, 2)

@@ -1,7 +1,7 @@
 """A pipeline with a bilateral grid, which is held in memory beside the stages.
 
-The stage `bilateral_grid` of the pipeline states the grid's mean gain and size; the JSON has no more than that, says so,
-and is refused when it is read as a pipeline. In the process that made it, the pipeline renders any image as another
+The stage `bilateral_grid` of the pipeline states the grid's mean gain and size; the JSON has no more than that, says
+so, and is refused when it is read as a pipeline. In the process that made it, the pipeline renders any image as another
 pipeline does: at full size, step by step, or the next frame of a stream.
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from adaptiveisp.isp.bilateral_grid import GuideCurves, apply_grid, grey_grid
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.isp.modules.bilateral_grid import PAPER, IN_NO_FILE
+from adaptiveisp.isp.modules.bilateral_grid import IN_NO_FILE, PAPER
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.types import Image, ParamTensor
 
@@ -45,7 +45,7 @@ class GridPipeline(Pipeline):
         if self.grid is None or self.curves is None:
             raise ValueError("a pipeline with a bilateral grid needs the grid and the guide's curves")
 
-    def __reduce__(self) -> tuple[type["GridPipeline"], tuple[Any, ...]]:  # type: ignore[override]
+    def __reduce__(self) -> tuple[type["GridPipeline"], tuple[Any, ...]]:
         return GridPipeline, (self.stages, self.module_set, self.grid, self.curves)
 
     @property
@@ -100,7 +100,7 @@ def stage_of_grid(grid: Float[Tensor, "12 depth rows columns"]) -> Stage:
     cells; `spread` is its standard deviation over them, and `offset` the mean of the three offsets. All are clipped to
     the module's ranges.
     """
-    by_row = grid.detach().unflatten(0, (3, 4))
+    by_row = grid.detach().view(3, 4, *grid.shape[1:])
     gains = by_row[:, :3].sum(dim=(0, 1)) / 3
     depth, rows, columns = grid.shape[1:]
     found = [gains.mean(), gains.std(correction=0), by_row[:, 3].mean()]

@@ -10,6 +10,7 @@ to all cells of a depth, as in the sequence policies; and the last layer begins 
 changes nothing.
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -94,7 +95,7 @@ class BilateralGridNetwork(nn.Module):
         n_strided = (VIEW // side).bit_length() - 1
         channels = (N_PLANES, *CHANNELS[:n_strided])
         layers: list[nn.Module] = []
-        for before, after in zip(channels, channels[1:], strict=False):
+        for before, after in pairwise(channels):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(SLOPE)]
         self.encoder = nn.Sequential(*layers)
         width = channels[-1]
@@ -119,9 +120,7 @@ class BilateralGridNetwork(nn.Module):
             for zero in (self.denoiser_head.weight, self.denoiser_line.weight, self.denoiser_line.bias):
                 nn.init.zeros_(zero)
 
-    def forward(
-        self, planes: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]
-    ) -> Prediction:
+    def forward(self, planes: Float[Tensor, "batch 6 64 64"], numbers: Float[Tensor, "batch n_numbers"]) -> Prediction:
         """The grid and the denoiser's parameters of each image, from planes and numbers of its observation."""
         features = self.encoder(planes)
         pooled = self.whole(features)
@@ -130,7 +129,7 @@ class BilateralGridNetwork(nn.Module):
         cells = F.leaky_relu(self.local(features) + self.spread(hidden)[:, :, None, None], SLOPE)
         change = self.head(cells) + self.grid_line(scalars)[:, :, None, None]
         # The head's channels are 12 numbers of the first depth, then 12 of the next.
-        change = change.unflatten(1, (self.depth, N_COEFFICIENTS)).transpose(1, 2)
+        change = change.view(len(change), self.depth, N_COEFFICIENTS, self.side, self.side).transpose(1, 2)
         grid = self.identity[None, :, None, None, None] + change
         if self.denoiser is None:
             return Prediction(grid, None)

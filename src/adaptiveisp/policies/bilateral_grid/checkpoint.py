@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from adaptiveisp.errors import PipelineError, WeightsError
+from adaptiveisp.errors import PipelineError, UsageError, WeightsError
 from adaptiveisp.isp.bilateral_grid import N_COEFFICIENTS
 from adaptiveisp.isp.registry import IspModule, find_module
 from adaptiveisp.policies.bilateral_grid.networks import BilateralGridNetwork
@@ -50,5 +50,5 @@ def _denoiser(header: PolicyHeader, path: Path) -> IspModule | None:
         )
     try:
         return find_module(before[0], header.module_set) if before else None
-    except PipelineError as error:
+    except (PipelineError, UsageError) as error:
         raise WeightsError(f"{path}: {error}") from None

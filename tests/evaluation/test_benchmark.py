@@ -29,6 +29,7 @@ def test_bench_writes_timings_and_costs(tmp_path: Path, capsys: pytest.CaptureFi
     content = json.loads(out.read_text())
     names = [row["name"] for row in content["timings"]]
     assert {module.name for module in (*EXTENDED, *HELPERS)} < set(names)
+    assert {"coco-adaptive", "bilateral grid", "bilateral grid after denoise"} < set(names)
     assert all(row["ms"] > 0 and row["copies"] > 0 for row in content["timings"])
     assert content["timings"][0] | {"ms": 0} == {"name": COPY, "kind": "peer", "ms": 0, "copies": 1.0}
     assert content["provenance"]["threads"] >= 1 and content["size"] == 64

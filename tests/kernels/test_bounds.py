@@ -9,7 +9,16 @@ import pytest
 import torch
 from jaxtyping import config
 
-from adaptiveisp.kernels import backward, forward, loading, non_local_means, observation, synthesis, unpacking
+from adaptiveisp.kernels import (
+    backward,
+    bilateral_grid,
+    forward,
+    loading,
+    non_local_means,
+    observation,
+    synthesis,
+    unpacking,
+)
 from adaptiveisp.kernels.checks import overlap
 
 ONE = torch.zeros(3, 9, 8)
@@ -263,13 +272,28 @@ def test_developing_at_a_small_size() -> None:
         refused(synthesis.develop_small, mosaic, *arguments, 10, 15)
 
 
+def test_bilateral_grids() -> None:
+    grid, guide = torch.zeros(2, 4, 5, 3, 16), torch.zeros(10 + 6 * 2)
+    bilateral_grid.transform(TWO, grid, guide)
+    bilateral_grid.transform_backward(TWO, grid, guide, TWO, True)
+    for wrong in (grid[:1], grid[..., :12], grid.double(), grid[0], grid[:, :0]):
+        refused(bilateral_grid.transform, TWO, wrong, guide)
+        refused(bilateral_grid.transform_backward, TWO, wrong, guide, TWO, True)
+    for wrong in (guide[:-1], guide[:10], guide.double(), guide[None]):
+        refused(bilateral_grid.transform, TWO, grid, wrong)
+        refused(bilateral_grid.bilateral_grid, TWO, grid, wrong)
+    refused(bilateral_grid.transform_backward, TWO, grid, guide, TWO[:, :, :, 1:], True)
+    for name in WRONG_BATCHES:
+        refused(bilateral_grid.transform, WRONG_BATCHES[name], grid, guide)
+
+
 def test_overlap_is_found_by_address() -> None:
     assert overlap(SHARED[:3], SHARED[2:]) and not overlap(SHARED[:2], SHARED[2:])
 
 
 def test_every_entry_is_here() -> None:
     source = inspect.getsource(inspect.getmodule(test_every_entry_is_here))  # type: ignore[arg-type]
-    for module in (forward, backward, non_local_means, observation, synthesis, unpacking):
+    for module in (forward, backward, bilateral_grid, non_local_means, observation, synthesis, unpacking):
         for name, entry in vars(module).items():
             own = inspect.isroutine(entry) and entry.__module__ == module.__name__
             if own and not name.startswith("_") and name not in ("require_operation", "rows_for_threads", "row_bytes"):

@@ -48,7 +48,8 @@ TRAIN_SETTINGS = ("size", "bootstrap", "discount", "runtime_weight", "latency_ms
 
 METHODS_HELP = (
     f"{defaults.METHOD} (default), sequence; baselines: fixed (one pipeline by gradient), cma_es (without gradients), "
-    "random_search (the best of random pipelines); a registered method, or my_pkg.my_file:name"
+    "random_search (the best of random pipelines), bilateral_grid (a small learned ISP without modules); a registered "
+    "method, or my_pkg.my_file:name"
 )
 BUDGET_HELP = (
     "number of images that pass through the detector before the run ends; with --resume a larger one than the run's"
@@ -62,7 +63,7 @@ TRAIN_LATENCY_HELP = (
 )
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
-    "sampled; for the baselines: raw or auto-exposure"
+    "sampled; for the baselines: raw or auto-exposure; for bilateral_grid: grid, denoise or guided-denoise"
 )
 
 

@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,15 @@ from adaptiveisp.detectors.letterbox import frame_size
 from adaptiveisp.isp.execution import Call, run_one
 from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, IspModule, find_module
 from adaptiveisp.kernels import cuda_graphs, loading
-from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, SEQUENCE, PolicyHeader
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.bilateral_grid.checkpoint import STAGE
+from adaptiveisp.policies.bilateral_grid.networks import BilateralGridNetwork
+from adaptiveisp.policies.bilateral_grid.policy import BilateralGridPolicy
+from adaptiveisp.policies.checkpoint import ACTOR_CRITIC, BILATERAL_GRID, SEQUENCE, PolicyHeader
 from adaptiveisp.policies.clock_table import some_parameters
 from adaptiveisp.policies.environment import actions_of
 from adaptiveisp.policies.heuristics import AutoExposure
+from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
 from adaptiveisp.policies.sequence.networks import SequenceNetwork, observe
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.policies.stepwise.networks import Actor
@@ -111,6 +117,24 @@ def untrained_sequence() -> SequencePolicy:
     return SequencePolicy(header, SequenceNetwork(modules, "image", header.horizon), "sequence")
 
 
+def whole_policies(device: str = "cpu") -> list[Policy]:
+    """Policies whose whole time is measured, with the modules that they choose: the default one, and bilateral grids.
+
+    The grids are untrained; their time does not depend on their weights.
+    """
+    made = [load_policy(DEFAULT_POLICY, device)]
+    for denoiser in ("none", "guided_denoise", "denoise"):
+        names = (STAGE,) if denoiser == "none" else (denoiser, STAGE)
+        header = PolicyHeader(
+            BILATERAL_GRID, "extended", names, len(names), "log", "auto-exposure", once=True, origin="bench"
+        )
+        module = None if denoiser == "none" else find_module(denoiser, "extended")
+        network = BilateralGridNetwork(side=16, depth=8, knots=8, denoiser=module).to(device)
+        name = "bilateral grid" if module is None else f"bilateral grid after {denoiser}"
+        made.append(BilateralGridPolicy(header, network, name))
+    return made
+
+
 def sample_image(size: int, device: str = "cpu") -> Image:
     """A (1, 3, size, size) image of noise over a gradient, in [0, 1]; the same in every call."""
     noise = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
@@ -169,6 +193,7 @@ def run_benchmark(
     observation = observe(dim, "auto-exposure")
     fast["sequence policy, prediction alone"] = lambda: sequence.plan_and_observe(dim, own, observation.preprocessed)
     fast[f"sequence policy, {len(SEQUENCE_MODULES)} modules after auto-exposure"] = lambda: sequence.process(dim, own)
+    fast |= {whole.name: partial(whole.process, dim) for whole in whole_policies(device)}
     kinds |= {name: "policy" for name in fast if name not in kinds}
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
     found = medians(fast, repeats, wait)

@@ -104,6 +104,8 @@ def _run_elsewhere(picture: Picture, calls: Sequence[Call]) -> Picture:
         return (image,)
 
     numbers = torch.tensor([value for _, params in calls for value in params], dtype=picture.dtype).to(picture.device)
+    if any(module.bound for module in modules):
+        return work(picture[None], numbers)[0][0]
     name = tuple((module.name, module.function) for module in modules)
     return cuda_graphs.SHARED.run(name, work, picture[None], numbers)[0][0]
 

@@ -171,6 +171,7 @@ class IspModule:
             be processed in parts.
         colour_only: whether its only effect is on colours, so that it is left out for monochrome raws.
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`. It clips.
+        bound: whether `function` holds tensors of one image, so that no CUDA graph of it is kept.
         clips: whether the result is clipped to [0, 1]; False hands values above 1 on to the next module, as in POS-ISP.
 
     Raises:
@@ -191,6 +192,7 @@ class IspModule:
     colour_only: bool = False
     kernel: KernelCall | None = None
     clips: bool = True
+    bound: bool = False
 
     def __post_init__(self) -> None:
         named = f"module {shown(self.name)}"

@@ -1,6 +1,6 @@
 """A pipeline: the modules of one image in order with their parameters; it renders images and is stored as JSON."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -10,7 +10,8 @@ import torch
 
 from adaptiveisp.errors import PipelineError
 from adaptiveisp.isp.execution import Call, run
-from adaptiveisp.isp.registry import IspModule, find_module, modules_of
+from adaptiveisp.isp.modules.bilateral_grid import IN_NO_FILE
+from adaptiveisp.isp.registry import STATED, IspModule, find_module, modules_of
 from adaptiveisp.types import Image
 from adaptiveisp.utils.files import read_json, write_json
 
@@ -76,6 +77,23 @@ class Pipeline:
         """Sum of the modules' costs in milliseconds, from the paper's table."""
         return sum(module.cost_ms for module in self.modules)
 
+    def with_stages(self, stages: Sequence[Stage]) -> "Pipeline":
+        """A pipeline of the same kind and module set with other stages."""
+        return Pipeline(tuple(stages), self.module_set)
+
+    def for_monochrome(self) -> "Pipeline":
+        """The pipeline as monochrome raws need it, apart from stages that are left out; usually the same one."""
+        return self
+
+    def blended(self, before: "Pipeline", share: float) -> "Pipeline":
+        """The pipeline with what is not in its stages between an earlier frame's and its own; usually the same one.
+
+        Args:
+            before: pipeline of the earlier frame.
+            share: weight of this pipeline's own values.
+        """
+        return self
+
     def steps(self, image: Image) -> Iterator[Image]:
         """The image after each stage."""
         for stage, module in zip(self.stages, self.modules, strict=True):
@@ -139,6 +157,8 @@ class Pipeline:
             params = stage.get("params", {}) if isinstance(stage, dict) else None
             if not isinstance(params, dict) or not isinstance(stage.get("module"), str):
                 raise PipelineError(f"{origin}: stage {number} lacks its module or params; {FILE_REMEDY}")
+            if stage["module"] in {module.name for module in STATED}:
+                raise PipelineError(f"{origin}: stage {number} is {stage['module']}: {IN_NO_FILE}")
             try:
                 stages.append(Stage(stage["module"], find_module(stage["module"], module_set).check(params)))
             except PipelineError as error:

@@ -46,6 +46,10 @@ BASELINE_FILES = ("reinhard", "log_tone", "clahe")
 """Files of modules that only baselines use: as helpers, but cost tables may lack them, as older tables do."""
 
 
+STATED_FILES = ("bilateral_grid",)
+"""Files of modules that only state what a policy did to one image: no pipeline file can run them."""
+
+
 def make(files: Sequence[str], *variants: str) -> tuple[IspModule, ...]:
     """The module of each file: the first of the names `variants` that the file declares.
 
@@ -89,6 +93,9 @@ HELPERS = make(HELPER_FILES, "PAPER")
 BASELINES = make(BASELINE_FILES, "PAPER")
 """Modules of baselines, which a pipeline of any set may use."""
 
+STATED = make(STATED_FILES, "PAPER")
+"""Modules that are stated in pipelines and that no pipeline file can run."""
+
 MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
     "paper": PAPER,
     "released": RELEASED,
@@ -113,7 +120,7 @@ def _checked(origin: str, value: object) -> IspModule:
             raise UsageError(f"{origin}: {reason_of(error)}; {remedy}") from error
     if not isinstance(value, IspModule):
         raise UsageError(f"{origin}: is not an IspModule; write NAME = IspModule(…) there")
-    own = {module.name for modules in (*MODULE_SETS.values(), HELPERS, BASELINES) for module in modules}
+    own = {module.name for modules in (*MODULE_SETS.values(), HELPERS, BASELINES, STATED) for module in modules}
     if value.name in own:
         raise UsageError(f"{origin}: the package has a module {value.name!r}; give it another name")
     return value
@@ -175,7 +182,7 @@ def find_module(name: str, module_set: str) -> IspModule:
         PipelineError: there is no such module.
     """
     available: Sequence[IspModule] = (*modules_of(module_set), *HELPERS, *BASELINES)
-    for module in available:
+    for module in (*available, *STATED):
         if module.name == name:
             return module
     if is_registered(name):
@@ -195,6 +202,7 @@ __all__ = [
     "PAPER",
     "POS_ISP",
     "RELEASED",
+    "STATED",
     "WIDE",
     "IspModule",
     "Param",

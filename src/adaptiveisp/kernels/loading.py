@@ -16,7 +16,7 @@ from adaptiveisp.utils.provenance import add_fact
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 9
+INTERFACE = 10
 """Version of the functions' signatures, the same number as in csrc/kernels.h. Every change of either raises both."""
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -37,6 +37,8 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "local_tone_backward": ([*[_POINTER] * 5, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER, _POINTER], None),
     "coefficients_backward": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT, _POINTER], _DOUBLE),
     "moments_backward": ([*[_POINTER] * 4, *[_LONG] * 5, _POINTER], None),
+    "bilateral_grid": ([*[_POINTER] * 4, *[_LONG] * 8, _POINTER], None),
+    "bilateral_grid_backward": ([*[_POINTER] * 7, *[_LONG] * 8, _POINTER], None),
     "unprocess": ([_POINTER, *[_LONG] * 3, _POINTER, _POINTER, *[_LONG] * 4, _POINTER, _POINTER], None),
     "add_noise": ([_POINTER, _POINTER, _POINTER, _LONG, _LONG, _FLOAT], None),
     "unpack": ([_POINTER, _POINTER, *[_LONG] * 4, _INT], None),

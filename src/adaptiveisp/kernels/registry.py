@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adaptiveisp.kernels import autograd, forward, non_local_means, observation, synthesis, unpacking
+from adaptiveisp.kernels import autograd, bilateral_grid, forward, non_local_means, observation, synthesis, unpacking
 from adaptiveisp.kernels.loading import available, takes
 from adaptiveisp.types import Image, ParamTensor
 
@@ -52,6 +52,20 @@ def find(name: str, *tensors: Tensor) -> Callable[..., Any] | None:
     """
     kernel = _FUNCTIONS[name]
     return kernel if takes(*tensors) and not any(tensor.requires_grad for tensor in tensors) else None
+
+
+_DIFFERENTIABLE: dict[str, Callable[..., Any]] = {"bilateral_grid": bilateral_grid.bilateral_grid}
+"""Kernels with a gradient that compute no module alone, by name."""
+
+
+def differentiable(name: str, *tensors: Tensor) -> Callable[..., Any] | None:
+    """The kernel of this name, which is differentiable, or None where it cannot work on these tensors.
+
+    Raises:
+        KeyError: there is no kernel of this name.
+    """
+    kernel = _DIFFERENTIABLE[name]
+    return kernel if takes(*tensors) and all(tensor.numel() for tensor in tensors) else None
 
 
 @dataclass(frozen=True)

@@ -325,6 +325,7 @@ def grey_pipeline(pipeline: Pipeline) -> tuple[Pipeline, tuple[str, ...]]:
     of `gain`, which is exposure and white balance in one, become their luminance. The pipeline itself is returned if
     nothing changes.
     """
+    pipeline = pipeline.for_monochrome()
     kept, left_out = list[Stage](), list[str]()
     for stage, module in zip(pipeline.stages, pipeline.modules, strict=True):
         if module.colour_only:
@@ -336,7 +337,7 @@ def grey_pipeline(pipeline: Pipeline) -> tuple[Pipeline, tuple[str, ...]]:
             kept.append(stage)
     if tuple(kept) == pipeline.stages:
         return pipeline, ()
-    return Pipeline(tuple(kept), pipeline.module_set), tuple(dict.fromkeys(left_out))
+    return pipeline.with_stages(kept), tuple(dict.fromkeys(left_out))
 
 
 def grey_remark(name: object, policy: str, left_out: Sequence[str]) -> Remark:

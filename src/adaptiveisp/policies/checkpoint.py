@@ -27,8 +27,8 @@ from adaptiveisp.utils.files import parse_json, require_regular, write_bytes
 
 FORMAT = "adaptiveisp-policy"
 FORMAT_VERSION = 1
-ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND = "actor_critic", "sequence", "pos-isp"
-KINDS = (ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND)
+ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND, BILATERAL_GRID = "actor_critic", "sequence", "pos-isp", "bilateral_grid"
+KINDS = (ACTOR_CRITIC, SEQUENCE, POS_ISP_KIND, BILATERAL_GRID)
 RELEASED_SET = "released"
 LONGEST_HORIZON = 64
 """Most steps of an episode, since each costs a pass over the image. The paper has 5, the longest policy here 12."""
@@ -75,7 +75,8 @@ def save_policy(path: Path, header: PolicyHeader, networks: Mapping[str, nn.Modu
     Args:
         path: file to write.
         header: describes the networks, so that they can be rebuilt.
-        networks: by name: "actor" and perhaps "critic", which only further training needs; "sequence" or "pos-isp".
+        networks: by name: "actor" and perhaps "critic", which only further training needs; "sequence", "pos-isp" or
+            "bilateral_grid".
     """
     tensors = {
         f"{k}.{name}": value.contiguous() for k, net in networks.items() for name, value in net.state_dict().items()

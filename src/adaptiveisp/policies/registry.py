@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Planner, Policy, as_policy
-from adaptiveisp.policies.checkpoint import POS_ISP_KIND, SEQUENCE, read_header
+from adaptiveisp.policies.bilateral_grid.policy import load_bilateral_grid
+from adaptiveisp.policies.checkpoint import BILATERAL_GRID, POS_ISP_KIND, SEQUENCE, read_header
 from adaptiveisp.policies.fixed import FixedPipeline, load_fixed
 from adaptiveisp.policies.heuristics import AutoExposure, CameraDevelopment
 from adaptiveisp.policies.oracle import GreedyOracle
@@ -163,7 +164,11 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
         return load_fixed(file).renamed(name)
-    loaders: dict[str, Callable[..., Policy]] = {SEQUENCE: load_sequence, POS_ISP_KIND: load_pos_isp}
+    loaders: dict[str, Callable[..., Policy]] = {
+        SEQUENCE: load_sequence,
+        POS_ISP_KIND: load_pos_isp,
+        BILATERAL_GRID: load_bilateral_grid,
+    }
     return loaders.get(read_header(file).kind, load_stepwise)(file, name, device, steps)
 
 

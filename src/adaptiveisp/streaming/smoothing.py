@@ -97,7 +97,7 @@ class Smoother:
             for before, after in zip(self._rows, new, strict=True)
         ]
         try:
-            self._held = _pipeline(chosen, self._rows)
+            self._held = _pipeline(chosen, self._rows).blended(self._held, share)
         except PipelineError:  # between two valid matrices lies one that is not
             return self._restart(chosen)
         return self._held
@@ -149,7 +149,7 @@ def _rows(pipeline: Pipeline) -> list[list[float]]:
 def _pipeline(like: Pipeline, rows: list[list[float]]) -> Pipeline:
     """The pipeline with the modules of `like` and the parameters of these rows."""
     stages = (_stage(module, row) for module, row in zip(like.modules, rows, strict=True))
-    return Pipeline(tuple(stages), like.module_set)
+    return like.with_stages(tuple(stages))
 
 
 def _stage(module: IspModule, row: list[float]) -> Stage:

@@ -38,6 +38,7 @@ def bfloat16_pays(device_type: str) -> bool:
     return has_vectors and BFLOAT16_GAIN * _convolution_seconds(half=True) < _convolution_seconds(half=False)
 
 
+@torch.enable_grad()
 def _convolution_seconds(*, half: bool) -> float:
     """Least time of a convolution, forward and backward, of the size of those in small detectors."""
     weight = torch.full((128, 64, 3, 3), 1e-3)

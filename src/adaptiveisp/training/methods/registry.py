@@ -1,7 +1,7 @@
 """The training methods by the names of the command line, and how users add their own."""
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.training.methods import cma_es, fixed, random_search
+from adaptiveisp.training.methods import bilateral_grid, cma_es, fixed, random_search
 from adaptiveisp.training.methods.actor_critic import settings as actor_critic_settings
 from adaptiveisp.training.methods.actor_critic.learner import ActorCritic
 from adaptiveisp.training.methods.learner import Learner, Method, NonFiniteLossError
@@ -62,6 +62,10 @@ register_method(
 )
 register_method("sequence", Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner))
 register_method("fixed", Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed))
+register_method(
+    "bilateral_grid",
+    Method(bilateral_grid.BilateralGridConfig, bilateral_grid.PRESETS, bilateral_grid.BilateralGrid),
+)
 register_method("cma_es", Method(cma_es.CmaEsConfig, cma_es.PRESETS, cma_es.CmaEs, needs_gradients=False))
 register_method(
     "random_search",

@@ -1,0 +1,1 @@
+"""The policy that predicts a bilateral grid of colour transforms."""

@@ -1,5 +1,6 @@
 """Candidates that are listed: every image goes through all of them, so that the expected reward is known."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -67,7 +68,7 @@ def test_the_losses_are_those_by_hand() -> None:
     torch.testing.assert_close(gradient, -share.expand(2, 2) / 2)
     again = ListedPipelines()
     again.load_state_dict(listed.state_dict())
-    assert (again.square, again.count) == (listed.square, 1)
+    assert (again.square, again.count, again.seen) == (listed.square, 1, None)
 
 
 def test_probabilities_fit_the_mean_advantage() -> None:
@@ -86,6 +87,41 @@ def test_probabilities_fit_the_mean_advantage() -> None:
     assert logits.argsort().tolist() == [1, 0, 2]
 
 
+FROZEN: SequenceConfig = replace(LISTED, rate=0.0, line_rate=0.0, replays=2, runtime_weight=0.5)
+
+
+def test_remembered_images_teach_the_choice_again() -> None:
+    once, often = learner(replace(FROZEN, replays=0)), learner(FROZEN)
+    moved = []
+    for subject in (once, often):
+        before = [p.detach().clone() for p in subject.network.sets_parameters]
+        for _ in range(3):
+            subject.iterate()
+        assert all(torch.equal(p, b) for p, b in zip(subject.network.sets_parameters, before, strict=True))
+        moved.append(float(subject.network.sequence_head.bias.detach().abs().sum()))
+    assert moved[1] > moved[0] > 0
+    assert once.listed.seen is None and often.listed.seen is not None
+    embedding, worth = often.listed.seen
+    assert len(embedding) == 6 and worth.shape == (6, 3)
+    # The cost of a pipeline is not in what is remembered: at neutral parameters no module changes the loss.
+    torch.testing.assert_close(worth, worth[:, :1].expand(-1, 3), rtol=0, atol=0.3)
+
+
+def test_a_run_with_remembered_images_resumes_bit_by_bit() -> None:
+    straight = learner(FROZEN)
+    for _ in range(2):
+        straight.iterate()
+    resumed = learner(FROZEN)
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    for subject in (straight, resumed):
+        subject.iterate()
+    assert straight.listed.seen is not None and resumed.listed.seen is not None
+    for one, other in zip(straight.listed.seen, resumed.listed.seen, strict=True):
+        assert torch.equal(one, other)
+    for weight, other in zip(straight.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(weight, other)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -95,7 +131,9 @@ def test_probabilities_fit_the_mean_advantage() -> None:
         ({"group_size": 2}, "group_size must be the number of pipelines, 3"),
         ({"pipelines": (("tone",), ("exposure",), ())}, "pipelines names tone, which modules lacks"),
         ({"horizon": 1}, "longer than the horizon of 1"),
-        ({"candidates": "edits"}, "pipelines needs candidates=listed"),
+        ({"candidates": "edits"}, "pipelines and replays need candidates=listed"),
+        ({"replays": 2}, "replays needs rate=0 and line_rate=0"),
+        ({"replays": -1}, "replays must not be negative"),
     ],
     ids=str,
 )

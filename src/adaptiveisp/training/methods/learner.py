@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from adaptiveisp.data.training_images import TrainingImages
+import torch
+from torch import Tensor
+
+from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import AdaptiveISPError, PolicyError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Policy, Preprocessing
@@ -125,6 +128,30 @@ class NonFiniteLossError(AdaptiveISPError):
     def __init__(self, message: str, batch: dict[str, Any]):
         super().__init__(message)
         self.batch = batch
+
+
+def require_finite(
+    losses: Mapping[str, Tensor], iteration: int, sources: Sequence[TrainingImage], actions: Tensor
+) -> None:
+    """Refuses losses that are not finite, before any weight is changed by them.
+
+    Args:
+        losses: by their names.
+        iteration: number of the iteration.
+        sources, actions: images and pipelines of its batch, which the error keeps.
+
+    Raises:
+        NonFiniteLossError: names the losses.
+    """
+    bad = [name for name, loss in losses.items() if not loss.isfinite()]
+    if bad:
+        batch = {
+            "iteration": iteration,
+            "numbers": [source.number for source in sources],
+            "images": torch.stack([source.image for source in sources]),
+            "actions": actions,
+        }
+        raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {iteration}", batch)
 
 
 class BaseLearner(ABC, Generic[Settings]):

@@ -34,7 +34,7 @@ Differs: the sequence may depend on the image; candidates may be edits. Neither 
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,14 @@ from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork, obs
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images, optimiser_step
-from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError
-from adaptiveisp.training.methods.sequence.sampling import sample_candidates, sample_experts, sample_logits
+from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError, require_finite
+from adaptiveisp.training.methods.sequence.sampling import (
+    listed_actions,
+    recalled_images,
+    sample_candidates,
+    sample_experts,
+    sample_logits,
+)
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
 from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
@@ -203,8 +209,10 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
-        self._check(losses, sources, actions)
+        require_finite(losses, self.iteration, sources, actions)
         norms = self._step(losses)
+        if config.replays and not imitating:
+            self._replay(embedding[kept[::group_size] // group_size], reward - terms.get("runtime", 0.0))
         clock.lap("backward")
         self.iteration += 1
         if config.averaging:
@@ -218,6 +226,22 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         scale = 0.1 ** (self.config.rate_decay * self.progress)
         total = losses["sequence"] + losses["parameters"]
         return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm)
+
+    def _replay(self, embedding: Float[Tensor, "images features"], reward: Float[Tensor, " batch"]) -> None:
+        """Further updates of the sequence head, on these images and those of earlier iterations.
+
+        Args:
+            embedding: of the images of this iteration.
+            reward: of every listed pipeline for each of them, without its cost.
+        """
+        config, scale = self.config, 0.1 ** (self.config.rate_decay * self.progress)
+        self.listed.remember(embedding, reward.view(-1, config.group_size))
+        price = self.price.weight * self.costs[listed_actions(config).to(self.device)].sum(dim=1)
+        parts = {name: part for name, part in self.parts.items() if name != "parameters"}
+        for _ in range(config.replays):
+            worth, log_prob = recalled_images(self.listed, self.network, config, self.temperature, self.generator)
+            loss = self.listed.fit(worth - price, log_prob)
+            optimiser_step(parts, self.optimiser, loss, scale, config.gradient_norm)
 
     def _metrics(
         self,
@@ -338,19 +362,6 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.scale = square if not self.scale else SCALE_DECAY * self.scale + (1 - SCALE_DECAY) * square
         return advantage / (math.sqrt(self.scale) + 1e-6)
 
-    def _check(
-        self, losses: dict[str, Tensor], sources: Sequence[TrainingImage], actions: Int[Tensor, "batch length"]
-    ) -> None:
-        bad = [name for name, loss in losses.items() if not loss.isfinite()]
-        if bad:
-            batch = {
-                "iteration": self.iteration,
-                "numbers": [source.number for source in sources],
-                "images": torch.stack([source.image for source in sources]),
-                "actions": actions,
-            }
-            raise NonFiniteLossError(f"the loss of {', '.join(bad)} is not finite at iteration {self.iteration}", batch)
-
     def state_dict(self) -> dict[str, Any]:
         """The complete state on which the next iteration depends."""
         return {
@@ -374,7 +385,8 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.generator.set_state(content["generator"])
         self.iteration, self.passes, self.next_number = content["counters"]
         self.comparisons.load_state_dict(content["comparisons"])
-        self.listed.load_state_dict(content.get("listed", [0.0, 0.0]))  # runs of earlier versions have none
+        if "listed" in content:  # runs of earlier versions have none
+            self.listed.load_state_dict(content["listed"])
         self.scale, dropped, warm = content["running"]
         self.dropped, self.warm = int(dropped), bool(warm)
         self.price.load_state_dict(content)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.pipeline_edits import edited
 
 
@@ -61,6 +62,29 @@ def sample_experts(
     if config.candidates != "listed":
         return order.expand(n, -1)
     return listed_actions(config)[torch.randint(len(config.pipelines), (n,), generator=generator)].to(order.device)
+
+
+def recalled_images(
+    listed: ListedPipelines,
+    network: SequenceNetwork,
+    config: SequenceConfig,
+    temperature: float,
+    generator: torch.Generator,
+) -> tuple[Float[Tensor, "images n"], Float[Tensor, "images n"]]:
+    """Rewards without costs, and ln π, of all listed pipelines for remembered images.
+
+    Args:
+        listed: remembers the images.
+        network: gives ln π.
+        config: lists the pipelines.
+        temperature: of the softmax.
+        generator: draws the images.
+    """
+    embedding, worth = listed.recalled(generator)
+    n = config.group_size
+    actions = listed_actions(config).to(embedding.device).repeat(len(embedding), 1)
+    log_prob, _, _ = network.log_probs(embedding.repeat_interleave(n, dim=0), actions, temperature)
+    return worth, log_prob.view(-1, n)
 
 
 def sample_logits(

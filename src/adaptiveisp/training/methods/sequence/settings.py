@@ -31,6 +31,8 @@ class SequenceConfig:
         batch: rendered images in an iteration, each of which is one pass through the detector.
         candidates: how the candidate pipelines of an image are drawn, "samples", "edits" or "listed"; see `learner.py`.
         pipelines: the candidates of every image with "listed", each a list of modules in their order.
+        replays: further updates of the sequence head in each iteration with "listed", on images that were rendered
+            before. Their rewards stay true only if the parameters do not learn (`rate` and `line_rate` 0).
         group_size: candidates of each image, with "listed" the number of `pipelines`. It is 1 in the imitation warm-up,
             unless `exploration` is above 0.
         exploration: standard deviation of the noise on the parameters, in units of z. With noise they learn from
@@ -84,6 +86,7 @@ class SequenceConfig:
     batch: int = 8
     candidates: Candidates = renamed("rivals", default="edits")
     pipelines: tuple[tuple[str, ...], ...] = ()
+    replays: int = 0
     group_size: int = renamed("group", default=2)
     exploration: float = 0.0
     expert_modules: tuple[str, ...] = renamed("demonstrated", default=())
@@ -179,8 +182,10 @@ class SequenceConfig:
     def _check_pipelines(self) -> None:
         """Refuses candidates that are listed but not used, used but not listed, or not possible."""
         if self.candidates != "listed":
-            require(not self.pipelines, "pipelines needs candidates=listed")
+            require(not self.pipelines and not self.replays, "pipelines and replays need candidates=listed")
             return
+        require(self.replays >= 0, "replays must not be negative")
+        require(not self.replays or not self.sets_parameters, "replays needs rate=0 and line_rate=0")
         count = len(self.pipelines)
         require(count >= 2, "candidates=listed needs two pipelines or more, as pipelines: [[a, b], [a, c]]")
         require(len(set(self.pipelines)) == count, "pipelines names a pipeline twice")

@@ -9,7 +9,7 @@ import torch
 
 from adaptiveisp import AdaptiveISP, Pipeline, Stage
 from adaptiveisp.errors import UsageError
-from adaptiveisp.evaluation.benchmark import untrained_policy, untrained_sequence
+from adaptiveisp.evaluation.benchmark import untrained_policy, untrained_sequence, whole_policies
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies import clock_table, latency
 from adaptiveisp.policies.base import Developed
@@ -99,6 +99,19 @@ def test_a_pipeline_is_shortened_before_it_runs() -> None:
     assert large.dropped == ("gamma", "denoise", "sharpen") or large.pipeline == Pipeline(())
     whole = within_latency(FixedPipeline(THREE), 20.0, 80).render(frame())
     assert whole.dropped == () and whole.pipeline == THREE
+
+
+@pytest.mark.parametrize(
+    "limit, dropped",
+    [(20.0, ()), (10.0, ("bilateral_grid",)), (5.0, ("denoise",)), (2.0, ("denoise", "bilateral_grid"))],
+)
+def test_a_bilateral_grid_keeps_its_grid_or_is_dropped_whole(limit: float, dropped: tuple[str, ...]) -> None:
+    policy = next(one for one in whole_policies() if one.name == "bilateral grid after denoise")
+    within = WithinLatency(policy, Limit(ClockTable({**TIMES, "bilateral_grid": 1.0}, size=80), limit))
+    rendered = within.render(frame())
+    assert rendered.dropped == dropped and rendered.pipeline is not None
+    torch.testing.assert_close(rendered.image, rendered.pipeline.render(frame().small))
+    assert ("incomplete" in rendered.pipeline.to_json()) == ("bilateral_grid" not in dropped)
 
 
 @pytest.mark.usefixtures("known_times")
@@ -202,6 +215,10 @@ def test_a_module_is_measured_once_in_a_process(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(clock_table, "readings_of", lambda work: pytest.fail(str(work)) if work else {})
     assert module_times(["exposure", "gamma"], "extended", 48, threads=1) == first
     assert all(0 < ms < 1000 for ms in first.values())
+
+
+def test_a_bilateral_grid_is_timed_with_a_grid_of_its_usual_size() -> None:
+    assert 0 < module_times(["bilateral_grid"], "extended", 48, threads=1)["bilateral_grid"] < 1000
 
 
 def test_the_own_time_of_a_policy_leaves_out_its_modules() -> None:

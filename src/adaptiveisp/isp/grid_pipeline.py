@@ -52,12 +52,14 @@ class GridPipeline(Pipeline):
     def modules(self) -> tuple[IspModule, ...]:
         """The modules in the order they run; that of the grid computes with this grid."""
         assert self.grid is not None and self.curves is not None
-        own = replace(PAPER, function=partial(_with_grid, self.grid, self.curves))
+        own = module_with(self.grid, self.curves)
         return tuple(own if module.name == NAME else module for module in super().modules)
 
     def to_json(self) -> dict[str, Any]:
-        """The stages, and that they do not reproduce the image."""
-        return {**super().to_json(), INCOMPLETE_KEY: f"{NAME}: {IN_NO_FILE}"}
+        """The stages, and that they do not reproduce the image if the grid is one of them."""
+        content = super().to_json()
+        has_grid = any(stage.module == NAME for stage in self.stages)
+        return {**content, INCOMPLETE_KEY: f"{NAME}: {IN_NO_FILE}"} if has_grid else content
 
     def with_stages(self, stages: Sequence[Stage]) -> "GridPipeline":
         """Other stages with the same grid."""
@@ -83,6 +85,16 @@ class GridPipeline(Pipeline):
         grid = torch.lerp(before.grid, self.grid, share)
         stages = [stage_of_grid(grid) if stage.module == NAME else stage for stage in self.stages]
         return replace(self, stages=tuple(stages), grid=grid)
+
+
+def module_with(grid: Float[Tensor, "12 depth rows columns"], curves: GuideCurves) -> IspModule:
+    """The module that transforms colours by this grid, whatever its parameters state.
+
+    Args:
+        grid: numbers of the cells.
+        curves: of the guide.
+    """
+    return replace(PAPER, function=partial(_with_grid, grid, curves))
 
 
 def _with_grid(

@@ -176,11 +176,13 @@ class Policy:
             image, stopwatch: as for `process`.
             shortener: says which modules of each pipeline run.
         """
-        plans = []
-        for plan in self._plans(image):
-            kept = shortener.kept([stage.module for stage in plan.stages], self.n_preprocessing)
-            plans.append(Pipeline(tuple(plan.stages[index] for index in kept), plan.module_set))
+        plans = [self._shortened_plan(plan, shortener) for plan in self._plans(image)]
         return self._rendered(image, plans, stopwatch)
+
+    def _shortened_plan(self, plan: Pipeline, shortener: Shortener) -> Pipeline:
+        """The pipeline with the stages that a shortener keeps."""
+        kept = shortener.kept([stage.module for stage in plan.stages], self.n_preprocessing)
+        return plan.with_stages([plan.stages[index] for index in kept])
 
     def _plans(self, image: Image) -> list[Pipeline]:
         """The result of `plan` after a check.

@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 
 import torch
 
+from adaptiveisp.isp.bilateral_grid import identity_cell
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.grid_pipeline import module_with
 from adaptiveisp.isp.pipeline import DEFAULT_SET
-from adaptiveisp.isp.registry import IspModule, find_module
+from adaptiveisp.isp.registry import STATED, IspModule, find_module
 from adaptiveisp.kernels import loading
 from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.bilateral_grid.networks import Guide
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch
 
@@ -31,6 +34,8 @@ MOST_SECONDS = 0.4
 """Time after which an operation gets no more than the least readings."""
 QUANTILE = 0.2
 """Quantile of the readings that counts: the fourth shortest of fifteen, the second shortest of five."""
+GRID_SIDE, GRID_DEPTH, GRID_KNOTS = 16, 8, 8
+"""Size of the bilateral grid that is timed, that of the presets; its time is mostly that of the pixels."""
 LOGIT = 0.3
 """Network output from which all parameters are made: they are neither neutral nor at the ends of their ranges."""
 
@@ -171,7 +176,7 @@ def module_times(
         modules = {name: find_module(name, module_set) for name in dict.fromkeys(names)}
         keys = {name: _key(module, module.function, size, device) for name, module in modules.items()}
         image = sample_frame(size, device)[0]
-        work = {name: _timed_run(modules[name], image) for name, key in keys.items() if key not in _KNOWN}
+        work = {name: _timed_run(_runnable(modules[name]), image) for name, key in keys.items() if key not in _KNOWN}
         for name, ms in readings_of(work).items():
             _KNOWN[keys[name]] = ms
         return {name: _KNOWN[key] for name, key in keys.items()}
@@ -179,6 +184,14 @@ def module_times(
 
 def _key(module: IspModule, part: object, size: int, device: str) -> tuple[object, ...]:
     return module.name, module.params, part, size, device, torch.get_num_threads(), loading.available()
+
+
+def _runnable(module: IspModule) -> IspModule:
+    """The module, or for one that pipelines only state its usual work, whose time does not depend on its numbers."""
+    if module not in STATED:
+        return module
+    cells = identity_cell()[:, None, None, None].expand(-1, GRID_DEPTH, GRID_SIDE, GRID_SIDE)
+    return module_with(cells, Guide(GRID_KNOTS).requires_grad_(False).curves)
 
 
 def _timed_run(module: IspModule, image: torch.Tensor) -> Callable[[], float]:

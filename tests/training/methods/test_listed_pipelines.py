@@ -69,6 +69,8 @@ def test_the_losses_are_those_by_hand() -> None:
     again = ListedPipelines()
     again.load_state_dict(listed.state_dict())
     assert (again.square, again.count, again.seen) == (listed.square, 1, None)
+    again.load_state_dict([0.5, 3.0])  # of an earlier version
+    assert (again.square, again.count, again.seen) == (0.5, 3, None)
 
 
 def test_probabilities_fit_the_mean_advantage() -> None:

@@ -1,6 +1,7 @@
 """The bilateral-grid policy: preprocessing, perhaps a denoiser, then a predicted grid of colour transforms."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.grid_pipeline import GridPipeline, stage_of_grid
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from adaptiveisp.policies.base import Policy, Preprocessing
+from adaptiveisp.policies.base import Policy, Preprocessing, Shortener
 from adaptiveisp.policies.bilateral_grid.checkpoint import load_grid_file
 from adaptiveisp.policies.bilateral_grid.networks import BilateralGridNetwork
 from adaptiveisp.policies.checkpoint import PolicyHeader
@@ -63,7 +64,20 @@ class BilateralGridPolicy(Policy):
             image: developed images, linear RGB in [0, 1].
             stopwatch: measures the part "modules".
         """
+        return self._run(*self.plan_and_observe(image, stopwatch=stopwatch), stopwatch)
+
+    @torch.inference_mode()
+    def process_within(
+        self, image: Image, shortener: Shortener, *, stopwatch: Stopwatch | None = None
+    ) -> tuple[list[Pipeline], Image]:
+        """`process` without the denoiser or the grid where a shortener does not keep them."""
         plans, observation = self.plan_and_observe(image, stopwatch=stopwatch)
+        return self._run([self._shortened_plan(plan, shortener) for plan in plans], observation, stopwatch)
+
+    def _run(
+        self, plans: Sequence[Pipeline], observation: Observation, stopwatch: Stopwatch | None
+    ) -> tuple[list[Pipeline], Image]:
+        """The pipelines, and the images that they make of the observed images after the preprocessing."""
         n_done = len(observation.prefix[0])
         with timed(stopwatch, "modules"):
             made = [

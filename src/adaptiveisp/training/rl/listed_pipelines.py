@@ -94,8 +94,9 @@ class ListedPipelines:
         """The complete state on which the next iteration depends."""
         return {"size": [self.square, float(self.count)], "seen": list(self.seen or ())}
 
-    def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Restores the result of `state_dict`."""
-        self.square, count = content["size"]
+    def load_state_dict(self, content: dict[str, Any] | list[float]) -> None:
+        """Restores the result of `state_dict`, or of that of an earlier version, which had the two numbers alone."""
+        state = {"size": content, "seen": ()} if isinstance(content, list) else content
+        self.square, count = state["size"]
         self.count = int(count)
-        self.seen = tuple(content["seen"]) or None
+        self.seen = tuple(state["seen"]) or None

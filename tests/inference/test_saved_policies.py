@@ -35,6 +35,17 @@ def test_a_folder_comes_back(policy: str, tmp_path: Path) -> None:
     assert repr(again).endswith("detector='red', size=96, confidence=0.1, device='cpu')")
 
 
+def test_a_latency_belongs_to_the_machine(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    chosen = FixedPipeline(Pipeline((Stage("exposure", {"ev": 1.0}),)), "mine")
+    isp = AdaptiveISP(chosen, RedDetector(), size=64, latency_ms=1000)
+    assert repr(isp).endswith(", latency_ms=1000)")
+    isp.save_pretrained(tmp_path)
+    assert "holds no latency; give latency_ms=1000 to from_pretrained" in caplog.text
+    assert AdaptiveISP.from_pretrained(tmp_path, RedDetector()).latency_ms is None
+    again = AdaptiveISP.from_pretrained(tmp_path, RedDetector(), latency_ms=1000)
+    assert again(red_box_raw()).pipeline == isp(red_box_raw()).pipeline
+
+
 def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="was given as an object, which no file describes"):
         AdaptiveISP(AutoExposure(), RedDetector()).save_pretrained(tmp_path / "a")

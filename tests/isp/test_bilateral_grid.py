@@ -116,6 +116,12 @@ def test_a_grid_of_identities_changes_nothing_and_one_of_gains_multiplies() -> N
     torch.testing.assert_close(apply_grid(image, 0.5 * grid, curves), 0.5 * image, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 0, 5), (1, 3, 5, 0), (0, 3, 5, 5)])
+def test_images_without_pixels_stay_without(shape: tuple[int, ...]) -> None:
+    _, grid, curves = random_case()
+    assert apply_grid(torch.empty(shape), grid[: shape[0]], curves).shape == shape
+
+
 def test_strips_of_a_large_image_are_parts_of_it() -> None:
     image, grid, curves = random_case(1, 150, 101, seed=2)
     expected = transformed(image, sliced(grid, curves(image)))

@@ -83,7 +83,7 @@ def test_no_recipe_is_measured() -> None:
     for name, path in recipe_files().items():
         options, settings = resolve(*read_config(path), name)
         kept, facts = latency.with_clock(options, settings, RedDetector(), "cpu")
-        assert kept is settings and not facts and getattr(settings, "costs", {}) in ({}, "paper"), name
+        assert kept is settings and not facts and getattr(settings, "costs", {}) != "clock", name
 
 
 def test_a_run_without_a_penalty_measures_nothing() -> None:
@@ -107,6 +107,24 @@ def test_expert_modules_for_which_there_is_no_time_are_left_out(caplog: pytest.L
     assert "leaves no time for 1 of 2 expert modules of the imitation warm-up: denoise" in caplog.text
     alone, _ = measured(replace(FAST, latency_ms=1.0))
     assert alone.expert_modules == () and alone.imitation_warmup == 0.0
+
+
+LISTED = {
+    **{"candidates": "listed", "group_size": 2, "expert_modules": (), "imitation_warmup": 0.5, "horizon": 2},
+    "pipelines": (("denoise", "gamma"), ("gamma",)),
+}
+
+
+def test_listed_pipelines_keep_their_warmup_and_those_that_take_too_long_are_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings, _ = measured(replace(ADAPTIVE, **LISTED, latency_ms=5.0))  # type: ignore[arg-type]
+    assert settings.imitation_warmup == 0.5 and settings.pipelines == LISTED["pipelines"]
+    assert "latency_ms 5: 1 of pipelines take longer: denoise, gamma (11.00 ms)" in caplog.text
+    with pytest.raises(
+        UsageError, match=r"the fastest of the listed pipelines take 2\.88 ms"
+    ):
+        measured(replace(ADAPTIVE, **LISTED, latency_ms=2.5))  # type: ignore[arg-type]
 
 
 def test_a_latency_below_the_least_possible_is_refused() -> None:

@@ -133,7 +133,8 @@ class AdaptiveISP:
 
     def __repr__(self) -> str:
         what = f"policy={self.policy.name!r}, detector={self.detector.name!r}, size={self.size}"
-        return f"{type(self).__name__}({what}, confidence={self.confidence:g}, device={str(self.device)!r})"
+        latency = "" if self.latency_ms is None else f", latency_ms={self.latency_ms:g}"
+        return f"{type(self).__name__}({what}, confidence={self.confidence:g}, device={str(self.device)!r}{latency})"
 
     @classmethod
     def from_pretrained(
@@ -160,7 +161,8 @@ class AdaptiveISP:
     def save_pretrained(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes the policy and the settings into a folder that `from_pretrained` reads.
 
-        The folder has the name of the detector, not its weights.
+        The folder has the name of the detector, not its weights. It has no latency, of which a warning tells: that
+        belongs to a machine, and `from_pretrained` takes `latency_ms`.
 
         Args:
             folder: the folder; it is made if it is missing.

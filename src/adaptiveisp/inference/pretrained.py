@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from adaptiveisp.detectors.loading import HUB_NAME, load_detector
 from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError, logger
 from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
+from adaptiveisp.policies.latency import WithinLatency
 from adaptiveisp.policies.registry import NAMED_POLICIES, RUN_POLICIES, SHIPPED, policy_file
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
@@ -144,6 +145,11 @@ def save_pretrained(isp: "AdaptiveISP", folder: Path, overwrite: bool) -> Path:
     if not overwrite and (folder / SETTINGS_FILE).exists():
         raise UsageError(f"{folder}: holds a saved policy already; choose another folder, or give overwrite=True")
     name = _save_policy(isp, folder)
+    if isp.latency_ms is not None:
+        logger.warning(
+            "%s: holds no latency; give latency_ms=%g to from_pretrained too, which measures the machine it runs on",
+            *(folder, isp.latency_ms),
+        )
     detector = isp.detector_spec or isp.detector.name
     settings = PretrainedSettings(name, detector, isp.size, isp.confidence, isp.camera_white_balance)
     write_json(folder / SETTINGS_FILE, vars(settings))
@@ -160,8 +166,9 @@ def _save_policy(isp: "AdaptiveISP", folder: Path) -> str:
         with atomic_path(target) as temporary:
             shutil.copyfile(source, temporary)
         return target.name
-    if isinstance(isp.policy, FixedPipeline):
-        save_fixed(folder / f"{POLICY_STEM}.json", isp.policy)
+    policy = isp.policy.policy if isinstance(isp.policy, WithinLatency) else isp.policy
+    if isinstance(policy, FixedPipeline):
+        save_fixed(folder / f"{POLICY_STEM}.json", policy)
         return f"{POLICY_STEM}.json"
     what = "was given as an object, which no file describes"
     raise UsageError(f"policy {isp.policy.name} {what}; give its name or file to AdaptiveISP")

@@ -73,6 +73,8 @@ def apply_grid(image: Image, grid: Grid, curves: GuideCurves) -> Image:
         grid: of each image.
         curves: of the guide, the same for all images.
     """
+    if not image.numel():
+        return image.clone()
     if kernel := differentiable("bilateral_grid", image, grid, *curves):
         return kernel(image, packed(grid), curves.numbers)  # type: ignore[no-any-return]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (image, grid, *curves)):

@@ -137,9 +137,29 @@ def _within(settings: Any) -> Any:
         raise UsageError(_refusal(limit, what, limit.first_ms))
     if not hasattr(settings, "expert_modules"):
         return _shorter_pipeline(settings, limit)
+    if getattr(settings, "candidates", "") == "listed":
+        _check_listed(settings, limit)
+        return settings
     kept = _kept(limit, settings.expert_modules, "expert modules of the imitation warm-up")
     warmup = settings.imitation_warmup if kept else 0.0
     return replace(settings, expert_modules=kept, imitation_warmup=warmup)
+
+
+def _check_listed(settings: Any, limit: Limit) -> None:
+    """Warns of listed pipelines that take longer than the latency.
+
+    Raises:
+        UsageError: all of them do.
+    """
+    n_first = len(limit.first)
+    times = {names: limit.table.time([*limit.first, *names], n_first) for names in settings.pipelines}
+    too_long = [names for names in times if not limit.fits([*limit.first, *names], n_first)]
+    if len(too_long) == len(times):
+        what = "the preprocessing and the fastest of the listed pipelines take"
+        raise UsageError(_refusal(limit, what, min(times.values())))
+    if too_long:
+        listed = "; ".join(f"{', '.join(names)} ({times[names]:.2f} ms)" for names in too_long)
+        logger.warning("latency_ms %g: %d of pipelines take longer: %s", limit.latency_ms, len(too_long), listed)
 
 
 def _shorter_pipeline(settings: Any, limit: Limit) -> Any:

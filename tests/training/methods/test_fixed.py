@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from adaptiveisp.errors import PipelineError, PolicyError
+from adaptiveisp.errors import PipelineError, PolicyError, UsageError
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.fixed import load_fixed
 from adaptiveisp.policies.registry import load_policy
@@ -20,6 +20,11 @@ SMALL = replace(RAW, modules=("exposure", "white_balance"), initial={}, size=64,
 
 def learner(config: FixedConfig = SMALL, budget: int = 10**6) -> Fixed:
     return Fixed(config, GreyStream(), WantsLight(), budget, 0)
+
+
+def test_a_module_that_is_only_stated_is_refused() -> None:
+    with pytest.raises(UsageError, match="bilateral_grid is no module to choose"):
+        replace(SMALL, modules=("bilateral_grid",))
 
 
 def test_the_best_exposure_is_found() -> None:

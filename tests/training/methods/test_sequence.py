@@ -480,6 +480,7 @@ def test_every_preset_is_small_enough() -> None:
         ({"imitation_warmup": 0.5}, "imitation_warmup needs expert_modules"),
         ({"modules": ("exposure", "exposure")}, "names a module twice"),
         ({"modules": ("srgb",)}, "helper"),
+        ({"modules": ("bilateral_grid",)}, "bilateral_grid is no module to choose"),
         ({"module_set": "paper", "preprocessing": "auto-exposure"}, "needs wider ranges"),
         ({"last_temperature": 0.0}, "temperatures must be positive"),
         ({"costs": {"exposure": 1.0}}, "costs lacks the module"),

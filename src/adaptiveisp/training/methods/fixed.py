@@ -30,6 +30,7 @@ from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
 from adaptiveisp.training.methods.learner import Metrics, NonFiniteLossError, PipelineLearner, initial_pipeline
+from adaptiveisp.training.methods.module_choice import find_runnable
 from adaptiveisp.training.rl.colour import colour_penalty, highlight_penalty
 from adaptiveisp.training.rl.rewards import DETECTION_SCALE
 from adaptiveisp.training.run_state import check_optimiser
@@ -101,7 +102,7 @@ def check_modules(module_set: str, modules: tuple[str, ...], initial: Values) ->
         PipelineError, UsageError: names what is wrong.
     """
     for name in modules:
-        find_module(name, module_set)
+        find_runnable(name, module_set)
     for name, values in initial.items():
         require(name in modules, f"initial: {name!r} is not one of the modules {', '.join(modules)}")
         module = find_module(name, module_set)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from adaptiveisp.errors import UsageError, shown
-from adaptiveisp.isp.registry import BASELINES, HELPERS, find_module, is_registered, modules_of
+from adaptiveisp.isp.registry import BASELINES, HELPERS, STATED, IspModule, find_module, is_registered, modules_of
 from adaptiveisp.utils.config import FORMERLY, list_form, require
 
 _TEN = (
@@ -22,6 +22,18 @@ MODULES_OF_FILES: Mapping[str, tuple[str, ...]] = {
 list, means these. Modules that joined a set later are not added here: files have to name them."""
 
 
+def find_runnable(name: str, module_set: str) -> IspModule:
+    """A module by its name, which runs by its parameters alone.
+
+    Raises:
+        PipelineError: there is no such module.
+        UsageError: pipelines only state it.
+    """
+    module = find_module(name, module_set)
+    require(module not in STATED, f"{name} is no module to choose: only the method {name} makes one; leave it out")
+    return module
+
+
 def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modules") -> None:
     """Refuses names that a policy cannot choose, and names that are given twice.
 
@@ -35,7 +47,7 @@ def check_choice(module_set: str, modules: tuple[str, ...], setting: str = "modu
     """
     helpers = {module.name for module in (*HELPERS, *BASELINES)}
     for name in modules:
-        find_module(name, module_set)
+        find_runnable(name, module_set)
         require(name not in helpers, f"{name} is a helper, which no policy chooses")
     require(len(set(modules)) == len(modules), f"{setting} names a module twice")
 

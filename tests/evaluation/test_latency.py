@@ -72,6 +72,21 @@ def test_without_a_latency_nothing_is_dropped(tmp_path: Path) -> None:
     assert pixels_of(64) == 64 * 48
 
 
+def test_a_module_that_cannot_be_timed_loses_no_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(names: Sequence[str], *_: Any) -> dict[str, float]:
+        if names:
+            raise RuntimeError("no such size")
+        return {}
+
+    monkeypatch.setattr(times_of_evaluation, "module_times", fails)
+    report = evaluate(config(tmp_path))
+    score, nothing = (report.policies[name]["red"] for name in ("both", "none"))
+    assert score.table_ms is None and score.modules_per_image == 2.0 and nothing.table_ms is not None
+    assert "both: has no table ms: a module cannot be timed alone (RuntimeError: no such size)" in caplog.text
+
+
 def test_a_latency_that_is_not_kept_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     report = evaluate(config(tmp_path, latency_ms=1e-4))
     assert report.policies["both"]["red"].within_latency == 0.0

@@ -121,9 +121,7 @@ def test_listed_pipelines_keep_their_warmup_and_those_that_take_too_long_are_nam
     settings, _ = measured(replace(ADAPTIVE, **LISTED, latency_ms=5.0))  # type: ignore[arg-type]
     assert settings.imitation_warmup == 0.5 and settings.pipelines == LISTED["pipelines"]
     assert "latency_ms 5: 1 of pipelines take longer: denoise, gamma (11.00 ms)" in caplog.text
-    with pytest.raises(
-        UsageError, match=r"the fastest of the listed pipelines take 2\.88 ms"
-    ):
+    with pytest.raises(UsageError, match=r"the fastest of the listed pipelines take 2\.88 ms"):
         measured(replace(ADAPTIVE, **LISTED, latency_ms=2.5))  # type: ignore[arg-type]
 
 

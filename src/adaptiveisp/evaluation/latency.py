@@ -12,6 +12,7 @@ from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.clock_table import ClockTable, low_quantile, module_times
 from adaptiveisp.policies.latency import KEPT_SHARE
+from adaptiveisp.utils.own_code import reason_of
 
 Results = Mapping[tuple[str, str], PolicyResult]
 
@@ -46,7 +47,13 @@ def with_times(results: Results, size: int, device: str, latency_ms: float | Non
     found = {}
     for key, one in results.items():
         names = dict.fromkeys(name for plan in one.pipelines for name, _ in plan or ())
-        times = module_times(names, one.module_set, size, device)
+        try:
+            times = module_times(names, one.module_set, size, device)
+        except Exception as error:  # whatever a user's own module raises: the scores must not be lost for it
+            logger.debug("clock table", exc_info=error)
+            logger.warning("%s: has no table ms: a module cannot be timed alone (%s)", key[0], reason_of(error))
+            found[key] = replace(one, within=_within(one, latency_ms))
+            continue
         listed |= {_label(name, one.module_set): ms for name, ms in times.items()}
         found[key] = _timed(one, ClockTable(times, **facts), latency_ms)
     return TimedResults(found, {**facts, "milliseconds": listed})
@@ -62,8 +69,13 @@ def _label(name: str, module_set: str) -> str:
     return name if same else f"{module_set}:{name}"
 
 
+def _within(result: PolicyResult, latency_ms: float | None) -> list[bool]:
+    """Whether each image kept the latency by the clock; empty without one."""
+    return [] if latency_ms is None else [ms <= latency_ms for ms in result.ms]
+
+
 def _timed(result: PolicyResult, table: ClockTable, latency_ms: float | None) -> PolicyResult:
-    within = () if latency_ms is None else [ms <= latency_ms for ms in result.ms]
+    within = _within(result, latency_ms)
     if not result.pipelines or any(plan is None for plan in result.pipelines) or not result.own_ms:
         return replace(result, within=within)  # no pipeline made the images
     own = replace(table, policy_ms=low_quantile(result.own_ms))

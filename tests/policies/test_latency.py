@@ -131,6 +131,18 @@ def test_policies_that_are_not_planned_ahead_stay_as_they_are(caplog: pytest.Log
     assert caplog.text.count("no module is dropped for a latency of 1 ms") == 3
 
 
+@pytest.mark.usefixtures("known_times")
+def test_policies_that_render_by_themselves_stay_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    class Brightens(FixedPipeline):
+        def process(self, image: torch.Tensor, *, stopwatch: Any = None) -> tuple[list[Pipeline], torch.Tensor]:
+            return self.plan(image), image.sqrt()
+
+    policy = Brightens(THREE)
+    assert within_latency(policy, 1.0, 80) is policy
+    assert "no module is dropped for a latency of 1 ms, because it renders images by itself" in caplog.text
+    assert isinstance(within_latency(FixedPipeline(THREE), 1.0, 80), WithinLatency)
+
+
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_latency_is_a_positive_number(value: float) -> None:
     with pytest.raises(UsageError, match=r"latency_ms .*: give milliseconds above 0"):

@@ -224,6 +224,13 @@ def training_limit(settings: Any) -> Limit | None:
     return Limit(table, latency_ms, STAGES[settings.preprocessing])
 
 
+def _renders_itself(policy: Policy) -> bool:
+    """Whether images are made by the policy's own code, which would be passed by if its pipelines were shortened."""
+    kind = type(policy)
+    own_process = kind.process is not Policy.process and kind.process_within is Policy.process_within
+    return own_process or kind.render is not Policy.render
+
+
 def within_latency(
     policy: Policy,
     latency_ms: float,
@@ -233,8 +240,9 @@ def within_latency(
 ) -> Policy:
     """The policy with pipelines that keep a latency on this machine, by a clock table that is measured now.
 
-    A policy that needs labels or the raw itself, or that does not know its pipeline before it runs, is returned as it
-    is, with a warning. There is a warning, too, if the policy's own time and its preprocessing alone take longer.
+    A policy that needs labels or the raw itself, that does not know its pipeline before it runs, or that renders images
+    by code of its own without `process_within`, is returned as it is, with a warning. There is a warning, too, if the
+    policy's own time and its preprocessing alone take longer.
 
     Args:
         policy: any policy.
@@ -247,11 +255,10 @@ def within_latency(
         UsageError: the latency is not a positive number.
     """
     check_latency(latency_ms)
-    if policy.needs_labels or policy.needs_raw or not policy.plans_ahead:
-        logger.warning(
-            "%s: no module is dropped for a latency of %g ms, because its pipeline is not known before it runs",
-            *(policy.name, latency_ms),
-        )
+    unknown = policy.needs_labels or policy.needs_raw or not policy.plans_ahead
+    if unknown or _renders_itself(policy):
+        reason = "its pipeline is not known before it runs" if unknown else "it renders images by itself"
+        logger.warning("%s: no module is dropped for a latency of %g ms, because %s", policy.name, latency_ms, reason)
         return policy
     limit = limit_of(policy, clock_table(policy, size, device, costs=costs), latency_ms)
     if not limit.fits(limit.first, len(limit.first)):

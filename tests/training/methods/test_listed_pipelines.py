@@ -15,6 +15,7 @@ from adaptiveisp.training.methods.sequence.learner import SequenceLearner
 from adaptiveisp.training.methods.sequence.sampling import listed_actions, sample_candidates
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
 from adaptiveisp.training.rl.listed_pipelines import SPREAD, ListedPipelines
+from adaptiveisp.training.rl.rewards import register_reward
 from tests.training.methods.test_actor_critic import WantsLight
 from tests.training.methods.test_sequence import FAST, HalfLit, learner
 
@@ -107,6 +108,20 @@ def test_remembered_images_teach_the_choice_again() -> None:
     assert len(embedding) == 6 and worth.shape == (6, 3)
     # The cost of a pipeline is not in what is remembered: at neutral parameters no module changes the loss.
     torch.testing.assert_close(worth, worth[:, :1].expand(-1, 3), rtol=0, atol=0.3)
+
+
+def test_a_reward_of_ones_own_is_remembered_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    register_reward("counts-runtime-itself", lambda inputs: {"runtime": inputs.n_modules})
+    subject, seen = learner(replace(FROZEN, reward="counts-runtime-itself")), []
+    fit = subject.listed.fit
+
+    def noted(reward: torch.Tensor, log_prob: torch.Tensor) -> torch.Tensor:
+        seen.append(reward)
+        return fit(reward, log_prob)
+
+    monkeypatch.setattr(subject.listed, "fit", noted)
+    subject.iterate()
+    assert len(seen) == 3 and all((reward == torch.tensor([2.0, 1.0, 0.0])).all() for reward in seen)
 
 
 def test_a_run_with_remembered_images_resumes_bit_by_bit() -> None:

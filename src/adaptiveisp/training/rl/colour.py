@@ -3,6 +3,7 @@
 Both compare cells of 64x64: noise is averaged away, and the penalty is about areas, as for an eye.
 """
 
+import torch  # noqa: F401  (the examples of the docstrings use it)
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor

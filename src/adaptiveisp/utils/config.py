@@ -117,6 +117,8 @@ def _checked(
             wanted = _described(hints[name])
             if listed is not None and get_origin(hints[name]) in (tuple, list):
                 wanted = listed(name)
+                if get_origin(get_args(hints[name])[0]) in (tuple, list):
+                    wanted = wanted.replace("a list", "a list of lists").replace("[a, b]", "[[a, b], [a, c]]")
             raise UsageError(f"{origin}: {name} = {shown(value)} does not fit; give {wanted}")
         most = MOST.get(name, MOST_OF_ANY)
         if isinstance(fitting, int) and not isinstance(fitting, bool) and fitting > most:

@@ -163,3 +163,5 @@ def test_a_list_is_read_from_yaml() -> None:
     changes = {"candidates": "listed", "group_size": 2, "pipelines": [["denoise", "tone"], ["tone"]]}
     _, settings = resolve({"method": "sequence", "data": ["d"]}, changes, "test")
     assert settings.pipelines == (("denoise", "tone"), ("tone",))
+    with pytest.raises(UsageError, match=r"give a list of lists, in YAML pipelines: \[\[a, b\], \[a, c\]\]"):
+        resolve({"method": "sequence", "data": ["d"]}, {**changes, "pipelines": ["denoise", "tone"]}, "test")

@@ -14,6 +14,7 @@ from adaptiveisp.training.config import resolve
 from adaptiveisp.training.methods.sequence.learner import SequenceLearner
 from adaptiveisp.training.methods.sequence.sampling import listed_actions, sample_candidates
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.rl import listed_pipelines
 from adaptiveisp.training.rl.listed_pipelines import SPREAD, ListedPipelines
 from adaptiveisp.training.rl.rewards import register_reward
 from tests.training.methods.test_actor_critic import WantsLight
@@ -122,6 +123,15 @@ def test_a_reward_of_ones_own_is_remembered_whole(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(subject.listed, "fit", noted)
     subject.iterate()
     assert len(seen) == 3 and all((reward == torch.tensor([2.0, 1.0, 0.0])).all() for reward in seen)
+
+
+def test_the_latest_images_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listed_pipelines, "REMEMBERED", 5)
+    listed = ListedPipelines()
+    for number in range(4):
+        listed.remember(torch.full((2, 3), float(number)), torch.full((2, 2), float(number)))
+    assert listed.seen is not None
+    assert [part[:, 0].tolist() for part in listed.seen] == 2 * [[1.0, 2.0, 2.0, 3.0, 3.0]]
 
 
 def test_a_run_with_remembered_images_resumes_bit_by_bit() -> None:

@@ -16,6 +16,8 @@ EXPLORED = 0.2
 first, because its parameters have not learned yet, would never be tried with better ones."""
 REPLAYED = 64
 """Remembered images in an update of the sequence head."""
+REMEMBERED = 20_000
+"""Most images that are remembered, the latest ones; about 12 MB, which every checkpoint holds too."""
 
 
 class ListedPipelines:
@@ -76,7 +78,8 @@ class ListedPipelines:
             reward: of every pipeline without its cost, whose weight may change.
         """
         new = embedding.detach(), reward.detach()
-        self.seen = new if self.seen is None else (torch.cat([self.seen[0], new[0]]), torch.cat([self.seen[1], new[1]]))
+        old = self.seen or (new[0][:0], new[1][:0])
+        self.seen = torch.cat([old[0], new[0]])[-REMEMBERED:], torch.cat([old[1], new[1]])[-REMEMBERED:]
 
     def recalled(
         self, generator: torch.Generator

@@ -253,3 +253,8 @@ def test_a_run_with_a_latency_says_what_it_reached(
 def test_the_limit_of_a_run_is_read_from_its_settings() -> None:
     subject = Limit(ClockTable(TIMES, 0.25, 0.0), 5.0, ("gain",))
     assert subject.first_ms == 0.75 and subject.fits(["gain", "gamma", "sharpen"], 1)
+
+
+def test_a_misspelt_table_of_costs_says_which_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command("train", "--method", "sequence", "--data", "d.json", "--out", "run", "--costs", "clok") != 0
+    assert "clok: no such file; give a table of costs, or one of paper and clock" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from adaptiveisp.cli.options import (
     size,
     unit,
 )
-from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
@@ -324,7 +324,10 @@ def _train_settings(options: argparse.Namespace) -> "tuple[TrainConfig, Any]":
     settings |= {name: value for name in TRAIN_SETTINGS if (value := getattr(options, name)) is not None}
     settings |= parse_changes(options.changes)
     if options.costs:
-        settings["costs"] = options.costs if options.costs in (PAPER, CLOCK) else load_costs(Path(options.costs))
+        known = options.costs in (PAPER, CLOCK)
+        if not known and not os.path.exists(options.costs):
+            raise DataError(f"{options.costs}: no such file; give a table of costs, or one of {PAPER} and {CLOCK}")
+        settings["costs"] = options.costs if known else load_costs(Path(options.costs))
     if options.limit:
         train["limit"] = options.limit
     for name, images in (("data", "images"), ("dev", "dev_images")):

@@ -12,7 +12,7 @@ from adaptiveisp.errors import UsageError
 from adaptiveisp.evaluation.benchmark import untrained_policy, untrained_sequence, whole_policies
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies import clock_table, latency
-from adaptiveisp.policies.base import Developed
+from adaptiveisp.policies.base import Developed, Policy
 from adaptiveisp.policies.clock_table import ClockTable, low_quantile, module_times, policy_times, readings_of
 from adaptiveisp.policies.fixed import FixedPipeline, ForcedModules
 from adaptiveisp.policies.heuristics import AutoExposure
@@ -254,3 +254,16 @@ def test_the_result_of_a_raw_names_what_was_dropped() -> None:
     assert result.dropped_modules == ("denoise",) and result.to_json()["dropped_modules"] == ["denoise"]
     plain = AdaptiveISP(FixedPipeline(THREE), RedDetector(), size=80)(red_box_raw())
     assert plain.dropped_modules == () and "dropped_modules" not in plain.to_json()
+
+
+def test_a_latency_is_kept_by_the_times_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Times with all threads are too short where something else runs on the same cores."""
+    asked: list[int | None] = []
+
+    def measured(policy: Policy, size: int, device: str, threads: int | None, costs: Any) -> ClockTable:
+        asked.append(threads)
+        return ClockTable({"sharpen": 4.0}, size=size)
+
+    monkeypatch.setattr(latency, "clock_table", measured)
+    within_latency(FixedPipeline(THREE), 9.0, 64)
+    assert asked == [1]

@@ -260,7 +260,9 @@ def within_latency(
         reason = "its pipeline is not known before it runs" if unknown else "it renders images by itself"
         logger.warning("%s: no module is dropped for a latency of %g ms, because %s", policy.name, latency_ms, reason)
         return policy
-    limit = limit_of(policy, clock_table(policy, size, device, costs=costs), latency_ms)
+    # With one thread, however many the process has: `run` reads and draws beside the policy, on the same cores, so that
+    # times measured with all of them are not kept.
+    limit = limit_of(policy, clock_table(policy, size, device, threads=1, costs=costs), latency_ms)
     if not limit.fits(limit.first, len(limit.first)):
         logger.warning(
             "%s: a latency of %g ms cannot be kept: its own time and its preprocessing take %.2f ms at size %d",

@@ -1,7 +1,6 @@
 """The detector's loss while training, its gradient, and optimiser steps; shared by the methods."""
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Literal
@@ -17,40 +16,19 @@ Precision = Literal["float32", "bfloat16", "auto"]
 """Precision of the detector's network while training."""
 
 
-BFLOAT16_GAIN = 1.2
-"""How many times faster than float32 bfloat16 has to be in `bfloat16_pays`, so that noise does not decide."""
-
-
 @cache
-def bfloat16_pays(device_type: str) -> bool:
-    """Whether the detector is clearly faster in bfloat16 on this machine.
+def has_fast_bfloat16(device_type: str) -> bool:
+    """Whether this machine multiplies bfloat16 faster than float32.
 
     Processors that have no bfloat16 emulate it: a backward pass of YOLOv3-tiny took 10 s instead of 0.6 s on an AMD
-    EPYC (Zen 3). Those with AMX take half the time of float32. Others have bfloat16 in vector units alone: forward
-    and backward took 1.46 times the time of float32 on a Xeon whose AMX is switched off. There it is measured.
+    EPYC (Zen 3). Those with AMX take half the time of float32. With bfloat16 in the vector units alone (avx512_bf16)
+    forward and backward took 1.46 times the time of float32, on a Xeon without AMX. Nothing is timed here, because a
+    resumed run has to take the precision that it began with. That of ARM (bf16) was not measured.
     """
     if device_type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    if known.get("amx_bf16", False):
-        return True
-    has_vectors = any(known.get(name, False) for name in ("avx512_bf16", "bf16"))
-    return has_vectors and BFLOAT16_GAIN * _convolution_seconds(half=True) < _convolution_seconds(half=False)
-
-
-@torch.enable_grad()
-def _convolution_seconds(*, half: bool) -> float:
-    """Least time of a convolution, forward and backward, of the size of those in small detectors."""
-    weight = torch.full((128, 64, 3, 3), 1e-3)
-    image = torch.ones(8, 64, 36, 36, requires_grad=True)
-    seconds = []
-    for _ in range(4):  # the first one is a warm-up
-        started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            result = nn.functional.conv2d(image, weight, padding=1)
-        torch.autograd.grad(result.float().sum(), image)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return any(known.get(name, False) for name in ("amx_bf16", "bf16"))
 
 
 def detector_loss(
@@ -62,9 +40,9 @@ def detector_loss(
         detector: the frozen detector.
         image, targets: as it takes them.
         precision: of its network and its gradients. "bfloat16" takes half the time of "float32" on devices with
-            matrix units for it and ten times as long on others; "auto" uses it where it is clearly faster.
+            matrix units for it and ten times as long on others; "auto" uses it on the former.
     """
-    half = precision == "bfloat16" or (precision == "auto" and bfloat16_pays(image.device.type))
+    half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(image.device.type))
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         loss = detector.loss(image, targets)
     return loss.float()

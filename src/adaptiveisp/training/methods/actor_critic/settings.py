@@ -81,7 +81,7 @@ class ActorCriticConfig:
             0.01, brighter than 0.9 or NaN, as in the released code. Otherwise only invalid images are dropped.
         precision: of the detector's network while training; its loss, the modules and the policy stay in "float32".
             "bfloat16" takes half the time on processors with matrix units for it, and "auto" uses it where
-            it is clearly faster.
+            these are present.
         normalise_advantage: centres and scales the advantage in each batch.
         entropy_weight: weight of the entropy penalty in the reward, 0.05 in the paper. Through q it also reaches the
             selection directly, summed over the steps of a rollout.

@@ -283,6 +283,17 @@ def test_earlier_results_stay_until_there_are_new_ones(tmp_path: Path, isp: Adap
     assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1]
 
 
+def test_a_source_without_a_frame_leaves_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = tmp_path / "x.raw", tmp_path / "o.jsonl"
+    path.write_bytes(b"")
+    for _ in range(2):  # the second try does not find a file of the first
+        assert main(["stream", str(path), *COMMON, *FACTS, "--out", str(out)]) == 1
+        assert "holds no frame" in capsys.readouterr().err and not out.exists()
+    path.write_bytes(np.stack(frames(1)).tobytes())
+    assert main(["stream", str(path), *COMMON, *FACTS, "--out", str(out)]) == 0
+    assert len(out.read_text().splitlines()) == 1
+
+
 def test_wrong_gains_are_refused_before_the_first_frame(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, gains = tmp_path / "x.raw", tmp_path / "gains.npy"
     path.write_bytes(np.stack(frames(2)).tobytes())

@@ -52,6 +52,7 @@ class JsonLines:
         self.path = str(path)
         self._file: IO[str] | None = None
         self._replaces = False
+        self._empty = False  # whether this is a new file without a line
         if self.path == STDOUT:
             self._file = sys.stdout
             return
@@ -59,6 +60,7 @@ class JsonLines:
             self._replaces = overwrite and Path(path).is_file()
             mode = "r+" if self._replaces else "w" if overwrite else "x"
             self._file = open(self.path, mode, encoding="utf-8")  # noqa: SIM115
+            self._empty = mode == "x"
         except FileExistsError:
             raise UsageError(f"{path}: exists already; choose another name, or give --overwrite") from None
         except OSError as error:
@@ -77,6 +79,7 @@ class JsonLines:
                 self._replaces = False
             self._file.write(json.dumps(result.to_json(), allow_nan=False) + "\n")
             self._file.flush()
+            self._empty = False
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -95,6 +98,9 @@ class JsonLines:
         except OSError as failure:
             if error is None:
                 raise self._unwritable(failure) from None
+        finally:
+            if self._empty:  # a source that gave no frame leaves nothing that a second try would have to replace
+                Path(self.path).unlink(missing_ok=True)
 
     def _unwritable(self, failure: OSError) -> OutputError:
         return OutputError(f"{self.path}: cannot be written ({failure.strerror}); free space on the disk")

@@ -9,14 +9,14 @@ import torch
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
-from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy, policy_file, shipped_file
+from adaptiveisp.policies.registry import DEFAULT_POLICY, PACKAGED, SHIPPED, load_policy, policy_file, shipped_file
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.types import Image
 from tests.cli.test_commands import RED, dng
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 
-each = pytest.mark.parametrize("name", SHIPPED)
+each = pytest.mark.parametrize("name", PACKAGED)
 
 
 def shipped(name: str) -> SequencePolicy:
@@ -42,7 +42,10 @@ def test_it_is_small_and_has_a_card(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "start", "most"),
-    [("coco-adaptive", ["white_balance", "exposure", "srgb"], 12), ("coco-fast", ["gain"], 3)],
+    [
+        *((name, ["white_balance", "exposure", "srgb"], 11) for name in (*SHIPPED, "coco-adaptive-1")),
+        ("coco-fast-1", ["gain"], 3),
+    ],
 )
 def test_pipelines_are_whole_and_short(name: str, start: list[str], most: int) -> None:
     policy = shipped(name)
@@ -65,9 +68,12 @@ def test_the_darker_the_scene_the_stronger_the_denoiser(name: str) -> None:
     assert strengths[0] < strengths[1] < strengths[2] and strengths[2] > 2 * strengths[0]
 
 
-def test_the_fast_one_costs_half() -> None:
-    costs = {name: shipped(name).plan(scene(0.03))[0].cost_ms for name in SHIPPED}
-    assert costs["coco-fast"] <= costs["coco-adaptive"] / 2
+def test_those_that_choose_take_less_the_more_light_there_is() -> None:
+    costs = {name: [shipped(name).plan(scene(light))[0].cost_ms for light in (0.004, 1.0)] for name in SHIPPED}
+    assert costs["coco-adaptive"][0] == costs["coco-adaptive"][1]
+    for name in ("coco-selective", "coco-fast"):
+        dark, bright = costs[name]
+        assert dark <= costs["coco-adaptive"][0] and bright < costs["coco-adaptive"][1] / 3
 
 
 def test_from_pretrained_takes_their_names_only() -> None:

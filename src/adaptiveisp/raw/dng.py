@@ -57,6 +57,21 @@ def write_dng(raw: RawImage, path: Path) -> None:
 
     Source: Adobe DNG specification 1.7.1, chapters 3 and 4.
     """
+    content = dng_bytes(raw, path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def dng_bytes(raw: RawImage, path: Path) -> bytes:
+    """The content of the file that `write_dng` writes, for programs that read it from a pipe.
+
+    Args:
+        raw: as for `write_dng`.
+        path: name for errors.
+
+    Raises:
+        OutputError: `raw` is not such a mosaic.
+    """
     pixels = _writable_pixels(raw, path)
     description = note_from_unprocessing(raw.unprocessing) if raw.unprocessing is not None else None
     exif_entries = _exif_entries(raw)
@@ -65,9 +80,7 @@ def write_dng(raw: RawImage, path: Path) -> None:
     exif = _pack_ifd(exif_entries, exif_at) if exif_entries else b""
     pixels_at = exif_at + len(exif)
     main = _pack_ifd(_main_entries(raw, description, pixels_at, exif_at if exif_entries else None), 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(struct.pack("<2sHI", b"II", 42, 8) + main + exif)
-        stream.write(pixels.tobytes())
+    return struct.pack("<2sHI", b"II", 42, 8) + main + exif + pixels.tobytes()
 
 
 def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height width"]:

@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from jaxtyping import Float
+from torch import Tensor
+
 from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.data.random_crop import SMALLEST_CROP, Crop, Picture, draw_crop, resized, targets_of
@@ -127,7 +130,7 @@ class RawFrameTrainingImages:
         return self._kept[key]
 
 
-def cropped(picture: Picture, crop: Crop, size: int) -> Picture:
+def cropped(picture: Picture, crop: Crop, size: int) -> Float[Tensor, "3 _ _"]:
     """The crop of a picture in [0, 1], resized to a square of `size` pixels."""
     part = picture[:, crop.top : crop.top + crop.side, crop.left : crop.left + crop.side]
     return resized((part.flip(2) if crop.flipped else part).contiguous(), size, size)

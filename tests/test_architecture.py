@@ -22,11 +22,12 @@ ORDER = (
         "types",
         "kernels",
         ("raw", "isp", "detectors"),
+        "external",
         "policies",
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "calibration", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", "calibration", "tuning", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 

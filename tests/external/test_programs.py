@@ -38,12 +38,17 @@ def mosaic(content):
 def grey(content, gain):
     return np.minimum(mosaic(content) * (255 / 4095) * gain, 255).astype(np.uint8)
 """
-FILES = READ + """
+FILES = (
+    READ
+    + """
 picture = grey(open(sys.argv[1], "rb").read(), float(sys.argv[3]))
 header = f"P5 {picture.shape[1]} {picture.shape[0]} 255 ".encode()
 open(sys.argv[2], "wb").write(header + picture.tobytes())
 """
-PIPE = READ + """
+)
+PIPE = (
+    READ
+    + """
 while line := sys.stdin.buffer.readline():
     request = json.loads(line)
     content = sys.stdin.buffer.read(request["dng_bytes"])
@@ -58,6 +63,7 @@ while line := sys.stdin.buffer.readline():
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\\n" + pixels)
     sys.stdout.buffer.flush()
 """
+)
 
 
 def random_raw(height: int = 48, width: int = 64) -> RawImage:
@@ -70,7 +76,9 @@ def expected(raw: RawImage, gain: float) -> np.ndarray:
 
 
 def program(code: str, *arguments: str, **changes: Any) -> ProgramISP:
-    return ProgramISP("files", GAIN, [sys.executable, "-c", code.replace("{", "{{").replace("}", "}}"), *arguments], **changes)
+    return ProgramISP(
+        "files", GAIN, [sys.executable, "-c", code.replace("{", "{{").replace("}", "}}"), *arguments], **changes
+    )
 
 
 @pytest.fixture

@@ -53,7 +53,9 @@ class ProgramISP:
         for template in (*self.command, self.picture):
             named = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
             unknown = sorted(named - known)
-            require(not unknown, f"{self.name}: {template!r} names {first_few(unknown)}; use {first_few(sorted(known))}")
+            require(
+                not unknown, f"{self.name}: {template!r} names {first_few(unknown)}; use {first_few(sorted(known))}"
+            )
 
     def render(self, raw: RawImage, params: Mapping[str, float]) -> NDArray[Any]:
         """The picture that the program makes of a raw, (height, width, 3) or (height, width) of 8 bits.
@@ -85,7 +87,9 @@ class ProgramISP:
                 command, stdin=subprocess.DEVNULL, capture_output=True, timeout=self.seconds, check=False
             )
         except OSError as error:
-            raise PipelineError(f"{self.name}: {command[0]} cannot be started ({error.strerror}); install it") from error
+            raise PipelineError(
+                f"{self.name}: {command[0]} cannot be started ({error.strerror}); install it"
+            ) from error
         except subprocess.TimeoutExpired as error:
             raise PipelineError(f"{self.name}: took more than {self.seconds:g} s; raise seconds") from error
         if done.returncode:

@@ -122,9 +122,7 @@ class WorkerISP:
         forked = self._owner != os.getpid()  # the pipes belong to the parent
         if self._process is None or forked or self._process.poll() is not None:
             try:
-                self._process = subprocess.Popen(
-                    self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
-                )
+                self._process = subprocess.Popen(self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
             except OSError as error:
                 reason = f"{self.command[0]} cannot be started ({error.strerror}); install it"
                 raise PipelineError(f"{self.name}: {reason}") from error

@@ -72,7 +72,7 @@ def test_stages_before_it_have_no_effect(simple: SimpleISP) -> None:
 
 
 def test_without_a_raw_it_is_refused(simple: SimpleISP) -> None:
-    with pytest.raises(PipelineError, match="simple develops the raw itself .* give the raw to a policy"):
+    with pytest.raises(PipelineError, match=r"simple develops the raw itself .* give the raw to a policy"):
         Pipeline((GAIN,)).render(torch.rand(1, 3, 8, 8))
     raw, _ = cells()
     developed = replace(develop_at_size(raw, 64), raw=None)

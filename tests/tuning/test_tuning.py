@@ -23,7 +23,11 @@ from adaptiveisp.tuning.writing import TuningOptions, pipeline_for, write_tuning
 from tests.support.training_runs import adaptiveisp
 
 CCM = dict(
-    zip(("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb"), (1.6, -0.4, -0.2, -0.3, 1.5, -0.2, 0, -0.5, 1.5))
+    zip(
+        ("rr", "rg", "rb", "gr", "gg", "gb", "br", "bg", "bb"),
+        (1.6, -0.4, -0.2, -0.3, 1.5, -0.2, 0, -0.5, 1.5),
+        strict=False,
+    )
 )
 TONE = {f"t{i}": value for i, value in enumerate((1.5, 1.4, 1.2, 1, 0.9, 0.8, 0.7, 0.6))}
 CAMERA = Pipeline(

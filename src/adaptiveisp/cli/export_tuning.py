@@ -6,8 +6,17 @@ from typing import Any
 
 from adaptiveisp.cli.console import check_files, say, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
-from adaptiveisp.cli.options import POLICY_HELP, SIZE_HELP, add_command, add_common, add_modules, add_raw_facts
-from adaptiveisp.cli.options import positive, raw_facts, size
+from adaptiveisp.cli.options import (
+    POLICY_HELP,
+    SIZE_HELP,
+    add_command,
+    add_common,
+    add_modules,
+    add_raw_facts,
+    positive,
+    raw_facts,
+    size,
+)
 from adaptiveisp.utils import defaults
 
 TARGETS = {"vc4": "bcm2835", "pisp": "pisp"}
@@ -21,8 +30,8 @@ def add(commands: Any) -> None:
         commands,
         "export-tuning",
         "write a pipeline as a camera tuning, a look-up table or DNG tags",
-        "Writes white balance, colour matrix, curve and denoise strength of a pipeline for other software: FILE.json is "
-        "a tuning file of libcamera on a Raspberry Pi, FILE.cube a 3D look-up table, FILE.dng the raw with tags.",
+        "Writes white balance, colour matrix, curve and denoise strength of a pipeline for other software: FILE.json "
+        "is a tuning file of libcamera on a Raspberry Pi, FILE.cube a 3D look-up table, FILE.dng the raw with tags.",
     )
     parser.add_argument("policy", metavar="P", help=POLICY_HELP)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.json, FILE.cube or FILE.dng")

@@ -175,6 +175,8 @@ class IspModule:
         bound: whether `function` holds tensors of one image, so that no CUDA graph of it is kept.
         clips: whether the result is clipped to [0, 1]; False hands values above 1 on to the next module, as in POS-ISP.
         external: develops a raw by parameters, where the module is an ISP outside the package, see `isp.external`.
+        onnx: adds the nodes that compute `function` to an ONNX graph, for `export`: (graph, image, parameters) → image;
+            see docs/extending.md. None for modules of the package, and for those that PyTorch's exporter can trace.
 
     Raises:
         UsageError: a value makes no sense; the message names the module.
@@ -196,6 +198,7 @@ class IspModule:
     clips: bool = True
     bound: bool = False
     external: Callable[[RawImage, Mapping[str, float]], NDArray[Any]] | None = None
+    onnx: Callable[[Any, Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         named = f"module {shown(self.name)}"

@@ -57,7 +57,7 @@ def dng_tuning(raw: RawImage, blocks: Decomposition) -> DngTuning:
         raise PipelineError("its gains and colour matrix cannot be inverted, as a DNG's tags need; change ccm")
     to_srgb = blocks.matrix * np.array(blocks.gains)
     xyz_to_camera = np.linalg.inv(SRGB_TO_XYZ @ to_srgb)
-    noise = raw.noise_profile if blocks.noise is None else (raw.noise_profile or (0.0, 0.0))[:1] + (blocks.noise**2,)
+    noise = raw.noise_profile if blocks.noise is None else (*(raw.noise_profile or (0.0, 0.0))[:1], blocks.noise**2)
     tuned = replace(
         raw, camera_gains=blocks.gains, xyz_to_camera=tuple(xyz_to_camera.ravel().tolist()), noise_profile=noise
     )

@@ -27,7 +27,7 @@ ORDER = (
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "calibration", "tuning", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", "calibration", "tuning", "runtime", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from adaptiveisp.deployment.detector import candidates
-from adaptiveisp.deployment.development import Frame, develop_rgb
+from adaptiveisp.deployment.development import Frame, develop
 from adaptiveisp.deployment.ops import Ops, Value
 from adaptiveisp.deployment.plans import Plan, run_chain, run_chosen
 from adaptiveisp.deployment.suppression import Suppression, detections, to_full_frame
@@ -45,7 +45,7 @@ def full_graph(design: Design) -> Any:
     ops = Ops()
     ops.root.precision = design.precision
     frame = ops.input("frame", design.frame.dtype, design.frame.shape)
-    developed, full = develop_rgb(ops, frame, design.frame, design.size)
+    developed, full = develop(ops, frame, design.frame, design.size)
     planned = design.plan.run(ops, developed)
     image = planned.image if design.plan.clips else ops.clip(planned.image, 0, 1)
     padded, corner = padded_image(ops, ops.cast(image, np.float32), design.padded)

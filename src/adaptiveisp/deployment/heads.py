@@ -1,14 +1,20 @@
-"""The mapping from a network's unbounded outputs to the physical parameters of a module, as nodes of a graph."""
+"""Linear layers, and the mapping from their unbounded outputs to the physical parameters of a module, as nodes of a graph."""
 
 import math
 from functools import partial
 
 import numpy as np
 
-from adaptiveisp.deployment.ops import Ops, Value
+from adaptiveisp.deployment.ops import Array, Ops, Value
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.isp.modules.white_balance import EPSILON, balance_head
 from adaptiveisp.utils.color import LUMA
+
+
+def linear(ops: Ops, value: Value, weight: Array, bias: Array | None = None) -> Value:
+    """value · weightᵀ + bias, in the type of the value."""
+    given = None if bias is None else np.asarray(bias, value.dtype)
+    return ops("Gemm", value, np.asarray(weight, value.dtype), given, transB=1)
 
 
 def physical(ops: Ops, module: IspModule, logits: Value) -> Value:

@@ -44,6 +44,7 @@ class Value:
     name: str
     dtype: np.dtype[Any]
     data: Array | None = None
+    __array_ufunc__ = None  # array * value is left to the value
 
     @property
     def graph(self) -> "Ops":
@@ -346,7 +347,8 @@ class Ops:
             self.nodes.append(helper.make_node("Identity", [self.named(value)], [result], name=result))
             kind = helper.np_dtype_to_tensor_dtype(value.dtype)
             outputs.append(helper.make_tensor_value_info(result, kind, None))
-        return helper.make_graph(self.nodes, self.unique(name), self.inputs, outputs)
+        nodes, _ = _needed(self.nodes, {output.name for output in outputs})
+        return helper.make_graph(nodes, self.unique(name), self.inputs, outputs)
 
     def repeat(
         self,

@@ -85,6 +85,21 @@ class Plan(ABC):
         return ops.reshape(filled, 1, self.width)
 
 
+def table_with(own: tuple[IspModule, ...], first: tuple[IspModule, ...]) -> tuple[IspModule, ...]:
+    """The policy's own modules, then those of its preprocessing that are not among them."""
+    names = {module.name for module in own}
+    return (*own, *(module for module in first if module.name not in names))
+
+
+def planned(ops: Ops, plan: Plan, numbers: Sequence[Value], rows: Sequence[Value], image: Value) -> Planned:
+    """The pipeline from the numbers and rows of its parts, with the image after it."""
+    if not plan.length:
+        return Planned(
+            ops.constant(np.zeros(0, np.int64)), ops.constant(np.zeros((0, plan.width), np.float32)), image
+        )
+    return Planned(ops.concat(numbers, 0), ops.concat(rows, 0), image)
+
+
 def run_chain(
     ops: Ops, plan: Plan, image: Value, stages: Sequence[tuple[int, Value]]
 ) -> tuple[Value, list[Value], list[Value]]:

@@ -1,42 +1,16 @@
 """The sequence policy's network as nodes of a graph; see `policies.sequence`."""
 
 import math
-from typing import NamedTuple
-
 import numpy as np
 
-from adaptiveisp.deployment.heads import physical
+from adaptiveisp.deployment.heads import linear, physical
 from adaptiveisp.deployment.ops import Array, Ops, Value
 from adaptiveisp.deployment.pointwise import luminance
+from adaptiveisp.deployment.observation import Look, log_light
 from adaptiveisp.deployment.preprocessing import log2
-from adaptiveisp.deployment.resampling import pool
 from adaptiveisp.policies.heuristics import OBSERVATION_SIZE
 from adaptiveisp.policies.sequence.networks import BINS, CHANNELS, CLIPPED, N_SCALARS, SequenceNetwork
-from adaptiveisp.policies.stepwise.networks import LEAST_LIGHT, NOISE_SCALE, SLOPE
-
-
-class Look(NamedTuple):
-    """What a policy sees of an image: its means in 64x64 cells, and the deviation of its noise."""
-
-    pooled: Value
-    noise: Value
-
-
-def look(ops: Ops, image: Value) -> Look:
-    """The means of an image (1, 3, height, width) in cells, and its noise by the mean absolute Laplacian difference."""
-    assert ops.root.sides is not None
-    single = ops.cast(image, np.float32)
-    with ops.scope("look"):
-        light = luminance(ops, single)
-        down = ops.slice(light, 2, 0, -2) - 2.0 * ops.slice(light, 2, 1, -1) + ops.slice(light, 2, 2)
-        both = ops.slice(down, 3, 0, -2) - 2.0 * ops.slice(down, 3, 1, -1) + ops.slice(down, 3, 2)
-        noise = ops.reduce("Mean", ops("Abs", both), [0, 1, 2, 3]) * NOISE_SCALE
-        return Look(pool(ops, single, *ops.root.sides, OBSERVATION_SIZE), noise)
-
-
-def log_light(ops: Ops, values: Value) -> Value:
-    """Logarithm to base 2 mapped so that 2^-12 becomes -1 and 1 becomes 1."""
-    return log2(ops, ops.clip(values, 0.0) + LEAST_LIGHT) * (1 / 6) + 1.0
+from adaptiveisp.policies.stepwise.networks import SLOPE
 
 
 def observation(ops: Ops, before: Look, after: Look, gains: Value) -> tuple[Value, Value]:
@@ -75,24 +49,11 @@ def log_gains(ops: Ops, stages: dict[str, Value]) -> Value:
     return total
 
 
-class Choice(NamedTuple):
-    """What the network says: action ids in order, -1 after the last one; and the parameters of every module."""
-
-    actions: Value
-    params: list[Value]
-
-
 def weights_of(network: SequenceNetwork) -> dict[str, Array]:
     """The weights by name, with the outputs of the neutral parameters added to the line's."""
     found = {name: value.detach().cpu().numpy() for name, value in network.state_dict().items()}
     found["parameter_line.bias"] = found["parameter_line.bias"] + network.neutral.cpu().numpy()
     return found
-
-
-def linear(ops: Ops, value: Value, weight: Array, bias: Array | None = None) -> Value:
-    """value · weightᵀ + bias, in the type of the value."""
-    given = None if bias is None else np.asarray(bias, value.dtype)
-    return ops("Gemm", value, np.asarray(weight, value.dtype), given, transB=1)
 
 
 def embed(ops: Ops, network: SequenceNetwork, planes: Value, numbers: Value, dtype: np.dtype) -> Value:

@@ -1,24 +1,19 @@
-"""The plans of the policies of the package; see `deployment.plans`."""
+"""The plan of a sequence policy; see `deployment.plans`."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from adaptiveisp.deployment import sequence as seq
+from adaptiveisp.deployment import sequence_network as seq
+from adaptiveisp.deployment.observation import look
 from adaptiveisp.deployment.ops import Ops, Value
-from adaptiveisp.deployment.plans import Plan, Planned, run_chain, run_chosen
+from adaptiveisp.deployment.plans import Plan, Planned, planned, run_chain, run_chosen, table_with
 from adaptiveisp.deployment.preprocessing import stages_of
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.base import STAGES, Preprocessing
-from adaptiveisp.policies.heuristics import TARGET_MEAN
 from adaptiveisp.policies.sequence.networks import SequenceNetwork
-
-
-def table_with(own: tuple[IspModule, ...], first: tuple[IspModule, ...]) -> tuple[IspModule, ...]:
-    """The policy's own modules, then those of its preprocessing that are not among them."""
-    names = {module.name for module in own}
-    return (*own, *(module for module in first if module.name not in names))
+from adaptiveisp.policies.sequence.policy import SequencePolicy
 
 
 @dataclass(frozen=True)
@@ -48,20 +43,20 @@ class SequencePlan(Plan):
 
     def run(self, ops: Ops, image: Value) -> Planned:
         """See `Plan.run`."""
-        before = seq.look(ops, image)
+        before = look(ops, image)
         stages = stages_of(ops, before.pooled, self.start)
         given = ops.cast(image, ops.root.precision)
         numbered = [(self.number(module), params) for module, params in zip(self.first, stages, strict=True)]
         done, numbers, rows = run_chain(ops, self, given, numbered)
         with ops.scope("policy"):
-            after = seq.look(ops, done) if stages else before
+            after = look(ops, done) if stages else before
             gains = seq.log_gains(ops, dict(zip((m.name for m in self.first), stages, strict=True)))
             planes, scalars = seq.observation(ops, before, after, gains)
             embedding = seq.embed(ops, self.network, planes, scalars, ops.root.precision)
             params = seq.parameters(ops, self.network, embedding)
         if self.order is not None:
             made, more, others = run_chain(ops, self, done, [(number, params[number]) for number in self.order])
-            return Planned(_joined(ops, numbers + more), self._matrix(ops, rows + others), made)
+            return planned(ops, self, numbers + more, rows + others, made)
         with ops.scope("policy"):
             chosen = seq.sequence(ops, self.network, embedding, self.steps)
             all_rows = [self.row(ops, one, width) for one, width in zip(params, self.network.widths, strict=True)]
@@ -69,17 +64,10 @@ class SequencePlan(Plan):
             some = ops.cast(ops("GreaterOrEqual", chosen, 0), np.float32)
             known = known * ops.reshape(some, -1, 1)
         made = run_chosen(ops, self, done, chosen, known)
-        return Planned(_joined(ops, [*numbers, chosen]), self._matrix(ops, [*rows, known]), made)
-
-    def _matrix(self, ops: Ops, rows: list[Value]) -> Value:
-        return ops.concat(rows, 0) if rows else ops.constant(np.zeros((0, self.width), np.float32))
+        return planned(ops, self, [*numbers, chosen], [*rows, known], made)
 
 
-def _joined(ops: Ops, numbers: list[Value]) -> Value:
-    return ops.concat(numbers, 0) if numbers else ops.constant(np.zeros(0, np.int64))
-
-
-def sequence_plan(policy) -> SequencePlan:
+def sequence_plan(policy: SequencePolicy) -> SequencePlan:
     """The plan of a `SequencePolicy`."""
     network, header = policy.network, policy.header
     own = network.modules_in_order[:-1]  # without STOP
@@ -89,6 +77,7 @@ def sequence_plan(policy) -> SequencePlan:
     if network.condition == "none":
         ops = Ops()
         chosen = seq.sequence(ops, network, None, steps).data
+        assert chosen is not None
         order = tuple(int(one) for one in chosen if one >= 0)
     length = len(first) + (steps if order is None else len(order))
     facts = (table_with(own, first), length, len(first), header.module_set)

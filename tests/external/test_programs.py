@@ -126,7 +126,7 @@ def test_a_worker_is_started_once_and_again_after_its_end(worker: WorkerISP) -> 
         np.testing.assert_array_equal(worker.render(raw, {"gain": gain}), expected(raw, gain))
     assert worker._process is not None
     first = worker._process.pid
-    with pytest.raises(PipelineError, match="pipe: gain is too high$"):
+    with pytest.raises(PipelineError, match=r"pipe: gain is too high$"):
         worker.render(raws[0], {"gain": 3.2})
     with pytest.raises(PipelineError, match="the program ended; try it by hand"):
         worker.render(raws[1], {"gain": 3.9})

@@ -72,7 +72,7 @@ def test_frames_of_a_stream() -> None:
 def test_a_format_that_is_unknown_is_refused() -> None:
     with pytest.raises(RuntimeFault, match="layout 'braided' is unknown; update this package"):
         FrameFormat.of({"name": "x", "layout": "braided", "bits": 8, "something_new": 1})
-    with pytest.raises(RuntimeFault, match="frame.format is not valid"):
+    with pytest.raises(RuntimeFault, match=r"frame.format is not valid"):
         FrameFormat.of({"name": "x"})
 
 
@@ -139,7 +139,9 @@ def test_the_reader_of_onnx_files_sees_what_onnx_sees() -> None:
         assert found.opset == made.opset_import[0].version
 
 
-@pytest.mark.parametrize("content", [b"", b"\x3a\xff", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x0f\x00"])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x3a\xff", b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\x0f\x00"]
+)
 def test_a_damaged_file_is_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"has no graph|ends in the middle|does not end|unknown kind"):
         read_model(content)

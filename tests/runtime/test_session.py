@@ -165,7 +165,7 @@ def test_providers_by_name(folder: Path) -> None:
     assert "CPUExecutionProvider" in available_providers()
     for name in ("cpu", "CPUExecutionProvider"):
         assert Session(folder, [name]).providers == ("CPUExecutionProvider",)
-    with pytest.raises(RuntimeFault, match="provider nothing: this onnxruntime has only .*; install the build"):
+    with pytest.raises(RuntimeFault, match=r"provider nothing: this onnxruntime has only .*; install the build"):
         Session(folder, ["nothing"])
     with pytest.raises(RuntimeFault, match="engine 'x' does not exist"):
         Session(folder, engine="x")

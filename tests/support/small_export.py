@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 
 PATTERNS = ["RGGB", "BGGR", "GRBG", "GBRG"]
 FORMAT = {
-    **{"name": "SRGGB12P", "layout": "csi2", "bits": 12, "container_bits": 16, "high_bits": False, "big_endian": False},
+    **{"name": "SRGGB12P", "layout": "csi2", "bits": 12, "container_bits": 16},
+    **{"high_bits": False, "big_endian": False},
     **{"group_values": 2, "group_bytes": 3, "row_bytes": None, "offset": 0},
 }
 EXPECTED_TOLERANCES = {"image": 1e-3, "params": 1e-3, "scores": 1e-3, "iou": 0.99, "confidence": 0.05}

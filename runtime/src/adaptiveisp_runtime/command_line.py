@@ -31,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     _facts(run)
     test = _command(commands, "self-test", "compare this machine's numbers with those of the export", _self_test)
     test.add_argument("--graph", action="append", metavar="NAME", help="only this graph; may be repeated")
-    check = _command(commands, "check", "name what another runtime's documentation does not allow", _check, engine=False)
+    check = _command(
+        commands, "check", "name what another runtime's documentation does not allow", _check, engine=False
+    )
     check.add_argument("--target", required=True, choices=("tensorrt", "ort-mobile"))
     bench = _command(commands, "bench", "time the graph on the frame of the self-test", _bench)
     bench.add_argument("--repeat", type=int, default=20, metavar="N", help="timed calls (default %(default)s)")

@@ -83,7 +83,7 @@ def load_engine(graph: Graph, engine: str, providers: Sequence[str] | None, thre
     library = module(engine)
     try:
         if engine == "openvino":
-            return _OpenVino(library, content, providers, threads)
+            return _OpenVino(library, content, [str(one["name"]) for one in graph.outputs], providers, threads)
         return _OnnxRuntime(library, content, providers, threads)
     except RuntimeFault:
         raise
@@ -116,7 +116,7 @@ class _OnnxRuntime:
 class _OpenVino:
     """A graph in OpenVINO, computed in float32."""
 
-    def __init__(self, library: Any, content: bytes, devices: Sequence[str] | None, threads: int):
+    def __init__(self, library: Any, content: bytes, names: Sequence[str], devices: Sequence[str] | None, threads: int):
         core = library.Core()
         known = core.available_devices
         device = devices[0].upper() if devices else "CPU"
@@ -127,7 +127,8 @@ class _OpenVino:
             settings["INFERENCE_NUM_THREADS"] = threads
         self.model = core.compile_model(core.read_model(content, b""), device, settings)
         self.providers: tuple[str, ...] = (device,)
+        self.names = names
 
     def __call__(self, values: Values) -> dict[str, NDArray[Any]]:
         found = self.model({name: np.asarray(value, order="C") for name, value in values.items()})
-        return {output.get_any_name(): np.array(found[output]) for output in self.model.outputs}
+        return {name: np.array(found[self.model.output(name)]) for name in self.names}

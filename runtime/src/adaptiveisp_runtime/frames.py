@@ -49,7 +49,9 @@ class FrameFormat:
         try:
             found = cls(**known)
         except TypeError as error:
-            raise RuntimeFault(f"manifest.json: frame.format is not valid ({error}); export the folder again") from error
+            raise RuntimeFault(
+                f"manifest.json: frame.format is not valid ({error}); export the folder again"
+            ) from error
         if found.layout not in LAYOUTS:
             raise RuntimeFault(f"frame format {found.name}: layout {found.layout!r} is unknown; update this package")
         return found

@@ -13,14 +13,20 @@ from adaptiveisp_runtime.errors import RuntimeFault
 from adaptiveisp_runtime.manifest import load_manifest
 from adaptiveisp_runtime.onnx_reader import Model, Node, read_model
 
+
+def _names(text: str) -> frozenset[str]:
+    """The words of a text."""
+    return frozenset(text.split())
+
+
 TENSORRT = "TensorRT 10.15"
-TENSORRT_LACKS = frozenset(
+TENSORRT_LACKS = _names(
     """AffineGrid Bernoulli BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress
     ConcatFromSequence ConvInteger DFT Det DynamicQuantizeLinear ImageDecoder MatMulInteger MaxRoiPool MaxUnpool
     MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement OptionalHasElement QLinearConv
     QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength
     SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat StringNormalizer StringSplit TfIdfVectorizer
-    Unique""".split()
+    Unique"""
 )
 """Standard operators that its parser does not take. Source: onnx-tensorrt, docs/operators.md, "TensorRT 10.15"."""
 TENSORRT_OPSETS = (9, 24)
@@ -28,14 +34,14 @@ TENSORRT_INPUTS = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 9: "bool", 
 """Types that an input may have, by ONNX's numbers."""
 
 MOBILE = "ONNX Runtime Mobile 1.11, pre-built"
-MOBILE_HAS = frozenset(
-    """Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos CumSum
-    DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherND Gemm
+MOBILE_HAS = _names(
+    """Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos
+    CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherND Gemm
     GlobalAveragePool Greater GreaterOrEqual Identity If InstanceNormalization LRN LeakyRelu Less LessOrEqual Log
     LogSoftmax Loop MatMul MatMulInteger Max MaxPool Mean Min Mul Neg NonMaxSuppression NonZero Not Or PRelu Pad Pow
     QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
     Reshape Resize ReverseSequence Round Scan ScatterND Shape Sigmoid Sin Size Slice Softmax SpaceToDepth Split Sqrt
-    Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unique Unsqueeze Where""".split()
+    Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unique Unsqueeze Where"""
 )
 """Operators of the reduced packages for phones. Source: onnxruntime, mobile_package.required_operators.config, and its
 page "Mobile Pre-Built Package Operator and Type Support". The full packages for Android and iOS, which replaced these
@@ -102,7 +108,12 @@ def _tensorrt(model: Model) -> list[tuple[str, str]]:
 
 def _tensorrt_limit(node: Node, model: Model) -> str:
     """The documented limit that a node exceeds; "" if none does."""
-    if node.operator in REDUCTIONS and len(node.inputs) > 1 and node.inputs[1] and node.inputs[1] not in model.constants:
+    if (
+        node.operator in REDUCTIONS
+        and len(node.inputs) > 1
+        and node.inputs[1]
+        and node.inputs[1] not in model.constants
+    ):
         return "needs constant axes"
     if node.operator == "CumSum" and node.inputs[1] not in model.constants:
         return "needs a constant axis"

@@ -142,7 +142,9 @@ class Session:
         shape = f"({', '.join(str(side or 'any') for side in wanted)}{', 3' * len(channels)})"
         fits = values.ndim == 2 + len(channels) and values.shape[2:] == channels and min(values.shape) > 0
         if not fits or any(side not in (None, have) for side, have in zip(wanted, values.shape, strict=False)):
-            raise RuntimeFault(f"the frame has the shape {values.shape}, this export takes {shape}; export it for yours")
+            raise RuntimeFault(
+                f"the frame has the shape {values.shape}, this export takes {shape}; export it for yours"
+            )
         kind = np.dtype(str(entry["dtype"]))
         if values.dtype == kind:
             return np.ascontiguousarray(values)
@@ -205,9 +207,7 @@ class Session:
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return _called(self._engine, feeds, str(self.manifest.graph("full").path))
 
-    def _result(
-        self, found: Mapping[str, NDArray[Any]], values: NDArray[Any], timings: Timings, name: str
-    ) -> Result:
+    def _result(self, found: Mapping[str, NDArray[Any]], values: NDArray[Any], timings: Timings, name: str) -> Result:
         content = self.manifest.content
         height, width = values.shape[:2]
         upright = (height, width) if int(self.manifest.frame["orientation"]) < 5 else (width, height)
@@ -234,7 +234,9 @@ def _called(engine: Engine, feeds: Mapping[str, NDArray[Any]], where: str) -> di
     try:
         return engine(feeds)
     except Exception as error:  # the libraries' exceptions have no common base
-        raise RuntimeFault(f"{where}: cannot be run ({first_line(error)}); try self_test, or export it again") from error
+        raise RuntimeFault(
+            f"{where}: cannot be run ({first_line(error)}); try self_test, or export it again"
+        ) from error
 
 
 def _pipeline(table: Mapping[str, Any], modules: NDArray[Any], params: NDArray[Any]) -> Pipeline:

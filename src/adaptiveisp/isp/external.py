@@ -2,7 +2,8 @@
 
 An external ISP declares its parameters and has `render(raw, params)`. It becomes a module, so that pipelines, policies
 and searches name it like any other. Unlike other modules it starts from the raw itself: it can run only where the raw
-is known, on a pipeline that was bound to one (see `isp.raw_pipeline`), and the stages before it have no effect. It has no gradient.
+is known, on a pipeline that was bound to one (see `isp.raw_pipeline`), and the stages before it have no effect. It has
+no gradient.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -19,7 +19,7 @@ EXPECTED_TOLERANCES = {"image": 1e-3, "params": 1e-3, "scores": 1e-3, "iou": 0.9
 
 
 def model() -> Any:
-    """frame, pattern, levels → image = (frame - black) / (white - black) thrice; one box over its left upper quarter."""
+    """frame, pattern, levels → image = (frame - black) / (white - black), thrice; a box over the upper left quarter."""
     given = [
         helper.make_tensor_value_info("frame", TensorProto.UINT16, ["height", "width"]),
         helper.make_tensor_value_info("pattern", TensorProto.INT64, []),

@@ -35,13 +35,14 @@ TENSORRT_INPUTS = {1: "float32", 2: "uint8", 6: "int32", 7: "int64", 9: "bool", 
 
 MOBILE = "ONNX Runtime Mobile 1.11, pre-built"
 MOBILE_HAS = _names(
-    """Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos
-    CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather GatherND Gemm
-    GlobalAveragePool Greater GreaterOrEqual Identity If InstanceNormalization LRN LeakyRelu Less LessOrEqual Log
-    LogSoftmax Loop MatMul MatMulInteger Max MaxPool Mean Min Mul Neg NonMaxSuppression NonZero Not Or PRelu Pad Pow
-    QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu
-    Reshape Resize ReverseSequence Round Scan ScatterND Shape Sigmoid Sin Size Slice Softmax SpaceToDepth Split Sqrt
-    Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK Transpose Unique Unsqueeze Where"""
+    """Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose
+    Cos CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor
+    Gather GatherND Gemm GlobalAveragePool Greater GreaterOrEqual Identity If InstanceNormalization LRN
+    LeakyRelu Less LessOrEqual Log LogSoftmax Loop MatMul MatMulInteger Max MaxPool Mean Min Mul Neg
+    NonMaxSuppression NonZero Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize ReverseSequence Round Scan
+    ScatterND Shape Sigmoid Sin Size Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh
+    ThresholdedRelu Tile TopK Transpose Unique Unsqueeze Where"""
 )
 """Operators of the reduced packages for phones. Source: onnxruntime, mobile_package.required_operators.config, and its
 page "Mobile Pre-Built Package Operator and Type Support". The full packages for Android and iOS, which replaced these

@@ -90,5 +90,5 @@ def _rendered(pipeline: Pipeline, batch: Minibatch, some: slice) -> Image:
     image = batch.image[some]
     if batch.frames is None:
         return pipeline.render(image)
-    pairs = zip(image.split(1), batch.frames[some], strict=True)
-    return torch.cat([bound_to(pipeline, frame).render(one) for one, frame in pairs])
+    pairs = zip(image, batch.frames[some], strict=True)
+    return torch.cat([bound_to(pipeline, frame).render(one[None]) for one, frame in pairs])

@@ -26,7 +26,7 @@ ORDER = (
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "calibration", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", ("calibration", "deployment"), "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
@@ -111,6 +111,7 @@ PUBLIC = [
     "TrainConfig",
     "TrainSummary",
     "evaluate",
+    "export",
     "load_detector",
     "load_policy",
     "load_recipe",

@@ -10,12 +10,25 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from adaptiveisp.cli import bench, calibrate, demo, doctor, evaluate, import_file, run, stream, synth, train, weights
+from adaptiveisp.cli import (
+    bench,
+    calibrate,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    import_file,
+    run,
+    stream,
+    synth,
+    train,
+    weights,
+)
 from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, terminable
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
-COMMANDS = (demo, run, stream, train, evaluate, synth, calibrate, doctor, bench, import_file, weights)
+COMMANDS = (demo, run, stream, train, evaluate, export, synth, calibrate, doctor, bench, import_file, weights)
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 
 

@@ -27,7 +27,8 @@ ORDER = (
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "calibration", "tuning", "runtime", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", ("calibration", "deployment", "tuning", "runtime")),
+    *("testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
@@ -112,6 +113,7 @@ PUBLIC = [
     "TrainConfig",
     "TrainSummary",
     "evaluate",
+    "export",
     "load_detector",
     "load_policy",
     "load_recipe",

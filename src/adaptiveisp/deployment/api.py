@@ -11,7 +11,6 @@ import numpy as np
 from adaptiveisp.deployment import self_test
 from adaptiveisp.deployment.assembly import Design, full_graph, isp_graph, policy_graph
 from adaptiveisp.deployment.card import card_of
-from adaptiveisp.deployment.development import Frame
 from adaptiveisp.deployment.frames import frame_of
 from adaptiveisp.deployment.manifest import FILE, graph_entry, manifest_of
 from adaptiveisp.deployment.ops import EXTRA, Array
@@ -125,8 +124,8 @@ def _built(isp: AdaptiveISP, design: Design) -> tuple[dict[str, bytes], dict[str
         found = self_test.run_graph(files[f"{name}.onnx"], given[name])
         if said := self_test.faults(design.plan, wanted[name], found, limit):
             raise AdaptiveISPError(
-                f"{name}.onnx of policy {isp.policy.name} differs from the package on a drawn scene: {'; '.join(said)}; "
-                "nothing was written"
+                f"{name}.onnx of policy {isp.policy.name} differs from the package on a drawn scene: "
+                f"{'; '.join(said)}; nothing was written"
             )
         if "image" in found:
             difference = max(difference, float(abs(found["image"] - wanted[name]["image"]).max()))

@@ -19,7 +19,8 @@ def card_of(manifest: Mapping[str, Any]) -> str:
     lines = [
         f"# {policy['name']} with {detector['name']}, as ONNX",
         "",
-        f"Made by adaptiveisp {manifest['provenance']['version']}. `manifest.json` describes inputs, outputs and the self-test.",
+        f"Made by adaptiveisp {manifest['provenance']['version']}. `manifest.json` describes inputs, outputs and "
+        "the self-test.",
         "",
         "| graph | bytes | inputs | outputs |",
         "|---|---:|---|---|",
@@ -32,7 +33,8 @@ def card_of(manifest: Mapping[str, Any]) -> str:
         f"- Policy: {policy['kind']}. {policy['origin']}".rstrip(),
         f"- Modules: {runs}.",
         f"- Working size: {manifest['geometry']['size']} pixels, padded to {manifest['geometry']['padded']}.",
-        f"- Detector: {detector['name']}, {len(detector['class_names'])} classes, scores above {detector['confidence']:g}.",
+        f"- Detector: {detector['name']}, {len(detector['class_names'])} classes, scores above "
+        f"{detector['confidence']:g}.",
         f"- Precision: {manifest['precision']}.",
         f"- Command: `{manifest['provenance']['command']}`",
     ]

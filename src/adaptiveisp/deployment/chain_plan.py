@@ -64,7 +64,5 @@ def chain_plan(policy: FixedPipeline | AutoExposure | ExposedCurve) -> ChainPlan
 def _plan(start: Preprocessing, first: tuple[str, ...], target: float, rest: Pipeline) -> ChainPlan:
     modules = tuple(find_module(name, rest.module_set) for name in first)
     own = tuple({module.name: module for module in rest.modules}.values())
-    length = len(first) + len(rest.stages)
-    return ChainPlan(
-        table_with(own, modules), length, len(first), rest.module_set, start, modules, target, rest.stages
-    )
+    length = max(1, len(first) + len(rest.stages))
+    return ChainPlan(table_with(own, modules), length, len(first), rest.module_set, start, modules, target, rest.stages)

@@ -1,6 +1,7 @@
-"""The modules that look at a pixel's surroundings or at the whole image, as nodes of a graph; see `deployment.pointwise`.
+"""The modules that look at a pixel's surroundings or at the whole image, as nodes; see `deployment.pointwise`.
 
-They compute in float32 whatever the graph's precision is: they subtract nearly equal numbers and add up many small ones.
+They compute in float32 whatever the graph's precision is: they subtract nearly equal numbers and add up many small
+ones.
 """
 
 import numpy as np

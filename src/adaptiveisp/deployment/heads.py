@@ -1,4 +1,4 @@
-"""Linear layers, and the mapping from their unbounded outputs to the physical parameters of a module, as nodes of a graph."""
+"""Linear layers, and the mapping from unbounded outputs to a module's physical parameters, as nodes of a graph."""
 
 import math
 from functools import partial
@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from adaptiveisp.deployment.ops import Array, Ops, Value
+from adaptiveisp.deployment.tracing import traced_head
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.isp.modules.white_balance import EPSILON, balance_head
 from adaptiveisp.utils.color import LUMA
@@ -27,8 +28,6 @@ def physical(ops: Ops, module: IspModule, logits: Value) -> Value:
             head = module.head
             if isinstance(head, partial) and head.func is balance_head:
                 return _balance(ops, row, float(head.keywords["limit"]))
-            from adaptiveisp.deployment.traced import traced_head
-
             return traced_head(ops, module, row)
         first = module.params[0]
         if all((p.low, p.high, p.scale) == (first.low, first.high, first.scale) for p in module.params):

@@ -113,9 +113,7 @@ def pipeline_entry(design: Design) -> dict[str, Any]:
 
 
 def _module(number: int, module: IspModule) -> dict[str, Any]:
-    params = [
-        {"name": param.name, "unit": param.unit, "low": param.low, "high": param.high} for param in module.params
-    ]
+    params = [{"name": param.name, "unit": param.unit, "low": param.low, "high": param.high} for param in module.params]
     return {"id": number, "name": module.name, "params": params}
 
 

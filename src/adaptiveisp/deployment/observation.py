@@ -1,4 +1,7 @@
-"""What policies see of an image, as nodes of a graph: means in cells, noise and light; see `policies.stepwise.networks`."""
+"""What policies see of an image, as nodes of a graph: means in cells, noise and light.
+
+The same in PyTorch is in `policies.stepwise.networks`.
+"""
 
 from typing import NamedTuple
 

@@ -20,8 +20,6 @@ IR_VERSION = 9
 """Of ONNX 1.14 (2023), which onnxruntime 1.16 and OpenVINO 2023 read."""
 
 Array: TypeAlias = NDArray[Any]
-Number: TypeAlias = "float | int | bool | Array"
-Operand: TypeAlias = "Value | Number"
 BOOLS = ("Equal", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "And", "Or", "Not", "IsNaN", "IsInf")
 """Operators whose result is of truth values."""
 LONGS = ("Shape", "ArgMax", "Size", "NonZero", "NonMaxSuppression")
@@ -51,28 +49,28 @@ class Value:
         """The graph or branch that is being written now, to which arithmetic adds its nodes."""
         return self.ops.root.writing[-1]
 
-    def __add__(self, other: Operand) -> "Value":
+    def __add__(self, other: "Operand") -> "Value":
         return self.graph("Add", self, other)
 
-    def __radd__(self, other: Operand) -> "Value":
+    def __radd__(self, other: "Operand") -> "Value":
         return self.graph("Add", other, self)
 
-    def __sub__(self, other: Operand) -> "Value":
+    def __sub__(self, other: "Operand") -> "Value":
         return self.graph("Sub", self, other)
 
-    def __rsub__(self, other: Operand) -> "Value":
+    def __rsub__(self, other: "Operand") -> "Value":
         return self.graph("Sub", other, self)
 
-    def __mul__(self, other: Operand) -> "Value":
+    def __mul__(self, other: "Operand") -> "Value":
         return self.graph("Mul", self, other)
 
-    def __rmul__(self, other: Operand) -> "Value":
+    def __rmul__(self, other: "Operand") -> "Value":
         return self.graph("Mul", other, self)
 
-    def __truediv__(self, other: Operand) -> "Value":
+    def __truediv__(self, other: "Operand") -> "Value":
         return self.graph("Div", self, other)
 
-    def __rtruediv__(self, other: Operand) -> "Value":
+    def __rtruediv__(self, other: "Operand") -> "Value":
         return self.graph("Div", other, self)
 
     def __neg__(self) -> "Value":
@@ -83,6 +81,10 @@ class Value:
         """The number of a constant with one element."""
         assert self.data is not None
         return float(self.data.reshape(()))
+
+
+Operand: TypeAlias = Value | float | int | bool | Array
+"""What a node takes: a value, or numbers that become a constant."""
 
 
 @dataclass
@@ -277,7 +279,9 @@ class Ops:
     def stack(self, numbers: "Sequence[int | Value]") -> Value:
         """Whole numbers as a vector."""
         parts = [
-            self.constant(np.asarray([one], np.int64)) if isinstance(one, int) else self("Reshape", one, np.asarray([1]))
+            self.constant(np.asarray([one], np.int64))
+            if isinstance(one, int)
+            else self("Reshape", one, np.asarray([1]))
             for one in numbers
         ]
         return parts[0] if len(parts) == 1 else self.concat(parts, 0)

@@ -1,11 +1,11 @@
 """Policies as nodes of a graph: which modules run on an image, with which parameters.
 
-A `Plan` is made once for a policy. Its table numbers the modules that the policy may run; a pipeline is a vector of these
-numbers, -1 after the last module, and a matrix with the parameters of each module in a row, filled up with zeros.
+A `Plan` is made once for a policy. Its table numbers the modules that the policy may run; a pipeline is a vector of
+these numbers, -1 after the last module, and a matrix with the parameters of each module in a row, filled up with zeros.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ class Plan(ABC):
 
     Attributes:
         table: the modules that it may run.
-        length: most modules of a pipeline.
+        length: most modules of a pipeline, at least 1, since some runtimes have no empty tensors.
         n_first: number of modules of the preprocessing, at the beginning of each pipeline.
         module_set: the named set of the modules.
     """
@@ -93,9 +93,9 @@ def table_with(own: tuple[IspModule, ...], first: tuple[IspModule, ...]) -> tupl
 
 def planned(ops: Ops, plan: Plan, numbers: Sequence[Value], rows: Sequence[Value], image: Value) -> Planned:
     """The pipeline from the numbers and rows of its parts, with the image after it."""
-    if not plan.length:
+    if not numbers:
         return Planned(
-            ops.constant(np.zeros(0, np.int64)), ops.constant(np.zeros((0, plan.width), np.float32)), image
+            ops.constant(np.full(1, END, np.int64)), ops.constant(np.zeros((1, plan.width), np.float32)), image
         )
     return Planned(ops.concat(numbers, 0), ops.concat(rows, 0), image)
 
@@ -153,7 +153,7 @@ def image_shape(ops: Ops) -> list[int | None]:
 def choose_module(ops: Ops, plan: Plan, image: Value, number: Value, row: Value) -> Value:
     """The image after the module of the table with this number; the others are not computed."""
 
-    def branch_of(module: IspModule):
+    def branch_of(module: IspModule) -> Callable[[Ops], list[Value]]:
         def branch(inner: Ops) -> list[Value]:
             return [apply_module(inner, module, image, inner.slice(row, 0, 0, len(module.params)))]
 

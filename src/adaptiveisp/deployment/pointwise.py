@@ -193,9 +193,7 @@ def hue_saturation(ops: Ops, image: Value, params: Value) -> Value:
     divisor = chroma + pos_isp.CHROMA_EPSILON
     from_red = _remainder(ops, (green - blue) / divisor)
     from_green, from_blue = (blue - red) / divisor + 2.0, (red - green) / divisor + 4.0
-    hue = ops.where(
-        ops("Equal", value, red), from_red, ops.where(ops("Equal", value, green), from_green, from_blue)
-    )
+    hue = ops.where(ops("Equal", value, red), from_red, ops.where(ops("Equal", value, green), from_green, from_blue))
     raised = _raised(ops, value, chroma / (value + pos_isp.CHROMA_EPSILON))
     made = []
     for sixth in (5.0, 3.0, 1.0):

@@ -85,5 +85,5 @@ def pos_isp_plan(policy: PosIspPolicy) -> PosIspPlan:
     names = {"raw": (), "auto-gain": ("gain",), "auto-exposure": ("gain", "srgb")}[start]
     first = tuple(find_module(name, policy.header.module_set) for name in names)
     order = policy.order[: policy.steps] if policy.steps else policy.order
-    facts = (table_with(POS_ISP, first), len(first) + len(order), len(first), policy.header.module_set)
+    facts = (table_with(POS_ISP, first), max(1, len(first) + len(order)), len(first), policy.header.module_set)
     return PosIspPlan(*facts, policy.network, start, first, order)

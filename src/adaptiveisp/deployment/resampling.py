@@ -1,8 +1,8 @@
 """Resizing as products of matrices: means over cells, and bilinear resizing with antialiasing.
 
-A pixel of the result depends on few pixels of the image. For blocks of `BLOCK` results those are gathered and multiplied
-by their weights, which takes a fraction of a product with the whole matrix. All operators are basic ones, since many
-runtimes have no resizing with antialiasing.
+A pixel of the result depends on few pixels of the image. For blocks of `BLOCK` results those are gathered and
+multiplied by their weights, which takes a fraction of a product with the whole matrix. All operators are basic ones,
+since many runtimes have no resizing with antialiasing.
 """
 
 from typing import NamedTuple

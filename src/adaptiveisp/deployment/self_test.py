@@ -4,7 +4,6 @@ The values lie as little-endian numbers in files of their own, so that a program
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -187,7 +186,8 @@ def overlap(first: Array, second: Array) -> Array:
     low, high = np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])
     both = np.clip(high - low, 0, None).prod(axis=1)
     areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (first, second)]
-    return both / np.maximum(areas[0] + areas[1] - both, 1e-9)
+    found: Array = both / np.maximum(areas[0] + areas[1] - both, 1e-9)
+    return found
 
 
 def expected_of_raw(isp: AdaptiveISP, design: Design, raw: RawImage) -> dict[str, Array]:

@@ -1,12 +1,13 @@
 """The sequence policy's network as nodes of a graph; see `policies.sequence`."""
 
 import math
+
 import numpy as np
 
 from adaptiveisp.deployment.heads import linear, physical
+from adaptiveisp.deployment.observation import Look, log_light
 from adaptiveisp.deployment.ops import Array, Ops, Value
 from adaptiveisp.deployment.pointwise import luminance
-from adaptiveisp.deployment.observation import Look, log_light
 from adaptiveisp.deployment.preprocessing import log2
 from adaptiveisp.policies.heuristics import OBSERVATION_SIZE
 from adaptiveisp.policies.sequence.networks import BINS, CHANNELS, CLIPPED, N_SCALARS, SequenceNetwork

@@ -79,6 +79,6 @@ def sequence_plan(policy: SequencePolicy) -> SequencePlan:
         chosen = seq.sequence(ops, network, None, steps).data
         assert chosen is not None
         order = tuple(int(one) for one in chosen if one >= 0)
-    length = len(first) + (steps if order is None else len(order))
+    length = max(1, len(first) + (steps if order is None else len(order)))
     facts = (table_with(own, first), length, len(first), header.module_set)
     return SequencePlan(*facts, network, header.start, first, steps, order)

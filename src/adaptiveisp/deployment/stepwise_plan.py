@@ -55,16 +55,14 @@ class StepwisePlan(Plan):
         count = len(self.actions)
         none = ops.constant(np.zeros((1, count), np.float32))
         with ops.scope("policy"):
-            shapes = [image_shape(ops), [1, count]]
+            shapes: list[list[int | None]] = [image_shape(ops), [1, count]]
             (made, _), (taken, params) = ops.repeat(self.steps, [done, none], None, shapes, self._round)
             taken = ops.slice(ops.concat([taken, ops.constant(np.full(self.steps, END))], 0), 0, 0, self.steps)
             empty = ops.constant(np.zeros((self.steps, self.width), np.float32))
             params = ops.slice(ops.concat([params, empty], 0), 0, 0, self.steps)
         return planned(ops, self, [*numbers, taken], [*rows, params], made)
 
-    def _round(
-        self, ops: Ops, number: Value, carried: Sequence[Value]
-    ) -> tuple[list[Value], Value, list[Value]]:
+    def _round(self, ops: Ops, number: Value, carried: Sequence[Value]) -> tuple[list[Value], Value, list[Value]]:
         """One step: (image, flags of used modules) → the same after it, whether to go on, and module and parameters."""
         image, used = carried
         seen = self._observed(ops, look(ops, image), number, used)
@@ -112,7 +110,9 @@ class StepwisePlan(Plan):
             numbers = [mean, deviation, log_light(ops, seen.noise)]
         step = ops.cast(number, np.float32)
         stopped = ops.cast(ops("GreaterOrEqual", step, float(self.horizon)), np.float32)
-        row = ops.concat([*(ops.reshape(one, 1) for one in (*numbers, stopped, stopped, step)), ops.reshape(used, -1)], 0)
+        row = ops.concat(
+            [*(ops.reshape(one, 1) for one in (*numbers, stopped, stopped, step)), ops.reshape(used, -1)], 0
+        )
         constant = ops("Expand", ops.reshape(row, 1, -1, 1, 1), np.asarray([1, 1, VIEW, VIEW]))
         return ops.cast(ops.concat([*planes, constant], 1), ops.root.precision)
 

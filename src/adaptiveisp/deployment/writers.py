@@ -1,4 +1,4 @@
-"""Which nodes compute a module: those of its own hook, those of this package, or those that PyTorch's exporter finds."""
+"""Which nodes compute a module: those of its own hook, of this package, or those that PyTorch's exporter makes."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,6 +6,7 @@ from typing import Any
 
 from adaptiveisp.deployment import filters, pointwise
 from adaptiveisp.deployment.ops import Ops, Value
+from adaptiveisp.deployment.tracing import traced_module
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.modules import (
     black_level,
@@ -66,13 +67,12 @@ def writer_of(module: IspModule) -> Writer:
     """The function that adds the nodes of a module to a graph."""
     if module.onnx is not None:
         return module.onnx
-    function, keywords = module.function, {}
+    function: Any = module.function
+    keywords: dict[str, Any] = {}
     if isinstance(function, partial):
         function, keywords = function.func, function.keywords
     if function in WRITERS:
         return partial(WRITERS[function], **keywords)
-    from adaptiveisp.deployment.traced import traced_module
-
     return partial(traced_module, module)
 
 

@@ -16,11 +16,8 @@ from adaptiveisp.cli import (
     demo,
     doctor,
     evaluate,
-<<<<<<< HEAD
-    export_tuning,
-=======
     export,
->>>>>>> origin/export
+    export_tuning,
     import_file,
     run,
     stream,
@@ -32,13 +29,9 @@ from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, terminable
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
-<<<<<<< HEAD
 COMMANDS = (
-    *(demo, run, stream, train, evaluate, synth, calibrate, doctor, bench, export_tuning, import_file, weights),
+    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file, weights),
 )
-=======
-COMMANDS = (demo, run, stream, train, evaluate, export, synth, calibrate, doctor, bench, import_file, weights)
->>>>>>> origin/export
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 
 

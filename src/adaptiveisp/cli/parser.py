@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from adaptiveisp.cli import (
     bench,
     calibrate,
+    card,
     demo,
     doctor,
     evaluate,
@@ -30,7 +31,8 @@ from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, ter
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
 COMMANDS = (
-    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file, weights),
+    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
+    *(card, weights),
 )
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 

@@ -98,7 +98,8 @@ def _whole(rows: NDArray[np.uint8], form: FrameFormat) -> NDArray[Any]:
     values = np.zeros(parts.shape[:2], np.uint32)
     for place, byte in enumerate(order):
         values |= parts[:, :, byte] << np.uint32(8 * place)
-    return values >> np.uint32(form.container_bits - form.bits if form.high_bits else 0)
+    shifted: NDArray[Any] = values >> np.uint32(form.container_bits - form.bits if form.high_bits else 0)
+    return shifted
 
 
 def _csi2(rows: NDArray[np.uint8], form: FrameFormat) -> NDArray[Any]:
@@ -120,7 +121,8 @@ def _lsb(rows: NDArray[np.uint8], form: FrameFormat) -> NDArray[Any]:
     bits = np.unpackbits(rows, axis=1, bitorder="little")
     count = bits.shape[1] // form.bits
     grouped = bits[:, : count * form.bits].reshape(len(rows), count, form.bits).astype(np.uint32)
-    return (grouped << np.arange(form.bits, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
+    values: NDArray[Any] = (grouped << np.arange(form.bits, dtype=np.uint32)).sum(axis=2, dtype=np.uint32)
+    return values
 
 
 def _gige(rows: NDArray[np.uint8], form: FrameFormat) -> NDArray[Any]:

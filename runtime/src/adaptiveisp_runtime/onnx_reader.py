@@ -56,7 +56,7 @@ def read_model(content: bytes) -> Model:
         elif number == 8 and isinstance(value, bytes):
             parts = dict(_fields(value))
             if parts.get(1, b"") in (b"", b"ai.onnx"):
-                model.opset = int(parts.get(2, 0))  # type: ignore[arg-type]
+                model.opset = int(parts.get(2, 0))
     if not model.nodes:
         raise ValueError("has no graph")
     return model

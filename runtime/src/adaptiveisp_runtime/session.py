@@ -132,7 +132,7 @@ class Session:
             try:
                 frame = Path(frame).read_bytes()
             except OSError as error:
-                raise RuntimeFault(f"{os.fspath(frame)}: cannot be read ({error.strerror}); check the path") from error
+                raise RuntimeFault(f"{Path(frame)}: cannot be read ({error.strerror}); check the path") from error
         if isinstance(frame, bytes | bytearray | memoryview):
             frame = self._unpacked(bytes(frame), size)
         entry = self.manifest.frame

@@ -11,6 +11,7 @@ import numpy as np
 from adaptiveisp.deployment import self_test
 from adaptiveisp.deployment.assembly import Design, full_graph, isp_graph, policy_graph
 from adaptiveisp.deployment.card import card_of
+from adaptiveisp.deployment.detector import is_set
 from adaptiveisp.deployment.frames import frame_of
 from adaptiveisp.deployment.manifest import FILE, graph_entry, manifest_of
 from adaptiveisp.deployment.ops import EXTRA, Array
@@ -99,7 +100,7 @@ def export(
         isp.detector,
         frame_of(input, header, orientation),
         isp.size,
-        Suppression(confidence),
+        Suppression(confidence, is_set=is_set(isp.detector)),
         np.dtype(precision),
     )
     with claim_folder(Path(out), "export", overwrite) as claim:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from adaptiveisp.utils.optional_imports import import_extra, require_extra
 from adaptiveisp.utils.output_folder import claim_folder, remove_inside
 from adaptiveisp.utils.provenance import provenance
 
-Precision: TypeAlias = Literal["float32", "float16"]
 PRECISIONS = ("float32", "float16")
 FORMATS = ("onnx",)
 GRAPHS = {"full": full_graph, "policy": policy_graph, "isp": isp_graph}
@@ -54,13 +53,13 @@ def export(
     out: str | Path,
     detector: str | Detector = defaults.DETECTOR,
     *,
-    input: Literal["mosaic", "rgb"] = "mosaic",
+    input: str = "mosaic",
     header: BayerHeader | None = None,
     orientation: int = 1,
     size: int | None = None,
     confidence: float = defaults.CONFIDENCE,
-    precision: Precision = "float32",
-    format: Literal["onnx"] = "onnx",
+    precision: str = "float32",
+    format: str = "onnx",
     overwrite: bool = False,
 ) -> Export:
     """Writes a policy, its pipeline and a detector as ONNX graphs that run without PyTorch; see docs/export.md.

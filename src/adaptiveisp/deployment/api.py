@@ -4,13 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from adaptiveisp.deployment import self_test
 from adaptiveisp.deployment.assembly import Design, full_graph, isp_graph, policy_graph
 from adaptiveisp.deployment.card import card_of
+from adaptiveisp.deployment.detector import is_set
 from adaptiveisp.deployment.frames import frame_of
 from adaptiveisp.deployment.manifest import FILE, graph_entry, manifest_of
 from adaptiveisp.deployment.ops import EXTRA, Array
@@ -27,7 +28,6 @@ from adaptiveisp.utils.optional_imports import import_extra, require_extra
 from adaptiveisp.utils.output_folder import claim_folder, remove_inside
 from adaptiveisp.utils.provenance import provenance
 
-Precision: TypeAlias = Literal["float32", "float16"]
 PRECISIONS = ("float32", "float16")
 FORMATS = ("onnx",)
 GRAPHS = {"full": full_graph, "policy": policy_graph, "isp": isp_graph}
@@ -53,13 +53,13 @@ def export(
     out: str | Path,
     detector: str | Detector = defaults.DETECTOR,
     *,
-    input: Literal["mosaic", "rgb"] = "mosaic",
+    input: str = "mosaic",
     header: BayerHeader | None = None,
     orientation: int = 1,
     size: int | None = None,
     confidence: float = defaults.CONFIDENCE,
-    precision: Precision = "float32",
-    format: Literal["onnx"] = "onnx",
+    precision: str = "float32",
+    format: str = "onnx",
     overwrite: bool = False,
 ) -> Export:
     """Writes a policy, its pipeline and a detector as ONNX graphs that run without PyTorch; see docs/export.md.
@@ -99,7 +99,7 @@ def export(
         isp.detector,
         frame_of(input, header, orientation),
         isp.size,
-        Suppression(confidence),
+        Suppression(confidence, is_set=is_set(isp.detector)),
         np.dtype(precision),
     )
     with claim_folder(Path(out), "export", overwrite) as claim:

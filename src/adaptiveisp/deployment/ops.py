@@ -94,6 +94,7 @@ class _Root:
     initializers: list[Any] = field(default_factory=list)
     known: dict[Any, str] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
+    opset: int = OPSET
     writing: "list[Ops]" = field(default_factory=list)
     sides: "tuple[Value, Value] | None" = None
     """Height and width of the images that the modules change, the same for all of a graph."""
@@ -243,7 +244,7 @@ class Ops:
         graph = helper.make_graph(nodes, name, self.inputs, self.outputs, initializer=constants)
         made = helper.make_model(
             graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
+            opset_imports=[helper.make_opsetid("", self.root.opset)],
             producer_name="adaptiveisp",
             ir_version=IR_VERSION,
         )

@@ -67,7 +67,7 @@ def _exposure_to_mean(ops: Ops, pixels: Value, target: float) -> Value:
         at_limit = ops("GreaterOrEqual", pixels * gain, 1.0)
         linear = ops.reduce("Mean", ops.reduce("Sum", ops.where(at_limit, 0.0, weighed), [0]), [0])
         clipped = ops.reduce("Mean", ops.reduce("Sum", ops.cast(at_limit, np.float32) * weights, [0]), [0])
-        better = (target - clipped) / ops.clip(linear, np.finfo(np.float32).tiny)
+        better = (target - clipped) / ops.clip(linear, float(np.finfo(np.float32).tiny))
         better = ops("Min", better, most)
         gain = ops("Max", gain, ops.where(ops("Greater", linear, 0.0), better, gain))
     assert linear is not None and clipped is not None

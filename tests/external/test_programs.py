@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from adaptiveisp import Param, RawImage, write_dng
-from adaptiveisp.errors import OutputError, PipelineError, UsageError
+from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.external.program import ProgramISP
 from adaptiveisp.external.worker import WorkerISP
 
@@ -116,7 +116,7 @@ def test_wrong_declarations_are_refused() -> None:
         with pytest.raises(UsageError, match="command must name a program"):
             make()
     rgb = RawImage(np.zeros((48, 64, 3), np.uint16), None, 0.0, 4095.0)
-    with pytest.raises(OutputError, match="only Bayer mosaics and monochrome raws"):
+    with pytest.raises(PipelineError, match=r"files: .*only Bayer mosaics .*synth --format dng. makes them of photos"):
         program(FILES, "{raw}").render(rgb, {"gain": 1.0})
 
 
@@ -132,6 +132,17 @@ def test_a_worker_is_started_once_and_again_after_its_end(worker: WorkerISP) -> 
         worker.render(raws[1], {"gain": 3.9})
     np.testing.assert_array_equal(worker.render(raws[0], {"gain": 1.0}), expected(raws[0], 1.0))
     assert worker._process is not None and worker._process.pid != first
+
+
+def test_a_program_that_crashes_once_is_started_again(tmp_path: Path) -> None:
+    mark = str(tmp_path / "started")
+    first = f"import os\nif not os.path.exists({mark!r}):\n    open({mark!r}, 'w')\n    os.abort()\n"
+    isp = WorkerISP("pipe", GAIN, [sys.executable, "-c", first + PIPE], seconds=20)
+    raw = random_raw()
+    try:
+        np.testing.assert_array_equal(isp.render(raw, {"gain": 1.0}), expected(raw, 1.0))
+    finally:
+        isp.close()
 
 
 def test_a_worker_ends_when_its_process_does(tmp_path: Path) -> None:

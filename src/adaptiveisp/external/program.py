@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from adaptiveisp.errors import PipelineError, first_few
+from adaptiveisp.errors import OutputError, PipelineError, first_few
 from adaptiveisp.isp.module import Param
-from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.dng import dng_bytes
 from adaptiveisp.types import RawImage
 from adaptiveisp.utils.config import require
 
@@ -65,12 +65,11 @@ class ProgramISP:
             params: every parameter by name.
 
         Raises:
-            OutputError: the raw cannot be written as DNG.
-            PipelineError: the program is missing, fails, takes too long, or writes no picture.
+            PipelineError: the raw is no mosaic, or the program is missing, fails, takes too long, or writes no picture.
         """
         with tempfile.TemporaryDirectory(prefix="adaptiveisp-") as folder:
             file = Path(folder) / "raw.dng"
-            write_dng(raw, file)
+            file.write_bytes(dng_of(raw, self.name))
             facts: dict[str, Any] = {"raw": str(file), "folder": folder, **params}
             picture = self.picture.format(**facts)
             self._run([template.format(picture=picture, **facts) for template in self.command])
@@ -112,3 +111,16 @@ class ProgramISP:
             raise PipelineError(f"{self.name}: wrote no {picture.name}; correct `picture` or the command") from error
         except OSError as error:
             raise PipelineError(f"{self.name}: {picture.name} is no picture ({error}); correct the command") from error
+
+
+def dng_of(raw: RawImage, name: str) -> bytes:
+    """The raw as a DNG, for an ISP of that name.
+
+    Raises:
+        PipelineError: a DNG cannot hold the raw.
+    """
+    try:
+        return dng_bytes(raw, raw.path or Path("RawImage"))
+    except OutputError as error:
+        remedy = "give mosaics; `synth --format dng` makes them of photos"
+        raise PipelineError(f"{name}: {error}; {remedy}") from error

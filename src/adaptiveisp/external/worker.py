@@ -14,16 +14,14 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.errors import PipelineError
-from adaptiveisp.external.program import SECONDS
+from adaptiveisp.errors import PipelineError, logger
+from adaptiveisp.external.program import SECONDS, dng_of
 from adaptiveisp.isp.module import Param
-from adaptiveisp.raw.dng import dng_bytes
 from adaptiveisp.types import RawImage
 from adaptiveisp.utils.config import require
 
@@ -32,6 +30,18 @@ LONGEST_LINE = 1 << 16
 MOST_PIXELS = 1 << 28
 """Most pixels of an answer, above those of any camera."""
 TYPES = {"uint8": "u1", "uint16": "<u2"}
+
+
+TRIES = 2
+"""Times that a program gets a raw, if it ends instead of answering."""
+
+
+class _Ended(PipelineError):
+    """The program ended."""
+
+
+class _Refusal(Exception):
+    """The program answered with an error, after which it can go on."""
 
 
 class WorkerISP:
@@ -76,27 +86,33 @@ class WorkerISP:
     def render(self, raw: RawImage, params: Mapping[str, float]) -> NDArray[Any]:
         """The picture that the program makes of a raw, (height, width, 3) or (height, width).
 
+        A program that ends is started again, `TRIES` times in all, so that a rare crash does not end a long search.
+
         Args:
             raw: a Bayer mosaic or a monochrome raw, which is sent as DNG.
             params: every parameter by name.
 
         Raises:
-            OutputError: the raw cannot be written as DNG.
-            PipelineError: the program is missing, says that it failed, ends, takes too long, or answers otherwise.
+            PipelineError: the raw is no mosaic, or the program is missing, says that it failed, ends, takes too long, or
+                answers otherwise.
         """
-        content = dng_bytes(raw, raw.path or Path("RawImage"))
+        content = dng_of(raw, self.name)
         request = json.dumps({"dng_bytes": len(content), "params": dict(params)}).encode() + b"\n" + content
         with self._lock:
-            process = self._started()
-            try:
-                return self._answer(process, request)
-            except BaseException as error:
-                self.close()
-                if isinstance(error, OSError | ValueError | KeyError | TypeError):
-                    raise PipelineError(
-                        f"{self.name}: {self.command[0]} broke the protocol of external.worker ({error})"
-                    ) from error
-                raise
+            for left in reversed(range(TRIES)):
+                try:
+                    return self._answer(self._started(), request)
+                except _Refusal as error:
+                    raise PipelineError(f"{self.name}: {error}") from None
+                except BaseException as error:
+                    self.close()
+                    if isinstance(error, OSError | ValueError | KeyError | TypeError):
+                        what = f"{self.command[0]} broke the protocol of external.worker ({error})"
+                        raise PipelineError(f"{self.name}: {what}") from error
+                    if not (left and isinstance(error, _Ended)):
+                        raise
+                    logger.warning("%s; it is started again", error)
+            raise AssertionError("unreachable")
 
     def close(self) -> None:
         """Ends the program; the next raw starts it again."""
@@ -136,7 +152,8 @@ class WorkerISP:
         """Sends a request and reads the picture.
 
         Raises:
-            PipelineError: the program says that it failed, ends, or takes too long.
+            _Refusal: the program says that it failed.
+            PipelineError: it ends or takes too long.
             OSError, ValueError, KeyError, TypeError: it does not follow the protocol.
         """
         assert process.stdin is not None and process.stdout is not None
@@ -144,7 +161,7 @@ class WorkerISP:
         talk.send(request)
         answer = json.loads(talk.line())
         if "error" in answer:
-            raise PipelineError(f"{self.name}: {' '.join(str(answer['error']).split())[:200]}")
+            raise _Refusal(" ".join(str(answer["error"]).split())[:200])
         shape = tuple(int(side) for side in answer["shape"])
         if not 2 <= len(shape) <= 3 or min(shape) < 1 or math.prod(shape) > 3 * MOST_PIXELS:
             raise ValueError(f"a picture of shape {shape}")
@@ -179,7 +196,7 @@ class _Talk:
                         try:
                             rest = rest[os.write(self.to, rest[: 1 << 16]) :]
                         except BrokenPipeError:
-                            raise PipelineError(f"{self.name}: the program ended; try it by hand") from None
+                            raise _Ended(f"{self.name}: the program ended; try it by hand") from None
 
     def line(self) -> bytes:
         """The answer's first line."""
@@ -220,5 +237,5 @@ class _Talk:
     def _fill(self) -> None:
         part = os.read(self.back, 1 << 20)
         if not part:
-            raise PipelineError(f"{self.name}: the program ended; try it by hand")
+            raise _Ended(f"{self.name}: the program ended; try it by hand")
         self.buffer += part

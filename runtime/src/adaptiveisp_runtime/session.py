@@ -129,10 +129,11 @@ class Session:
             RuntimeFault: its size, shape, type or values do not fit.
         """
         if isinstance(frame, str | os.PathLike):
+            path = Path(frame)
             try:
-                frame = Path(frame).read_bytes()
+                frame = path.read_bytes()
             except OSError as error:
-                raise RuntimeFault(f"{Path(frame)}: cannot be read ({error.strerror}); check the path") from error
+                raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); check the path") from error
         if isinstance(frame, bytes | bytearray | memoryview):
             frame = self._unpacked(bytes(frame), size)
         entry = self.manifest.frame

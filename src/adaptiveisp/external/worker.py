@@ -93,8 +93,8 @@ class WorkerISP:
             params: every parameter by name.
 
         Raises:
-            PipelineError: the raw is no mosaic, or the program is missing, says that it failed, ends, takes too long, or
-                answers otherwise.
+            PipelineError: the raw is no mosaic, or the program is missing, says that it failed, ends, takes too long,
+                or answers otherwise.
         """
         content = dng_of(raw, self.name)
         request = json.dumps({"dng_bytes": len(content), "params": dict(params)}).encode() + b"\n" + content

@@ -229,3 +229,37 @@ def test_shipped_policies(policy: str, kind: Any, tmp_path: Path, tiny_weights: 
     assert made.difference < 1e-4
     names = np.fromfile(tmp_path / "out" / "self_test" / "full_output_labels.bin", np.int64)
     assert made.manifest["detector"]["class_names"][names[0]] == "stop sign"
+
+
+@pytest.mark.long
+def test_without_if_a_policy_that_chooses_is_written_in_parts(tmp_path: Path, detector: str) -> None:
+    """A program runs the parts one after the other, and finds what the package finds."""
+    policy, header = sequence(), BayerHeader(121, 90, bits=12, pattern="GBRG", black=(60, 64, 68, 72), white=4000)
+    folder = tmp_path / "out"
+    made = export(policy, folder, detector, header=header, confidence=0.3, without_if=True)
+    graphs = made.manifest["graphs"]
+    assert not {"If", "Loop"} & {operator for entry in graphs.values() for operator in entry["operators"]}
+    assert "full" not in graphs and graphs["module_local_tone"]["operators"]["Resize"] == ["local_tone"]
+    raw, result = mosaic(), AdaptiveISP(policy, detector, confidence=0.3)(mosaic())
+    contents = {name: (folder / entry["file"]).read_bytes() for name, entry in graphs.items()}
+    image = run_graph(contents["develop"], {"frame": raw.data})["developed"]
+    plan = run_graph(contents["policy"], {"developed": image})
+    for number, row in zip(plan["modules"], plan["params"], strict=True):
+        if number >= 0:
+            module = made.manifest["pipeline"]["modules"][number]
+            given = {"image": image, "module_params": row[: len(module["params"])]}
+            used = {one["name"] for one in graphs[f"module_{module['name']}"]["inputs"]}
+            image = run_graph(contents[f"module_{module['name']}"], {k: given[k] for k in used})["image_after"]
+    np.testing.assert_allclose(image[0], result.image.numpy(), atol=1e-3)
+    found = run_graph(contents["detector"], {"image": image, "full_size": np.asarray([90, 121])})
+    np.testing.assert_allclose(found["scores"], result.detections.scores.numpy(), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"), [(stepwise, "needs Loop and If"), (sequence, r"needs If; give --size WxH")]
+)
+def test_without_if_is_refused_where_it_cannot_be(
+    policy: Callable[[], Policy], message: str, tmp_path: Path, detector: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        export(policy(), tmp_path / "out", detector, without_if=True)

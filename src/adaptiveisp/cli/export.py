@@ -39,6 +39,11 @@ def add(commands: Any) -> None:
     text = f"type of images and of the networks' values inside the graphs {DEFAULT}"
     parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help=text)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help=f"format of the graphs {DEFAULT}")
+    text = (
+        "no If and no Loop in the graphs: a policy that chooses modules is written in parts, one graph a module, which "
+        "a program runs one after the other"
+    )
+    parser.add_argument("--without-if", action="store_true", help=text)
     _add_frame(parser)
     add_modules(parser)
     add_common(parser, without=("workers", "limit"))
@@ -90,6 +95,7 @@ def export(options: argparse.Namespace) -> int:
         confidence=options.confidence,
         precision=options.precision,
         format=options.format,
+        without_if=options.without_if,
         overwrite=options.overwrite,
     )
     if not options.quiet:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from adaptiveisp.deployment import self_test
-from adaptiveisp.deployment.assembly import Design, full_graph, isp_graph, policy_graph
+from adaptiveisp.deployment.assembly import Design, graphs_of
 from adaptiveisp.deployment.card import card_of
 from adaptiveisp.deployment.detector import is_set
 from adaptiveisp.deployment.frames import frame_of
@@ -30,7 +30,6 @@ from adaptiveisp.utils.provenance import provenance
 
 PRECISIONS = ("float32", "float16")
 FORMATS = ("onnx",)
-GRAPHS = {"full": full_graph, "policy": policy_graph, "isp": isp_graph}
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def export(
     confidence: float = defaults.CONFIDENCE,
     precision: str = "float32",
     format: str = "onnx",
+    without_if: bool = False,
     overwrite: bool = False,
 ) -> Export:
     """Writes a policy, its pipeline and a detector as ONNX graphs that run without PyTorch; see docs/export.md.
@@ -78,6 +78,8 @@ def export(
         confidence: least score of a detection.
         precision: "float32", or "float16" for the networks and for modules that change each pixel by itself.
         format: "onnx".
+        without_if: whether to avoid `If` and `Loop`: a policy that chooses modules is written in parts (`develop`,
+            `policy`, one graph a module, `detector`), which a program runs one after the other.
         overwrite: whether an earlier export in the folder is replaced.
 
     Returns:
@@ -103,59 +105,40 @@ def export(
         np.dtype(precision),
     )
     with claim_folder(Path(out), "export", overwrite) as claim:
-        files, manifest, difference = _built(isp, design)
+        files, manifest, difference = _built(isp, design, without_if)
         _write(claim.folder, files, manifest)
     return Export(Path(out), manifest, difference)
 
 
-def _built(isp: AdaptiveISP, design: Design) -> tuple[dict[str, bytes], dict[str, Any], float]:
-    """The content of each file but the manifest, the manifest, and the difference of the self-test's image."""
+def _built(isp: AdaptiveISP, design: Design, in_parts: bool) -> tuple[dict[str, bytes], dict[str, Any], float]:
+    """The content of each file but the manifest, the manifest, and the greatest difference of an image in the test."""
     helper = import_extra("onnx.helper", EXTRA)
     files: dict[str, bytes] = {}
-    entries, tests = {}, {}
-    for name, build in GRAPHS.items():
+    entries, tests, modules = {}, {}, [module.name for module in design.plan.table]
+    for name, build in graphs_of(design, in_parts).items():
         model = build(design)
         files[f"{name}.onnx"] = model.SerializeToString(deterministic=True)
-        entries[name] = graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper)
-    given, wanted = _samples(isp, design, entries)
+        entries[name] = graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper, modules)
     limit = {**self_test.TOLERANCES[str(design.precision)], "confidence": design.suppression.confidence}
-    difference = 0.0
-    for name in GRAPHS:
-        found = self_test.run_graph(files[f"{name}.onnx"], given[name])
-        if said := self_test.faults(design.plan, wanted[name], found, limit):
+    samples, difference = self_test.samples_of(isp, design, entries), 0.0
+    for name, (given, wanted) in samples.items():
+        found = self_test.run_graph(files[f"{name}.onnx"], given)
+        if said := self_test.faults(design.plan, wanted, found, limit):
             raise AdaptiveISPError(
                 f"{name}.onnx of policy {isp.policy.name} differs from the package on a drawn scene: "
                 f"{'; '.join(said)}; nothing was written"
             )
-        if "image" in found:
-            difference = max(difference, float(abs(found["image"] - wanted[name]["image"]).max()))
+        apart = [float(abs(found[image] - wanted[image]).max()) for image in self_test.IMAGES if image in wanted]
+        difference = max(difference, *apart, 0.0)
         tests[name] = {
-            "inputs": _stored(files, name, "input", given[name]),
-            "outputs": _stored(files, name, "output", wanted[name]),
+            "inputs": _stored(files, name, "input", given),
+            "outputs": _stored(files, name, "output", wanted),
             "tolerances": limit,
         }
     origin = provenance(0, {isp.detector.name: isp.detector.weights_sha256})
     manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin)
     files["README.md"] = card_of(manifest).encode()
     return files, manifest, difference
-
-
-def _samples(
-    isp: AdaptiveISP, design: Design, entries: Mapping[str, Any]
-) -> tuple[dict[str, dict[str, Array]], dict[str, dict[str, Array]]]:
-    """The inputs of each graph, and the outputs that the package gives for them."""
-    raw = self_test.raw_of_scene(design)
-    result = isp(raw)
-    wanted = self_test.expected(design.plan, result)
-    developed = result.developed.small.numpy()
-    pipeline = {name: wanted[name] for name in ("modules", "params")}
-    names = {name: [one["name"] for one in entry["inputs"]] for name, entry in entries.items()}
-    given = {
-        "full": self_test.feeds_of(raw, names["full"]),
-        "policy": {"developed": developed},
-        "isp": {name: value for name, value in {"developed": developed, **pipeline}.items() if name in names["isp"]},
-    }
-    return given, {"full": wanted, "policy": pipeline, "isp": {"image": wanted["image"]}}
 
 
 def _stored(files: dict[str, bytes], graph: str, side: str, values: Mapping[str, Array]) -> list[dict[str, Any]]:

@@ -49,6 +49,11 @@ class Frame:
         return np.dtype(np.uint8 if self.bits <= 8 else np.uint16 if self.bits <= 16 else np.uint32)
 
     @property
+    def is_free(self) -> bool:
+        """Whether frames of any size are taken."""
+        return self.height is None or self.width is None
+
+    @property
     def shape(self) -> tuple[int | str, ...]:
         """Shape of the input, free sizes by name."""
         sides = (self.height or "height", self.width or "width")

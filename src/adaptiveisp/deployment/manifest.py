@@ -1,7 +1,7 @@
 """The manifest of an export: what a program needs to know to run its graphs; docs/export.md describes each key."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from adaptiveisp.deployment.assembly import Design
@@ -23,6 +23,9 @@ MEANINGS = {
     "white_level": ("code values", "value of saturation"),
     "developed": ("linear light, 0 to 1", "the developed RGB image, upright, at the working size"),
     "image": ("0 to 1", "RGB after the pipeline, upright, at the working size: what the detector gets before padding"),
+    "image_after": ("0 to 1", "the image after the module"),
+    "module_params": ("as in pipeline.modules", "parameters of this module"),
+    "full_size": ("pixels", "height and width of the upright full frame"),
     "boxes": ("pixels of the upright full frame", "x0, y0, x1, y1 of each detection, highest score first"),
     "scores": ("0 to 1", "score of each detection"),
     "labels": ("", "class of each detection, an index of detector.class_names"),
@@ -32,7 +35,31 @@ MEANINGS = {
 """Tensor → its unit and what it holds."""
 
 
-def graph_entry(model: Any, name: str, content: bytes, helper: Any) -> dict[str, Any]:
+def operators_of(graph: Any, modules: Collection[str]) -> dict[str, list[str]]:
+    """Operator → the parts of the graph that need it: modules by their names, other parts by the first of their scopes.
+
+    Args:
+        graph: an `onnx.GraphProto`.
+        modules: names of modules.
+    """
+    found: dict[str, set[str]] = {}
+    for node in _nodes(graph):
+        scopes = node.name.split("/")[:-1]
+        part = next((scope for scope in reversed(scopes) if scope in modules), scopes[0] if scopes else "graph")
+        found.setdefault(node.op_type, set()).add(part)
+    return {operator: sorted(found[operator]) for operator in sorted(found)}
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """Every node of a graph and its branches."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _nodes(attribute.g)
+
+
+def graph_entry(model: Any, name: str, content: bytes, helper: Any, modules: Collection[str]) -> dict[str, Any]:
     """The manifest's entry of a graph.
 
     Args:
@@ -40,6 +67,7 @@ def graph_entry(model: Any, name: str, content: bytes, helper: Any) -> dict[str,
         name: name of its file.
         content: the file's content.
         helper: the module `onnx.helper`.
+        modules: names of the modules that it may run.
     """
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return {
@@ -47,6 +75,7 @@ def graph_entry(model: Any, name: str, content: bytes, helper: Any) -> dict[str,
         "sha256": hashlib.sha256(content).hexdigest(),
         "bytes": len(content),
         "opset": opset,
+        "operators": operators_of(model.graph, modules),
         "inputs": [_tensor(entry, helper) for entry in model.graph.input],
         "outputs": [_tensor(entry, helper) for entry in model.graph.output],
     }

@@ -59,6 +59,11 @@ class Plan(ABC):
         """Numbers of the modules if they are the same for all images, else None."""
         return None
 
+    @property
+    def looks_again(self) -> bool:
+        """Whether the policy observes the image after its own modules, so that its own graph contains them."""
+        return False
+
     @abstractmethod
     def run(self, ops: Ops, image: Value) -> Planned:
         """The pipeline of a developed image and the image after it.

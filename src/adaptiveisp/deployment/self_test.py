@@ -4,12 +4,16 @@ The values lie as little-endian numbers in files of their own, so that a program
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import torch
 
 from adaptiveisp.deployment.assembly import Design
 from adaptiveisp.deployment.ops import EXTRA, Array
 from adaptiveisp.deployment.plans import END, Plan
+from adaptiveisp.deployment.tracing import sample_params
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.inference.result import Result
@@ -24,6 +28,8 @@ TOLERANCES = {
 }
 """Precision → greatest difference of an output: absolute for image and scores, relative to each module's range for the
 parameters; `iou` is the least overlap of a box with the expected one."""
+IMAGES = ("image", "developed", "image_after")
+"""Outputs that are images."""
 SCENE_SIZE = (480, 640)
 """(height, width) in pixels of the scene where the graph takes frames of any size."""
 
@@ -148,7 +154,7 @@ def faults(
         spans = _spans(plan, wanted["modules"])
         if not _within(found["params"] / spans, wanted["params"] / spans, limit["params"]):
             said.append("parameters differ")
-    if "image" in wanted and not _within(found["image"], wanted["image"], limit["image"]):
+    if any(not _within(found[name], wanted[name], limit["image"]) for name in IMAGES if name in wanted):
         said.append("the image differs")
     if "boxes" in wanted:
         said += _box_faults(wanted, found, limit)
@@ -190,6 +196,48 @@ def overlap(first: Array, second: Array) -> Array:
     return found
 
 
-def expected_of_raw(isp: AdaptiveISP, design: Design, raw: RawImage) -> dict[str, Array]:
-    """The outputs that the package itself gives for a raw."""
-    return expected(design.plan, isp(raw))
+Sample = tuple[dict[str, Array], dict[str, Array]]
+"""Inputs of a graph, and the outputs that the package gives for them."""
+
+
+def samples_of(isp: AdaptiveISP, design: Design, entries: Mapping[str, Any]) -> dict[str, Sample]:
+    """The inputs of each graph of an export, and the outputs that the package gives for them.
+
+    Args:
+        isp: the policy and the detector.
+        design: what is exported.
+        entries: the manifest's entry of each graph.
+    """
+    raw = raw_of_scene(design)
+    result = isp(raw)
+    wanted = expected(design.plan, result)
+    developed = result.developed.small.numpy()
+    pipeline = {name: wanted[name] for name in ("modules", "params")}
+    boxes = {name: wanted[name] for name in ("boxes", "scores", "labels")}
+    samples: dict[str, Sample] = {}
+    for name, entry in entries.items():
+        inputs = [one["name"] for one in entry["inputs"]]
+        if name == "full":
+            samples[name] = feeds_of(raw, inputs), wanted
+        elif name == "develop":
+            samples[name] = feeds_of(raw, inputs), {"developed": developed}
+        elif name == "policy":
+            samples[name] = {"developed": developed}, pipeline
+        elif name == "isp":
+            given = {"developed": developed, **pipeline}
+            samples[name] = {one: given[one] for one in inputs}, {"image": wanted["image"]}
+        elif name == "detector":
+            sides = np.asarray(result.full_size, np.int64)
+            samples[name] = {"image": wanted["image"], "full_size": sides}, boxes
+        else:
+            samples[name] = _module_sample(design.plan, name.removeprefix("module_"), developed)
+    return samples
+
+
+def _module_sample(plan: Plan, name: str, image: Array) -> Sample:
+    """An image and parameters a little off the neutral ones, and the image after the module."""
+    module = next(one for one in plan.table if one.name == name)
+    row = sample_params(module)
+    with torch.no_grad():
+        made = replace(module, kernel=None)(torch.from_numpy(image), row).numpy()
+    return {"image": image, "module_params": row[0].numpy()}, {"image_after": made}

@@ -45,6 +45,11 @@ class StepwisePlan(Plan):
     view: ObservationKind
     once: bool
 
+    @property
+    def looks_again(self) -> bool:
+        """See `Plan.looks_again`."""
+        return True
+
     def run(self, ops: Ops, image: Value) -> Planned:
         """See `Plan.run`."""
         stages: list[Value] = []

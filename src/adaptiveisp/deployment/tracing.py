@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from adaptiveisp.deployment.ops import EXTRA, OPSET, Ops, Value
 from adaptiveisp.errors import AdaptiveISPError, logger
 from adaptiveisp.isp.module import IspModule
+from adaptiveisp.types import ParamTensor
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import reason_of
 
@@ -137,7 +138,7 @@ def traced_module(module: IspModule, ops: Ops, image: Value, params: Value) -> V
     Raises:
         AdaptiveISPError: PyTorch cannot export its function, or the graph differs from it at another size.
     """
-    row = module.params_from_logits(torch.zeros(1, len(module.params)))  # the middle of each range
+    row = sample_params(module)
     named = f"module {module.name}"
     free = {"image": {2: "height", 3: "width"}, "params": {}}
     model = trace(_Function(module.function), (_picture(TRACED_SIZE), row), named, free)
@@ -163,6 +164,12 @@ def traced_head(ops: Ops, module: IspModule, logits: Value) -> Value:
     model = trace(_Function(module.head), (example,), f"the head of module {module.name}")
     (made,) = merged(ops, model, [ops.reshape(logits, 1, len(module.params))])
     return ops.reshape(made, -1)
+
+
+def sample_params(module: IspModule) -> ParamTensor:
+    """Parameters a little off the neutral ones, (1, n)."""
+    neutral = module.logits_from_params(module.neutral_params)
+    return module.params_from_logits(torch.tensor([neutral], dtype=torch.float32) + 0.2)
 
 
 def _picture(size: tuple[int, int]) -> Tensor:

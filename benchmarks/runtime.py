@@ -137,8 +137,7 @@ def main() -> None:
     options = parser.parse_args()
     width, height = map(int, options.size.split("x"))
     if not (options.export / "manifest.json").is_file():
-        from adaptiveisp import BayerHeader
-        from adaptiveisp.deployment.api import export
+        from adaptiveisp import BayerHeader, export
 
         header = BayerHeader(width, height, format="SRGGB12P", black=BLACK, white=WHITE)
         export(options.policy, options.export, options.detector, header=header)

@@ -5,12 +5,12 @@ from dataclasses import fields
 
 import pytest
 
-from adaptiveisp.cli.options import BITS_HELP, CAMERA_MATRICES, LIGHTS_HELP, NOISES
+from adaptiveisp.cli.options import BITS_HELP, CAMERA_MATRICES, ILLUMINANTS, LIGHTS_HELP, NOISES
 from adaptiveisp.cli.parser import build_parser
 from adaptiveisp.cli.synth import FORMATS
 from adaptiveisp.data import synthetic
 from adaptiveisp.evaluation.config import EvalConfig
-from adaptiveisp.raw import camera_matrices, unprocess
+from adaptiveisp.raw import camera_matrices, illuminants, unprocess
 from adaptiveisp.training.config import TrainConfig
 
 
@@ -53,6 +53,7 @@ def test_help_shows_the_defaults_of_the_configuration(
 def test_help_names_the_lights_noises_and_formats_that_there_are() -> None:
     assert NOISES == unprocess.NOISES and FORMATS == synthetic.FORMATS
     assert tuple(camera_matrices.CAMERA_MATRICES) == CAMERA_MATRICES
+    assert illuminants.ILLUMINANTS == ILLUMINANTS
     assert f"{unprocess.LEAST_BITS} to {unprocess.MOST_BITS}" in BITS_HELP
     for light, (low, high) in unprocess.LIGHTS.items():
         assert f"{light} {low:g} to {high:g}" in LIGHTS_HELP

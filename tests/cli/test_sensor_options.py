@@ -1,4 +1,4 @@
-"""--bits and --camera-matrix of `synth`, `eval` and `train`, from the flag to the files."""
+"""--bits, --camera-matrix and --illuminants of `synth`, `eval` and `train`, from the flag to the files."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def photos(tmp_path: Path) -> None:
 
 
 def test_synth_writes_raws_of_that_sensor(tmp_path: Path) -> None:
-    how = ("--light", "normal", "--bits", 4, "--camera-matrix", "cameras.yaml", "-q")
+    how = ("--light", "normal", "--bits", 4, "--camera-matrix", "cameras.yaml", "--illuminants", "planckian", "-q")
     assert adaptiveisp("synth", *DATA, *how, "--out", "raws") == 0
     options = json.loads((tmp_path / "raws" / "normal" / "labels.json").read_text())["info"]["options"]
-    assert (options["bits"], options["camera_matrix"]) == (4, "cameras.yaml")
+    assert (options["bits"], options["camera_matrix"], options["illuminants"]) == (4, "cameras.yaml", "planckian")
     assert options["xyz_to_camera"] == [yaml.safe_load(CAMERA)["xyz-to-camera"]]
     raw = read_raw(tmp_path / "raws" / "normal" / "images" / "photo1_0.png")
     assert raw.unprocessing is not None and raw.unprocessing.bits == 4
@@ -61,25 +61,41 @@ def test_eval_records_the_sensor_of_each_set_and_warns_where_it_has_no_effect(
 
 
 def test_train_stores_the_sensor_and_its_files_are_recipes(tmp_path: Path) -> None:
-    given = (*PHOTOS, *QUICK, "--budget", 16, "--bits", 8, "--camera-matrix", "cameras.yaml", "--out", "run")
+    given = (
+        *PHOTOS,
+        *QUICK,
+        "--budget",
+        16,
+        "--bits",
+        8,
+        "--camera-matrix",
+        "cameras.yaml",
+        "--out",
+        "run",
+        "--illuminants",
+        "planckian",
+    )
     options = build_parser().parse_args(["train", *map(str, given)])
     train, settings = completed(*_train_settings(options))
     write_config(tmp_path, train, settings, {})
     stored, _ = resolve(*read_config(tmp_path / "config.yaml"), "config.yaml")
-    assert (stored.bits, stored.camera_matrix) == (8, str(tmp_path / "cameras.yaml"))
+    assert (stored.bits, stored.camera_matrix, stored.illuminants) == (8, str(tmp_path / "cameras.yaml"), "planckian")
     options = build_parser().parse_args(["train", "--config", "config.yaml", "--bits", "6", "--out", "again"])
     again, _ = _train_settings(options)
-    assert (again.bits, again.camera_matrix) == (6, stored.camera_matrix)
+    assert (again.bits, again.camera_matrix, again.illuminants) == (6, stored.camera_matrix, "planckian")
 
 
 def test_images_of_training_and_dev_have_the_same_sensor(tmp_path: Path) -> None:
     place = {"data": "labels.json", "images": "images", "dev": "labels.json", "dev_images": "images"}
-    options = TrainConfig(**place, light="normal", bits=4, camera_matrix="sigma-sd1", noise="none")
+    options = TrainConfig(
+        **place, light="normal", bits=4, camera_matrix="sigma-sd1", noise="none", illuminants="planckian"
+    )
     (dev,) = open_dev(options).values()
-    assert "4 bits, camera matrix sigma-sd1" in dev.name
+    assert "4 bits, camera matrix sigma-sd1, illuminants planckian" in dev.name
     made = open_training_images(options, RandomSearchConfig(size=64), RedDetector())
     assert isinstance(made, PhotoTrainingImages)
-    for synthesis in (made.synthesis, SynthesisConfig("normal", 2, "none", bits=4, camera_matrix="sigma-sd1")):
+    same = SynthesisConfig("normal", 2, "none", bits=4, camera_matrix="sigma-sd1", illuminants="planckian")
+    for synthesis in (made.synthesis, same):
         how = synthesis.unprocessing(1, 0)
         assert dev.unprocessing(1, 0) == how and how.bits == 4  # type: ignore[attr-defined]
 

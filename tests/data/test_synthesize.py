@@ -42,7 +42,7 @@ def test_a_set_is_what_the_command_makes(tmp_path: Path) -> None:
     options = json.loads((tmp_path / "python" / "dark" / "labels.json").read_text())["info"]["options"]
     assert options == {
         **{"lights": ["dark", "normal"], "draws": 2, "format": "png16"},
-        **{"noise": "brooks", "seed": 7, "limit": 2, "bits": 0, "camera_matrix": "brooks"},
+        **{"noise": "brooks", "seed": 7, "limit": 2, "bits": 0, "camera_matrix": "brooks", "illuminants": "daylight"},
     }
 
 

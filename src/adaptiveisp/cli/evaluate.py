@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 GROUP_HELP = "or NAME=P1,P2,… for runs of one method with several seeds"
 EVAL_POLICY_HELP = f"{POLICY_HELP}; greedy-oracle or greedy-oracle-raw, upper bounds that use the labels (slow)"
-SENSOR = ("noise", "bits", "camera_matrix")
-"""Options of the sensor of raws that are made of photos."""
+SENSOR = ("noise", "bits", "camera_matrix", "illuminants")
+"""Options of the sensor and the light sources of raws that are made of photos."""
 LOG_FILE = "eval.log"
 """Name of the file of progress lines in the folder of an evaluation."""
 

@@ -17,6 +17,8 @@ NOISES = ("sensor", "brooks", "canon-5d4", "none")
 """Names of the noise models, as in `raw.unprocess`, which is not imported for them."""
 CAMERA_MATRICES = ("brooks", "canon-5d4", "fujifilm-gfx100", "leaf-aptus-22", "sigma-sd1")
 """Names of the cameras' colours, as in `raw.camera_matrices`."""
+ILLUMINANTS = ("daylight", "planckian")
+"""Names of the light sources, as in `raw.illuminants`."""
 
 DATA_HELP = "a folder made by synth, a COCO JSON with --images, or a data-set YAML (FILE.yaml:SPLIT for one split)"
 DRAWS_HELP = "random cameras, lights and noises for each photo"
@@ -25,6 +27,10 @@ BITS_HELP = "bit depth of the raws that are made, 4 to 14 (default: that of the 
 CAMERA_MATRIX_HELP = (
     f"colours of their sensor: {', '.join(CAMERA_MATRICES)}, or a FILE.yaml with xyz-to-camera: matrices (default "
     f"{defaults.CAMERA_MATRIX}: mixtures of four cameras)"
+)
+ILLUMINANTS_HELP = (
+    f"light sources of the raws that are made: daylight, or planckian for lamps to shade (default "
+    f"{defaults.ILLUMINANTS})"
 )
 CACHE_HELP = (
     "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB gigabytes "
@@ -110,10 +116,11 @@ def add_backend(parser: argparse.ArgumentParser) -> None:
 
 
 def add_sensor(parser: argparse.ArgumentParser) -> None:
-    """Adds --noise, --bits and --camera-matrix, which describe the sensor of raws that are made of photos."""
+    """Adds the options that describe sensor and light sources of raws that are made of photos."""
     parser.add_argument("--noise", metavar="N", help=f"{NOISE_HELP} (default {defaults.NOISE})")
     parser.add_argument("--bits", type=natural, metavar="N", help=BITS_HELP)
     parser.add_argument("--camera-matrix", metavar="C", help=CAMERA_MATRIX_HELP)
+    parser.add_argument("--illuminants", choices=ILLUMINANTS, help=ILLUMINANTS_HELP)
 
 
 def add_modules(parser: argparse.ArgumentParser) -> None:

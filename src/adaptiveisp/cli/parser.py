@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from adaptiveisp.cli import (
     bench,
     calibrate,
+    card,
     demo,
     doctor,
     evaluate,
@@ -28,7 +29,7 @@ from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, terminable
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
-COMMANDS = (demo, run, stream, train, evaluate, export, synth, calibrate, doctor, bench, import_file, weights)
+COMMANDS = (demo, run, stream, train, evaluate, export, synth, calibrate, doctor, bench, import_file, card, weights)
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 
 

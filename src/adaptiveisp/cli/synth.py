@@ -49,7 +49,7 @@ def synth(options: argparse.Namespace) -> int:
     from adaptiveisp.evaluation.tables import table
 
     set_up_torch(options)
-    sensor = given(options, "noise", "bits", "camera_matrix")
+    sensor = given(options, "noise", "bits", "camera_matrix", "illuminants")
     config = SynthesisConfig(options.light, options.draws, seed=options.seed, format=options.format, **sensor)
     photos = len(load_coco(options.data).images)
     total = min(photos, options.limit or photos) * options.draws * len(config.lights)

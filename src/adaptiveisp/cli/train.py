@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 TRAIN_OPTIONS = (
     *("data", "images", "method", "preset", "dev", "dev_images", "detector", "light", "noise", "budget", "seed"),
     *("labels", "warm_start", "checkpoint_every", "dev_every", "dev_size", "cache", "bits", "camera_matrix"),
+    "illuminants",
 )
 """Options of `train` that its run stores."""
 ALLOWED_WITH_RESUME = ("--detector", "--cache", "--budget")

@@ -18,6 +18,7 @@ from adaptiveisp.data.formats.coco import CocoImage, limit_photos, load_coco
 from adaptiveisp.data.image_paths import find_file, inside
 from adaptiveisp.errors import DataError, shown
 from adaptiveisp.raw.camera_matrices import CAMERA_MATRICES, CameraName, Matrices, find_camera_matrices
+from adaptiveisp.raw.illuminants import Illuminants, check_illuminants
 from adaptiveisp.raw.noise import CameraNoise
 from adaptiveisp.raw.unprocess import (
     LIGHTS,
@@ -80,6 +81,7 @@ class SynthesisConfig:
         bits: depth of the raw's codes, 4 to 14; 0 for that of the noise model (`sensor` 12, `canon-5d4` 14, the
             others none).
         camera_matrix: the sensor's colours: a key of `camera_matrices.CAMERA_MATRICES`, or a YAML file with matrices.
+        illuminants: the light sources: "daylight", or "planckian" for lamps to shade; see `raw.illuminants`.
 
     Raises:
         UsageError: a name does not exist, or a number is out of range.
@@ -92,6 +94,7 @@ class SynthesisConfig:
     format: RawFormat = defaults.RAW_FORMAT
     bits: int = 0
     camera_matrix: CameraName = defaults.CAMERA_MATRIX
+    illuminants: Illuminants = defaults.ILLUMINANTS
 
     def __post_init__(self) -> None:
         require(bool(self.lights), f"light {shown(self.light)} names no light; choose from {', '.join(LIGHTS)}")
@@ -99,6 +102,7 @@ class SynthesisConfig:
             light_range(light)
         self.noise_model, self.cameras  # noqa: B018 - refuses unknown ones here
         check_bits(self.bits)
+        check_illuminants(self.illuminants)
         object.__setattr__(self, "light", ",".join(self.lights))
         require(self.format in FORMATS, f"format {shown(self.format)} does not exist; choose from {', '.join(FORMATS)}")
         require(self.draws >= 1, "draws must be at least 1")
@@ -123,7 +127,8 @@ class SynthesisConfig:
 
     def random_unprocessing(self, generator: torch.Generator) -> Unprocessing:
         """A random camera, light and noise level."""
-        return draw_unprocessing(generator, self.light, self.noise, self.noise_model, self.bits, self.cameras)
+        how = (self.light, self.noise, self.noise_model, self.bits, self.cameras, self.illuminants)
+        return draw_unprocessing(generator, *how)
 
     @cached_property
     def noise_model(self) -> NoiseModel | CameraNoise | None:
@@ -136,16 +141,19 @@ class SynthesisConfig:
         return find_camera_matrices(self.camera_matrix)
 
     def recorded_sensor(self) -> dict[str, Any]:
-        """Depth and cameras for the provenance of files; the matrices too if they are a file's, which can change."""
-        recorded: dict[str, Any] = {"bits": self.bits, "camera_matrix": self.camera_matrix}
+        """Depth, cameras and illuminants for the provenance of files; also the matrices of a file."""
+        names = ("bits", "camera_matrix", "illuminants")
+        recorded: dict[str, Any] = {name: getattr(self, name) for name in names}
         return recorded if self.camera_matrix in CAMERA_MATRICES else recorded | {"xyz_to_camera": self.cameras}
 
     @property
     def sensor(self) -> str:
-        """Depth and cameras where they are not the default ones, for a name: ", 8 bits, camera matrix …"; or ""."""
+        """Depth, cameras, illuminants that are not the default ones, for a name: ", 8 bits, camera matrix …"; or ""."""
         bits = f", {self.bits} bits" if self.bits else ""
         usual = self.camera_matrix == defaults.CAMERA_MATRIX
-        return bits + ("" if usual else f", camera matrix {self.camera_matrix}")
+        camera = "" if usual else f", camera matrix {self.camera_matrix}"
+        lamps = "" if self.illuminants == defaults.ILLUMINANTS else f", illuminants {self.illuminants}"
+        return bits + camera + lamps
 
 
 class SyntheticRaws:

@@ -133,7 +133,7 @@ class EvalConfig:
             "light": synthesis.light if synthesis else None,
             "draws": synthesis.draws if synthesis else None,
             "noise": synthesis.noise if synthesis else None,
-            **(synthesis.recorded_sensor() if synthesis else {"bits": None, "camera_matrix": None}),
+            **(synthesis.recorded_sensor() if synthesis else dict.fromkeys(("bits", "camera_matrix", "illuminants"))),
             "seed": self.seed,
             "limit": self.limit,
             "camera_white_balance": self.camera_white_balance,

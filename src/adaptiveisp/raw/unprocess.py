@@ -19,6 +19,7 @@ from torch import Tensor
 
 from adaptiveisp.errors import UsageError, shown
 from adaptiveisp.raw.camera_matrices import Matrices
+from adaptiveisp.raw.illuminants import Illuminants, daylight_gains, draw_planckian_gains
 from adaptiveisp.raw.noise import (
     CANON_5D4,
     FILE_EXTENSIONS,
@@ -152,6 +153,7 @@ def draw_unprocessing(
     model: NoiseModel | CameraNoise | None = None,
     bits: int = 0,
     cameras: Matrices = XYZ_TO_CAMERA,
+    illuminants: Illuminants = "daylight",
 ) -> Unprocessing:
     """Draws a random camera, illuminant, brightness and noise level.
 
@@ -165,6 +167,7 @@ def draw_unprocessing(
         model: the model of `noise`; None looks it up, which reads a file.
         bits: depth of the codes, 4 to 14; 0 for that of the noise model.
         cameras: XYZ → camera matrices, of which a convex combination is drawn; a single one is taken as it is.
+        illuminants: the light sources, a name of `ILLUMINANTS`; light, camera and noise level do not depend on it.
     """
     uniform = torch.rand(8, generator=generator, dtype=torch.float64).tolist()
     normal = torch.randn(2, generator=generator, dtype=torch.float64).tolist()
@@ -172,6 +175,11 @@ def draw_unprocessing(
     mix = torch.tensor(uniform[: min(4, len(cameras))])
     if len(cameras) > 4:
         mix = torch.cat([mix, torch.rand(len(cameras) - 4, generator=generator)])
+    mix = mix / mix.sum()
+    red_gain, blue_gain = daylight_gains(uniform[4], uniform[5])
+    if illuminants == "planckian":
+        camera = torch.einsum("k,kij->ij", mix.double(), torch.tensor(cameras, dtype=torch.float64))
+        red_gain, blue_gain = draw_planckian_gains(camera, generator)
     shot = read = 0.0
     own_bits, codes = 0, None
     model = find_noise(noise) if model is None else model
@@ -185,9 +193,9 @@ def draw_unprocessing(
     return Unprocessing(
         light=low * (high / low) ** uniform[6],
         rgb_gain=1 / (0.8 + 0.1 * normal[0]),
-        red_gain=1.9 + 0.5 * uniform[4],
-        blue_gain=1.5 + 0.4 * uniform[5],
-        ccm=tuple(rgb_to_camera_matrix(mix / mix.sum(), cameras).flatten().tolist()),
+        red_gain=red_gain,
+        blue_gain=blue_gain,
+        ccm=tuple(rgb_to_camera_matrix(mix, cameras).flatten().tolist()),
         shot=shot,
         read=read,
         noise=noise,

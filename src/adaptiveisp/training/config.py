@@ -14,6 +14,7 @@ from adaptiveisp.data.dataset_yaml import split_spec
 from adaptiveisp.errors import DataError, UsageError, logger
 from adaptiveisp.isp.costs import CLOCK, PAPER
 from adaptiveisp.raw.camera_matrices import CAMERA_MATRICES, CameraName, check_camera_name
+from adaptiveisp.raw.illuminants import Illuminants, check_illuminants
 from adaptiveisp.raw.unprocess import NOISES, NoiseName, check_bits, check_noise_name
 from adaptiveisp.training.methods.module_choice import (
     with_module_names,
@@ -69,6 +70,7 @@ class TrainConfig:
         noise: noise model of such raws: a name, or a noise file made by `adaptiveisp calibrate`.
         bits: depth of the codes of such raws, 4 to 14; 0 for that of the noise model.
         camera_matrix: the colours of their sensor: a name, or a YAML file, see `raw.camera_matrices`.
+        illuminants: the light sources of such raws: daylight or planckian, see `raw.illuminants`.
         budget: number of images that pass through the detector.
         seed: of all random numbers, at least 0.
         warm_start: policy whose weights the run starts from; "" for random weights.
@@ -95,6 +97,7 @@ class TrainConfig:
     noise: NoiseName = defaults.NOISE
     bits: int = 0
     camera_matrix: CameraName = defaults.CAMERA_MATRIX
+    illuminants: Illuminants = defaults.ILLUMINANTS
     budget: int = defaults.BUDGET
     seed: int = defaults.SEED
     warm_start: str = ""
@@ -117,6 +120,7 @@ class TrainConfig:
         check_noise_name(self.noise)
         check_bits(self.bits)
         check_camera_name(self.camera_matrix)
+        check_illuminants(self.illuminants)
         require(0 < self.teacher_confidence <= 1, "teacher_confidence must be above 0 and at most 1")
 
 

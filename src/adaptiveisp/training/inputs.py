@@ -99,7 +99,7 @@ def _open_source(
 
 def _sensor(options: TrainConfig) -> dict[str, Any]:
     """The fields of `SynthesisConfig` that describe the sensor of raws that are made of photos."""
-    return {name: getattr(options, name) for name in ("noise", "bits", "camera_matrix")}
+    return {name: getattr(options, name) for name in ("noise", "bits", "camera_matrix", "illuminants")}
 
 
 def _photo_folder(data: Path, images: Path | None, teacher: PseudoLabeler | None) -> Path:

@@ -25,6 +25,8 @@ NOISE: Final = "sensor"
 """Noise model of raws that are made of photos."""
 CAMERA_MATRIX: Final = "brooks"
 """Cameras whose colours such raws have: random mixtures of the four of Brooks et al. 2019."""
+ILLUMINANTS: Final = "daylight"
+"""Light sources of such raws."""
 RAW_FORMAT: Final = "png16"
 """File format of raws that `synth` writes."""
 FRAME_CACHE_GB = 20.0

@@ -55,7 +55,8 @@ def openvino_run(file: Path) -> Run:
     core = openvino.Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     model = core.compile_model(core.read_model(file), "CPU", settings)
-    return lambda feeds: {output.any_name: value for output, value in model(dict(feeds)).items()}
+    # An output may have several names, of which only one is that of the manifest.
+    return lambda feeds: {name: value for output, value in model(dict(feeds)).items() for name in output.names}
 
 
 RUNTIMES = {"onnxruntime": onnxruntime_run, "openvino": openvino_run}

@@ -15,6 +15,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +71,8 @@ def main() -> None:
                 modules[place] = ids[stage.module]
                 params[place, : len(stage.params)] = list(stage.params.values())
             feeds = {"developed": image.numpy(), "modules": modules, "params": params}
-            times = [median_ms(lambda: pipeline.render(image), options.repeats)]
-            times += [median_ms(lambda run=run: run(feeds), options.repeats) for run in runs.values()]
+            times = [median_ms(partial(pipeline.render, image), options.repeats)]
+            times += [median_ms(partial(run, feeds), options.repeats) for run in runs.values()]
             print(f"| {title} | " + " | ".join(f"{one:.1f}" for one in times) + " |", flush=True)
 
 

@@ -97,6 +97,8 @@ def assert_equal(folder: Path, isp: AdaptiveISP, raw: RawImage) -> None:
 
 
 KINDS: dict[str, Callable[[], Policy | str]] = {
+    "coco-adaptive": lambda: "coco-adaptive",
+    "coco-fast": lambda: "coco-fast",
     "sequence": sequence,
     "sequence of one order": lambda: sequence("none", "auto-gain"),
     "sequence without a start": lambda: sequence("image", "raw"),
@@ -109,7 +111,7 @@ KINDS: dict[str, Callable[[], Policy | str]] = {
     "auto-exposure": lambda: "auto-exposure",
     "reinhard": lambda: "reinhard",
 }
-QUICK = ("sequence", "step-wise")
+QUICK = ("coco-adaptive", "step-wise")
 
 
 @pytest.mark.parametrize(

@@ -82,9 +82,6 @@ def export(
             `policy`, one graph a module, `detector`), which a program runs one after the other.
         overwrite: whether an earlier export in the folder is replaced.
 
-    Returns:
-        The folder and the manifest.
-
     Raises:
         UsageError: an argument makes no sense, or the policy cannot be exported.
         DetectorError: the detector cannot be exported.

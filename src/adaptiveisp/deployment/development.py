@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptiveisp.deployment.control_flow import choose
 from adaptiveisp.deployment.ops import Ops, Value
 from adaptiveisp.deployment.resampling import BLOCK, Taps, normalised, resize, resized_sides, taps_of
 from adaptiveisp.raw.demosaic import malvar_filters
@@ -114,7 +115,7 @@ def develop(ops: Ops, value: Value, frame: Frame, size: int) -> tuple[Value, Sid
             for old, new in zip(full, after, strict=True)
         ]
         which = ops.cast(ops("And", *fits), np.int64)
-        return ops.choose(which, [demosaiced, small], ["demosaic", "small"])[0], full
+        return choose(ops, which, [demosaiced, small], ["demosaic", "small"])[0], full
 
 
 def _resized(ops: Ops, image: Value, before: Sides, after: Sides) -> Value:

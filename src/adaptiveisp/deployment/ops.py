@@ -4,7 +4,7 @@ A node whose inputs are all constant is not written; its result is computed at o
 code describes a graph for one size, whose sizes are constants, and one for any size, whose sizes are values.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -168,7 +168,7 @@ class Ops:
             opset_imports=[helper.make_opsetid("", OPSET)],
         )
         found = reference.ReferenceEvaluator(model).run(None, given)
-        return [self.constant(np.asarray(one)) for one in found]
+        return [self.constant(one, np.asarray(one).dtype) for one in found]
 
     def constant(self, data: Any, dtype: Any = None) -> Value:
         """A constant; Python's floats become float32, whole numbers int64."""
@@ -307,43 +307,6 @@ class Ops:
         given = np.asarray(fill, value.dtype) if mode == "constant" else None
         return self("Pad", value, pads, given, mode=mode)
 
-    def choose(
-        self, index: Value, branches: "Sequence[Callable[[Ops], Sequence[Value]]]", names: Sequence[str] = ()
-    ) -> list[Value]:
-        """The values of the branch with this index, by a balanced tree of `If`s; only that branch is computed.
-
-        Args:
-            index: a scalar int64 from 0.
-            branches: each adds its nodes to the graph that it is given, and returns its values.
-            names: of the branches, for names of nodes.
-        """
-        if len(branches) == 1:
-            return list(branches[0](self))
-        if index.data is not None:
-            return list(branches[int(index.number)](self))
-        middle = len(branches) // 2
-        halves = ((branches[:middle], 0, names[:middle]), (branches[middle:], middle, names[middle:]))
-        graphs, dtypes = [], []
-        for part, first, called in halves:
-            inner = Ops(self)
-            with inner.written(), inner.scope(called[0] if len(called) == 1 else "choice"):
-                values = inner.choose(inner("Sub", index, first) if first and len(part) > 1 else index, part, called)
-                graphs.append(inner.branch("branch", values))
-            dtypes = [value.dtype for value in values]
-        first_half = self("Less", index, middle)
-        names_out = [self.unique("If") for _ in dtypes]
-        self.nodes.append(
-            self.onnx.helper.make_node(
-                "If",
-                [self.named(first_half)],
-                names_out,
-                name=names_out[0],
-                then_branch=graphs[0],
-                else_branch=graphs[1],
-            )
-        )
-        return [Value(self, name, dtype) for name, dtype in zip(names_out, dtypes, strict=True)]
-
     def branch(self, name: str, values: Sequence[Value]) -> Any:
         """The finished graph of a branch or a loop's body with these outputs."""
         helper, outputs = self.onnx.helper, []
@@ -354,48 +317,6 @@ class Ops:
             outputs.append(helper.make_tensor_value_info(result, kind, None))
         nodes, _ = _needed(self.nodes, {output.name for output in outputs})
         return helper.make_graph(nodes, self.unique(name), self.inputs, outputs)
-
-    def repeat(
-        self,
-        steps: int,
-        carried: Sequence[Value],
-        going: "Value | None",
-        shapes: "Sequence[Sequence[int | None]]",
-        body: "Callable[[Ops, Value, Sequence[Value]], tuple[Sequence[Value], Value, Sequence[Value]]]",
-    ) -> tuple[list[Value], list[Value]]:
-        """Values after a loop of at most `steps` rounds, and what its rounds collected, stacked.
-
-        Args:
-            steps: most rounds.
-            carried: values that a round takes and gives on.
-            going: whether there is a first round; None if there is.
-            shapes: of the carried values, None for free sizes; OpenVINO wants to know at least their number.
-            body: (graph, number of the round, carried values) → (carried values, whether to go on, collected values).
-        """
-        helper, inner = self.onnx.helper, Ops(self)
-        inner.scopes.append("round")
-        longs, truths = self.onnx.TensorProto.INT64, self.onnx.TensorProto.BOOL
-        number = Value(inner, inner.unique("number"), np.dtype(np.int64))
-        inner.inputs += [
-            helper.make_tensor_value_info(number.name, longs, []),
-            helper.make_tensor_value_info(inner.unique("going"), truths, []),
-        ]
-        states = []
-        for value, shape in zip(carried, shapes, strict=True):
-            states.append(Value(inner, inner.unique("carried"), value.dtype))
-            kind = helper.np_dtype_to_tensor_dtype(value.dtype)
-            inner.inputs.append(helper.make_tensor_value_info(states[-1].name, kind, list(shape)))
-        with inner.written():
-            after, further, collected = body(inner, number, states)
-            graph = inner.branch("body", [further, *after, *collected])
-        outputs = [*after, *collected]
-        names = [self.unique("Loop") for _ in outputs]
-        first = self.constant(np.asarray(True)) if going is None else going
-        inputs = [self.named(self.constant(np.asarray(steps, np.int64))), self.named(first)]
-        inputs += [self.named(value) for value in carried]
-        self.nodes.append(helper.make_node("Loop", inputs, names, name=names[0], body=graph))
-        found = [Value(self, name, value.dtype) for name, value in zip(names, outputs, strict=True)]
-        return found[: len(after)], found[len(after) :]
 
 
 def _needed(nodes: Sequence[Any], wanted: set[str]) -> tuple[list[Any], set[str]]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from adaptiveisp.deployment.control_flow import choose, repeat
 from adaptiveisp.deployment.ops import Ops, Value
 from adaptiveisp.deployment.writers import apply_module
 from adaptiveisp.isp.module import IspModule
@@ -145,7 +146,7 @@ def run_chosen(ops: Ops, plan: Plan, image: Value, modules: Value, params: Value
 
     with ops.scope("pipeline"):
         some = ops("GreaterOrEqual", ops.item(modules, 0), 0)
-        (made,), _ = ops.repeat(plan.length, [image], some, [image_shape(ops)], body)
+        (made,), _ = repeat(ops, plan.length, [image], some, [image_shape(ops)], body)
     return made
 
 
@@ -165,4 +166,4 @@ def choose_module(ops: Ops, plan: Plan, image: Value, number: Value, row: Value)
         return branch
 
     branches = [branch_of(module) for module in plan.table]
-    return ops.choose(number, branches, [module.name for module in plan.table])[0]
+    return choose(ops, number, branches)[0]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adaptiveisp.deployment.control_flow import choose, repeat
 from adaptiveisp.deployment.heads import linear, physical
 from adaptiveisp.deployment.observation import Look, log_light, look
 from adaptiveisp.deployment.ops import Ops, Value
@@ -61,7 +62,7 @@ class StepwisePlan(Plan):
         none = ops.constant(np.zeros((1, count), np.float32))
         with ops.scope("policy"):
             shapes: list[list[int | None]] = [image_shape(ops), [1, count]]
-            (made, _), (taken, params) = ops.repeat(self.steps, [done, none], None, shapes, self._round)
+            (made, _), (taken, params) = repeat(ops, self.steps, [done, none], None, shapes, self._round)
             taken = ops.slice(ops.concat([taken, ops.constant(np.full(self.steps, END))], 0), 0, 0, self.steps)
             empty = ops.constant(np.zeros((self.steps, self.width), np.float32))
             params = ops.slice(ops.concat([params, empty], 0), 0, 0, self.steps)
@@ -78,7 +79,7 @@ class StepwisePlan(Plan):
         features = self._encoded(ops, seen, self.networks.set_parameters)
         branches = [self._branch(image, features, module) for module in self.actions]
         chosen = ops("Squeeze", action, np.asarray([0]))
-        made, row = ops.choose(chosen, branches, [module.name for module in self.actions])
+        made, row = choose(ops, chosen, branches, [module.name for module in self.actions])
         flags = ops.cast(ops("Equal", ops.constant(np.arange(len(self.actions))[None]), action), np.float32)
         going = ops("Not", ops("Equal", chosen, len(self.table) if STOP not in self.actions else self._stop))
         taken = ops.where(going, chosen, END)

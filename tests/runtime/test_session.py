@@ -240,6 +240,8 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "full: input frame: TensorRT 10.15 takes no uint16" in capsys.readouterr().out
     assert main(["run", str(folder), inputs[0], "--raw-size", "8", *facts]) == 1
     assert "give WIDTHxHEIGHT" in capsys.readouterr().err
+    assert main(["run", str(folder), "a\x1b[31m.raw", "--raw-size", "8x6", *facts]) == 1
+    assert "a\\x1b[31m.raw: cannot be read" in capsys.readouterr().err
 
 
 def test_it_imports_and_runs_with_torch_blocked(folder: Path) -> None:

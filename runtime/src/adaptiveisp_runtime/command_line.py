@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(options.command(options))
     except RuntimeFault as error:
-        print(f"adaptiveisp-runtime: {error}", file=sys.stderr)
+        text = "".join(letter if letter.isprintable() else f"\\x{ord(letter):02x}" for letter in str(error))
+        print(f"adaptiveisp-runtime: {text[:1000]}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 1

@@ -101,7 +101,7 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for registered in (modules._REGISTERED, policies._REGISTERED, METHODS, REWARDS):
         monkeypatch.setattr(registered, "_values", dict(registered._values))
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {"detector": RedDetector(), "make_detector": RedDetector}
     for block in blocks:
         quick = block.replace("budget=9000", "budget=8").replace("settings = {", 'settings = {"batch": 4, "size": 64, ')

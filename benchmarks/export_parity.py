@@ -128,10 +128,10 @@ def report(policy: str, light: str, own: Row, rows: Mapping[str, Row], categorie
         return 100 * (coco_average_precision(row.scored, categories).ap50 or 0.0)
 
     for name, row in rows.items():
-        share = 100 * row.partners / max(row.compared, 1)
+        share = f"{100 * row.partners / row.compared:.2f} % of {row.compared}" if row.compared else "none found"
         print(
             f"| {Path(policy).stem} | {light} | {name} | {len(row.ms)} | {row.apart:.1e} | {row.other_modules} "
-            f"| {share:.2f} % of {row.compared} | {ap50(own):.2f} | {ap50(row):.2f} "
+            f"| {share} | {ap50(own):.2f} | {ap50(row):.2f} "
             f"| {np.median(own.ms):.0f} | {np.median(row.ms):.0f} |",
             flush=True,
         )

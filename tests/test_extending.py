@@ -20,6 +20,7 @@ from adaptiveisp.raw.array_files import write_png16
 from adaptiveisp.training.methods.registry import METHODS
 from adaptiveisp.training.rl.rewards import REWARDS
 from tests.conftest import REPOSITORY
+from tests.deployment.graphs import run_module
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 from tests.support.photos import labelled_photos
@@ -108,6 +109,9 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         exec(quick, names)
     stored = yaml.safe_load((tmp_path / "RUN" / "config.yaml").read_text())["settings"]
     assert stored["modules"][-1] == stored["expert_modules"][-1] == "log_curve" and stored["reward"] == "cheaper"
+    image, params = np.random.default_rng(0).random((1, 3, 8, 9), np.float32), np.float32([10])
+    made = run_module(names["WITH_NODES"], image, params, free=True)
+    np.testing.assert_allclose(made, np.log1p(10 * image) / np.log1p(10), atol=1e-5)
 
 
 def test_the_code_of_the_readme_runs(

@@ -45,7 +45,12 @@ def blend(image: Value, other: Value, amount: Value) -> Value:
 
 def exp2(ops: Ops, value: Value) -> Value:
     """2 to the power of a value."""
-    return ops("Pow", np.asarray(2.0, value.dtype), value)
+    return ops("Exp", value * math.log(2))
+
+
+def power(ops: Ops, value: Value, exponent: Value | float) -> Value:
+    """A value above 0 to a power, by exponential and logarithm, which runtimes compute many times faster than `Pow`."""
+    return ops("Exp", ops("Log", value) * exponent)
 
 
 def scale(ops: Ops, image: Value, factors: Value) -> Value:
@@ -67,7 +72,7 @@ def exposure(ops: Ops, image: Value, params: Value) -> Value:
 def gamma(ops: Ops, image: Value, params: Value, floor: float) -> Value:
     """max(x, floor)^γ; below float16's least normal number, the power is taken in float32."""
     single = ops.cast(image, np.float32)
-    return ops.cast(ops("Pow", ops.clip(single, floor), ops.item(params, 0)), image.dtype)
+    return ops.cast(power(ops, ops.clip(single, floor), ops.item(params, 0)), image.dtype)
 
 
 def ccm(ops: Ops, image: Value, params: Value, epsilon: float = 0.0) -> Value:
@@ -148,7 +153,7 @@ def black_level(ops: Ops, image: Value, params: Value) -> Value:
 def srgb(ops: Ops, image: Value, params: Value) -> Value:
     """sRGB code values."""
     single = ops.cast(image, np.float32)
-    curve = 1.055 * ops("Pow", ops.clip(single, 0.0031308), 1 / 2.4) - 0.055
+    curve = 1.055 * power(ops, ops.clip(single, 0.0031308), 1 / 2.4) - 0.055
     made = ops.where(ops("LessOrEqual", single, 0.0031308), 12.92 * single, curve)
     return ops.cast(made, image.dtype)
 

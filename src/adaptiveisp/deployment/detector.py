@@ -58,7 +58,7 @@ def candidates(ops: Ops, detector: Detector, image: Value, frame: int) -> tuple[
             boxes, scores = _of_file(ops, detector, image, frame)
         elif isinstance(detector, YoloDetector | GraphDetector | TransformersDetector):
             example = (torch.zeros(1, 3, frame, frame),)
-            network = _Candidates(detector, ops.root.precision == np.float16)
+            network = _Candidates(detector, frame, ops.root.precision == np.float16)
             model = trace(network, example, f"detector {detector.name}", kind=DetectorError)
             boxes, scores = merged(ops, model, [image])
         else:
@@ -72,25 +72,25 @@ def candidates(ops: Ops, detector: Detector, image: Value, frame: int) -> tuple[
 class _Candidates(nn.Module):
     """Boxes (1, n, 4) and scores (1, n, classes) of a detector of the package, for the tracer."""
 
-    def __init__(self, detector: InferenceNetwork, half: bool):
+    def __init__(self, detector: InferenceNetwork, side: int, half: bool):
         super().__init__()
-        self.half_precision = half
+        self.side, self.half_precision = side, half
         self.detector = copy.deepcopy(detector).half() if half else detector
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes and scores, decoded in float32."""
         given = image.half() if self.half_precision else image
         outputs = [output.float() for output in self.detector(given)]
-        return _decoded(self.detector, outputs, *image.shape[-2:])
+        return _decoded(self.detector, outputs, self.side)  # in a trace the image's own sides are tensors
 
 
-def _decoded(detector: Any, outputs: list[Tensor], height: int, width: int) -> tuple[Tensor, Tensor]:
+def _decoded(detector: Any, outputs: list[Tensor], side: int) -> tuple[Tensor, Tensor]:
     if isinstance(detector, YoloDetector):
         return detector._decode(outputs)
     if isinstance(detector, GraphDetector):
-        return detector._decode(outputs, height, width)
+        return detector._decode(outputs, side, side)
     logits, boxes = outputs
-    corners = cxcywh_to_xyxy(boxes) * boxes.new_tensor((width, height, width, height))
+    corners = cxcywh_to_xyxy(boxes) * side
     return corners, _scores(logits[0], len(detector.class_names))[None]
 
 

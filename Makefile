@@ -54,10 +54,10 @@ weights: env
 
 env: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) $(wildcard src/adaptiveisp/kernels/csrc/*)
+$(VENV)/.installed: pyproject.toml runtime/pyproject.toml $(CONSTRAINTS) $(wildcard src/adaptiveisp/kernels/csrc/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adaptiveisp needs Python 3.10 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]' -e ./runtime
 	touch $@
 
 # The source distribution and this platform's wheel, installed into a fresh environment and tried from another folder.

@@ -22,11 +22,13 @@ ORDER = (
         "types",
         "kernels",
         ("raw", "isp", "detectors"),
+        "external",
         "policies",
         "inference",
         ("streaming", "data"),
     ),
-    *("evaluation", "training", "calibration", "testing", "cli", ("__init__", "__main__")),
+    *("evaluation", "training", ("calibration", "deployment", "tuning", "runtime")),
+    *("testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
@@ -111,6 +113,7 @@ PUBLIC = [
     "TrainConfig",
     "TrainSummary",
     "evaluate",
+    "export",
     "load_detector",
     "load_policy",
     "load_recipe",

@@ -20,6 +20,7 @@ from adaptiveisp.raw.array_files import write_png16
 from adaptiveisp.training.methods.registry import METHODS
 from adaptiveisp.training.rl.rewards import REWARDS
 from tests.conftest import REPOSITORY
+from tests.deployment.graphs import run_module
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 from tests.support.photos import labelled_photos
@@ -101,13 +102,16 @@ def test_the_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for registered in (modules._REGISTERED, policies._REGISTERED, METHODS, REWARDS):
         monkeypatch.setattr(registered, "_values", dict(registered._values))
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "extending.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {"detector": RedDetector(), "make_detector": RedDetector}
     for block in blocks:
         quick = block.replace("budget=9000", "budget=8").replace("settings = {", 'settings = {"batch": 4, "size": 64, ')
         exec(quick, names)
     stored = yaml.safe_load((tmp_path / "RUN" / "config.yaml").read_text())["settings"]
     assert stored["modules"][-1] == stored["expert_modules"][-1] == "log_curve" and stored["reward"] == "cheaper"
+    image, params = np.random.default_rng(0).random((1, 3, 8, 9), np.float32), np.float32([10])
+    made = run_module(names["WITH_NODES"], image, params, free=True)
+    np.testing.assert_allclose(made, np.log1p(10 * image) / np.log1p(10), atol=1e-5)
 
 
 def test_the_code_of_the_readme_runs(

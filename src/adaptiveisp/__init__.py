@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from adaptiveisp.data.opening import open_dataset as open_dataset
     from adaptiveisp.data.synthesize import synthesize as synthesize
     from adaptiveisp.data.synthetic import SynthesisConfig as SynthesisConfig
+    from adaptiveisp.deployment.api import export as export
     from adaptiveisp.detectors.loading import load_detector as load_detector
     from adaptiveisp.detectors.loading import register_detector as register_detector
     from adaptiveisp.errors import AdaptiveISPError as AdaptiveISPError
@@ -67,6 +68,7 @@ _HOMES = {
     "SynthesisConfig": "data.synthetic",
     "Targets": "types",
     "evaluate": "evaluation.api",
+    "export": "deployment.api",
     "TrainConfig": "training.config",
     "TrainSummary": "training.runs",
     "load_detector": "detectors.loading",

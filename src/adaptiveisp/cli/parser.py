@@ -17,6 +17,8 @@ from adaptiveisp.cli import (
     demo,
     doctor,
     evaluate,
+    export,
+    export_tuning,
     import_file,
     run,
     stream,
@@ -28,7 +30,10 @@ from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, terminable
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
-COMMANDS = (demo, run, stream, train, evaluate, synth, calibrate, doctor, bench, import_file, card, weights)
+COMMANDS = (
+    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
+    *(card, weights),
+)
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 
 

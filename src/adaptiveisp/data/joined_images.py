@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from adaptiveisp.data.raw_frames import RawFrameTrainingImages
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImage, shuffled
 
 SEED_STEP = 1_000_003
@@ -21,7 +22,7 @@ class JoinedTrainingImages:
         seed: seed of the order in which the sets take turns.
     """
 
-    def __init__(self, parts: Sequence[PhotoTrainingImages | RawTrainingImages], seed: int):
+    def __init__(self, parts: Sequence[PhotoTrainingImages | RawTrainingImages | RawFrameTrainingImages], seed: int):
         self.parts, self.seed = parts, seed
         self._ends = torch.tensor([len(part) for part in parts]).cumsum(0)
 

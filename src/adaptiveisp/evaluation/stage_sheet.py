@@ -10,6 +10,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from adaptiveisp.inference.drawing import FRAME, INK, MUTED, PAPER, Rgb8, fit_text, load_font, wrap_text
+from adaptiveisp.isp.external import RawFrame
+from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.policies.base import Planner
 from adaptiveisp.utils.color import to_uint8
 
@@ -46,6 +48,7 @@ def trajectory_sheet(
     names: Sequence[str],
     lights: Sequence[float | None] | None = None,
     tile: int = TILE,
+    frames: Sequence[RawFrame | None] | None = None,
 ) -> Rgb8:
     """A figure with a row for each image: as developed, then after each stage of the pipeline planned for it.
 
@@ -57,6 +60,7 @@ def trajectory_sheet(
         names: names of the images.
         lights: their brightness factors in (0, 1], None where unknown.
         tile: longer side of each drawn image in pixels.
+        frames: the raw of each image, for a policy with an external ISP.
 
     Returns:
         (height, width, 3) 8-bit RGB.
@@ -67,14 +71,18 @@ def trajectory_sheet(
     lights = [None] * len(images) if lights is None else lights
     if not images or not len(images) == len(names) == len(lights):
         raise ValueError("a trajectory sheet needs at least one image, and a name and a light for each")
-    rows = [_row(policy, *of_image, tile) for of_image in zip(images, names, lights, strict=True)]
+    raws = [None] * len(images) if frames is None else frames
+    rows = [_row(policy, *of_image, tile) for of_image in zip(images, names, lights, raws, strict=True)]
     return _lay_out(rows, tile)
 
 
 @torch.inference_mode()
-def _row(policy: Planner, image: OneImage, name: str, light: float | None, tile: int) -> list[_Cell]:
+def _row(
+    policy: Planner, image: OneImage, name: str, light: float | None, frame: RawFrame | None, tile: int
+) -> list[_Cell]:
     """The cells of one image."""
     (pipeline,) = policy.plan(image)
+    pipeline = pipeline if frame is None else bound_to(pipeline, frame)
     about = ["developed"] if light is None else [f"light {light:.3g}", "developed"]
     cells = [_cell(image, name, ", ".join(about if pipeline.stages else [*about, "no module"]), tile)]
     for after, line in zip(pipeline.steps(image), pipeline.describe(), strict=True):

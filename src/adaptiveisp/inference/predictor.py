@@ -15,7 +15,9 @@ from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logg
 from adaptiveisp.inference.detection import detect, working_size
 from adaptiveisp.inference.raw_input import RawLike, as_raw, expanded, is_folder
 from adaptiveisp.inference.result import Result, Results, Timings
+from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.policies.base import (
     Developed,
     Picture,
@@ -299,6 +301,7 @@ class AdaptiveISP:
         if pipeline is None:
             return self._with_remark(replace(prepared, rendered=self.policy.render(prepared.developed)))
         left_out: tuple[str, ...] = ()
+        pipeline = bound_to(pipeline, RawFrame(prepared.raw))
         if prepared.developed.is_monochrome:
             pipeline, left_out = grey_pipeline(pipeline)
         stopwatch = Stopwatch(self.device)

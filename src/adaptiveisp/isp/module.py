@@ -7,15 +7,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from adaptiveisp.errors import PipelineError, shown
 from adaptiveisp.kernels.registry import KernelCall, apply
-from adaptiveisp.types import Image, ParamTensor
+from adaptiveisp.types import Image, ParamTensor, RawImage
 from adaptiveisp.utils.config import require
 from adaptiveisp.utils.registry import NAME
 
@@ -173,6 +174,9 @@ class IspModule:
         kernel: the compiled kernel that computes `function`, where there is one; see `kernels.registry`. It clips.
         bound: whether `function` holds tensors of one image, so that no CUDA graph of it is kept.
         clips: whether the result is clipped to [0, 1]; False hands values above 1 on to the next module, as in POS-ISP.
+        external: develops a raw by parameters, where the module is an ISP outside the package, see `isp.external`.
+        onnx: adds the nodes that compute `function` to an ONNX graph, for `export`: (graph, image, parameters) → image;
+            see docs/extending.md. None for modules of the package, and for those that PyTorch's exporter can trace.
 
     Raises:
         UsageError: a value makes no sense; the message names the module.
@@ -193,6 +197,8 @@ class IspModule:
     kernel: KernelCall | None = None
     clips: bool = True
     bound: bool = False
+    external: Callable[[RawImage, Mapping[str, float]], NDArray[Any]] | None = None
+    onnx: Callable[[Any, Any, Any], Any] | None = None
 
     def __post_init__(self) -> None:
         named = f"module {shown(self.name)}"

@@ -11,6 +11,7 @@ import importlib
 from collections.abc import Sequence
 
 from adaptiveisp.errors import PipelineError, UsageError
+from adaptiveisp.isp.external import ExternalISP, is_external, module_of
 from adaptiveisp.isp.module import IspModule, Param
 from adaptiveisp.isp.modules.pos_isp import MODULES as POS_ISP
 from adaptiveisp.utils.own_code import reason_of
@@ -107,19 +108,24 @@ MODULE_SETS: dict[str, tuple[IspModule, ...]] = {
 
 
 def _checked(origin: str, value: object) -> IspModule:
-    """The value, or what it returns if it is a function, checked to be a module whose name is free.
+    """The value, or what it returns if it is a function, checked to be a module or an ISP whose name is free.
 
     Raises:
-        UsageError: it is not a module, or the package itself has a module of that name.
+        UsageError: it is neither, or the package itself has a module of that name.
     """
-    if callable(value) and not isinstance(value, IspModule):
+    if callable(value) and not isinstance(value, IspModule) and not is_external(value):
         try:
             value = value()
         except Exception as error:  # the user's own code, or a function that takes arguments
             remedy = "write NAME = IspModule(…) there, or give a function without arguments that returns one"
             raise UsageError(f"{origin}: {reason_of(error)}; {remedy}") from error
+    if isinstance(value, ExternalISP) and is_external(value):
+        value = module_of(value)
     if not isinstance(value, IspModule):
-        raise UsageError(f"{origin}: is not an IspModule; write NAME = IspModule(…) there")
+        raise UsageError(
+            f"{origin}: is not an IspModule; write NAME = IspModule(…) there, or give an ISP with name, params and "
+            "render(raw, params)"
+        )
     own = {module.name for modules in (*MODULE_SETS.values(), HELPERS, BASELINES, STATED) for module in modules}
     if value.name in own:
         raise UsageError(f"{origin}: the package has a module {value.name!r}; give it another name")
@@ -131,14 +137,15 @@ _REGISTERED: Registry[IspModule] = Registry(
 )
 
 
-def register_module(module: IspModule, replace: bool = False) -> IspModule:
-    """Makes a module known by its name, for pipelines, policies and training.
+def register_module(module: IspModule | ExternalISP, replace: bool = False) -> IspModule:
+    """Makes a module, or an ISP outside the package, known by its name, for pipelines, policies and training.
 
     An installed package declares one without this call, by an entry point of the group `adaptiveisp.modules` whose name
     is that of the module.
 
     Args:
-        module: the module; its name must differ from those of the package's own modules.
+        module: the module, or an object with `name`, `params` and `render(raw, params)`, see `isp.external`; its name
+            must differ from those of the package's own modules.
         replace: whether it may replace a registered module of the same name.
 
     Returns:
@@ -147,7 +154,8 @@ def register_module(module: IspModule, replace: bool = False) -> IspModule:
     Raises:
         UsageError: the name is taken.
     """
-    return _REGISTERED.register(module.name, module, replace)
+    checked = module if isinstance(module, IspModule) else _checked("register_module", module)
+    return _REGISTERED.register(checked.name, checked, replace)
 
 
 def register_named(text: str) -> IspModule:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.isp.external import check_external
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import BASELINES, HELPERS, MODULE_SETS
 from adaptiveisp.types import Image, ParamTensor
@@ -32,7 +33,7 @@ def check_module(module: IspModule, gradients: bool = True, device: str = "cpu")
     """Tries a module on random images with black and white pixels.
 
     Args:
-        module: may be the user's own code.
+        module: may be the user's own code; an external ISP is tried on a raw instead.
         gradients: whether a gradient for the image and for the parameters is needed, as most methods do.
         device: device of the images.
 
@@ -40,6 +41,9 @@ def check_module(module: IspModule, gradients: bool = True, device: str = "cpu")
         UsageError: it fails, its result has another shape or is not finite, neutral parameters change an image, images
             of a batch depend on each other, or a gradient is missing or not finite.
     """
+    if module.external is not None:
+        check_external(module, gradients)
+        return
     image = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     image[:, :, 0, 0], image[:, :, 0, 1] = 0, 1
     image = image.to(device)

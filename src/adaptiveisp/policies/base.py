@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from adaptiveisp.errors import PolicyError, UsageError
+from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.types import MONO, Detector, Image, RawImage, Remark, Targets
 from adaptiveisp.utils.clock import Stopwatch, timed
 from adaptiveisp.utils.color import LUMA
@@ -133,7 +135,6 @@ class Policy:
         name: short name for tables.
         needs_labels: whether `render` needs the labels of the image, as an upper bound does. Such a policy serves
             evaluations only.
-        needs_raw: whether `render` needs the raw itself.
         is_static: whether it is a heuristic or one pipeline for all images. Auto-exposure fits gains to each image,
             but by a rule that knows no detector: an adaptive policy has to beat it.
         takes_steps: whether `with_steps` changes it.
@@ -142,7 +143,6 @@ class Policy:
 
     name: str
     needs_labels: ClassVar[bool] = False
-    needs_raw: ClassVar[bool] = False
     is_static: ClassVar[bool] = False
     takes_steps: ClassVar[bool] = False
     plans_ahead: ClassVar[bool] = True
@@ -219,7 +219,10 @@ class Policy:
         """
         stopwatch = Stopwatch(developed.small.device)
         with stopwatch.part("all"):
-            (pipeline,), image = self.process(developed.small, stopwatch=stopwatch)
+            if self.needs_raw:
+                pipeline, image = self._from_raw(developed, stopwatch)
+            else:
+                (pipeline,), image = self.process(developed.small, stopwatch=stopwatch)
             chosen, left_out = pipeline, tuple[str, ...]()
             if developed.is_monochrome:
                 pipeline, left_out = grey_pipeline(chosen)
@@ -228,6 +231,18 @@ class Policy:
                     image = pipeline.render(developed.small)
         times = stopwatch.milliseconds
         return Rendered(pipeline.clipped(image), pipeline, times["all"], times.get("modules", 0.0), left_out)
+
+    def _from_raw(self, developed: Developed, stopwatch: Stopwatch) -> tuple[Pipeline, Image]:
+        """The pipeline bound to the raw, which its external ISP develops, and the image that it makes.
+
+        Raises:
+            UsageError: the raw was not kept.
+        """
+        if developed.raw is None:
+            raise UsageError(f"policy {self.name} needs the raw itself; develop the raw with develop_at_size")
+        pipeline = bound_to(self._plans(developed.small)[0], RawFrame(developed.raw))
+        with stopwatch.part("modules"):
+            return pipeline, pipeline.render(developed.small)
 
     @torch.inference_mode()
     def render_full(self, developed: Developed, pipeline: Pipeline | None) -> Picture:
@@ -243,6 +258,11 @@ class Policy:
         if developed.full is None or pipeline is None:
             raise UsageError("there is no image at full size; develop the raw with develop_at_size")
         return pipeline.clipped(pipeline.render(developed.full[None].to(developed.small.device)))[0]
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether `render` needs the raw itself, as for an external ISP among the modules."""
+        return False
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from adaptiveisp.isp.external import RawFrame, rendered_frames
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.registry import modules_of
 from adaptiveisp.types import Image, ParamTensor
@@ -142,17 +143,21 @@ def apply_chosen(
     modules: Sequence[IspModule],
     action: Int[Tensor, " batch"],
     params: Mapping[str, Float[Tensor, "batch _"]],
+    frames: Sequence[RawFrame] | None = None,
 ) -> Image:
     """Each image after its own module; differentiable with respect to image and parameters.
 
     The images of one module run as one batch. The batch is unbound and stacked instead of indexed, because the gradient
     of indexing is scattered into zeros, which takes longer than most modules.
+
+    Args:
+        image, modules, action, params: as for `advance`.
+        frames: the raw of each image, which external ISPs among the modules develop.
     """
     chosen = sorted(set(action.tolist()))
     if len(chosen) == 1:
         module = modules[chosen[0]]
-        only: Image = image if module is STOP else module(image, params[module.name])
-        return only
+        return image if module is STOP else _apply(module, image, params[module.name], frames)
     pictures = list(image.unbind())
     for index in chosen:
         module = modules[index]
@@ -160,7 +165,17 @@ def apply_chosen(
             continue
         rows = (action == index).nonzero(as_tuple=True)[0]
         group = rows.tolist()
-        processed = module(torch.stack([pictures[row] for row in group]), params[module.name][rows])
+        raws = None if frames is None else [frames[row] for row in group]
+        processed = _apply(module, torch.stack([pictures[row] for row in group]), params[module.name][rows], raws)
         for row, picture in zip(group, processed.unbind(), strict=True):
             pictures[row] = picture
     return torch.stack(pictures)
+
+
+def _apply(
+    module: IspModule, image: Image, params: Float[Tensor, "batch _"], frames: Sequence[RawFrame] | None
+) -> Image:
+    """The images after a module; an external ISP develops their raws instead."""
+    if module.external is None or frames is None:
+        return module(image, params)
+    return rendered_frames(module, frames, params, image)

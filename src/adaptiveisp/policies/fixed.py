@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from adaptiveisp.errors import PipelineError, PolicyError
+from adaptiveisp.isp.external import names_external
 from adaptiveisp.isp.pipeline import FILE_REMEDY, START_KEY, Pipeline, Stage
 from adaptiveisp.policies.base import PREPROCESSINGS, Policy, Preprocessing, selected_stages
 from adaptiveisp.policies.preprocessing import preprocessing_stages
@@ -31,6 +32,11 @@ class FixedPipeline(Policy):
     def plan(self, image: Image) -> list[Pipeline]:
         """The stages of the preprocessing for each image, then the pipeline's."""
         return self._after_preprocessing(image, self.pipeline.stages)
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether one of the stages is an external ISP."""
+        return names_external(self.pipeline.modules)
 
     @property
     def settable(self) -> tuple[str, ...]:
@@ -111,6 +117,11 @@ class ForcedModules(Policy):
         if first == "raw":
             return own
         return f"{self.policy.name} starts with {first}: its stages come first, then the file's; {own}"
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether one of the modules is an external ISP."""
+        return names_external(self.pipeline.modules)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -90,8 +90,12 @@ class CameraDevelopment(Policy):
     """
 
     name: str = "camera"
-    needs_raw: ClassVar[bool] = True
     is_static: ClassVar[bool] = True
+
+    @property
+    def needs_raw(self) -> bool:
+        """True, since the picture is made of the raw."""
+        return True
 
     def plan(self, image: Image) -> list[Pipeline]:
         """Raises PolicyError, since the picture is made without a pipeline."""

@@ -75,6 +75,14 @@ def malvar(mosaic: Float[Tensor, "height width"], pattern: str) -> Float[Tensor,
     return _interpolate(mosaic, pattern, _MALVAR)
 
 
+def malvar_filters(pattern: str) -> Float[Tensor, "12 4 3 3"]:
+    """The filters of `malvar` over half-size channels, one for each position of the 2x2 block, in double precision.
+
+    Output 4·colour + position is the colour at this position; it is 0 where the mosaic itself has the colour.
+    """
+    return _block_filters(pattern, _MALVAR)
+
+
 def compiled(
     mosaic: Tensor, pattern: str, method: str, black: Sequence[float], scale: Sequence[float]
 ) -> Float[Tensor, "3 height width"]:

@@ -37,7 +37,7 @@ _ISO_IS_EXPOSURE_INDEX = 2  # EXIF SensitivityType: the value is in RecommendedE
 _LARGEST_SHORT = 2**16 - 1
 _LARGEST_LONG = 2**32 - 1
 
-_Entry = tuple[int, int, int, bytes]
+Tag = tuple[int, int, int, bytes]
 """Tag, type, number of values, the values' bytes (little-endian)."""
 
 
@@ -57,17 +57,32 @@ def write_dng(raw: RawImage, path: Path) -> None:
 
     Source: Adobe DNG specification 1.7.1, chapters 3 and 4.
     """
+    content = dng_bytes(raw, path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def dng_bytes(raw: RawImage, path: Path, more: Sequence[Tag] = ()) -> bytes:
+    """The content of the file that `write_dng` writes, for programs that read it from a pipe.
+
+    Args:
+        raw: as for `write_dng`.
+        path: name for errors.
+        more: further tags, which are none of those that `raw` gives.
+
+    Raises:
+        OutputError: `raw` is not such a mosaic.
+    """
     pixels = _writable_pixels(raw, path)
     description = note_from_unprocessing(raw.unprocessing) if raw.unprocessing is not None else None
     exif_entries = _exif_entries(raw)
     # The length of a directory does not depend on its offsets, so a first pass with zeros gives all offsets.
-    exif_at = 8 + len(_pack_ifd(_main_entries(raw, description, 0, 0 if exif_entries else None), 8))
+    zeros = [*_main_entries(raw, description, 0, 0 if exif_entries else None), *more]
+    exif_at = 8 + len(_pack_ifd(zeros, 8))
     exif = _pack_ifd(exif_entries, exif_at) if exif_entries else b""
     pixels_at = exif_at + len(exif)
-    main = _pack_ifd(_main_entries(raw, description, pixels_at, exif_at if exif_entries else None), 8)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(struct.pack("<2sHI", b"II", 42, 8) + main + exif)
-        stream.write(pixels.tobytes())
+    main = _pack_ifd([*_main_entries(raw, description, pixels_at, exif_at if exif_entries else None), *more], 8)
+    return struct.pack("<2sHI", b"II", 42, 8) + main + exif + pixels.tobytes()
 
 
 def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height width"]:
@@ -86,7 +101,7 @@ def _writable_pixels(raw: RawImage, path: Path) -> UInt16[np.ndarray, "height wi
     return np.ascontiguousarray(raw.data, dtype="<u2")
 
 
-def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_at: int | None) -> list[_Entry]:
+def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_at: int | None) -> list[Tag]:
     """The tags of the main directory.
 
     Args:
@@ -142,7 +157,7 @@ def _main_entries(raw: RawImage, description: str | None, pixels_at: int, exif_a
     return entries
 
 
-def _exif_entries(raw: RawImage) -> list[_Entry]:
+def _exif_entries(raw: RawImage) -> list[Tag]:
     """The tags of the EXIF directory: exposure time and ISO, if they are known."""
     entries = []
     if raw.exposure_s is not None:
@@ -156,24 +171,24 @@ def _exif_entries(raw: RawImage) -> list[_Entry]:
     return entries
 
 
-def _bytes(tag: int, *values: int) -> _Entry:
+def _bytes(tag: int, *values: int) -> Tag:
     return tag, _BYTE, len(values), bytes(values)
 
 
-def _shorts(tag: int, *values: int) -> _Entry:
+def _shorts(tag: int, *values: int) -> Tag:
     return tag, _SHORT, len(values), struct.pack(f"<{len(values)}H", *values)
 
 
-def _longs(tag: int, *values: int) -> _Entry:
+def _longs(tag: int, *values: int) -> Tag:
     return tag, _LONG, len(values), struct.pack(f"<{len(values)}I", *values)
 
 
-def _text(tag: int, value: str) -> _Entry:
+def _text(tag: int, value: str) -> Tag:
     content = value.encode("ascii") + b"\0"
     return tag, _ASCII, len(content), content
 
 
-def _rationals(tag: int, values: Sequence[float], signed: bool = False) -> _Entry:
+def _rationals(tag: int, values: Sequence[float], signed: bool = False) -> Tag:
     limit = 2**31 - 1 if signed else _LARGEST_LONG
     content = b"".join(struct.pack("<ii" if signed else "<II", *_as_rational(value, limit)) for value in values)
     return tag, _SRATIONAL if signed else _RATIONAL, len(values), content
@@ -191,7 +206,7 @@ def _as_rational(value: float, limit: int) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def _pack_ifd(entries: list[_Entry], at: int) -> bytes:
+def _pack_ifd(entries: list[Tag], at: int) -> bytes:
     """The bytes of an image file directory: tags in ascending order, then the values longer than 4 bytes.
 
     Args:

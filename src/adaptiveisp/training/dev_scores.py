@@ -17,6 +17,7 @@ from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
 from adaptiveisp.isp.costs import Costs
+from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.latency import Limit
 from adaptiveisp.types import Detector
@@ -163,13 +164,15 @@ def draw_on_dev(
     """
     listed = [(dataset, sample) for dataset in dev.values() for sample in dataset.samples]
     samples = sorted(listed, key=lambda pair: pair[1].light or 0.0)
-    images, names, lights = [], [], []
+    images, names, lights, frames = [], [], [], []
     n = min(SHOWN, len(samples))
     for dataset, sample in (samples[round(i * (len(samples) - 1) / max(1, n - 1))] for i in range(n)):
         try:
-            images.append(develop_at_size(dataset.read(sample), size, device=device).small)
+            raw = dataset.read(sample)
+            images.append(develop_at_size(raw, size, device=device).small)
+            frames.append(RawFrame(raw) if policy.needs_raw else None)
         except Exception:  # any error that a file can cause in its reader; the evaluation has noted it
             continue
         names.append(sample.name)
         lights.append(sample.light)
-    return trajectory_sheet(policy, images, names, lights) if images else None
+    return trajectory_sheet(policy, images, names, lights, frames=frames) if images else None

@@ -9,14 +9,18 @@ from adaptiveisp.data.annotation_checks import why_nothing
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.joined_images import JoinedTrainingImages, seed_of
 from adaptiveisp.data.opening import Dataset, is_set_file, notes_of, open_dataset, open_unlabelled
+from adaptiveisp.data.raw_frames import RawFrameTrainingImages
 from adaptiveisp.data.sources import Source, names_of, needs_images, sources_of
-from adaptiveisp.data.synthetic import SynthesisConfig
+from adaptiveisp.data.synthetic import SynthesisConfig, SyntheticRaws
 from adaptiveisp.data.training_images import PhotoTrainingImages, RawTrainingImages, TrainingImages
 from adaptiveisp.detectors.class_names import map_classes
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.pseudo_labels import Teacher
+from adaptiveisp.training.trial_parts import own_modules
 from adaptiveisp.types import Detector, PseudoLabeler
+from adaptiveisp.utils import defaults
+from adaptiveisp.utils.config import require
 
 PHOTO_WEIGHTS = ("colour_weight", "highlight_weight")
 """Settings of methods whose term of the loss or reward needs the clean photo."""
@@ -63,7 +67,7 @@ def _open_source(
     detector: Detector,
     teacher: PseudoLabeler | None,
     name: str = "",
-) -> PhotoTrainingImages | RawTrainingImages:
+) -> PhotoTrainingImages | RawTrainingImages | RawFrameTrainingImages:
     """The training images of one data set.
 
     Args:
@@ -86,14 +90,21 @@ def _open_source(
             logger.warning("%s: classes that %s does not know: %s", data, detector.name, first_few(mapped.unmatched))
         return mapped.category_to_label
 
+    develops = external_isps(settings)
+    require(not develops or teacher is None, "an external ISP learns from labelled raws; leave out --labels teacher")
     how: dict[str, Any] = {"smallest_crop": settings.smallest_crop, "prefix": f"{name}: " if name else ""}
     if options.light is None:
         open_raws = open_dataset if teacher is None else open_unlabelled
         raws = open_raws(data, images, limit=options.limit)
+        if develops:
+            return RawFrameTrainingImages(raws, to_label, settings.size, options.seed, **how)
         how |= {"teacher": teacher, "cache": open_cache(options.cache)}
         return RawTrainingImages(raws, to_label, settings.size, options.seed, **how)
     images = _photo_folder(data, images, teacher)
     synthesis = SynthesisConfig(options.light, seed=options.seed, **_sensor(options))
+    if develops:
+        mosaics = SyntheticRaws(data, images, replace(synthesis, draws=1, format="dng"), options.limit)
+        return RawFrameTrainingImages(mosaics, to_label, settings.size, options.seed, **how)
     return PhotoTrainingImages(data, images, to_label, settings.size, synthesis, options.limit, teacher, **how)
 
 
@@ -131,8 +142,28 @@ def open_teacher(options: TrainConfig, detector: Detector, device: str) -> Teach
     return Teacher(detector, options.teacher_confidence, device, options.dev_size)
 
 
-def open_dev(options: TrainConfig) -> dict[str, Dataset]:
+def external_isps(settings: Any) -> list[str]:
+    """Names of the external ISPs among the modules of a method's settings.
+
+    Raises:
+        UsageError: a preprocessing would come before them, which has no effect on what they develop.
+    """
+    names = [module.name for module in own_modules(settings) if module.external is not None]
+    first = getattr(settings, "preprocessing", "raw")
+    require(
+        not names or first == "raw",
+        f"{', '.join(names)} develops the raw itself, on which the preprocessing {first} has no effect; set "
+        "preprocessing=raw",
+    )
+    return names
+
+
+def open_dev(options: TrainConfig, mosaics: bool = False) -> dict[str, Dataset]:
     """Name → data set whose score selects the best policy; of several it is the mean of their scores. Empty for none.
+
+    Args:
+        options: of the run.
+        mosaics: whether raws made of photos are mosaics, as external ISPs need them, instead of RGB.
 
     Raises:
         DataError: one cannot be used, or has no annotations. A teacher's labels would prefer the policy that repeats
@@ -145,16 +176,18 @@ def open_dev(options: TrainConfig) -> dict[str, Dataset]:
     listed = [options.dev] if isinstance(options.dev, str) else options.dev
     images = options.dev_images if any(needs_images(one) for one in listed) else None
     sources = sources_of(options.dev, images or None, "dev_images")
-    return {name: _open_dev_set(source, options) for name, source in zip(names_of(sources), sources, strict=True)}
+    pairs = zip(names_of(sources), sources, strict=True)
+    return {name: _open_dev_set(source, options, mosaics) for name, source in pairs}
 
 
-def _open_dev_set(source: Source, options: TrainConfig) -> Dataset:
+def _open_dev_set(source: Source, options: TrainConfig, mosaics: bool) -> Dataset:
     """One data set of dev; raises as `open_dev` does."""
     data, images = Path(str(source.data)), Path(source.images) if source.images else None
     remedy = "dev needs annotations, whatever --labels says; give a labelled set, or leave out --dev"
     try:
         light = options.light
-        synthesis = SynthesisConfig(light, options.dev_draws, **_sensor(options)) if light is not None else None
+        how = {**_sensor(options), "format": "dng" if mosaics else defaults.RAW_FORMAT}
+        synthesis = SynthesisConfig(light, options.dev_draws, **how) if light is not None else None
         dataset = open_dataset(data, images, synthesis)
     except (DataError, UsageError) as error:
         if options.labels == "given":

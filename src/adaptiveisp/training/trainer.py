@@ -43,7 +43,7 @@ from adaptiveisp.training.config import CONFIG, TrainConfig
 from adaptiveisp.training.dev_curve import DevCurve
 from adaptiveisp.training.dev_scores import DevScore, draw_on_dev, score_on_dev
 from adaptiveisp.training.dev_selection import AUTO_EXPOSURE, START, DevSelection
-from adaptiveisp.training.inputs import open_dev, open_teacher, open_training_images
+from adaptiveisp.training.inputs import external_isps, open_dev, open_teacher, open_training_images
 from adaptiveisp.training.methods.registry import Learner, NonFiniteLossError, find_method
 from adaptiveisp.training.run_files import (
     BEST_POLICY,
@@ -111,7 +111,7 @@ class Trainer:
         run_checks(detector, make_trial(detector, settings.size, device), TRAINING_CHECKS)
         check_modules(options.method, settings, device)
         check_reward(options.method, settings, device)
-        self.dev = open_dev(options)
+        self.dev = open_dev(options, mosaics=bool(external_isps(settings)))
         self.teacher = open_teacher(options, detector, device)
         self.stream = open_training_images(options, settings, detector, self.teacher)
         method = find_method(options.method)

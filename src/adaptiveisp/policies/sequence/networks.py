@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Stage
 from adaptiveisp.kernels.cuda_graphs import SHARED
@@ -303,7 +304,11 @@ class SequenceNetwork(nn.Module):
 
 
 def run_sequences(
-    image: Image, modules: Sequence[IspModule], actions: Actions, params: dict[str, Float[Tensor, "batch _"]]
+    image: Image,
+    modules: Sequence[IspModule],
+    actions: Actions,
+    params: dict[str, Float[Tensor, "batch _"]],
+    frames: Sequence[RawFrame] | None = None,
 ) -> Image:
     """Each image after its own modules; differentiable with respect to the parameters of those that run.
 
@@ -312,10 +317,11 @@ def run_sequences(
         modules: the modules in the order of action ids, `STOP` last.
         actions: a sequence for each image.
         params: parameters of every module for every image, by name.
+        frames: the raw of each image, for external ISPs among the modules.
     """
     stop = len(modules) - 1
     for chosen in actions.unbind(dim=1):
         if bool((chosen == stop).all()):
             break
-        image = apply_chosen(image, modules, chosen, params)
+        image = apply_chosen(image, modules, chosen, params, frames)
     return image

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from adaptiveisp.isp.execution import run_one
+from adaptiveisp.isp.external import names_external
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Policy, Preprocessing, Shortener
 from adaptiveisp.policies.checkpoint import PolicyHeader, load_sequence_file
@@ -48,6 +49,11 @@ class SequencePolicy(Policy):
     def with_steps(self, steps: int) -> "SequencePolicy":
         """The policy with at most this number of modules after the preprocessing; 0 keeps its own number."""
         return replace(self, steps=steps) if steps else self
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether it may choose an external ISP."""
+        return names_external(self.network.modules_in_order)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -6,8 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from adaptiveisp.data.raw_frames import frames_of
 from adaptiveisp.data.training_images import TrainingImages
+from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.gradients import Precision, detector_loss
@@ -26,11 +29,13 @@ class Minibatch:
         numbers: their numbers in the stream.
         image: (batch, 3, size, size) after the stages of the preprocessing.
         targets: labels in pixels of `image`.
+        frames: their raws, for external ISPs; None without one.
     """
 
     numbers: list[int]
     image: Image
     targets: list[Targets]
+    frames: list[RawFrame] | None = None
 
 
 def take(
@@ -49,7 +54,8 @@ def take(
     sources = [stream[first + i] for i in range(n)]
     image = torch.stack([source.image for source in sources]).to(device)
     image = preprocessed_image(image, preprocessing, module_set)
-    return Minibatch([source.number for source in sources], image, [source.targets for source in sources])
+    numbers, targets = [source.number for source in sources], [source.targets for source in sources]
+    return Minibatch(numbers, image, targets, frames_of(sources))
 
 
 @torch.no_grad()
@@ -70,10 +76,19 @@ def pipeline_losses(
     parts = []
     for first in range(0, len(batch.numbers), LARGEST_BATCH):
         some = slice(first, first + LARGEST_BATCH)
-        rendered = pipeline.render(batch.image[some])
+        rendered = _rendered(pipeline, batch, some)
         parts.append(detector_loss(detector, rendered, batch.targets[some], precision).double())
     losses = torch.cat(parts).cpu()
     if not bool(losses.isfinite().all()):
         content = {"numbers": batch.numbers, "images": batch.image, "pipeline": pipeline.to_json(), "losses": losses}
         raise NonFiniteLossError(f"the loss of a pipeline is not finite on images {batch.numbers}", content)
     return losses
+
+
+def _rendered(pipeline: Pipeline, batch: Minibatch, some: slice) -> Image:
+    """Some images of a minibatch after the pipeline, whose external ISP develops the raw of each."""
+    image = batch.image[some]
+    if batch.frames is None:
+        return pipeline.render(image)
+    pairs = zip(image, batch.frames[some], strict=True)
+    return torch.cat([bound_to(pipeline, frame).render(one[None]) for one, frame in pairs])

@@ -5,6 +5,8 @@ from dataclasses import fields, replace
 from typing import Any
 
 from adaptiveisp.errors import UsageError, shown
+from adaptiveisp.isp.external import names_external
+from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.isp.registry import BASELINES, HELPERS, STATED, IspModule, find_module, is_registered, modules_of
 from adaptiveisp.utils.config import FORMERLY, list_form, require
 
@@ -86,6 +88,8 @@ def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[s
     They also join the expert modules of a preset that has an imitation warm-up, because a policy rarely chooses a
     module that it did not learn to use there. The changes decide where they name the expert modules.
 
+    An external ISP takes the place of the preset's modules, see `_of_external`.
+
     Args:
         preset: settings that are changed.
         changes: setting → value.
@@ -100,6 +104,8 @@ def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[s
     if not hasattr(preset, "modules"):
         raise UsageError("this method takes no list of modules; leave out --module, or use the method sequence")
     module_set = found.get("module_set", getattr(preset, "module_set", None))
+    if "modules" not in found and names_external([find_module(name, DEFAULT_SET) for name in names]):
+        return {**_of_external(preset, names), **found}
     present = found.get("modules") or preset.modules
     if not present and hasattr(preset, "chosen"):
         present = [module.name for module in modules_of(str(module_set))]
@@ -107,6 +113,28 @@ def with_more_modules(preset: Any, changes: Mapping[str, Any], names: Sequence[s
         raise UsageError(f"modules = {shown(present)} does not fit; give {list_form('modules')}")
     found["modules"] = [*present, *(name for name in names if name not in present)]
     return found | _more_experts(preset, found, names)
+
+
+def _of_external(preset: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Settings for an external ISP, possibly with further modules, that are chosen unless the user gives others.
+
+    The modules are these alone, without preprocessing, because those of presets start from the raw that the ISP has
+    already developed. Its time is not counted, because the clock table measures modules of images.
+
+    Args:
+        preset: settings that are changed.
+        names: of the ISP and the other modules, which come after it.
+    """
+    modules = [find_module(name, DEFAULT_SET) for name in names]
+    ordered = [module.name for module in sorted(modules, key=lambda module: module.external is None)]
+    wanted = {"modules": ordered, "preprocessing": "raw", "runtime_weight": 0.0, "horizon": len(ordered)}
+    if getattr(preset, "expert_modules", ()):
+        wanted["expert_modules"] = ordered
+    if hasattr(preset, "initial"):
+        wanted["initial"] = {}
+    if hasattr(preset, "longest"):
+        wanted["longest"] = len(ordered)
+    return {name: value for name, value in wanted.items() if hasattr(preset, name)}
 
 
 def _more_experts(preset: Any, changes: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

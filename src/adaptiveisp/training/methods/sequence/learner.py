@@ -42,6 +42,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from adaptiveisp.data.raw_frames import frames_of
 from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
@@ -195,7 +196,8 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         clock.lap("policy")
         preprocessed = observation.preprocessed.repeat_interleave(group_size, dim=0)
         with torch.set_grad_enabled(config.sets_parameters):
-            rendered = run_sequences(preprocessed, self.modules, actions, self.network.params(tried))
+            frames = frames_of(sources, group_size)
+            rendered = run_sequences(preprocessed, self.modules, actions, self.network.params(tried), frames)
         clock.lap("modules")
         sources, kept = self._valid(sources, rendered, group_size)
         if len(kept) < len(rendered):

@@ -1,0 +1,149 @@
+"""Reads manifest.json of an export; docs/export.md of adaptiveisp describes it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adaptiveisp_runtime.errors import RuntimeFault
+
+FILE = "manifest.json"
+FORMAT = "adaptiveisp-export"
+VERSION = 1
+REMEDY = "give a folder that `adaptiveisp export` wrote"
+NEEDED = ("policy", "graphs", "frame", "geometry", "pipeline", "detector", "self_test")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One graph of an export.
+
+    Attributes:
+        name: "full", "policy" or "isp".
+        path: its file.
+        sha256: of the file.
+        inputs, outputs: tensors in order, each with name, dtype and shape, as in the manifest.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    inputs: tuple[Mapping[str, Any], ...]
+    outputs: tuple[Mapping[str, Any], ...]
+
+    def content(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            RuntimeFault: it is missing, or is not the file that the manifest describes.
+        """
+        try:
+            found = self.path.read_bytes()
+        except OSError as error:
+            raise RuntimeFault(f"{self.path}: cannot be read ({error.strerror}); export the folder again") from error
+        if hashlib.sha256(found).hexdigest() != self.sha256:
+            raise RuntimeFault(f"{self.path}: was changed since the export, by its hash; export the folder again")
+        return found
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a folder holds and how it is used.
+
+    Attributes:
+        folder: the folder.
+        content: all of manifest.json.
+        graphs: by name.
+    """
+
+    folder: Path
+    content: Mapping[str, Any]
+    graphs: Mapping[str, Graph]
+
+    @property
+    def frame(self) -> Mapping[str, Any]:
+        """How the bytes of a camera become the input."""
+        part: Mapping[str, Any] = self.content["frame"]
+        return part
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the detections' labels."""
+        return tuple(self.content["detector"]["class_names"])
+
+    def graph(self, name: str) -> Graph:
+        """The graph of that name.
+
+        Raises:
+            RuntimeFault: the folder has none.
+        """
+        if name not in self.graphs:
+            raise RuntimeFault(f"{self.folder}: has no graph {name!r}; it has {', '.join(self.graphs)}")
+        return self.graphs[name]
+
+    def tensor(self, entry: Mapping[str, Any]) -> NDArray[Any]:
+        """The numbers of a tensor of the self-test.
+
+        Raises:
+            RuntimeFault: the file is missing or has another length.
+        """
+        path = inside(self.folder, str(entry["file"]))
+        kind = np.dtype(str(entry["dtype"])).newbyteorder("<")
+        try:
+            values = np.frombuffer(path.read_bytes(), kind).reshape([int(side) for side in entry["shape"]])
+        except OSError as error:
+            raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); export the folder again") from error
+        except ValueError as error:
+            raise RuntimeFault(f"{path}: does not fit its manifest ({error}); export the folder again") from error
+        return values.astype(kind.newbyteorder("="))
+
+
+def load_manifest(folder: str | Path) -> Manifest:
+    """Reads the manifest of a folder.
+
+    Raises:
+        RuntimeFault: there is none, it is not valid, or is of a version that this package does not know.
+    """
+    place = Path(folder)
+    path = place / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
+    except ValueError as error:
+        raise RuntimeFault(f"{path}: is not JSON ({error}); {REMEDY}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise RuntimeFault(f"{path}: is not the manifest of an export; {REMEDY}")
+    if content.get("format_version") != VERSION:
+        known = f"this package reads version {VERSION}"
+        raise RuntimeFault(f"{path}: has the version {content.get('format_version')}, {known}; update one of them")
+    missing = [key for key in NEEDED if not isinstance(content.get(key), dict)]
+    if missing:
+        raise RuntimeFault(f"{path}: has no {missing[0]!r}; export the folder again")
+    try:
+        graphs = {name: _graph(place, name, entry) for name, entry in content["graphs"].items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RuntimeFault(f"{path}: its graphs are not valid ({error}); export the folder again") from error
+    return Manifest(place, content, graphs)
+
+
+def _graph(folder: Path, name: str, entry: Mapping[str, Any]) -> Graph:
+    path = inside(folder, str(entry["file"]))
+    return Graph(name, path, str(entry["sha256"]), tuple(entry["inputs"]), tuple(entry["outputs"]))
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of that name in a folder.
+
+    Raises:
+        RuntimeFault: the name leads out of the folder.
+    """
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise RuntimeFault(f"{folder / FILE}: names {name}, which is outside the folder; do not use it")
+    return path

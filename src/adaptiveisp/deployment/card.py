@@ -1,0 +1,46 @@
+"""The model card of an export: what the graphs are, for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def card_of(manifest: Mapping[str, Any]) -> str:
+    """The card as Markdown.
+
+    Args:
+        manifest: content of the manifest.
+    """
+    policy, detector, pipeline = manifest["policy"], manifest["detector"], manifest["pipeline"]
+    names = {module["id"]: module["name"] for module in pipeline["modules"]}
+    if pipeline["fixed"] is None:
+        runs = f"for each image the policy chooses up to {pipeline['length']} of: {', '.join(names.values())}"
+    else:
+        runs = f"for every image: {', '.join(names[number] for number in pipeline['fixed']) or 'no module'}"
+    lines = [
+        f"# {policy['name']} with {detector['name']}, as ONNX",
+        "",
+        f"Made by adaptiveisp {manifest['provenance']['version']}. `manifest.json` describes inputs, outputs and "
+        "the self-test.",
+        "",
+        "| graph | bytes | inputs | outputs |",
+        "|---|---:|---|---|",
+    ]
+    for entry in manifest["graphs"].values():
+        sides = (", ".join(_tensor(one) for one in entry[side]) for side in ("inputs", "outputs"))
+        lines.append(f"| `{entry['file']}` | {entry['bytes']:,} | {' | '.join(sides)} |")
+    lines += [
+        "",
+        f"- Policy: {policy['kind']}. {policy['origin']}".rstrip(),
+        f"- Modules: {runs}.",
+        f"- Working size: {manifest['geometry']['size']} pixels, padded to {manifest['geometry']['padded']}.",
+        f"- Detector: {detector['name']}, {len(detector['class_names'])} classes, scores above "
+        f"{detector['confidence']:g}.",
+        f"- Precision: {manifest['precision']}.",
+        f"- Command: `{manifest['provenance']['command']}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tensor(entry: Mapping[str, Any]) -> str:
+    sides = ", ".join(str(side) for side in entry["shape"])
+    return f"`{entry['name']}` {entry['dtype']} ({sides})"

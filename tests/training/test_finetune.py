@@ -17,7 +17,7 @@ from tests.support.training_runs import RED, adaptiveisp, metrics
 pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 SMALL = ("--light", "mixed", "--detector", RED, "--threads", 1, "--size", 64, "--dev-size", 64, "--budget", 8)
-RATES = ("rate", "sequence_rate", "line_rate", "sequence_line_rate")
+RATES = ("rate", "sequence_rate", "line_rate")
 
 
 def finetune(out: str, warm_start: str, *more: object) -> int:
@@ -64,7 +64,7 @@ def test_other_policies_of_the_package_need_what_the_recipe_says(
 @pytest.mark.long
 def test_a_choice_of_modules_is_kept_if_its_rates_are_0(tmp_path: Path) -> None:
     labelled_photos(tmp_path)
-    assert finetune("tuned", "coco-selective", "--set", "sequence_rate=0.0", "--set", "sequence_line_rate=0.0") == 0
+    assert finetune("tuned", "coco-selective", "--set", "sequence_rate=0.0") == 0
     ours, shipped = load_file(tmp_path / "tuned" / "latest.safetensors"), load_file(shipped_file("coco-selective"))
     chooses = [name for name in shipped if name.startswith("sequence.sequence_line")]
     assert chooses and all(ours[name].equal(shipped[name]) for name in chooses)
@@ -80,7 +80,7 @@ def test_it_needs_a_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_it_learns_slower_than_the_run_that_made_the_policy() -> None:
     """All else that the policy depends on is the same."""
-    (_, tuned), (_, made) = (read_config(recipe_files()[name]) for name in ("finetune", "sequence-three-local"))
+    (_, tuned), (_, made) = (read_config(recipe_files()[name]) for name in ("finetune", "sequence-colours"))
     assert all(0 < tuned[name] <= made[name] / 10 + 1e-12 for name in RATES)
-    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup"}
+    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup", "precision"}
     assert {name for name in made if tuned[name] != made[name]} == own

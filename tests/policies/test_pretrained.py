@@ -9,14 +9,14 @@ import torch
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import UsageError
-from adaptiveisp.policies.registry import DEFAULT_POLICY, PACKAGED, SHIPPED, load_policy, policy_file, shipped_file
+from adaptiveisp.policies.registry import DEFAULT_POLICY, SHIPPED, load_policy, policy_file, shipped_file
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.types import Image
 from tests.cli.test_commands import RED, dng
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 
-each = pytest.mark.parametrize("name", PACKAGED)
+each = pytest.mark.parametrize("name", SHIPPED)
 
 
 def shipped(name: str) -> SequencePolicy:
@@ -43,8 +43,8 @@ def test_it_is_small_and_has_a_card(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "start", "most"),
     [
-        *((name, ["white_balance", "exposure", "srgb"], 11) for name in (*SHIPPED, "coco-adaptive-1")),
-        ("coco-fast-1", ["gain"], 3),
+        ("coco-fast", ["gain"], 3),
+        *((name, ["white_balance", "exposure", "srgb"], 11) for name in SHIPPED if name != "coco-fast"),
     ],
 )
 def test_pipelines_are_whole_and_short(name: str, start: list[str], most: int) -> None:
@@ -68,12 +68,16 @@ def test_the_darker_the_scene_the_stronger_the_denoiser(name: str) -> None:
     assert strengths[0] < strengths[1] < strengths[2] and strengths[2] > 2 * strengths[0]
 
 
-def test_those_that_choose_take_less_the_more_light_there_is() -> None:
-    costs = {name: [shipped(name).plan(scene(light))[0].cost_ms for light in (0.004, 1.0)] for name in SHIPPED}
-    assert costs["coco-adaptive"][0] == costs["coco-adaptive"][1]
-    for name in ("coco-selective", "coco-fast"):
-        dark, bright = costs[name]
-        assert dark <= costs["coco-adaptive"][0] and bright < costs["coco-adaptive"][1] / 3
+def test_the_fast_one_costs_half() -> None:
+    costs = {name: shipped(name).plan(scene(0.03))[0].cost_ms for name in SHIPPED}
+    assert costs["coco-fast"] <= costs["coco-adaptive"] / 2
+
+
+@pytest.mark.parametrize("name", ["coco-selective", "coco-selective-fast"])
+def test_those_that_select_take_less_where_there_is_light(name: str) -> None:
+    dark, bright = (shipped(name).plan(scene(light))[0] for light in (0.004, 1.0))
+    assert {stage.module for stage in bright.stages} < {stage.module for stage in dark.stages}
+    assert dark.cost_ms == shipped("coco-adaptive").plan(scene(0.004))[0].cost_ms and bright.cost_ms < dark.cost_ms / 3
 
 
 def test_from_pretrained_takes_their_names_only() -> None:

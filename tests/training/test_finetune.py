@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from adaptiveisp.policies.registry import PACKAGED, shipped_file
+from adaptiveisp.policies.registry import SHIPPED, shipped_file
 from adaptiveisp.training import dev_scores
 from adaptiveisp.training.config import read_config, recipe_files
 from tests.support.photos import labelled_photos
@@ -17,7 +17,7 @@ from tests.support.training_runs import RED, adaptiveisp, metrics
 pytestmark = pytest.mark.usefixtures("quiet_place", "without_figures")
 
 SMALL = ("--light", "mixed", "--detector", RED, "--threads", 1, "--size", 64, "--dev-size", 64, "--budget", 8)
-RATES = ("rate", "sequence_rate", "line_rate")
+RATES = ("rate", "sequence_rate", "line_rate", "sequence_line_rate")
 
 
 def finetune(out: str, warm_start: str, *more: object) -> int:
@@ -34,10 +34,10 @@ def test_a_shipped_policy_is_kept_unless_a_later_one_is_better(
     monkeypatch.setattr(
         dev_scores, "coco_average_precision", lambda *a: dataclasses.replace(real(*a), ap50=next(values))
     )
-    assert finetune("tuned", "coco-adaptive", "--dev", "labels.json") == 0
+    assert finetune("tuned", "coco-fast", "--dev", "labels.json") == 0
     line = capsys.readouterr().out.splitlines()[-1]
     assert line.startswith("30.0 AP50 on dev: the warm start is kept" if kept else "40.0 AP50 on dev (iteration 2); ")
-    ours, shipped = load_file(tmp_path / "tuned" / "best.safetensors"), load_file(shipped_file("coco-adaptive"))
+    ours, shipped = load_file(tmp_path / "tuned" / "best.safetensors"), load_file(shipped_file("coco-fast"))
     assert all(ours[name].equal(shipped[name]) for name in shipped) == kept
     latest = load_file(tmp_path / "tuned" / "latest.safetensors")
     assert not all(latest[name].equal(shipped[name]) for name in shipped)
@@ -47,28 +47,17 @@ def test_a_shipped_policy_is_kept_unless_a_later_one_is_better(
 
 
 @pytest.mark.long
-def test_other_policies_of_the_package_need_what_the_recipe_says(
+def test_the_other_shipped_policy_needs_its_horizon_and_preprocessing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """As the comments of the recipe say."""
+    assert {"coco-fast", "coco-adaptive"} <= set(SHIPPED)
     labelled_photos(tmp_path)
-    assert finetune("wrong", "coco-fast-1") == 1 and not Path("wrong").exists()
-    assert "has the preprocessing auto-gain, this run has auto-exposure" in capsys.readouterr().err
-    text = recipe_files()["finetune"].read_text()
-    for name in sorted({*PACKAGED} - {"coco-adaptive", "coco-adaptive-1", "coco-selective"}):
-        (changes,) = (
-            line.partition(f"--warm-start {name} ")[2] for line in text.splitlines() if f"{name} --set" in line
-        )
-        assert finetune(f"right-{name}", name, *changes.split(), "-q") == 0
-
-
-@pytest.mark.long
-def test_a_choice_of_modules_is_kept_if_its_rates_are_0(tmp_path: Path) -> None:
-    labelled_photos(tmp_path)
-    assert finetune("tuned", "coco-selective", "--set", "sequence_rate=0.0") == 0
-    ours, shipped = load_file(tmp_path / "tuned" / "latest.safetensors"), load_file(shipped_file("coco-selective"))
-    chooses = [name for name in shipped if name.startswith("sequence.sequence_line")]
-    assert chooses and all(ours[name].equal(shipped[name]) for name in chooses)
-    assert not all(ours[name].equal(shipped[name]) for name in shipped)
+    assert finetune("wrong", "coco-adaptive") == 1 and not Path("wrong").exists()
+    assert "has the preprocessing auto-exposure, this run has auto-gain" in capsys.readouterr().err
+    (comment,) = (line for line in recipe_files()["finetune"].read_text().splitlines() if "For coco-adaptive" in line)
+    changes = comment.partition("--warm-start coco-adaptive ")[2].split()
+    assert changes and finetune("right", "coco-adaptive", *changes, "-q") == 0
 
 
 def test_it_needs_a_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -80,7 +69,7 @@ def test_it_needs_a_warm_start(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_it_learns_slower_than_the_run_that_made_the_policy() -> None:
     """All else that the policy depends on is the same."""
-    (_, tuned), (_, made) = (read_config(recipe_files()[name]) for name in ("finetune", "sequence-colours"))
+    (_, tuned), (_, made) = (read_config(recipe_files()[name]) for name in ("finetune", "sequence-three-local"))
     assert all(0 < tuned[name] <= made[name] / 10 + 1e-12 for name in RATES)
-    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup", "precision"}
+    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup"}
     assert {name for name in made if tuned[name] != made[name]} == own

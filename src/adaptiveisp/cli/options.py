@@ -40,9 +40,9 @@ LIGHTS_HELP = (
     "range of the log-uniform brightness factor: dark 0.003 to 0.05, dim 0.01 to 0.1, mixed 0.003 to 1, normal 0.3 to 1"
 )
 POLICY_HELP = (
-    "coco-adaptive, coco-fast, coco-selective, none, auto-exposure, camera, night, reinhard, log-curve, gamma-curve, "
-    "clahe, a pipeline "
-    ".json, a policy .safetensors, a run folder or my_pkg.my_file:name"
+    "coco-adaptive, coco-fast, coco-colours, coco-selective, coco-selective-fast, none, auto-exposure, camera, night, "
+    "reinhard, log-curve, gamma-curve, clahe, a pipeline .json, a policy .safetensors, a run folder or "
+    "my_pkg.my_file:name"
 )
 COSTS_HELP = "cost table made by `bench --write-costs` (default: the paper's)"
 LATENCY_HELP = (

@@ -16,7 +16,7 @@ from adaptiveisp.detectors.loading import HUB_NAME, load_detector
 from adaptiveisp.errors import AdaptiveISPError, UsageError, WeightsError, logger
 from adaptiveisp.policies.fixed import FixedPipeline, save_fixed
 from adaptiveisp.policies.latency import WithinLatency
-from adaptiveisp.policies.registry import NAMED_POLICIES, PACKAGED, RUN_POLICIES, SHIPPED, policy_file
+from adaptiveisp.policies.registry import NAMED_POLICIES, RUN_POLICIES, SHIPPED, policy_file
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import record
@@ -62,7 +62,7 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
         UsageError: there is no such policy or folder.
         WeightsError: the folder's files are missing or wrong, or the repository cannot be downloaded.
     """
-    if str(name) in PACKAGED:
+    if str(name) in SHIPPED:
         return {"policy": str(name), "detector": detector or defaults.DETECTOR}
     folder = Path(name)
     if not folder.is_dir():
@@ -132,7 +132,7 @@ def _policy_of(name: str, folder: Path) -> str:
     Raises:
         WeightsError: there is no such policy.
     """
-    if name in (*PACKAGED, *NAMED_POLICIES):
+    if name in (*SHIPPED, *NAMED_POLICIES):
         return name
     path = folder / name
     if Path(name).name != name or path.suffix not in (".json", ".safetensors") or not path.is_file():

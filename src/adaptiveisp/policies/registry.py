@@ -22,12 +22,9 @@ from adaptiveisp.policies.tone_curves import TONE_CURVES
 from adaptiveisp.utils.own_code import import_object, names_code, path_remedy, reason_of
 from adaptiveisp.utils.registry import Registry
 
-SHIPPED = ("coco-adaptive", "coco-fast", "coco-selective")
+SHIPPED = ("coco-adaptive", "coco-fast", "coco-colours", "coco-selective", "coco-selective-fast")
 """Learned policies inside the package, each with a card that describes its training and its scores."""
 DEFAULT_POLICY = SHIPPED[0]
-REPLACED = ("coco-adaptive-1", "coco-fast-1")
-"""Learned policies that earlier versions shipped under the name without the number."""
-PACKAGED = (*SHIPPED, *REPLACED)
 
 RUN_POLICIES = ("best.safetensors", "best.json", "latest.safetensors", "latest.json")
 """Policy files of a run folder; the first that exists is taken."""
@@ -87,7 +84,7 @@ def register_policy(name: str, policy: Policy | Planner | PolicyFactory, replace
     Raises:
         UsageError: the name is taken, or the object is no policy.
     """
-    if name in (*PACKAGED, *NAMED_POLICIES):
+    if name in (*SHIPPED, *NAMED_POLICIES):
         raise UsageError(f"policy {name!r} is part of the package; choose another name")
     _REGISTERED.register(name, _checked(f"policy {name!r}", policy), replace)
 
@@ -112,7 +109,7 @@ def _made(text: str, value: Policy | PolicyFactory, device: str) -> Policy:
 
 
 def shipped_file(name: str, suffix: str = ".safetensors") -> Path:
-    """The file of a policy of `PACKAGED`, or its card with the suffix `.md`."""
+    """The file of a policy of `SHIPPED`, or its card with the suffix `.md`."""
     return Path(str(resources.files("adaptiveisp"))) / "policies" / "assets" / "pretrained" / f"{name}{suffix}"
 
 
@@ -124,7 +121,7 @@ def policy_file(spec: str) -> Path:
     Raises:
         UsageError: there is no such policy.
     """
-    if spec in PACKAGED:
+    if spec in SHIPPED:
         return shipped_file(spec)
     path = Path(spec)
     files = [path, *(path / name for name in (*RUN_POLICIES, *SAVED_POLICIES))]
@@ -145,7 +142,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     """The policy that P of the command line names.
 
     Args:
-        spec: one of `PACKAGED` or `NAMED_POLICIES`, a name given to `register_policy` or declared by an installed
+        spec: one of `SHIPPED` or `NAMED_POLICIES`, a name given to `register_policy` or declared by an installed
             package, a pipeline .json, a policy .safetensors, the folder of a training run or of `save_pretrained`, or
             `my_pkg.my_file:name`, a policy or a function that returns one. The last runs code, so it must not come
             from a file.
@@ -164,7 +161,7 @@ def load_policy(spec: str, device: str = "cpu", steps: int = 0) -> Policy:
     if spec in _REGISTERED and not os.path.exists(spec):
         return _made(f"policy {spec!r}", _REGISTERED.find(spec), device).renamed(spec).with_steps(steps)
     file = policy_file(spec)
-    name = file.stem if spec in PACKAGED or file == Path(spec) else Path(spec).name
+    name = file.stem if spec in SHIPPED or file == Path(spec) else Path(spec).name
     if file.suffix == ".json":
         return load_fixed(file).renamed(name)
     loaders: dict[str, Callable[..., Policy]] = {

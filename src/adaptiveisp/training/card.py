@@ -14,7 +14,7 @@ from adaptiveisp.evaluation.tables import markdown, percent, points
 from adaptiveisp.policies.checkpoint import read_header
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.fixed import load_fixed
-from adaptiveisp.policies.registry import NAMED_POLICIES, PACKAGED, policy_file, shipped_file
+from adaptiveisp.policies.registry import NAMED_POLICIES, SHIPPED, policy_file, shipped_file
 from adaptiveisp.raw.unprocess import LIGHTS
 from adaptiveisp.training.config import CONFIG, read_config
 from adaptiveisp.utils.files import read_json
@@ -39,12 +39,12 @@ def policy_card(spec: str, reports: Sequence[Path] = (), name: str = "") -> str:
         WeightsError: the policy's file is damaged.
         DataError: a report cannot be read, or has no such policy.
     """
-    if spec in PACKAGED and not reports:
+    if spec in SHIPPED and not reports:
         return shipped_file(spec, ".md").read_text(encoding="utf-8")
     if spec in NAMED_POLICIES:
         raise UsageError(f"policy {spec} is part of the package and was not learned; docs/commands.md describes it")
     file = policy_file(spec)
-    title = spec if spec in PACKAGED else Path(spec).resolve().stem
+    title = spec if spec in SHIPPED else Path(spec).resolve().stem
     parts = [_HEAD, f"# {title}\n", _what(file), "## Training\n", _training(file), "## Scores\n"]
     parts += [_scores(path, name or title) for path in reports] or [
         "Not known: no report of an evaluation was given.\n"

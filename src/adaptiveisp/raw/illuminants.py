@@ -58,7 +58,7 @@ def planckian_chromaticity(kelvin: float) -> tuple[float, float]:
 
     >>> x, y = planckian_chromaticity(2856)  # CIE illuminant A
     >>> round(x, 3), round(y, 3)
-    (0.447, 0.407)
+    (0.447, 0.408)
     """
     inverse = 1e3 / kelvin
     x = _cubic(_X_BELOW_4000 if kelvin < 4000 else _X_ABOVE_4000, inverse)

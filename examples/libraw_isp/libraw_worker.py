@@ -36,10 +36,11 @@ def main() -> None:
         try:
             picture = develop(content, request["params"])
         except Exception as error:
-            answers.write(json.dumps({"error": f"{type(error).__name__}: {error}"}).encode() + b"\n")
+            answer, pixels = {"error": f"{type(error).__name__}: {error}"}, b""
         else:
-            answers.write(json.dumps({"shape": picture.shape, "dtype": str(picture.dtype)}).encode() + b"\n")
-            answers.write(picture.tobytes())
+            answer, pixels = {"shape": picture.shape, "dtype": str(picture.dtype)}, picture.tobytes()
+        answer["request"] = request["request"]
+        answers.write(json.dumps(answer).encode() + b"\n" + pixels)
         answers.flush()
 
 

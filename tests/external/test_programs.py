@@ -60,6 +60,7 @@ while line := sys.stdin.buffer.readline():
     else:
         picture = grey(content, gain)
         answer, pixels = {"shape": picture.shape, "dtype": "uint8"}, picture.tobytes()
+    answer["request"] = request["request"]
     sys.stdout.buffer.write(json.dumps(answer).encode() + b"\\n" + pixels)
     sys.stdout.buffer.flush()
 """
@@ -177,7 +178,8 @@ def test_a_copy_of_a_worker_starts_its_own_program(worker: WorkerISP) -> None:
     ("code", "message"),
     [
         ("print('hello', flush=True); input()", "broke the protocol"),
-        ("""print('{"shape": [1], "dtype": "uint8"}', flush=True); input()""", "of shape"),
+        ("""print('{"request": 1, "shape": [1], "dtype": "uint8"}', flush=True); input()""", "of shape"),
+        ("""print('{"shape": [1], "dtype": "uint8"}', flush=True); input()""", "'request'"),
         ("import time; time.sleep(9)", "did not answer in time; raise seconds"),
         ("import sys; sys.stdout.write('x' * 100000); sys.stdout.flush(); input()", "does not begin with a line"),
     ],
@@ -187,6 +189,27 @@ def test_a_worker_that_breaks_the_protocol_is_named(code: str, message: str) -> 
     with pytest.raises(PipelineError, match=f"pipe: .*{message}"):
         isp.render(random_raw(), {"gain": 1.0})
     assert isp._process is None
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3])
+def test_no_picture_is_taken_for_that_of_another_request(pause: float) -> None:
+    """A program that answers its first request twice would be one picture behind from then on."""
+    twice = PIPE.replace(
+        "    sys.stdout.buffer.flush()\n",
+        f"""    sys.stdout.buffer.flush()
+    if request["request"] == 1:
+        import time
+        time.sleep({pause})
+        sys.stdout.buffer.write(json.dumps(answer).encode() + b"\\n" + pixels)
+        sys.stdout.buffer.flush()
+""",
+    )
+    isp, raw = WorkerISP("pipe", GAIN, [sys.executable, "-c", twice]), random_raw()
+    with pytest.raises(PipelineError, match="broke the protocol"):
+        for gain in (1.0, 2.0, 3.0):
+            np.testing.assert_array_equal(isp.render(raw, {"gain": gain}), expected(raw, gain))
+            time.sleep(2 * pause)
+    isp.close()
 
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "libraw_isp"

@@ -118,6 +118,7 @@ class Faulty(SimpleISP):
         (np.zeros((48, 63, 3)), "returned 63x48 pixels for a raw of 64x48 upright"),
         (np.zeros((48, 64, 4)), r"shape \(48, 64, 4\); return \(height, width, 3\)"),
         (np.full((48, 64, 3), np.nan), "not finite"),
+        (np.full((48, 64, 3), 100.0), "clipped to white; return floats in"),
         (np.zeros((48, 64, 3), np.int64), "returned int64"),
         ("picture", "returned str"),
         (ValueError("no licence"), "ValueError: no licence"),

@@ -1,8 +1,10 @@
 """An external ISP behind a pipe: a program that is started once and develops one raw after the other.
 
-A request is a line of JSON, {"dng_bytes": N, "params": {name: value, …}}, followed by the N bytes of a DNG. The answer
-is a line of JSON, {"shape": [height, width, 3], "dtype": "uint8" or "uint16"}, followed by the pixels row by row in
-little-endian order; or {"error": "reason"} alone. The program ends when its standard input is closed.
+A request is a line of JSON, {"request": K, "dng_bytes": N, "params": {name: value, …}}, followed by the N bytes of a
+DNG. The answer is a line of JSON, {"request": K, "shape": [height, width, 3], "dtype": "uint8" or "uint16"}, followed
+by the pixels row by row in little-endian order; or {"request": K, "error": "reason"} alone. K counts the requests; an
+answer repeats it, so that no picture is taken for that of another request. The program ends when its standard input is
+closed.
 """
 
 import contextlib
@@ -73,7 +75,7 @@ class WorkerISP:
         self.name, self.params, self.command = name, params, tuple(command)
         self.seconds, self.cost_ms = seconds, cost_ms
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        self._owner, self._requests = 0, 0
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,11 +99,12 @@ class WorkerISP:
                 or answers otherwise.
         """
         content = dng_of(raw, self.name)
-        request = json.dumps({"dng_bytes": len(content), "params": dict(params)}).encode() + b"\n" + content
         with self._lock:
             for left in reversed(range(TRIES)):
+                self._requests += 1
+                head = {"request": self._requests, "dng_bytes": len(content), "params": dict(params)}
                 try:
-                    return self._answer(self._started(), request)
+                    return self._answer(self._started(), json.dumps(head).encode() + b"\n" + content)
                 except _Refusal as error:
                     raise PipelineError(f"{self.name}: {error}") from None
                 except BaseException as error:
@@ -160,13 +163,18 @@ class WorkerISP:
         talk = _Talk(self.name, process.stdin.fileno(), process.stdout.fileno(), time.monotonic() + self.seconds)
         talk.send(request)
         answer = json.loads(talk.line())
+        if answer["request"] != self._requests:
+            raise ValueError(f"an answer to request {answer['request']!r} instead of {self._requests}")
         if "error" in answer:
             raise _Refusal(" ".join(str(answer["error"]).split())[:200])
         shape = tuple(int(side) for side in answer["shape"])
         if not 2 <= len(shape) <= 3 or min(shape) < 1 or math.prod(shape) > 3 * MOST_PIXELS:
             raise ValueError(f"a picture of shape {shape}")
         kind = np.dtype(TYPES[answer["dtype"]])
-        return np.frombuffer(talk.take(math.prod(shape) * kind.itemsize), kind).reshape(shape)
+        pixels = talk.take(math.prod(shape) * kind.itemsize)
+        if talk.buffer:
+            raise ValueError("more bytes than its picture has")
+        return np.frombuffer(pixels, kind).reshape(shape)
 
 
 class _Talk:

@@ -27,6 +27,8 @@ Picture = Float[Tensor, "3 height width"]
 
 TRIAL_SIDE = 64
 """Side in pixels of the raw on which an external ISP is tried before a run."""
+FLOAT_LIMIT = 2.0
+"""Floats above this are taken for codes of another range, not for highlights that overshoot."""
 
 
 @runtime_checkable
@@ -146,7 +148,7 @@ def _as_picture(made: NDArray[Any], where: str) -> Picture:
     """Pixels of any type as (3, height, width) in [0, 1].
 
     Raises:
-        PipelineError: they are of another type or not finite.
+        PipelineError: they are of another type, not finite, or far above 1.
     """
     if made.dtype in (np.uint8, np.uint16):
         values = torch.from_numpy(made.astype(np.float32)) / float(np.iinfo(made.dtype).max)
@@ -154,6 +156,9 @@ def _as_picture(made: NDArray[Any], where: str) -> Picture:
         values = torch.from_numpy(made.astype(np.float32))
         if not bool(values.isfinite().all()):
             raise PipelineError(f"{where}: render returned values that are not finite; correct it or narrow the ranges")
+        if values.numel() and float(values.max()) > FLOAT_LIMIT:
+            what = f"floats up to {float(values.max()):g}, which would be clipped to white"
+            raise PipelineError(f"{where}: render returned {what}; return floats in [0, 1], or uint8")
     else:
         raise PipelineError(f"{where}: render returned {made.dtype}; return uint8, uint16 or floats in [0, 1]")
     values = values.reshape(*made.shape[:2], -1).permute(2, 0, 1)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp_runtime.errors import RuntimeFault
+from adaptiveisp_runtime.manifest_check import first_fault
 
 FILE = "manifest.json"
 FORMAT = "adaptiveisp-export"
@@ -86,6 +87,18 @@ class Manifest:
             raise RuntimeFault(f"{self.folder}: has no graph {name!r}; it has {', '.join(self.graphs)}")
         return self.graphs[name]
 
+    def refuse_parts(self) -> None:
+        """Refuses a folder that has parts alone.
+
+        Raises:
+            RuntimeFault: there is no graph `full`.
+        """
+        if "full" not in self.graphs:
+            raise RuntimeFault(
+                f"{self.folder}: has only the parts {', '.join(self.graphs)}, which need a program of one's own "
+                "(docs/runtime.md); export without --without-if for one graph"
+            )
+
     def tensor(self, entry: Mapping[str, Any]) -> NDArray[Any]:
         """The numbers of a tensor of the self-test.
 
@@ -129,6 +142,8 @@ def load_manifest(folder: str | Path) -> Manifest:
         graphs = {name: _graph(place, name, entry) for name, entry in content["graphs"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise RuntimeFault(f"{path}: its graphs are not valid ({error}); export the folder again") from error
+    if fault := first_fault(content):
+        raise RuntimeFault(f"{path}: {fault}; export the folder again")
     return Manifest(place, content, graphs)
 
 

@@ -11,7 +11,7 @@ from adaptiveisp_runtime.command_line import main
 from adaptiveisp_runtime.self_test import compare
 
 from tests.runtime.test_session import FACTS, frame
-from tests.support.small_export import write_export
+from tests.support.small_export import model, write_export
 
 
 @pytest.fixture
@@ -69,6 +69,8 @@ def test_a_manifest_that_lacks_a_nested_key_is_refused(folder: Path, place: str,
         ("self_test.full", [], "self_test.full is not a table of keys"),
         ("self_test.full.tolerances.iou", "high", "self_test.full.tolerances.iou is not valid"),
         ("self_test.full.inputs.0.dtype", "x", "dtype is not valid"),
+        ("self_test.full.outputs.4.name", "other", "self_test.full.outputs has modules without params"),
+        ("self_test.full.outputs.1.name", "other", "self_test.full.outputs has boxes without scores and labels"),
         ("detector.class_names", "car", "detector.class_names is not valid"),
     ],
 )
@@ -112,3 +114,16 @@ def test_the_images_of_parts_are_compared(name: str) -> None:
     image = np.zeros((1, 3, 2, 2), np.float32)
     (said,) = compare({name: image}, {name: image + 0.5}, {"image": 1e-3}, {})
     assert said == f"{name} differs by 0.5, more than 0.001"
+
+
+def test_a_manifest_nested_too_deeply_is_refused(folder: Path) -> None:
+    (folder / "manifest.json").write_text("[" * 200_000)
+    with pytest.raises(RuntimeFault, match="is not JSON"):
+        Session(folder)
+
+
+def test_a_graph_without_an_output_is_refused(tmp_path: Path) -> None:
+    made = model()
+    del made.graph.output[-1]
+    with pytest.raises(RuntimeFault, match=r"full.onnx: has no output image; export the folder again"):
+        Session(write_export(tmp_path / "export", made=made), threads=1)(frame(), **FACTS)

@@ -128,7 +128,7 @@ def load_manifest(folder: str | Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFault(f"{path}: is not JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFault(f"{path}: is not the manifest of an export; {REMEDY}")

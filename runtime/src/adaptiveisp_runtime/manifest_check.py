@@ -79,6 +79,9 @@ LIMITS: Mapping[str, tuple[str, ...]] = {
 }
 """Output of a self-test → the tolerances that comparing it takes."""
 
+TOGETHER: Mapping[str, tuple[str, ...]] = {"modules": ("params",), "boxes": ("scores", "labels")}
+"""Output of a self-test → those that it is compared with."""
+
 
 def first_fault(content: Mapping[str, Any]) -> str | None:
     """The first key that is missing or holds something else than it must, in words; None if there is none.
@@ -112,6 +115,10 @@ def _test_fault(where: str, test: Any) -> str | None:
     for side in sides:
         if fault := _first(f"{where}.{side}", test[side], TENSOR):
             return fault
+    names = {tensor["name"] for tensor in test["outputs"]}
+    for name, others in TOGETHER.items():
+        if name in names and not names.issuperset(others):
+            return f"{where}.outputs has {name} without {' and '.join(others)}"
     needed = {limit: _is_number for tensor in test["outputs"] for limit in LIMITS.get(tensor["name"], ())}
     return _fault(f"{where}.tolerances", test["tolerances"], needed)
 

@@ -19,6 +19,9 @@ from adaptiveisp_runtime.stream import StreamStats, stream
 
 __all__ = ["Session", "available_providers"]
 
+OUTPUTS = ("boxes", "scores", "labels", "modules", "params", "image")
+"""What the graph `full` gives."""
+
 OPTIONS = {"pattern": "--raw-pattern", "black_level": "--raw-black", "white_level": "--raw-white"}
 """Fact of a frame → the option of the command that gives it."""
 
@@ -242,6 +245,9 @@ class Session:
 
     def _result(self, found: Mapping[str, NDArray[Any]], values: NDArray[Any], timings: Timings, name: str) -> Result:
         content = self.manifest.content
+        if lacking := [one for one in OUTPUTS if one not in found]:
+            path = self.manifest.graph("full").path
+            raise RuntimeFault(f"{path}: has no output {lacking[0]}; export the folder again")
         height, width = values.shape[:2]
         classes = self.manifest.class_names
         if found["labels"].size and not 0 <= int(found["labels"].min()) <= int(found["labels"].max()) < len(classes):

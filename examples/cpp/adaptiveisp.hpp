@@ -72,14 +72,36 @@ inline std::string read_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 
+// Whether the numbers of frame.format describe a layout that `unpack` reads without leaving a row or the frame.
+inline bool is_readable(const Json& form) {
+  auto number = [&form](const char* key, double least) {
+    const double value = form[key].number();
+    return value >= least && value <= 1e9 && value == static_cast<double>(static_cast<int64_t>(value));
+  };
+  if (!number("bits", 8) || !number("group_values", 1) || !number("group_bytes", 1) || !number("offset", 0) ||
+      !number("container_bits", 0) || !(form["row_bytes"].is_null() || number("row_bytes", 1)))
+    return false;
+  const std::string layout = form["layout"].text;
+  const int64_t bits = form["bits"].integer(), values = form["group_values"].integer(), size = form["group_bytes"].integer();
+  const int64_t container = form["container_bits"].integer(), spare = size - values;
+  if (layout == "whole") return container % 8 == 0 && container <= 32 && values == 1 && 8 * size == container && bits <= container;
+  if (layout == "csi2") return bits > 8 && bits <= 16 && spare > 0 && spare <= 4 && (bits - 8) * values <= 8 * spare;
+  if (layout == "gige") return bits <= 12 && values == 2 && size == 3;
+  return bits <= 32;
+}
+
 // The code values of a frame, row by row; `form` is frame.format of the manifest.
 inline std::vector<uint32_t> unpack(const std::string& bytes, const Json& form, int64_t height, int64_t width) {
+  if (!is_readable(form)) throw std::runtime_error("manifest.json: frame.format is not valid; export the folder again");
   const std::string layout = form["layout"].text;
   const int64_t bits = form["bits"].integer(), group = form["group_values"].integer(), size = form["group_bytes"].integer();
   const int64_t used = layout == "lsb" ? (width * bits + 7) / 8 : (width + group - 1) / group * size;
   const int64_t step = form["row_bytes"].is_null() ? used : form["row_bytes"].integer();
   const int64_t offset = form["offset"].integer(), needed = offset + (height - 1) * step + used;
-  if (static_cast<int64_t>(bytes.size()) < needed)
+  if (step < used)
+    throw std::runtime_error("manifest.json: frame.format.row_bytes = " + std::to_string(step) + ", but a row takes " +
+                             std::to_string(used) + " bytes; export the folder again");
+  if (const int64_t have = static_cast<int64_t>(bytes.size()); have < needed || have >= offset + height * step + used)
     throw std::runtime_error("the frame has " + std::to_string(bytes.size()) + " bytes, " + std::to_string(needed) +
                              " are needed; check size and format");
   const int64_t container = form["container_bits"].integer(), low = bits - 8;

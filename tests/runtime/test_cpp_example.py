@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -98,6 +99,25 @@ def test_bad_input_gives_one_line(program: Path, tmp_path: Path, words: tuple[ob
     write_export(tmp_path / "export")
     (tmp_path / "a.raw").write_bytes(packed(frame()))
     done = run(program, *(tmp_path / str(word) for word in words[:2]), *words[2:])
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"row_bytes": -(10**8)}, "frame.format is not valid"),
+        ({"row_bytes": 11}, "row_bytes = 11, but a row takes 12 bytes"),
+        ({"group_values": 0}, "frame.format is not valid"),
+        ({"offset": -1}, "frame.format is not valid"),
+        ({"layout": "whole", "container_bits": 64, "group_values": 1, "group_bytes": 1}, "frame.format is not valid"),
+    ],
+)
+def test_a_format_that_leaves_the_frame_is_refused(
+    program: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    folder = write_export(tmp_path / "export", {"format": {**FORMAT, **changes}})
+    (tmp_path / "a.raw").write_bytes(packed(frame()))
+    done = run(program, folder, tmp_path / "a.raw", "8x6", "RGGB", 64, 4095)
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
 
 

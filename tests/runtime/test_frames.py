@@ -76,6 +76,47 @@ def test_a_format_that_is_unknown_is_refused() -> None:
         FrameFormat.of({"name": "x"})
 
 
+WHOLE_16 = {"layout": "whole", "bits": 12, "container_bits": 16, "group_values": 1, "group_bytes": 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"bits": bits} for bits in (7, 17, 33, "12", 12.0, True)),
+        *({"row_bytes": row} for row in (-(10**10), 0, "40")),
+        *({"container_bits": bits} for bits in (0, 12, 24, 64)),
+        {"group_bytes": 0},
+        {"group_bytes": 4},
+        {"group_values": 0},
+        {"offset": -1},
+        {"high_bits": 1},
+        {"layout": "csi2", "group_values": 4, "group_bytes": 5},
+        {"layout": "csi2", "bits": 8},
+        {"layout": "gige", "group_values": 1, "group_bytes": 1},
+        {"layout": ["whole"]},
+    ],
+)
+def test_a_format_that_would_read_foreign_memory_is_refused(changes: dict[str, Any]) -> None:
+    assert FrameFormat.of({"name": "x", **WHOLE_16}).bits == 12
+    with pytest.raises(RuntimeFault, match=r"frame format x: ") as caught:
+        FrameFormat.of({"name": "x", **WHOLE_16, **changes})
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_overlap_and_lengths_that_do_not_fit_are_refused() -> None:
+    short = FrameFormat.of({"name": "x", **WHOLE_16, "row_bytes": 7})
+    with pytest.raises(RuntimeFault, match="row_bytes = 7, but 4 pixels take 8 bytes; export the folder again"):
+        unpack(bytes(100), short, 3, 4)
+    with pytest.raises(RuntimeFault, match="row_bytes = 7"):
+        list(read_frames(io.BytesIO(bytes(100)), short, 3, 4))
+    gap = FrameFormat.of({"name": "x", **WHOLE_16, "row_bytes": 10, "offset": 1})
+    for length in (29, 31, 38):  # without the last gap, with it, and with padding of less than one row
+        assert unpack(bytes(length), gap, 3, 4).shape == (3, 4)
+    for length in (28, 39, 61):
+        with pytest.raises(RuntimeFault, match=f"has {length} bytes, 4x3 in x needs 29; check size and format"):
+            unpack(bytes(length), gap, 3, 4)
+
+
 def with_faults() -> Any:
     """A graph whose inner graph has operators that runtimes lack."""
     value = helper.make_tensor_value_info

@@ -81,6 +81,19 @@ def test_the_files_of_a_result_are_those_of_run(session: Session, tmp_path: Path
         ({"height": 6, "width": 10}, frame(), FACTS, r"this export takes \(6, 10\)"),
         ({}, frame().astype(np.float32), FACTS, "values of float32; give the camera's code values as uint16"),
         ({}, frame().astype(np.int64) + 70000, FACTS, "beyond uint16; check its depth"),
+        ({}, np.full((6, 8), 4096, np.uint16), FACTS, "values up to 4096, beyond 12 bits; check its depth"),
+        (
+            {},
+            frame(),
+            {**FACTS, "black_level": 4095, "white_level": 64},
+            "black_level = 4095, white_level = 64: 0 <= b",
+        ),
+        ({}, frame(), {**FACTS, "black_level": 100, "white_level": 100}, "0 <= black < white must hold"),
+        ({}, frame(), {**FACTS, "black_level": [64, -5, 64, 64]}, "black_level = -5, .*0 <= black < white must hold"),
+        ({}, frame(), {**FACTS, "black_level": "dark"}, "black_level = 'dark': is not a number"),
+        ({}, bytes(200), {**FACTS, "size": (8, 6), "name": "dir/a.raw"}, "dir/a.raw: the frame has 200 bytes, 8x6"),
+        ({}, b"12", {**FACTS, "name": "a.raw"}, r"a.raw: .* or --raw-size WxH"),
+        ({}, frame(), {**FACTS, "white_level": None}, "or --raw-white"),
         ({}, frame(), {**FACTS, "white_level": None}, "white_level: this export has not fixed it; give white_level"),
         ({}, frame(), {**FACTS, "pattern": "RGBG"}, "pattern 'RGBG' does not exist; choose one of RGGB"),
         ({}, frame(), {**FACTS, "black_level": [1, 2]}, "give one number or 4"),
@@ -242,6 +255,38 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "give WIDTHxHEIGHT" in capsys.readouterr().err
     assert main(["run", str(folder), "a\x1b[31m.raw", "--raw-size", "8x6", *facts]) == 1
     assert "a\\x1b[31m.raw: cannot be read" in capsys.readouterr().err
+
+
+def test_the_command_overwrites_no_result(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    facts = ("--raw-size", "8x6", "--raw-pattern", "RGGB", "--raw-black", "64", "--raw-white", "4095")
+    paths = [tmp_path / "a" / "f.raw", tmp_path / "b" / "f.raw"]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(packed(frame()))
+    out = tmp_path / "ro"
+    command = ["run", str(folder), *facts, "--out", str(out)]
+    assert main([*command, *map(str, paths)]) == 1 and not out.exists()
+    assert f"{paths[0]} and {paths[1]}: both would be written to f.boxes.json" in capsys.readouterr().err
+    assert main([*command, str(paths[0])]) == 0
+    before = (out / "f.boxes.json").read_bytes()
+    assert main([*command, str(paths[1])]) == 1
+    assert "f.boxes.json: exists; remove it, or give another --out folder" in capsys.readouterr().err
+    assert (out / "f.boxes.json").read_bytes() == before
+
+
+def test_wrong_use_of_the_command_gives_one_line(
+    folder: Path, session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in ("0", "-1", "x"):
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", str(folder), "--repeat", count])
+        assert caught.value.code == 2 and "is not a whole number of at least 1" in capsys.readouterr().err
+    (tmp_path / "file").write_text("")
+    (tmp_path / "a.raw").write_bytes(packed(frame()))
+    assert main(["run", str(folder), str(tmp_path / "a.raw"), "--out", str(tmp_path / "file")]) == 1
+    assert "file: is a file; give --out a folder" in capsys.readouterr().err
+    with pytest.raises(RuntimeFault, match="cannot be written to"):
+        session(frame(), **FACTS).save(tmp_path / "file")
 
 
 def test_it_imports_and_runs_with_torch_blocked(folder: Path) -> None:

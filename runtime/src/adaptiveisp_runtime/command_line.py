@@ -4,6 +4,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -37,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.add_argument("--target", required=True, choices=("tensorrt", "ort-mobile"))
     bench = _command(commands, "bench", "time the graph on the frame of the self-test", _bench)
-    bench.add_argument("--repeat", type=int, default=20, metavar="N", help="timed calls (default %(default)s)")
+    bench.add_argument("--repeat", type=_count, default=20, metavar="N", help="timed calls (default %(default)s)")
     return parser
 
 
@@ -66,10 +67,35 @@ def _session(options: argparse.Namespace) -> Any:
     return Session(options.folder, options.provider, options.threads, options.engine)
 
 
+def _count(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return int(text)
+
+
+def _refuse_taken(frames: Sequence[str], folder: Path) -> None:
+    """Refuses an output folder in which a result would be written over another one."""
+    if folder.exists() and not folder.is_dir():
+        raise RuntimeFault(f"{folder}: is a file; give --out a folder")
+    owners: dict[str, str] = {}
+    for path in frames:
+        stem = Path(path).stem
+        if stem in owners:
+            both = f"{owners[stem]} and {path}"
+            raise RuntimeFault(f"{both}: both would be written to {stem}.boxes.json; run them with two --out folders")
+        owners[stem] = path
+        for name in (f"{stem}.boxes.json", f"{stem}.pipeline.json"):
+            if (folder / name).exists():
+                raise RuntimeFault(f"{folder / name}: exists; remove it, or give another --out folder")
+
+
 def _run(options: argparse.Namespace) -> int:
     import numpy as np
 
+    if options.out:
+        _refuse_taken(options.frames, Path(options.out))
     session = _session(options)
+    session.manifest.refuse_parts()
     size = None
     if options.raw_size:
         parts = options.raw_size.lower().split("x")
@@ -110,6 +136,9 @@ def _check(options: argparse.Namespace) -> int:
 
 def _bench(options: argparse.Namespace) -> int:
     session = _session(options)
+    session.manifest.refuse_parts()
+    if "full" not in session.manifest.content["self_test"]:
+        raise RuntimeFault(f"{options.folder}: has no self-test of the graph full; export the folder again")
     test = session.manifest.content["self_test"]["full"]["inputs"]
     given = {entry["name"]: session.manifest.tensor(entry) for entry in test}
     facts = {name: value for name, value in given.items() if name != "frame"}

@@ -25,6 +25,9 @@ class FrameFormat:
         group_values, group_bytes: values that are packed together, and their bytes.
         row_bytes: from one row to the next; None if rows follow each other without a gap.
         offset: bytes before the first row.
+
+    Raises:
+        RuntimeFault: it is not a format that can be read, such as one whose groups do not hold their values.
     """
 
     name: str
@@ -38,23 +41,53 @@ class FrameFormat:
     row_bytes: int | None = None
     offset: int = 0
 
+    def __post_init__(self) -> None:
+        """Reading past a row or before the frame would give foreign memory, so that every number is checked."""
+        if self.layout not in LAYOUTS:
+            raise RuntimeFault(f"frame format {self.name}: layout {self.layout!r} is unknown; update this package")
+        numbers = {
+            **{"bits": (self.bits, 8), "group_values": (self.group_values, 1), "group_bytes": (self.group_bytes, 1)},
+            **{"offset": (self.offset, 0), "container_bits": (self.container_bits, 0)},
+            "row_bytes": (1 if self.row_bytes is None else self.row_bytes, 1),
+        }
+        for key, (value, least) in numbers.items():
+            if type(value) is not int or value < least:
+                raise self._fault(f"{key} = {value!r} is not a whole number of at least {least}")
+        if not (isinstance(self.high_bits, bool) and isinstance(self.big_endian, bool)):
+            raise self._fault("high_bits or big_endian is neither true nor false")
+        values, size, spare = self.group_values, self.group_bytes, self.group_bytes - self.group_values
+        if self.layout == "whole":
+            fits = self.container_bits in (8, 16, 24, 32) and (values, 8 * size) == (1, self.container_bits)
+            fits = fits and self.bits <= self.container_bits
+        elif self.layout == "csi2":
+            fits = 8 < self.bits <= 16 and 0 < spare <= 4 and (self.bits - 8) * values <= 8 * spare
+        elif self.layout == "gige":
+            fits = self.bits <= 12 and (values, size) == (2, 3)
+        else:
+            fits = self.bits <= 32
+        if not fits:
+            raise self._fault(
+                f"layout {self.layout} has no {self.bits} bits with container_bits = {self.container_bits}, "
+                f"group_values = {values} and group_bytes = {size}"
+            )
+
+    def _fault(self, text: str) -> RuntimeFault:
+        return RuntimeFault(f"frame format {self.name}: {text}; export the folder again")
+
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "FrameFormat":
         """The format of a manifest's entry, whose unknown keys are passed over.
 
         Raises:
-            RuntimeFault: it lacks a key or names an unknown layout.
+            RuntimeFault: it lacks a key, names an unknown layout, or is not a format that can be read.
         """
         known = {key: value for key, value in entry.items() if key in cls.__dataclass_fields__}
         try:
-            found = cls(**known)
+            return cls(**known)
         except TypeError as error:
             raise RuntimeFault(
                 f"manifest.json: frame.format is not valid ({error}); export the folder again"
             ) from error
-        if found.layout not in LAYOUTS:
-            raise RuntimeFault(f"frame format {found.name}: layout {found.layout!r} is unknown; update this package")
-        return found
 
     def used_bytes(self, width: int) -> int:
         """Bytes of a row's values, without the gap after it."""
@@ -62,25 +95,36 @@ class FrameFormat:
             return -(-width * self.bits // 8)
         return -(-width // self.group_values) * self.group_bytes
 
+    def step(self, width: int) -> int:
+        """Bytes from one row to the next.
+
+        Raises:
+            RuntimeFault: `row_bytes` is less than what the values of a row take.
+        """
+        used = self.used_bytes(width)
+        if self.row_bytes is not None and self.row_bytes < used:
+            raise self._fault(f"row_bytes = {self.row_bytes}, but {width} pixels take {used} bytes")
+        return used if self.row_bytes is None else self.row_bytes
+
     def frame_bytes(self, height: int, width: int) -> int:
         """Bytes of a frame from its first row on."""
-        return (height - 1) * (self.row_bytes or self.used_bytes(width)) + self.used_bytes(width)
+        return (height - 1) * self.step(width) + self.used_bytes(width)
 
 
 def unpack(content: bytes, form: FrameFormat, height: int, width: int) -> NDArray[Any]:
     """The code values of a frame, (height, width), uint8, uint16 or uint32 by their depth.
 
     Args:
-        content: the bytes; what follows the last row is passed over.
+        content: the bytes. After the last row and its gap less than one row of padding may follow.
         form: how they hold the values.
         height, width: of the frame in pixels.
 
     Raises:
-        RuntimeFault: there are too few bytes.
+        RuntimeFault: there are too few or too many bytes, or the width does not fit the format.
     """
-    used, step = form.used_bytes(width), form.row_bytes or form.used_bytes(width)
+    used, step = form.used_bytes(width), form.step(width)
     needed = form.offset + form.frame_bytes(height, width)
-    if len(content) < needed:
+    if len(content) < needed or len(content) >= form.offset + height * step + used:
         size = f"{width}x{height} in {form.name}"
         raise RuntimeFault(f"the frame has {len(content)} bytes, {size} needs {needed}; check size and format")
     body = np.frombuffer(content, np.uint8, needed - form.offset, form.offset)
@@ -145,8 +189,7 @@ def read_frames(path: str | Path | BinaryIO, form: FrameFormat, height: int, wid
     Raises:
         RuntimeFault: the file cannot be read, or does not hold one frame.
     """
-    count = form.offset + (height - 1) * (form.row_bytes or form.used_bytes(width))
-    count += form.row_bytes or form.used_bytes(width)
+    count = form.offset + height * form.step(width)
     if not isinstance(path, str | Path):
         yield from _frames_of(path, form, height, width, count, "the stream")
         return

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adaptiveisp_runtime.errors import RuntimeFault
+from adaptiveisp_runtime.manifest_check import first_fault
 
 FILE = "manifest.json"
 FORMAT = "adaptiveisp-export"
@@ -86,6 +87,18 @@ class Manifest:
             raise RuntimeFault(f"{self.folder}: has no graph {name!r}; it has {', '.join(self.graphs)}")
         return self.graphs[name]
 
+    def refuse_parts(self) -> None:
+        """Refuses a folder that has parts alone.
+
+        Raises:
+            RuntimeFault: there is no graph `full`.
+        """
+        if "full" not in self.graphs:
+            raise RuntimeFault(
+                f"{self.folder}: has only the parts {', '.join(self.graphs)}, which need a program of one's own "
+                "(docs/runtime.md); export without --without-if for one graph"
+            )
+
     def tensor(self, entry: Mapping[str, Any]) -> NDArray[Any]:
         """The numbers of a tensor of the self-test.
 
@@ -115,7 +128,7 @@ def load_manifest(folder: str | Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise RuntimeFault(f"{path}: is not JSON ({error}); {REMEDY}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFault(f"{path}: is not the manifest of an export; {REMEDY}")
@@ -129,6 +142,8 @@ def load_manifest(folder: str | Path) -> Manifest:
         graphs = {name: _graph(place, name, entry) for name, entry in content["graphs"].items()}
     except (KeyError, TypeError, AttributeError) as error:
         raise RuntimeFault(f"{path}: its graphs are not valid ({error}); export the folder again") from error
+    if fault := first_fault(content):
+        raise RuntimeFault(f"{path}: {fault}; export the folder again")
     return Manifest(place, content, graphs)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptiveisp_runtime.errors import RuntimeFault
+
 SHOWN_BOXES = 4
 """Number of boxes that `repr` names."""
 
@@ -146,15 +148,21 @@ class Result:
 
         Args:
             folder: made if it is missing.
-            stem: beginning of the file names; None takes that of the frame.
+            stem: beginning of the file names; None takes that of the frame. Files of that name are replaced.
+
+        Raises:
+            RuntimeFault: the files cannot be written.
         """
         place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
         stem = Path(self.name).stem if stem is None else stem
         content = {key: value for key, value in self.to_json().items() if key != "pipeline"}
         paths = [place / f"{stem}.boxes.json", place / f"{stem}.pipeline.json"]
-        for path, value in zip(paths, (content, self.pipeline.to_json()), strict=True):
-            path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            for path, value in zip(paths, (content, self.pipeline.to_json()), strict=True):
+                path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise RuntimeFault(f"{place}: cannot be written to ({error.strerror}); choose another folder") from error
         return paths
 
     def __repr__(self) -> str:

@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptiveisp_runtime.errors import RuntimeFault
+
+IMAGES = ("image", "developed", "image_after")
+"""Outputs that hold an image, of `full` and of parts."""
+
 Tensors = Mapping[str, NDArray[Any]]
 
 
@@ -55,8 +60,9 @@ def compare(wanted: Tensors, found: Tensors, limits: Mapping[str, float], pipeli
             return
         spans = _spans(pipeline, wanted["modules"], wanted["params"].shape)
         yield from _difference("params", wanted["params"] / spans, found["params"] / spans, limits["params"])
-    if "image" in wanted:
-        yield from _difference("image", wanted["image"], found["image"], limits["image"])
+    for name in IMAGES:
+        if name in wanted:
+            yield from _difference(name, wanted[name], found[name], limits["image"])
     if "boxes" in wanted:
         yield from _boxes(wanted, found, limits)
 
@@ -76,6 +82,8 @@ def _spans(pipeline: Mapping[str, Any], modules: NDArray[Any], shape: tuple[int,
     spans = np.ones(shape)
     for place, number in enumerate(modules.tolist()):
         if number != int(pipeline["end"]):
+            if number not in known:
+                raise RuntimeFault(f"manifest.json: pipeline.modules has no module {number}; export the folder again")
             params = known[number]["params"]
             spans[place, : len(params)] = [float(param["high"]) - float(param["low"]) for param in params]
     return spans

@@ -86,9 +86,13 @@ def test_clipping_before_the_matrix_is_stated() -> None:
 
 
 def test_a_factor_after_a_matrix_is_exposure() -> None:
-    after = Pipeline((symmetric(1.4, -0.2), Stage("exposure", {"ev": 2.0})), "wide")
+    after = Pipeline((symmetric(1.4, -0.2), Stage("exposure", {"ev": 3.0})), "wide")
     blocks = decompose(after)
-    assert blocks.exposure == pytest.approx(4) and blocks.gains == (1, 1, 1)
+    tuning_file(blocks)  # no entry of the matrix is too large
+    (_, _, _, forward), *_ = dng_tuning(mosaic(), blocks).tags
+    rows = np.frombuffer(forward, "<i4").reshape(3, 3, 2)[..., 0].sum(axis=1) / 1e6
+    np.testing.assert_allclose(rows, [0.9642, 1.0, 0.8251], atol=1e-3)  # white is D50
+    assert blocks.exposure == pytest.approx(8) and blocks.gains == (1, 1, 1)
     np.testing.assert_allclose(blocks.matrix.sum(axis=1), 1, atol=1e-6)
     np.testing.assert_allclose(blocks.render(colours()), rendered(after, colours()), atol=2e-5)
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ import torch
 from adaptiveisp import AdaptiveISP, BayerHeader, Pipeline, RawImage, Stage, export
 from adaptiveisp.cli.parser import main
 from adaptiveisp.deployment import self_test
+from adaptiveisp.deployment.frames import frame_of
+from adaptiveisp.deployment.manifest import frame_entry
 from adaptiveisp.deployment.self_test import feeds_of, overlap, run_graph, scene
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError
 from adaptiveisp.isp.registry import modules_of
@@ -25,6 +29,7 @@ from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.pos_isp.checkpoint import ORDER
 from adaptiveisp.policies.pos_isp.networks import PosIspNetwork
 from adaptiveisp.policies.pos_isp.policy import PosIspPolicy
+from adaptiveisp.policies.registry import SHIPPED
 from adaptiveisp.policies.sequence.networks import SequenceNetwork
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.policies.stepwise.networks import Actor
@@ -199,7 +204,7 @@ def test_earlier_exports_are_replaced_only_if_wanted(tmp_path: Path, detector: s
     ("options", "message"),
     [
         ({"policy": "camera"}, "policy camera: its kind, CameraDevelopment, cannot be exported"),
-        ({"policy": "clahe"}, "module clahe"),
+        ({"policy": "clahe"}, "policy clahe: its module clahe runs in OpenCV"),
         ({"detector": RedDetector()}, "detector red: cannot be exported"),
         ({"precision": "int8"}, "precision 'int8' does not exist"),
         ({"input": "jpeg"}, "input 'jpeg' does not exist"),
@@ -209,6 +214,12 @@ def test_earlier_exports_are_replaced_only_if_wanted(tmp_path: Path, detector: s
         ({"header": BayerHeader(format="Y10P")}, "raw pattern MONO cannot be exported"),
         ({"header": BayerHeader(format="SRGGB12P", curve="sqrt")}, "raw-curve cannot be exported"),
         ({"header": BayerHeader(8, 8)}, "frame of 8x8 is too small"),
+        ({"header": BayerHeader(50000, 50000)}, "frame of 50000x50000 is too large; give 134,217,728 pixels or fewer"),
+        ({"header": BayerHeader(stride=1024)}, "raw-stride needs raw-bits or raw-format"),
+        ({"header": BayerHeader(offset=16)}, "raw-offset needs raw-bits or raw-format"),
+        ({"header": BayerHeader(bits=12, stride=1024), "input": "rgb"}, "raw-stride describes the bytes of a mosaic"),
+        ({"header": BayerHeader(64, 48, format="SRGGB12P", stride=10)}, "take 96 bytes, more than raw-stride 10"),
+        ({"header": BayerHeader(format="SRGGB12P"), "input": "rgb"}, "raw-format SRGGB12P is that of a mosaic"),
     ],
 )
 def test_refusals_are_one_line_with_a_remedy(
@@ -226,7 +237,34 @@ def test_command_writes_an_export(tmp_path: Path, detector: str, capsys: pytest.
     said = capsys.readouterr().out
     assert "full.onnx" in said and "self-test: agrees" in said
     assert main([*command, "--size", "large", "--overwrite"]) == 2
-    assert "large" in capsys.readouterr().err
+    assert "--size 'large' is not WxH" in capsys.readouterr().err
+
+
+def test_the_command_records_the_seed_and_the_card_no_folders(
+    tmp_path: Path, detector: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["export", "none", f"--out={tmp_path}/out", "--detector", detector, "--input", "rgb", "--size", "64x48"]
+    command = [*given, "--threads", "1", "--seed", "7", "--device", "cuda"]
+    monkeypatch.setattr(sys, "argv", ["adaptiveisp", *command])
+    assert main(command) == 0
+    assert "--device cuda has no effect" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["provenance"]["seed"] == 7
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert str(tmp_path) not in card and "export none --out=out --detector small.onnx" in card
+
+
+def test_help_lists_the_shipped_policies(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", "--help"]) == 0
+    said = re.sub(r"\s", "", capsys.readouterr().out)
+    assert all(f"{name}," in said for name in SHIPPED)
+
+
+def test_the_manifest_tells_the_bytes_of_a_frame() -> None:
+    """The stride is stated also where the width is free; the bits are those of the values, not of the format's name."""
+    free = frame_entry(frame_of("mosaic", BayerHeader(format="SRGGB12P", stride=1024, offset=16)))
+    assert free["format"]["row_bytes"] == 1024 and free["format"]["offset"] == 16
+    fewer = frame_entry(frame_of("mosaic", BayerHeader(128, 96, bits=12, format="SRGGB16")))
+    assert fewer["bits"] == fewer["format"]["bits"] == 12 and fewer["format"]["container_bits"] == 16
 
 
 @pytest.mark.long

@@ -66,7 +66,44 @@ def test_the_blocks_are_the_pipeline() -> None:
     assert blocks.gains == pytest.approx((2.0, 1.0, 1.4 / 0.95))
     np.testing.assert_allclose(blocks.matrix.sum(axis=1), 1, atol=1e-6)
     assert blocks.exposure == pytest.approx(0.95 * 2**1.5)
-    assert not blocks.notes
+    assert blocks.error > 0.1  # the exposure clips highlights before the matrix
+    assert len(blocks.notes) == 1 and "off, of 1 in the highlights" in blocks.notes[0]
+    assert not decompose(Pipeline((Stage("ccm", CCM), Stage("gamma", {"gamma": 0.45})), "wide")).notes
+
+
+def symmetric(own: float, others: float) -> Stage:
+    """A symmetric colour matrix."""
+    entries = dict.fromkeys(CCM, others)
+    return Stage("ccm", {**entries, "rr": own, "gg": own, "bb": own})
+
+
+def test_clipping_before_the_matrix_is_stated() -> None:
+    """White of twice the exposure keeps its matrix in the pipeline; the blocks multiply before they clip."""
+    late = decompose(Pipeline((Stage("exposure", {"ev": 2.0}), symmetric(0.6, 0.2)), "wide"))
+    assert late.notes == [
+        "colours are up to 0.60 off, of 1 in the highlights, which the pipeline clips before later stages"
+    ]
+
+
+def test_a_factor_after_a_matrix_is_exposure() -> None:
+    after = Pipeline((symmetric(1.4, -0.2), Stage("exposure", {"ev": 3.0})), "wide")
+    blocks = decompose(after)
+    tuning_file(blocks)  # no entry of the matrix is too large
+    (_, _, _, forward), *_ = dng_tuning(mosaic(), blocks).tags
+    rows = np.frombuffer(forward, "<i4").reshape(3, 3, 2)[..., 0].sum(axis=1) / 1e6
+    np.testing.assert_allclose(rows, [0.9642, 1.0, 0.8251], atol=1e-3)  # white is D50
+    assert blocks.exposure == pytest.approx(8) and blocks.gains == (1, 1, 1)
+    np.testing.assert_allclose(blocks.matrix.sum(axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(blocks.render(colours()), rendered(after, colours()), atol=2e-5)
+
+
+def test_the_black_level_is_a_share_of_the_depth(tmp_path: Path) -> None:
+    """Saturation below full scale, as of many sensors, does not change it."""
+    raw = replace(mosaic(), black_level=(256.0,) * 4, white_level=3900.0)
+    for bits, share in ((None, 256 / 4096), (14, 256 / 16384)):
+        write_tuning(tmp_path / "t.json", CAMERA, raw, TuningOptions(bits=bits), {})
+        found = json.loads((tmp_path / "t.json").read_text())["algorithms"][0]["rpi.black_level"]
+        assert found["black_level"] == 65536 * share
 
 
 def test_the_strength_of_noise_is_a_standard_deviation() -> None:
@@ -224,7 +261,7 @@ def test_the_command(
     assert adaptiveisp(*command, "tuning.json", "--target", "pisp", "--raw", "raw.dng") == 0
     content = json.loads(Path("tuning.json").read_text())
     assert content["target"] == "pisp" and content["provenance"]["version"]
-    assert content["algorithms"][0]["rpi.black_level"]["black_level"] == round(65536 * 95 / 4095)
+    assert content["algorithms"][0]["rpi.black_level"]["black_level"] == round(65536 * 95 / 4096)
     assert adaptiveisp(*command, "table.cube", "--grid", "3", "--encoding", "srgb") == 0
     assert Path("table.cube").read_text().count("\n") == 27 + 6
     assert adaptiveisp(*command, "tuned.dng", "--raw", "raw.dng") == 0

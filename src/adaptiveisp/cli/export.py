@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.exit_codes import DONE
 from adaptiveisp.cli.options import DEFAULT, DETECTOR_HELP, SIZE_HELP, add_command, add_common, add_modules, size, unit
+from adaptiveisp.errors import UsageError, logger, shown
 from adaptiveisp.utils import defaults
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def add(commands: Any) -> None:
         "pipeline → image), with manifest.json, a self-test and a model card. Nothing is written if the graphs do not "
         "give what the package gives.",
     )
-    text = "coco-adaptive, coco-fast, auto-exposure, none, a pipeline .json, a policy .safetensors or a run folder"
+    text = (
+        "coco-adaptive, coco-fast, coco-colours, coco-selective, coco-selective-fast, auto-exposure, none, night, "
+        "reinhard, log-curve, gamma-curve, a pipeline .json, a policy .safetensors or a run folder"
+    )
     parser.add_argument("policy", metavar="POLICY", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     text = f"{DETECTOR_HELP} {DEFAULT}"
@@ -72,7 +76,11 @@ def _header(options: argparse.Namespace) -> "BayerHeader":
     """What is known of the frames."""
     from adaptiveisp.raw.reader import BayerHeader, parse_size
 
-    width, height = (None, None) if options.size == DYNAMIC else parse_size(options.size)
+    try:
+        width, height = (None, None) if options.size == DYNAMIC else parse_size(options.size)
+    except UsageError:
+        text = f"--size {shown(options.size)} is not WxH; write it like 2592x1536, or give {DYNAMIC}"
+        raise UsageError(f"{text} (--working-size is the longer side at which the detector works)") from None
     names = ("bits", "pattern", "black", "white", "format", "stride", "offset")
     return BayerHeader(width, height, **{name: getattr(options, f"raw_{name}") for name in names})
 
@@ -82,6 +90,8 @@ def export(options: argparse.Namespace) -> int:
     from adaptiveisp.cli.console import set_up_torch
     from adaptiveisp.deployment.api import export as write
 
+    if options.device == "cuda":
+        logger.warning("--device cuda has no effect in this command, whose self-test runs on the CPU")
     options.device = "cpu"
     set_up_torch(options)
     made = write(
@@ -97,6 +107,7 @@ def export(options: argparse.Namespace) -> int:
         format=options.format,
         without_if=options.without_if,
         overwrite=options.overwrite,
+        seed=options.seed,
     )
     if not options.quiet:
         for entry in made.manifest["graphs"].values():

@@ -59,9 +59,11 @@ def export_tuning(options: argparse.Namespace) -> int:
 
     check_files((options.out,), options.overwrite)
     device = set_up_torch(options)
-    raw = None if options.raw is None else read_raw(options.raw, raw_facts(options))
+    header = raw_facts(options)
+    raw = None if options.raw is None else read_raw(options.raw, header)
     pipeline = pipeline_for(load_policy(options.policy, device), raw, options.size or defaults.SIZE)
     how: Any = {"target": TARGETS[options.target], "grid": options.grid, "encoding": options.encoding}
+    how["bits"] = None if header is None else header.bits
     for note in write_tuning(options.out, pipeline, raw, TuningOptions(**how), provenance(options.seed)):
         say(note)
     if not options.quiet:

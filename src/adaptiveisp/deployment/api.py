@@ -61,6 +61,7 @@ def export(
     format: str = "onnx",
     without_if: bool = False,
     overwrite: bool = False,
+    seed: int = defaults.SEED,
 ) -> Export:
     """Writes a policy, its pipeline and a detector as ONNX graphs that run without PyTorch; see docs/export.md.
 
@@ -81,6 +82,7 @@ def export(
         without_if: whether to avoid `If` and `Loop`: a policy that chooses modules is written in parts (`develop`,
             `policy`, one graph a module, `detector`), which a program runs one after the other.
         overwrite: whether an earlier export in the folder is replaced.
+        seed: recorded in the manifest; the export itself draws its scene from a seed of its own.
 
     Raises:
         UsageError: an argument makes no sense, or the policy cannot be exported.
@@ -102,12 +104,14 @@ def export(
         np.dtype(precision),
     )
     with claim_folder(Path(out), "export", overwrite) as claim:
-        files, manifest, difference = _built(isp, design, without_if)
+        files, manifest, difference = _built(isp, design, without_if, seed)
         _write(claim.folder, files, manifest)
     return Export(Path(out), manifest, difference)
 
 
-def _built(isp: AdaptiveISP, design: Design, in_parts: bool) -> tuple[dict[str, bytes], dict[str, Any], float]:
+def _built(
+    isp: AdaptiveISP, design: Design, in_parts: bool, seed: int
+) -> tuple[dict[str, bytes], dict[str, Any], float]:
     """The content of each file but the manifest, the manifest, and the greatest difference of an image in the test."""
     helper = import_extra("onnx.helper", EXTRA)
     files: dict[str, bytes] = {}
@@ -132,7 +136,7 @@ def _built(isp: AdaptiveISP, design: Design, in_parts: bool) -> tuple[dict[str, 
             "outputs": _stored(files, name, "output", wanted),
             "tolerances": limit,
         }
-    origin = provenance(0, {isp.detector.name: isp.detector.weights_sha256})
+    origin = provenance(seed, {isp.detector.name: isp.detector.weights_sha256})
     manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin)
     files["README.md"] = card_of(manifest).encode()
     return files, manifest, difference

@@ -1,5 +1,6 @@
 """The model card of an export: what the graphs are, for people."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,9 +37,18 @@ def card_of(manifest: Mapping[str, Any]) -> str:
         f"- Detector: {detector['name']}, {len(detector['class_names'])} classes, scores above "
         f"{detector['confidence']:g}.",
         f"- Precision: {manifest['precision']}.",
-        f"- Command: `{manifest['provenance']['command']}`",
+        f"- Command: `{_without_folders(manifest['provenance']['command'])}`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _without_folders(command: str) -> str:
+    """The command with the names of files alone: the card is passed on, and folders are the user's own."""
+    parts = []
+    for part in shlex.split(command):
+        option, equals, value = part.partition("=") if part.startswith("--") else ("", "", part)
+        parts.append(option + equals + value.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1])
+    return shlex.join(parts)
 
 
 def _tensor(entry: Mapping[str, Any]) -> str:

@@ -122,7 +122,7 @@ def _packing(found: PixelFormat, frame: Frame) -> dict[str, Any]:
         "big_endian": found.big_endian,
         "group_values": values,
         "group_bytes": n_bytes,
-        "row_bytes": None if frame.width is None else frame.stride or found.row_bytes(frame.width),
+        "row_bytes": frame.stride or (None if frame.width is None else found.row_bytes(frame.width)),
         "offset": frame.offset,
     }
 

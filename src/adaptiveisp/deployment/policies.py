@@ -27,14 +27,25 @@ PLANS: dict[type[Policy], Callable[[Any], Plan]] = {
 }
 
 
+NOT_EXPORTED = {"clahe": "OpenCV"}
+"""Modules that are computed outside PyTorch, and where."""
+
+
 def plan_of(policy: Policy) -> Plan:
     """The plan of a policy.
 
     Raises:
-        UsageError: policies of this kind cannot be exported.
+        UsageError: policies of this kind, or one of its modules, cannot be exported.
     """
     if type(policy) in PLANS:
-        return PLANS[type(policy)](policy)
+        plan = PLANS[type(policy)](policy)
+        for module in plan.table:
+            if module.name in NOT_EXPORTED:
+                raise UsageError(
+                    f"policy {policy.name}: its module {module.name} runs in {NOT_EXPORTED[module.name]} and cannot be "
+                    "exported; give a policy without it"
+                )
+        return plan
     raise UsageError(
         f"policy {policy.name}: its kind, {type(policy).__name__}, cannot be exported; give a pipeline .json, a policy "
         "of the methods sequence, actor_critic or fixed, an imported POS-ISP policy, auto-exposure or none"

@@ -35,7 +35,7 @@ def tuning_file(blocks: Decomposition, target: Target = "bcm2835", black_level: 
     Args:
         blocks: of the pipeline.
         target: the ISP.
-        black_level: of the sensor, as a share of full scale in [0, 1).
+        black_level: of the sensor, as a share of 2 to the power of its bits, in [0, 1).
 
     Raises:
         PipelineError: an entry of the matrix is too large for the hardware.

@@ -1,5 +1,6 @@
 """Writes the tuning of a policy's pipeline into a file of the kind that its name says."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +30,13 @@ class TuningOptions:
         target: ISP of a tuning file.
         grid: points of a look-up table along each axis.
         encoding: what the table is looked up by.
+        bits: depth of the raw, where it is known; None takes the least that holds its white level.
     """
 
     target: libcamera.Target = "bcm2835"
     grid: int = 33
     encoding: cube.Encoding = "cube-root"
+    bits: int | None = None
 
 
 def pipeline_for(policy: Policy, raw: RawImage | None, size: int = defaults.SIZE) -> Pipeline:
@@ -89,9 +92,14 @@ def write_tuning(
         tuned = dng_tuning(raw, blocks)
         write_bytes(path, dng_bytes(tuned.raw, path, tuned.tags))
         return blocks.notes
-    black = sum(raw.black_level) / 4 / raw.white_level if raw is not None else 0.0
+    black = 0.0 if raw is None else sum(raw.black_level) / 4 / _full_scale(raw, options.bits)
     write_json(path, {**libcamera.tuning_file(blocks, options.target, black), "provenance": provenance})
     return blocks.notes
+
+
+def _full_scale(raw: RawImage, bits: int | None) -> float:
+    """2^bits: libcamera scales the sensor's codes to 16 bits by their depth, wherever saturation is."""
+    return 2.0 ** (math.ceil(math.log2(raw.white_level)) if bits is None else bits)
 
 
 def _write_cube(path: Path, pipeline: Pipeline, options: TuningOptions, provenance: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 
 from adaptiveisp import SynthesisConfig
 from adaptiveisp.errors import UsageError
-from adaptiveisp.raw.illuminants import ILLUMINANTS, TINT, planckian_chromaticity, planckian_gains
+from adaptiveisp.raw.illuminants import ILLUMINANTS, TINT, draw_planckian_gains, planckian_chromaticity, planckian_gains
 from adaptiveisp.raw.unprocess import reprocess, unprocess
 from adaptiveisp.utils.color import RGB_TO_XYZ, XYZ_TO_CAMERA
 
@@ -56,6 +56,14 @@ def test_only_the_gains_differ_and_the_raw_can_be_developed_back() -> None:
     assert replace(lamp, red_gain=day.red_gain, blue_gain=day.blue_gain) == day != lamp
     photo = torch.linspace(0.05, 0.6, 3 * 8 * 8).reshape(3, 8, 8)
     torch.testing.assert_close(reprocess(unprocess(photo, lamp), lamp), photo, atol=2e-4, rtol=0)
+
+
+def test_a_camera_that_is_blind_to_a_lamp_is_refused() -> None:
+    """Its blue answers to daylight, but not to light as warm as a tungsten lamp."""
+    camera = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 1.2]], dtype=torch.float64)
+    with pytest.raises(UsageError, match="a channel of 0 or less; correct the matrix, or use daylight"):
+        for seed in range(50):
+            draw_planckian_gains(camera, torch.Generator().manual_seed(seed))
 
 
 def test_unknown_light_sources_are_refused() -> None:

@@ -132,6 +132,7 @@ def test_the_command_prints_or_writes_it(run: Path, tmp_path: Path, capsys: pyte
         (("mine", "--report", "broken.json"), FAILED, "broken.json: is no report of this version"),
         (("mine", "--report", "list.json"), FAILED, "list.json: holds no report; give the folder or the report.json"),
         (("mine", "--report", "absent"), FAILED, "absent"),
+        (("odd",), FAILED, "odd: is no folder of a run of this version"),
     ],
 )
 def test_what_cannot_be_described_is_one_line(
@@ -146,6 +147,10 @@ def test_what_cannot_be_described_is_one_line(
     monkeypatch.chdir(tmp_path)
     Path("broken.json").write_text("{}")
     Path("list.json").write_text("[]")
+    Path("odd").mkdir()
+    for name in ("best.json", "config.yaml"):
+        (tmp_path / "odd" / name).write_bytes((run / name).read_bytes())
+    Path("odd/summary.json").write_text('{"provenance": 3}')
     assert adaptiveisp("card", *arguments) == code
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 1 and message in errors[0]

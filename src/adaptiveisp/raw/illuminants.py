@@ -85,11 +85,17 @@ def draw_planckian_gains(xyz_to_camera: torch.Tensor, generator: torch.Generator
     Args:
         xyz_to_camera: (3, 3) matrix of the camera.
         generator: source of randomness.
+
+    Raises:
+        UsageError: the camera's red, green or blue does not respond to such a light.
     """
     uniform = float(torch.rand(1, generator=generator, dtype=torch.float64))
     red_tint, blue_tint = torch.randn(2, generator=generator, dtype=torch.float64).tolist()
     inverse = 1 / COLDEST + uniform * (1 / WARMEST - 1 / COLDEST)
     red, blue = planckian_gains(1 / inverse, xyz_to_camera)
+    if not (0 < red < math.inf and 0 < blue < math.inf):
+        what = f"answers to a black body of {1 / inverse:.0f} K with a channel of 0 or less"
+        raise UsageError(f"illuminants planckian: a camera matrix {what}; correct the matrix, or use daylight")
     return red * math.exp(TINT * red_tint), blue * math.exp(TINT * blue_tint)
 
 

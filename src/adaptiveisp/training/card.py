@@ -37,7 +37,7 @@ def policy_card(spec: str, reports: Sequence[Path] = (), name: str = "") -> str:
     Raises:
         UsageError: there is no such policy, or it is a rule that was not learned.
         WeightsError: the policy's file is damaged.
-        DataError: a report cannot be read, or has no such policy.
+        DataError: a file of the run or a report cannot be read or is wrong, or a report has no such policy.
     """
     if spec in SHIPPED and not reports:
         return shipped_file(spec, ".md").read_text(encoding="utf-8")
@@ -45,11 +45,16 @@ def policy_card(spec: str, reports: Sequence[Path] = (), name: str = "") -> str:
         raise UsageError(f"policy {spec} is part of the package and was not learned; docs/commands.md describes it")
     file = policy_file(spec)
     title = spec if spec in SHIPPED else Path(spec).resolve().stem
-    parts = [_HEAD, f"# {title}\n", _what(file), "## Training\n", _training(file), "## Scores\n"]
+    try:
+        training, limits = _training(file), _limits(file.parent)
+    except (AttributeError, TypeError, ValueError) as error:  # values of other types than a run writes
+        remedy = f"restore its {CONFIG} and {SUMMARY}, or give the policy's file alone in another folder"
+        raise DataError(f"{file.parent}: is no folder of a run of this version ({error}); {remedy}") from error
+    parts = [_HEAD, f"# {title}\n", _what(file), "## Training\n", training, "## Scores\n"]
     parts += [_scores(path, name or title) for path in reports] or [
         "Not known: no report of an evaluation was given.\n"
     ]
-    return "\n".join([*parts, "## Limits\n", _limits(file.parent)])
+    return "\n".join([*parts, "## Limits\n", limits])
 
 
 def _what(file: Path) -> str:
@@ -137,7 +142,7 @@ def _scores(path: Path, name: str) -> str:
         what = f"Light {settings['light']}, noise {settings['noise']}, {settings['size']} pixels"
         images = next(iter(rows[name].values()))["n_images"]
         commit = provenance.get("commit") or provenance.get("version")
-    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         raise DataError(f"{file}: is no report of this version ({error!r}); {_REPORT_REMEDY}") from error
     header = ("detector", "AP50", *map(_short, sets), "clock ms", "worse than auto-exposure")
     text = f"{what}; {images:,} raws, seed {settings['seed']}; code of {commit}.\n\n{markdown(header, lines)}\n"

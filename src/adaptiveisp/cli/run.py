@@ -1,6 +1,7 @@
 """The command `run`: renders raw files, detects objects, and writes images, boxes and pipelines."""
 
 import argparse
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,17 +19,24 @@ from adaptiveisp.cli.options import (
     add_modules,
     add_raw_facts,
     milliseconds,
+    positive,
     raw_facts,
     size,
     unit,
 )
 from adaptiveisp.errors import UsageError
 from adaptiveisp.utils import defaults
+from adaptiveisp.utils.optional_imports import require_extra
 
 if TYPE_CHECKING:
+    from adaptiveisp.inference.frames import Frame
     from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.inference.run_summary import RunSummary
     from adaptiveisp.policies.base import Policy
     from adaptiveisp.utils.output_folder import FolderClaim
+
+MOST_LINES = 1000
+"""Most lines of the printed table; the files have all."""
 
 
 def add(commands: Any) -> None:
@@ -40,7 +48,8 @@ def add(commands: Any) -> None:
         "Renders each raw file by the pipeline that a policy chooses, detects objects, and writes image, boxes and "
         "pipeline.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
+    text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …)"
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
     text = (
@@ -58,11 +67,33 @@ def add(commands: Any) -> None:
     parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
+    _add_many(parser)
     add_backend(parser)
     add_raw_facts(parser)
     add_modules(parser)
-    add_common(parser, without=("workers",))
-    parser.set_defaults(command=run)
+    text = "threads that read, compute and encode; 0 does one frame after the other (default: one for each CPU thread)"
+    add_common(parser, workers_help=text)
+    parser.set_defaults(command=run, workers=None)
+
+
+def _add_many(parser: argparse.ArgumentParser) -> None:
+    """Adds the options for many frames."""
+    group = parser.add_argument_group("many frames")
+    text = (
+        "what is written beside a row for each frame: json, nothing; boxes, the picture with boxes; all, image, boxes "
+        f"and pipeline {DEFAULT}"
+    )
+    group.add_argument("--write", choices=("json", "boxes", "all"), default="all", help=text)
+    text = f"file of the rows: results.jsonl, or results.parquet with the same columns {DEFAULT}"
+    group.add_argument("--format", dest="rows", choices=("jsonl", "parquet"), default="jsonl", help=text)
+    text = f"png, lossless, or jpeg of quality 95 {DEFAULT}"
+    group.add_argument("--pictures", choices=("png", "jpeg"), default="png", help=text)
+    text = "go on with a run that was stopped: the same command and this option; frames that have their row are kept"
+    group.add_argument("--resume", action="store_true", help=text)
+    text = "only the frames whose number leaves the remainder I-1 by N, for instance 1/4; rows of shards concatenate"
+    group.add_argument("--shard", metavar="I/N", help=text)
+    text = f"frames that go through the detector at once, for a GPU {DEFAULT}"
+    group.add_argument("--batch", type=positive, default=1, metavar="N", help=text)
 
 
 def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
@@ -84,17 +115,18 @@ def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
 def run(options: argparse.Namespace) -> int:
     """Renders raw files by a policy and detects objects in them."""
     from adaptiveisp.inference.batch import check_outputs
+    from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
-    from adaptiveisp.raw.reader import find_raw_files
-    from adaptiveisp.utils.output_folder import claim_folder
 
+    shard = shard_of(options.shard or "1/1")
+    _check(options)
     device = set_up_torch(options)
     policy = _run_policy(options, device)
     warn_of_other_detectors([options.policy or ""], [options.detector])
-    files, missing = find_raw_files(options.inputs, exclude=options.out)
-    files = files[: options.limit or None]
-    check_outputs(files, options.out)
+    frames, missing = find_frames(options.inputs, exclude=options.out)
+    frames = frames[: options.limit or None]
+    check_outputs(frames, options.out)
     isp = AdaptiveISP(
         policy,
         options.detector,
@@ -106,53 +138,112 @@ def run(options: argparse.Namespace) -> int:
         options.precision,
         options.latency_ms,
     )
-    with claim_folder(options.out, "run", options.overwrite) as claim:
-        return _run_into(claim, isp, files, missing, options)
+    chosen = in_shard(frames, shard)
+    if not chosen:
+        raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
+    with _claimed(options) as claim:
+        return _run_into(claim, isp, frames, chosen, missing, options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that contradict each other, and a format whose library is missing, before any work.
+
+    Raises:
+        UsageError: two options contradict each other.
+        AdaptiveISPError: pyarrow is not installed.
+    """
+    if options.resume and options.overwrite:
+        raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    for name in ("full", "save_steps"):
+        if getattr(options, name) and options.write != "all":
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} writes pictures, --write {options.write} does not; leave one of them out")
+    if options.rows == "parquet":
+        require_extra("parquet", "pyarrow")
+
+
+def _claimed(options: argparse.Namespace) -> "FolderClaim":
+    """The claim of the output folder; to resume, of one that an earlier run has begun."""
+    from adaptiveisp.inference.result_files import SETTINGS_FILE
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
+
+    if options.resume and (options.out / SETTINGS_FILE).exists():
+        return reclaim_folder(options.out, "run")
+    try:
+        return claim_folder(options.out, "run", options.overwrite)
+    except UsageError as error:
+        if options.resume:
+            raise UsageError(str(error).replace("add --overwrite", "--overwrite instead of --resume")) from None
+        raise
 
 
 def _run_into(
     claim: "FolderClaim",
     isp: "AdaptiveISP",
-    files: list[tuple[Path, Path]],
+    frames: list["Frame"],
+    chosen: list["Frame"],
     missing: list[tuple[str, str]],
     options: argparse.Namespace,
 ) -> int:
-    """Writes the results of the files into a claimed folder, prints them, and returns the exit code."""
+    """Writes the results of the chosen frames into a claimed folder, prints them, and returns the exit code."""
     from adaptiveisp.detectors.backends.choice import backends_of
     from adaptiveisp.errors import DataError
-    from adaptiveisp.evaluation.tables import table
-    from adaptiveisp.inference.batch import RunOptions, run_files
+    from adaptiveisp.inference.batch import run_files
+    from adaptiveisp.inference.journal import Journal
+    from adaptiveisp.inference.run_options import RunOptions
+    from adaptiveisp.inference.run_settings import settings_of
     from adaptiveisp.utils.provenance import provenance
 
-    out, policy = claim.folder, isp.policy
-    name = isp.detector.name
+    out, name = claim.folder, isp.detector.name
     origin = provenance(options.seed, {name: isp.detector.weights_sha256}, backends={name: backends_of(isp.detector)})
-    wanted = RunOptions(options.full, options.save_steps, options.save_params, raw_facts(options))
-    with progress(options, len(files), "run") as bar:
-        summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
-    skipped = missing + summary.skipped
-    if not summary.rows:  # files of an earlier run stay unchanged
-        say_skips(skipped)
-        raise DataError("no input could be used")
-    code = report_skips(out, skipped, origin)
-    if not options.quiet:
-        if policy.note:
-            print(policy.note)
-        lines = [
-            (
-                Path(r.file).name,
-                " ".join(r.modules) or "no module",
-                r.found,
-                f"{r.milliseconds:.1f}",
-                f"{r.timings['total']:.0f}",
-            )
-            for r in summary.rows
-        ]
-        print(table(("file", "modules", "best boxes", "ms", "total ms"), lines))
-        if isp.latency_ms is not None:
-            print(latency_line(summary.latency(isp.latency_ms)))
-        print(f"{len(lines)} images in {out}, {len(skipped)} skipped; all pictures: {out / 'overview.png'}")
+    wanted = RunOptions(
+        full=options.full,
+        save_steps=options.save_steps,
+        save_params=options.save_params,
+        header=raw_facts(options),
+        write=options.write,
+        pictures=options.pictures,
+        rows=options.rows,
+        batch=options.batch,
+        workers=options.workers,
+    )
+    settings = settings_of(isp, wanted, frames, options.shard)
+    with Journal(out, settings, options.resume) as journal:
+        with progress(options, len(chosen), "run") as bar:
+            summary = run_files(isp, chosen, journal, wanted, origin, lambda name: bar.update())
+        skipped = missing + summary.skipped
+        if not summary.n_results:  # files of an earlier run stay unchanged
+            say_skips(skipped)
+            raise DataError("no input could be used")
+        code = report_skips(out, skipped, origin)
+        if not options.quiet:
+            _print(summary, isp, out, len(skipped))
     return code
+
+
+def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int) -> None:
+    """Prints a line for each image, at most `MOST_LINES`, and what there is altogether."""
+    from adaptiveisp.evaluation.tables import table
+
+    if isp.policy.note:
+        print(isp.policy.note)
+    lines = [
+        (
+            Path(r.file).name,
+            " ".join(r.modules) or "no module",
+            r.found,
+            f"{r.milliseconds:.1f}",
+            f"{r.timings['total']:.0f}",
+        )
+        for r in islice(summary.rows, MOST_LINES)
+    ]
+    print(table(("file", "modules", "best boxes", "ms", "total ms"), lines))
+    if summary.n_results > len(lines):
+        print(f"{summary.n_results - len(lines)} more in {out / 'summary.json'}")
+    if isp.latency_ms is not None:
+        print(latency_line(summary.latency(isp.latency_ms)))
+    seen = f"; all pictures: {out / 'overview.png'}" if (out / "overview.png").exists() else ""
+    print(f"{summary.n_results} images in {out}, {n_skipped} skipped{seen}")
 
 
 def latency_line(found: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.reading import read_all
 from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
 from adaptiveisp.inference.drawing import Tile, draw_found
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark

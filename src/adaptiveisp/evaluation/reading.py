@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, raw_file
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.policies.base import Developed
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.types import RawImage, Sample

@@ -3,19 +3,20 @@
 import base64
 import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from adaptiveisp.detectors.boxes import xyxy_to_xywh
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import UsageError
 from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.inference.result_files import ResultFiles
+from adaptiveisp.inference.result_files import FileSet, ResultFiles
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Developed, Picture
 from adaptiveisp.types import Detections, RawImage
@@ -74,10 +75,11 @@ class Result:
         full_size: (height, width) of the upright full frame.
         timings: milliseconds of each part.
         developed: the developed raw at the working size, and at full size where it was kept.
-        raw: the raw itself.
+        raw: the raw itself; None where it was not kept, as in results of `AdaptiveISP.map`.
         policy, detector: names of the policy and the detector.
         size: working size, the longer side in pixels.
         dropped_modules: modules that the policy chose and that were dropped to keep a latency.
+        frame: id of the frame among those of `AdaptiveISP.map`; "" for a single call.
     """
 
     image: Picture
@@ -87,11 +89,12 @@ class Result:
     full_size: tuple[int, int]
     timings: Timings
     developed: Developed
-    raw: RawImage
+    raw: RawImage | None
     policy: str
     detector: str
     size: int
     dropped_modules: tuple[str, ...] = ()
+    frame: str = ""
 
     @property
     def milliseconds(self) -> float:
@@ -101,7 +104,17 @@ class Result:
     @property
     def name(self) -> str:
         """Name of the raw file, "frame" for a frame in memory."""
-        return self.raw.path.name if self.raw.path is not None else "frame"
+        return Path(self.file).name or "frame"
+
+    @property
+    def file(self) -> str:
+        """Path or URL of the raw, or its id among the frames of `AdaptiveISP.map`; "" for a frame in memory."""
+        path = None if self.raw is None else self.raw.path
+        return self.frame if path is None else str(path)
+
+    def without_frame(self) -> "Result":
+        """The result without raw and image at full size, which take most of its memory."""
+        return replace(self, raw=None, developed=replace(self.developed, full=None, raw=None))
 
     def boxes(self) -> list[dict[str, Any]]:
         """The detections as plain values: box xyxy in pixels of the full frame, class name, score; best first."""
@@ -113,9 +126,14 @@ class Result:
             )
         ]
 
-    def drawn(self) -> np.ndarray:
-        """The detector's input image with its boxes, (h, w, 3) 8-bit RGB."""
-        return draw_found(to_uint8(self.image), self.detections, self.class_names, self.full_size[1])
+    def drawn(self, picture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The detector's input image with its boxes, (h, w, 3) 8-bit RGB.
+
+        Args:
+            picture: the image in 8 bits, if it is there already.
+        """
+        plain = to_uint8(self.image) if picture is None else picture
+        return draw_found(plain, self.detections, self.class_names, self.full_size[1])
 
     def plot(self, width: int = 480) -> PilImage.Image:
         """A picture of the developed raw beside the rendered image with boxes, the pipeline written below.
@@ -160,7 +178,7 @@ class Result:
                 raise UsageError(f"{taken[0]}: exists already; choose another stem, or give overwrite=True")
         return paths
 
-    def place(self, files: ResultFiles, stem: str, provenance: Mapping[str, Any] | None = None) -> None:
+    def place(self, files: FileSet, stem: str, provenance: Mapping[str, Any] | None = None) -> None:
         """Places the files of `save` in a set of files that are written together.
 
         Args:
@@ -171,8 +189,9 @@ class Result:
         origin = {} if provenance is None else {"provenance": dict(provenance)}
         content = {key: value for key, value in self.to_json().items() if key != "pipeline"}
         files.json(f"{stem}.boxes.json", {**content, **origin})  # the first file placed is the last one to appear
-        files.picture(f"{stem}.png", to_uint8(self.image))
-        files.picture(f"{stem}.boxes.png", self.drawn())
+        picture = to_uint8(self.image)
+        files.picture(f"{stem}.png", picture)
+        files.picture(f"{stem}.boxes.png", self.drawn(picture))
         if self.pipeline is not None:
             files.json(f"{stem}.pipeline.json", {**self.pipeline.to_json(), **origin})
 
@@ -180,7 +199,7 @@ class Result:
         """File, size, names, times, boxes and pipeline as values for JSON."""
         height, width = self.full_size
         return {
-            "file": str(self.raw.path) if self.raw.path is not None else "",
+            "file": self.file,
             "width": width,
             "height": height,
             "policy": self.policy,

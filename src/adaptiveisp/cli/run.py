@@ -24,10 +24,12 @@ from adaptiveisp.cli.options import (
 )
 from adaptiveisp.errors import UsageError
 from adaptiveisp.utils import defaults
+from adaptiveisp.utils.optional_imports import require_extra
 
 if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.policies.base import Policy
+    from adaptiveisp.types import Detector
     from adaptiveisp.utils.output_folder import FolderClaim
 
 
@@ -40,9 +42,12 @@ def add(commands: Any) -> None:
         "Renders each raw file by the pipeline that a policy chooses, detects objects, and writes image, boxes and "
         "pipeline.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="raw files, folders, globs")
+    # Not "+": an INPUT after a single --policy P is taken for a further policy first, see `_inputs_and_policies`.
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="raw files, folders, globs; before --policy")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
+    several = "of several, each in a folder of its own, and a page that shows them side by side"
+    text = f"{POLICY_HELP} (default {defaults.POLICY}); {several}"
+    parser.add_argument("--policy", dest="policies", nargs="+", metavar="P", help=text)
     text = (
         "run the modules of this file; with --policy P their parameters are chosen by P, and the stages of P's "
         "preprocessing run first (auto-exposure for the shipped policies)"
@@ -55,7 +60,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
     parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=LATENCY_HELP)
     parser.add_argument("--full", action="store_true", help="also write the image at full size")
-    parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
+    text = "also write the image after each module, one by one and as a strip"
+    parser.add_argument("--save-steps", action="store_true", help=text)
+    text = "also write what each module is worth to each box: for n modules n further renderings and detections"
+    parser.add_argument("--explain", action="store_true", help=text)
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     add_backend(parser)
@@ -65,39 +73,69 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=run)
 
 
-def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
-    """The policy that --policy and --pipeline together describe."""
-    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
-    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
-
-    if options.pipeline is None:
-        return load_policy(options.policy or DEFAULT_POLICY, device)
-    fixed = load_fixed(options.pipeline)
-    if options.policy is None:
-        return fixed
-    policy = load_policy(options.policy, device)
-    if not policy.settable:
-        raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
-    return ForcedModules(policy, fixed.pipeline)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Renders raw files by a policy and detects objects in them."""
-    from adaptiveisp.inference.batch import check_outputs
-    from adaptiveisp.inference.predictor import AdaptiveISP
-    from adaptiveisp.inference.pretrained import warn_of_other_detectors
-    from adaptiveisp.raw.reader import find_raw_files
+    """Renders raw files by a policy, or by several, and detects objects in them."""
+    inputs, policies = _inputs_and_policies(options)
+    if options.explain:
+        require_extra("report", "jinja2")  # before hours of work
+    if len(policies) > 1:
+        from adaptiveisp.cli.run_several import run_several
+
+        return run_several(options, inputs, policies)
     from adaptiveisp.utils.output_folder import claim_folder
 
-    device = set_up_torch(options)
-    policy = _run_policy(options, device)
-    warn_of_other_detectors([options.policy or ""], [options.detector])
-    files, missing = find_raw_files(options.inputs, exclude=options.out)
+    isp = load_predictor(options, policies[0] if policies else None, set_up_torch(options))
+    files, missing = find_inputs(options, inputs)
+    with claim_folder(options.out, "run", options.overwrite) as claim:
+        return run_into(claim, isp, files, missing, options)
+
+
+def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The inputs and the policies; `--policy P INPUT…` means one policy, as before there could be several.
+
+    Raises:
+        UsageError: there is no input.
+    """
+    inputs, policies = list(options.inputs), list(options.policies or ())
+    if not inputs:
+        inputs, policies = policies[1:], policies[:1]
+    if not inputs:
+        raise UsageError("run: the following arguments are required: INPUT; see `adaptiveisp run --help`")
+    return inputs, policies
+
+
+def find_inputs(
+    options: argparse.Namespace, inputs: list[str]
+) -> tuple[list[tuple[Path, Path]], list[tuple[str, str]]]:
+    """The raw files with their output stems, and the inputs that do not exist, each with the reason."""
+    from adaptiveisp.inference.batch import check_outputs
+    from adaptiveisp.raw.reader import find_raw_files
+
+    files, missing = find_raw_files(inputs, exclude=options.out)
     files = files[: options.limit or None]
     check_outputs(files, options.out)
-    isp = AdaptiveISP(
-        policy,
-        options.detector,
+    return files, missing
+
+
+def load_predictor(
+    options: argparse.Namespace, policy: str | None, device: str, detector: "Detector | None" = None
+) -> "AdaptiveISP":
+    """The predictor of a policy.
+
+    Args:
+        options: the options of the command.
+        policy: what --policy names; None for the default, or the file of --pipeline alone.
+        device: where networks and modules run.
+        detector: the detector, if it is loaded already.
+    """
+    from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.inference.pretrained import warn_of_other_detectors
+
+    loaded = _load_policy(options, policy, device)
+    warn_of_other_detectors([policy or ""], [options.detector])
+    return AdaptiveISP(
+        loaded,
+        options.detector if detector is None else detector,
         options.size,
         options.confidence,
         options.camera_white_balance,
@@ -106,11 +144,25 @@ def run(options: argparse.Namespace) -> int:
         options.precision,
         options.latency_ms,
     )
-    with claim_folder(options.out, "run", options.overwrite) as claim:
-        return _run_into(claim, isp, files, missing, options)
 
 
-def _run_into(
+def _load_policy(options: argparse.Namespace, policy: str | None, device: str) -> "Policy":
+    """The policy that --policy and --pipeline together describe."""
+    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
+    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
+
+    if options.pipeline is None:
+        return load_policy(policy or DEFAULT_POLICY, device)
+    fixed = load_fixed(options.pipeline)
+    if policy is None:
+        return fixed
+    loaded = load_policy(policy, device)
+    if not loaded.settable:
+        raise UsageError(f"--policy {policy} sets no parameters of modules; leave out --pipeline")
+    return ForcedModules(loaded, fixed.pipeline)
+
+
+def run_into(
     claim: "FolderClaim",
     isp: "AdaptiveISP",
     files: list[tuple[Path, Path]],
@@ -122,12 +174,14 @@ def _run_into(
     from adaptiveisp.errors import DataError
     from adaptiveisp.evaluation.tables import table
     from adaptiveisp.inference.batch import RunOptions, run_files
+    from adaptiveisp.inference.result_files import EXPLAIN_FILE
     from adaptiveisp.utils.provenance import provenance
 
     out, policy = claim.folder, isp.policy
     name = isp.detector.name
     origin = provenance(options.seed, {name: isp.detector.weights_sha256}, backends={name: backends_of(isp.detector)})
-    wanted = RunOptions(options.full, options.save_steps, options.save_params, raw_facts(options))
+    facts = raw_facts(options)
+    wanted = RunOptions(options.full, options.save_steps, options.save_params, facts, options.explain)
     with progress(options, len(files), "run") as bar:
         summary = run_files(isp, files, out, wanted, origin, lambda name: bar.update())
     skipped = missing + summary.skipped
@@ -135,6 +189,10 @@ def _run_into(
         say_skips(skipped)
         raise DataError("no input could be used")
     code = report_skips(out, skipped, origin)
+    if options.explain:
+        from adaptiveisp.evaluation.explanation_page import write_explanations
+
+        write_explanations(summary.explanations, out / EXPLAIN_FILE, policy.name, name, origin)
     if not options.quiet:
         if policy.note:
             print(policy.note)
@@ -152,6 +210,8 @@ def _run_into(
         if isp.latency_ms is not None:
             print(latency_line(summary.latency(isp.latency_ms)))
         print(f"{len(lines)} images in {out}, {len(skipped)} skipped; all pictures: {out / 'overview.png'}")
+        if options.explain:
+            print(f"what each module is worth: {out / EXPLAIN_FILE}")
     return code
 
 

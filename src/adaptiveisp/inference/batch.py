@@ -14,6 +14,7 @@ from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.inference.drawing import Tile, contact_sheet
+from adaptiveisp.inference.explanation import Explanation, Explanations, explain
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.inference.result import Result
 from adaptiveisp.inference.result_files import (
@@ -24,6 +25,7 @@ from adaptiveisp.inference.result_files import (
     ResultFiles,
     save_png,
 )
+from adaptiveisp.inference.stage_sheet import stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.latency import KEPT_SHARE
 from adaptiveisp.raw.level_checks import RemarkWatch
@@ -46,15 +48,17 @@ class RunOptions:
 
     Attributes:
         full: whether to write the rendered image at full size.
-        save_steps: whether to write the image after each module.
+        save_steps: whether to write the image after each module, and all of them in one strip.
         save_params: whether to write one table of all parameters.
         header: size, depth and pattern of files that have no header.
+        explain: whether to write what each module is worth to each box, see `explanation`.
     """
 
     full: bool = False
     save_steps: bool = False
     save_params: bool = False
     header: BayerHeader | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,14 @@ class RunSummary:
         skipped: (input, reason) of the others.
         files: names of all files written, relative to the output folder.
         stopped: reason why the batch ended before its last input; "" if it did not.
+        explanations: of all inputs, where they were asked for.
     """
 
     rows: list[RunRow] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     stopped: str = ""
+    explanations: Explanations = field(default_factory=Explanations)
 
     @property
     def dropped_boxes(self) -> int:
@@ -172,8 +178,9 @@ class _Batch:
         """Runs one input and writes its files, or notes why it is skipped."""
         try:
             result = self.isp(path, self.options.header)
+            explanation = explain(self.isp, result) if self.options.explain else None
             with ResultFiles(self.out) as files:
-                tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance)
+                tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance, explanation)
         except Exception as error:  # an error of one file must not stop the others
             if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
                 raise
@@ -183,6 +190,8 @@ class _Batch:
         self.summary.files += files.names
         self.summary.rows.append(_row(path, stem, result))
         self.watch.add(result.raw)
+        if explanation is not None:
+            self.summary.explanations.add(explanation)
         self.params += _parameter_rows(path, result)
         if len(self.tiles) < OVERVIEW_TILES:
             self.tiles.append(tile)
@@ -256,6 +265,7 @@ def write_result(
     stem: str,
     options: RunOptions,
     provenance: dict[str, Any],
+    explanation: Explanation | None = None,
 ) -> Tile:
     """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and the files of the options; returns its tile."""
     height, width = result.full_size
@@ -264,10 +274,13 @@ def write_result(
     if options.full:
         warn_of_memory(path, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
+    if explanation is not None:
+        files.json(f"{stem}.explain.json", {"file": str(path), **explanation.to_json(), "provenance": provenance})
     if result.pipeline is None:
         return Tile(drawn, path.name, ["the camera's own development"])
     if options.save_steps:
-        _save_steps(result.developed.small, result.pipeline, files, stem)
+        steps = _save_steps(result.developed.small, result.pipeline, files, stem)
+        files.picture(f"{stem}.steps.png", stage_strip(result.pipeline, steps, path.name, drawn))
     return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
 
 
@@ -304,11 +317,12 @@ def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str
 
 
 @torch.inference_mode()
-def _save_steps(developed: Image, pipeline: Pipeline, files: ResultFiles, stem: str) -> None:
-    """Places the developed image as step 0, and the image after each module."""
-    files.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
-    for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
-        files.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
+def _save_steps(developed: Image, pipeline: Pipeline, files: ResultFiles, stem: str) -> list[Image]:
+    """Places the developed image as step 0, and the image after each module; returns these images."""
+    images, names = [developed, *pipeline.steps(developed)], ["developed", *(s.module for s in pipeline.stages)]
+    for number, (name, image) in enumerate(zip(names, images, strict=True)):
+        files.picture(f"{stem}.step{number:02}-{name}.png", to_uint8(image[0]))
+    return images
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:

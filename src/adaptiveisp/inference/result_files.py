@@ -13,9 +13,10 @@ from adaptiveisp.utils.files import atomic_path, json_text
 from adaptiveisp.utils.output_folder import check_inside, remove_inside
 
 SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skipped.json", "overview.png", "params.csv"
-BATCH_FILES = (SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE)
+COMPARE_FILE, EXPLAIN_FILE = "compare.html", "explain.html"
+BATCH_FILES = (SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, COMPARE_FILE, EXPLAIN_FILE)
 """Files about all inputs together."""
-SET_SUFFIXES = (".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json")
+SET_SUFFIXES = (".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".steps.png", ".explain.json")
 """Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.png")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""

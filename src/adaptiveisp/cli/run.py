@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.run_summary import RunSummary
     from adaptiveisp.policies.base import Policy
+    from adaptiveisp.types import Detector
     from adaptiveisp.utils.output_folder import FolderClaim
 
 MOST_LINES = 1000
@@ -48,10 +49,13 @@ def add(commands: Any) -> None:
         "Renders each raw file by the pipeline that a policy chooses, detects objects, and writes image, boxes and "
         "pipeline.",
     )
-    text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …)"
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
+    # Not "+": an INPUT after a single --policy P is taken for a further policy first, see `_inputs_and_policies`.
+    text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …); before --policy"
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=text)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
+    several = "of several, each in a folder of its own, and a page that shows them side by side"
+    text = f"{POLICY_HELP} (default {defaults.POLICY}); {several}"
+    parser.add_argument("--policy", dest="policies", nargs="+", metavar="P", help=text)
     text = (
         "run the modules of this file; with --policy P their parameters are chosen by P, and the stages of P's "
         "preprocessing run first (auto-exposure for the shipped policies)"
@@ -64,7 +68,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
     parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=LATENCY_HELP)
     parser.add_argument("--full", action="store_true", help="also write the image at full size")
-    parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
+    text = "also write the image after each module, one by one and as a strip"
+    parser.add_argument("--save-steps", action="store_true", help=text)
+    text = "also write what each module is worth to each box: for n modules n further renderings and detections"
+    parser.add_argument("--explain", action="store_true", help=text)
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     _add_many(parser)
@@ -96,40 +103,71 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=positive, default=1, metavar="N", help=text)
 
 
-def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
-    """The policy that --policy and --pipeline together describe."""
-    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
-    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
-
-    if options.pipeline is None:
-        return load_policy(options.policy or DEFAULT_POLICY, device)
-    fixed = load_fixed(options.pipeline)
-    if options.policy is None:
-        return fixed
-    policy = load_policy(options.policy, device)
-    if not policy.settable:
-        raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
-    return ForcedModules(policy, fixed.pipeline)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Renders raw files by a policy and detects objects in them."""
+    """Renders raw files by a policy, or by several, and detects objects in them."""
+    inputs, policies = _inputs_and_policies(options)
+    _check(options, len(policies))
+    if len(policies) > 1:
+        from adaptiveisp.cli.run_several import run_several
+
+        return run_several(options, inputs, policies)
+    isp = load_predictor(options, policies[0] if policies else None, set_up_torch(options))
+    frames, missing = find_inputs(options, inputs)
+    with claimed(options, options.out) as claim:
+        return run_into(claim, isp, frames, missing, options)
+
+
+def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The inputs and the policies; `--policy P INPUT…` means one policy, as before there could be several.
+
+    Raises:
+        UsageError: there is no input.
+    """
+    inputs, policies = list(options.inputs), list(options.policies or ())
+    if not inputs:
+        inputs, policies = policies[1:], policies[:1]
+    if not inputs:
+        raise UsageError("run: the following arguments are required: INPUT; see `adaptiveisp run --help`")
+    return inputs, policies
+
+
+def find_inputs(options: argparse.Namespace, inputs: list[str]) -> tuple[list["Frame"], list[tuple[str, str]]]:
+    """The frames of all shards, and the inputs that do not exist, each with the reason.
+
+    Raises:
+        UsageError: the shard has no frame, or an input lies in the output folder.
+    """
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
+
+    shard = shard_of(options.shard or "1/1")
+    frames, missing = find_frames(inputs, exclude=options.out)
+    frames = frames[: options.limit or None]
+    check_outputs(frames, options.out)
+    if not in_shard(frames, shard):
+        raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
+    return frames, missing
+
+
+def load_predictor(
+    options: argparse.Namespace, policy: str | None, device: str, detector: "Detector | None" = None
+) -> "AdaptiveISP":
+    """The predictor of a policy.
+
+    Args:
+        options: the options of the command.
+        policy: what --policy names; None for the default, or the file of --pipeline alone.
+        device: where networks and modules run.
+        detector: the detector, if it is loaded already.
+    """
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
 
-    shard = shard_of(options.shard or "1/1")
-    _check(options)
-    device = set_up_torch(options)
-    policy = _run_policy(options, device)
-    warn_of_other_detectors([options.policy or ""], [options.detector])
-    frames, missing = find_frames(options.inputs, exclude=options.out)
-    frames = frames[: options.limit or None]
-    check_outputs(frames, options.out)
-    isp = AdaptiveISP(
-        policy,
-        options.detector,
+    loaded = _load_policy(options, policy, device)
+    warn_of_other_detectors([policy or ""], [options.detector])
+    return AdaptiveISP(
+        loaded,
+        options.detector if detector is None else detector,
         options.size,
         options.confidence,
         options.camera_white_balance,
@@ -138,57 +176,68 @@ def run(options: argparse.Namespace) -> int:
         options.precision,
         options.latency_ms,
     )
-    chosen = in_shard(frames, shard)
-    if not chosen:
-        raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
-    with _claimed(options) as claim:
-        return _run_into(claim, isp, frames, chosen, missing, options)
 
 
-def _check(options: argparse.Namespace) -> None:
+def _load_policy(options: argparse.Namespace, policy: str | None, device: str) -> "Policy":
+    """The policy that --policy and --pipeline together describe."""
+    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
+    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
+
+    if options.pipeline is None:
+        return load_policy(policy or DEFAULT_POLICY, device)
+    fixed = load_fixed(options.pipeline)
+    if policy is None:
+        return fixed
+    loaded = load_policy(policy, device)
+    if not loaded.settable:
+        raise UsageError(f"--policy {policy} sets no parameters of modules; leave out --pipeline")
+    return ForcedModules(loaded, fixed.pipeline)
+
+
+def _check(options: argparse.Namespace, n_policies: int) -> None:
     """Refuses options that contradict each other, and a format whose library is missing, before any work.
 
     Raises:
         UsageError: two options contradict each other.
-        AdaptiveISPError: pyarrow is not installed.
+        AdaptiveISPError: pyarrow or jinja2 is not installed.
     """
+    if options.explain:
+        require_extra("report", "jinja2")  # before hours of work
+        if options.resume:
+            raise UsageError("--resume with --explain: its page is about all frames of one run; leave one of them out")
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
-    for name in ("full", "save_steps"):
+    if n_policies > 1 and options.write != "all":
+        raise UsageError(f"several policies are shown side by side by their files; leave out --write {options.write}")
+    for name in ("full", "save_steps", "explain"):
         if getattr(options, name) and options.write != "all":
             flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} writes pictures, --write {options.write} does not; leave one of them out")
+            raise UsageError(f"--{flag} writes files, --write {options.write} does not; leave one of them out")
     if options.rows == "parquet":
         require_extra("parquet", "pyarrow")
 
 
-def _claimed(options: argparse.Namespace) -> "FolderClaim":
-    """The claim of the output folder; to resume, of one that an earlier run has begun."""
-    from adaptiveisp.inference.result_files import SETTINGS_FILE
-    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
+def claimed(options: argparse.Namespace, folder: Path) -> "FolderClaim":
+    """The claim of an output folder; with --resume, of one that an earlier run has begun, if there is one."""
+    from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
 
-    if options.resume and (options.out / SETTINGS_FILE).exists():
-        return reclaim_folder(options.out, "run")
-    try:
-        return claim_folder(options.out, "run", options.overwrite)
-    except UsageError as error:
-        if options.resume:
-            raise UsageError(str(error).replace("add --overwrite", "--overwrite instead of --resume")) from None
-        raise
+    if options.resume and is_marked(folder):
+        return reclaim_folder(folder, "run")
+    return claim_folder(folder, "run", options.overwrite)
 
 
-def _run_into(
+def run_into(
     claim: "FolderClaim",
     isp: "AdaptiveISP",
     frames: list["Frame"],
-    chosen: list["Frame"],
     missing: list[tuple[str, str]],
     options: argparse.Namespace,
 ) -> int:
-    """Writes the results of the chosen frames into a claimed folder, prints them, and returns the exit code."""
+    """Writes the results of the frames of --shard into a claimed folder, prints them, and returns the exit code."""
     from adaptiveisp.detectors.backends.choice import backends_of
     from adaptiveisp.errors import DataError
     from adaptiveisp.inference.batch import run_files
+    from adaptiveisp.inference.frames import in_shard, shard_of
     from adaptiveisp.inference.journal import Journal
     from adaptiveisp.inference.run_options import RunOptions
     from adaptiveisp.inference.run_settings import settings_of
@@ -206,7 +255,9 @@ def _run_into(
         rows=options.rows,
         batch=options.batch,
         workers=options.workers,
+        explain=options.explain,
     )
+    chosen = in_shard(frames, shard_of(options.shard or "1/1"))
     settings = settings_of(isp, wanted, frames, options.shard)
     with Journal(out, settings, options.resume) as journal:
         with progress(options, len(chosen), "run") as bar:
@@ -216,8 +267,15 @@ def _run_into(
             say_skips(skipped)
             raise DataError("no input could be used")
         code = report_skips(out, skipped, origin)
+        if options.explain:
+            from adaptiveisp.evaluation.explanation_page import write_explanations
+            from adaptiveisp.inference.result_files import EXPLAIN_FILE
+
+            write_explanations(summary.explanations, out / EXPLAIN_FILE, isp.policy.name, name, origin)
         if not options.quiet:
             _print(summary, isp, out, len(skipped))
+            if options.explain:
+                print(f"what each module is worth: {out / EXPLAIN_FILE}")
     return code
 
 

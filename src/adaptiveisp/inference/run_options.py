@@ -33,7 +33,7 @@ class RunOptions:
 
     Attributes:
         full: whether to write the rendered image at full size.
-        save_steps: whether to write the image after each module.
+        save_steps: whether to write the image after each module, and all of them in one strip.
         save_params: whether to write one table of all parameters.
         header: size, depth and pattern of files that have no header.
         write: what is written beside the rows.
@@ -41,6 +41,7 @@ class RunOptions:
         rows: "jsonl", or "parquet", which takes the place of the JSON lines at the end.
         batch: frames that go through the detector at once.
         workers: threads, see `AdaptiveISP.map`.
+        explain: whether to write what each module is worth to each box, see `explanation`.
         writers: place further files of each frame, with `write` "all".
     """
 
@@ -53,6 +54,7 @@ class RunOptions:
     rows: Literal["jsonl", "parquet"] = "jsonl"
     batch: int = 1
     workers: int | None = None
+    explain: bool = False
     writers: tuple[FrameWriter, ...] = ()
 
     def settings(self) -> dict[str, Any]:
@@ -61,6 +63,7 @@ class RunOptions:
             "--full": self.full,
             "--save-steps": self.save_steps,
             "--save-params": self.save_params,
+            "--explain": self.explain,
             "--raw-…": None if self.header is None else repr(self.header),
             "--write": self.write,
             "--pictures": self.pictures,

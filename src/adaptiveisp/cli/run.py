@@ -19,6 +19,7 @@ from adaptiveisp.cli.options import (
     add_modules,
     add_raw_facts,
     milliseconds,
+    natural,
     positive,
     raw_facts,
     size,
@@ -101,6 +102,16 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shard", metavar="I/N", help=text)
     text = f"frames that go through the detector at once, for a GPU {DEFAULT}"
     group.add_argument("--batch", type=positive, default=1, metavar="N", help=text)
+    text = "results in blocks of N frames, rows part-….jsonl and files part-….tar, instead of files of each input"
+    group.add_argument("--block", type=positive, metavar="N", help=f"{text} (with --engine ray: default 64)")
+    text = f"where the work is done: local, or ray, a cluster by Ray Data ('adaptiveisp[ray]') {DEFAULT}"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    text = "address of the Ray cluster, or auto (default: a new one on this machine)"
+    group.add_argument("--address", metavar="A", help=text)
+    text = "with --engine ray, most processes that render, and most that detect (default 2)"
+    group.add_argument("--actors", type=natural, default=0, metavar="N", help=text)
+    text = f"with --engine ray, share of a GPU of each of these processes {DEFAULT}"
+    group.add_argument("--gpus", type=unit, default=0.0, metavar="S", help=text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -207,6 +218,12 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
             raise UsageError("--resume with --explain: its page is about all frames of one run; leave one of them out")
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    if options.engine == "ray":
+        require_extra("ray", "ray", "pyarrow")
+    elif given := [name for name in ("address", "actors", "gpus") if getattr(options, name)]:
+        raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
+    if n_policies > 1 and (options.block or options.engine == "ray"):
+        raise UsageError("several policies are shown side by side by their files; leave out --block and --engine")
     if n_policies > 1 and options.write != "all":
         raise UsageError(f"several policies are shown side by side by their files; leave out --write {options.write}")
     for name in ("full", "save_steps", "explain"):
@@ -257,6 +274,10 @@ def run_into(
         workers=options.workers,
         explain=options.explain,
     )
+    if options.block or options.engine == "ray":
+        from adaptiveisp.cli.run_blocks import run_blocks
+
+        return run_blocks(claim, isp, frames, missing, options, wanted, origin)
     chosen = in_shard(frames, shard_of(options.shard or "1/1"))
     settings = settings_of(isp, wanted, frames, options.shard)
     with Journal(out, settings, options.resume) as journal:

@@ -31,6 +31,9 @@ SET_SUFFIXES = (
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.(?:png|jpg)")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""
 
+BLOCK_NAME = re.compile(r"part-[0-9]{6,}\.(?:jsonl|parquet|tar)")
+"""`part-000007.jsonl`, a file of a block of results, see `scale.blocks`."""
+
 PictureKind: TypeAlias = Literal["png", "jpeg"]
 JPEG_QUALITY = 95
 """Quality of JPEG files, which keep the full resolution of colours."""
@@ -193,7 +196,8 @@ class FormerFiles:
         Raises:
             OutputError: one cannot be removed.
         """
-        for name in BATCH_FILES:
+        blocks = (name for name in _names_in(self.folder) if BLOCK_NAME.fullmatch(name))
+        for name in (*BATCH_FILES, *blocks):
             remove_inside(self.folder, self.folder / name)
 
 

@@ -3,7 +3,7 @@
 import argparse
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_torch
 from adaptiveisp.cli.options import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.run_summary import RunSummary
     from adaptiveisp.policies.base import Policy
+    from adaptiveisp.types import Detector
     from adaptiveisp.utils.output_folder import FolderClaim
 
 MOST_LINES = 1000
@@ -49,9 +50,12 @@ def add(commands: Any) -> None:
         "pipeline.",
     )
     text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …)"
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help=text)
+    # Not "+": an INPUT after a single --policy P is taken for a further policy first, see `_inputs_and_policies`.
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=f"{text}; before --policy")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
-    parser.add_argument("--policy", metavar="P", help=f"{POLICY_HELP} (default {defaults.POLICY})")
+    several = "of several, each in a folder of its own, and a page that shows them side by side"
+    text = f"{POLICY_HELP} (default {defaults.POLICY}); {several}"
+    parser.add_argument("--policy", dest="policies", nargs="+", metavar="P", help=text)
     text = (
         "run the modules of this file; with --policy P their parameters are chosen by P, and the stages of P's "
         "preprocessing run first (auto-exposure for the shipped policies)"
@@ -64,7 +68,10 @@ def add(commands: Any) -> None:
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
     parser.add_argument("--latency-ms", type=milliseconds, metavar="X", help=LATENCY_HELP)
     parser.add_argument("--full", action="store_true", help="also write the image at full size")
-    parser.add_argument("--save-steps", action="store_true", help="also write the image after each module")
+    text = "also write the image after each module, one by one and as a strip"
+    parser.add_argument("--save-steps", action="store_true", help=text)
+    text = "also write what each module is worth to each box: for n modules n further renderings and detections"
+    parser.add_argument("--explain", action="store_true", help=text)
     parser.add_argument("--save-params", action="store_true", help="also write params.csv with all parameters")
     parser.add_argument("--camera-white-balance", action="store_true", help=WHITE_BALANCE_HELP)
     _add_many(parser)
@@ -96,40 +103,86 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--batch", type=positive, default=1, metavar="N", help=text)
 
 
-def _run_policy(options: argparse.Namespace, device: str) -> "Policy":
-    """The policy that --policy and --pipeline together describe."""
-    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
-    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
-
-    if options.pipeline is None:
-        return load_policy(options.policy or DEFAULT_POLICY, device)
-    fixed = load_fixed(options.pipeline)
-    if options.policy is None:
-        return fixed
-    policy = load_policy(options.policy, device)
-    if not policy.settable:
-        raise UsageError(f"--policy {options.policy} sets no parameters of modules; leave out --pipeline")
-    return ForcedModules(policy, fixed.pipeline)
-
-
 def run(options: argparse.Namespace) -> int:
-    """Renders raw files by a policy and detects objects in them."""
+    """Renders raw files by a policy, or by several, and detects objects in them."""
+    inputs, policies = _inputs_and_policies(options)
+    _check(options)
+    if len(policies) > 1:
+        from adaptiveisp.cli.run_several import run_several
+
+        return run_several(options, inputs, policies)
+    isp = load_predictor(options, policies[0] if policies else None, set_up_torch(options))
+    found = find_inputs(options, inputs)
+    with claimed(options) as claim:
+        return run_into(claim, isp, found, options)
+
+
+def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """The inputs and the policies; `--policy P INPUT…` without other inputs has one policy.
+
+    Raises:
+        UsageError: there is no input.
+    """
+    inputs, policies = list(options.inputs), list(options.policies or ())
+    if not inputs:
+        inputs, policies = policies[1:], policies[:1]
+    if not inputs:
+        raise UsageError("run: the following arguments are required: INPUT; see `adaptiveisp run --help`")
+    return inputs, policies
+
+
+class Inputs(NamedTuple):
+    """The frames of a run.
+
+    Attributes:
+        frames: all of them.
+        chosen: those of the shard.
+        missing: inputs that do not exist, each with the reason.
+    """
+
+    frames: "list[Frame]"
+    chosen: "list[Frame]"
+    missing: list[tuple[str, str]]
+
+
+def find_inputs(options: argparse.Namespace, inputs: list[str]) -> Inputs:
+    """The frames that the inputs name.
+
+    Raises:
+        UsageError: the shard has none, or one lies in the output folder.
+    """
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
+
+    shard = shard_of(options.shard or "1/1")
+    frames, missing = find_frames(inputs, exclude=options.out)
+    frames = frames[: options.limit or None]
+    check_outputs(frames, options.out)
+    chosen = in_shard(frames, shard)
+    if not chosen:
+        raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
+    return Inputs(frames, chosen, missing)
+
+
+def load_predictor(
+    options: argparse.Namespace, policy: str | None, device: str, detector: "Detector | None" = None
+) -> "AdaptiveISP":
+    """The predictor of a policy.
+
+    Args:
+        options: the options of the command.
+        policy: what --policy names; None for the default, or the file of --pipeline alone.
+        device: where networks and modules run.
+        detector: the detector, if it is loaded already.
+    """
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
 
-    shard = shard_of(options.shard or "1/1")
-    _check(options)
-    device = set_up_torch(options)
-    policy = _run_policy(options, device)
-    warn_of_other_detectors([options.policy or ""], [options.detector])
-    frames, missing = find_frames(options.inputs, exclude=options.out)
-    frames = frames[: options.limit or None]
-    check_outputs(frames, options.out)
-    isp = AdaptiveISP(
-        policy,
-        options.detector,
+    loaded = _load_policy(options, policy, device)
+    warn_of_other_detectors([policy or ""], [options.detector])
+    return AdaptiveISP(
+        loaded,
+        options.detector if detector is None else detector,
         options.size,
         options.confidence,
         options.camera_white_balance,
@@ -138,11 +191,22 @@ def run(options: argparse.Namespace) -> int:
         options.precision,
         options.latency_ms,
     )
-    chosen = in_shard(frames, shard)
-    if not chosen:
-        raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
-    with _claimed(options) as claim:
-        return _run_into(claim, isp, frames, chosen, missing, options)
+
+
+def _load_policy(options: argparse.Namespace, policy: str | None, device: str) -> "Policy":
+    """The policy that --policy and --pipeline together describe."""
+    from adaptiveisp.policies.fixed import ForcedModules, load_fixed
+    from adaptiveisp.policies.registry import DEFAULT_POLICY, load_policy
+
+    if options.pipeline is None:
+        return load_policy(policy or DEFAULT_POLICY, device)
+    fixed = load_fixed(options.pipeline)
+    if policy is None:
+        return fixed
+    loaded = load_policy(policy, device)
+    if not loaded.settable:
+        raise UsageError(f"--policy {policy} sets no parameters of modules; leave out --pipeline")
+    return ForcedModules(loaded, fixed.pipeline)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -154,15 +218,17 @@ def _check(options: argparse.Namespace) -> None:
     """
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
-    for name in ("full", "save_steps"):
+    for name in ("full", "save_steps", "explain"):
         if getattr(options, name) and options.write != "all":
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} writes pictures, --write {options.write} does not; leave one of them out")
     if options.rows == "parquet":
         require_extra("parquet", "pyarrow")
+    if options.explain or len(options.policies or ()) > 1:
+        require_extra("report", "jinja2")  # for the page
 
 
-def _claimed(options: argparse.Namespace) -> "FolderClaim":
+def claimed(options: argparse.Namespace) -> "FolderClaim":
     """The claim of the output folder; to resume, of one that an earlier run has begun."""
     from adaptiveisp.inference.result_files import SETTINGS_FILE
     from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
@@ -177,25 +243,22 @@ def _claimed(options: argparse.Namespace) -> "FolderClaim":
         raise
 
 
-def _run_into(
-    claim: "FolderClaim",
-    isp: "AdaptiveISP",
-    frames: list["Frame"],
-    chosen: list["Frame"],
-    missing: list[tuple[str, str]],
-    options: argparse.Namespace,
-) -> int:
+def run_into(claim: "FolderClaim", isp: "AdaptiveISP", inputs: Inputs, options: argparse.Namespace) -> int:
     """Writes the results of the chosen frames into a claimed folder, prints them, and returns the exit code."""
     from adaptiveisp.detectors.backends.choice import backends_of
     from adaptiveisp.errors import DataError
     from adaptiveisp.inference.batch import run_files
+    from adaptiveisp.inference.explanation import ExplanationWriter
     from adaptiveisp.inference.journal import Journal
+    from adaptiveisp.inference.mapping import is_thread_safe
+    from adaptiveisp.inference.result_files import EXPLAIN_FILE
     from adaptiveisp.inference.run_options import RunOptions
     from adaptiveisp.inference.run_settings import settings_of
     from adaptiveisp.utils.provenance import provenance
 
     out, name = claim.folder, isp.detector.name
     origin = provenance(options.seed, {name: isp.detector.weights_sha256}, backends={name: backends_of(isp.detector)})
+    explainer = ExplanationWriter(origin)
     wanted = RunOptions(
         full=options.full,
         save_steps=options.save_steps,
@@ -205,17 +268,23 @@ def _run_into(
         pictures=options.pictures,
         rows=options.rows,
         batch=options.batch,
-        workers=options.workers,
+        workers=0 if options.explain and not is_thread_safe(isp) else options.workers,  # it detects on these threads
+        writers=(explainer,) if options.explain else (),
+        explain=options.explain,
     )
-    settings = settings_of(isp, wanted, frames, options.shard)
+    settings = settings_of(isp, wanted, inputs.frames, options.shard)
     with Journal(out, settings, options.resume) as journal:
-        with progress(options, len(chosen), "run") as bar:
-            summary = run_files(isp, chosen, journal, wanted, origin, lambda name: bar.update())
-        skipped = missing + summary.skipped
+        with progress(options, len(inputs.chosen), "run") as bar:
+            summary = run_files(isp, inputs.chosen, journal, wanted, origin, lambda name: bar.update())
+        skipped = inputs.missing + summary.skipped
         if not summary.n_results:  # files of an earlier run stay unchanged
             say_skips(skipped)
             raise DataError("no input could be used")
         code = report_skips(out, skipped, origin)
+        if options.explain and explainer.found.count:
+            from adaptiveisp.evaluation.explanation_page import write_explanations
+
+            write_explanations(explainer.found, out / EXPLAIN_FILE, isp.policy.name, name, origin)
         if not options.quiet:
             _print(summary, isp, out, len(skipped))
     return code
@@ -224,6 +293,7 @@ def _run_into(
 def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int) -> None:
     """Prints a line for each image, at most `MOST_LINES`, and what there is altogether."""
     from adaptiveisp.evaluation.tables import table
+    from adaptiveisp.inference.result_files import EXPLAIN_FILE
 
     if isp.policy.note:
         print(isp.policy.note)
@@ -244,6 +314,8 @@ def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int)
         print(latency_line(summary.latency(isp.latency_ms)))
     seen = f"; all pictures: {out / 'overview.png'}" if (out / "overview.png").exists() else ""
     print(f"{summary.n_results} images in {out}, {n_skipped} skipped{seen}")
+    if (out / EXPLAIN_FILE).exists():
+        print(f"what each module is worth: {out / EXPLAIN_FILE}")
 
 
 def latency_line(found: dict[str, Any]) -> str:

@@ -1,10 +1,6 @@
 """The report as one self-contained HTML page with tables, figures as SVG and example images."""
 
-import base64
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +15,14 @@ from adaptiveisp.evaluation.figures.common import (
 )
 from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure, pareto_front, scale_floor
 from adaptiveisp.evaluation.figures.pipelines import parameter_figure, place_figure
+from adaptiveisp.evaluation.html_page import readable, render_template, tile_view
 from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_shares
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
 from adaptiveisp.evaluation.seed_groups import Difference
-from adaptiveisp.evaluation.tables import DASH, cost_title, interval_text, number, percent, points
-from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
+from adaptiveisp.evaluation.tables import DASH, cost_title, points
+from adaptiveisp.inference.drawing import Tile, comparison_figure
 from adaptiveisp.utils.files import atomic_path, write_text
-from adaptiveisp.utils.optional_imports import import_extra
 
 SHOWN_CLASSES = 20
 TILE_WIDTH = 480
@@ -110,26 +106,6 @@ def _part_view(report: Report, sheets: Mapping[str, Sequence[Tile]], name: str =
     }
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A page as HTML text, in the style that all pages share.
-
-    Args:
-        name: name of the template.
-        values: values for the template; text is escaped.
-
-    Raises:
-        AdaptiveISPError: jinja2 is not installed.
-    """
-    jinja2 = import_extra("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(points=points, number=number, percent=percent, interval=interval_text)
-    folder = resources.files("adaptiveisp") / "evaluation" / "templates"
-    style = import_extra("markupsafe", "report").Markup((folder / "style.css.j2").read_text(encoding="utf-8").rstrip())
-    template = environment.from_string((folder / name).read_text(encoding="utf-8"))
-    page: str = template.render(style=style, **values)
-    return page
-
-
 def _colours(report: Report) -> dict[str, str]:
     """Policy or group → colour by its position in the report; members have the colour of their group."""
     names = dict.fromkeys(name for detector in report.detectors for name in report.units(detector))
@@ -138,28 +114,6 @@ def _colours(report: Report) -> dict[str, str]:
         for group in by_detector.values():
             colours |= dict.fromkeys(group.members, colours[name])
     return colours
-
-
-def readable(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance with its values as text."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False, default=str)
-        for key, value in provenance.items()
-    }
-
-
-def tile_view(tile: Tile) -> dict[str, Any]:
-    """A tile as values for a template, with its image as a data URL."""
-    buffer = io.BytesIO()
-    picture = resize_to_width(tile.image, min(TILE_WIDTH, tile.image.shape[1]))
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return {
-        "src": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}",
-        "title": tile.title,
-        "lines": list(tile.lines),
-        "width": picture.width,
-        "height": picture.height,
-    }
 
 
 def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:

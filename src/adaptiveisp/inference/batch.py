@@ -39,6 +39,7 @@ from adaptiveisp.inference.result_files import (
 )
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.inference.run_summary import RunSummary
+from adaptiveisp.inference.stage_sheet import stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.latency import KEPT_SHARE
 from adaptiveisp.raw.level_checks import RemarkWatch, facts_of
@@ -265,7 +266,8 @@ def write_result(
         warn_of_memory(result.file, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
     if options.save_steps and result.pipeline is not None:
-        _save_steps(result.developed.small, result.pipeline, files, stem)
+        steps = _save_steps(result.developed.small, result.pipeline, files, stem)
+        files.picture(f"{stem}.steps.png", stage_strip(result.pipeline, steps, result.name, result.drawn()))
     for writer in options.writers:
         writer(isp, result, files, stem)
 
@@ -281,11 +283,12 @@ def warn_of_memory(path: object, pixels: int) -> None:
 
 
 @torch.inference_mode()
-def _save_steps(developed: Image, pipeline: Pipeline, files: FileSet, stem: str) -> None:
-    """Places the developed image as step 0, and the image after each module."""
-    files.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
-    for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
-        files.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
+def _save_steps(developed: Image, pipeline: Pipeline, files: FileSet, stem: str) -> list[Image]:
+    """Places the developed image as step 0, and the image after each module; returns these images."""
+    images, names = [developed, *pipeline.steps(developed)], ["developed", *(s.module for s in pipeline.stages)]
+    for number, (name, image) in enumerate(zip(names, images, strict=True)):
+        files.picture(f"{stem}.step{number:02}-{name}.png", to_uint8(image[0]))
+    return images
 
 
 def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:

@@ -17,9 +17,16 @@ from adaptiveisp.utils.png import encode_png
 
 SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skipped.json", "overview.png", "params.csv"
 ROWS_FILE, PARQUET_FILE, SETTINGS_FILE = "results.jsonl", "results.parquet", "settings.json"
-BATCH_FILES = (SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, ROWS_FILE, PARQUET_FILE, SETTINGS_FILE)
+COMPARE_FILE, EXPLAIN_FILE = "compare.html", "explain.html"
+BATCH_FILES = (
+    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
+    *(COMPARE_FILE, EXPLAIN_FILE),
+)
 """Files about all inputs together."""
-SET_SUFFIXES = (".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".jpg", ".boxes.jpg", ".full.jpg")
+SET_SUFFIXES = (
+    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".jpg", ".boxes.jpg", ".full.jpg"),
+    *(".steps.png", ".steps.jpg", ".explain.json"),
+)
 """Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.(?:png|jpg)")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""

@@ -33,7 +33,7 @@ class RunOptions:
 
     Attributes:
         full: whether to write the rendered image at full size.
-        save_steps: whether to write the image after each module.
+        save_steps: whether to write the image after each module, and all of them in one strip.
         save_params: whether to write one table of all parameters.
         header: size, depth and pattern of files that have no header.
         write: what is written beside the rows.
@@ -42,6 +42,7 @@ class RunOptions:
         batch: frames that go through the detector at once.
         workers: threads, see `AdaptiveISP.map`.
         writers: place further files of each frame, with `write` "all".
+        explain: whether one of them writes what each module is worth to each box, see `explanation`.
     """
 
     full: bool = False
@@ -54,6 +55,7 @@ class RunOptions:
     batch: int = 1
     workers: int | None = None
     writers: tuple[FrameWriter, ...] = ()
+    explain: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Those that decide what is written, by the names of the options, for `--resume`."""
@@ -61,6 +63,7 @@ class RunOptions:
             "--full": self.full,
             "--save-steps": self.save_steps,
             "--save-params": self.save_params,
+            "--explain": self.explain,
             "--raw-…": None if self.header is None else repr(self.header),
             "--write": self.write,
             "--pictures": self.pictures,

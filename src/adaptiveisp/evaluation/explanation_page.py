@@ -1,0 +1,141 @@
+"""The page of `run --explain`: what each module is worth to each box, as pictures and coloured tables."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from adaptiveisp.evaluation.html_page import readable, render_template
+from adaptiveisp.evaluation.photo_grid import Kind, Mark, counts_text, marks_view
+from adaptiveisp.inference.drawing import DRAW_CONFIDENCE, Rgb8
+from adaptiveisp.inference.explanation import (
+    MATCH_IOU,
+    Explanation,
+    Explanations,
+    FoundBox,
+    ModuleWorth,
+    is_lost,
+)
+from adaptiveisp.inference.parameter_text import stage_texts
+from adaptiveisp.inference.pictures import page_image
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.utils.files import write_text
+
+MOST_BOXES = 10
+"""Most boxes of an image in the table, the best by score."""
+THUMB_WIDTH, THUMB_BYTES = 240, 9_000
+"""Size of the picture without a module, at most."""
+FULL_COLOUR = 0.5
+"""A change of score by this much, or more, has the full colour."""
+
+
+def write_explanations(
+    found: Explanations, path: Path, policy: str, detector: str, provenance: Mapping[str, Any]
+) -> None:
+    """Writes the page.
+
+    Args:
+        found: the explanations of a batch.
+        path: the file.
+        policy, detector: their names.
+        provenance: shown at the end.
+
+    Raises:
+        AdaptiveISPError: jinja2 is not installed.
+        OutputError: the file cannot be written.
+    """
+    write_text(path, render_explanations(found, policy, detector, provenance))
+
+
+def render_explanations(found: Explanations, policy: str, detector: str, provenance: Mapping[str, Any]) -> str:
+    """The page as HTML text."""
+    return render_template(
+        "explain.html.j2",
+        policy=policy,
+        detector=detector,
+        count=found.count,
+        confidence=DRAW_CONFIDENCE,
+        iou=MATCH_IOU,
+        totals=[
+            {
+                "module": module,
+                "images": total.images,
+                "worth": total.worth / total.boxes if total.boxes else None,
+                "lost": total.lost,
+                "appeared": total.appeared,
+                "colour": heat(total.worth / total.boxes if total.boxes else 0.0),
+            }
+            for module, total in found.totals.items()
+        ],
+        images=[explanation_view(one) for one in sorted(found.kept, key=lambda one: -one.weight)],
+        provenance=readable(provenance),
+    )
+
+
+def explanation_view(explanation: Explanation) -> dict[str, Any]:
+    """One image as values for the template: its picture with numbered boxes, and a row for each module."""
+    shown = explanation.drawn[:MOST_BOXES]
+    boxes = [explanation.boxes[i] for i in shown]
+    marks = [_mark(box, explanation.full_size, f"{n}: ") for n, box in enumerate(boxes, 1)]
+    return {
+        "name": explanation.name,
+        "has_pipeline": explanation.has_pipeline,
+        "shot": {**picture_view(explanation.image, marks), "counts": counts_text(marks)},
+        "boxes": [{"name": box.name, "score": box.score} for box in boxes],
+        "more": len(explanation.drawn) - len(shown),
+        "rows": [_row(explanation, module, shown) for module in explanation.modules],
+        "milliseconds": explanation.milliseconds,
+    }
+
+
+def _row(explanation: Explanation, module: ModuleWorth, shown: tuple[int, ...]) -> dict[str, Any]:
+    """A module: what it is worth to each box, and the picture without it."""
+    (text,) = stage_texts(Pipeline((Stage(module.module, module.params),), explanation.module_set))
+    worth = explanation.worth(module)
+    here = [i for i in shown if module.scores[i] >= DRAW_CONFIDENCE]
+    marks = [_mark(explanation.boxes[i]._replace(score=module.scores[i]), explanation.full_size) for i in here]
+    marks += [_mark(box, explanation.full_size, kind="gained") for box in module.appeared]
+    marks += [
+        _mark(explanation.boxes[i], explanation.full_size, kind="lost") for i in explanation.lost(module) if i in shown
+    ]
+    thumb = picture_view(module.image, marks, THUMB_WIDTH, THUMB_BYTES)
+    return {
+        "module": module.module,
+        "params": text.line,
+        "shot": {**thumb, "counts": ""},
+        "cells": [
+            {
+                "worth": worth[i],
+                "without": module.scores[i],
+                "lost": is_lost(explanation.boxes[i].score, module.scores[i]),
+                "colour": heat(worth[i]),
+            }
+            for i in shown
+        ],
+        "sum": sum(worth[i] for i in shown),
+        "appeared": [{"name": box.name, "score": box.score} for box in module.appeared[:MOST_BOXES]],
+    }
+
+
+def picture_view(image: Rgb8, marks: list[Mark], width: int = 480, most_bytes: int = 40_000) -> dict[str, Any]:
+    """A picture with boxes as values for the macro `picture`."""
+    made = page_image(image, width, most_bytes)
+    return {**made._asdict(), **marks_view(marks, made.width, made.height)}
+
+
+def heat(worth: float) -> str:
+    """The background of a cell as CSS: blue where the module helps, orange where it harms, by the size of the change.
+
+    >>> heat(0.25), heat(-2.0), heat(0.0)
+    ('rgba(0, 114, 178, 0.35)', 'rgba(213, 94, 0, 0.70)', 'transparent')
+    """
+    opacity = 0.7 * min(1.0, abs(worth) / FULL_COLOUR)
+    if opacity < 0.01:
+        return "transparent"
+    return f"rgba({'0, 114, 178' if worth > 0 else '213, 94, 0'}, {opacity:.2f})"
+
+
+def _mark(box: FoundBox, full_size: tuple[int, int], prefix: str = "", kind: Kind = "box") -> Mark:
+    """A box of the page."""
+    height, width = full_size
+    x0, y0, x1, y1 = box.box
+    return Mark((x0 / width, y0 / height, x1 / width, y1 / height), f"{prefix}{box.name}", kind, box.score)

@@ -63,7 +63,7 @@ def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, caps
     out = tmp_path / "out"
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step00-developed.png"]
-    each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png"]
+    each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png", ".steps.png"]
     assert names == sorted(
         [
             *("a" + e for e in each),
@@ -314,7 +314,7 @@ def test_overwrite_replaces_what_it_made_of_the_same_inputs_and_nothing_else(
         and not (out / "params.csv").exists()
     )
     assert {(out / "mine.txt").read_text(), *(p.read_text() for p in (tmp_path / "outside").iterdir())} == {"keep me"}
-    assert_one_line_error(capsys.readouterr().err, "out: 18 files of other inputs stay there, from an earlier run")
+    assert_one_line_error(capsys.readouterr().err, "out: 19 files of other inputs stay there, from an earlier run")
 
 
 def test_a_link_out_of_the_output_folder_is_not_written_through(

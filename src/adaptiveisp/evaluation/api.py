@@ -14,6 +14,8 @@ from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset, scored_categories
 from adaptiveisp.evaluation.latency import latency_notes, with_times
+from adaptiveisp.evaluation.photo_choice import EACH
+from adaptiveisp.evaluation.photo_sheet import compared_photos
 from adaptiveisp.evaluation.pooling import pooled_report
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import clock_note, not_scored, notes_on
@@ -109,6 +111,7 @@ class PreparedEvaluation:
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
         backends = {detector.name: backends_of(detector) for detector in self.detectors}
         origin = provenance(config.seed, weights, config.cost_table or PAPER, backends)
+        kinds = max(1, EACH // len(self.datasets))
         timed = with_times(found.results, self.size, config.device, config.latency_ms)
         report = build_report(
             timed.results,
@@ -120,11 +123,12 @@ class PreparedEvaluation:
             settings=config.recorded(self.size, place),
             groups=self.groups,
         )
+        photos = compared_photos(dataset, self.policies, self.detectors, options, found, report, kinds)
         return replace(
             report,
+            photos=photos,
             notes=(*report.notes, *latency_notes(report.policies, config.latency_ms)),
             clock_table=timed.clock_table,
-            sheets=found.sheets,
             title=f"Evaluation on {dataset.name}",
             skipped=tuple(found.skipped),
             upper_bounds=found.upper_bounds,

@@ -19,19 +19,15 @@ from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.reading import read_all
 from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
-from adaptiveisp.inference.drawing import Tile, draw_found
 from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
-from adaptiveisp.utils.color import to_uint8
 
 EVALUATION_CONFIDENCE = 0.001
 """Lowest score of a detection that counts in average precision, as in Wang et al. 2024."""
-SHEET_TILES = 12
-"""Number of images on a policy's contact sheet."""
 
 
 def score_dataset(
@@ -58,14 +54,14 @@ def score_dataset(
         DetectorError: a detector's answers make no sense.
     """
     chosen = [as_policy(policy) for policy in policies]
-    maps = _class_maps(dataset, detectors)
+    maps = class_maps(dataset, detectors)
     shared = _scored_categories(dataset, detectors, maps)
     evaluator = DetectorEvaluator(chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
     collection = _Collection(dataset, evaluator, options.costs)
     _warm_up(chosen, options.device)
     # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
     needs_raw = not options.cache or any(policy.needs_raw for policy in chosen)
-    for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
+    for sample, raw in read_all(dataset, options.workers, None if needs_raw else options):
         collection.watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
         try:
             measured = _measure(sample, raw, evaluator, options)
@@ -74,7 +70,7 @@ def score_dataset(
         except Exception as error:
             collection.skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
         else:
-            collection.add(number, sample, measured)
+            collection.add(sample, measured)
             for policy, rendered in zip(chosen, measured.rendered, strict=True):
                 if rendered.left_out:
                     collection.watch.add_remarks([grey_remark(sample.name, policy.name, rendered.left_out)])
@@ -154,17 +150,14 @@ class _Collection:
         self.dataset, self.evaluator, self.costs = dataset, evaluator, costs
         names = [policy.name for policy in evaluator.policies]
         self.lists = {(name, detector.name): _ResultLists() for name in names for detector in evaluator.detectors}
-        self.sheets: dict[str, list[Tile]] = {name: [] for name in names}
         self.skipped: list[tuple[str, str]] = []
         self.dropped = dict.fromkeys((detector.name for detector in evaluator.detectors), 0)
         self.watch = RemarkWatch()
-        self.stride = max(1, len(dataset.samples) // SHEET_TILES)
 
-    def add(self, number: int, sample: Sample, measured: _Measured) -> None:
+    def add(self, sample: Sample, measured: _Measured) -> None:
         """Adds one sample.
 
         Args:
-            number: its index in the data set, by which samples are chosen for the contact sheets.
             sample: the sample.
             measured: what the policies and detectors made of it.
         """
@@ -174,13 +167,9 @@ class _Collection:
                 found = measured.found[detector.name][index]
                 self.dropped[detector.name] += found.dropped
                 lists = self.lists[policy.name, detector.name]
-                lists.add(_score(sample, found, class_map), rendered, self.costs)
+                lists.add(scored_image(sample, found, class_map), rendered, self.costs)
                 if detector.name in measured.losses:
                     lists.add_losses(measured.losses[detector.name], index)
-            sheet = self.sheets[policy.name]
-            if number % self.stride == 0 and len(sheet) < SHEET_TILES:
-                first = self.evaluator.detectors[0]
-                sheet.append(_tile(sample, rendered, measured.found[first.name][index], first.class_names))
 
     def evaluation(self, scored_categories: set[int]) -> Evaluation:
         """The results of all samples.
@@ -204,7 +193,6 @@ class _Collection:
                 (policy, detector): lists.result(static[policy], detector not in evaluator.unusable)
                 for (policy, detector), lists in self.lists.items()
             },
-            sheets=self.sheets,
             categories={key: name for key, name in dataset.categories.items() if key in scored_categories},
             unmatched=unmatched,
             skipped=[*self.skipped, *left_out(dataset).items()],
@@ -221,11 +209,11 @@ def scored_categories(dataset: Dataset, detectors: Sequence[Detector]) -> dict[i
     Raises:
         DataError: as for `score_dataset`, before any image is read.
     """
-    shared = _scored_categories(dataset, detectors, _class_maps(dataset, detectors))
+    shared = _scored_categories(dataset, detectors, class_maps(dataset, detectors))
     return {key: name for key, name in dataset.categories.items() if key in shared}
 
 
-def _class_maps(dataset: Dataset, detectors: Sequence[Detector]) -> list[ClassMap]:
+def class_maps(dataset: Dataset, detectors: Sequence[Detector]) -> list[ClassMap]:
     """The map of classes of each detector.
 
     Raises:
@@ -312,7 +300,7 @@ def _frame_targets(sample: Sample, developed: Developed, detector: Detector, cla
     return frame_targets(sample.annotations, class_map.category_to_label, letterbox, developed.small.device)
 
 
-def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
+def scored_image(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
     """The sample with its detections in the data set's category ids, without those of classes that it does not know."""
     ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
     known = ids >= 0
@@ -325,11 +313,3 @@ def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImag
         scores=found.scores.cpu().double().numpy()[known],
         category_ids=ids[known],
     )
-
-
-def _tile(sample: Sample, rendered: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
-    """The image with its boxes, modules and parameters for a contact sheet."""
-    drawn = draw_found(to_uint8(rendered.image[0]), found, class_names, sample.width)
-    lines = rendered.pipeline.describe() if rendered.pipeline is not None else ["the camera's own development"]
-    light = "" if sample.light is None else f", light {sample.light:.3g}"
-    return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])

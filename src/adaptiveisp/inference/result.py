@@ -1,14 +1,12 @@
 """The result for one raw image: the detector's input and detections, the times, and conversions to other formats."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
@@ -17,6 +15,7 @@ from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import UsageError
 from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
 from adaptiveisp.inference.result_files import FileSet, ResultFiles
+from adaptiveisp.inference.stage_sheet import TILE, stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Developed, Picture
 from adaptiveisp.types import Detections, RawImage
@@ -145,6 +144,18 @@ class Result:
         before = Tile(to_uint8(self.developed.small[0].clamp(0, 1)), f"{self.name}, developed")
         return contact_sheet([before, Tile(self.drawn(), self.policy, steps)], columns=2, tile_width=width)
 
+    def strip(self, tile: int = TILE) -> PilImage.Image:
+        """A picture of the developed raw, the image after each module, and the image with boxes, side by side.
+
+        Args:
+            tile: longer side of each image in pixels.
+        """
+        pipeline = Pipeline(()) if self.pipeline is None else self.pipeline
+        developed = self.developed.small
+        with torch.inference_mode():
+            images = [developed, *pipeline.steps(developed)]
+        return PilImage.fromarray(stage_strip(pipeline, images, self.name, self.drawn(), tile))
+
     def save(self, folder: str | Path, stem: str | None = None, overwrite: bool = False) -> list[Path]:
         """Writes STEM.png, STEM.boxes.png, STEM.boxes.json and, where there is a pipeline, STEM.pipeline.json.
 
@@ -260,16 +271,10 @@ class Result:
         return f"<Result {self.name}: {found}; {modules or 'no module'}; {self.timings.total:.0f} ms>"
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.plot(360).save(buffer, format="PNG")
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        rows = "".join(
-            f"<tr><td>{escape(box['class'])}</td><td>{box['score']:.2f}</td>"
-            f"<td>{', '.join(f'{value:.0f}' for value in box['box'])}</td></tr>"
-            for box in self.boxes()
-        )
-        table = f"<table><tr><th>class</th><th>score</th><th>box (x0, y0, x1, y1)</th></tr>{rows}</table>"
-        return f'<div><p>{escape(repr(self))}</p><img src="data:image/png;base64,{picture}">{table}</div>'
+        """The raw and the image with boxes, the pipeline in physical units, and the boxes, which notebooks show."""
+        from adaptiveisp.inference.result_html import result_html
+
+        return result_html(self)
 
     def _class(self, label: int) -> str:
         return shown_name(self.class_names[label])

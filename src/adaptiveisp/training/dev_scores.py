@@ -14,8 +14,8 @@ from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.policy_scores import PolicyResult
-from adaptiveisp.inference.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.prepared import develop_at_size
+from adaptiveisp.inference.stage_sheet import trajectory_sheet
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.policies.base import Policy

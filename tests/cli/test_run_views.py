@@ -123,3 +123,27 @@ def test_the_strip_of_steps_shows_each_step_and_the_boxes(tmp_path: Path) -> Non
     assert (last == step).all()
     assert adaptiveisp(*run, "--policy", "auto-exposure") == 0
     assert not (tmp_path / "out" / "a.steps.png").exists(), "outdated"
+
+
+def test_several_policies_go_with_rows_alone_and_with_resume(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The page is made of the rows, whatever pictures are kept; a run that was stopped goes on where it was."""
+    for name in ("a", "b", "c"):
+        dng(tmp_path / "in" / f"{name}.dng", ord(name))
+    several = ("run", "in", "--out", "out", *COMMON, "--write", "json", "--policy", "none", "auto-exposure")
+    assert adaptiveisp(*several, "-q") == 0
+    assert files_of(tmp_path / "out" / "none") == [".adaptiveisp", "results.jsonl", "settings.json", "summary.json"]
+    before = (tmp_path / "out" / "compare.html").read_text()
+    assert Page(before).tags.count("img") == 3 * 2
+    rows = tmp_path / "out" / "auto-exposure" / "results.jsonl"
+    whole = rows.read_text()
+    rows.write_text("".join(whole.splitlines(keepends=True)[:1]))
+    (tmp_path / "out" / "compare.html").unlink()
+    assert adaptiveisp(*several, "--resume", "-q") == 0
+    assert [json.loads(line)["boxes"] for line in rows.read_text().splitlines()] == [
+        json.loads(line)["boxes"] for line in whole.splitlines()
+    ]
+    assert (tmp_path / "out" / "compare.html").is_file()
+    assert adaptiveisp(*several, "--explain", "--overwrite") == 2
+    assert_one_line_error(capsys.readouterr().err, "--explain writes pictures, --write json does not")

@@ -64,9 +64,9 @@ def render_explanations(found: Explanations, policy: str, detector: str, provena
                 "appeared": total.appeared,
                 "colour": heat(total.worth / total.boxes if total.boxes else 0.0),
             }
-            for module, total in found.totals.items()
+            for module, total in sorted(found.totals.items(), key=lambda one: one[1].place / one[1].stages)
         ],
-        images=[explanation_view(one) for one in sorted(found.kept, key=lambda one: -one.weight)],
+        images=[explanation_view(one) for one in sorted(found.kept, key=lambda one: (-one.weight, one.name))],
         provenance=readable(provenance),
     )
 

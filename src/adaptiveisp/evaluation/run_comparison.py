@@ -1,11 +1,11 @@
 """The page of `run` with several policies: the same frames side by side, without labels.
 
-Boxes are compared with those of the first policy. The frames of the page are chosen by the boxes that the runs wrote,
+Boxes are compared with those of the first policy. The frames of the page are chosen by the rows that the runs wrote,
 and are then read and rendered once more, so that the page does not depend on the pictures that were kept.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -22,12 +22,15 @@ from adaptiveisp.inference.drawing import DRAW_CONFIDENCE
 from adaptiveisp.inference.explanation import match_boxes
 from adaptiveisp.inference.frames import Frame
 from adaptiveisp.inference.parameter_text import CAMERA_STEPS
+from adaptiveisp.inference.parquet import read_rows
 from adaptiveisp.inference.pictures import half_brightened
 from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.records import Row
 from adaptiveisp.inference.result import Result
+from adaptiveisp.inference.result_files import PARQUET_FILE, ROWS_FILE
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.raw.reader import BayerHeader
-from adaptiveisp.types import Detections
+from adaptiveisp.types import Detections, RawImage
 from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import write_text
 
@@ -57,6 +60,18 @@ class RunFacts:
     gained: int | None = None
     lost: int | None = None
     times: list[float] = field(default_factory=list)
+
+    def add(self, n_boxes: int, row: Row) -> None:
+        """Adds one frame.
+
+        Args:
+            n_boxes: number of its boxes that are drawn.
+            row: its row.
+        """
+        self.frames += 1
+        self.n_boxes += n_boxes
+        self.n_modules += len(row["pipeline"] or ())
+        self.times.append(row["times"]["policy"] + row["times"]["modules"])
 
     def to_json(self) -> dict[str, Any]:
         """A row of the table; means are over the frames."""
@@ -159,40 +174,42 @@ def _read_facts(
     facts = [RunFacts(name, folders[name]) for name in names]
     for one in facts[1:]:
         one.gained = one.lost = 0
+    by_number = {frame.number: frame for frame in frames}
     used: list[Frame] = []
     gains: list[float] = []
-    for frame in frames:
-        stem = Path(frame.stem)
-        places = [out / folders[name] / stem.parent for name in names]
-        files = [place / f"{stem.name}.boxes.json" for place in places]
-        if not all(file.is_file() for file in files):
+    for rows in zip(*(_rows(out / folders[name]) for name in names), strict=True):  # in step, for little memory
+        if any(row["skipped"] is not None for row in rows) or rows[0]["number"] not in by_number:
             continue
-        contents = [json.loads(file.read_text(encoding="utf-8")) for file in files]
         gain = 0.0
-        reference = _plain(contents[0]["boxes"])
-        for one, content, place in zip(facts, contents, places, strict=True):
-            found = _plain(content["boxes"])
-            one.frames += 1
-            one.n_boxes += len(found.scores)
-            one.times.append(content["milliseconds"])
-            pipeline = place / f"{stem.name}.pipeline.json"
-            if pipeline.is_file():
-                one.n_modules += len(json.loads(pipeline.read_text(encoding="utf-8"))["stages"])
+        reference = _plain(rows[0])
+        for one, row in zip(facts, rows, strict=True):
+            found = _plain(row)
+            one.add(len(found.scores), row)
             if one.gained is not None and one.lost is not None:
                 new, lost = _changes(reference, found)
                 one.gained, one.lost = one.gained + len(new), one.lost + len(lost)
                 gain += float(found.scores[new].sum() - reference.scores[lost].sum()) / (len(names) - 1)
-        used.append(frame)
+        used.append(by_number[rows[0]["number"]])
         gains.append(gain)
     return facts, used, gains
 
 
-def _plain(boxes: Sequence[Mapping[str, Any]]) -> Detections:
-    """The boxes of a file that are drawn; a label is a hash of the class's name, which is all that is compared."""
-    kept = [box for box in boxes if box["score"] >= DRAW_CONFIDENCE]
-    corners = torch.tensor([box["box"] for box in kept], dtype=torch.float32).reshape(-1, 4)
-    labels = torch.tensor([hash(box["class"]) for box in kept], dtype=torch.long)
-    return Detections(corners, torch.tensor([box["score"] for box in kept], dtype=torch.float32), labels)
+def _rows(folder: Path) -> Iterator[Row]:
+    """Yields the rows of a run, which are in the order of the frames."""
+    if (folder / PARQUET_FILE).is_file():
+        yield from read_rows(folder / PARQUET_FILE)
+        return
+    with open(folder / ROWS_FILE, encoding="utf-8") as stream:
+        yield from map(json.loads, stream)
+
+
+def _plain(row: Row) -> Detections:
+    """The boxes of a row that are drawn; a label is a hash of the class's name, which is all that is compared."""
+    found = zip(row["boxes"], row["scores"], row["labels"], strict=True)
+    kept = [one for one in found if one[1] >= DRAW_CONFIDENCE]
+    corners = torch.tensor([box for box, _, _ in kept], dtype=torch.float32).reshape(-1, 4)
+    labels = torch.tensor([hash(name) for _, _, name in kept], dtype=torch.long)
+    return Detections(corners, torch.tensor([score for _, score, _ in kept], dtype=torch.float32), labels)
 
 
 def _changes(reference: Detections, found: Detections) -> tuple[list[int], list[int]]:
@@ -211,7 +228,7 @@ def _row(
 ) -> PhotoRow:
     """The pictures of one frame: the raw, and each policy."""
     first = next(iter(predictors.values()))
-    prepared = first.develop(frame.source, header)
+    prepared = first.develop(frame.source, None if isinstance(frame.source, RawImage) else header)
     results = {name: isp.detect(isp.render(prepared)) for name, isp in predictors.items()}
     reference = drawn(next(iter(results.values())).detections)
     shots = [
@@ -222,7 +239,7 @@ def _row(
         raw = first.detect(first.render(prepared, Pipeline(())))
         shots.insert(0, shot_of(raw, reference, True))
     gain = f"score gained {gains[chosen.index]:+.2f}".replace("-", "\N{MINUS SIGN}")
-    return PhotoRow(frame.stem, chosen.why, gain, tuple(shots))
+    return PhotoRow(frame.stem or frame.id, chosen.why, gain, tuple(shots))
 
 
 def drawn(found: Detections) -> Detections:

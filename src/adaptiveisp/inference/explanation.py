@@ -4,7 +4,8 @@ All other modules keep their parameters, also those that the policy would have s
 and overlap. A box's score falls where a module that it needs is missing, and rises where the module harms it.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from adaptiveisp.detectors.boxes import pairwise_iou
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.inference.detection import detect
 from adaptiveisp.inference.drawing import DRAW_CONFIDENCE, Rgb8
+from adaptiveisp.inference.result_files import FileSet
 from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.types import Detections
 from adaptiveisp.utils.clock import Stopwatch
@@ -138,6 +140,8 @@ class ModuleTotal:
 
     Attributes:
         images: number of images whose pipeline has the module.
+        place: sum of the places of its stages, from 1.
+        stages: number of its stages.
         boxes: number of drawn boxes in them.
         worth: sum of the worths to these boxes.
         lost: number of boxes that are absent without the module.
@@ -145,6 +149,8 @@ class ModuleTotal:
     """
 
     images: int = 0
+    place: int = 0
+    stages: int = 0
     boxes: int = 0
     worth: float = 0.0
     lost: int = 0
@@ -158,8 +164,8 @@ class Explanations:
         most: number of images that are kept.
 
     Attributes:
-        totals: module → its sums, in the order of first use.
-        kept: the explanations that are kept, those with the largest `weight`, in the order they were added.
+        totals: module → its sums.
+        kept: the explanations that are kept, those with the largest `weight`.
         count: number of explanations that were added.
     """
 
@@ -179,12 +185,39 @@ class Explanations:
             total.boxes += len(drawn)
         for module in explanation.modules:
             total, worth = self.totals[module.module], explanation.worth(module)
+            total.place, total.stages = total.place + module.stage, total.stages + 1
             total.worth += sum(worth[i] for i in drawn)
             total.lost += len(explanation.lost(module))
             total.appeared += len(module.appeared)
         self.kept.append(explanation)
         if len(self.kept) > self.most:
             self.kept.remove(min(self.kept, key=lambda one: one.weight))
+
+
+class ExplanationWriter:
+    """Places `STEM.explain.json` of each result of a run, and collects what a page needs.
+
+    It is a `run_options.FrameWriter`, and runs the detector on the thread that calls it.
+
+    Args:
+        provenance: stored in each file.
+
+    Attributes:
+        found: the explanations so far.
+    """
+
+    def __init__(self, provenance: Mapping[str, Any]):
+        self.provenance = dict(provenance)
+        self.found = Explanations()
+        self._lock = threading.Lock()
+
+    def __call__(self, isp: "AdaptiveISP", result: "Result", files: FileSet, stem: str) -> None:
+        """Places the file of one result."""
+        explanation = explain(isp, result)
+        content = {"file": result.file, **explanation.to_json(), "provenance": self.provenance}
+        files.json(f"{stem}.explain.json", content)
+        with self._lock:
+            self.found.add(explanation)
 
 
 def is_lost(score: float, without: float) -> bool:

@@ -242,9 +242,7 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
     elif given := [name for name in ("address", "actors", "gpus") if getattr(options, name)]:
         raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
     if n_policies > 1 and (options.block or options.engine == "ray"):
-        raise UsageError("several policies are shown side by side by their files; leave out --block and --engine")
-    if n_policies > 1 and options.write != "all":
-        raise UsageError(f"several policies are shown side by side by their files; leave out --write {options.write}")
+        raise UsageError("several policies are shown side by side by their rows; leave out --block and --engine")
     if options.explain or n_policies > 1:
         require_extra("report", "jinja2")  # for the page
 

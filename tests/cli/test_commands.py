@@ -669,7 +669,18 @@ def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[
     assert len(list((tmp_path / "demo" / "raws").glob("*.dng"))) == 12
     with Image.open(tmp_path / "demo" / "figure.png") as figure:
         assert min(figure.size) > 500
-    assert "Four photos are an example" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Four photos are an example" in text
+    last = text.splitlines()[-1]
+    known = build_parser().format_help()
+    if re.search(r"^    view ", known, flags=re.MULTILINE):
+        assert last == "to look at the results: adaptiveisp view demo"
+    else:
+        address = (tmp_path / "demo" / "report.html").resolve().as_uri()
+        assert last == f"to look at the results: open {address} in a browser"
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("<img ") == 9 * 5, "nine raws; clean photo, raw and three policies"
+    assert "clean photo" in page and len(page) < 5_000_000
 
 
 def test_eval_takes_detectors_in_one_option_or_in_several() -> None:

@@ -44,13 +44,13 @@ def test_where_nothing_is_lost_typical_photos_take_the_places() -> None:
 
 def test_boxes_are_drawn_where_they_are_and_texts_do_not_cover_each_other() -> None:
     marks = [Mark((0.25, 0.5, 0.75, 1.0), "cup", "found", 0.5), Mark((0.25, 0.5, 0.7, 0.9), "cup", "missed")]
-    view = marks_view(marks, 440, 200)
+    view = marks_view(marks, 440, 200, letters=22)
     second, first = view["marks"]  # the first one is drawn last
     assert (first["x"], first["y"], first["width"], first["height"]) == (110, 100, 220, 100)
-    assert (first["text"], second["text"]) == ("cup 50", "missed cup")
+    assert (first["text"], second["text"]) == ("cup 50", "cup")
     assert view["text_size"] == 20 and first["text_y"] == pytest.approx(100 - 5)
     assert abs(first["text_y"] - second["text_y"]) >= 20
-    far = marks_view([Mark((0.99, -0.5, 1.5, 0.1), "x" * 9, "box", 0.123)], 440, 200)["marks"][0]
+    far = marks_view([Mark((0.99, -0.5, 1.5, 0.1), "x" * 9, "box", 0.123)], 440, 200, 22)["marks"][0]
     assert far["y"] == 0 and far["width"] == pytest.approx(4.4) and far["text_x"] < 440 - 9 * 10
 
 

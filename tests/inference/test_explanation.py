@@ -89,3 +89,14 @@ def test_a_batch_keeps_sums_of_all_and_the_images_in_which_most_depends_on_modul
     total = batch.totals["exposure"]
     worth = sum(strong.worth(module)[0] for module in strong.modules)
     assert (total.images, total.boxes) == (3, len(strong.drawn)) and total.worth == pytest.approx(worth)
+
+
+def test_html_for_notebooks_shows_each_module_and_keeps_names_as_text() -> None:
+    _, _, explanation = explained(UP, DOWN)
+    evil = replace(explanation, boxes=tuple(box._replace(name="<script>" * 9) for box in explanation.boxes))
+    html = evil._repr_html_()
+    assert "<script>" not in html and html.count("<tr>") == 3 and html.count('"data:image/jpeg;base64,') == 1
+    (worth,) = explanation.worth(explanation.modules[1])
+    assert f">{100 * worth:+.0f}<" in html and "rgba(213, 94, 0" in html
+    nothing = replace(explanation, modules=())._repr_html_()
+    assert "no module that could be left out" in nothing and "<table>" not in nothing

@@ -5,27 +5,25 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.evaluation.html_page import readable, render_template
-from adaptiveisp.evaluation.photo_grid import Kind, Mark, counts_text, marks_view
+from adaptiveisp.evaluation.photo_grid import GRID_BYTES, Kind, Mark, counts_text, marks_view
 from adaptiveisp.inference.drawing import DRAW_CONFIDENCE, Rgb8
 from adaptiveisp.inference.explanation import (
     MATCH_IOU,
+    MOST_EXPLAINED,
     Explanation,
     Explanations,
     FoundBox,
     ModuleWorth,
     is_lost,
 )
+from adaptiveisp.inference.explanation_html import MOST_BOXES, heat
 from adaptiveisp.inference.parameter_text import stage_texts
-from adaptiveisp.inference.pictures import page_image
+from adaptiveisp.inference.pictures import PICTURE_BYTES, PICTURE_WIDTH, page_image
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.utils.files import write_text
 
-MOST_BOXES = 10
-"""Most boxes of an image in the table, the best by score."""
 THUMB_WIDTH, THUMB_BYTES = 240, 9_000
 """Size of the picture without a module, at most."""
-FULL_COLOUR = 0.5
-"""A change of score by this much, or more, has the full colour."""
 
 
 def write_explanations(
@@ -76,18 +74,20 @@ def explanation_view(explanation: Explanation) -> dict[str, Any]:
     shown = explanation.drawn[:MOST_BOXES]
     boxes = [explanation.boxes[i] for i in shown]
     marks = [_mark(box, explanation.full_size, f"{n}: ") for n, box in enumerate(boxes, 1)]
+    room = GRID_BYTES // MOST_EXPLAINED - PICTURE_BYTES
+    thumb_bytes = min(THUMB_BYTES, room // max(1, len(explanation.modules)))
     return {
         "name": explanation.name,
         "has_pipeline": explanation.has_pipeline,
         "shot": {**picture_view(explanation.image, marks), "counts": counts_text(marks)},
         "boxes": [{"name": box.name, "score": box.score} for box in boxes],
         "more": len(explanation.drawn) - len(shown),
-        "rows": [_row(explanation, module, shown) for module in explanation.modules],
+        "rows": [_row(explanation, module, shown, thumb_bytes) for module in explanation.modules],
         "milliseconds": explanation.milliseconds,
     }
 
 
-def _row(explanation: Explanation, module: ModuleWorth, shown: tuple[int, ...]) -> dict[str, Any]:
+def _row(explanation: Explanation, module: ModuleWorth, shown: tuple[int, ...], thumb_bytes: int) -> dict[str, Any]:
     """A module: what it is worth to each box, and the picture without it."""
     (text,) = stage_texts(Pipeline((Stage(module.module, module.params),), explanation.module_set))
     worth = explanation.worth(module)
@@ -97,7 +97,7 @@ def _row(explanation: Explanation, module: ModuleWorth, shown: tuple[int, ...]) 
     marks += [
         _mark(explanation.boxes[i], explanation.full_size, kind="lost") for i in explanation.lost(module) if i in shown
     ]
-    thumb = picture_view(module.image, marks, THUMB_WIDTH, THUMB_BYTES)
+    thumb = picture_view(module.image, marks, THUMB_WIDTH, thumb_bytes)
     return {
         "module": module.module,
         "params": text.line,
@@ -116,22 +116,12 @@ def _row(explanation: Explanation, module: ModuleWorth, shown: tuple[int, ...]) 
     }
 
 
-def picture_view(image: Rgb8, marks: list[Mark], width: int = 480, most_bytes: int = 40_000) -> dict[str, Any]:
+def picture_view(
+    image: Rgb8, marks: list[Mark], width: int = PICTURE_WIDTH, most_bytes: int = PICTURE_BYTES
+) -> dict[str, Any]:
     """A picture with boxes as values for the macro `picture`."""
     made = page_image(image, width, most_bytes)
     return {**made._asdict(), **marks_view(marks, made.width, made.height)}
-
-
-def heat(worth: float) -> str:
-    """The background of a cell as CSS: blue where the module helps, orange where it harms, by the size of the change.
-
-    >>> heat(0.25), heat(-2.0), heat(0.0)
-    ('rgba(0, 114, 178, 0.35)', 'rgba(213, 94, 0, 0.70)', 'transparent')
-    """
-    opacity = 0.7 * min(1.0, abs(worth) / FULL_COLOUR)
-    if opacity < 0.01:
-        return "transparent"
-    return f"rgba({'0, 114, 178' if worth > 0 else '213, 94, 0'}, {opacity:.2f})"
 
 
 def _mark(box: FoundBox, full_size: tuple[int, int], prefix: str = "", kind: Kind = "box") -> Mark:

@@ -6,6 +6,7 @@ The browser draws the boxes over the pictures, so that they stay sharp and can b
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any, Literal
 
 from adaptiveisp.inference.drawing import Rgb8
@@ -23,16 +24,22 @@ KINDS: dict[Kind, str] = {
     "lost": "a box of {reference} that is lost",
 }
 """What each kind of box means, for the legend."""
-SIGNS: dict[Kind, str] = {"missed": "missed ", "gained": "+", "lost": "\N{MINUS SIGN}"}
-"""What stands before the name at a box, so that kinds are told apart without colour too."""
+SIGNS: dict[Kind, str] = {"gained": "+", "lost": "\N{MINUS SIGN}"}
+"""What stands before the name at a box, so that kinds are told apart without colour; a missed label has no score."""
 
+FRAME_HEIGHT = 620
+"""Height of the photos in a notebook, in pixels; they scroll."""
 GRID_BYTES = 3_000_000
 """Most bytes of all JPEGs of a page; as data URLs they take a third more, so that the page can be sent by mail."""
 SHAPE = 1.5
 """Width of a picture's place on the page by its height."""
-TEXT_SHARE = 22
-"""Width of a picture's place in heights of a letter at a box."""
-LETTER_WIDTH = 0.58
+TEXT_SHARE = 34
+"""Width of a picture's place in heights of a letter at a box; in a grid of many columns there is less room."""
+LEAST_TEXT_SHARE, GRID_TEXT_SHARE = 16, 108
+"""Least such share, and the share of the width of the whole grid."""
+MOST_TEXTS = 8
+"""Most boxes of a picture with a text; the others have theirs when the picture is enlarged."""
+LETTER_WIDTH = 0.66
 """Mean width of a letter by its height, for the place of the text at a box."""
 
 Rectangle = tuple[float, float, float, float]
@@ -126,6 +133,14 @@ class PhotoGrid:
         found = {mark.kind for row in self.rows for shot in row.shots if shot for mark in shot.marks}
         return {kind: text.format(reference=self.reference) for kind, text in KINDS.items() if kind in found}
 
+    def _repr_html_(self) -> str:
+        """The photos as a page within the page, which notebooks show."""
+        from adaptiveisp.evaluation.html_page import render_template
+
+        view = {**grid_view(self), "salt": "notebook", "colours": {}}
+        page = escape(render_template("photos_page.html.j2", view=view))
+        return f'<iframe srcdoc="{page}" style="width: 100%; height: {FRAME_HEIGHT}px; border: 0"></iframe>'
+
 
 def grid_view(grid: PhotoGrid, most_bytes: int = GRID_BYTES) -> dict[str, Any]:
     """A grid as values for the template `photos.html.j2`.
@@ -136,6 +151,7 @@ def grid_view(grid: PhotoGrid, most_bytes: int = GRID_BYTES) -> dict[str, Any]:
     """
     count = sum(shot is not None for row in grid.rows for shot in row.shots)
     each = min(PICTURE_BYTES, most_bytes // max(1, count))
+    letters = min(TEXT_SHARE, max(LEAST_TEXT_SHARE, GRID_TEXT_SHARE // len(grid.columns)))
     return {
         "columns": grid.columns,
         "choice": grid.choice,
@@ -144,24 +160,25 @@ def grid_view(grid: PhotoGrid, most_bytes: int = GRID_BYTES) -> dict[str, Any]:
         "confidence": grid.confidence,
         "reference": grid.reference,
         "left_out": grid.left_out,
+        "brightened": any(shot.note for row in grid.rows for shot in row.shots if shot),
         "rows": [
             {
                 "title": row.title,
                 "why": row.why,
                 "facts": row.facts,
-                "shots": [None if shot is None else _shot_view(shot, each) for shot in row.shots],
+                "shots": [None if shot is None else _shot_view(shot, each, letters) for shot in row.shots],
             }
             for row in grid.rows
         ],
     }
 
 
-def _shot_view(shot: Shot, most_bytes: int) -> dict[str, Any]:
+def _shot_view(shot: Shot, most_bytes: int, letters: int) -> dict[str, Any]:
     """A picture as values for the template."""
     image = page_image(shot.image, most_bytes=most_bytes)
     return {
         **image._asdict(),
-        **marks_view(shot.marks, image.width, image.height),
+        **marks_view(shot.marks, image.width, image.height, letters),
         "modules": shot.caption or names_line(shot.pipeline),
         "stages": stage_texts(shot.pipeline),
         "counts": counts_text(shot.marks),
@@ -169,17 +186,18 @@ def _shot_view(shot: Shot, most_bytes: int) -> dict[str, Any]:
     }
 
 
-def marks_view(marks: Sequence[Mark], width: int, height: int) -> dict[str, Any]:
+def marks_view(marks: Sequence[Mark], width: int, height: int, letters: int = TEXT_SHARE) -> dict[str, Any]:
     """Boxes as values for the macro that draws them over a picture.
 
     Args:
         marks: the boxes, the most important first, which is drawn last.
         width, height: sides of the picture in pixels, the unit of the drawing.
+        letters: width of the picture's place in heights of a letter.
     """
-    size = max(width, SHAPE * height) / TEXT_SHARE  # the same for all pictures, which share a shape on the page
+    size = max(width, SHAPE * height) / letters  # the same for all pictures, which share a shape on the page
     taken: list[Rectangle] = []
     drawn = []
-    for mark in marks:
+    for number, mark in enumerate(marks):
         x0, y0, x1, y1 = (min(max(value, 0.0), 1.0) for value in mark.box)
         box = (x0 * width, y0 * height, x1 * width, y1 * height)
         place = _text_place(box, (LETTER_WIDTH * size * len(mark.text), 1.15 * size), (width, height), taken)
@@ -188,6 +206,7 @@ def marks_view(marks: Sequence[Mark], width: int, height: int) -> dict[str, Any]
             {
                 "kind": mark.kind,
                 "text": mark.text,
+                "further": number >= MOST_TEXTS,
                 "x": round(box[0], 1),
                 "y": round(box[1], 1),
                 "width": round(max(box[2] - box[0], 1.0), 1),

@@ -230,7 +230,7 @@ def _clean_shot(sheet: _Sheet, sample: Sample) -> Shot | None:
     if photo is None:
         return None
     small = resize_longer_side(photo, sheet.options.size)[None].to(sheet.options.device)
-    return Shot(to_uint8(small[0]), _marks_in(sheet, sample, small), caption="the photo that the raw is made of")
+    return Shot(to_uint8(small[0]), _marks_in(sheet, sample, small), caption="the photo itself")
 
 
 def _marks_in(sheet: _Sheet, sample: Sample, image: Image) -> tuple[Mark, ...]:

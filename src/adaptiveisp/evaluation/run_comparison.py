@@ -266,7 +266,7 @@ def shot_of(result: Result, reference: Detections | None, is_raw: bool) -> Shot:
 
 def brightened_note(gain: float) -> str:
     """What was done to a picture for the eye; "" for nothing."""
-    return f"right: {gain:.0f}x brighter for the eye" if gain > 1 else ""
+    return f"right \N{MULTIPLICATION SIGN}{gain:.0f}" if gain > 1 else ""
 
 
 def marks_of(result: Result, reference: Detections | None) -> tuple[Mark, ...]:

@@ -106,6 +106,12 @@ class Explanation:
         changes = (abs(self.worth(module)[i]) for module in self.modules for i in self.drawn)
         return sum(changes) + sum(box.score for module in self.modules for box in module.appeared)
 
+    def _repr_html_(self) -> str:
+        """The image with its boxes numbered, and a coloured table of the worths, which notebooks show."""
+        from adaptiveisp.inference.explanation_html import explanation_html
+
+        return explanation_html(self)
+
     def to_json(self) -> dict[str, Any]:
         """The content of `STEM.explain.json`."""
         return {

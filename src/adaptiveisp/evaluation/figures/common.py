@@ -99,7 +99,8 @@ def light_figure(bins: Sequence[str], curves: Mapping[str, Sequence[float | None
             axes.plot(*zip(*known, strict=True), label=policy, linewidth=2, markersize=6, **line_style(position))
     axes.set_xticks(range(len(bins)), bins)
     axes.set_xlim(-0.4, len(bins) - 0.6)
-    axes.set_ylim(bottom=0)
+    highest = max((100 * value for values in curves.values() for value in values if value is not None), default=0)
+    axes.set_ylim(0, 1.06 * highest or 1)  # room for the highest marker
     axes.grid(axis="y", color=LINE_COLOUR, linewidth=0.8)
     axes.set_ylabel("AP50, points")
     axes.set_xlabel("brightness factor")

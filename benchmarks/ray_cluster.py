@@ -15,7 +15,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from adaptiveisp import AdaptiveISP
 from adaptiveisp.inference.frames import Frame, find_frames
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.dng import write_dng
-from adaptiveisp.scale.blocks import Block, blocks_of, is_done, read_blocks
+from adaptiveisp.scale.blocks import Block, blocks_of, read_blocks
 from adaptiveisp.scale.local_engine import run_local
 from adaptiveisp.scale.ray_engine import RayConfig, run_on_ray
 from adaptiveisp.scale.ray_stages import Job
@@ -59,7 +58,7 @@ def rss_mb() -> float:
 
 
 class Nodes:
-    """A cluster whose second node is killed, and replaced, when a share of the blocks is there."""
+    """A cluster whose second node can be killed and replaced."""
 
     def __init__(self, count: int):
         from ray.cluster_utils import Cluster
@@ -67,16 +66,11 @@ class Nodes:
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         self.others = [self.cluster.add_node(num_cpus=1) for _ in range(count - 1)]
 
-    def kill_when(self, folder: Path, blocks: list[Block], options: RunOptions) -> None:
-        def watch() -> None:
-            while sum(is_done(folder, block, options) for block in blocks) < len(blocks) // 3:
-                time.sleep(0.1)
-            self.cluster.remove_node(self.others[0], allow_graceful=False)
-            print("killed a node", flush=True)
-            self.cluster.add_node(num_cpus=1)
-            print("added a node", flush=True)
-
-        threading.Thread(target=watch, daemon=True).start()
+    def replace_one(self) -> None:
+        self.cluster.remove_node(self.others[0], allow_graceful=False)
+        print("killed a node", flush=True)
+        self.cluster.add_node(num_cpus=1)
+        print("added a node", flush=True)
 
 
 def on_cluster(
@@ -90,11 +84,11 @@ def on_cluster(
     job = Job(isp, folder.resolve(), options, {}, os.getcwd())
     begin = time.perf_counter()
     try:
-        if kill:
-            cluster.kill_when(folder, blocks, options)
         for done, _ in enumerate(run_on_ray(job, blocks, RayConfig(cluster.cluster.address, actors)), 1):
             if done == 1:
                 begin = time.perf_counter()
+            if kill and done == max(1, len(blocks) // 3):
+                cluster.replace_one()
             if done % max(1, len(blocks) // 10) == 0:
                 print(f"{done} of {len(blocks)} blocks, driver {rss_mb():.0f} MB", flush=True)
     finally:

@@ -1,7 +1,8 @@
 """`export`: writes a policy with a detector as ONNX graphs into a folder, with a manifest and a self-test."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,14 @@ import numpy as np
 
 from adaptiveisp.deployment import self_test
 from adaptiveisp.deployment.assembly import Design, graphs_of
-from adaptiveisp.deployment.card import card_of
+from adaptiveisp.deployment.calibration import CalibrationRaw, calibration_raws
+from adaptiveisp.deployment.card import card_of, without_folders
 from adaptiveisp.deployment.detector import is_set
 from adaptiveisp.deployment.frames import frame_of
 from adaptiveisp.deployment.manifest import FILE, graph_entry, manifest_of
 from adaptiveisp.deployment.ops import EXTRA, Array
 from adaptiveisp.deployment.policies import plan_of
+from adaptiveisp.deployment.quantisation import METHODS, PARTS, quantised
 from adaptiveisp.deployment.suppression import Suppression
 from adaptiveisp.errors import AdaptiveISPError, UsageError
 from adaptiveisp.inference.predictor import AdaptiveISP
@@ -28,7 +31,7 @@ from adaptiveisp.utils.optional_imports import import_extra, require_extra
 from adaptiveisp.utils.output_folder import claim_folder, remove_inside
 from adaptiveisp.utils.provenance import provenance
 
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", *METHODS)
 FORMATS = ("onnx",)
 
 
@@ -58,6 +61,8 @@ def export(
     size: int | None = None,
     confidence: float = defaults.CONFIDENCE,
     precision: str = "float32",
+    calibrate: Sequence[str | os.PathLike[str]] = (),
+    quantise: Sequence[str] = PARTS,
     format: str = "onnx",
     without_if: bool = False,
     overwrite: bool = False,
@@ -77,7 +82,11 @@ def export(
         orientation: EXIF orientation of the frames, 1 to 8.
         size: longer side in pixels at which policy, modules and detector work; None as for `AdaptiveISP`.
         confidence: least score of a detection.
-        precision: "float32", or "float16" for the networks and for modules that change each pixel by itself.
+        precision: "float32"; "float16" for the networks and for modules that change each pixel by itself; "int8-dynamic"
+            or "int8-static" for networks that compute in whole numbers of 8 bits, see `deployment.quantisation`.
+        calibrate: raws, files or folders, by which "int8-static" learns the ranges of its activations; headerless ones
+            are read by `header`.
+        quantise: which networks compute in whole numbers, "policy", "detector" or both.
         format: "onnx".
         without_if: whether to avoid `If` and `Loop`: a policy that chooses modules is written in parts (`develop`,
             `policy`, one graph a module, `detector`), which a program runs one after the other.
@@ -93,6 +102,7 @@ def export(
     for name, value, known in (("precision", precision, PRECISIONS), ("format", format, FORMATS)):
         if value not in known:
             raise UsageError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
+    _check_quantisation(precision, calibrate, quantise)
     isp = AdaptiveISP(policy, detector, size, confidence)
     plan = plan_of(isp.policy)
     design = Design(
@@ -101,28 +111,55 @@ def export(
         frame_of(input, header, orientation),
         isp.size,
         Suppression(confidence, is_set=is_set(isp.detector)),
-        np.dtype(precision),
+        np.dtype("float32" if precision in METHODS else precision),
+        precision if precision in METHODS else "",
+        tuple(quantise),
     )
+    raws = calibration_raws(calibrate, header, design.frame) if calibrate else []
     with claim_folder(Path(out), "export", overwrite) as claim:
-        files, manifest, difference = _built(isp, design, without_if, seed)
+        files, manifest, difference = _built(isp, design, without_if, seed, raws)
         _write(claim.folder, files, manifest)
     return Export(Path(out), manifest, difference)
 
 
+def _check_quantisation(precision: str, calibrate: Sequence[Any], quantise: Sequence[str]) -> None:
+    """Checks the arguments of a graph of whole numbers.
+
+    Raises:
+        UsageError: they make no sense together.
+    """
+    if isinstance(calibrate, str | os.PathLike) or isinstance(quantise, str):
+        raise UsageError("calibrate and quantise are lists; put the value into one, as in [value]")
+    if precision == "int8-static" and not calibrate:
+        raise UsageError(
+            "precision int8-static needs raws by which its ranges are learned; give calibrate (--calibrate)"
+        )
+    if precision != "int8-static" and calibrate:
+        raise UsageError(f"calibrate is for precision int8-static, not for {precision}; leave it out (--calibrate)")
+    if precision in METHODS and (not quantise or set(quantise) - set(PARTS)):
+        raise UsageError(f"quantise {', '.join(quantise) or 'nothing'}: give {' or '.join(PARTS)}, or both")
+    if precision not in METHODS and tuple(quantise) != PARTS:
+        raise UsageError(f"quantise is for precision {' and '.join(METHODS)}, not for {precision}; leave it out")
+
+
 def _built(
-    isp: AdaptiveISP, design: Design, in_parts: bool, seed: int
+    isp: AdaptiveISP, design: Design, in_parts: bool, seed: int, raws: Sequence[CalibrationRaw]
 ) -> tuple[dict[str, bytes], dict[str, Any], float]:
     """The content of each file but the manifest, the manifest, and the greatest difference of an image in the test."""
     helper = import_extra("onnx.helper", EXTRA)
-    files: dict[str, bytes] = {}
-    entries, tests, modules = {}, {}, [module.name for module in design.plan.table]
-    for name, build in graphs_of(design, in_parts).items():
-        model = build(design)
-        files[f"{name}.onnx"] = model.SerializeToString(deterministic=True)
-        entries[name] = graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper, modules)
-    limit = {**self_test.TOLERANCES[str(design.precision)], "confidence": design.suppression.confidence}
-    samples, difference = self_test.samples_of(isp, design, entries), 0.0
-    for name, (given, wanted) in samples.items():
+    models = {name: build(design) for name, build in graphs_of(design, in_parts).items()}
+    quantisation = None
+    if design.whole_numbers:
+        models, quantisation = _quantised(isp, design, models, raws)
+    files = {f"{name}.onnx": model.SerializeToString(deterministic=True) for name, model in models.items()}
+    modules = [module.name for module in design.plan.table]
+    entries = {
+        name: graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper, modules)
+        for name, model in models.items()
+    }
+    limit = {**self_test.TOLERANCES[design.described_precision], "confidence": design.suppression.confidence}
+    tests, difference = {}, 0.0
+    for name, (given, wanted) in self_test.samples_of(isp, design, entries).items():
         found = self_test.run_graph(files[f"{name}.onnx"], given)
         if said := self_test.faults(design.plan, wanted, found, limit):
             raise AdaptiveISPError(
@@ -137,9 +174,47 @@ def _built(
             "tolerances": limit,
         }
     origin = provenance(seed, {isp.detector.name: isp.detector.weights_sha256})
-    manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin)
+    origin["command"] = without_folders(origin["command"])
+    manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin, quantisation)
     files["README.md"] = card_of(manifest).encode()
     return files, manifest, difference
+
+
+def _quantised(
+    isp: AdaptiveISP, design: Design, models: Mapping[str, Any], raws: Sequence[CalibrationRaw]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The graphs with networks of whole numbers, and the manifest's entry about them.
+
+    Raises:
+        AdaptiveISPError: no graph has a network that can be quantised.
+    """
+    results = [(one.raw, isp(one.raw)) for one in raws]
+
+    def feeds(name: str, inputs: list[str]) -> Iterator[Mapping[str, Array]]:
+        for raw, result in results:
+            given, _ = self_test.sample_of(name, inputs, design, raw, result)
+            if "frame" in given:
+                given["frame"] = given["frame"].astype(design.frame.dtype)
+            yield given
+
+    made = {
+        name: quantised(
+            model, design.whole_numbers, design.quantise, feeds(name, [one.name for one in model.graph.input])
+        )
+        for name, model in models.items()
+    }
+    if not any(one.layers for one in made.values()):
+        parts = " and ".join(design.quantise)
+        raise AdaptiveISPError(f"{parts}: has no layers that can be quantised; export it in float32")
+    entry = {
+        "method": design.whole_numbers,
+        "parts": list(design.quantise),
+        "calibration": [one.facts for one in raws],
+        "graphs": {
+            name: {"layers": list(one.layers), "float32": list(one.kept)} for name, one in made.items() if one.layers
+        },
+    }
+    return {name: one.model for name, one in made.items()}, entry
 
 
 def _stored(files: dict[str, bytes], graph: str, side: str, values: Mapping[str, Array]) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ class Design:
         size: longer side in pixels at which policy, modules and detector work.
         suppression: how detections are chosen.
         precision: type of images and of the networks' intermediate values.
+        whole_numbers: how networks are made to compute in whole numbers, of `quantisation.METHODS`; "" if they are not.
+        quantise: which of `quantisation.PARTS` do.
     """
 
     plan: Plan
@@ -42,6 +44,13 @@ class Design:
     size: int
     suppression: Suppression
     precision: np.dtype
+    whole_numbers: str = ""
+    quantise: tuple[str, ...] = ()
+
+    @property
+    def described_precision(self) -> str:
+        """The precision in the manifest."""
+        return self.whole_numbers or str(self.precision)
 
     @property
     def padded(self) -> int:

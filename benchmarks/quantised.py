@@ -77,10 +77,8 @@ def main() -> None:
         config = SynthesisConfig(options.light, format="dng", seed=options.seed)
         synthesize(config, options.data, options.images, Path(temporary) / "raws", limit=options.limit)
         dataset = open_dataset(Path(temporary) / "raws" / options.light)
-        print(
-            "| policy | graphs | full.onnx, MB | policy.onnx, MB | AP50 | minus float32, interval | other modules | ms |",
-            flush=True,
-        )
+        heads = ("policy", "graphs", "full.onnx, MB", "policy.onnx, MB", "AP50", "minus float32, interval")
+        print("|", " | ".join((*heads, "other modules", "ms")), "|", flush=True)
         print("|---|---|---:|---:|---:|---:|---:|---:|", flush=True)
         for policy in options.policy:
             report(policy, detector, dataset, options, Path(temporary))

@@ -14,6 +14,8 @@ from adaptiveisp_runtime.errors import RuntimeFault
 from adaptiveisp_runtime.manifest_check import first_fault
 
 FILE = "manifest.json"
+SETTINGS_FILE = "adaptiveisp.json"
+"""In the folder of a policy with its graphs: the hashes of its files, the manifest's among them."""
 FORMAT = "adaptiveisp-export"
 VERSION = 1
 REMEDY = "give a folder that `adaptiveisp export` wrote"
@@ -125,11 +127,16 @@ def load_manifest(folder: str | Path) -> Manifest:
     place = Path(folder)
     path = place / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        written = path.read_bytes()
+        content = json.loads(written.decode("utf-8"))
     except OSError as error:
         raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
     except (ValueError, RecursionError) as error:
         raise RuntimeFault(f"{path}: is not JSON ({error}); {REMEDY}") from error
+    if _other_hash(place, written):
+        raise RuntimeFault(
+            f"{path}: was changed since {SETTINGS_FILE} was written, by its hash; export the folder again"
+        )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFault(f"{path}: is not the manifest of an export; {REMEDY}")
     if content.get("format_version") != VERSION:
@@ -145,6 +152,16 @@ def load_manifest(folder: str | Path) -> Manifest:
     if fault := first_fault(content):
         raise RuntimeFault(f"{path}: {fault}; export the folder again")
     return Manifest(place, content, graphs)
+
+
+def _other_hash(folder: Path, manifest: bytes) -> bool:
+    """Whether the folder is that of a policy whose settings name another hash of the manifest."""
+    try:
+        files = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")).get("files", {})
+        wanted = files.get(FILE)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
+    return isinstance(wanted, str) and hashlib.sha256(manifest).hexdigest() != wanted
 
 
 def _graph(folder: Path, name: str, entry: Mapping[str, Any]) -> Graph:

@@ -54,6 +54,8 @@ def add(commands: Any) -> None:
         "a program runs one after the other"
     )
     parser.add_argument("--without-if", action="store_true", help=text)
+    text = "also the policy's file, its settings and its card, so that from_pretrained takes the folder"
+    parser.add_argument("--with-policy", action="store_true", help=text)
     _add_frame(parser)
     add_modules(parser)
     add_common(parser, without=("workers", "limit"))
@@ -114,6 +116,7 @@ def export(options: argparse.Namespace) -> int:
         quantise=options.quantise,
         format=options.format,
         without_if=options.without_if,
+        with_policy=options.with_policy,
         overwrite=options.overwrite,
         seed=options.seed,
     )

@@ -4,6 +4,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from adaptiveisp.policies.registry import NAMED_POLICIES, policy_file
+from adaptiveisp.training.card import policy_card
+
 
 def card_of(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown.
@@ -40,6 +43,20 @@ def card_of(manifest: Mapping[str, Any]) -> str:
         f"- Command: `{without_folders(manifest['provenance']['command'])}`",
     ]
     return "\n".join(lines) + "\n"
+
+
+def full_card(spec: str, graphs: str) -> str:
+    """The card of a folder with a policy and its graphs: that of the policy, where it was learned, then the graphs'.
+
+    Args:
+        spec: the policy, as given to `export`.
+        graphs: what `card_of` says.
+    """
+    if spec in NAMED_POLICIES:
+        return graphs
+    file = policy_file(spec)
+    about = policy_card(spec).rstrip().replace(f"`{file.name}`", f"`policy{file.suffix}`")
+    return f"{about}\n\n{graphs.replace('# ', '## ', 1)}"
 
 
 def _quantised(entry: Mapping[str, Any] | None) -> str:

@@ -22,6 +22,23 @@ REMEDY = "give a folder that `adaptiveisp export` wrote"
 NEEDED = ("policy", "graphs", "frame", "geometry", "pipeline", "detector", "self_test")
 
 
+BLOCK = 1 << 20
+"""Bytes of a file that are read at once."""
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Graph:
     """One graph of an export.
@@ -39,19 +56,27 @@ class Graph:
     inputs: tuple[Mapping[str, Any], ...]
     outputs: tuple[Mapping[str, Any], ...]
 
-    def content(self) -> bytes:
-        """The bytes of the file.
+    def check(self) -> None:
+        """Compares the file with its hash, in blocks, so that it takes no memory.
 
         Raises:
             RuntimeFault: it is missing, or is not the file that the manifest describes.
         """
         try:
-            found = self.path.read_bytes()
+            found = file_hash(self.path)
         except OSError as error:
             raise RuntimeFault(f"{self.path}: cannot be read ({error.strerror}); export the folder again") from error
-        if hashlib.sha256(found).hexdigest() != self.sha256:
+        if found != self.sha256:
             raise RuntimeFault(f"{self.path}: was changed since the export, by its hash; export the folder again")
-        return found
+
+    def content(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            RuntimeFault: as for `check`.
+        """
+        self.check()
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)

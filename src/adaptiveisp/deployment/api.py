@@ -106,7 +106,7 @@ def export(
     if with_policy:
         _check_has_file(policy)
     isp = AdaptiveISP(policy, detector, size, confidence)
-    design = _design(isp, frame_of(input, header, orientation), precision, quantise)
+    design = _design(isp, frame_of(input, header, orientation), precision, quantise, not without_if)
     raws = calibration_raws(calibrate, header, design.frame) if calibrate else []
     with claim_folder(Path(out), "export", overwrite) as claim:
         files, manifest, difference = _built(isp, design, without_if, seed, raws)
@@ -120,7 +120,7 @@ def _check_choices(precision: str, format: str) -> None:
             raise UsageError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
 
 
-def _design(isp: AdaptiveISP, frame: Frame, precision: str, quantise: Sequence[str]) -> Design:
+def _design(isp: AdaptiveISP, frame: Frame, precision: str, quantise: Sequence[str], loops: bool) -> Design:
     method = precision if precision in METHODS else ""
     return Design(
         plan_of(isp.policy),
@@ -131,6 +131,7 @@ def _design(isp: AdaptiveISP, frame: Frame, precision: str, quantise: Sequence[s
         np.dtype("float32" if method else precision),
         method,
         tuple(quantise),
+        loops,
     )
 
 
@@ -278,6 +279,11 @@ def _write(
     if former.is_file():
         for name in (SETTINGS_FILE, *SAVED_POLICIES, *_files_of(former)):
             remove_inside(folder, folder / name)
+        for path in (
+            *folder.glob("prepared/*.ort"),
+            *folder.glob("prepared/*.json"),
+        ):  # by `adaptiveisp-runtime prepare`
+            remove_inside(folder, path)
         remove_inside(folder, former)
     for name, content in files.items():
         if isp is not None and name == CARD:

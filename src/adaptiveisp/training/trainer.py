@@ -53,6 +53,7 @@ from adaptiveisp.training.run_files import (
     NOT_FINITE,
     SUMMARY,
     TRAJECTORIES,
+    policy_hashes,
     remove_results,
     writing,
 )
@@ -354,6 +355,7 @@ class Trainer:
             "device": self.device,
             "threads": torch.get_num_threads(),
             "skipped": self.skipped,
+            "policies_sha256": policy_hashes(self.folder),
             "provenance": dict(self.provenance),
         }
         if self.limit is not None:

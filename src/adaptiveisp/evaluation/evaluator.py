@@ -43,6 +43,7 @@ def score_dataset(
 ) -> Evaluation:
     """The detections, costs and losses of every policy with every detector on every sample of a data set.
 
+    With `options.part` only that part of the samples is scored, and the notes on the data set are left to the caller.
     A sample that one policy cannot use is left out for all policies, so that differences stay paired.
 
     Args:
@@ -65,7 +66,9 @@ def score_dataset(
     _warm_up(chosen, options.device)
     # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
     needs_raw = not options.cache or any(policy.needs_raw for policy in chosen)
-    for number, (sample, raw) in enumerate(read_all(dataset, options.workers, None if needs_raw else options)):
+    places = options.places(len(dataset.samples))
+    raws = read_all(dataset, options.workers, None if needs_raw else options, places)
+    for number, (sample, raw) in zip(places, raws, strict=True):
         collection.watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
         try:
             measured = _measure(sample, raw, evaluator, options)
@@ -80,8 +83,22 @@ def score_dataset(
                     collection.watch.add_remarks([grey_remark(sample.name, policy.name, rendered.left_out)])
         on_image(sample.name)
     evaluation = collection.evaluation(shared)
+    if options.part[1] > 1:
+        return evaluation
+    return checked_evaluation(evaluation, dataset)
+
+
+def checked_evaluation(evaluation: Evaluation, dataset: Dataset) -> Evaluation:
+    """The evaluation of a whole data set, with warnings of invalid boxes and doubtful labels.
+
+    Raises:
+        DataError: no sample could be used.
+    """
+    if len(evaluation.skipped) == len(dataset.samples):
+        raise DataError(f"{dataset.name}: no image could be used; the first: {evaluation.skipped[0][1]}")
     for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)]:
         logger.warning("%s", note)
+    evaluation.skipped += left_out(dataset).items()
     return evaluation
 
 
@@ -187,13 +204,8 @@ class _Collection:
 
         Args:
             scored_categories: ids of the classes that are scored.
-
-        Raises:
-            DataError: no sample could be used.
         """
         dataset, evaluator = self.dataset, self.evaluator
-        if len(self.skipped) == len(dataset.samples):
-            raise DataError(f"{dataset.name}: no image could be used; the first: {self.skipped[0][1]}")
         static = {policy.name: policy.is_static for policy in evaluator.policies}
         unmatched = {
             detector.name: tuple(name for key, name in dataset.categories.items() if key not in known.category_to_label)
@@ -207,7 +219,7 @@ class _Collection:
             sheets=self.sheets,
             categories={key: name for key, name in dataset.categories.items() if key in scored_categories},
             unmatched=unmatched,
-            skipped=[*self.skipped, *left_out(dataset).items()],
+            skipped=list(self.skipped),
             no_loss=evaluator.unusable,
             upper_bounds=tuple(policy.name for policy in evaluator.policies if policy.needs_labels),
             dropped_boxes=self.dropped,

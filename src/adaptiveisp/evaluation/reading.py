@@ -1,7 +1,7 @@
 """The raws of a data set in order, read ahead by other processes and kept in a cache of developed frames if asked."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -50,7 +50,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
 
 
 def read_all(
-    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None
+    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None, places: Sequence[int] | None = None
 ) -> Iterator[tuple[Sample, RawImage | Developed | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
@@ -58,11 +58,18 @@ def read_all(
         dataset: labelled raws.
         workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
         cached: options with a cache, from which raws that are files come back developed; None returns all as raws.
+        places: indices of the samples to read, in their order; None for all.
     """
     context = "spawn" if workers else None
     reader = _Reader(dataset, cached)
     with warnings.catch_warnings():
         # The user chose the number of workers; PyTorch would warn on each pass that it exceeds the cores.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
+        loader = DataLoader(
+            reader,
+            batch_size=None,
+            sampler=range(len(reader)) if places is None else places,
+            num_workers=workers,
+            multiprocessing_context=context,
+        )
     yield from loader

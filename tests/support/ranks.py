@@ -1,0 +1,142 @@
+"""Learners that tests run with one rank and with several: small images, and a detector with a small network.
+
+    torchrun --nproc-per-node 2 -m tests.support.ranks OUT NAMES ITERATIONS [float64]
+
+runs each of NAMES, keys of `SETTINGS` with commas between, and writes what `record` returns into OUT.RANK.
+"""
+
+import json
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from adaptiveisp.data.training_images import TrainingImage
+from adaptiveisp.training.distributed import join
+from adaptiveisp.training.methods.actor_critic.settings import CPU, PAPER
+from adaptiveisp.training.methods.fixed import RAW
+from adaptiveisp.training.methods.learner import BaseLearner
+from adaptiveisp.training.methods.registry import find_method
+from adaptiveisp.training.methods.sequence.settings import ADAPTIVE
+from adaptiveisp.types import Detections, Image, Targets
+
+SMALL = ("denoise", "white_balance", "exposure", "gamma", "contrast")
+
+
+def _listed() -> Any:
+    pipelines = (("exposure",), ("exposure", "gamma"), ())
+    how = {"candidates": "listed", "pipelines": pipelines, "group_size": 3, "batch": 9, "horizon": 2}
+    return replace(ADAPTIVE, expert_modules=(), imitation_warmup=0.2, **how)
+
+
+SETTINGS: dict[str, tuple[str, Any]] = {
+    "fixed": ("fixed", replace(RAW, modules=SMALL, initial={}, batch=8, size=64)),
+    "sequence": ("sequence", replace(ADAPTIVE, expert_modules=SMALL, imitation_warmup=0.2, horizon=5)),
+    "sampled": (
+        "sequence",
+        replace(ADAPTIVE, expert_modules=SMALL, imitation_warmup=0.2, candidates="samples", exploration=0.1),
+    ),
+    "listed": ("sequence", _listed()),
+    "actor_critic": (
+        "actor_critic",
+        replace(CPU, expert_modules=SMALL, imitation_warmup=0.1, horizon=5, rollout=5, replay_size=16),
+    ),
+    "edits": (
+        "actor_critic",
+        replace(CPU, expert_modules=SMALL, imitation_warmup=0.1, horizon=5, rollout=5, replay_size=16, candidates="edits"),
+    ),
+    "paper": ("actor_critic", replace(PAPER, replay_size=16, module_set="wide")),
+}
+"""Name of a test's run → its method and settings; `paper` has live batch norm and a bootstrap from the critic."""
+
+
+class GreyImages:
+    """Dark coloured squares with noise, different for each number."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+        self.read: list[int] = []
+
+    def __getitem__(self, number: int) -> TrainingImage:
+        self.read.append(number)
+        generator = torch.Generator().manual_seed(number)
+        image = 0.05 + 0.1 * torch.rand(1, 3, 8, 8, generator=generator, dtype=torch.float64)
+        image = nn.functional.interpolate(image, size=64, mode="bilinear")[0]
+        image += 0.01 * torch.randn(3, 64, 64, generator=generator, dtype=torch.float64)
+        box = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
+        return TrainingImage(number, image.clamp(0, 1).to(self.dtype), Targets(box, torch.zeros(1, dtype=torch.long)), 0.1)
+
+
+class SmallNetwork:
+    """A detector whose loss comes from a small network with fixed random weights."""
+
+    name, class_names, stride, weights_sha256 = "small", ("thing",), 32, ""
+
+    def __init__(self, dtype: torch.dtype):
+        generator = torch.Generator().manual_seed(5)
+        sizes = (3, 8, 16)
+        layers: list[nn.Module] = []
+        for before, after in zip(sizes, (*sizes[1:], 1), strict=True):
+            layer = nn.Conv2d(before, after, 3, stride=2, padding=1)
+            layer.weight.data = 0.3 * torch.randn(layer.weight.shape, generator=generator, dtype=torch.float64)
+            layer.bias.data = 0.3 * torch.randn(layer.bias.shape, generator=generator, dtype=torch.float64)
+            layers += [layer, nn.Tanh()]
+        self.network = nn.Sequential(*layers).to(dtype).requires_grad_(False)
+
+    def loss(self, image: Image, targets: list[Targets]) -> Float[Tensor, " batch"]:
+        return (self.network(image) - 0.5).square().mean(dim=(1, 2, 3))
+
+    def detect(
+        self, image: Image, confidence: float = 0.001, nms_iou: float = 0.6, max_detections: int = 300
+    ) -> list[Detections]:
+        raise NotImplementedError
+
+
+def learner(name: str, budget: int, dtype: torch.dtype) -> BaseLearner[Any]:
+    method, settings = SETTINGS[name]
+    settings = replace(settings, size=64, precision="float32", **({"costs": {}} if hasattr(settings, "costs") else {}))
+    return find_method(method).learner(settings, GreyImages(dtype), SmallNetwork(dtype), budget, 3, "cpu")  # type: ignore[return-value]
+
+
+def gradients(subject: Any) -> list[list[float]]:
+    """The gradients that the last optimiser steps used."""
+    networks = getattr(subject, "networks", None)
+    optimisers = [networks.actor_optimiser, networks.critic_optimiser] if networks else [subject.optimiser]
+    every = [p for one in optimisers for group in one.param_groups for p in group["params"]]
+    return [p.grad.flatten().tolist() if p.grad is not None else [] for p in every]
+
+
+def record(name: str, iterations: int, dtype: torch.dtype) -> dict[str, Any]:
+    """The metrics of some iterations, the gradients of the first one, and the weights after the last one."""
+    torch.set_default_dtype(dtype)
+    subject = learner(name, iterations * 8, dtype)
+    subject.ranks = join()
+    lines, first = [], []
+    while subject.iteration < iterations:
+        lines.append(subject.iterate()[0])
+        first = first or gradients(subject)
+    found = {"metrics": lines, "gradients": first, "read": subject.stream.read}
+    found["state"] = [float(t.double().sum()) for t in _tensors(subject.state_dict())]
+    return found
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for item in items for tensor in _tensors(item)]
+
+
+if __name__ == "__main__":
+    out, names, iterations, *rest = sys.argv[1:]
+    torch.set_num_threads(1)
+    kind = torch.float64 if rest else torch.float32
+    every = {name: record(name, int(iterations), kind) for name in names.split(",")}
+    join().leave()
+    path = Path(out)
+    path.with_name(f"{path.name}.{os.environ.get('RANK', '0')}").write_text(json.dumps(every))

@@ -25,32 +25,22 @@ from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.training.methods.sequence.settings import ADAPTIVE
 from adaptiveisp.types import Detections, Image, Targets
 
-SMALL = ("denoise", "white_balance", "exposure", "gamma", "contrast")
-
-
-def _listed() -> Any:
-    pipelines = (("exposure",), ("exposure", "gamma"), ())
-    how = {"candidates": "listed", "pipelines": pipelines, "group_size": 3, "batch": 9, "horizon": 2}
-    return replace(ADAPTIVE, expert_modules=(), imitation_warmup=0.2, **how)
+SMALL = ("white_balance", "exposure", "gamma", "contrast", "sharpen")
+SEQUENCE = replace(ADAPTIVE, modules=SMALL, expert_modules=SMALL, imitation_warmup=0.2, horizon=5)
+EPISODES = replace(
+    CPU, modules=SMALL, expert_modules=SMALL[:3], imitation_warmup=0.1, horizon=4, rollout=4, replay_size=16
+)
+LISTED = (("exposure",), ("exposure", "gamma"), ("contrast",))
 
 
 SETTINGS: dict[str, tuple[str, Any]] = {
     "fixed": ("fixed", replace(RAW, modules=SMALL, initial={}, batch=8, size=64)),
-    "sequence": ("sequence", replace(ADAPTIVE, expert_modules=SMALL, imitation_warmup=0.2, horizon=5)),
-    "sampled": (
-        "sequence",
-        replace(ADAPTIVE, expert_modules=SMALL, imitation_warmup=0.2, candidates="samples", exploration=0.1),
-    ),
-    "listed": ("sequence", _listed()),
-    "actor_critic": (
-        "actor_critic",
-        replace(CPU, expert_modules=SMALL, imitation_warmup=0.1, horizon=5, rollout=5, replay_size=16),
-    ),
-    "edits": (
-        "actor_critic",
-        replace(CPU, expert_modules=SMALL, imitation_warmup=0.1, horizon=5, rollout=5, replay_size=16, candidates="edits"),
-    ),
-    "paper": ("actor_critic", replace(PAPER, replay_size=16, module_set="wide")),
+    "sequence": ("sequence", SEQUENCE),
+    "sampled": ("sequence", replace(SEQUENCE, candidates="samples", exploration=0.1, dropout=0.1)),
+    "listed": ("sequence", replace(SEQUENCE, candidates="listed", pipelines=LISTED, group_size=3, batch=9)),
+    "actor_critic": ("actor_critic", EPISODES),
+    "edits": ("actor_critic", replace(EPISODES, candidates="edits")),
+    "paper": ("actor_critic", replace(PAPER, modules=SMALL, replay_size=16, module_set="wide")),
 }
 """Name of a test's run → its method and settings; `paper` has live batch norm and a bootstrap from the critic."""
 
@@ -69,7 +59,9 @@ class GreyImages:
         image = nn.functional.interpolate(image, size=64, mode="bilinear")[0]
         image += 0.01 * torch.randn(3, 64, 64, generator=generator, dtype=torch.float64)
         box = torch.tensor([[8.0, 8.0, 40.0, 40.0]])
-        return TrainingImage(number, image.clamp(0, 1).to(self.dtype), Targets(box, torch.zeros(1, dtype=torch.long)), 0.1)
+        return TrainingImage(
+            number, image.clamp(0, 1).to(self.dtype), Targets(box, torch.zeros(1, dtype=torch.long)), 0.1
+        )
 
 
 class SmallNetwork:
@@ -104,11 +96,11 @@ def learner(name: str, budget: int, dtype: torch.dtype) -> BaseLearner[Any]:
 
 
 def gradients(subject: Any) -> list[list[float]]:
-    """The gradients that the last optimiser steps used."""
+    """Of each weight the norm of the gradient of the last optimiser step, and some of its values."""
     networks = getattr(subject, "networks", None)
     optimisers = [networks.actor_optimiser, networks.critic_optimiser] if networks else [subject.optimiser]
-    every = [p for one in optimisers for group in one.param_groups for p in group["params"]]
-    return [p.grad.flatten().tolist() if p.grad is not None else [] for p in every]
+    every = [p.grad for one in optimisers for group in one.param_groups for p in group["params"]]
+    return [[] if g is None else [float(g.norm()), *g.flatten()[:: max(1, g.numel() // 50)].tolist()] for g in every]
 
 
 def record(name: str, iterations: int, dtype: torch.dtype) -> dict[str, Any]:

@@ -88,15 +88,20 @@ def score_dataset(
     return checked_evaluation(evaluation, dataset)
 
 
-def checked_evaluation(evaluation: Evaluation, dataset: Dataset) -> Evaluation:
+def checked_evaluation(evaluation: Evaluation, dataset: Dataset, tell: bool = True) -> Evaluation:
     """The evaluation of a whole data set, with warnings of invalid boxes and doubtful labels.
+
+    Args:
+        evaluation: of all its samples, without what the data set itself leaves out.
+        dataset: the data set.
+        tell: whether the warnings are given.
 
     Raises:
         DataError: no sample could be used.
     """
     if len(evaluation.skipped) == len(dataset.samples):
         raise DataError(f"{dataset.name}: no image could be used; the first: {evaluation.skipped[0][1]}")
-    for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)]:
+    for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)] if tell else ():
         logger.warning("%s", note)
     evaluation.skipped += left_out(dataset).items()
     return evaluation

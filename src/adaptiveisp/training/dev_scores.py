@@ -1,7 +1,7 @@
 """Scores policies on the dev set while it learns, and draws its pipelines for some dev images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +12,8 @@ from jaxtyping import UInt8
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.evaluation.evaluator import score_dataset
+from adaptiveisp.evaluation.evaluator import checked_evaluation, score_dataset
+from adaptiveisp.evaluation.merging import merged
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
 from adaptiveisp.inference.predictor import develop_at_size
@@ -20,6 +21,7 @@ from adaptiveisp.isp.costs import Costs
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.latency import Limit
+from adaptiveisp.training.distributed import ALONE, Ranks
 from adaptiveisp.types import Detector
 
 SHOWN = 6
@@ -75,6 +77,7 @@ def score_on_dev(
     costs: Costs,
     cache: str = "",
     limit: Limit | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[DevScore]:
     """The scores of some policies on the dev set, on the same images, or their means over several dev sets.
 
@@ -89,10 +92,11 @@ def score_on_dev(
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
         limit: the run's latency; None for none.
+        ranks: of the run, each of which scores a part of every set; the joined scores are those of one process.
     """
-    options = ScoringOptions(size, device=device, costs=costs, cache=cache)
+    options = ScoringOptions(size, device=device, costs=costs, cache=cache, part=(ranks.rank, ranks.size))
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        scores = {name: _scores_on(dataset, policies, detector, options, limit) for name, dataset in dev.items()}
+        scores = {name: _scores_on(dataset, policies, detector, options, limit, ranks) for name, dataset in dev.items()}
     return [_mean_of({name: of_one[place] for name, of_one in scores.items()}) for place in range(len(policies))]
 
 
@@ -120,10 +124,18 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def _scores_on(
-    dataset: Dataset, policies: Sequence[Policy], detector: Detector, options: ScoringOptions, limit: Limit | None
+    dataset: Dataset,
+    policies: Sequence[Policy],
+    detector: Detector,
+    options: ScoringOptions,
+    limit: Limit | None,
+    ranks: Ranks,
 ) -> list[DevScore]:
     """The scores on one data set; the arguments are those of `score_on_dev`."""
-    found = score_dataset(dataset, policies, [detector], options)
+    found = ranks.together(lambda: score_dataset(dataset, policies, [detector], options))
+    if not ranks.alone:
+        parts = ranks.gather_objects(replace(found, sheets={}))
+        found = checked_evaluation(merged(parts), dataset, tell=ranks.first)
     results = [found.results[policy.name, detector.name] for policy in policies]
     return [_score(result, found.categories, dict(found.skipped), limit) for result in results]
 

@@ -35,10 +35,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from adaptiveisp.errors import AdaptiveISPError, SilentError, UsageError
+from adaptiveisp.utils.defaults import RANK_TIMEOUT
 from adaptiveisp.utils.torchrun import place_of_process
 
-TIMEOUT = 600.0
-"""Seconds for which a rank waits for the others by default; reading the first batch of large raws may take minutes."""
 Value = TypeVar("Value")
 
 
@@ -58,7 +57,7 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
-    timeout: float = TIMEOUT
+    timeout: float = RANK_TIMEOUT
 
     @property
     def alone(self) -> bool:
@@ -211,7 +210,7 @@ ALONE = Ranks()
 """The only process of a run."""
 
 
-def join(device: str = "cpu", timeout: float = TIMEOUT) -> Ranks:
+def join(device: str = "cpu", timeout: float = RANK_TIMEOUT) -> Ranks:
     """The ranks of the run that `torchrun` started, to which this process connects; `ALONE` without torchrun.
 
     A process group that exists already, made by the user's own script, is used as it is.

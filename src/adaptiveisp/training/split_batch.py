@@ -69,12 +69,15 @@ class _Rejoined(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         ranks, leaves = ctx.ranks, list(ctx.leaves)
-        found: Sequence[Tensor] = [torch.zeros_like(leaf) for leaf in leaves]
+        learning = [leaf for leaf in leaves if leaf.requires_grad]  # a step of all images may have no parameters
+        found: dict[int, Tensor] = {}
         if ctx.image.requires_grad:
             own = gradient[ranks.own(ctx.counts)]
-            found = torch.autograd.grad(ctx.image, leaves, own, allow_unused=True, materialize_grads=True)
+            gradients = torch.autograd.grad(ctx.image, learning, own, allow_unused=True, materialize_grads=True)
+            found = {id(leaf): one for leaf, one in zip(learning, gradients, strict=True)}
+        rows = torch.cat([found.get(id(leaf), torch.zeros_like(leaf)) for leaf in leaves], dim=1)
         ctx.image = ctx.leaves = None
-        return ranks.gather(torch.cat(list(found), dim=1), ctx.counts), None, None, None, None
+        return ranks.gather(rows, ctx.counts), None, None, None, None
 
 
 def split_losses(

@@ -1,13 +1,12 @@
-"""Learners that tests run with one rank and with several: small images, and a detector with a small network.
+"""Learners that tests run with one rank and with several: small images, and a detector with a small network."""
 
-    torchrun --nproc-per-node 2 -m tests.support.ranks OUT NAMES ITERATIONS [float64]
-
-runs each of NAMES, keys of `SETTINGS` with commas between, and writes what `record` returns into OUT.RANK.
-"""
-
-import json
 import os
-import sys
+import pickle
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,17 +103,21 @@ def gradients(subject: Any) -> list[list[float]]:
 
 
 def record(name: str, iterations: int, dtype: torch.dtype) -> dict[str, Any]:
-    """The metrics of some iterations, the gradients of the first one, and the weights after the last one."""
+    """The metrics of some iterations, the gradients of the first one, the numbers of the images that were read, and the
+    sums of the weights and other tensors at the end."""
+    former = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
-    subject = learner(name, iterations * 8, dtype)
-    subject.ranks = join()
-    lines, first = [], []
-    while subject.iteration < iterations:
-        lines.append(subject.iterate()[0])
-        first = first or gradients(subject)
-    found = {"metrics": lines, "gradients": first, "read": subject.stream.read}
-    found["state"] = [float(t.double().sum()) for t in _tensors(subject.state_dict())]
-    return found
+    try:
+        subject = learner(name, iterations * 8, dtype)
+        subject.ranks = join()
+        lines, first = [], []
+        while subject.iteration < iterations:
+            lines.append(subject.iterate()[0])
+            first = first or gradients(subject)
+        state = [float(tensor.double().sum()) for tensor in _tensors(subject.state_dict())]
+    finally:
+        torch.set_default_dtype(former)
+    return {"metrics": lines, "gradients": first, "read": subject.stream.read, "state": state}
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -124,11 +127,46 @@ def _tensors(value: Any) -> list[Tensor]:
     return [tensor for item in items for tensor in _tensors(item)]
 
 
-if __name__ == "__main__":
-    out, names, iterations, *rest = sys.argv[1:]
-    torch.set_num_threads(1)
-    kind = torch.float64 if rest else torch.float32
-    every = {name: record(name, int(iterations), kind) for name in names.split(",")}
-    join().leave()
-    path = Path(out)
-    path.with_name(f"{path.name}.{os.environ.get('RANK', '0')}").write_text(json.dumps(every))
+def flat(value: Any, name: str = "") -> dict[str, float]:
+    """The numbers in nested mappings by their paths."""
+    if not isinstance(value, dict):
+        return {name: float(value)}
+    return {path: number for key, inner in value.items() for path, number in flat(inner, f"{name}/{key}").items()}
+
+
+def in_ranks(size: int, work: Callable[[], Any], folder: Path, seconds: float = 300.0) -> list[Any]:
+    """The results of work that several forked processes do as the ranks of a run; None of one that failed.
+
+    Args:
+        size: number of processes.
+        work: called in each; `join` gives its ranks.
+        folder: for their results.
+        seconds: after which processes that are still running are killed.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = [folder / f"rank-{rank}-of-{size}.pickle" for rank in range(size)]
+    pids = [_forked(rank, size, port, work, path) for rank, path in enumerate(paths)]
+    end = time.monotonic() + seconds
+    for pid in pids:
+        while os.waitpid(pid, os.WNOHANG) == (0, 0):
+            if time.monotonic() > end:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.02)
+    return [pickle.loads(path.read_bytes()) if path.exists() else None for path in paths]
+
+
+def _forked(rank: int, size: int, port: int, work: Callable[[], Any], path: Path) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    place = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    try:
+        result = work()
+        path.write_bytes(pickle.dumps(result))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)

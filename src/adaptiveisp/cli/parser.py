@@ -22,6 +22,7 @@ from adaptiveisp.cli import (
     import_file,
     run,
     stream,
+    sweep,
     synth,
     train,
     weights,
@@ -32,7 +33,7 @@ from adaptiveisp.errors import AdaptiveISPError, SilentError, UsageError, logger
 from adaptiveisp.utils.torchrun import refuse_ranks
 
 COMMANDS = (
-    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
+    *(demo, run, stream, train, sweep, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
     *(card, weights),
 )
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""

@@ -142,7 +142,9 @@ class Ranks:
         with self._answered():
             dist.broadcast(flat, 0)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
-        return tuple(part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True))
+        # In the memory format of the tensors: fused optimisers take that of a gradient for the weight's.
+        pairs = zip(parts, tensors, strict=True)
+        return tuple(torch.empty_like(tensor).copy_(part.view(tensor.shape)) for part, tensor in pairs)
 
     def same_state(self, generator: torch.Generator) -> None:
         """Sets a random generator to its state on the first rank."""

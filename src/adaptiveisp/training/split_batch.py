@@ -34,8 +34,12 @@ def own_leaf(ranks: Ranks, whole: Float[Tensor, "batch n"], counts: Sequence[int
 
 
 def rejoined(
-    ranks: Ranks, whole: Float[Tensor, "batch n"], leaves: Sequence[Tensor], image: Image, counts: Sequence[int]
-) -> Image:
+    ranks: Ranks,
+    whole: Float[Tensor, "batch n"],
+    leaves: Sequence[Tensor],
+    image: Float[Tensor, "own 3 height width"],
+    counts: Sequence[int],
+) -> Float[Tensor, "batch 3 height width"]:
     """The images of all ranks, differentiable in the parameters of all rows.
 
     The gradient of the result counts only in the rows of this rank, as `split_losses` gives it. Every rank has to call

@@ -33,7 +33,7 @@ SETTINGS = {"modules": ["exposure", "gamma"], "initial": {}, "size": 64}
 def written(folder: Path, **changes: Any) -> Path:
     content = {"base": {"train": {**TRAIN, "budget": 16, "dev_size": 64}, "settings": SETTINGS}, **changes}
     path = folder / "sweep.yaml"
-    path.write_text(yaml.safe_dump({name: value for name, value in content.items() if value is not None}))
+    path.write_text(yaml.safe_dump({k: v for k, v in content.items() if v is not None}, sort_keys=False))
     return path
 
 

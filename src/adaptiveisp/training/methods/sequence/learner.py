@@ -42,7 +42,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adaptiveisp.data.raw_frames import frames_of
 from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
@@ -50,7 +49,7 @@ from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.registry import policy_file
-from adaptiveisp.policies.sequence.networks import Actions, Observation, SequenceNetwork, observe, run_sequences
+from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
 from adaptiveisp.training.gradients import finite_images, optimiser_step
@@ -64,6 +63,7 @@ from adaptiveisp.training.methods.sequence.sampling import (
     sample_logits,
 )
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.methods.sequence.shared import observed, rendered
 from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
@@ -71,8 +71,8 @@ from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, RewardInputs, reward_terms
 from adaptiveisp.training.rl.runtime_price import RuntimePrice
 from adaptiveisp.training.run_state import check_optimiser
-from adaptiveisp.training.split_batch import own_leaf, rejoined, split_losses
-from adaptiveisp.types import Detector, Image, Targets
+from adaptiveisp.training.split_batch import split_losses
+from adaptiveisp.types import Detector, Targets
 
 SCALE_DECAY = 0.98
 """Decay of the running mean square of the advantages for each iteration."""
@@ -179,7 +179,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         image = torch.stack([source.image for source in sources]).to(self.device)
         clock.lap("data")
         shares = self.ranks.counts(len(sources))
-        observation = self._observe(image, shares)
+        observation = observed(self.ranks, image, shares, config)
         embedding = self.network.embed(observation)
         logits = self.network.logits(embedding, config.dropout, self.generator)
         if imitating:
@@ -194,23 +194,20 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         repeated, widths = logits.repeat_interleave(group_size, dim=0), self.network.widths
         tried, log_density = sample_logits(repeated, actions, widths, config.exploration, self.generator)
         clock.lap("policy")
-        preprocessed = observation.preprocessed.repeat_interleave(group_size, dim=0)
-        frames, rows = frames_of(sources[self.ranks.own(shares)], group_size), [group_size * n for n in shares]
-        with torch.set_grad_enabled(config.sets_parameters):
-            leaf, own = own_leaf(self.ranks, tried, rows), actions[self.ranks.own(rows)]
-            rendered = run_sequences(preprocessed, self.modules, own, self.network.params(leaf), frames)
-            rendered = rejoined(self.ranks, tried, [leaf], rendered, rows)
+        rows, own = [group_size * n for n in shares], sources[self.ranks.own(shares)]
+        parts = (rows, own, observation.preprocessed, self.network, actions, tried, config)
+        candidates = rendered(self.ranks, *parts)
         clock.lap("modules")
-        sources, kept = self._valid(sources, rendered, group_size)
-        if len(kept) < len(rendered):
-            rendered, actions, log_prob, entropy, imitation, log_density = (
-                values[kept] for values in (rendered, actions, log_prob, entropy, imitation, log_density)
+        sources, kept = self._valid(sources, candidates, group_size)
+        if len(kept) < len(candidates):
+            candidates, actions, log_prob, entropy, imitation, log_density = (
+                values[kept] for values in (candidates, actions, log_prob, entropy, imitation, log_density)
             )
         targets = [source.targets for source in sources for _ in range(group_size)]
-        loss = self._detector_loss(rendered, targets, self.ranks.counts_among(kept, rows), clock)
-        self.passes += len(rendered)
+        loss = self._detector_loss(candidates, targets, self.ranks.counts_among(kept, rows), clock)
+        self.passes += len(candidates)
 
-        terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
+        terms = self._rewards(candidates, loss, actions, stacked_references([s.reference for s in sources], group_size))
         self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
@@ -222,33 +219,26 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.iteration += 1
         if config.averaging:
             update_average(self.averaged, self.network, config, 0 if self.warm else self.iteration)
-        metrics = {
+        metrics = self._counted(measured(self.modules, terms, losses, norms, entropy, loss, actions))
+        clock.lap("bookkeeping")
+        return metrics, clock.seconds
+
+    def _counted(self, batch: Metrics) -> Metrics:
+        """The line of the run's log: the means over a batch with what the learner counts; see docs/methods/sequence.md."""
+        return {
             "iteration": self.iteration,
             "passes": self.passes,
-            **measured(self.modules, terms, losses, norms, entropy, loss, actions),
+            **batch,
             "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
             "dropped": self.dropped,
             **self.price.metrics,
         }
-        clock.lap("bookkeeping")
-        return metrics, clock.seconds
 
     def _step(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
         """Does one optimiser step and returns the norms of the gradients by part."""
         scale = 0.1 ** (self.config.rate_decay * self.progress)
         total = losses["sequence"] + losses["parameters"]
         return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm, self.ranks)
-
-    def _observe(self, image: Image, shares: Sequence[int]) -> Observation:
-        """The observation of all images; its prefix and its preprocessed images are those of this rank's share.
-
-        Args:
-            image: all images.
-            shares: number of images of each rank.
-        """
-        found = observe(image[self.ranks.own(shares)], self.config.preprocessing, self.config.module_set)
-        planes, numbers = (self.ranks.gather(values, shares) for values in (found.planes, found.numbers))
-        return found._replace(planes=planes, numbers=numbers)
 
     def _replay(self, embedding: Float[Tensor, "images features"], terms: Mapping[str, Tensor]) -> None:
         """Further updates of the sequence head, on these images and those of earlier iterations.

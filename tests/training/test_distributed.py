@@ -90,7 +90,7 @@ def lose_a_rank(how: str) -> str:
 @pytest.mark.parametrize(("how", "what"), [("killed", "has ended"), ("slow", "did not answer within 3 s")])
 def test_a_lost_rank_is_one_line(how: str, what: str, tmp_path: Path) -> None:
     message = in_ranks(2, partial(lose_a_rank, how), tmp_path)[0]
-    assert message == f"rank 0 of 2: another rank {what}"
+    assert message == f"rank 0 of 2: another rank {what}; see its message, then start all ranks again"
 
 
 def agree() -> list[object]:

@@ -42,7 +42,15 @@ Value = TypeVar("Value")
 
 
 class LostRankError(AdaptiveISPError):
-    """Another rank ended, or did not answer in time."""
+    """Another rank ended, or did not answer in time.
+
+    Attributes:
+        what: that in words, without a remedy.
+    """
+
+    def __init__(self, message: str, what: str):
+        super().__init__(message)
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,8 @@ class Ranks:
         except RuntimeError as error:
             slow = "timed out" in str(error).lower() or "timeout" in str(error).lower()
             what = f"did not answer within {self.timeout:g} s" if slow else "has ended"
-            raise LostRankError(f"rank {self.rank} of {self.size}: another rank {what}") from error
+            found = f"rank {self.rank} of {self.size}: another rank {what}"
+            raise LostRankError(f"{found}; see its message, then start all ranks again", found) from error
 
 
 ALONE = Ranks()

@@ -175,7 +175,7 @@ class Trainer:
                 "its last checkpoint is complete" if (self.folder / LATEST).is_file() else "it has no checkpoint yet"
             )
             remedy = f"{state}; continue with --resume {self.folder}, with any number of ranks"
-            raise LostRankError(f"{self.folder}: {error}; {remedy}") from error
+            raise LostRankError(f"{self.folder}: {error.what}; {remedy}", error.what) from error
 
     def _train(
         self, on_iteration: OnIteration | None, on_checkpoint: OnCheckpoint | None, on_image: OnImage | None
@@ -209,8 +209,7 @@ class Trainer:
     def _stops(self) -> bool:
         """Whether a signal stops the run; all ranks stop after the same iteration."""
         done = self.learner.iteration, self.learner.passes, self.chosen
-        self.stopping = any_stops(self.ranks, self.stopping, done, self.folder)
-        return self.stopping
+        return any_stops(self.ranks, self.stopping, done, self.folder)
 
     def _iterate(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Does one iteration; the batch of a loss that is not finite is saved in the run folder."""

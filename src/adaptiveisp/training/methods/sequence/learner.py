@@ -224,7 +224,7 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         return metrics, clock.seconds
 
     def _counted(self, batch: Metrics) -> Metrics:
-        """The line of the run's log: the means over a batch with what the learner counts; see docs/methods/sequence.md."""
+        """The line of the run's log: the means over a batch, and what the learner counts."""
         return {
             "iteration": self.iteration,
             "passes": self.passes,

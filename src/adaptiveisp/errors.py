@@ -130,6 +130,10 @@ class UsageError(AdaptiveISPError):
     """The request contradicts itself or asks for something that does not exist (exit code 2)."""
 
 
+class SilentError(AdaptiveISPError):
+    """This process ends because of an error that another process of the same command tells the user."""
+
+
 def unreadable(name: object, error: OSError) -> str:
     """The message about a file that the operating system cannot read.
 

@@ -60,6 +60,18 @@ def test_merged_shards_are_the_one_report(tmp_path: Path, capsys: pytest.Capture
     assert "part2/shard.jsonl" in capsys.readouterr().err and not Path("x/report.json").exists()
 
 
+@pytest.mark.long
+def test_an_evaluation_on_ray_is_the_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    labelled_photos(tmp_path, n=3)
+    evaluate("--out", "whole")
+    evaluate("--engine", "ray", "--shards", "2", "--out", "ray")
+    assert report("ray") == report("whole")
+    evaluate("--engine", "ray", "--shard", "1/2", "--out", "x", code=2)
+    evaluate("--shards", "2", "--out", "x", code=2)
+
+
 def test_samples_that_fail_and_several_sets(tmp_path: Path) -> None:
     labelled_photos(tmp_path, n=4)
     synth = ["synth", "--data", "labels.json", "--images", "images", "--out", "raws", "-q"]

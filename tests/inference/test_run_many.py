@@ -144,7 +144,7 @@ def test_resuming_is_refused_where_settings_differ(capsys: pytest.CaptureFixture
         capsys.readouterr()
         run(*change, "--resume", code=2)
         assert told in capsys.readouterr().err
-    before = content(Path("out"))
+    before, row = content(Path("out")), rows(Path("out"))[0]
     write_dng(raw(9), Path("night/9.dng"))
     run("--resume", code=2)
     assert "inputs '5 frames" in capsys.readouterr().err and content(Path("out")) == before
@@ -153,6 +153,10 @@ def test_resuming_is_refused_where_settings_differ(capsys: pytest.CaptureFixture
     Path("out/results.jsonl").write_text("{}\n")
     run("--resume", code=1)
     assert "results.jsonl: line 1 is no row of a run; add --overwrite" in capsys.readouterr().err
+    for wrong in ({"files": [3]}, {"times": {}}, {"scores": ["1"]}, {"raw": None}, {"number": "0"}):
+        Path("out/results.jsonl").write_text(json.dumps({**row, **wrong}) + "\n")
+        run("--resume", code=1)
+        assert "line 1 is no row of a run" in capsys.readouterr().err
     Path("out/settings.json").unlink()
     run("--resume", code=2)
     assert "--overwrite instead of --resume" in capsys.readouterr().err

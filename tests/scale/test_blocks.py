@@ -115,7 +115,7 @@ def test_the_operators_of_ray_make_what_the_local_engine_makes() -> None:
 def test_a_failing_detector_and_a_folder_that_is_not_there_end_the_run() -> None:
     class Broken(RedDetector):
         def detect(self, image: Any, **options: Any) -> Any:
-            return "no boxes"
+            return []  # for one image
 
     night(2)
     frames, _ = find_frames(["night"])

@@ -10,6 +10,7 @@ from adaptiveisp.cli.options import (
     CACHE_HELP,
     COSTS_HELP,
     DATA_HELP,
+    DEFAULT,
     DETECTOR_HELP,
     DRAWS_HELP,
     LATENCY_HELP,
@@ -30,6 +31,7 @@ from adaptiveisp.cli.options import (
 )
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.utils import defaults
+from adaptiveisp.utils.optional_imports import require_extra
 
 if TYPE_CHECKING:
     from adaptiveisp.evaluation.api import PreparedEvaluation
@@ -90,6 +92,11 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--shard", metavar="I/N", help=text)
     text = "put together what --shard wrote into these folders, with the same options, into the one report"
     group.add_argument("--merge", nargs="+", type=Path, default=[], metavar="DIR", help=text)
+    text = f"where the samples are measured: local, or ray, a cluster, in --shards parts ('adaptiveisp[ray]') {DEFAULT}"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    group.add_argument("--shards", type=natural, default=0, metavar="N", help="parts (default: one for each CPU)")
+    text = "address of the Ray cluster, or auto (default: a new one on this machine)"
+    group.add_argument("--address", default="", metavar="A", help=text)
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -103,6 +110,7 @@ def evaluate(options: argparse.Namespace) -> int:
     if options.shard and options.merge:
         raise UsageError("--shard measures a part and --merge puts all parts together; give one of them")
     shard = shard_of(options.shard or "1/1")
+    _check_engine(options)
     device = set_up_torch(options)
     _warn_of_options_without_effect(options)
     check_files((options.csv, options.md), options.overwrite)
@@ -113,7 +121,14 @@ def evaluate(options: argparse.Namespace) -> int:
     with claim_folder(out, "eval", options.overwrite):
         total = 0 if options.merge else prepared.n_samples
         with progress(options, total, "eval", log=out / LOG_FILE) as bar:
-            report = prepared.run(lambda name: bar.update(), options.merge)
+            parts = options.merge
+            if options.engine == "ray":
+                from adaptiveisp.scale.ray_engine import RayConfig
+                from adaptiveisp.scale.ray_evaluation import measure_on_ray
+
+                config = RayConfig(options.address, gpus=1.0 if device == "cuda" else 0.0)
+                parts = measure_on_ray(prepared, out, options.shards, config, tuple(options.own_modules), bar.update)
+            report = prepared.run(lambda name: bar.update(), parts)
         report.save(out)
         code = report_skips(out, list(report.skipped), dict(report.provenance))
     for path, text in ((options.csv, scores_csv(report)), (options.md, markdown_tables(report))):
@@ -124,6 +139,21 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"report: {out / 'report.html'}; pipelines and losses of each image: {out / 'pipelines.jsonl'}")
         print(f"detections as COCO results: {out / 'coco'}")
     return code
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    """Refuses options of the engine that do not fit, and an engine that is not installed.
+
+    Raises:
+        UsageError: an option has no effect.
+        AdaptiveISPError: ray is not installed.
+    """
+    if options.engine == "ray":
+        if options.shard or options.merge:
+            raise UsageError("--engine ray makes its shards and merges them; leave out --shard and --merge")
+        require_extra("ray", "ray")
+    elif options.shards or options.address:
+        raise UsageError("--shards and --address are for --engine ray; give that too, or leave them out")
 
 
 def _measure(prepared: "PreparedEvaluation", shard: tuple[int, int], options: argparse.Namespace) -> int:

@@ -22,16 +22,18 @@ from adaptiveisp.cli import (
     import_file,
     run,
     stream,
+    sweep,
     synth,
     train,
     weights,
 )
 from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
 from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, terminable
-from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
+from adaptiveisp.errors import AdaptiveISPError, SilentError, UsageError, logger, one_line
+from adaptiveisp.utils.torchrun import refuse_ranks
 
 COMMANDS = (
-    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
+    *(demo, run, stream, train, sweep, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
     *(card, weights),
 )
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
@@ -65,6 +67,8 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
         if getattr(options, name):
             logger.warning("--%s has no effect in this command", name)
     try:
+        if not getattr(options, "shares_work", False):
+            refuse_ranks(options.command_name)
         command: Callable[[argparse.Namespace], int] = options.command
         for text in getattr(options, "own_modules", ()):
             from adaptiveisp.isp.registry import register_named
@@ -75,6 +79,8 @@ def _parse_and_run(argv: Sequence[str] | None) -> int:
         return _fail(f"ended by code that it called (SystemExit: {stop.code})", FAILED)
     except BrokenPipeError:  # the reader of the output has closed the pipe before the end
         return FAILED
+    except SilentError:  # with exit code 0, since torchrun ends the process that tells the error when another one fails
+        return DONE
     except UsageError as error:
         return _fail(error, WRONG_USE)
     except AdaptiveISPError as error:
@@ -99,7 +105,9 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 done; 1 failed; 2 wrong use; 3 done, but inputs were skipped.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Parser, dest="command_name"
+    )
     for module in COMMANDS:
         module.add(commands)
     return parser

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import progress, report_skips, set_up_torch
-from adaptiveisp.cli.exit_codes import INTERRUPTED
+from adaptiveisp.cli.exit_codes import DONE, INTERRUPTED
 from adaptiveisp.cli.options import (
     CACHE_HELP,
     DATA_HELP,
+    DEFAULT,
     DETECTOR_HELP,
     LIGHTS_HELP,
     add_command,
@@ -20,6 +21,7 @@ from adaptiveisp.cli.options import (
     add_sensor,
     milliseconds,
     positive,
+    seconds,
     size,
     unit,
 )
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from adaptiveisp.training.config import TrainConfig
+    from adaptiveisp.training.distributed import Ranks
     from adaptiveisp.training.runs import TrainSummary
     from adaptiveisp.training.trainer import Trainer
     from adaptiveisp.types import Detector
@@ -61,6 +64,10 @@ TRAIN_COSTS_HELP = (
 )
 TRAIN_LATENCY_HELP = (
     "most milliseconds of policy and modules for 95 %% of the images on this machine; the runtime penalty follows it"
+)
+RANK_TIMEOUT_HELP = (
+    "under torchrun, which splits each iteration among its processes: end the run when another one does not answer for "
+    f"so long {DEFAULT}"
 )
 PRESETS_HELP = (
     "cpu, paper or released; for sequence: adaptive, fast, fewer (after a warm start), one-sequence, pos or "
@@ -112,9 +119,12 @@ def add(commands: Any) -> None:
     add_sensor(parser)
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default {defaults.DETECTOR})")
     _add_run_options(parser)
+    parser.add_argument(
+        "--rank-timeout", type=seconds, default=defaults.RANK_TIMEOUT, metavar="SECONDS", help=RANK_TIMEOUT_HELP
+    )
     add_modules(parser)
     add_common(parser, without=("workers",))
-    parser.set_defaults(command=train, seed=None)
+    parser.set_defaults(command=train, seed=None, shares_work=True)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -162,35 +172,29 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
 
 def train(options: argparse.Namespace) -> int:
     """Starts or resumes a training run."""
-    from adaptiveisp.detectors.loading import load_detector
-    from adaptiveisp.training.latency import cost_table_name, run_table
-    from adaptiveisp.training.runs import finish, new_run, resumed_run
-    from adaptiveisp.utils.provenance import provenance
+    from adaptiveisp.training.distributed import join
 
     device = set_up_torch(options)
-    own_code = _register_own_code(options)
-    if options.resume is not None:
-        others = [*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs"]
-        others = [name for name in others if name not in own_code]
-        given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
-        given += ["--limit"] if options.limit else []
-        given = [name for name in given if name not in ALLOWED_WITH_RESUME]
-        if given or options.changes:
-            extra = " ".join(given or ["--set"])
-            raise UsageError(f"--resume continues with the settings of the run; leave out {extra}")
-        folder = options.resume
-        named = options.detector is not None
-        detector_of = partial(_run_detector, options=options, device=device)
-        run = resumed_run(folder, detector_of, device, options.cache or "", named, options.budget)
-    else:
-        wanted, settings = _train_settings(options)
-        detector = load_detector(wanted.detector, device, trusted=options.detector is not None)
-        table = cost_table_name(settings, options.costs)
-        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
-        folder = options.out
-        run = new_run(folder, wanted, settings, detector, origin, options.overwrite, device)
-    if not options.quiet and (measured := run_table(run.settings, run.provenance)) is not None:
-        print(measured.text)
+    ranks = join(device, options.rank_timeout)
+    options.quiet = options.quiet or not ranks.first
+    try:
+        code = _train(options, device, ranks)
+        ranks.gather_objects(None)  # torchrun ends the other ranks when one has ended
+    finally:
+        ranks.leave()
+    return code if ranks.first else DONE
+
+
+def _train(options: argparse.Namespace, device: str, ranks: "Ranks") -> int:
+    """`train` on one of the ranks."""
+    from adaptiveisp.training.runs import finish
+    from adaptiveisp.utils.provenance import provenance
+
+    level = logger.level
+    if not ranks.first:  # the first rank gives the same warnings while the run is set up
+        logger.setLevel("ERROR")
+    run = _opened(options, device, ranks)
+    logger.setLevel(level)
     with run, progress(options, run.options.budget, "train", unit="pass") as bar:
 
         def show(metrics: dict[str, Any]) -> None:
@@ -203,7 +207,54 @@ def train(options: argparse.Namespace) -> int:
         _report(run, summary)
     if not summary.finished:
         return INTERRUPTED
-    return report_skips(folder, list(run.skipped.items()), provenance(run.options.seed))
+    if not ranks.first:
+        return DONE
+    return report_skips(run.folder, list(run.skipped.items()), provenance(run.options.seed))
+
+
+def _opened(options: argparse.Namespace, device: str, ranks: "Ranks") -> "Trainer":
+    """The new or resumed run that the options ask for."""
+    from adaptiveisp.detectors.loading import load_detector
+    from adaptiveisp.training.latency import cost_table_name, run_table
+    from adaptiveisp.training.runs import new_run, resumed_run
+    from adaptiveisp.utils.provenance import provenance
+
+    if options.resume is not None:
+        ranks.together(lambda: _check_resume(options))
+        named = options.detector is not None
+        detector_of = partial(_run_detector, options=options, device=device)
+        run = resumed_run(options.resume, detector_of, device, options.cache or "", named, options.budget, ranks)
+    else:
+
+        def asked() -> "tuple[TrainConfig, Any, Detector]":
+            _register_own_code(options)
+            wanted, settings = _train_settings(options)
+            return wanted, settings, load_detector(wanted.detector, device, trusted=options.detector is not None)
+
+        wanted, settings, detector = ranks.together(asked)
+        table = cost_table_name(settings, options.costs)
+        origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
+        run = new_run(options.out, wanted, settings, detector, origin, options.overwrite, device, ranks)
+    if not options.quiet and (measured := run_table(run.settings, run.provenance)) is not None:
+        print(measured.text)
+    return run
+
+
+def _check_resume(options: argparse.Namespace) -> None:
+    """Registers the user's own code, and refuses options that a resumed run would not use.
+
+    Raises:
+        UsageError: names them.
+    """
+    own_code = _register_own_code(options)
+    others = [*TRAIN_OPTIONS, *TRAIN_SETTINGS, "config", "out", "costs"]
+    others = [name for name in others if name not in own_code]
+    given = [f"--{name.replace('_', '-')}" for name in others if getattr(options, name) is not None]
+    given += ["--limit"] if options.limit else []
+    given = [name for name in given if name not in ALLOWED_WITH_RESUME]
+    if given or options.changes:
+        extra = " ".join(given or ["--set"])
+        raise UsageError(f"--resume continues with the settings of the run; leave out {extra}")
 
 
 def _register_own_code(options: argparse.Namespace) -> list[str]:

@@ -1,9 +1,9 @@
 """Scores policies with detectors on one data set: all of them on the same samples, so that differences are paired."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-import numpy as np
 import torch
 
 from adaptiveisp.data.annotation_checks import why_nothing
@@ -14,15 +14,14 @@ from adaptiveisp.errors import DataError, DetectorError, first_few, logger, skip
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.detector_loss import DetectorEvaluator, ImageLosses, frame_targets
-from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
+from adaptiveisp.evaluation.pipeline_stats import Planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.reading import read_all
 from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
-from adaptiveisp.evaluation.sample_records import Found, Rendering, SampleRecord
+from adaptiveisp.evaluation.sample_records import Found, Rendering, SampleRecord, found_of, rendering_of
 from adaptiveisp.inference.prepared import develop_at_size
-from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.isp.pipeline import DEFAULT_SET
-from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark
+from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, as_policy, grey_remark
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
 
@@ -133,19 +132,20 @@ class Scoring:
         return SampleRecord(
             number,
             remarks=tuple(remarks),
-            renderings=tuple(_rendering(one, self.options.costs) for one in rendered),
+            renderings=tuple(rendering_of(one, self.options.costs) for one in rendered),
             found={
-                detector.name: tuple(_found(one, class_map) for one in found[detector.name])
+                detector.name: tuple(found_of(one, class_map) for one in found[detector.name])
                 for detector, class_map in zip(evaluator.detectors, evaluator.maps, strict=True)
             },
             losses=losses,
         )
 
-    def evaluation(self, records: Iterable[SampleRecord]) -> Evaluation:
+    def evaluation(self, records: Iterable[SampleRecord], tell: bool = True) -> Evaluation:
         """The results of all samples.
 
         Args:
             records: of each sample, in the order of their numbers.
+            tell: whether warnings of invalid boxes and doubtful labels are given.
 
         Raises:
             DataError: no sample could be used.
@@ -155,31 +155,20 @@ class Scoring:
             collection.add(self.dataset.samples[record.number], record)
         unusable = {name: reason for name, (reason, _) in self.unusable.items()}
         evaluation = collection.evaluation(self._shared, unusable)
-        for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, self.dataset)]:
+        for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, self.dataset)] if tell else ():
             logger.warning("%s", note)
         return evaluation
 
+    def told(self, reasons: Mapping[str, Sequence[Any]]) -> None:
+        """Takes over why detectors give no loss from another process; of several reasons the first sample's counts.
 
-def _rendering(rendered: Rendered, costs: Costs) -> Rendering:
-    """What is kept of a rendering."""
-    pixels, pipeline = rendered.image.shape[2] * rendered.image.shape[3], rendered.pipeline
-    return Rendering(
-        rendered.milliseconds,
-        rendered.milliseconds - rendered.modules_ms,
-        pixels,
-        as_planned(pipeline),
-        DEFAULT_SET if pipeline is None else pipeline.module_set,
-        None if pipeline is None else cost_of(pipeline, costs),
-        rendered.dropped,
-    )
-
-
-def _found(found: Detections, class_map: ClassMap) -> Found:
-    """Detections in the data set's category ids, without those of classes that it does not know."""
-    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
-    known = ids >= 0
-    boxes, scores = found.boxes.cpu().double().numpy(), found.scores.cpu().double().numpy()
-    return Found(boxes[known], scores[known], ids[known], found.dropped)
+        Args:
+            reasons: detector → reason and number of the sample, as in `unusable`.
+        """
+        for name, (reason, number) in reasons.items():
+            known = self.unusable.get(name)
+            if known is None or number < known[1]:
+                self.unusable[name] = (str(reason), int(number))
 
 
 @dataclass
@@ -377,7 +366,7 @@ def _frame_targets(sample: Sample, developed: Developed, detector: Detector, cla
 
 def scored_image(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
     """The sample with its detections in the data set's category ids, without those of classes that it does not know."""
-    return _with_labels(sample, _found(found, class_map))
+    return _with_labels(sample, found_of(found, class_map))
 
 
 def _with_labels(sample: Sample, found: Found) -> ScoredImage:

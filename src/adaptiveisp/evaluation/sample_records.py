@@ -6,10 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from adaptiveisp.detectors.class_names import ClassMap
 from adaptiveisp.evaluation.detector_loss import ImageLosses
-from adaptiveisp.evaluation.pipeline_stats import Planned
+from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
+from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.isp.pipeline import DEFAULT_SET
-from adaptiveisp.types import Remark
+from adaptiveisp.policies.base import Rendered
+from adaptiveisp.types import Detections, Remark
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,28 @@ class SampleRecord:
             },
             "losses": {name: [one.policies, one.raw, one.auto_exposure] for name, one in self.losses.items()},
         }
+
+
+def rendering_of(rendered: Rendered, costs: Costs) -> Rendering:
+    """What is kept of a rendering."""
+    pixels, pipeline = rendered.image.shape[2] * rendered.image.shape[3], rendered.pipeline
+    return Rendering(
+        rendered.milliseconds,
+        rendered.milliseconds - rendered.modules_ms,
+        pixels,
+        as_planned(pipeline),
+        DEFAULT_SET if pipeline is None else pipeline.module_set,
+        None if pipeline is None else cost_of(pipeline, costs),
+        rendered.dropped,
+    )
+
+
+def found_of(found: Detections, class_map: ClassMap) -> Found:
+    """Detections in the data set's category ids, without those of classes that it does not know."""
+    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
+    known = ids >= 0
+    boxes, scores = found.boxes.cpu().double().numpy(), found.scores.cpu().double().numpy()
+    return Found(boxes[known], scores[known], ids[known], found.dropped)
 
 
 def record_from_json(value: Any) -> SampleRecord:

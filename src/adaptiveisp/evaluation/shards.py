@@ -120,20 +120,12 @@ def _read_into(
         for value in lines:
             if "end" in value:
                 for name, reasons in value["unusable"].items():
-                    _tell(scorings[name], reasons)
+                    scorings[name].told(reasons)
                 return
             found[value["set"]][int(value["number"])] = record_from_json(value)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: is damaged ({type(error).__name__}: {error}); {REMEDY}") from error
     raise DataError(f"{path}: ends too early; {REMEDY}")
-
-
-def _tell(scoring: Scoring, reasons: Mapping[str, Any]) -> None:
-    """Tells a scoring why detectors give no loss; of several reasons that of the first sample counts."""
-    for name, (reason, number) in reasons.items():
-        known = scoring.unusable.get(name)
-        if known is None or number < known[1]:
-            scoring.unusable[name] = (str(reason), int(number))
 
 
 def _checked_header(header: Any, path: Path, settings: Mapping[str, Any]) -> Shard:

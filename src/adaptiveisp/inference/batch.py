@@ -47,6 +47,7 @@ from adaptiveisp.types import Image
 from adaptiveisp.utils.allocator import available_bytes
 from adaptiveisp.utils.color import to_uint8
 from adaptiveisp.utils.files import atomic_path, write_json_lists
+from adaptiveisp.utils.output_folder import check_inside
 
 FULL_BYTES_PER_PIXEL = 60
 """Bytes of memory that `--full` takes for each pixel: 12 for the developed frame, at most 36 for a pipeline of the
@@ -210,6 +211,7 @@ class _Batch:
         for row in self.journal.results():
             name = next((one for one in row["files"] if one.endswith((".boxes.png", ".boxes.jpg"))), "")
             if name:
+                check_inside(self.out, self.out / name)  # a resumed run reads the name from a file
                 with PilImage.open(self.out / name) as picture:
                     tiles.append(Tile(np.asarray(picture.convert("RGB")), Path(row["frame"]).name, caption(row)))
             if len(tiles) == OVERVIEW_TILES:

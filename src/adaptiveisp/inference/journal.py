@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from adaptiveisp.errors import OutputError, UsageError, first_few, shown
-from adaptiveisp.inference.records import COLUMNS, Row
+from adaptiveisp.inference.records import Row, is_row
 from adaptiveisp.inference.result_files import PARQUET_FILE, ROWS_FILE, SETTINGS_FILE
 from adaptiveisp.utils.files import atomic_path, read_json, write_json
 from adaptiveisp.utils.output_folder import check_inside
@@ -235,7 +235,7 @@ def _parsed(line: bytes, path: Path, number: int) -> Row:
         row = json.loads(line)
     except (ValueError, RecursionError):
         row = None
-    if not isinstance(row, dict) or row.keys() != set(COLUMNS) or not isinstance(row["number"], int):
+    if not is_row(row):
         raise OutputError(f"{path}: line {number} is no row of a run; {AGAIN}")
     return row
 

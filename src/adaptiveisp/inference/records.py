@@ -20,10 +20,10 @@
 | skipped | text | why there is no result; null where there is one. The columns from `width` on are then null |
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 from adaptiveisp.inference.frames import Frame
 from adaptiveisp.inference.result import Result
@@ -100,6 +100,46 @@ def skipped_row(frame: Frame, reason: str) -> Row:
     """The row of a frame without a result."""
     known = {"frame": frame.id, "number": frame.number, "stem": frame.stem, "skipped": reason}
     return {name: known.get(name) for name in COLUMNS}
+
+
+def is_row(value: Any) -> TypeGuard[Row]:
+    """Whether a value from a file, which may come from anybody, has the columns of a row and their types."""
+    if not isinstance(value, dict) or value.keys() != set(COLUMNS) or not isinstance(value["number"], int):
+        return False
+    if not isinstance(value["frame"], str) or not isinstance(value["stem"], str):
+        return False
+    if isinstance(value["skipped"], str):
+        return True
+    return value["skipped"] is None and _holds_a_result(value)
+
+
+def _holds_a_result(row: Row) -> bool:
+    times, raw, plan = row["times"], row["raw"], row["pipeline"]
+    lists = [row[name] for name in ("boxes", "scores", "labels", "dropped_modules", "remarks", "files")]
+    if not all(isinstance(one, list) for one in lists) or len({len(one) for one in lists[:3]}) != 1:
+        return False
+    texts = [*row["labels"], *row["dropped_modules"], *row["files"]]
+    numbers = [*row["scores"], row["dropped_boxes"]]
+    if not isinstance(times, dict) or times.keys() != set(TIMES) or not _are(times.values(), float):
+        return False
+    if not _are(texts, str) or not _are(numbers, float) or not (plan is None or isinstance(plan, list)):
+        return False
+    stages = all(
+        isinstance(one, dict)
+        and isinstance(one.get("module"), str)
+        and isinstance(one.get("params"), dict)
+        and _are(one["params"].values(), float)
+        for one in plan or []
+    )
+    remarks = all(isinstance(one, dict) and _are([one.get("kind"), one.get("text")], str) for one in row["remarks"])
+    known = isinstance(raw, dict) and all(isinstance(raw.get(name), list) for name in ("shape", "black", "lowest"))
+    return stages and remarks and known and _are([raw.get("white"), *raw["black"], *raw["lowest"]], float)
+
+
+def _are(values: Iterable[Any], kind: type) -> bool:
+    """Whether all values are of a type; whole numbers count as numbers."""
+    kinds = (int, float) if kind is float else (kind,)
+    return all(isinstance(value, kinds) for value in values)
 
 
 def summary_row(row: Row) -> RunRow:

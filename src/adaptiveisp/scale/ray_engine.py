@@ -9,6 +9,7 @@ import os
 import pickle
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -60,24 +61,32 @@ def run_on_ray(job: Job, blocks: Sequence[Block], config: RayConfig) -> Iterator
         AdaptiveISPError: Ray is not installed, the cluster is not there, a detector's answers make no sense, or an
             output cannot be written.
     """
-    ray = import_extra("ray", "ray")
     data = import_extra("ray.data", "ray")
-    started = _connect(ray, config)
-    try:
+    with connected(config) as ray:
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        packed = ray.put(pickle.dumps(job))
-        made = _flow(data, job, blocks, config, packed)
+        made = _flow(data, job, blocks, config, ray.put(pickle.dumps(job)))
         for row in made.iter_rows():
             if row["error"]:
                 raise AdaptiveISPError(row["error"])
             yield BlockSummary(int(row["block"]), int(row["n_results"]), int(row["n_skipped"]))
-    except AdaptiveISPError:
-        raise
+
+
+@contextmanager
+def connected(config: RayConfig) -> Iterator[Any]:
+    """The library ray, connected to a cluster until the end of the block, unless it was connected before.
+
+    Raises:
+        AdaptiveISPError: Ray is not installed, there is no cluster at the address, or it fails in the block.
+    """
+    ray = import_extra("ray", "ray")
+    started = _connect(ray, config)
+    try:
+        yield ray
     except ray.exceptions.RayError as error:
         reason = next((line for line in reversed(str(error).splitlines()) if line.strip()), "")
-        raise AdaptiveISPError(f"the Ray cluster failed ({reason}); go on with --resume") from error
+        raise AdaptiveISPError(f"the Ray cluster failed ({reason}); run the command again") from error
     finally:
         if started:
             ray.shutdown()

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.evaluation.evaluator import score_dataset
+from adaptiveisp.evaluation.evaluator import Scoring, score_dataset
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.inference.stage_sheet import trajectory_sheet
@@ -20,6 +20,7 @@ from adaptiveisp.isp.costs import Costs
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.latency import Limit
+from adaptiveisp.training.distributed import ALONE, Ranks
 from adaptiveisp.types import Detector
 
 SHOWN = 6
@@ -75,6 +76,7 @@ def score_on_dev(
     costs: Costs,
     cache: str = "",
     limit: Limit | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[DevScore]:
     """The scores of some policies on the dev set, on the same images, or their means over several dev sets.
 
@@ -89,10 +91,11 @@ def score_on_dev(
         costs: module → cost in milliseconds; empty for the paper's table.
         cache: folder of developed raws, see `data.frame_cache`; "" for none.
         limit: the run's latency; None for none.
+        ranks: of the run, each of which scores a part of every set; the joined scores are those of one process.
     """
     options = ScoringOptions(size, device=device, costs=costs, cache=cache)
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
-        scores = {name: _scores_on(dataset, policies, detector, options, limit) for name, dataset in dev.items()}
+        scores = {name: _scores_on(dataset, policies, detector, options, limit, ranks) for name, dataset in dev.items()}
     return [_mean_of({name: of_one[place] for name, of_one in scores.items()}) for place in range(len(policies))]
 
 
@@ -120,10 +123,25 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 
 
 def _scores_on(
-    dataset: Dataset, policies: Sequence[Policy], detector: Detector, options: ScoringOptions, limit: Limit | None
+    dataset: Dataset,
+    policies: Sequence[Policy],
+    detector: Detector,
+    options: ScoringOptions,
+    limit: Limit | None,
+    ranks: Ranks,
 ) -> list[DevScore]:
     """The scores on one data set; the arguments are those of `score_on_dev`."""
-    found = score_dataset(dataset, policies, [detector], options)
+    if ranks.alone:
+        found = score_dataset(dataset, policies, [detector], options)
+    else:
+        scoring = Scoring(dataset, policies, [detector], options)
+        numbers = range(ranks.rank, len(dataset.samples), ranks.size)
+        own = ranks.together(lambda: (list(scoring.measured(numbers)), scoring.unusable))
+        parts = ranks.gather_objects(own)
+        for _, unusable in parts:
+            scoring.told(unusable)
+        records = sorted((one for part, _ in parts for one in part), key=lambda record: record.number)
+        found = scoring.evaluation(records, tell=ranks.first)
     results = [found.results[policy.name, detector.name] for policy in policies]
     return [_score(result, found.categories, dict(found.skipped), limit) for result in results]
 

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.distributed import ALONE, Ranks
 from adaptiveisp.types import Detector, Image, Targets
 
 Precision = Literal["float32", "bfloat16", "auto"]
@@ -34,7 +35,7 @@ def has_fast_bfloat16(device_type: str) -> bool:
 def detector_loss(
     detector: Detector, image: Image, targets: list[Targets], precision: Precision
 ) -> Float[Tensor, " batch"]:
-    """The detector's loss of each image, in float32 for every precision of its network.
+    """The detector's loss of each image, in float32 for every precision of its network, in float64 for such images.
 
     Args:
         detector: the frozen detector.
@@ -45,7 +46,7 @@ def detector_loss(
     half = precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(image.device.type))
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         loss = detector.loss(image, targets)
-    return loss.float()
+    return loss.to(torch.float64 if image.dtype == torch.float64 else torch.float32)
 
 
 def differentiated_loss(
@@ -98,6 +99,7 @@ def optimiser_step(
     loss: torch.Tensor,
     scale: float,
     limit: float | None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
     """Does one optimiser step on some parameters and returns the gradient norm of each part before clipping.
 
@@ -109,9 +111,13 @@ def optimiser_step(
         loss: differentiated for these parameters only; its graph is freed.
         scale: factor on the initial rate of each group.
         limit: largest norm of a part's gradient; None for no limit.
+        ranks: of the run; all take the gradients of the first one, so that their weights stay the same bit by bit.
     """
     parameters = [parameter for part in parts.values() for parameter in part]
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    if not ranks.alone:
+        same = iter(ranks.same(*(gradient for gradient in gradients if gradient is not None)))
+        gradients = tuple(None if gradient is None else next(same) for gradient in gradients)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     norms = {}

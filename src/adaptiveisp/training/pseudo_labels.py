@@ -47,7 +47,7 @@ class Teacher:
     def __init__(self, detector: Detector, confidence: float, device: str = "cpu", size: int = DEFAULT_SIZE):
         self.detector, self.confidence, self.device, self.size = detector, confidence, device, size
         self.answers: dict[str, tuple[Annotation, ...]] = {}
-        self.passes = self.dropped = 0
+        self.passes = self.dropped = self._shared = 0
 
     def label_photo(self, title: str, photo: UInt8[Tensor, "3 height width"]) -> None:
         """Labels a clean photo.
@@ -86,6 +86,21 @@ class Teacher:
         self.passes += len(images)
         self.answers[title] = as_annotations(best_of(found))
 
+    def mark(self) -> None:
+        """Marks the passes so far as those that the teachers of all ranks have in common."""
+        self._shared = self.passes
+
+    def merge(self, states: Sequence[dict[str, Any]]) -> None:
+        """Takes over the answers and the passes of the teachers of all ranks.
+
+        Args:
+            states: result of `state_dict` on each rank; all had the same state at the last `mark`, merge or
+                `load_state_dict`.
+        """
+        passes = self._shared + sum(state["passes"] - self._shared for state in states)
+        answers = {title: found for state in states for title, found in state["answers"].items()}
+        self.load_state_dict({"passes": passes, "answers": answers})
+
     @property
     def found_nothing(self) -> int:
         """Number of labelled images without a target."""
@@ -98,7 +113,7 @@ class Teacher:
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
         """Restores the result of `state_dict`, so that a resumed run does not label these images again."""
-        self.passes = content["passes"]
+        self.passes = self._shared = content["passes"]
         self.answers = {
             title: tuple(_annotation(label, x, y, width, height) for label, x, y, width, height in found)
             for title, found in content["answers"].items()

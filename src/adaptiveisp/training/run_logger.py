@@ -223,6 +223,18 @@ class RunLogger:
             self._tell(error)
 
 
+class SilentLogger(RunLogger):
+    """The logs of a rank that writes none."""
+
+    def __init__(self) -> None:
+        self.why_no_tensorboard = "another rank writes it"
+        self._lines = dict.fromkeys(LOGS, 0)
+        self._board = None
+
+    def _append(self, name: str, line: Line) -> None:
+        """Writes nothing."""
+
+
 def _finite(value: Any) -> Any:
     """`value` with None for NaN and infinity, which JSON does not have.
 

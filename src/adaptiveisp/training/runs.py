@@ -21,12 +21,15 @@ from adaptiveisp.training.config import (
     resolve,
     write_config,
 )
+from adaptiveisp.training.distributed import ALONE, Ranks, join
 from adaptiveisp.training.latency import cost_table_name, with_clock
 from adaptiveisp.training.methods.module_choice import with_more_modules
 from adaptiveisp.training.own_parts import require_own_parts
 from adaptiveisp.training.prolonging import check_budget, prolong, warn_of_warmup
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
-from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer, peak_memory_mb
+from adaptiveisp.training.run_summary import peak_memory_mb
+from adaptiveisp.training.shared_run import require_shares
+from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer
 from adaptiveisp.types import Detector
 from adaptiveisp.utils.config import changed
 from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
@@ -89,6 +92,8 @@ def train(
 ) -> TrainSummary:
     """Learns a policy for a frozen detector and returns a summary of the run.
 
+    In a script that `torchrun` starts, the processes share the run, see `training.distributed`.
+
     Args:
         config: options of the run: its data, method, budget and seed.
         settings: setting of the method → value, where it differs from the preset; or an instance of the method's
@@ -113,6 +118,7 @@ def train(
     """
     from adaptiveisp.detectors.loading import load_detector
 
+    ranks = join(device)
     settings = _with_modules(config, settings, modules)
     if detector is None and names_code(config.detector):
         remedy = f"give train(…, detector={config.detector!r}), or a detector object"
@@ -122,7 +128,7 @@ def train(
     if detector is None or isinstance(detector, str):
         detector = load_detector(config.detector, device, trusted=detector is not None)
     origin = provenance(config.seed, {detector.name: detector.weights_sha256}, cost_table_name(settings))
-    with new_run(Path(out), config, settings, detector, origin, overwrite, device) as run:
+    with new_run(Path(out), config, settings, detector, origin, overwrite, device, ranks) as run:
         return finish(run, on_iteration, on_checkpoint, on_image)
 
 
@@ -189,6 +195,7 @@ def new_run(
     provenance: dict[str, Any],
     overwrite: bool,
     device: str = "cpu",
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """Starts a run: checks all inputs, then creates the folder and writes its config.yaml.
 
@@ -196,34 +203,55 @@ def new_run(
     later does not change it, and holds the clock table that the run measures.
 
     Args:
-        folder, options, settings, detector, provenance, device: as for `Trainer`.
+        folder, options, settings, detector, provenance, device, ranks: as for `Trainer`.
         overwrite: whether a folder that is not empty may be used.
 
     Raises:
         UsageError: the folder is not empty and `overwrite` is False, or the options and settings do not fit.
         DataError: the images or their labels cannot be used.
     """
-    options, settings = completed(options, settings)
-    settings, clock = with_clock(options, settings, detector, device)
+    options, settings = ranks.together(lambda: _completed(options, settings, ranks))
+    # One rank measures, because the times differ from rank to rank.
+    settings, clock = ranks.on_first(lambda: with_clock(options, settings, detector, device))
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
-    provenance = {**provenance, **clock, "data": data_digest(options)}
-    run = Trainer(folder, options, settings, detector, provenance, device)
-    if options.warm_start:
-        run.learner.warm_start(options.warm_start)
-    if run.teacher is None:  # images that cannot be used are refused before the folder is created
-        run.stream[0]
-    run.claim = claim_folder(folder, KIND, overwrite)
+    provenance = {**provenance, **clock, "data": data_digest(options), **_rank_facts(ranks)}
+
+    def made() -> Trainer:
+        run = Trainer(folder, options, settings, detector, provenance, device, ranks)
+        if options.warm_start:
+            run.learner.warm_start(options.warm_start)
+        if run.teacher is None:  # images that cannot be used are refused before the folder is created
+            run.stream[0]
+        return run
+
+    def claimed() -> None:
+        if ranks.first:
+            run.claim = claim_folder(folder, KIND, overwrite)
+            check_links(folder)
+            remove_results(folder)
+            write_config(folder, options, settings, provenance)
+
+    run = ranks.together(made)
     try:
-        check_links(folder)
-        remove_results(folder)
-        write_config(folder, options, settings, provenance)
+        ranks.together(claimed)
         if options.warm_start:
             run.checkpoint()  # the initial policy may be changed or removed before the next checkpoint
     except BaseException:
         run.close()
         raise
     return run
+
+
+def _completed(options: TrainConfig, settings: Any, ranks: Ranks) -> tuple[TrainConfig, Any]:
+    """The options and settings, written out, of a run that the ranks can share."""
+    require_shares(options.method, ranks)
+    return completed(options, settings)
+
+
+def _rank_facts(ranks: Ranks) -> dict[str, int]:
+    """The entry of the provenance about several ranks; the numbers of a run do not depend on it."""
+    return {} if ranks.alone else {"ranks": ranks.size}
 
 
 def resumed_run(
@@ -233,6 +261,7 @@ def resumed_run(
     cache: str = "",
     detector_given: bool = True,
     budget: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> Trainer:
     """Resumes the run of a folder from its last checkpoint, which may come from another device.
 
@@ -247,12 +276,50 @@ def resumed_run(
             not decide where files are written and removed.
         detector_given: whether the user names the detector, which may then be code.
         budget: the larger budget in detector passes; None for that of the run.
+        ranks: processes that share the run from now on, any number; the folder has to be visible to all.
 
     Raises:
         DataError: config.yaml or the training images cannot be used.
         WeightsError: latest.pt is damaged, or the detector's weights have changed since the run began.
         UsageError: another process trains there, a module, reward, method or detector of the user's own is missing, or
             `budget` is smaller than that of the run.
+    """
+    stored = ranks.together(lambda: _stored(folder, load_detector, cache, detector_given, budget))
+    options, settings, provenance, detector, former = stored
+    run = ranks.together(lambda: Trainer(folder, options, settings, detector, provenance, device, ranks))
+
+    def claimed() -> None:
+        if ranks.first:
+            run.claim = reclaim_folder(folder, KIND)
+            check_links(folder)
+
+    def prolonged() -> Mapping[str, Any]:
+        if options.budget == former:
+            return run.provenance
+        warn_of_warmup(settings, folder, run.learner.passes, former, options.budget)
+        done = run.learner.iteration, run.learner.passes
+        return prolong(folder, former, options.budget, provenance, *done)
+
+    try:
+        ranks.together(claimed)
+        ranks.together(run.restore)
+        run.provenance = ranks.on_first(prolonged)
+    except BaseException:
+        run.close()
+        raise
+    return run
+
+
+def _stored(
+    folder: Path, load_detector: Callable[[str], Detector], cache: str, detector_given: bool, budget: int | None
+) -> tuple[TrainConfig, Any, dict[str, Any], Detector, int]:
+    """The options, settings and provenance of a run folder, its detector, and its budget until now.
+
+    Args:
+        folder, load_detector, cache, detector_given, budget: as for `resumed_run`.
+
+    Raises:
+        DataError, WeightsError, UsageError: as for `resumed_run`.
     """
     if not (folder / CONFIG).is_file():
         raise DataError(
@@ -271,19 +338,7 @@ def resumed_run(
     _check_origin(folder, provenance, options, detector)
     if not (folder / LATEST).is_file() and not is_marked(folder):
         raise DataError(f"{folder}: has no {LATEST} to continue from; start a new run with another --out")
-    run = Trainer(folder, options, settings, detector, provenance, device)
-    run.claim = reclaim_folder(folder, KIND)
-    try:
-        check_links(folder)
-        run.restore()
-        if options.budget > former:
-            warn_of_warmup(settings, folder, run.learner.passes, former, options.budget)
-            done = run.learner.iteration, run.learner.passes
-            run.provenance = prolong(folder, former, options.budget, provenance, *done)
-    except BaseException:
-        run.close()
-        raise
-    return run
+    return options, settings, provenance, detector, former
 
 
 def _resolved(folder: Path, train_part: dict[str, Any], settings_part: dict[str, Any]) -> tuple[TrainConfig, Any]:

@@ -16,15 +16,10 @@ RUN/
 """
 
 import math
-import resource
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -33,7 +28,7 @@ from jaxtyping import UInt8
 from PIL import Image as PilImage
 
 from adaptiveisp.detectors.contract import TRAINING_CHECKS, make_trial, run_checks
-from adaptiveisp.errors import AdaptiveISPError, WeightsError
+from adaptiveisp.errors import AdaptiveISPError, SilentError, WeightsError
 from adaptiveisp.isp.costs import Costs, listed_costs
 from adaptiveisp.policies.base import Policy, as_policy
 from adaptiveisp.policies.latency import training_limit
@@ -43,6 +38,7 @@ from adaptiveisp.training.config import CONFIG, TrainConfig
 from adaptiveisp.training.dev_curve import DevCurve
 from adaptiveisp.training.dev_scores import DevScore, draw_on_dev, score_on_dev
 from adaptiveisp.training.dev_selection import AUTO_EXPOSURE, START, DevSelection
+from adaptiveisp.training.distributed import ALONE, LostRankError, Ranks
 from adaptiveisp.training.inputs import external_isps, open_dev, open_teacher, open_training_images
 from adaptiveisp.training.methods.registry import Learner, NonFiniteLossError, find_method
 from adaptiveisp.training.run_files import (
@@ -51,18 +47,19 @@ from adaptiveisp.training.run_files import (
     LATEST,
     LATEST_POLICY,
     NOT_FINITE,
-    SUMMARY,
     TRAJECTORIES,
-    policy_hashes,
     remove_results,
     writing,
 )
-from adaptiveisp.training.run_logger import RunLogger
+from adaptiveisp.training.run_logger import RunLogger, SilentLogger
 from adaptiveisp.training.run_state import read_state
+from adaptiveisp.training.run_summary import write_summary
+from adaptiveisp.training.shared_run import any_stops, require_images, require_shares, shared_notes
+from adaptiveisp.training.stopping import stopped_by_signals
 from adaptiveisp.training.trial_loss import check_gradients, check_loss
 from adaptiveisp.training.trial_parts import check_modules, check_reward, own_modules
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.files import atomic_path, write_bytes, write_json
+from adaptiveisp.utils.files import atomic_path, write_bytes
 from adaptiveisp.utils.output_folder import FolderClaim
 
 OnIteration = Callable[[dict[str, Any]], None]
@@ -88,11 +85,12 @@ class Trainer:
         detector: the frozen detector.
         provenance: stored in each JSON file of the run.
         device: device of the detector, on which the policy learns.
+        ranks: processes that share the run, which all make a trainer; the first one writes.
 
     Raises:
         DataError: the images or their labels cannot be used.
-        UsageError: the method needs gradients that the detector's loss does not have, or a module or reward of the
-            user's own has a fault.
+        UsageError: the method needs gradients that the detector's loss does not have, a module or reward of the user's
+            own has a fault, or the method cannot be split among so many ranks.
         DetectorError: detections are not valid, or the loss of an image depends on other images of the batch.
     """
 
@@ -104,7 +102,10 @@ class Trainer:
         detector: Detector,
         provenance: Mapping[str, Any],
         device: str = "cpu",
+        ranks: Ranks = ALONE,
     ):
+        self.ranks = ranks
+        require_shares(options.method, ranks)
         self.folder, self.options, self.detector, self.provenance = folder, options, detector, provenance
         self.settings, self.device = settings, device
         check_gradients(options.method, settings, detector)
@@ -117,6 +118,11 @@ class Trainer:
         self.stream = open_training_images(options, settings, detector, self.teacher)
         method = find_method(options.method)
         self.learner: Learner = method.learner(settings, self.stream, detector, options.budget, options.seed, device)
+        if not ranks.alone:
+            require_images(self.learner, ranks)
+        if self.teacher is not None:
+            self.teacher.mark()
+        self.chosen: object = None
         self.costs: Costs = listed_costs(getattr(settings, "costs", {}))
         self.limit = training_limit(settings)
         if self.limit is not None:
@@ -152,20 +158,40 @@ class Trainer:
             on_iteration: called after each iteration with its line of metrics.jsonl.
             on_checkpoint: called after each checkpoint with the path of latest.pt.
             on_image: called after each score on dev, from the first iteration on, with the picture of trajectories.png
-                and the iteration.
+                and the iteration. With several ranks these are called on the first one.
 
         Raises:
             NonFiniteLossError: a loss is not finite, and its batch is saved in the run folder; or gradients were not
                 finite in `MOST_UNLEARNED` iterations in a row.
             OutputError: the folder cannot be written; the last checkpoint is still complete.
+            LostRankError: another rank ended or does not answer.
         """
+        if not self.ranks.first:
+            on_iteration = on_checkpoint = on_image = None
+        try:
+            return self._train(on_iteration, on_checkpoint, on_image)
+        except LostRankError as error:
+            state = (
+                "its last checkpoint is complete" if (self.folder / LATEST).is_file() else "it has no checkpoint yet"
+            )
+            remedy = f"{state}; continue with --resume {self.folder}, with any number of ranks"
+            raise LostRankError(f"{self.folder}: {error.what}; {remedy}", error.what) from error
+
+    def _train(
+        self, on_iteration: OnIteration | None, on_checkpoint: OnCheckpoint | None, on_image: OnImage | None
+    ) -> bool:
+        """`train`, where an error of another rank does not name the folder."""
         learner = self.learner
-        with self._stop_on_signals(), RunLogger(self.folder, learner.iteration) as log:
+        with (
+            stopped_by_signals(self._stop),
+            RunLogger(self.folder, learner.iteration) if self.ranks.first else SilentLogger() as log,
+        ):
             if self.dev and learner.iteration == 0 and self.selection.start is None:
                 self._score_start(log)
                 self._checkpoint(log, on_checkpoint)  # a run that is killed early does not score it again
-            while not learner.done and not self.stopping:
+            while not learner.done and not self._stops():
                 metrics, seconds = self._iterate()
+                self.chosen = metrics.get("modules")
                 log.metrics(metrics)
                 log.timing({"iteration": metrics["iteration"], **seconds})
                 self._count_unlearned(metrics)
@@ -176,9 +202,14 @@ class Trainer:
                 if learner.iteration % self.options.checkpoint_every == 0:
                     self._checkpoint(log, on_checkpoint)
             self._checkpoint(log, on_checkpoint)
-        if learner.done:
-            self._write_summary()
+        if learner.done and self.ranks.first:
+            write_summary(self)
         return learner.done
+
+    def _stops(self) -> bool:
+        """Whether a signal stops the run; all ranks stop after the same iteration."""
+        done = self.learner.iteration, self.learner.passes, self.chosen
+        return any_stops(self.ranks, self.stopping, done, self.folder)
 
     def _iterate(self) -> tuple[dict[str, Any], dict[str, float]]:
         """Does one iteration; the batch of a loss that is not finite is saved in the run folder."""
@@ -186,6 +217,8 @@ class Trainer:
             return self.learner.iterate()
         except NonFiniteLossError as error:
             path = self.folder / NOT_FINITE
+            if not self.ranks.first:
+                raise SilentError("the first rank tells the loss that is not finite") from error
             with writing(self.folder), atomic_path(path) as temporary:
                 torch.save(error.batch, temporary)
             raise NonFiniteLossError(f"{error}; {path} holds its batch; try lower rates", error.batch) from error
@@ -231,7 +264,9 @@ class Trainer:
         learner = self.learner
         (score,) = self._scores([learner.policy()])
         log.dev({"iteration": learner.iteration, "passes": learner.passes, **score.line})
-        picture = draw_on_dev(self.dev, learner.policy(), self.options.dev_size, self.device)
+        picture = None
+        if self.ranks.first:
+            picture = draw_on_dev(self.dev, learner.policy(), self.options.dev_size, self.device)
         if picture is not None:
             log.picture("trajectories", picture, learner.iteration)
             with writing(self.folder), atomic_path(self.folder / TRAJECTORIES) as temporary:
@@ -244,20 +279,20 @@ class Trainer:
     def _scores(self, policies: Sequence[Policy]) -> list[DevScore]:
         """The scores of some policies on dev."""
         options = self.options
-        size, cache = options.dev_size, options.cache
-        scores = score_on_dev(self.dev, policies, self.detector, size, self.device, self.costs, cache, self.limit)
+        how = (options.dev_size, self.device, self.costs, options.cache, self.limit, self.ranks)
+        scores = score_on_dev(self.dev, policies, self.detector, *how)
         self.unreadable_dev = scores[0].skipped
         return scores
 
     def _select(self, score: DevScore) -> None:
         """Saves the current policy as the best one if its score is the best so far."""
-        if self.selection.takes(score, self.learner.iteration):
+        if self.selection.takes(score, self.learner.iteration) and self.ranks.first:
             with writing(self.folder):
                 self.learner.save_policy(self.folder, BEST_POLICY, self.provenance)
 
     def _draw_curve(self) -> None:
         """Writes dev.png, where matplotlib is installed."""
-        picture = self.curve.png(self.selection.best_iteration, self.start_name)
+        picture = self.curve.png(self.selection.best_iteration, self.start_name) if self.ranks.first else None
         if picture is not None:
             with writing(self.folder):
                 write_bytes(self.folder / CURVE, picture)
@@ -274,7 +309,7 @@ class Trainer:
             on_checkpoint(self.folder / LATEST)
 
     def checkpoint(self, lines: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Writes latest.pt and the current policy.
+        """Writes latest.pt and the current policy; every rank calls it, and the first one writes.
 
         Args:
             lines: number of lines of each log.
@@ -282,6 +317,11 @@ class Trainer:
         Raises:
             OutputError: the disk is full or the folder was removed.
         """
+        skipped = {**self.former_skipped, **getattr(self.stream, "skipped", {})}
+        self.former_skipped = shared_notes(self.ranks, skipped, self.teacher)
+        self.ranks.together(lambda: self._write_checkpoint(lines) if self.ranks.first else None)
+
+    def _write_checkpoint(self, lines: Mapping[str, int]) -> None:
         content = {
             "learner": self.learner.state_dict(),
             **self.selection.state_dict(),
@@ -302,7 +342,8 @@ class Trainer:
         """
         path = self.folder / LATEST
         if not path.exists():  # stopped before the first checkpoint, so that the run starts again
-            remove_results(self.folder)
+            if self.ranks.first:
+                remove_results(self.folder)
             if self.options.warm_start:
                 self.learner.warm_start(self.options.warm_start)
             return
@@ -326,7 +367,8 @@ class Trainer:
         for name in self.selection.state_dict():
             setattr(self.selection, name, getattr(state, name))
         # The checkpoint of a warm start was written before the logs were opened, and counts none of their lines.
-        run_logger.cut(self.folder, {**dict.fromkeys(run_logger.LOGS, 0), **state.lines})
+        if self.ranks.first:
+            run_logger.cut(self.folder, {**dict.fromkeys(run_logger.LOGS, 0), **state.lines})
 
     def unused_modules(self) -> tuple[str, ...]:
         """Names of the user's own modules in no pipeline of the best policy on dev, or on training images without dev.
@@ -341,55 +383,7 @@ class Trainer:
             used = tuple(stage.module for pipeline in pipelines for stage in pipeline.stages)
         return tuple(name for name in own if used is not None and name not in used)
 
-    def _write_summary(self) -> None:
-        seconds = run_logger.seconds_of_parts(self.folder)
-        summary = {
-            "iterations": self.learner.iteration,
-            "passes": self.learner.passes,
-            "best_ap50_on_dev": self.selection.best_ap50,
-            "best_iteration_on_dev": self.selection.best_iteration,
-            "ap50_on_dev_at_start": self.selection.start,
-            "learning_seconds": sum(seconds.values()),
-            "seconds_of_parts": seconds,
-            "peak_memory_mb": peak_memory_mb(),
-            "device": self.device,
-            "threads": torch.get_num_threads(),
-            "skipped": self.skipped,
-            "policies_sha256": policy_hashes(self.folder),
-            "provenance": dict(self.provenance),
-        }
-        if self.limit is not None:
-            summary["latency"] = self.selection.latency(self.limit.latency_ms)
-        if self.teacher is not None:
-            summary["teacher_passes"] = self.teacher.passes
-            summary["teacher_images"] = len(self.teacher.answers)
-            summary["teacher_found_nothing_in"] = self.teacher.found_nothing
-        write_json(self.folder / SUMMARY, summary)
-
-    @contextmanager
-    def _stop_on_signals(self) -> Iterator[None]:
-        """The first SIGINT or SIGTERM stops the run after its iteration, and a second SIGINT interrupts it.
-
-        Outside the main thread, where Python allows no handlers, signals are left alone.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stop(number: int, frame: FrameType | None) -> None:
-            if self.stopping and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.stopping = True
-
-        former = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in former.items():
-                signal.signal(number, handler)
-
-
-def peak_memory_mb() -> float:
-    """Peak memory of this process so far, in megabytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    def _stop(self) -> bool:
+        """Asks the run to stop after its iteration; returns whether it was asked before."""
+        asked, self.stopping = self.stopping, True
+        return asked

@@ -47,3 +47,6 @@ CHECKPOINT_EVERY = 200
 """Training iterations between checkpoints."""
 DEV_EVERY = 500
 """Training iterations between scores on the dev set."""
+RANK_TIMEOUT = 600.0
+"""Seconds for which a process of a shared training run waits for the others; reading the first batch of large raws may
+take minutes."""

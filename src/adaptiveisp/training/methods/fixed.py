@@ -9,7 +9,7 @@ of Mosleh et al. 2020 (Hardware-in-the-loop end-to-end optimization). Here the m
 parameters are learned by gradient descent.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -28,12 +28,13 @@ from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.training.clock import Clock
-from adaptiveisp.training.gradients import Precision, differentiated_loss, optimiser_step
+from adaptiveisp.training.gradients import Precision, optimiser_step
 from adaptiveisp.training.methods.learner import Metrics, NonFiniteLossError, PipelineLearner, initial_pipeline
 from adaptiveisp.training.methods.module_choice import find_runnable
 from adaptiveisp.training.rl.colour import colour_penalty, highlight_penalty
 from adaptiveisp.training.rl.rewards import DETECTION_SCALE
 from adaptiveisp.training.run_state import check_optimiser
+from adaptiveisp.training.split_batch import own_leaf, rejoined, split_losses
 from adaptiveisp.types import Detector, Image
 from adaptiveisp.utils.config import renamed, require
 
@@ -162,14 +163,15 @@ class Fixed(PipelineLearner[FixedConfig]):
         """
         clock = Clock.started()
         config = self.config
-        sources = [self.stream[self.iteration * config.batch + i] for i in range(config.batch)]
+        sources = self.load(self.iteration * config.batch, config.batch)
         image = torch.stack([source.image for source in sources]).to(self.device)
         image = preprocessed_image(image, config.preprocessing, config.module_set)
         clock.lap("data")
-        rendered = self._render(image)
+        counts = self.ranks.counts(config.batch)
+        rendered = self._rendered(image, counts)
         clock.lap("modules")
         targets = [source.targets for source in sources]
-        loss = differentiated_loss(self.detector, rendered, targets, config.precision, clock).mean()
+        loss = split_losses(self.ranks, counts, self.detector, rendered, targets, config.precision, clock).mean()
         found, reference = loss, stacked_references([source.reference for source in sources])
         if config.colour_weight or config.highlight_weight:
             loss = loss + self._penalty(rendered, reference) / DETECTION_SCALE
@@ -178,7 +180,7 @@ class Fixed(PipelineLearner[FixedConfig]):
             batch = {"iteration": self.iteration, "numbers": numbers, "images": image, "rows": list(self.rows)}
             raise NonFiniteLossError(f"the loss is not finite at iteration {self.iteration}", batch)
         scale = 0.1 ** (config.rate_decay * self.progress)
-        norms = optimiser_step({"parameters": self.rows}, self.optimiser, loss, scale, None)
+        norms = optimiser_step({"parameters": self.rows}, self.optimiser, loss, scale, None, self.ranks)
         clock.lap("backward")
         self.iteration += 1
         self.passes += config.batch
@@ -197,11 +199,21 @@ class Fixed(PipelineLearner[FixedConfig]):
         casts = self.config.colour_weight * colour_penalty(rendered, reference)
         return (casts + self.config.highlight_weight * highlight_penalty(rendered, reference)).mean()
 
-    def _render(self, image: Image) -> Image:
-        rows = iter(self.rows)
+    def _rendered(self, image: Image, counts: Sequence[int]) -> Image:
+        """All images after the modules, of which each rank renders its number in `counts`."""
+        if self.ranks.alone or not self.rows:
+            return self._render(image, [row[None] for row in self.rows])
+        whole = torch.cat(list(self.rows)).expand(len(image), -1)
+        leaf = own_leaf(self.ranks, whole, counts)
+        own = self._render(image[self.ranks.own(counts)], torch.split(leaf, [len(row) for row in self.rows], dim=1))
+        return rejoined(self.ranks, whole, [leaf], own, counts)
+
+    def _render(self, image: Image, logits: Sequence[Float[Tensor, "_ _"]]) -> Image:
+        """The images after the modules; of each module with parameters the logits, in one row or one for each image."""
+        rows = iter(logits)
         for module in self.modules:
-            logits = next(rows) if module.params else image.new_zeros(0)
-            image = module(image, module.params_from_logits(logits[None]).expand(len(image), -1))
+            row = next(rows) if module.params else image.new_zeros(1, 0)
+            image = module(image, module.params_from_logits(row).expand(len(image), -1))
         return image
 
     @property

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -15,6 +15,7 @@ from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Policy, Preprocessing
 from adaptiveisp.policies.fixed import FixedPipeline, load_fixed, save_fixed
 from adaptiveisp.policies.registry import policy_file
+from adaptiveisp.training.distributed import ALONE, Ranks
 from adaptiveisp.types import Detector
 
 Metrics = dict[str, Any]
@@ -110,12 +111,14 @@ class Method:
             networks and detector are on the device; random numbers are drawn on the CPU, so that they are the same on
             every device.
         needs_gradients: whether it learns from the gradient of the detector's loss.
+        shares: whether its learner, a `BaseLearner`, splits iterations among `ranks`, see `training.distributed`.
     """
 
     settings: type[Any]
     presets: dict[str, Any]
     learner: Callable[[Any, TrainingImages, Detector, int, int, str], Learner]
     needs_gradients: bool = True
+    shares: bool = False
 
 
 class NonFiniteLossError(AdaptiveISPError):
@@ -164,7 +167,12 @@ class BaseLearner(ABC, Generic[Settings]):
         budget: number of image passes through the detector after which the run is done.
         seed: fixes all random numbers of the run.
         device: device of the images, the networks and the detector.
+
+    Attributes:
+        ranks: the processes among which each iteration is split; a run sets them before it begins.
     """
+
+    ranks: Ranks = ALONE
 
     def __init__(
         self,
@@ -189,6 +197,31 @@ class BaseLearner(ABC, Generic[Settings]):
     def done(self) -> bool:
         """Whether the budget is spent."""
         return self.passes >= self.budget
+
+    @property
+    def most_ranks(self) -> int:
+        """Largest number of ranks: each has an image of every iteration."""
+        return int(getattr(self.config, "batch", 1))
+
+    def load(self, first: int, n: int, read: Callable[[int], TrainingImage] | None = None) -> list[TrainingImage]:
+        """Some training images one after the other; each rank reads its share, and gets the others from their ranks.
+
+        Args:
+            first: number of the first one.
+            n: number of images.
+            read: reads the image of a number; None takes it from the stream.
+        """
+        read = read or self.stream.__getitem__
+        if self.ranks.alone:
+            return [read(first + i) for i in range(n)]
+        rows = self.ranks.own(self.ranks.counts(n))
+        own = [read(first + i) for i in range(n)[rows]]
+        portable = [replace(one, image=one.image.cpu()) for one in own]
+        return [
+            replace(one, image=one.image.to(self.device))
+            for part in self.ranks.gather_objects(portable)
+            for one in part
+        ]
 
 
 class PipelineLearner(BaseLearner[OfPipeline]):

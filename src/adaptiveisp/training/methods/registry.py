@@ -58,10 +58,13 @@ def find_method(name: str) -> Method:
 
 
 register_method(
-    "actor_critic", Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic)
+    "actor_critic",
+    Method(actor_critic_settings.ActorCriticConfig, actor_critic_settings.PRESETS, ActorCritic, shares=True),
 )
-register_method("sequence", Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner))
-register_method("fixed", Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed))
+register_method(
+    "sequence", Method(sequence_settings.SequenceConfig, sequence_settings.PRESETS, SequenceLearner, shares=True)
+)
+register_method("fixed", Method(fixed.FixedConfig, fixed.PRESETS, fixed.Fixed, shares=True))
 register_method(
     "bilateral_grid",
     Method(bilateral_grid.BilateralGridConfig, bilateral_grid.PRESETS, bilateral_grid.BilateralGrid),

@@ -230,6 +230,16 @@ def runtime_penalty(costs_ms: Float[Tensor, " n_modules"], action: Int[Tensor, "
     return weight * costs_ms[action]
 
 
+def leaves_range(image: Image) -> bool:
+    """Whether the mean of an image is too dark or too bright.
+
+    >>> leaves_range(torch.full((1, 3, 2, 2), 0.5)), leaves_range(torch.zeros(1, 3, 2, 2))
+    (False, True)
+    """
+    means = image.detach().mean(dim=(1, 2, 3))
+    return bool(((means < DARKEST) | (means > BRIGHTEST)).any())
+
+
 def brightness_penalty(image: Image) -> Scalars:
     """Distance of an image's mean from the interval [0.01, 0.9]; 0 inside.
 

@@ -148,7 +148,7 @@ def roll_out(
         observation = observe(replace(here, image=here.image.detach()), config.observation)
         choice = actor(observation, ruled_out(here.used, modules) if config.no_repeat else None, config.temperature)
         forced = None if config.forced is None else config.forced[rows]
-        action = sample_actions(choice.probs, generator) if forced is None else _at_step(forced, here)
+        action = sample_actions(choice.probs, generator) if forced is None else forced_actions(forced, here)
         clock.lap("policy")
         state = state.with_rows(rows, advance(here, modules, action, choice.params, config.horizon))
         clock.lap("modules")
@@ -160,6 +160,7 @@ def roll_out(
     return Rollout(tuple(modules), begin, state, tuple(steps))
 
 
-def _at_step(forced: Int[Tensor, "n length"], state: State) -> Int[Tensor, " n"]:
+def forced_actions(forced: Int[Tensor, "n length"], state: State) -> Int[Tensor, " n"]:
+    """The action of each image's step among its forced ones, see `RolloutConfig`."""
     place = state.step.long().clamp(max=forced.shape[1] - 1)
     return forced.gather(1, place[:, None])[:, 0]

@@ -40,7 +40,7 @@ from adaptiveisp.policies.preprocessing import preprocessed_image
 from adaptiveisp.policies.stepwise.networks import observe, to_training
 from adaptiveisp.policies.stepwise.policy import StepwisePolicy
 from adaptiveisp.training.clock import Clock
-from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images
+from adaptiveisp.training.gradients import finite_images
 from adaptiveisp.training.methods.actor_critic.metrics import measured
 from adaptiveisp.training.methods.actor_critic.networks import Networks
 from adaptiveisp.training.methods.actor_critic.rewards import rollout_rewards
@@ -59,9 +59,11 @@ from adaptiveisp.training.rl.losses import (
 )
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons, edited
 from adaptiveisp.training.rl.replay_buffer import ReplayBuffer, ReplayItem, stack, unstack
-from adaptiveisp.training.rl.rollout import Rollout, RolloutConfig, roll_out
+from adaptiveisp.training.rl.rollout import Rollout, RolloutConfig
 from adaptiveisp.training.rl.runtime_price import RuntimePrice
-from adaptiveisp.types import Detector, Image
+from adaptiveisp.training.rl.shared_rollout import roll_out_shared
+from adaptiveisp.training.split_batch import split_losses
+from adaptiveisp.types import Detector
 
 LABEL_SMOOTHING = 0.1
 """Label smoothing of the imitation loss: share of the target that is distributed equally over all legal actions."""
@@ -161,16 +163,15 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         value = self.critic(rollout.steps[0].observation)
         losses = {
             "selection": self._selection_loss(rollout, target, value),
-            "parameters": parameter_loss(
-                target[0]
-            ),  # the return of the first step depends on the parameters of all steps
+            # The return of the first step depends on the parameters of all steps.
+            "parameters": parameter_loss(target[0]),
             "value": value_loss(target[0], value),
         }
         self._check(losses, entries, rollout)
         clock.lap("policy")
 
-        norms = self.networks.learn(losses, self.progress, not self.imitating, clock)
-        if self.config.reset_batch and _left_range(rollout.end.image):
+        norms = self.networks.learn(losses, self.progress, not self.imitating, clock, self.ranks)
+        if self.config.reset_batch and terms.leaves_range(rollout.end.image):
             self.dropped += len(entries) // self.group_size
         else:
             self._keep(unstack(entries, rollout.end, after.detach(), rollout.histories())[:: self.group_size])
@@ -189,9 +190,9 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
 
     def _fill(self, clock: Clock) -> None:
         """Fills the replay buffer with new images."""
-        for _ in range(self.replay_buffer.missing()):
-            image = self.fresh(self.next_number)
-            self.next_number += 1
+        images = self.load(self.next_number, self.replay_buffer.missing(), self.fresh)
+        self.next_number += len(images)
+        for image in images:
             used = torch.zeros(len(self.modules), device=self.device)
             self.replay_buffer.put([ReplayItem(image.number, image.image, image.targets, used, 0.0, 0.0, None)])
         clock.lap("data")
@@ -250,7 +251,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         elif config.candidates == "edits":
             forced = self._forced_candidates(state, clock)
         how = RolloutConfig(config.rollout, config.horizon, config.observation, config.no_repeat, temperature, forced)
-        return roll_out(state, self.actor, self.modules, how, self.generator, clock)
+        return roll_out_shared(state, self.actor, self.modules, how, self.generator, clock, self.ranks)
 
     @property
     def _expert_actions(self) -> tuple[int, ...]:
@@ -277,7 +278,7 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         """Sampled steps to the end of the episode, for all settings of `rollout` and `imitation_warmup`."""
         config = self.config
         how = RolloutConfig(config.horizon, config.horizon, config.observation, config.no_repeat, temperature)
-        return roll_out(state, self.actor, self.modules, how, self.generator, clock)
+        return roll_out_shared(state, self.actor, self.modules, how, self.generator, clock, self.ranks)
 
     def _losses_before(self, entries: Sequence[ReplayItem]) -> Float[Tensor, " batch"]:
         """The detector's loss of each image before the rollout, which costs a pass if it is not known yet.
@@ -291,8 +292,8 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         elif unknown:
             image = torch.stack([entry.image for entry in unknown.values()])
             targets = [entry.targets for entry in unknown.values()]
-            with torch.no_grad():
-                losses = detector_loss(self.detector, image, targets, self.config.precision)
+            counts = self.ranks.counts(len(unknown))
+            losses = split_losses(self.ranks, counts, self.detector, image, targets, self.config.precision)
             self.passes += len(unknown)
             known |= dict(zip(unknown, losses.tolist(), strict=True))
         return torch.tensor([known[entry.number] for entry in entries], device=self.device)
@@ -306,7 +307,9 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
             return before
         image = rollout.end.rows(moved).image
         targets = [entries[i].targets for i in moved.tolist()]
-        losses = differentiated_loss(self.detector, image, targets, self.config.precision, clock)
+        counts = self.ranks.counts_among(moved, self.ranks.counts(len(entries)))
+
+        losses = split_losses(self.ranks, counts, self.detector, image, targets, self.config.precision, clock)
         self.passes += len(moved)
         return before.index_copy(0, moved, losses)
 
@@ -392,9 +395,3 @@ class ActorCritic(BaseLearner[ActorCriticConfig]):
         self.iteration, self.passes, self.next_number, self.dropped, calibrated = content["counters"]
         self.calibrated = bool(calibrated)
         self.price.load_state_dict(content)
-
-
-def _left_range(image: Image) -> bool:
-    """Whether the mean of an image is too dark or too bright."""
-    means = image.detach().mean(dim=(1, 2, 3))
-    return bool(((means < terms.DARKEST) | (means > terms.BRIGHTEST)).any())

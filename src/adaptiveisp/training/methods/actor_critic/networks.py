@@ -20,6 +20,7 @@ from adaptiveisp.policies.stepwise.networks import (
     to_training,
 )
 from adaptiveisp.training.clock import Clock
+from adaptiveisp.training.distributed import ALONE, Ranks
 from adaptiveisp.training.gradients import optimiser_step
 from adaptiveisp.training.methods.actor_critic.settings import ActorCriticConfig
 from adaptiveisp.training.run_state import check_optimiser
@@ -68,7 +69,9 @@ class Networks:
             calibrate(network, observations)
         self.averaged.load_state_dict(self.actor.state_dict())
 
-    def learn(self, losses: dict[str, Tensor], progress: float, with_critic: bool, clock: Clock) -> dict[str, float]:
+    def learn(
+        self, losses: dict[str, Tensor], progress: float, with_critic: bool, clock: Clock, ranks: Ranks = ALONE
+    ) -> dict[str, float]:
         """Does one step of the optimisers and returns the norms of the gradients by part.
 
         Each loss moves the parameters of its own network only.
@@ -78,16 +81,17 @@ class Networks:
             progress: share of the budget that is spent; the rates fall with it.
             with_critic: False does no step of the critic at all, since Adam counts even a step of zero.
             clock: measures the time.
+            ranks: of the run.
         """
         scale = 0.1 ** (self.config.rate_decay * progress)
         limit = self.config.gradient_norm
         actor_loss = losses["selection"] + losses["parameters"]
-        norms = optimiser_step(self.actor_parts, self.actor_optimiser, actor_loss, scale, limit)
+        norms = optimiser_step(self.actor_parts, self.actor_optimiser, actor_loss, scale, limit, ranks)
         clock.lap("backward")
         if not with_critic:
             return norms
         critic = {"critic": list(self.critic.parameters())}
-        norms |= optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit)
+        norms |= optimiser_step(critic, self.critic_optimiser, losses["value"], scale, limit, ranks)
         clock.lap("critic backward")
         return norms
 

@@ -34,7 +34,7 @@ Differs: the sequence may depend on the image; candidates may be edits. Neither 
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from adaptiveisp.data.raw_frames import frames_of
 from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
 from adaptiveisp.errors import WeightsError
@@ -50,11 +49,12 @@ from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, save_policy
 from adaptiveisp.policies.environment import STOP
 from adaptiveisp.policies.registry import policy_file
-from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork, observe, run_sequences
+from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
-from adaptiveisp.training.gradients import detector_loss, differentiated_loss, finite_images, optimiser_step
+from adaptiveisp.training.gradients import finite_images, optimiser_step
 from adaptiveisp.training.methods.learner import BaseLearner, Metrics, NonFiniteLossError, require_finite
+from adaptiveisp.training.methods.sequence.metrics import measured
 from adaptiveisp.training.methods.sequence.sampling import (
     listed_actions,
     recalled_images,
@@ -63,6 +63,7 @@ from adaptiveisp.training.methods.sequence.sampling import (
     sample_logits,
 )
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
+from adaptiveisp.training.methods.sequence.shared import observed, rendered
 from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
@@ -70,6 +71,7 @@ from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, RewardInputs, reward_terms
 from adaptiveisp.training.rl.runtime_price import RuntimePrice
 from adaptiveisp.training.run_state import check_optimiser
+from adaptiveisp.training.split_batch import split_losses
 from adaptiveisp.types import Detector, Targets
 
 SCALE_DECAY = 0.98
@@ -172,42 +174,40 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         clock = Clock.started()
         config, imitating = self.config, self.progress < self.config.imitation_warmup
         group_size = 1 if imitating and not config.exploration else config.group_size
-        sources = [self.stream[self.next_number + i] for i in range(config.batch // group_size)]
+        sources = self.load(self.next_number, config.batch // group_size)
         self.next_number += len(sources)
         image = torch.stack([source.image for source in sources]).to(self.device)
         clock.lap("data")
-        observation = observe(image, config.preprocessing, config.module_set)
+        shares = self.ranks.counts(len(sources))
+        observation = observed(self.ranks, image, shares, config)
         embedding = self.network.embed(observation)
         logits = self.network.logits(embedding, config.dropout, self.generator)
         if imitating:
             actions = sample_experts(config, self.order, len(image) * group_size, self.generator)
         else:
             actions = sample_candidates(self.network, embedding, config, self.temperature, self.generator)
+        (actions,) = self.ranks.same(actions)
+        self.ranks.same_state(self.generator)
         log_prob, entropy, imitation = self.network.log_probs(
             embedding.repeat_interleave(group_size, dim=0), actions, self.temperature
         )
-        tried, log_density = sample_logits(
-            logits.repeat_interleave(group_size, dim=0),
-            actions,
-            self.network.widths,
-            config.exploration,
-            self.generator,
-        )
+        repeated, widths = logits.repeat_interleave(group_size, dim=0), self.network.widths
+        tried, log_density = sample_logits(repeated, actions, widths, config.exploration, self.generator)
         clock.lap("policy")
-        preprocessed = observation.preprocessed.repeat_interleave(group_size, dim=0)
-        with torch.set_grad_enabled(config.sets_parameters):
-            frames = frames_of(sources, group_size)
-            rendered = run_sequences(preprocessed, self.modules, actions, self.network.params(tried), frames)
+        rows, own = [group_size * n for n in shares], sources[self.ranks.own(shares)]
+        parts = (rows, own, observation.preprocessed, self.network, actions, tried, config)
+        candidates = rendered(self.ranks, *parts)
         clock.lap("modules")
-        sources, kept = self._valid(sources, rendered, group_size)
-        if len(kept) < len(rendered):
-            rendered, actions, log_prob, entropy, imitation, log_density = (
-                values[kept] for values in (rendered, actions, log_prob, entropy, imitation, log_density)
+        sources, kept = self._valid(sources, candidates, group_size)
+        if len(kept) < len(candidates):
+            candidates, actions, log_prob, entropy, imitation, log_density = (
+                values[kept] for values in (candidates, actions, log_prob, entropy, imitation, log_density)
             )
-        loss = self._detector_loss(rendered, [source.targets for source in sources for _ in range(group_size)], clock)
-        self.passes += len(rendered)
+        targets = [source.targets for source in sources for _ in range(group_size)]
+        loss = self._detector_loss(candidates, targets, self.ranks.counts_among(kept, rows), clock)
+        self.passes += len(candidates)
 
-        terms = self._rewards(rendered, loss, actions, stacked_references([s.reference for s in sources], group_size))
+        terms = self._rewards(candidates, loss, actions, stacked_references([s.reference for s in sources], group_size))
         self.price.observe(self.costs[actions].sum(dim=1), imitating, group_size, log_prob)
         reward = torch.stack(list(terms.values())).sum(dim=0)
         losses = self._losses(reward, log_prob, log_density, entropy, imitation if imitating else None, actions)
@@ -219,15 +219,26 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         self.iteration += 1
         if config.averaging:
             update_average(self.averaged, self.network, config, 0 if self.warm else self.iteration)
-        metrics = self._metrics(terms, losses, norms, entropy, loss, actions)
+        metrics = self._counted(measured(self.modules, terms, losses, norms, entropy, loss, actions))
         clock.lap("bookkeeping")
         return metrics, clock.seconds
+
+    def _counted(self, batch: Metrics) -> Metrics:
+        """The line of the run's log: the means over a batch, and what the learner counts."""
+        return {
+            "iteration": self.iteration,
+            "passes": self.passes,
+            **batch,
+            "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
+            "dropped": self.dropped,
+            **self.price.metrics,
+        }
 
     def _step(self, losses: Mapping[str, Float[Tensor, ""]]) -> dict[str, float]:
         """Does one optimiser step and returns the norms of the gradients by part."""
         scale = 0.1 ** (self.config.rate_decay * self.progress)
         total = losses["sequence"] + losses["parameters"]
-        return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm)
+        return optimiser_step(self.parts, self.optimiser, total, scale, self.config.gradient_norm, self.ranks)
 
     def _replay(self, embedding: Float[Tensor, "images features"], terms: Mapping[str, Tensor]) -> None:
         """Further updates of the sequence head, on these images and those of earlier iterations.
@@ -241,45 +252,13 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         is_default = config.reward == DEFAULT_REWARD
         reward = torch.stack([term for name, term in terms.items() if not (is_default and name == "runtime")])
         self.listed.remember(embedding, reward.sum(dim=0).view(-1, config.group_size))
-        price = (self.price.weight if is_default else 0.0) * self.costs[listed_actions(config).to(self.device)].sum(
-            dim=1
-        )
+        costs = self.costs[listed_actions(config).to(self.device)].sum(dim=1)
+        price = (self.price.weight if is_default else 0.0) * costs
         parts = {name: part for name, part in self.parts.items() if name != "parameters"}
         for _ in range(config.replays):
             worth, log_prob = recalled_images(self.listed, self.network, config, self.temperature, self.generator)
             loss = self.listed.fit(worth - price, log_prob)
-            optimiser_step(parts, self.optimiser, loss, scale, config.gradient_norm)
-
-    def _metrics(
-        self,
-        terms: Mapping[str, Float[Tensor, " batch"]],
-        losses: Mapping[str, Float[Tensor, ""]],
-        norms: dict[str, float],
-        entropy: Float[Tensor, " batch"],
-        loss: Float[Tensor, " batch"],
-        actions: Actions,
-    ) -> Metrics:
-        """The line of the run's log; docs/methods/sequence.md explains each key.
-
-        Args:
-            terms: of the reward, by name.
-            losses, norms: by part.
-            entropy: of the choices.
-            loss: of the detector.
-            actions: the candidates.
-        """
-        return {
-            "iteration": self.iteration,
-            "passes": self.passes,
-            "reward": {name: float(term.detach().mean()) for name, term in terms.items()},
-            "loss": {name: float(value.detach()) for name, value in losses.items()},
-            "gradient_norm": norms,
-            "entropy": float(entropy.detach().mean()),
-            "detector_loss": float(loss.detach().mean()),
-            "modules": {m.name: int((actions == i).sum()) for i, m in enumerate(self.modules[:-1])},
-            "worth": {self.modules[index].name: value for index, value in self.comparisons.known.items()},
-            "dropped": self.dropped,
-        } | self.price.metrics
+            optimiser_step(parts, self.optimiser, loss, scale, config.gradient_norm, self.ranks)
 
     def _valid(
         self, sources: list[TrainingImage], rendered: Tensor, group_size: int
@@ -316,13 +295,21 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         )
         return reward_terms(self.config.reward, inputs)
 
-    def _detector_loss(self, rendered: Tensor, targets: list[Targets], clock: Clock) -> Float[Tensor, " batch"]:
-        if self.config.sets_parameters and not self.config.exploration:
-            return differentiated_loss(self.detector, rendered, targets, self.config.precision, clock)
-        with torch.no_grad():
-            loss = detector_loss(self.detector, rendered, targets, self.config.precision)
-        clock.lap("detector forward")
+    def _detector_loss(
+        self, rendered: Tensor, targets: list[Targets], counts: Sequence[int], clock: Clock
+    ) -> Float[Tensor, " batch"]:
+        """The detector's loss of each rendered image, of which each rank computes its number in `counts`."""
+        differentiable = self.config.sets_parameters and not self.config.exploration
+        of_all = (self.detector, rendered, targets, self.config.precision)
+        loss = split_losses(self.ranks, counts, *of_all, clock if differentiable else None)
+        if not differentiable:
+            clock.lap("detector forward")
         return loss
+
+    @property
+    def most_ranks(self) -> int:
+        """Largest number of ranks: each has an image of every iteration, with all its candidates."""
+        return self.config.batch // self.config.group_size
 
     def _losses(
         self,

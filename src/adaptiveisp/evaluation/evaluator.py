@@ -1,8 +1,7 @@
 """Scores policies with detectors on one data set: all of them on the same samples, so that differences are paired."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.reading import read_all
 from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
+from adaptiveisp.evaluation.sample_records import Found, Rendering, SampleRecord
 from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.isp.costs import Costs, cost_of
 from adaptiveisp.isp.pipeline import DEFAULT_SET
@@ -53,46 +53,133 @@ def score_dataset(
         DataError: a detector knows none of the data set's classes, or no sample could be used.
         DetectorError: a detector's answers make no sense.
     """
-    chosen = [as_policy(policy) for policy in policies]
-    maps = class_maps(dataset, detectors)
-    shared = _scored_categories(dataset, detectors, maps)
-    evaluator = DetectorEvaluator(chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
-    collection = _Collection(dataset, evaluator, options.costs)
-    _warm_up(chosen, options.device)
-    # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
-    needs_raw = not options.cache or any(policy.needs_raw for policy in chosen)
-    for sample, raw in read_all(dataset, options.workers, None if needs_raw else options):
-        collection.watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
-        try:
-            measured = _measure(sample, raw, evaluator, options)
-        except DetectorError:
-            raise
-        except Exception as error:
-            collection.skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
-        else:
-            collection.add(sample, measured)
-            for policy, rendered in zip(chosen, measured.rendered, strict=True):
-                if rendered.left_out:
-                    collection.watch.add_remarks([grey_remark(sample.name, policy.name, rendered.left_out)])
-        on_image(sample.name)
-    evaluation = collection.evaluation(shared)
-    for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)]:
-        logger.warning("%s", note)
-    return evaluation
+    scoring = Scoring(dataset, policies, detectors, options)
+    return scoring.evaluation(scoring.measured(range(len(dataset.samples)), on_image))
 
 
-class _Measured(NamedTuple):
-    """One sample as rendered by every policy and measured by every detector.
+class Scoring:
+    """The scoring of a data set in two steps: samples are measured one by one, and the records are put together.
+
+    The steps may run in different processes: what a record holds depends on its sample alone.
+
+    Args:
+        dataset, policies, detectors, options: as for `score_dataset`.
 
     Attributes:
-        rendered: the image of each policy, in their order.
-        found: detector → its detections in each of these images.
-        losses: detector → its losses; detectors without a loss are missing.
+        unusable: detector → why it gives no loss, and the number of the sample at which that was found.
+
+    Raises:
+        DataError: a detector knows none of the data set's classes.
     """
 
-    rendered: list[Rendered]
-    found: dict[str, list[Detections]]
-    losses: dict[str, ImageLosses]
+    def __init__(
+        self, dataset: Dataset, policies: Sequence[Planner], detectors: Sequence[Detector], options: ScoringOptions
+    ):
+        chosen = [as_policy(policy) for policy in policies]
+        maps = class_maps(dataset, detectors)
+        self._shared = _scored_categories(dataset, detectors, maps)
+        self._evaluator = DetectorEvaluator(
+            chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses
+        )
+        self.dataset, self.options = dataset, options
+        self.unusable: dict[str, tuple[str, int]] = {}
+
+    def measured(
+        self, numbers: Sequence[int], on_image: Callable[[str], None] = lambda name: None
+    ) -> Iterator[SampleRecord]:
+        """Yields the records of the samples with these numbers, in their order.
+
+        Raises:
+            DetectorError: a detector's answers make no sense.
+        """
+        options, evaluator = self.options, self._evaluator
+        _warm_up(evaluator.policies, options.device)
+        # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
+        needs_raw = not options.cache or any(policy.needs_raw for policy in evaluator.policies)
+        read = read_all(self.dataset, options.workers, None if needs_raw else options, numbers)
+        for number, (sample, raw) in zip(numbers, read, strict=True):
+            try:
+                record = self._record(number, sample, raw)
+            except DetectorError:
+                raise
+            except Exception as error:
+                remarks = raw.remarks if isinstance(raw, RawImage) else ()
+                record = SampleRecord(number, skip_reason(sample.name, error), remarks)
+            for name, reason in evaluator.unusable.items():
+                self.unusable.setdefault(name, (reason, number))
+            yield record
+            on_image(sample.name)
+
+    def _record(self, number: int, sample: Sample, raw: RawImage | Developed | Exception) -> SampleRecord:
+        """What is kept of one sample, rendered with each policy and measured with each detector.
+
+        Raises:
+            DataError: the image has another size than its labels state.
+            DetectorError: a detector's answers make no sense.
+            Exception: `raw` itself, if it is an error, and any error of a policy.
+        """
+        evaluator = self._evaluator
+        developed = _developed(sample, raw, self.options)
+        labels = None
+        if any(policy.needs_labels for policy in evaluator.policies):
+            first = evaluator.detectors[0]
+            labels = FrameLabels(_frame_targets(sample, developed, first, evaluator.maps[0]), first)
+        rendered = [policy.render(developed, labels) for policy in evaluator.policies]
+        found, losses = evaluator.measure(sample.annotations, developed, [one.image for one in rendered])
+        remarks = list(raw.remarks) if isinstance(raw, RawImage) else []
+        for policy, one in zip(evaluator.policies, rendered, strict=True):
+            if one.left_out:
+                remarks.append(grey_remark(sample.name, policy.name, one.left_out))
+        return SampleRecord(
+            number,
+            remarks=tuple(remarks),
+            renderings=tuple(_rendering(one, self.options.costs) for one in rendered),
+            found={
+                detector.name: tuple(_found(one, class_map) for one in found[detector.name])
+                for detector, class_map in zip(evaluator.detectors, evaluator.maps, strict=True)
+            },
+            losses=losses,
+        )
+
+    def evaluation(self, records: Iterable[SampleRecord]) -> Evaluation:
+        """The results of all samples.
+
+        Args:
+            records: of each sample, in the order of their numbers.
+
+        Raises:
+            DataError: no sample could be used.
+        """
+        collection = _Collection(self.dataset, self._evaluator)
+        for record in records:
+            collection.add(self.dataset.samples[record.number], record)
+        unusable = {name: reason for name, (reason, _) in self.unusable.items()}
+        evaluation = collection.evaluation(self._shared, unusable)
+        for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, self.dataset)]:
+            logger.warning("%s", note)
+        return evaluation
+
+
+def _rendering(rendered: Rendered, costs: Costs) -> Rendering:
+    """What is kept of a rendering."""
+    pixels, pipeline = rendered.image.shape[2] * rendered.image.shape[3], rendered.pipeline
+    return Rendering(
+        rendered.milliseconds,
+        rendered.milliseconds - rendered.modules_ms,
+        pixels,
+        as_planned(pipeline),
+        DEFAULT_SET if pipeline is None else pipeline.module_set,
+        None if pipeline is None else cost_of(pipeline, costs),
+        rendered.dropped,
+    )
+
+
+def _found(found: Detections, class_map: ClassMap) -> Found:
+    """Detections in the data set's category ids, without those of classes that it does not know."""
+    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
+    known = ids >= 0
+    boxes, scores = found.boxes.cpu().double().numpy(), found.scores.cpu().double().numpy()
+    return Found(boxes[known], scores[known], ids[known], found.dropped)
 
 
 @dataclass
@@ -112,18 +199,18 @@ class _ResultLists:
     own_ms: list[float] = field(default_factory=list)
     module_set: str = DEFAULT_SET
 
-    def add(self, scored: ScoredImage, rendered: Rendered, costs: Costs) -> None:
+    def add(self, scored: ScoredImage, rendered: Rendering) -> None:
         """Appends the detections, time, modules and cost of one image."""
         self.scored.append(scored)
-        self.ms.append(rendered.milliseconds)
-        self.pipelines.append(as_planned(rendered.pipeline))
-        self.pixels.append(rendered.image.shape[2] * rendered.image.shape[3])
+        self.ms.append(rendered.ms)
+        self.pipelines.append(rendered.pipeline)
+        self.pixels.append(rendered.pixels)
         self.dropped.append(rendered.dropped)
-        self.own_ms.append(rendered.milliseconds - rendered.modules_ms)
-        if rendered.pipeline is not None:
-            self.module_set = rendered.pipeline.module_set
-            self.modules.append(len(rendered.pipeline.stages))
-            self.cost_ms.append(cost_of(rendered.pipeline, costs))
+        self.own_ms.append(rendered.own_ms)
+        if rendered.pipeline is not None and rendered.cost_ms is not None:
+            self.module_set = rendered.module_set
+            self.modules.append(len(rendered.pipeline))
+            self.cost_ms.append(rendered.cost_ms)
 
     def add_losses(self, losses: ImageLosses, index: int) -> None:
         """Appends the loss of the policy with this index, and the losses of the two references."""
@@ -143,39 +230,37 @@ class _Collection:
     Args:
         dataset: labelled raws.
         evaluator: holds the policies and detectors.
-        costs: module → milliseconds; empty for the paper's table.
     """
 
-    def __init__(self, dataset: Dataset, evaluator: DetectorEvaluator, costs: Costs):
-        self.dataset, self.evaluator, self.costs = dataset, evaluator, costs
+    def __init__(self, dataset: Dataset, evaluator: DetectorEvaluator):
+        self.dataset, self.evaluator = dataset, evaluator
         names = [policy.name for policy in evaluator.policies]
         self.lists = {(name, detector.name): _ResultLists() for name in names for detector in evaluator.detectors}
         self.skipped: list[tuple[str, str]] = []
         self.dropped = dict.fromkeys((detector.name for detector in evaluator.detectors), 0)
         self.watch = RemarkWatch()
 
-    def add(self, sample: Sample, measured: _Measured) -> None:
-        """Adds one sample.
-
-        Args:
-            sample: the sample.
-            measured: what the policies and detectors made of it.
-        """
-        detectors = list(zip(self.evaluator.detectors, self.evaluator.maps, strict=True))
-        for index, (policy, rendered) in enumerate(zip(self.evaluator.policies, measured.rendered, strict=True)):
-            for detector, class_map in detectors:
-                found = measured.found[detector.name][index]
+    def add(self, sample: Sample, record: SampleRecord) -> None:
+        """Adds the record of one sample."""
+        self.watch.add_remarks(record.remarks)
+        if record.skipped:
+            self.skipped.append((f"{sample.name} (draw {sample.draw})", record.skipped))
+            return
+        for index, (policy, rendered) in enumerate(zip(self.evaluator.policies, record.renderings, strict=True)):
+            for detector in self.evaluator.detectors:
+                found = record.found[detector.name][index]
                 self.dropped[detector.name] += found.dropped
                 lists = self.lists[policy.name, detector.name]
-                lists.add(scored_image(sample, found, class_map), rendered, self.costs)
-                if detector.name in measured.losses:
-                    lists.add_losses(measured.losses[detector.name], index)
+                lists.add(_with_labels(sample, found), rendered)
+                if detector.name in record.losses:
+                    lists.add_losses(record.losses[detector.name], index)
 
-    def evaluation(self, scored_categories: set[int]) -> Evaluation:
+    def evaluation(self, scored_categories: set[int], unusable: dict[str, str]) -> Evaluation:
         """The results of all samples.
 
         Args:
             scored_categories: ids of the classes that are scored.
+            unusable: detector → why it gives no loss.
 
         Raises:
             DataError: no sample could be used.
@@ -190,13 +275,13 @@ class _Collection:
         }
         return Evaluation(
             results={
-                (policy, detector): lists.result(static[policy], detector not in evaluator.unusable)
+                (policy, detector): lists.result(static[policy], detector not in unusable)
                 for (policy, detector), lists in self.lists.items()
             },
             categories={key: name for key, name in dataset.categories.items() if key in scored_categories},
             unmatched=unmatched,
             skipped=[*self.skipped, *left_out(dataset).items()],
-            no_loss=evaluator.unusable,
+            no_loss=unusable,
             upper_bounds=tuple(policy.name for policy in evaluator.policies if policy.needs_labels),
             dropped_boxes=self.dropped,
             remarks=tuple(remark.text for remark, _ in self.watch.remarks()),
@@ -259,21 +344,17 @@ def _warm_up(policies: Sequence[Policy], device: str) -> None:
             policy.plan(image)[0].render(image)
 
 
-def _measure(
-    sample: Sample, raw: RawImage | Developed | Exception, evaluator: DetectorEvaluator, options: ScoringOptions
-) -> _Measured:
-    """Renders one sample with each policy, and measures the images with each detector.
+def _developed(sample: Sample, raw: RawImage | Developed | Exception, options: ScoringOptions) -> Developed:
+    """The developed raw of a sample.
 
     Args:
         sample: the sample.
         raw: its raw, developed or not, or the error that reading it gave.
-        evaluator: holds the policies and detectors.
         options: as in `score_dataset`.
 
     Raises:
         DataError: the image has another size than its labels state.
-        DetectorError: a detector's answers make no sense.
-        Exception: `raw` itself, if it is an error, and any error of a policy.
+        Exception: `raw` itself, if it is an error.
     """
     if isinstance(raw, Exception):
         raise raw
@@ -284,13 +365,7 @@ def _measure(
     height, width = developed.full_size
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
-    labels = None
-    if any(policy.needs_labels for policy in evaluator.policies):
-        first = evaluator.detectors[0]
-        labels = FrameLabels(_frame_targets(sample, developed, first, evaluator.maps[0]), first)
-    rendered = [policy.render(developed, labels) for policy in evaluator.policies]
-    found, losses = evaluator.measure(sample.annotations, developed, [one.image for one in rendered])
-    return _Measured(rendered, found, losses)
+    return developed
 
 
 def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:
@@ -302,14 +377,17 @@ def _frame_targets(sample: Sample, developed: Developed, detector: Detector, cla
 
 def scored_image(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
     """The sample with its detections in the data set's category ids, without those of classes that it does not know."""
-    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
-    known = ids >= 0
+    return _with_labels(sample, _found(found, class_map))
+
+
+def _with_labels(sample: Sample, found: Found) -> ScoredImage:
+    """The sample with its detections."""
     return ScoredImage(
         image_id=sample.image_id,
         draw=sample.draw,
         light=sample.light,
         annotations=sample.annotations,
-        boxes=found.boxes.cpu().double().numpy()[known],
-        scores=found.scores.cpu().double().numpy()[known],
-        category_ids=ids[known],
+        boxes=found.boxes,
+        scores=found.scores,
+        category_ids=found.category_ids,
     )

@@ -1,7 +1,7 @@
 """The raws of a data set in order, read ahead by other processes and kept in a cache of developed frames if asked."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -19,15 +19,15 @@ from adaptiveisp.types import RawImage, Sample
 class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exception]]):
     """The raws of a data set by index; for an unreadable file the error is returned, so that reading goes on."""
 
-    def __init__(self, dataset: Dataset, cached: ScoringOptions | None):
-        self.dataset, self.cached = dataset, cached
+    def __init__(self, dataset: Dataset, cached: ScoringOptions | None, numbers: Sequence[int]):
+        self.dataset, self.cached, self.numbers = dataset, cached, numbers
         self.cache = open_cache(cached.cache) if cached is not None else None
 
     def __len__(self) -> int:
-        return len(self.dataset.samples)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> tuple[Sample, RawImage | Developed | Exception]:
-        sample = self.dataset.samples[index]
+        sample = self.dataset.samples[self.numbers[index]]
         try:
             file = raw_file(self.dataset, sample) if self.cache is not None else None
             return sample, self.dataset.read(sample) if file is None else self._developed(sample, *file)
@@ -50,7 +50,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
 
 
 def read_all(
-    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None
+    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None, numbers: Sequence[int] | None = None
 ) -> Iterator[tuple[Sample, RawImage | Developed | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
@@ -58,9 +58,10 @@ def read_all(
         dataset: labelled raws.
         workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
         cached: options with a cache, from which raws that are files come back developed; None returns all as raws.
+        numbers: of the samples that are read; None for all.
     """
     context = "spawn" if workers else None
-    reader = _Reader(dataset, cached)
+    reader = _Reader(dataset, cached, range(len(dataset.samples)) if numbers is None else numbers)
     with warnings.catch_warnings():
         # The user chose the number of workers; PyTorch would warn on each pass that it exceeds the cores.
         warnings.filterwarnings("ignore", message="This DataLoader will create")

@@ -68,13 +68,21 @@ class Journal:
             OutputError: it cannot be written.
         """
         check_inside(self.folder, self.path)
-        write_json(self.folder / SETTINGS_FILE, {"version": 1, "settings": self.settings})
+        self.begin_settings()
         with atomic_path(self.path):  # replaces a link, through which no row must be written
             pass
         self._file = self._opened("ab")
         waiting, self._waiting = self._waiting, []
         for row in waiting:
             self._write(row)
+
+    def begin_settings(self) -> None:
+        """Stores the settings.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        write_json(self.folder / SETTINGS_FILE, {"version": 1, "settings": self.settings})
 
     def add(self, row: Row) -> None:
         """Appends a row.

@@ -107,9 +107,9 @@ class Result:
 
     @property
     def file(self) -> str:
-        """Path or URL of the raw, or its id among the frames of `AdaptiveISP.map`; "" for a frame in memory."""
+        """Its id among the frames of a run or of `AdaptiveISP.map`, or its path; "" for a frame in memory."""
         path = None if self.raw is None else self.raw.path
-        return self.frame if path is None else str(path)
+        return self.frame or ("" if path is None else str(path))
 
     def without_frame(self) -> "Result":
         """The result without raw and image at full size, which take most of its memory."""

@@ -19,17 +19,20 @@ SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skippe
 ROWS_FILE, PARQUET_FILE, SETTINGS_FILE = "results.jsonl", "results.parquet", "settings.json"
 COMPARE_FILE, EXPLAIN_FILE = "compare.html", "explain.html"
 BATCH_FILES = (
-    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
-    *(COMPARE_FILE, EXPLAIN_FILE),
+    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, COMPARE_FILE, EXPLAIN_FILE),
+    *(ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
 )
 """Files about all inputs together."""
 SET_SUFFIXES = (
-    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".jpg", ".boxes.jpg", ".full.jpg"),
-    *(".steps.png", ".steps.jpg", ".explain.json"),
+    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".steps.png", ".explain.json"),
+    *(".jpg", ".boxes.jpg", ".full.jpg", ".steps.jpg"),
 )
 """Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.(?:png|jpg)")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""
+
+BLOCK_NAME = re.compile(r"part-[0-9]{6,}\.(?:jsonl|parquet|tar)")
+"""`part-000007.jsonl`, a file of a block of results, see `scale.blocks`."""
 
 PictureKind: TypeAlias = Literal["png", "jpeg"]
 JPEG_QUALITY = 95
@@ -193,7 +196,8 @@ class FormerFiles:
         Raises:
             OutputError: one cannot be removed.
         """
-        for name in BATCH_FILES:
+        blocks = (name for name in _names_in(self.folder) if BLOCK_NAME.fullmatch(name))
+        for name in (*BATCH_FILES, *blocks):
             remove_inside(self.folder, self.folder / name)
 
 

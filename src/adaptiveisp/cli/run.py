@@ -3,7 +3,7 @@
 import argparse
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_torch
 from adaptiveisp.cli.options import (
@@ -50,9 +50,9 @@ def add(commands: Any) -> None:
         "Renders each raw file by the pipeline that a policy chooses, detects objects, and writes image, boxes and "
         "pipeline.",
     )
+    text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …)"
     # Not "+": an INPUT after a single --policy P is taken for a further policy first, see `_inputs_and_policies`.
-    text = "raw files, folders, globs, .tar shards of raws, or URLs of them (s3://, https://, …); before --policy"
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=text)
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help=f"{text}; before --policy")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="output folder")
     several = "of several, each in a folder of its own, and a page that shows them side by side"
     text = f"{POLICY_HELP} (default {defaults.POLICY}); {several}"
@@ -123,13 +123,13 @@ def run(options: argparse.Namespace) -> int:
 
         return run_several(options, inputs, policies)
     isp = load_predictor(options, policies[0] if policies else None, set_up_torch(options))
-    frames, missing = find_inputs(options, inputs)
-    with claimed(options, options.out) as claim:
-        return run_into(claim, isp, frames, missing, options)
+    found = find_inputs(options, inputs)
+    with claimed(options) as claim:
+        return run_into(claim, isp, found, options)
 
 
 def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """The inputs and the policies; `--policy P INPUT…` means one policy, as before there could be several.
+    """The inputs and the policies; `--policy P INPUT…` without other inputs has one policy.
 
     Raises:
         UsageError: there is no input.
@@ -142,11 +142,25 @@ def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[s
     return inputs, policies
 
 
-def find_inputs(options: argparse.Namespace, inputs: list[str]) -> tuple[list["Frame"], list[tuple[str, str]]]:
-    """The frames of all shards, and the inputs that do not exist, each with the reason.
+class Inputs(NamedTuple):
+    """The frames of a run.
+
+    Attributes:
+        frames: all of them.
+        chosen: those of the shard.
+        missing: inputs that do not exist, each with the reason.
+    """
+
+    frames: "list[Frame]"
+    chosen: "list[Frame]"
+    missing: list[tuple[str, str]]
+
+
+def find_inputs(options: argparse.Namespace, inputs: list[str]) -> Inputs:
+    """The frames that the inputs name.
 
     Raises:
-        UsageError: the shard has no frame, or an input lies in the output folder.
+        UsageError: the shard has none, or one lies in the output folder.
     """
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
@@ -155,9 +169,10 @@ def find_inputs(options: argparse.Namespace, inputs: list[str]) -> tuple[list["F
     frames, missing = find_frames(inputs, exclude=options.out)
     frames = frames[: options.limit or None]
     check_outputs(frames, options.out)
-    if not in_shard(frames, shard):
+    chosen = in_shard(frames, shard)
+    if not chosen:
         raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
-    return frames, missing
+    return Inputs(frames, chosen, missing)
 
 
 def load_predictor(
@@ -210,58 +225,62 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
 
     Raises:
         UsageError: two options contradict each other.
-        AdaptiveISPError: pyarrow or jinja2 is not installed.
+        AdaptiveISPError: pyarrow is not installed.
     """
-    if options.explain or n_policies > 1:
-        require_extra("report", "jinja2")  # before hours of work
-    if options.explain and options.resume:
-        raise UsageError("--resume with --explain: its page is about all frames of one run; leave one of them out")
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
+    for name in ("full", "save_steps", "explain"):
+        if getattr(options, name) and options.write != "all":
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} writes pictures, --write {options.write} does not; leave one of them out")
+    if options.rows == "parquet":
+        require_extra("parquet", "pyarrow")
+    if options.resume and options.explain:
+        raise UsageError("--resume with --explain: its page is about all frames of one run; leave one of them out")
     if options.engine == "ray":
         require_extra("ray", "ray", "pyarrow")
     elif given := [name for name in ("address", "actors", "gpus") if getattr(options, name)]:
         raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
     for what, wanted in (("several policies", n_policies > 1), ("--explain", options.explain)):
         if wanted and (options.block or options.engine == "ray"):
-            raise UsageError(f"{what}: the page is made of one folder of rows; leave out --block and --engine")
-    for name in ("full", "save_steps", "explain"):
-        if getattr(options, name) and options.write != "all":
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} writes files, --write {options.write} does not; leave one of them out")
-    if options.rows == "parquet":
-        require_extra("parquet", "pyarrow")
+            raise UsageError(
+                f"{what}: the page is made by one process and of one folder; leave out --block and --engine"
+            )
+    if options.explain or n_policies > 1:
+        require_extra("report", "jinja2")  # for the page
 
 
-def claimed(options: argparse.Namespace, folder: Path) -> "FolderClaim":
-    """The claim of an output folder; with --resume, of one that an earlier run has begun, if there is one."""
-    from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
+def claimed(options: argparse.Namespace) -> "FolderClaim":
+    """The claim of the output folder; to resume, of one that an earlier run has begun."""
+    from adaptiveisp.inference.result_files import SETTINGS_FILE
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
 
-    if options.resume and is_marked(folder):
-        return reclaim_folder(folder, "run")
-    return claim_folder(folder, "run", options.overwrite)
+    if options.resume and (options.out / SETTINGS_FILE).exists():
+        return reclaim_folder(options.out, "run")
+    try:
+        return claim_folder(options.out, "run", options.overwrite)
+    except UsageError as error:
+        if options.resume:
+            raise UsageError(str(error).replace("add --overwrite", "--overwrite instead of --resume")) from None
+        raise
 
 
-def run_into(
-    claim: "FolderClaim",
-    isp: "AdaptiveISP",
-    frames: list["Frame"],
-    missing: list[tuple[str, str]],
-    options: argparse.Namespace,
-) -> int:
-    """Writes the results of the frames of --shard into a claimed folder, prints them, and returns the exit code."""
+def run_into(claim: "FolderClaim", isp: "AdaptiveISP", inputs: Inputs, options: argparse.Namespace) -> int:
+    """Writes the results of the chosen frames into a claimed folder, prints them, and returns the exit code."""
     from adaptiveisp.detectors.backends.choice import backends_of
     from adaptiveisp.errors import DataError
     from adaptiveisp.inference.batch import run_files
-    from adaptiveisp.inference.frames import in_shard, shard_of
+    from adaptiveisp.inference.explanation import ExplanationWriter
     from adaptiveisp.inference.journal import Journal
     from adaptiveisp.inference.mapping import is_thread_safe
+    from adaptiveisp.inference.result_files import EXPLAIN_FILE
     from adaptiveisp.inference.run_options import RunOptions
     from adaptiveisp.inference.run_settings import settings_of
     from adaptiveisp.utils.provenance import provenance
 
     out, name = claim.folder, isp.detector.name
     origin = provenance(options.seed, {name: isp.detector.weights_sha256}, backends={name: backends_of(isp.detector)})
+    explainer = ExplanationWriter(origin)
     wanted = RunOptions(
         full=options.full,
         save_steps=options.save_steps,
@@ -272,37 +291,35 @@ def run_into(
         rows=options.rows,
         batch=options.batch,
         workers=0 if options.explain and not is_thread_safe(isp) else options.workers,  # it detects on these threads
+        writers=(explainer,) if options.explain else (),
         explain=options.explain,
     )
     if options.block or options.engine == "ray":
         from adaptiveisp.cli.run_blocks import run_blocks
 
-        return run_blocks(claim, isp, frames, missing, options, wanted, origin)
-    chosen = in_shard(frames, shard_of(options.shard or "1/1"))
-    settings = settings_of(isp, wanted, frames, options.shard)
+        return run_blocks(claim, isp, inputs, options, wanted, origin)
+    settings = settings_of(isp, wanted, inputs.frames, options.shard)
     with Journal(out, settings, options.resume) as journal:
-        with progress(options, len(chosen), "run") as bar:
-            summary = run_files(isp, chosen, journal, wanted, origin, lambda name: bar.update())
-        skipped = missing + summary.skipped
+        with progress(options, len(inputs.chosen), "run") as bar:
+            summary = run_files(isp, inputs.chosen, journal, wanted, origin, lambda name: bar.update())
+        skipped = inputs.missing + summary.skipped
         if not summary.n_results:  # files of an earlier run stay unchanged
             say_skips(skipped)
             raise DataError("no input could be used")
         code = report_skips(out, skipped, origin)
-        if options.explain:
+        if options.explain and explainer.found.count:
             from adaptiveisp.evaluation.explanation_page import write_explanations
-            from adaptiveisp.inference.result_files import EXPLAIN_FILE
 
-            write_explanations(summary.explanations, out / EXPLAIN_FILE, isp.policy.name, name, origin)
+            write_explanations(explainer.found, out / EXPLAIN_FILE, isp.policy.name, name, origin)
         if not options.quiet:
             _print(summary, isp, out, len(skipped))
-            if options.explain:
-                print(f"what each module is worth: {out / EXPLAIN_FILE}")
     return code
 
 
 def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int) -> None:
     """Prints a line for each image, at most `MOST_LINES`, and what there is altogether."""
     from adaptiveisp.evaluation.tables import table
+    from adaptiveisp.inference.result_files import EXPLAIN_FILE
 
     if isp.policy.note:
         print(isp.policy.note)
@@ -323,6 +340,8 @@ def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int)
         print(latency_line(summary.latency(isp.latency_ms)))
     seen = f"; all pictures: {out / 'overview.png'}" if (out / "overview.png").exists() else ""
     print(f"{summary.n_results} images in {out}, {n_skipped} skipped{seen}")
+    if (out / EXPLAIN_FILE).exists():
+        print(f"what each module is worth: {out / EXPLAIN_FILE}")
 
 
 def latency_line(found: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from adaptiveisp.cli.console import progress, report_skips, say_skips
 from adaptiveisp.errors import DataError
 
 if TYPE_CHECKING:
-    from adaptiveisp.inference.frames import Frame
+    from adaptiveisp.cli.run import Inputs
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.inference.run_options import RunOptions
     from adaptiveisp.scale.blocks import Block, BlockSummary
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 def run_blocks(
     claim: "FolderClaim",
     isp: "AdaptiveISP",
-    frames: Sequence["Frame"],
-    missing: list[tuple[str, str]],
+    inputs: "Inputs",
     options: argparse.Namespace,
     wanted: "RunOptions",
     origin: dict[str, Any],
@@ -31,13 +30,11 @@ def run_blocks(
     Args:
         claim: the output folder.
         isp: policy and detector.
-        frames: all frames.
-        missing: inputs that do not exist, each with the reason.
+        inputs: the frames.
         options: the options of the command.
         wanted: what is written.
         origin: provenance.
     """
-    from adaptiveisp.inference.frames import in_shard, shard_of
     from adaptiveisp.inference.journal import Journal
     from adaptiveisp.inference.result_files import SUMMARY_FILE, FormerFiles
     from adaptiveisp.inference.run_settings import settings_of
@@ -46,13 +43,13 @@ def run_blocks(
 
     check_block_options(wanted)
     out, size = claim.folder, options.block or BLOCK_FRAMES
-    blocks = blocks_of(in_shard(frames, shard_of(options.shard or "1/1")), size)
-    settings = {**settings_of(isp, wanted, frames, options.shard), "--block": size}
+    blocks = blocks_of(inputs.chosen, size)
+    settings = {**settings_of(isp, wanted, inputs.frames, options.shard), "--block": size}
     journal = Journal(out, settings, options.resume)
     if not options.resume:
-        former = FormerFiles(out, [Path(frame.stem) for frame in frames])
+        former = FormerFiles(out, [Path(frame.stem) for frame in inputs.frames])
         former.remove_batch_files()
-        for frame in frames:
+        for frame in inputs.frames:
             former.remove(frame.stem)
     journal.begin_settings()
     left = [block for block in blocks if not is_done(out, block, wanted)]
@@ -62,7 +59,7 @@ def run_blocks(
         for summary in _engine(isp, left, options, wanted, origin, out) if left else ():
             bar.update(summary.n_results + summary.n_skipped)
     failed = [(row["frame"], row["skipped"]) for row in read_blocks(out, blocks, wanted) if row["skipped"] is not None]
-    skipped = [*missing, *failed]
+    skipped = [*inputs.missing, *failed]
     if len(failed) == total:
         say_skips(skipped)
         raise DataError("no input could be used")

@@ -11,7 +11,7 @@ from adaptiveisp.cli.options import raw_facts
 from adaptiveisp.errors import UsageError
 
 if TYPE_CHECKING:
-    from adaptiveisp.inference.frames import Frame
+    from adaptiveisp.cli.run import Inputs
     from adaptiveisp.inference.predictor import AdaptiveISP
     from adaptiveisp.utils.output_folder import FolderClaim
 
@@ -30,31 +30,32 @@ def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequen
     from adaptiveisp.cli.run import claimed, find_inputs, load_predictor, run_into
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.evaluation.coco_results import set_folders
-    from adaptiveisp.inference.result_files import BATCH_FILES
-    from adaptiveisp.utils.output_folder import remove_inside
+    from adaptiveisp.inference.result_files import BATCH_FILES, SETTINGS_FILE
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder, remove_inside
 
     device = set_up_torch(options)
     detector = load_detector(options.detector, device)
-    predictors = {}
+    predictors: dict[str, AdaptiveISP] = {}
     for spec in policies:
         isp = load_predictor(options, spec, device, detector)
         if isp.policy.name in predictors:
             raise UsageError(f"two policies have the same name ({isp.policy.name}); rename a file")
         predictors[isp.policy.name] = isp
     folders = dict(zip(predictors, set_folders(list(predictors)), strict=True))
-    frames, missing = find_inputs(options, inputs)
-    code = DONE
-    with claimed(options, options.out) as claim:
+    found = find_inputs(options, inputs)
+    code, out = DONE, options.out
+    goes_on = options.resume and any((out / name / SETTINGS_FILE).exists() for name in folders.values())
+    with reclaim_folder(out, "run") if goes_on else claim_folder(out, "run", options.overwrite) as claim:
         for name in BATCH_FILES:  # of an earlier run of one policy in this folder
-            remove_inside(claim.folder, claim.folder / name)
+            remove_inside(out, out / name)
         for name, isp in predictors.items():
             own = copy.copy(options)
-            own.out = claim.folder / folders[name]
+            own.out = out / folders[name]
             if not options.quiet:
                 print(f"policy {name}")
-            with claimed(own, own.out) as inner:
-                code = max(code, run_into(inner, isp, frames, missing, own))
-        _write_page(claim, predictors, folders, frames, options)
+            with claimed(own) as inner:
+                code = max(code, run_into(inner, isp, found, own))
+        _write_page(claim, predictors, folders, found, options)
     return code
 
 
@@ -62,7 +63,7 @@ def _write_page(
     claim: "FolderClaim",
     predictors: Mapping[str, "AdaptiveISP"],
     folders: Mapping[str, str],
-    frames: Sequence["Frame"],
+    found: "Inputs",
     options: argparse.Namespace,
 ) -> None:
     """Writes the page and the summary of all policies, and says where they are."""
@@ -76,7 +77,7 @@ def _write_page(
     detector = next(iter(predictors.values())).detector
     backends = {detector.name: backends_of(detector)}
     origin = provenance(options.seed, {detector.name: detector.weights_sha256}, backends=backends)
-    compared = compare_runs(predictors, folders, frames, out, raw_facts(options))
+    compared = compare_runs(predictors, folders, found.chosen, out, raw_facts(options))
     compared.save(out / COMPARE_FILE, origin)
     shown = [row.title for row in compared.grid.rows]
     write_json(out / SUMMARY_FILE, {"policies": compared.table, "shown": shown, "provenance": origin})

@@ -17,7 +17,6 @@ from PIL import Image as PilImage
 from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.errors import OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.inference.drawing import Tile, contact_sheet
-from adaptiveisp.inference.explanation import Explanation, explain
 from adaptiveisp.inference.frames import Frame
 from adaptiveisp.inference.journal import Journal
 from adaptiveisp.inference.mapping import FrameWork, Skipped, batches, overlapped, shares
@@ -120,11 +119,10 @@ def run_files(
 
 
 class Made(NamedTuple):
-    """A frame's row, the files to write for it, each with its content, and what its modules are worth."""
+    """A frame's row and the files to write for it, each with its content."""
 
     row: Row
     files: list[tuple[str, bytes]]
-    explanation: Explanation | None = None
 
 
 class _Batch:
@@ -137,10 +135,9 @@ class _Batch:
     def make(self, frame: Frame, result: Result) -> Made:
         """The row and the encoded files of a result; called on a worker's thread."""
         files = EncodedFiles(self.options.pictures)
-        explanation = explain(self.isp, result) if self.options.explain else None
-        write_result(self.isp, result, files, frame.stem, self.options, self.provenance, explanation)
+        write_result(self.isp, result, files, frame.stem, self.options, self.provenance)
         assert result.raw is not None
-        return Made(row_of(frame, result, facts_of(result.raw), files.names), files.contents, explanation)
+        return Made(row_of(frame, result, facts_of(result.raw), files.names), files.contents)
 
     def commit(self, frame: Frame, made: Made | Skipped, former: FormerFiles) -> None:
         """Writes the files and the row of a frame, or notes why it is skipped."""
@@ -157,8 +154,6 @@ class _Batch:
         self._begin(former)
         self._remove_former(frame.stem, former, files.names)
         self.journal.add(made.row)
-        if made.explanation is not None:
-            self.summary.explanations.add(made.explanation)
 
     def _begin(self, former: FormerFiles) -> None:
         if self.journal.has_begun:
@@ -257,13 +252,7 @@ class _Batch:
 
 
 def write_result(
-    isp: AdaptiveISP,
-    result: Result,
-    files: FileSet,
-    stem: str,
-    options: RunOptions,
-    provenance: dict[str, Any],
-    explanation: Explanation | None = None,
+    isp: AdaptiveISP, result: Result, files: FileSet, stem: str, options: RunOptions, provenance: dict[str, Any]
 ) -> None:
     """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and the files of the options."""
     if options.write == "json":
@@ -276,8 +265,6 @@ def write_result(
     if options.full:
         warn_of_memory(result.file, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
-    if explanation is not None:
-        files.json(f"{stem}.explain.json", {"file": result.file, **explanation.to_json(), "provenance": provenance})
     if options.save_steps and result.pipeline is not None:
         steps = _save_steps(result.developed.small, result.pipeline, files, stem)
         files.picture(f"{stem}.steps.png", stage_strip(result.pipeline, steps, result.name, result.drawn()))

@@ -4,7 +4,8 @@ All other modules keep their parameters, also those that the policy would have s
 and overlap. A box's score falls where a module that it needs is missing, and rises where the module harms it.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from adaptiveisp.detectors.boxes import pairwise_iou
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.inference.detection import detect
 from adaptiveisp.inference.drawing import DRAW_CONFIDENCE, Rgb8
+from adaptiveisp.inference.result_files import FileSet
 from adaptiveisp.isp.pipeline import DEFAULT_SET
 from adaptiveisp.types import Detections
 from adaptiveisp.utils.clock import Stopwatch
@@ -196,6 +198,32 @@ class Explanations:
         self.kept.append(explanation)
         if len(self.kept) > self.most:
             self.kept.remove(min(self.kept, key=lambda one: one.weight))
+
+
+class ExplanationWriter:
+    """Places `STEM.explain.json` of each result of a run, and collects what a page needs.
+
+    It is a `run_options.FrameWriter`, and runs the detector on the thread that calls it.
+
+    Args:
+        provenance: stored in each file.
+
+    Attributes:
+        found: the explanations so far.
+    """
+
+    def __init__(self, provenance: Mapping[str, Any]):
+        self.provenance = dict(provenance)
+        self.found = Explanations()
+        self._lock = threading.Lock()
+
+    def __call__(self, isp: "AdaptiveISP", result: "Result", files: FileSet, stem: str) -> None:
+        """Places the file of one result."""
+        explanation = explain(isp, result)
+        content = {"file": result.file, **explanation.to_json(), "provenance": self.provenance}
+        files.json(f"{stem}.explain.json", content)
+        with self._lock:
+            self.found.add(explanation)
 
 
 def is_lost(score: float, without: float) -> bool:

@@ -19,13 +19,13 @@ SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skippe
 ROWS_FILE, PARQUET_FILE, SETTINGS_FILE = "results.jsonl", "results.parquet", "settings.json"
 COMPARE_FILE, EXPLAIN_FILE = "compare.html", "explain.html"
 BATCH_FILES = (
-    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, COMPARE_FILE, EXPLAIN_FILE),
-    *(ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
+    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
+    *(COMPARE_FILE, EXPLAIN_FILE),
 )
 """Files about all inputs together."""
 SET_SUFFIXES = (
-    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".steps.png", ".explain.json"),
-    *(".jpg", ".boxes.jpg", ".full.jpg", ".steps.jpg"),
+    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".jpg", ".boxes.jpg", ".full.jpg"),
+    *(".steps.png", ".steps.jpg", ".explain.json"),
 )
 """Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
 STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.(?:png|jpg)")

@@ -41,8 +41,8 @@ class RunOptions:
         rows: "jsonl", or "parquet", which takes the place of the JSON lines at the end.
         batch: frames that go through the detector at once.
         workers: threads, see `AdaptiveISP.map`.
-        explain: whether to write what each module is worth to each box, see `explanation`.
         writers: place further files of each frame, with `write` "all".
+        explain: whether one of them writes what each module is worth to each box, see `explanation`.
     """
 
     full: bool = False
@@ -54,8 +54,8 @@ class RunOptions:
     rows: Literal["jsonl", "parquet"] = "jsonl"
     batch: int = 1
     workers: int | None = None
-    explain: bool = False
     writers: tuple[FrameWriter, ...] = ()
+    explain: bool = False
 
     def settings(self) -> dict[str, Any]:
         """Those that decide what is written, by the names of the options, for `--resume`."""

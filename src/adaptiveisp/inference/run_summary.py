@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from adaptiveisp.inference.explanation import Explanations
 from adaptiveisp.inference.journal import Journal
 from adaptiveisp.inference.records import RunRow, summary_row
 
@@ -18,14 +17,12 @@ class RunSummary:
     Attributes:
         stopped: reason why the batch ended before its last input; "" if it did not.
         batch_files: names of the files about all inputs together.
-        explanations: of all inputs, where they were asked for.
     """
 
     def __init__(self, journal: Journal):
         self.journal = journal
         self.stopped = ""
         self.batch_files: list[str] = []
-        self.explanations = Explanations()
 
     @property
     def n_results(self) -> int:

@@ -4,6 +4,7 @@ The operators are streamed: Ray holds a reader back while its successors are bus
 again what a lost node held. The driver sees a few numbers of each block.
 """
 
+import logging
 import os
 import pickle
 import sys
@@ -122,12 +123,14 @@ def _connect(ray: Any, config: RayConfig) -> bool:
     Raises:
         AdaptiveISPError: there is no cluster at the address.
     """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each step
     if ray.is_initialized():
         return False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if config.address:
         options = {"address": config.address, **{name: options[name] for name in ("log_to_driver", "logging_level")}}
-    else:  # on this machine the workers find what the driver finds
+    else:  # on this machine the workers find what the driver finds, and have its priority instead of a low one
+        os.environ.setdefault("RAY_worker_niceness", "0")
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
     try:
         ray.init(**options)

@@ -243,9 +243,7 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
         raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
     for what, wanted in (("several policies", n_policies > 1), ("--explain", options.explain)):
         if wanted and (options.block or options.engine == "ray"):
-            raise UsageError(
-                f"{what}: the page is made by one process and of one folder; leave out --block and --engine"
-            )
+            raise UsageError(f"{what}: its page is made of one folder by one process; leave out --block and --engine")
     if options.explain or n_policies > 1:
         require_extra("report", "jinja2")  # for the page
 

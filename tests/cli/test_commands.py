@@ -63,12 +63,12 @@ def test_run_writes_image_boxes_and_pipeline_for_each_input(tmp_path: Path, caps
     out = tmp_path / "out"
     names = sorted(str(p.relative_to(out)) for p in out.rglob("*") if p.is_file())
     each = [".boxes.json", ".boxes.png", ".full.png", ".pipeline.json", ".png", ".step00-developed.png"]
-    each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png"]
+    each += [".step01-white_balance.png", ".step02-exposure.png", ".step03-srgb.png", ".steps.png"]
     assert names == sorted(
         [
             *("a" + e for e in each),
             *("deep/b" + e for e in each),
-            *(".adaptiveisp", "overview.png", "params.csv", "summary.json"),
+            *(".adaptiveisp", "overview.png", "params.csv", "results.jsonl", "settings.json", "summary.json"),
         ]
     )
     boxes = json.loads((out / "a.boxes.json").read_text())
@@ -307,14 +307,14 @@ def test_overwrite_replaces_what_it_made_of_the_same_inputs_and_nothing_else(
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.name[0] == "a")
     assert names == ["a.boxes.json", "a.boxes.png", "a.png", "a.step.png", "a.txt"]
     listed = json.loads((out / "summary.json").read_text())["files"]
-    assert listed == ["a.boxes.json", "a.png", "a.boxes.png", "overview.png"]
+    assert listed == ["a.boxes.json", "a.png", "a.boxes.png", "overview.png", "results.jsonl", "settings.json"]
     assert (
         (out / "b.step03-srgb.png").is_file()
         and (out / "deep" / "c.full.png").is_file()
         and not (out / "params.csv").exists()
     )
     assert {(out / "mine.txt").read_text(), *(p.read_text() for p in (tmp_path / "outside").iterdir())} == {"keep me"}
-    assert_one_line_error(capsys.readouterr().err, "out: 18 files of other inputs stay there, from an earlier run")
+    assert_one_line_error(capsys.readouterr().err, "out: 19 files of other inputs stay there, from an earlier run")
 
 
 def test_a_link_out_of_the_output_folder_is_not_written_through(
@@ -343,18 +343,19 @@ def test_a_batch_that_is_stopped_leaves_whole_sets_and_a_summary(
     dng(tmp_path / "b.dng")
     from adaptiveisp.inference import result_files as run_outputs
 
-    real = run_outputs.save_png
+    real = run_outputs.save_content
 
-    def full(path: Path, picture: object) -> None:
+    def full(path: Path, content: bytes) -> None:
         if "b.boxes.png" in path.name:
             raise failure
-        real(path, picture)
+        real(path, content)
 
-    monkeypatch.setattr(run_outputs, "save_png", full)
+    monkeypatch.setattr(run_outputs, "save_content", full)
     code = adaptiveisp("run", "a.dng", "b.dng", "gone.dng", "--out", "out", "--detector", RED, "--size", 64, "-q")
     assert code == (130 if isinstance(failure, KeyboardInterrupt) else 1)
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == [".adaptiveisp", "a.boxes.json", "a.boxes.png", "a.pipeline.json", "a.png", "summary.json"]
+    sets = ["a.boxes.json", "a.boxes.png", "a.pipeline.json", "a.png"]
+    assert names == [".adaptiveisp", *sets, "results.jsonl", "settings.json", "summary.json"]
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     assert [row["file"] for row in summary["images"]] == ["a.dng"] and summary["stopped"]
     monkeypatch.undo()
@@ -426,10 +427,10 @@ def test_a_name_that_is_not_utf8_is_skipped_and_listed(tmp_path: Path, capsys: p
 
 
 def test_options_that_do_nothing_say_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    dng(tmp_path / "a.dng")
-    assert adaptiveisp("run", "a.dng", "--workers", 2, "--out", "out", "--detector", RED, "--size", 64, "-q") == 0
-    assert_one_line_error(capsys.readouterr().err, "--workers has no effect in this command")
     labelled_photos(tmp_path)
+    synth = ("synth", "--data", "labels.json", "--images", "images", "--light", "dark", "--limit", 1, "--out", "raws")
+    assert adaptiveisp(*synth, "--workers", 2, "-q") == 0
+    assert_one_line_error(capsys.readouterr().err, "--workers has no effect in this command")
     data = ("--data", "labels.json", "--images", "images", "--policy", "none", "--detector", RED, "--size", 64, "-q")
     assert adaptiveisp("eval", *data, "--light", "dark", "--cache", "c", "--limit", 1, "--out", "report") == 0
     assert_one_line_error(capsys.readouterr().err, "--cache has no effect: raws that --light makes are made again")
@@ -668,7 +669,18 @@ def test_demo(tmp_path: Path, tiny_weights: Path, capsys: pytest.CaptureFixture[
     assert len(list((tmp_path / "demo" / "raws").glob("*.dng"))) == 12
     with Image.open(tmp_path / "demo" / "figure.png") as figure:
         assert min(figure.size) > 500
-    assert "Four photos are an example" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Four photos are an example" in text
+    last = text.splitlines()[-1]
+    known = build_parser().format_help()
+    if re.search(r"^    view ", known, flags=re.MULTILINE):
+        assert last == "to look at the results: adaptiveisp view demo"
+    else:
+        address = (tmp_path / "demo" / "report.html").resolve().as_uri()
+        assert last == f"to look at the results: open {address} in a browser"
+    page = (tmp_path / "demo" / "report.html").read_text()
+    assert page.count("<img ") == 9 * 5, "nine raws; clean photo, raw and three policies"
+    assert "clean photo" in page and len(page) < 5_000_000
 
 
 def test_eval_takes_detectors_in_one_option_or_in_several() -> None:

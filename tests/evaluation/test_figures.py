@@ -1,9 +1,11 @@
 """The report's figures: what they hold, read from matplotlib's axes."""
 
+import numpy as np
 import pytest
 
 from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.evaluation.figures.common import (
+    MOST_SHIFT,
     POLICY_COLOURS,
     class_figure,
     forest_figure,
@@ -15,7 +17,9 @@ def test_the_light_figure_skips_bins_without_a_score() -> None:
     figure = light_figure(["dark", "dim", "bright"], {"a": [0.1, None, 0.3], "b": [], "c": [0.2, 0.2, 0.2]})
     (axes,) = figure.axes
     first, last = axes.lines
-    assert first.get_xydata().tolist() == [[0, pytest.approx(10)], [2, pytest.approx(30)]]
+    left, right = -MOST_SHIFT, MOST_SHIFT  # the first and the last of three, so that equal scores stay visible
+    assert first.get_xydata().tolist() == pytest.approx(np.array([[left, 10], [2 + left, 30]]))
+    assert last.get_xydata().tolist() == pytest.approx(np.array([[right, 20], [1 + right, 20], [2 + right, 20]]))
     assert (first.get_color(), last.get_color()) == (POLICY_COLOURS[0], POLICY_COLOURS[2])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["dark", "dim", "bright"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["a", "c"]

@@ -46,7 +46,11 @@ def test_a_cell_stands_for_a_module_at_a_place() -> None:
 def test_panels_without_a_policy_stay_empty() -> None:
     figure = place_figure({str(i): [{"gamma": 1.0}] for i in range(4)})
     assert [axes.get_visible() for axes in figure.axes] == [True] * 4 + [False] * 2
-    assert len(place_figure({"one": [{"gamma": 1.0}]}).axes) == 1
+    one = place_figure({"one": [{"gamma": 1.0}]})
+    assert [axes.get_visible() for axes in one.axes] == [True, False], "a single panel is not blown up"
+    one.draw_without_rendering()
+    box = one.legends[0].get_window_extent()
+    assert one.bbox.x0 <= box.x0 and box.x1 <= one.bbox.x1, "its legend is not cut off"
 
 
 def test_medians_in_each_range_of_light() -> None:

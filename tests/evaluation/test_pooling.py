@@ -178,7 +178,7 @@ def test_files_hold_each_set_and_the_mean(pooled: Report, sets: dict[str, Report
 def test_the_page_with_figures_has_no_id_twice(pooled: Report) -> None:
     import re
 
-    html = render_html(pooled, {}, "T")
+    html = render_html(pooled, "T")
     assert html.count("<svg") >= 6
     ids = re.findall(r' id="(m[0-9a-f]{10}|p[0-9a-f]{10})"', html)
     assert ids and len(set(ids)) == len(ids)

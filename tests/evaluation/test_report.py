@@ -19,6 +19,7 @@ from adaptiveisp.evaluation.bootstrap import paired_difference
 from adaptiveisp.evaluation.coco_ap import ScoredImage, coco_average_precision
 from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure
 from adaptiveisp.evaluation.html_report import figure_png, render_html, write_report
+from adaptiveisp.evaluation.photo_grid import Mark, PhotoGrid, PhotoRow, Shot
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyResult, light_bin, score_policy
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import clock_note
@@ -195,8 +196,10 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_whole_safe_and_needs_nothing_from_outside(report: Report) -> None:
-    tile = Tile(np.full((40, 700, 3), 90, np.uint8), "photo <1>.dng", ["exposure ev 1.5", "a & b"])
-    html = render_html(report, {NASTY: [tile, tile], "none": []}, "Title & <more>")
+    shot = Shot(np.full((40, 700, 3), 90, np.uint8), (Mark((0, 0, 1, 1), "a & b", "found", 0.5),))
+    row = PhotoRow("photo <1>.dng", "typical", "light 1", (shot, shot))
+    grid = PhotoGrid(("none", NASTY), (row,), "Chosen <so>.", "tiny", 0.25)
+    html = render_html(replace(report, photos=grid), "Title & <more>")
     page = Page(html)
     assert page.open == [], "every tag is closed"
     assert "script" not in page.tags and "link" not in page.tags
@@ -206,13 +209,15 @@ def test_the_page_is_whole_safe_and_needs_nothing_from_outside(report: Report) -
     for text in ("Title & <more>", NASTY, "sofa <b>", "photo <1>.dng", "a & b", "one <note>", "eval <x>"):
         assert text in page.text
     assert "Detector tiny" in page.text and "Detector big" in page.text
+    places = [html.index(text) for text in ("photo &lt;1&gt;.dng", "one &lt;note&gt;", "Detector tiny")]
+    assert places == sorted(places), "pictures first"
     # tiny: forest, cost, light and class figures; big: light and classes, as one policy has nothing to compare with.
-    assert page.tags.count("svg") == 6
+    assert page.tags.count("svg") == 6 + 3, "and the boxes of two pictures, and one kind in their legend"
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
-    html = render_html(report, {}, "T")
+    html = render_html(report, "T")
     ap50 = report.policies[NASTY]["tiny"].ap50
     assert ap50 is not None
     assert f'<td class="best">{100 * ap50:.1f}</td>' in html
@@ -223,7 +228,7 @@ def test_the_page_shows_points_and_marks_the_best(report: Report) -> None:
 
 @pytest.mark.long
 def test_figures_take_the_colours_of_the_page(report: Report) -> None:
-    html = render_html(report, {}, "T")
+    html = render_html(report, "T")
     figures = re.findall(r"<svg.*?</svg>", html, flags=re.DOTALL)
     assert figures
     for figure in figures:
@@ -232,7 +237,7 @@ def test_figures_take_the_colours_of_the_page(report: Report) -> None:
         assert not re.search(r"<svg[^>]* (width|height)=", figure)
     ids = [name for figure in figures for name in re.findall(r' id="([^"]*)"', figure)]
     assert len(set(ids)) == len(ids)
-    assert render_html(report, {}, "T") == html, "the same report gives the same page"
+    assert render_html(report, "T") == html, "the same report gives the same page"
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -249,7 +254,7 @@ def test_the_figures_get_the_numbers_of_the_report(report: Report, monkeypatch: 
             name,
             partial(keep, name, getattr(adaptiveisp.evaluation.html_report, name)),
         )
-    render_html(report, {}, "T")
+    render_html(report, "T")
     scores = {policy: report.policies[policy]["tiny"] for policy in ("none", NASTY)}
     bins, curves = given["light_figure"]
     n_darkest = scores["none"].per_light[0].n_images
@@ -280,7 +285,7 @@ def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: lis
     def sections(*priced: str) -> list[str]:
         free = PolicyResult(images)
         results = {(name, "d"): result(images) if name in priced else free for name in ("a", "b", "<camera>", "c")}
-        html = render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")
+        html = render_html(build_report(results, NAMES, {}, resamples=200), "T")
         return re.findall(r"<h3>AP50 by cost</h3>.*?</p>", html, flags=re.DOTALL)
 
     assert sections() == sections("a") == []
@@ -296,7 +301,7 @@ def test_policies_without_a_cost_are_named_below_the_figure_of_costs(images: lis
 def test_the_caption_of_the_costs_tells_what_the_figure_does(images: list[ScoredImage]) -> None:
     blind = replace(result(blinded(images)), modules=[])
     results = {("none", "d"): blind, ("a", "d"): result(images), ("b", "d"): result(images)}
-    text = Page(render_html(build_report(results, NAMES, {}, resamples=200), {}, "T")).text
+    text = Page(render_html(build_report(results, NAMES, {}, resamples=200), "T")).text
     assert "Hollow markers at the foot: scores below the scale" in text and "0.0 \N{DOWNWARDS ARROW}" in text
     assert "modules per image\n" not in text and "right panel" not in text
 
@@ -368,10 +373,9 @@ def light_of(images: list[ScoredImage], fourth: bool) -> float:
 
 
 def test_the_page_shows_seeds_harm_and_pipelines(seeded: Report, images: list[ScoredImage]) -> None:
-    tile = Tile(np.full((40, 60, 3), 90, np.uint8), "photo", [])
-    html = render_html(seeded, {"ours/1": [tile], "ours/2": [tile]}, "T")
+    html = render_html(seeded, "T")
     page = Page(html)
-    assert page.open == [] and page.tags.count("img") == 1, "of several seeds, the pictures of the first"
+    assert page.open == [] and page.tags.count("img") == 0
     text = re.sub(r"(\s|<[^>]*>)+", " ", html)
     ap50 = coco_average_precision(images, CATEGORIES).ap50 or 0.0
     assert "ours (mean of 2)" in text and f"{50 * ap50:.1f} ± {100 * ap50 / 2**0.5:.1f}" in text
@@ -392,7 +396,7 @@ def test_the_figure_of_costs_shows_a_group_with_its_spread(seeded: Report, monke
     monkeypatch.setattr(
         adaptiveisp.evaluation.html_report, "cost_figure", lambda points: given.extend(points) or draw(points)
     )
-    render_html(seeded, {}, "T")
+    render_html(seeded, "T")
     group = seeded.groups["ours"]["d"]
     assert [(point.policy, point.place, point.sd) for point in given] == [
         ("plain", 0, None),
@@ -425,3 +429,25 @@ def test_the_comparison_picture_is_a_png(tmp_path: Path) -> None:
     with Image.open(tmp_path / "figure.png") as picture:
         assert picture.format == "PNG" and picture.width > 2 * 360
     assert [path.name for path in tmp_path.iterdir()] == ["figure.png"]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_figure_of_differences_has_the_best_policy_against_each_other_one(
+    images: list[ScoredImage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With four policies the table has all six differences, folded, and the figure three."""
+    half, most = without(images, 0.5, 1), without(images, 0.1, 2)
+    shares = {"blind": blinded(images), "half": half, "best": images, "most": most}
+    report = build_report({(name, "d"): result(own) for name, own in shares.items()}, NAMES, {}, resamples=200)
+    given: list[Any] = []
+    monkeypatch.setattr(adaptiveisp.evaluation.html_report, "forest_figure", lambda *data: given.extend(data))
+    html = render_html(report, "T")
+    names, intervals = given
+    assert names == [f"best \N{MINUS SIGN} {other}" for other in ("blind", "half", "most")]
+    wanted = {d.a: d.interval.reversed() for d in report.differences if d.b == "best"}
+    wanted |= {d.b: d.interval for d in report.differences if d.a == "best"}
+    assert intervals == [wanted[other] for other in ("blind", "half", "most")] and all(i.mean > 0 for i in intervals)
+    folded = re.findall(r"<details><summary>All 6 differences</summary>.*?</details>", html, flags=re.DOTALL)
+    assert len(folded) == 1 and folded[0].count("<tr><td>") == 6
+    two = build_report({(n, "d"): result(shares[n]) for n in ("blind", "best")}, NAMES, {}, resamples=200)
+    assert "<details open><summary>Numbers</summary>" in render_html(two, "T")

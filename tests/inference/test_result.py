@@ -16,7 +16,9 @@ from PIL import Image
 from adaptiveisp import AdaptiveISP, BayerHeader, Detections, Result, write_dng
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, RawFileError, UsageError
 from adaptiveisp.inference.result import Timings
+from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.types import RawImage
+from tests.evaluation.test_report import Page
 from tests.inference.test_predictor import red_box_raw
 from tests.support.fake_detector import RedDetector
 
@@ -72,9 +74,35 @@ def test_repr_html_and_picture(result: Result) -> None:
     assert ": 0 boxes; " in repr(replace(result, detections=nothing))
     evil = replace(result, class_names=("<script>",) * 80)
     html = evil._repr_html_()
-    assert "<script>" not in html and "&lt;script&gt;" in html and "data:image/png;base64," in html
+    assert "<script>" not in html and "&lt;script&gt;" in html and html.count('"data:image/jpeg;base64,') == 2
+    stages = result.pipeline.stages if result.pipeline is not None else ()
+    ev = stages[1].params["ev"]
+    assert f">ev {ev:.3g} stops<".replace("-", "−") in html and ">white_balance<" in html
     picture = result.plot(width=100)
     assert isinstance(picture, Image.Image) and picture.width > 200
+
+
+def test_html_is_bounded_and_well_formed(result: Result) -> None:
+    n = 60
+    corners = torch.tensor([[0.0, 0, 10, 10]]).expand(n, 4)
+    many = Detections(corners, torch.linspace(0.9, 0.3, n), torch.zeros(n, dtype=torch.long))
+    stage = Stage("ccm", {a + b: float(a == b) for a in "rgb" for b in "rgb"})
+    noise = torch.rand(3, 400, 600, generator=torch.Generator().manual_seed(0))
+    names = ("<b>" + "x" * 3000,) * 80
+    huge = replace(result, detections=many, class_names=names, image=noise, pipeline=Pipeline((stage,) * 64))
+    html = huge._repr_html_()
+    assert len(html) < 130_000 and "50 more" in html and "34 more" in html and "<b>x" not in html
+    for odd in (huge, replace(result, pipeline=None), replace(result, pipeline=Pipeline(()))):
+        assert Page(odd._repr_html_()).open == []
+    assert "the camera's own development" in Page(replace(result, pipeline=None)._repr_html_()).text
+    assert "no module" in Page(replace(result, pipeline=Pipeline(()))._repr_html_()).text
+
+
+def test_the_strip_has_a_picture_for_each_stage(result: Result) -> None:
+    assert result.pipeline is not None
+    strip = result.strip(100)
+    assert strip.width == 8 + (len(result.pipeline.stages) + 2) * 108
+    assert replace(result, pipeline=None).strip(100).width == 8 + 2 * 108
 
 
 def test_files_appear_together_and_replace_nothing_unasked(result: Result, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ RED = "tests.support.fake_detector:load"
 TIMES = {
     "milliseconds",
     "timings",
+    "times",
     "ms_per_image",
     "clock_ms",
     "table_ms",
@@ -99,6 +100,7 @@ def scenarios() -> list[Scenario]:
         Scenario("train actor_critic", [*train, *critic], resume, "out", whole_files, "config.yaml"),
         Scenario("train sequence", [*train, *sequence], resume, "out", whole_files, "config.yaml"),
         Scenario("run", run, [*run, "--overwrite"], "out", whole_sets),
+        Scenario("run resumed", run, [*run, "--resume"], "out", whole_sets, "settings.json"),
         Scenario("synth", synth, [*synth, "--overwrite"], "out", kept_promises),
         Scenario("eval with cache", evaluate, [*evaluate, "--overwrite"], "out", whole_files),
         Scenario("weights get", get, get, "weights-cache", whole_files),

@@ -1,6 +1,7 @@
 """The command `demo`: everything from photos to a report, on four photos that come with scikit-image."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -58,4 +59,18 @@ def demo(options: argparse.Namespace) -> int:
             "docs/results.md has measurements."
         )
         print(f"report: {out / 'report.html'}   figure: {out / 'figure.png'}   raws: {out / 'raws'}")
+        print(how_to_look(out))
     return DONE
+
+
+def how_to_look(out: Path) -> str:
+    """The line that says how to look at the results: by the command `view` where there is one, or in a browser.
+
+    Args:
+        out: the output folder.
+    """
+    from adaptiveisp.cli.parser import COMMANDS
+
+    if any(command.__name__.endswith(".view") for command in COMMANDS):
+        return f"to look at the results: adaptiveisp view {shlex.quote(str(out))}"
+    return f"to look at the results: open {(out / 'report.html').resolve().as_uri()} in a browser"

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import check_files, given, progress, report_skips, set_up_torch
+from adaptiveisp.cli.exit_codes import DONE
 from adaptiveisp.cli.options import (
     CACHE_HELP,
     COSTS_HELP,
     DATA_HELP,
+    DEFAULT,
     DETECTOR_HELP,
     DRAWS_HELP,
     LATENCY_HELP,
@@ -29,8 +31,10 @@ from adaptiveisp.cli.options import (
 )
 from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.utils import defaults
+from adaptiveisp.utils.optional_imports import require_extra
 
 if TYPE_CHECKING:
+    from adaptiveisp.evaluation.api import PreparedEvaluation
     from adaptiveisp.evaluation.config import EvalConfig
 
 GROUP_HELP = "or NAME=P1,P2,… for runs of one method with several seeds"
@@ -74,27 +78,57 @@ def add(commands: Any) -> None:
     parser.add_argument("--resamples", type=resamples, metavar="N", help=text)
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores as CSV")
     parser.add_argument("--md", type=Path, metavar="FILE", help="also write the tables as Markdown")
+    _add_shards(parser)
     add_backend(parser)
     add_modules(parser)
     add_common(parser)
     parser.set_defaults(command=evaluate)
 
 
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that split an evaluation among processes or hosts."""
+    group = parser.add_argument_group("several processes or hosts")
+    text = "measure only the samples whose number leaves the remainder I-1 by N, for instance 1/4, for --merge"
+    group.add_argument("--shard", metavar="I/N", help=text)
+    text = "put together what --shard wrote into these folders, with the same options, into the one report"
+    group.add_argument("--merge", nargs="+", type=Path, default=[], metavar="DIR", help=text)
+    text = f"where the samples are measured: local, or ray, a cluster, in --shards parts ('adaptiveisp[ray]') {DEFAULT}"
+    group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
+    group.add_argument("--shards", type=natural, default=0, metavar="N", help="parts (default: one for each CPU)")
+    text = "address of the Ray cluster, or auto (default: a new one on this machine)"
+    group.add_argument("--address", default="", metavar="A", help=text)
+
+
 def evaluate(options: argparse.Namespace) -> int:
     """Scores policies and detectors on labelled data, writes the report and prints its tables."""
     from adaptiveisp.evaluation.api import prepare
     from adaptiveisp.evaluation.tables import markdown_tables, scores_csv
+    from adaptiveisp.inference.frames import shard_of
     from adaptiveisp.utils.files import write_text
     from adaptiveisp.utils.output_folder import claim_folder
 
+    if options.shard and options.merge:
+        raise UsageError("--shard measures a part and --merge puts all parts together; give one of them")
+    shard = shard_of(options.shard or "1/1")
+    _check_engine(options)
     device = set_up_torch(options)
     _warn_of_options_without_effect(options)
     check_files((options.csv, options.md), options.overwrite)
     prepared = prepare(_config(options, device))
     out = options.out
+    if options.shard:
+        return _measure(prepared, shard, options)
     with claim_folder(out, "eval", options.overwrite):
-        with progress(options, prepared.n_samples, "eval", log=out / LOG_FILE) as bar:
-            report = prepared.run(lambda name: bar.update())
+        total = 0 if options.merge else prepared.n_samples
+        with progress(options, total, "eval", log=out / LOG_FILE) as bar:
+            parts = options.merge
+            if options.engine == "ray":
+                from adaptiveisp.scale.ray_engine import RayConfig
+                from adaptiveisp.scale.ray_evaluation import measure_on_ray
+
+                config = RayConfig(options.address, gpus=1.0 if device == "cuda" else 0.0)
+                parts = measure_on_ray(prepared, out, options.shards, config, tuple(options.own_modules), bar.update)
+            report = prepared.run(lambda name: bar.update(), parts)
         report.save(out)
         code = report_skips(out, list(report.skipped), dict(report.provenance))
     for path, text in ((options.csv, scores_csv(report)), (options.md, markdown_tables(report))):
@@ -105,6 +139,36 @@ def evaluate(options: argparse.Namespace) -> int:
         print(f"report: {out / 'report.html'}; pipelines and losses of each image: {out / 'pipelines.jsonl'}")
         print(f"detections as COCO results: {out / 'coco'}")
     return code
+
+
+def _check_engine(options: argparse.Namespace) -> None:
+    """Refuses options of the engine that do not fit, and an engine that is not installed.
+
+    Raises:
+        UsageError: an option has no effect.
+        AdaptiveISPError: ray is not installed.
+    """
+    if options.engine == "ray":
+        if options.shard or options.merge:
+            raise UsageError("--engine ray makes its shards and merges them; leave out --shard and --merge")
+        require_extra("ray", "ray")
+    elif options.shards or options.address:
+        raise UsageError("--shards and --address are for --engine ray; give that too, or leave them out")
+
+
+def _measure(prepared: "PreparedEvaluation", shard: tuple[int, int], options: argparse.Namespace) -> int:
+    """Measures the samples of one shard, and says how to go on."""
+    from adaptiveisp.evaluation.shards import SHARD_FILE, numbers_of
+    from adaptiveisp.utils.output_folder import claim_folder
+
+    out = options.out
+    total = sum(len(numbers_of(shard, len(dataset.samples))) for dataset in prepared.datasets.values())
+    with claim_folder(out, "eval", options.overwrite), progress(options, total, "eval", log=out / LOG_FILE) as bar:
+        skipped = prepared.write_shard(out, shard, lambda name: bar.update())
+    if not options.quiet:
+        print(f"shard {options.shard}: {total} samples, {skipped} left out, in {out / SHARD_FILE}")
+        print("the report: the same options with --merge and the folders of all shards instead of --shard")
+    return DONE
 
 
 def _config(options: argparse.Namespace, device: str) -> "EvalConfig":

@@ -73,11 +73,17 @@ def add_command(commands: Any, name: str, summary: str, description: str) -> arg
     return parser
 
 
-def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -> None:
+WORKERS_HELP = f"processes that read ahead, in eval {DEFAULT}"
+
+
+def add_common(
+    parser: argparse.ArgumentParser, without: tuple[str, ...] = (), workers_help: str = WORKERS_HELP
+) -> None:
     """Adds the options that all commands take.
 
     Args:
         parser: parser of a command.
+        workers_help: what --workers means in this command.
         without: options that have no effect in this command. They are accepted, because scripts may give them to every
             command, and cause a warning.
     """
@@ -94,9 +100,7 @@ def add_common(parser: argparse.ArgumentParser, without: tuple[str, ...] = ()) -
         "--device", choices=("auto", "cpu", "cuda"), default="auto", help=f"where networks and modules run {DEFAULT}"
     )
     group.add_argument("--threads", type=threads, default=0, metavar="N", help="CPU threads of PyTorch (default: all)")
-    group.add_argument(
-        "--workers", type=natural, default=0, metavar="N", help=f"processes that read ahead, in eval {DEFAULT}"
-    )
+    group.add_argument("--workers", type=natural, default=0, metavar="N", help=workers_help)
     group.add_argument(
         "--limit", type=natural, default=0, metavar="N", help="use only the first N photos, with all draws"
     )

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from jaxtyping import Float
+from torch import Tensor
+
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.types import RawImage, Sample
 
@@ -75,6 +78,19 @@ class PartlyLabelled(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPhotos(Protocol):
+    """A data set whose raws are made of photos."""
+
+    def photo(self, sample: Sample) -> Float[Tensor, "3 height width"]:
+        """The clean photo that the raw of a sample is made of, sRGB code values in [0, 1], upright.
+
+        Raises:
+            DataError: its file is missing or damaged.
+        """
+        ...
+
+
 def is_partly_labelled(dataset: Dataset) -> bool:
     """Whether the labels of a data set state that only the classes in `categories` are labelled."""
     return isinstance(dataset, PartlyLabelled) and dataset.partly_labelled
@@ -88,6 +104,11 @@ def notes_of(dataset: Dataset) -> list[str]:
 def left_out(dataset: Dataset) -> dict[str, str]:
     """Place of each label or image that a data set leaves out → the reason."""
     return dataset.left_out if isinstance(dataset, LeavesOut) else {}
+
+
+def photo_of(dataset: Dataset, sample: Sample) -> Float[Tensor, "3 height width"] | None:
+    """The clean photo of a sample, sRGB code values in [0, 1]; None where the raws are not made of photos."""
+    return dataset.photo(sample) if isinstance(dataset, HasPhotos) else None
 
 
 def raw_file(dataset: Dataset, sample: Sample) -> tuple[Path, BayerHeader | None] | None:

@@ -199,6 +199,10 @@ class SyntheticRaws:
         """The camera, light and noise level of a draw."""
         return self.synthesis.unprocessing(image_id, draw)
 
+    def photo(self, sample: Sample) -> Float[Tensor, "3 height width"]:
+        """The clean photo of a sample, sRGB code values in [0, 1]."""
+        return read_photo(sample.source)
+
     def read(self, sample: Sample) -> RawImage:
         """The synthetic raw of a sample."""
         photo = read_photo(sample.source)

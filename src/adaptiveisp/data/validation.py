@@ -22,7 +22,7 @@ from adaptiveisp.data.validation_result import ClassFacts, Finding, ImageFacts, 
 from adaptiveisp.detectors.class_names import canonical, map_classes
 from adaptiveisp.errors import DataError, first_few, shown, skip_reason
 from adaptiveisp.inference.drawing import Tile, draw_detections
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.policies.heuristics import AutoExposure
 from adaptiveisp.raw.develop import upright_size
 from adaptiveisp.raw.level_checks import RemarkWatch

@@ -1,8 +1,9 @@
 """The public function `evaluate`, which does what the command `eval` does without writing files."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from adaptiveisp.data.dataset import Dataset
 from adaptiveisp.data.opening import open_dataset
@@ -12,19 +13,24 @@ from adaptiveisp.detectors.class_names import canonical
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import DataError, UsageError, first_few, logger
 from adaptiveisp.evaluation.config import EvalConfig, ScoringOptions
-from adaptiveisp.evaluation.evaluator import score_dataset, scored_categories
+from adaptiveisp.evaluation.evaluator import Scoring, scored_categories
 from adaptiveisp.evaluation.latency import latency_notes, with_times
+from adaptiveisp.evaluation.photo_choice import EACH
+from adaptiveisp.evaluation.photo_sheet import compared_photos
 from adaptiveisp.evaluation.pooling import pooled_report
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import clock_note, not_scored, notes_on
+from adaptiveisp.evaluation.sample_records import SampleRecord
+from adaptiveisp.evaluation.shards import read_shards, sample_digest, write_shard
 from adaptiveisp.inference.detection import working_size
+from adaptiveisp.inference.fingerprint import fingerprint
 from adaptiveisp.inference.pretrained import warn_of_other_detectors
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
 from adaptiveisp.policies.latency import within_latency
 from adaptiveisp.policies.registry import load_policies
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.provenance import provenance
+from adaptiveisp.utils.provenance import package_version, provenance
 
 
 def _ignore(name: str) -> None:
@@ -77,24 +83,61 @@ class PreparedEvaluation:
         """Number of images and draws in all data sets."""
         return sum(len(dataset.samples) for dataset in self.datasets.values())
 
-    def run(self, on_image: Callable[[str], None] = _ignore) -> Report:
-        """The report of the evaluation; see `evaluate`."""
-        reports = {name: self._report(place, on_image) for place, name in enumerate(self.datasets)}
+    def run(self, on_image: Callable[[str], None] = _ignore, shards: Sequence[Path] = ()) -> Report:
+        """The report of the evaluation; see `evaluate`.
+
+        Args:
+            on_image: called with the name of each image after it was scored.
+            shards: folders that `write_shard` filled; their samples are not measured again.
+
+        Raises:
+            UsageError, DataError: as for `evaluate`; a shard is missing, damaged, or of another evaluation.
+        """
+        scorings = self._scorings()
+        measured = read_shards(shards, scorings, self.settings()) if shards else {}
+        reports = {}
+        for place, (name, scoring) in enumerate(scorings.items()):
+            records = measured.get(name) or scoring.measured(range(len(scoring.dataset.samples)), on_image)
+            reports[name] = self._report(place, scoring, records)
         if len(reports) == 1:
             return next(iter(reports.values()))
         pooled = pooled_report(reports, self.config.resamples, self.config.seed)
         note = clock_note(pooled.provenance, self.size, self.config.device)
         return replace(pooled, notes=(*pooled.notes, note))
 
-    def _report(self, place: int, on_image: Callable[[str], None]) -> Report:
-        """The report on one data set.
+    def write_shard(self, folder: Path, shard: tuple[int, int], on_image: Callable[[str], None] = _ignore) -> int:
+        """Measures the samples of one shard and writes them, see `shards`; returns the number of those left out.
 
         Args:
-            place: its place among the data sets.
-            on_image: as for `evaluate`.
+            folder: the output folder.
+            shard: number of the shard, from 1, and the number of all shards.
+            on_image: called with the name of each image after it was scored.
+
+        Raises:
+            DataError, AdaptiveISPError: as for `evaluate`.
+            OutputError: the folder cannot be written to.
         """
-        config, dataset = self.config, list(self.datasets.values())[place]
-        options = ScoringOptions(
+        return write_shard(folder, shard, self._scorings(), self.settings(), on_image)
+
+    def settings(self) -> dict[str, Any]:
+        """What decides the measurements, by which shards of one evaluation are told from those of another."""
+        config = self.config
+        recorded = {name: config.recorded(self.size, place) for place, name in enumerate(self.datasets)}
+        for one in recorded.values():
+            del one["resamples"], one["device"]
+        return {
+            "version": package_version(),
+            "--policy": [f"{one.name} {fingerprint(one)}" for one in self.policies],
+            "--detector": [f"{one.name} {one.weights_sha256 or fingerprint(one)}" for one in self.detectors],
+            "--backend": [backends_of(one) for one in self.detectors],
+            "--costs": fingerprint(dict(self.costs)),
+            "--data": {name: f"samples {sample_digest(dataset)}" for name, dataset in self.datasets.items()},
+            "settings": recorded,
+        }
+
+    def _options(self) -> ScoringOptions:
+        config = self.config
+        return ScoringOptions(
             size=self.size,
             camera_white_balance=config.camera_white_balance,
             workers=config.workers,
@@ -103,12 +146,29 @@ class PreparedEvaluation:
             losses=True,
             cache=config.cache,
         )
-        found = score_dataset(dataset, self.policies, self.detectors, options, on_image)
+
+    def _scorings(self) -> dict[str, Scoring]:
+        options = self._options()
+        return {
+            name: Scoring(dataset, self.policies, self.detectors, options) for name, dataset in self.datasets.items()
+        }
+
+    def _report(self, place: int, scoring: Scoring, records: Iterable[SampleRecord]) -> Report:
+        """The report on one data set.
+
+        Args:
+            place: its place among the data sets.
+            scoring: puts its records together.
+            records: of all its samples.
+        """
+        config, dataset, options = self.config, scoring.dataset, scoring.options
+        found = scoring.evaluation(records)
         for line in [*found.remarks, *not_scored(found)]:
             logger.warning("%s", line)
         weights = {detector.name: detector.weights_sha256 for detector in self.detectors}
         backends = {detector.name: backends_of(detector) for detector in self.detectors}
         origin = provenance(config.seed, weights, config.cost_table or PAPER, backends)
+        kinds = max(1, EACH // len(self.datasets))
         timed = with_times(found.results, self.size, config.device, config.latency_ms)
         report = build_report(
             timed.results,
@@ -120,11 +180,12 @@ class PreparedEvaluation:
             settings=config.recorded(self.size, place),
             groups=self.groups,
         )
+        photos = compared_photos(dataset, self.policies, self.detectors, options, found, report, kinds)
         return replace(
             report,
+            photos=photos,
             notes=(*report.notes, *latency_notes(report.policies, config.latency_ms)),
             clock_table=timed.clock_table,
-            sheets=found.sheets,
             title=f"Evaluation on {dataset.name}",
             skipped=tuple(found.skipped),
             upper_bounds=found.upper_bounds,

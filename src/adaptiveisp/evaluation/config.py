@@ -31,7 +31,6 @@ class ScoringOptions:
         costs: module → milliseconds, for the reported cost; empty for the paper's table.
         losses: whether to compute the detectors' losses, of the policies and of the two references in `detector_loss`.
         cache: folder where developed raws are kept, see `data.frame_cache`; "" keeps none.
-        part: (i, n) scores only the i-th of n parts of the samples, i from 0; `evaluation.merging` joins the parts.
     """
 
     size: int
@@ -41,16 +40,6 @@ class ScoringOptions:
     costs: Costs = field(default_factory=dict)
     losses: bool = False
     cache: str = ""
-    part: tuple[int, int] = (0, 1)
-
-    def places(self, n_samples: int) -> range:
-        """Places of the samples of the part, which follow each other, so that joined parts keep the order.
-
-        >>> [list(ScoringOptions(416, part=(i, 3)).places(5)) for i in range(3)]
-        [[0], [1, 2], [3, 4]]
-        """
-        part, of = self.part
-        return range(n_samples * part // of, n_samples * (part + 1) // of)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.evaluator import score_dataset
 from adaptiveisp.evaluation.html_report import figure_png
+from adaptiveisp.evaluation.photo_sheet import compared_photos
 from adaptiveisp.evaluation.report import Report, build_report
 from adaptiveisp.evaluation.result import notes_on
 from adaptiveisp.inference.detection import detect
@@ -79,7 +80,8 @@ def run_demo(
     write_raws(photos, references, detector, out / "raws", seed, origin)
     dataset = open_folder(out / "raws")
     policies = [load_policy(name) for name in POLICIES]
-    found = score_dataset(dataset, policies, [detector], ScoringOptions(size, device=device), on_image)
+    options = ScoringOptions(size, device=device)
+    found = score_dataset(dataset, policies, [detector], options, on_image)
     notes = [
         f"Reference: the boxes (score {REFERENCE_CONFIDENCE} or more) that {detector.name} itself finds on the clean "
         f"photos. Four photos illustrate the method but are too few to measure it. Everything ran at --size {size}, "
@@ -88,7 +90,10 @@ def run_demo(
     ]
     settings = {"size": size, "lights": LIGHTS, "reference_confidence": REFERENCE_CONFIDENCE}
     report = build_report(found.results, found.categories, origin, notes, 200, seed, settings=settings)
-    report = replace(report, sheets=found.sheets, title="adaptiveisp demo")
+    grid = compared_photos(
+        dataset, policies, [detector], options, found, report, photo=lambda sample: photos[sample.name.split("-")[0]]
+    )
+    report = replace(report, photos=grid, title="adaptiveisp demo")
     report.save(out)
     draw_figure(out, photos, references, [AdaptiveISP(p, detector, size, device=device) for p in policies])
     return report

@@ -1,10 +1,9 @@
 """Scores policies with detectors on one data set: all of them on the same samples, so that differences are paired."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 
 from adaptiveisp.data.annotation_checks import why_nothing
@@ -15,23 +14,19 @@ from adaptiveisp.errors import DataError, DetectorError, first_few, logger, skip
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.config import ScoringOptions
 from adaptiveisp.evaluation.detector_loss import DetectorEvaluator, ImageLosses, frame_targets
-from adaptiveisp.evaluation.pipeline_stats import Planned, as_planned
+from adaptiveisp.evaluation.pipeline_stats import Planned
 from adaptiveisp.evaluation.policy_scores import PolicyResult
 from adaptiveisp.evaluation.reading import read_all
 from adaptiveisp.evaluation.result import Evaluation, dropped_notes, label_notes
-from adaptiveisp.inference.drawing import Tile, draw_found
-from adaptiveisp.inference.predictor import develop_at_size
-from adaptiveisp.isp.costs import Costs, cost_of
+from adaptiveisp.evaluation.sample_records import Found, Rendering, SampleRecord, found_of, rendering_of
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.isp.pipeline import DEFAULT_SET
-from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, Rendered, as_policy, grey_remark
+from adaptiveisp.policies.base import Developed, FrameLabels, Planner, Policy, as_policy, grey_remark
 from adaptiveisp.raw.level_checks import RemarkWatch
 from adaptiveisp.types import Detections, Detector, RawImage, Sample, Targets
-from adaptiveisp.utils.color import to_uint8
 
 EVALUATION_CONFIDENCE = 0.001
 """Lowest score of a detection that counts in average precision, as in Wang et al. 2024."""
-SHEET_TILES = 12
-"""Number of images on a policy's contact sheet."""
 
 
 def score_dataset(
@@ -43,7 +38,6 @@ def score_dataset(
 ) -> Evaluation:
     """The detections, costs and losses of every policy with every detector on every sample of a data set.
 
-    With `options.part` only that part of the samples is scored, and the notes on the data set are left to the caller.
     A sample that one policy cannot use is left out for all policies, so that differences stay paired.
 
     Args:
@@ -58,67 +52,123 @@ def score_dataset(
         DataError: a detector knows none of the data set's classes, or no sample could be used.
         DetectorError: a detector's answers make no sense.
     """
-    chosen = [as_policy(policy) for policy in policies]
-    maps = _class_maps(dataset, detectors)
-    shared = _scored_categories(dataset, detectors, maps)
-    evaluator = DetectorEvaluator(chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses)
-    collection = _Collection(dataset, evaluator, options.costs)
-    _warm_up(chosen, options.device)
-    # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
-    needs_raw = not options.cache or any(policy.needs_raw for policy in chosen)
-    places = options.places(len(dataset.samples))
-    raws = read_all(dataset, options.workers, None if needs_raw else options, places)
-    for number, (sample, raw) in zip(places, raws, strict=True):
-        collection.watch.add_remarks(raw.remarks if isinstance(raw, RawImage) else ())
-        try:
-            measured = _measure(sample, raw, evaluator, options)
-        except DetectorError:
-            raise
-        except Exception as error:
-            collection.skipped.append((f"{sample.name} (draw {sample.draw})", skip_reason(sample.name, error)))
-        else:
-            collection.add(number, sample, measured)
-            for policy, rendered in zip(chosen, measured.rendered, strict=True):
-                if rendered.left_out:
-                    collection.watch.add_remarks([grey_remark(sample.name, policy.name, rendered.left_out)])
-        on_image(sample.name)
-    evaluation = collection.evaluation(shared)
-    if options.part[1] > 1:
-        return evaluation
-    return checked_evaluation(evaluation, dataset)
+    scoring = Scoring(dataset, policies, detectors, options)
+    return scoring.evaluation(scoring.measured(range(len(dataset.samples)), on_image))
 
 
-def checked_evaluation(evaluation: Evaluation, dataset: Dataset, tell: bool = True) -> Evaluation:
-    """The evaluation of a whole data set, with warnings of invalid boxes and doubtful labels.
+class Scoring:
+    """The scoring of a data set in two steps: samples are measured one by one, and the records are put together.
+
+    The steps may run in different processes: what a record holds depends on its sample alone.
 
     Args:
-        evaluation: of all its samples, without what the data set itself leaves out.
-        dataset: the data set.
-        tell: whether the warnings are given.
-
-    Raises:
-        DataError: no sample could be used.
-    """
-    if len(evaluation.skipped) == len(dataset.samples):
-        raise DataError(f"{dataset.name}: no image could be used; the first: {evaluation.skipped[0][1]}")
-    for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, dataset)] if tell else ():
-        logger.warning("%s", note)
-    evaluation.skipped += left_out(dataset).items()
-    return evaluation
-
-
-class _Measured(NamedTuple):
-    """One sample as rendered by every policy and measured by every detector.
+        dataset, policies, detectors, options: as for `score_dataset`.
 
     Attributes:
-        rendered: the image of each policy, in their order.
-        found: detector → its detections in each of these images.
-        losses: detector → its losses; detectors without a loss are missing.
+        unusable: detector → why it gives no loss, and the number of the sample at which that was found.
+
+    Raises:
+        DataError: a detector knows none of the data set's classes.
     """
 
-    rendered: list[Rendered]
-    found: dict[str, list[Detections]]
-    losses: dict[str, ImageLosses]
+    def __init__(
+        self, dataset: Dataset, policies: Sequence[Planner], detectors: Sequence[Detector], options: ScoringOptions
+    ):
+        chosen = [as_policy(policy) for policy in policies]
+        maps = class_maps(dataset, detectors)
+        self._shared = _scored_categories(dataset, detectors, maps)
+        self._evaluator = DetectorEvaluator(
+            chosen, detectors, maps, options.size, EVALUATION_CONFIDENCE, options.losses
+        )
+        self.dataset, self.options = dataset, options
+        self.unusable: dict[str, tuple[str, int]] = {}
+
+    def measured(
+        self, numbers: Sequence[int], on_image: Callable[[str], None] = lambda name: None
+    ) -> Iterator[SampleRecord]:
+        """Yields the records of the samples with these numbers, in their order.
+
+        Raises:
+            DetectorError: a detector's answers make no sense.
+        """
+        options, evaluator = self.options, self._evaluator
+        _warm_up(evaluator.policies, options.device)
+        # A policy that develops the raw itself, such as `camera`, needs what a cache of developed frames does not hold.
+        needs_raw = not options.cache or any(policy.needs_raw for policy in evaluator.policies)
+        read = read_all(self.dataset, options.workers, None if needs_raw else options, numbers)
+        for number, (sample, raw) in zip(numbers, read, strict=True):
+            try:
+                record = self._record(number, sample, raw)
+            except DetectorError:
+                raise
+            except Exception as error:
+                remarks = raw.remarks if isinstance(raw, RawImage) else ()
+                record = SampleRecord(number, skip_reason(sample.name, error), remarks)
+            for name, reason in evaluator.unusable.items():
+                self.unusable.setdefault(name, (reason, number))
+            yield record
+            on_image(sample.name)
+
+    def _record(self, number: int, sample: Sample, raw: RawImage | Developed | Exception) -> SampleRecord:
+        """What is kept of one sample, rendered with each policy and measured with each detector.
+
+        Raises:
+            DataError: the image has another size than its labels state.
+            DetectorError: a detector's answers make no sense.
+            Exception: `raw` itself, if it is an error, and any error of a policy.
+        """
+        evaluator = self._evaluator
+        developed = _developed(sample, raw, self.options)
+        labels = None
+        if any(policy.needs_labels for policy in evaluator.policies):
+            first = evaluator.detectors[0]
+            labels = FrameLabels(_frame_targets(sample, developed, first, evaluator.maps[0]), first)
+        rendered = [policy.render(developed, labels) for policy in evaluator.policies]
+        found, losses = evaluator.measure(sample.annotations, developed, [one.image for one in rendered])
+        remarks = list(raw.remarks) if isinstance(raw, RawImage) else []
+        for policy, one in zip(evaluator.policies, rendered, strict=True):
+            if one.left_out:
+                remarks.append(grey_remark(sample.name, policy.name, one.left_out))
+        return SampleRecord(
+            number,
+            remarks=tuple(remarks),
+            renderings=tuple(rendering_of(one, self.options.costs) for one in rendered),
+            found={
+                detector.name: tuple(found_of(one, class_map) for one in found[detector.name])
+                for detector, class_map in zip(evaluator.detectors, evaluator.maps, strict=True)
+            },
+            losses=losses,
+        )
+
+    def evaluation(self, records: Iterable[SampleRecord], tell: bool = True) -> Evaluation:
+        """The results of all samples.
+
+        Args:
+            records: of each sample, in the order of their numbers.
+            tell: whether warnings of invalid boxes and doubtful labels are given.
+
+        Raises:
+            DataError: no sample could be used.
+        """
+        collection = _Collection(self.dataset, self._evaluator)
+        for record in records:
+            collection.add(self.dataset.samples[record.number], record)
+        unusable = {name: reason for name, (reason, _) in self.unusable.items()}
+        evaluation = collection.evaluation(self._shared, unusable)
+        for note in [*dropped_notes(evaluation.dropped_boxes), *label_notes(evaluation, self.dataset)] if tell else ():
+            logger.warning("%s", note)
+        return evaluation
+
+    def told(self, reasons: Mapping[str, Sequence[Any]]) -> None:
+        """Takes over why detectors give no loss from another process; of several reasons the first sample's counts.
+
+        Args:
+            reasons: detector → reason and number of the sample, as in `unusable`.
+        """
+        for name, (reason, number) in reasons.items():
+            known = self.unusable.get(name)
+            if known is None or number < known[1]:
+                self.unusable[name] = (str(reason), int(number))
 
 
 @dataclass
@@ -138,18 +188,18 @@ class _ResultLists:
     own_ms: list[float] = field(default_factory=list)
     module_set: str = DEFAULT_SET
 
-    def add(self, scored: ScoredImage, rendered: Rendered, costs: Costs) -> None:
+    def add(self, scored: ScoredImage, rendered: Rendering) -> None:
         """Appends the detections, time, modules and cost of one image."""
         self.scored.append(scored)
-        self.ms.append(rendered.milliseconds)
-        self.pipelines.append(as_planned(rendered.pipeline))
-        self.pixels.append(rendered.image.shape[2] * rendered.image.shape[3])
+        self.ms.append(rendered.ms)
+        self.pipelines.append(rendered.pipeline)
+        self.pixels.append(rendered.pixels)
         self.dropped.append(rendered.dropped)
-        self.own_ms.append(rendered.milliseconds - rendered.modules_ms)
-        if rendered.pipeline is not None:
-            self.module_set = rendered.pipeline.module_set
-            self.modules.append(len(rendered.pipeline.stages))
-            self.cost_ms.append(cost_of(rendered.pipeline, costs))
+        self.own_ms.append(rendered.own_ms)
+        if rendered.pipeline is not None and rendered.cost_ms is not None:
+            self.module_set = rendered.module_set
+            self.modules.append(len(rendered.pipeline))
+            self.cost_ms.append(rendered.cost_ms)
 
     def add_losses(self, losses: ImageLosses, index: int) -> None:
         """Appends the loss of the policy with this index, and the losses of the two references."""
@@ -169,48 +219,44 @@ class _Collection:
     Args:
         dataset: labelled raws.
         evaluator: holds the policies and detectors.
-        costs: module → milliseconds; empty for the paper's table.
     """
 
-    def __init__(self, dataset: Dataset, evaluator: DetectorEvaluator, costs: Costs):
-        self.dataset, self.evaluator, self.costs = dataset, evaluator, costs
+    def __init__(self, dataset: Dataset, evaluator: DetectorEvaluator):
+        self.dataset, self.evaluator = dataset, evaluator
         names = [policy.name for policy in evaluator.policies]
         self.lists = {(name, detector.name): _ResultLists() for name in names for detector in evaluator.detectors}
-        self.sheets: dict[str, list[Tile]] = {name: [] for name in names}
         self.skipped: list[tuple[str, str]] = []
         self.dropped = dict.fromkeys((detector.name for detector in evaluator.detectors), 0)
         self.watch = RemarkWatch()
-        self.stride = max(1, len(dataset.samples) // SHEET_TILES)
 
-    def add(self, number: int, sample: Sample, measured: _Measured) -> None:
-        """Adds one sample.
-
-        Args:
-            number: its index in the data set, by which samples are chosen for the contact sheets.
-            sample: the sample.
-            measured: what the policies and detectors made of it.
-        """
-        detectors = list(zip(self.evaluator.detectors, self.evaluator.maps, strict=True))
-        for index, (policy, rendered) in enumerate(zip(self.evaluator.policies, measured.rendered, strict=True)):
-            for detector, class_map in detectors:
-                found = measured.found[detector.name][index]
+    def add(self, sample: Sample, record: SampleRecord) -> None:
+        """Adds the record of one sample."""
+        self.watch.add_remarks(record.remarks)
+        if record.skipped:
+            self.skipped.append((f"{sample.name} (draw {sample.draw})", record.skipped))
+            return
+        for index, (policy, rendered) in enumerate(zip(self.evaluator.policies, record.renderings, strict=True)):
+            for detector in self.evaluator.detectors:
+                found = record.found[detector.name][index]
                 self.dropped[detector.name] += found.dropped
                 lists = self.lists[policy.name, detector.name]
-                lists.add(_score(sample, found, class_map), rendered, self.costs)
-                if detector.name in measured.losses:
-                    lists.add_losses(measured.losses[detector.name], index)
-            sheet = self.sheets[policy.name]
-            if number % self.stride == 0 and len(sheet) < SHEET_TILES:
-                first = self.evaluator.detectors[0]
-                sheet.append(_tile(sample, rendered, measured.found[first.name][index], first.class_names))
+                lists.add(_with_labels(sample, found), rendered)
+                if detector.name in record.losses:
+                    lists.add_losses(record.losses[detector.name], index)
 
-    def evaluation(self, scored_categories: set[int]) -> Evaluation:
+    def evaluation(self, scored_categories: set[int], unusable: dict[str, str]) -> Evaluation:
         """The results of all samples.
 
         Args:
             scored_categories: ids of the classes that are scored.
+            unusable: detector → why it gives no loss.
+
+        Raises:
+            DataError: no sample could be used.
         """
         dataset, evaluator = self.dataset, self.evaluator
+        if len(self.skipped) == len(dataset.samples):
+            raise DataError(f"{dataset.name}: no image could be used; the first: {self.skipped[0][1]}")
         static = {policy.name: policy.is_static for policy in evaluator.policies}
         unmatched = {
             detector.name: tuple(name for key, name in dataset.categories.items() if key not in known.category_to_label)
@@ -218,14 +264,13 @@ class _Collection:
         }
         return Evaluation(
             results={
-                (policy, detector): lists.result(static[policy], detector not in evaluator.unusable)
+                (policy, detector): lists.result(static[policy], detector not in unusable)
                 for (policy, detector), lists in self.lists.items()
             },
-            sheets=self.sheets,
             categories={key: name for key, name in dataset.categories.items() if key in scored_categories},
             unmatched=unmatched,
-            skipped=list(self.skipped),
-            no_loss=evaluator.unusable,
+            skipped=[*self.skipped, *left_out(dataset).items()],
+            no_loss=unusable,
             upper_bounds=tuple(policy.name for policy in evaluator.policies if policy.needs_labels),
             dropped_boxes=self.dropped,
             remarks=tuple(remark.text for remark, _ in self.watch.remarks()),
@@ -238,11 +283,11 @@ def scored_categories(dataset: Dataset, detectors: Sequence[Detector]) -> dict[i
     Raises:
         DataError: as for `score_dataset`, before any image is read.
     """
-    shared = _scored_categories(dataset, detectors, _class_maps(dataset, detectors))
+    shared = _scored_categories(dataset, detectors, class_maps(dataset, detectors))
     return {key: name for key, name in dataset.categories.items() if key in shared}
 
 
-def _class_maps(dataset: Dataset, detectors: Sequence[Detector]) -> list[ClassMap]:
+def class_maps(dataset: Dataset, detectors: Sequence[Detector]) -> list[ClassMap]:
     """The map of classes of each detector.
 
     Raises:
@@ -288,21 +333,17 @@ def _warm_up(policies: Sequence[Policy], device: str) -> None:
             policy.plan(image)[0].render(image)
 
 
-def _measure(
-    sample: Sample, raw: RawImage | Developed | Exception, evaluator: DetectorEvaluator, options: ScoringOptions
-) -> _Measured:
-    """Renders one sample with each policy, and measures the images with each detector.
+def _developed(sample: Sample, raw: RawImage | Developed | Exception, options: ScoringOptions) -> Developed:
+    """The developed raw of a sample.
 
     Args:
         sample: the sample.
         raw: its raw, developed or not, or the error that reading it gave.
-        evaluator: holds the policies and detectors.
         options: as in `score_dataset`.
 
     Raises:
         DataError: the image has another size than its labels state.
-        DetectorError: a detector's answers make no sense.
-        Exception: `raw` itself, if it is an error, and any error of a policy.
+        Exception: `raw` itself, if it is an error.
     """
     if isinstance(raw, Exception):
         raise raw
@@ -313,13 +354,7 @@ def _measure(
     height, width = developed.full_size
     if (width, height) != (sample.width, sample.height):
         raise DataError(f"{sample.name}: is {width}x{height} upright, its labels say {sample.width}x{sample.height}")
-    labels = None
-    if any(policy.needs_labels for policy in evaluator.policies):
-        first = evaluator.detectors[0]
-        labels = FrameLabels(_frame_targets(sample, developed, first, evaluator.maps[0]), first)
-    rendered = [policy.render(developed, labels) for policy in evaluator.policies]
-    found, losses = evaluator.measure(sample.annotations, developed, [one.image for one in rendered])
-    return _Measured(rendered, found, losses)
+    return developed
 
 
 def _frame_targets(sample: Sample, developed: Developed, detector: Detector, class_map: ClassMap) -> Targets:
@@ -329,24 +364,19 @@ def _frame_targets(sample: Sample, developed: Developed, detector: Detector, cla
     return frame_targets(sample.annotations, class_map.category_to_label, letterbox, developed.small.device)
 
 
-def _score(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
+def scored_image(sample: Sample, found: Detections, class_map: ClassMap) -> ScoredImage:
     """The sample with its detections in the data set's category ids, without those of classes that it does not know."""
-    ids = np.array([class_map.label_to_category.get(label, -1) for label in found.labels.tolist()], dtype=np.int64)
-    known = ids >= 0
+    return _with_labels(sample, found_of(found, class_map))
+
+
+def _with_labels(sample: Sample, found: Found) -> ScoredImage:
+    """The sample with its detections."""
     return ScoredImage(
         image_id=sample.image_id,
         draw=sample.draw,
         light=sample.light,
         annotations=sample.annotations,
-        boxes=found.boxes.cpu().double().numpy()[known],
-        scores=found.scores.cpu().double().numpy()[known],
-        category_ids=ids[known],
+        boxes=found.boxes,
+        scores=found.scores,
+        category_ids=found.category_ids,
     )
-
-
-def _tile(sample: Sample, rendered: Rendered, found: Detections, class_names: tuple[str, ...]) -> Tile:
-    """The image with its boxes, modules and parameters for a contact sheet."""
-    drawn = draw_found(to_uint8(rendered.image[0]), found, class_names, sample.width)
-    lines = rendered.pipeline.describe() if rendered.pipeline is not None else ["the camera's own development"]
-    light = "" if sample.light is None else f", light {sample.light:.3g}"
-    return Tile(drawn, f"{sample.name}{light}", lines or ["no module"])

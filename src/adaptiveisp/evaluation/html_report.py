@@ -1,10 +1,7 @@
-"""The report as one self-contained HTML page with tables, figures as SVG and example images."""
+"""The report as one self-contained HTML page: photos with their boxes, then tables and figures as SVG."""
 
-import base64
-import io
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +16,35 @@ from adaptiveisp.evaluation.figures.common import (
 )
 from adaptiveisp.evaluation.figures.cost import CostPoint, cost_figure, pareto_front, scale_floor
 from adaptiveisp.evaluation.figures.pipelines import parameter_figure, place_figure
+from adaptiveisp.evaluation.html_page import readable, render_template
+from adaptiveisp.evaluation.photo_grid import GRID_BYTES, grid_view
 from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_shares
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
 from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
+from adaptiveisp.evaluation.run_comparison import RAW_COLUMN
 from adaptiveisp.evaluation.seed_groups import Difference
-from adaptiveisp.evaluation.tables import DASH, cost_title, interval_text, number, percent, points
-from adaptiveisp.inference.drawing import Tile, comparison_figure, resize_to_width
+from adaptiveisp.evaluation.tables import DASH, cost_title, points
+from adaptiveisp.inference.drawing import Tile, comparison_figure
 from adaptiveisp.utils.files import atomic_path, write_text
-from adaptiveisp.utils.optional_imports import import_extra
 
 SHOWN_CLASSES = 20
-TILE_WIDTH = 480
-JPEG_QUALITY = 84
+FEW_DIFFERENCES = 3
+"""Up to so many differences the table of all of them is open."""
 SHOWN_PIPELINES = 5
 """Most sequences of modules in the table, for each policy."""
 SHOWN_PLACES = 15
 """Most policies whose modules by position are drawn."""
 
 
-def write_report(
-    report: Report, folder: Path, sheets: Mapping[str, Sequence[Tile]] | None = None, title: str = "Evaluation"
-) -> None:
+def write_report(report: Report, folder: Path, title: str = "Evaluation") -> None:
     """Writes report.json, pipelines.jsonl, the COCO results and report.html, a page without external resources.
 
     Args:
         report: the evaluation.
         folder: output folder, made if missing.
-        sheets: policy → example images with their pipelines as captions.
         title: title of the page.
     """
-    html = render_html(report, sheets or {}, title)
+    html = render_html(report, title)
     report.write_data(folder)
     write_coco(report, folder)
     write_text(Path(folder) / "report.html", html)
@@ -65,69 +61,54 @@ def figure_png(
         comparison_figure(cells, column_titles, row_titles).save(temporary, format="PNG", optimize=True)
 
 
-def render_html(report: Report, sheets: Mapping[str, Sequence[Tile]], title: str) -> str:
+def render_html(report: Report, title: str) -> str:
     """The page as HTML text.
 
     Raises:
         AdaptiveISPError: matplotlib or jinja2 is not installed.
     """
-    parts = [_part_view(report, sheets)]
     # With several data sets the means come first, then each set as on a page of its own, but for title and provenance.
-    parts += [_part_view(one, one.sheets, name) for name, one in report.sets.items()]
+    parts = [_part_view(report), *(_part_view(one, name) for name, one in report.sets.items())]
     return render_template(
         "report.html.j2",
         title=title,
         report=report,
         colours=_colours(report),
+        photos=_photo_views(report),
         detectors=parts[0]["detectors"],
         parts=parts,
         provenance=readable(report.provenance),
         most=SHOWN_CLASSES,
+        few=FEW_DIFFERENCES,
         best_static_choice=BEST_STATIC_CHOICE,
         cost_title=cost_title(report),
     )
 
 
-def _part_view(report: Report, sheets: Mapping[str, Sequence[Tile]], name: str = "") -> dict[str, Any]:
+def _part_view(report: Report, name: str = "") -> dict[str, Any]:
     """The values of the template for a report, or for one of its data sets.
 
     Args:
         report: the report on the data set, or that on all of them.
-        sheets: policy → example images.
         name: name of the data set; "" for the report itself.
     """
-    extra_seeds = {m for by in report.groups.values() for group in by.values() for m in group.members[1:]}
     return {
         "report": report,
         "name": name,
         "detectors": [_detector_view(report, detector, name) for detector in report.detectors],
         "pipelines": None if report.sets else _pipeline_view(report, name),
-        "sheets": {
-            policy: [tile_view(tile) for tile in tiles]
-            for policy, tiles in sheets.items()
-            if tiles and policy not in extra_seeds
-        },
     }
 
 
-def render_template(name: str, **values: Any) -> str:
-    """A page as HTML text, in the style that all pages share.
-
-    Args:
-        name: name of the template.
-        values: values for the template; text is escaped.
-
-    Raises:
-        AdaptiveISPError: jinja2 is not installed.
-    """
-    jinja2 = import_extra("jinja2", "report")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(points=points, number=number, percent=percent, interval=interval_text)
-    folder = resources.files("adaptiveisp") / "evaluation" / "templates"
-    style = import_extra("markupsafe", "report").Markup((folder / "style.css.j2").read_text(encoding="utf-8").rstrip())
-    template = environment.from_string((folder / name).read_text(encoding="utf-8"))
-    page: str = template.render(style=style, **values)
-    return page
+def _photo_views(report: Report) -> list[dict[str, Any]]:
+    """The photos of the report, or of each of its data sets, as values for the template."""
+    grids = {name: one.photos for name, one in (report.sets or {"": report}).items() if one.photos is not None}
+    colours = _colours(report)
+    colours[RAW_COLUMN] = colours.get("none", "")
+    return [
+        {**grid_view(grid, GRID_BYTES // len(grids)), "name": name, "salt": f"photos-{number}", "colours": colours}
+        for number, (name, grid) in enumerate(grids.items())
+    ]
 
 
 def _colours(report: Report) -> dict[str, str]:
@@ -138,28 +119,6 @@ def _colours(report: Report) -> dict[str, str]:
         for group in by_detector.values():
             colours |= dict.fromkeys(group.members, colours[name])
     return colours
-
-
-def readable(provenance: Mapping[str, Any]) -> dict[str, str]:
-    """Provenance with its values as text."""
-    return {
-        key: value if isinstance(value, str) else json.dumps(value, indent=1, ensure_ascii=False, default=str)
-        for key, value in provenance.items()
-    }
-
-
-def tile_view(tile: Tile) -> dict[str, Any]:
-    """A tile as values for a template, with its image as a data URL."""
-    buffer = io.BytesIO()
-    picture = resize_to_width(tile.image, min(TILE_WIDTH, tile.image.shape[1]))
-    picture.save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
-    return {
-        "src": f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}",
-        "title": tile.title,
-        "lines": list(tile.lines),
-        "width": picture.width,
-        "height": picture.height,
-    }
 
 
 def _known(scores: Iterable[PolicyScore], metric: str) -> list[float]:
@@ -176,6 +135,8 @@ def _detector_view(report: Report, detector: str, part: str = "") -> dict[str, A
         for metric in ("ap", "ap50", "ap75")
     }
     differences = [difference for difference in report.differences if difference.detector == detector]
+    headline = _headline(scores, differences)
+    leads = _leads(headline["policy"] if headline else "", differences)
     best_static = report.best_static.get(detector)
     classes = sorted(
         {name for score in scores.values() for name in score.per_class},
@@ -190,10 +151,10 @@ def _detector_view(report: Report, detector: str, part: str = "") -> dict[str, A
         "of_sets": {d.name: report.intervals_of_sets(d) for d in differences} if report.sets else {},
         "best_static": best_static if best_static and best_static.differences else None,
         "has_losses": bool(_known(scores.values(), "loss_mean")),
-        "headline": _headline(scores, differences),
+        "headline": headline,
         "light_bins": next((score.per_light for score in scores.values() if score.per_light), ()),
         "light_figure": _draw_light(scores, f"light-{salt}"),
-        "forest_figure": _draw_forest(differences, f"forest-{salt}"),
+        "forest_figure": _draw_forest(leads, f"forest-{salt}"),
         "class_figure": _draw_classes(scores, classes, report.label_counts, f"class-{salt}"),
         "cost": _cost_view(report, detector, salt),
         "classes": classes,
@@ -252,6 +213,12 @@ def _draw_light(scores: Mapping[str, PolicyScore], salt: str) -> Any:
     bins = next(score.per_light for score in scores.values() if score.per_light)
     names = [f"{b.low:g} {DASH} {b.high:g}\n{b.n_images} images" for b in bins]
     return svg(light_figure(names, {p: [part.ap50 for part in s.per_light] for p, s in scores.items()}), salt)
+
+
+def _leads(best: str, differences: Sequence[Difference]) -> list[Difference]:
+    """The differences of the best policy to each other one."""
+    own = [d for d in differences if best in (d.a, d.b)]
+    return [d if d.a == best else replace(d, a=d.b, b=d.a, interval=d.interval.reversed()) for d in own]
 
 
 def _draw_forest(differences: Sequence[Difference], salt: str) -> Any:

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from adaptiveisp.data.frame_cache import open_cache
 from adaptiveisp.data.opening import Dataset, raw_file
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.policies.base import Developed
 from adaptiveisp.raw.headerless import BayerHeader
 from adaptiveisp.types import RawImage, Sample
@@ -19,15 +19,15 @@ from adaptiveisp.types import RawImage, Sample
 class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exception]]):
     """The raws of a data set by index; for an unreadable file the error is returned, so that reading goes on."""
 
-    def __init__(self, dataset: Dataset, cached: ScoringOptions | None):
-        self.dataset, self.cached = dataset, cached
+    def __init__(self, dataset: Dataset, cached: ScoringOptions | None, numbers: Sequence[int]):
+        self.dataset, self.cached, self.numbers = dataset, cached, numbers
         self.cache = open_cache(cached.cache) if cached is not None else None
 
     def __len__(self) -> int:
-        return len(self.dataset.samples)
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> tuple[Sample, RawImage | Developed | Exception]:
-        sample = self.dataset.samples[index]
+        sample = self.dataset.samples[self.numbers[index]]
         try:
             file = raw_file(self.dataset, sample) if self.cache is not None else None
             return sample, self.dataset.read(sample) if file is None else self._developed(sample, *file)
@@ -50,7 +50,7 @@ class _Reader(torch.utils.data.Dataset[tuple[Sample, RawImage | Developed | Exce
 
 
 def read_all(
-    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None, places: Sequence[int] | None = None
+    dataset: Dataset, workers: int = 0, cached: ScoringOptions | None = None, numbers: Sequence[int] | None = None
 ) -> Iterator[tuple[Sample, RawImage | Developed | Exception]]:
     """Every sample with its raw, in order, or with the error that reading it gave.
 
@@ -58,18 +58,12 @@ def read_all(
         dataset: labelled raws.
         workers: processes that read ahead; they are spawned, since LibRaw and forked threads do not go together.
         cached: options with a cache, from which raws that are files come back developed; None returns all as raws.
-        places: indices of the samples to read, in their order; None for all.
+        numbers: of the samples that are read; None for all.
     """
     context = "spawn" if workers else None
-    reader = _Reader(dataset, cached)
+    reader = _Reader(dataset, cached, range(len(dataset.samples)) if numbers is None else numbers)
     with warnings.catch_warnings():
         # The user chose the number of workers; PyTorch would warn on each pass that it exceeds the cores.
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = DataLoader(
-            reader,
-            batch_size=None,
-            sampler=range(len(reader)) if places is None else places,
-            num_workers=workers,
-            multiprocessing_context=context,
-        )
+        loader = DataLoader(reader, batch_size=None, num_workers=workers, multiprocessing_context=context)
     yield from loader

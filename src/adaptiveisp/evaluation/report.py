@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from adaptiveisp.evaluation.bootstrap import Interval, Resampling
 from adaptiveisp.evaluation.coco_ap import ScoredImage
+from adaptiveisp.evaluation.photo_grid import PhotoGrid
 from adaptiveisp.evaluation.pipeline_stats import MOST_PIPELINES, FoundPipeline, ImageRun, frequent_pipelines
 from adaptiveisp.evaluation.policy_scores import PolicyResult, PolicyScore, score_policy
 from adaptiveisp.evaluation.seed_groups import (
@@ -21,7 +22,6 @@ from adaptiveisp.evaluation.seed_groups import (
     group_score,
     units_of,
 )
-from adaptiveisp.inference.drawing import Tile
 from adaptiveisp.utils.files import write_json, write_text
 
 SCHEMA_VERSION = 1
@@ -47,7 +47,7 @@ class Report:
         runs: pipeline and losses of each policy and image.
         scored: (policy, detector) → labels and detections of each image.
         categories: id → name of the classes that were scored.
-        sheets: policy → example images with their boxes and pipelines.
+        photos: some photos side by side, as rendered by the policies; None where none were drawn.
         title: title of the page.
         skipped: inputs that were left out, each with the reason.
         upper_bounds: names of the policies that need labels, which makes them upper bounds.
@@ -67,7 +67,7 @@ class Report:
     runs: tuple[ImageRun, ...] = ()
     scored: Mapping[tuple[str, str], Sequence[ScoredImage]] = field(default_factory=dict)
     categories: Mapping[int, str] = field(default_factory=dict)
-    sheets: Mapping[str, Sequence[Tile]] = field(default_factory=dict)
+    photos: PhotoGrid | None = None
     title: str = "Evaluation"
     skipped: tuple[tuple[str, str], ...] = ()
     upper_bounds: tuple[str, ...] = ()
@@ -92,7 +92,7 @@ class Report:
         """
         from adaptiveisp.evaluation.html_report import write_report
 
-        write_report(self, Path(folder), self.sheets, self.title)
+        write_report(self, Path(folder), self.title)
 
     def __repr__(self) -> str:
         """The size of the evaluation and the best policy with each detector."""

@@ -9,7 +9,6 @@ from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.errors import first_few
 from adaptiveisp.evaluation.coco_ap import finds_anything
 from adaptiveisp.evaluation.policy_scores import PolicyResult
-from adaptiveisp.inference.drawing import Tile
 
 
 @dataclass
@@ -18,7 +17,6 @@ class Evaluation:
 
     Attributes:
         results: (policy, detector) → detections, costs and losses of every image.
-        sheets: policy → example images with boxes, modules and parameters.
         categories: the classes that are scored: known to the data set and to every detector.
         unmatched: detector → the data set's classes that it does not know; these are scored with no detector.
         skipped: inputs that could not be used by every policy, with the reason.
@@ -29,7 +27,6 @@ class Evaluation:
     """
 
     results: dict[tuple[str, str], PolicyResult]
-    sheets: dict[str, list[Tile]]
     categories: dict[int, str]
     unmatched: dict[str, tuple[str, ...]]
     skipped: list[tuple[str, str]]

@@ -9,7 +9,7 @@ from typing import Any
 from adaptiveisp.data.validation_result import LIGHT_EDGES, Finding, ValidationResult, mean_level, sizes
 from adaptiveisp.errors import first_few, one_line
 from adaptiveisp.evaluation.figures.common import LINE_COLOUR, POLICY_COLOURS, new_figure, svg
-from adaptiveisp.evaluation.html_report import readable, render_template, tile_view
+from adaptiveisp.evaluation.html_page import readable, render_template, tile_view
 from adaptiveisp.evaluation.tables import DASH, number, table
 from adaptiveisp.utils.files import write_json, write_text
 

@@ -1,37 +1,53 @@
-"""The batch of `run`: each raw file gives a set of files with the rendered image, its boxes and its pipeline."""
+"""The batch of `run`: each raw gives a row of results, and a set of files with the rendered image, boxes and pipeline.
+
+Workers read, develop, render, detect and encode (see `mapping`); the calling thread writes what they made, in order.
+"""
 
 import csv
-import io
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from PIL import Image as PilImage
 
 from adaptiveisp.detectors.answers import dropped_note
-from adaptiveisp.detectors.class_names import shown_name
-from adaptiveisp.errors import DetectorError, OutputError, OutputNameError, UsageError, logger, skip_reason
+from adaptiveisp.errors import OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.inference.drawing import Tile, contact_sheet
+from adaptiveisp.inference.frames import Frame
+from adaptiveisp.inference.journal import Journal
+from adaptiveisp.inference.mapping import FrameWork, Skipped, batches, overlapped, shares
 from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.records import Row, caption, parameter_rows, raw_facts_of, row_of, skipped_row
 from adaptiveisp.inference.result import Result
 from adaptiveisp.inference.result_files import (
     OVERVIEW_FILE,
     PARAMS_FILE,
+    PARQUET_FILE,
+    ROWS_FILE,
+    SETTINGS_FILE,
     SUMMARY_FILE,
+    EncodedFiles,
+    FileSet,
     FormerFiles,
     ResultFiles,
-    save_png,
+    encoded,
+    save_content,
 )
+from adaptiveisp.inference.run_options import RunOptions
+from adaptiveisp.inference.run_summary import RunSummary
+from adaptiveisp.inference.stage_sheet import stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.latency import KEPT_SHARE
-from adaptiveisp.raw.level_checks import RemarkWatch
-from adaptiveisp.raw.reader import BayerHeader
+from adaptiveisp.raw.level_checks import RemarkWatch, facts_of
 from adaptiveisp.types import Image
 from adaptiveisp.utils.allocator import available_bytes
 from adaptiveisp.utils.color import to_uint8
-from adaptiveisp.utils.files import atomic_path, write_json, write_text
+from adaptiveisp.utils.files import atomic_path, write_json_lists
+from adaptiveisp.utils.output_folder import check_inside
 
 FULL_BYTES_PER_PIXEL = 60
 """Bytes of memory that `--full` takes for each pixel: 12 for the developed frame, at most 36 for a pipeline of the
@@ -40,99 +56,35 @@ OVERVIEW_TILES = 60
 """Most pictures of the overview; with more, a reader could not see much of each."""
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """The files to write in addition to image, boxes and pipeline.
-
-    Attributes:
-        full: whether to write the rendered image at full size.
-        save_steps: whether to write the image after each module.
-        save_params: whether to write one table of all parameters.
-        header: size, depth and pattern of files that have no header.
-    """
-
-    full: bool = False
-    save_steps: bool = False
-    save_params: bool = False
-    header: BayerHeader | None = None
-
-
-@dataclass(frozen=True)
-class RunRow:
-    """One line of the summary; `stem` is the beginning of its file names, relative to the output folder."""
-
-    file: str
-    stem: str
-    modules: tuple[str, ...]
-    found: str
-    milliseconds: float
-    timings: dict[str, float] = field(default_factory=dict)
-    dropped_boxes: int = 0
-    dropped_modules: tuple[str, ...] = ()
-
-
-@dataclass
-class RunSummary:
-    """The results of a batch, and the inputs that were skipped with the reason.
-
-    Attributes:
-        rows: a line for each input that was used.
-        skipped: (input, reason) of the others.
-        files: names of all files written, relative to the output folder.
-        stopped: reason why the batch ended before its last input; "" if it did not.
-    """
-
-    rows: list[RunRow] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    files: list[str] = field(default_factory=list)
-    stopped: str = ""
-
-    @property
-    def dropped_boxes(self) -> int:
-        """Number of boxes of all images that were left out because they make no sense, see `detectors.answers`."""
-        return sum(row.dropped_boxes for row in self.rows)
-
-    def latency(self, latency_ms: float) -> dict[str, Any]:
-        """How often a latency was kept by the clock, and which modules were dropped from how many images.
-
-        Args:
-            latency_ms: most milliseconds of policy and modules.
-        """
-        within = sum(row.milliseconds <= latency_ms for row in self.rows)
-        dropped = Counter(name for row in self.rows for name in dict.fromkeys(row.dropped_modules))
-        share = within / max(1, len(self.rows))
-        return {"latency_ms": latency_ms, "share_within": share, "dropped_modules": dict(dropped)}
-
-
-def check_outputs(files: list[tuple[Path, Path]], out: Path) -> None:
+def check_outputs(frames: Sequence[Frame], out: Path) -> None:
     """Refuses an output folder that holds one of the inputs, since outputs could replace them.
 
     Raises:
         UsageError: an input lies in `out`.
     """
     place = Path(out).resolve()
-    for path, _ in files:
-        if path.resolve().is_relative_to(place):
-            raise UsageError(f"{path}: lies in the output folder {out}; choose another --out")
+    for frame in frames:
+        if isinstance(frame.source, Path) and frame.source.resolve().is_relative_to(place):
+            raise UsageError(f"{frame.id}: lies in the output folder {out}; choose another --out")
 
 
 def run_files(
     isp: AdaptiveISP,
-    files: list[tuple[Path, Path]],
-    out: Path,
+    frames: Sequence[Frame],
+    journal: Journal,
     options: RunOptions,
     provenance: dict[str, Any],
     on_image: Callable[[str], None] = lambda name: None,
 ) -> RunSummary:
-    """Runs every file. A file that fails is reported, and the batch continues.
+    """Runs every frame that has no row yet. A frame that fails is reported, and the batch continues.
 
     Files that an earlier run wrote for the same inputs are replaced as soon as there are new ones. However the batch
     ends, an input has either all of its files or none, and a summary lists the results.
 
     Args:
         isp: policy and detector.
-        files: (input, output stem relative to `out`), see `raw.find_files.find_raw_files`.
-        out: output folder, which exists and is claimed (`output_folder.claim_folder`).
+        frames: the frames, see `frames.find_frames`.
+        journal: the rows of the output folder, which is claimed (`output_folder.claim_folder`).
         options: which files to write.
         provenance: stored in each JSON file.
         on_image: called with the name of each file, for progress.
@@ -141,100 +93,153 @@ def run_files(
         OutputError: the output folder cannot be written or the disk is full.
         DetectorError: the detector's answers make no sense.
     """
-    batch = _Batch(isp, Path(out), options, provenance)
-    former = FormerFiles(batch.out, [stem for _, stem in files])
+    batch = _Batch(isp, journal, options, provenance)
+    former = FormerFiles(batch.out, [Path(frame.stem) for frame in frames])
     if former.n_others:
-        logger.warning("%s: %d files of other inputs stay there, from an earlier run", out, former.n_others)
+        logger.warning("%s: %d files of other inputs stay there, from an earlier run", batch.out, former.n_others)
+    for frame in frames:
+        if frame.number in journal.done:
+            on_image(frame.name)
+    # A batch is worked on as a whole again, since the detector's rounding may depend on the frames beside one.
+    wanted = [one for one in batches(frames, options.batch) if any(f.number not in journal.done for f in one)]
+    work = FrameWork(isp, options.header, batch.make, all_errors=True)
     try:
-        for path, stem in files:
-            batch.add(path, stem.as_posix(), former)
-            on_image(path.name)
+        with closing(overlapped(wanted, work, shares(isp, options.workers))) as made:
+            for group, found in zip(wanted, made, strict=True):
+                for frame, one in zip(group, found, strict=True):
+                    if frame.number not in journal.done:
+                        batch.commit(frame, one, former)
+                        on_image(frame.name)
     except BaseException as error:
         batch.summary.stopped = str(error) or type(error).__name__
         batch.finish_after_failure()
         raise
-    if batch.summary.rows:
-        batch.finish()
+    if batch.summary.n_results:
+        batch.finish({frame.number: frame for frame in frames})
     return batch.summary
+
+
+class Made(NamedTuple):
+    """A frame's row and the files to write for it, each with its content."""
+
+    row: Row
+    files: list[tuple[str, bytes]]
 
 
 class _Batch:
     """The results of a batch so far."""
 
-    def __init__(self, isp: AdaptiveISP, out: Path, options: RunOptions, provenance: dict[str, Any]):
-        self.isp, self.out, self.options, self.provenance = isp, out, options, provenance
-        self.summary = RunSummary()
-        self.watch = RemarkWatch()
-        self.tiles: list[Tile] = []
-        self.params: list[tuple[str, int, str, str, float]] = []
+    def __init__(self, isp: AdaptiveISP, journal: Journal, options: RunOptions, provenance: dict[str, Any]):
+        self.isp, self.out, self.options, self.provenance = isp, journal.folder, options, provenance
+        self.journal, self.summary = journal, RunSummary(journal)
 
-    def add(self, path: Path, stem: str, former: FormerFiles) -> None:
-        """Runs one input and writes its files, or notes why it is skipped."""
-        try:
-            result = self.isp(path, self.options.header)
-            with ResultFiles(self.out) as files:
-                tile = write_result(self.isp, result, path, files, stem, self.options, self.provenance)
-        except Exception as error:  # an error of one file must not stop the others
-            if isinstance(error, OutputError | DetectorError) and not isinstance(error, OutputNameError):
-                raise
-            self.summary.skipped.append((str(path), skip_reason(str(path), error)))
+    def make(self, frame: Frame, result: Result) -> Made:
+        """The row and the encoded files of a result; called on a worker's thread."""
+        files = EncodedFiles(self.options.pictures)
+        write_result(self.isp, result, files, frame.stem, self.options, self.provenance)
+        assert result.raw is not None
+        return Made(row_of(frame, result, facts_of(result.raw), files.names), files.contents)
+
+    def commit(self, frame: Frame, made: Made | Skipped, former: FormerFiles) -> None:
+        """Writes the files and the row of a frame, or notes why it is skipped."""
+        if isinstance(made, Made):
+            try:
+                with ResultFiles(self.out) as files:
+                    for name, content in made.files:
+                        files.content(name, content)
+            except OutputNameError as error:
+                made = Skipped(frame.id, skip_reason(frame.id, error))
+        if isinstance(made, Skipped):
+            self.journal.add(skipped_row(frame, made.reason))
             return
-        self._remove_former(stem, former, files.names)
-        self.summary.files += files.names
-        self.summary.rows.append(_row(path, stem, result))
-        self.watch.add(result.raw)
-        self.params += _parameter_rows(path, result)
-        if len(self.tiles) < OVERVIEW_TILES:
-            self.tiles.append(tile)
+        self._begin(former)
+        self._remove_former(frame.stem, former, files.names)
+        self.journal.add(made.row)
 
-    def _remove_former(self, stem: str, former: FormerFiles, kept: tuple[str, ...] | list[str]) -> None:
+    def _begin(self, former: FormerFiles) -> None:
+        if self.journal.has_begun:
+            return
+        try:  # the earlier files about all inputs are outdated from the first result on
+            former.remove_batch_files()
+        except OutputError as error:
+            logger.warning("%s", error)
+        self.journal.begin()
+
+    def _remove_former(self, stem: str, former: FormerFiles, kept: Sequence[str]) -> None:
         try:
-            if not self.summary.rows:  # the earlier files about all inputs are outdated from the first result on
-                former.remove_batch_files()
             former.remove(stem, kept)
         except OutputError as error:
             logger.warning("%s", error)
 
-    def finish(self) -> None:
-        """Writes the files about all inputs together."""
-        summary = self.summary
-        if self.tiles:
+    def finish(self, frames: dict[int, Frame]) -> None:
+        """Writes the files about all inputs together.
+
+        Args:
+            frames: number → frame.
+        """
+        named = self.summary.batch_files
+        if tiles := self._tiles():
+            sheet = contact_sheet(tiles, columns=min(3, len(tiles)))
             with atomic_path(self.out / OVERVIEW_FILE) as temporary:
-                save_png(temporary, contact_sheet(self.tiles, columns=min(3, len(self.tiles))))
-            summary.files.append(OVERVIEW_FILE)
+                save_content(temporary, encoded(sheet))
+            named.append(OVERVIEW_FILE)
         if self.options.save_params:
-            _write_csv(self.out / PARAMS_FILE, ("file", "stage", "module", "param", "value"), self.params)
-            summary.files.append(PARAMS_FILE)
-        self._write_summary()
+            rows = (line for row in self.journal.results() for line in parameter_rows(row))
+            _write_csv(self.out / PARAMS_FILE, ("file", "stage", "module", "param", "value"), rows)
+            named.append(PARAMS_FILE)
+        named += [PARQUET_FILE if self.options.rows == "parquet" else ROWS_FILE, SETTINGS_FILE]
+        self._write_summary(frames)
+        if self.options.rows == "parquet" and self.journal.has_begun:
+            from adaptiveisp.inference.parquet import write_rows
+
+            write_rows(self.out / PARQUET_FILE, self.journal.rows())
+            self.journal.close()
+            self.journal.path.unlink()
 
     def finish_after_failure(self) -> None:
         """Writes the summary of the results before the batch was stopped, if it can be written."""
-        if not self.summary.rows:
+        if not self.summary.n_results:
             return
         try:
-            self._write_summary()
+            self._write_summary({})
         except OutputError as error:
             logger.warning("the summary is not written: %s", error)
 
-    def _write_summary(self) -> None:
-        images = [asdict(row) for row in self.summary.rows]
-        if note := dropped_note(f"detector {self.isp.detector.name}", self.summary.dropped_boxes):
+    def _tiles(self) -> list[Tile]:
+        """The first pictures with boxes, which are read again, so that a resumed run has the same overview."""
+        tiles: list[Tile] = []
+        for row in self.journal.results():
+            name = next((one for one in row["files"] if one.endswith((".boxes.png", ".boxes.jpg"))), "")
+            if name:
+                check_inside(self.out, self.out / name)  # a resumed run reads the name from a file
+                with PilImage.open(self.out / name) as picture:
+                    tiles.append(Tile(np.asarray(picture.convert("RGB")), Path(row["frame"]).name, caption(row)))
+            if len(tiles) == OVERVIEW_TILES:
+                break
+        return tiles
+
+    def _write_summary(self, frames: dict[int, Frame]) -> None:
+        summary, watch = self.summary, RemarkWatch()
+        for row in self.journal.results():
+            frame = frames.get(row["number"])
+            watch.add_facts(raw_facts_of(row, None if frame is None else frame.source))
+        if note := dropped_note(f"detector {self.isp.detector.name}", summary.dropped_boxes):
             logger.warning("%s", note)
-        remarks = self.watch.remarks()
-        for remark, _ in self.watch.news():
+        remarks = watch.remarks()
+        for remark, _ in watch.news():
             logger.warning("%s", remark.text)
         content = {
-            "images": images,
+            "images": (asdict(row) for row in summary.rows),
             "remarks": [{"kind": remark.kind, "text": remark.text, "n_files": count} for remark, count in remarks],
-            "dropped_boxes": self.summary.dropped_boxes,
-            "n_skipped": len(self.summary.skipped),
-            "skipped": [{"input": name, "error": error} for name, error in self.summary.skipped],
-            "stopped": self.summary.stopped,
-            "files": self.summary.files,
+            "dropped_boxes": summary.dropped_boxes,
+            "n_skipped": len(summary.skipped),
+            "skipped": [{"input": name, "error": error} for name, error in summary.skipped],
+            "stopped": summary.stopped,
+            "files": summary.files,
             **self._latency(),
             "provenance": self.provenance,
         }
-        write_json(self.out / SUMMARY_FILE, content)
+        write_json_lists(self.out / SUMMARY_FILE, content)
 
     def _latency(self) -> dict[str, Any]:
         """The entry about the latency, which is warned of where it is not kept."""
@@ -249,29 +254,27 @@ class _Batch:
 
 
 def write_result(
-    isp: AdaptiveISP,
-    result: Result,
-    path: Path,
-    files: ResultFiles,
-    stem: str,
-    options: RunOptions,
-    provenance: dict[str, Any],
-) -> Tile:
-    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and the files of the options; returns its tile."""
+    isp: AdaptiveISP, result: Result, files: FileSet, stem: str, options: RunOptions, provenance: dict[str, Any]
+) -> None:
+    """Places STEM.png, .boxes.png, .boxes.json, .pipeline.json and the files of the options."""
+    if options.write == "json":
+        return
+    if options.write == "boxes":
+        files.picture(f"{stem}.boxes.png", result.drawn())
+        return
     height, width = result.full_size
-    drawn = result.drawn()
     result.place(files, stem, provenance)
     if options.full:
-        warn_of_memory(path, width * height)
+        warn_of_memory(result.file, width * height)
         files.picture(f"{stem}.full.png", to_uint8(isp.render_full(result)))
-    if result.pipeline is None:
-        return Tile(drawn, path.name, ["the camera's own development"])
-    if options.save_steps:
-        _save_steps(result.developed.small, result.pipeline, files, stem)
-    return Tile(drawn, path.name, result.pipeline.describe() or ["no module"])
+    if options.save_steps and result.pipeline is not None:
+        steps = _save_steps(result.developed.small, result.pipeline, files, stem)
+        files.picture(f"{stem}.steps.png", stage_strip(result.pipeline, steps, result.name, result.drawn()))
+    for writer in options.writers:
+        writer(isp, result, files, stem)
 
 
-def warn_of_memory(path: Path, pixels: int) -> None:
+def warn_of_memory(path: object, pixels: int) -> None:
     """Warns, before a frame is rendered at full size, if this needs more memory than is free."""
     needed, free = FULL_BYTES_PER_PIXEL * pixels, available_bytes()
     if free is not None and needed > free:
@@ -281,39 +284,20 @@ def warn_of_memory(path: Path, pixels: int) -> None:
         )
 
 
-def _row(path: Path, stem: str, result: Result) -> RunRow:
-    modules = tuple(module.name for module in result.pipeline.modules) if result.pipeline is not None else ("camera",)
-    counts: dict[str, float] = {}
-    for label, score in zip(result.detections.labels.tolist(), result.detections.scores.tolist(), strict=True):
-        counts.setdefault(shown_name(result.class_names[label]), score)
-    found = ", ".join(f"{name} {score:.2f}" for name, score in list(counts.items())[:4])
-    timings = result.timings.to_json()
-    dropped = result.detections.dropped
-    cut = result.dropped_modules
-    return RunRow(str(path), stem, modules, found or "nothing", result.milliseconds, timings, dropped, cut)
-
-
-def _parameter_rows(path: Path, result: Result) -> list[tuple[str, int, str, str, float]]:
-    if result.pipeline is None:
-        return []
-    return [
-        (str(path), number, stage.module, name, value)
-        for number, stage in enumerate(result.pipeline.stages, 1)
-        for name, value in stage.params.items()
-    ]
-
-
 @torch.inference_mode()
-def _save_steps(developed: Image, pipeline: Pipeline, files: ResultFiles, stem: str) -> None:
-    """Places the developed image as step 0, and the image after each module."""
-    files.picture(f"{stem}.step00-developed.png", to_uint8(developed[0]))
-    for number, (stage, image) in enumerate(zip(pipeline.stages, pipeline.steps(developed), strict=True), 1):
-        files.picture(f"{stem}.step{number:02}-{stage.module}.png", to_uint8(image[0]))
+def _save_steps(developed: Image, pipeline: Pipeline, files: FileSet, stem: str) -> list[Image]:
+    """Places the developed image as step 0, and the image after each module; returns these images."""
+    images, names = [developed, *pipeline.steps(developed)], ["developed", *(s.module for s in pipeline.stages)]
+    for number, (name, image) in enumerate(zip(names, images, strict=True)):
+        files.picture(f"{stem}.step{number:02}-{name}.png", to_uint8(image[0]))
+    return images
 
 
-def _write_csv(path: Path, header: tuple[str, ...], rows: list[Any]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+def _write_csv(path: Path, header: tuple[str, ...], rows: Iterable[Sequence[Any]]) -> None:
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+    ):
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -36,14 +37,18 @@ def working_size(size: int | None, detectors: Sequence[Detector]) -> int:
 
 @torch.inference_mode()
 def detect(
-    detector: Detector, images: list[Image], full_size: tuple[int, int], size: int, confidence: float
+    detector: Detector,
+    images: list[Image],
+    full_size: tuple[int, int] | Sequence[tuple[int, int]],
+    size: int,
+    confidence: float,
 ) -> list[Detections]:
-    """Detections in several renderings of one raw, in pixels of its upright full frame.
+    """Detections in several renderings of one raw, or of several, in pixels of the upright full frames.
 
     Args:
         detector: the detector.
         images: (1, 3, h, w) each.
-        full_size: (height, width) of the full frame.
+        full_size: (height, width) of the full frame, or one for each image.
         size: longer side in pixels.
         confidence: least score of the detections.
 
@@ -68,18 +73,22 @@ def detect(
 
 
 def pad_for(
-    detector: Detector, images: Sequence[Image], full_size: tuple[int, int], size: int
+    detector: Detector,
+    images: Sequence[Image],
+    full_size: tuple[int, int] | Sequence[tuple[int, int]],
+    size: int,
 ) -> tuple[Float[Tensor, "images 3 frame frame"], list[Letterbox]]:
-    """The input batch of a detector from several renderings of one raw, and the place of each image in its frame.
+    """The input batch of a detector from several renderings, and the place of each image in its frame.
 
     Args:
         detector: gives the stride of the frame.
         images: (1, 3, h, w) each.
-        full_size: (height, width) of the full frame.
+        full_size: (height, width) of the full frame, or one for each image.
         size: longer side in pixels.
     """
     frame = frame_size(size, detector.stride)
-    padded = [pad_to_frame(image, frame, full_size) for image in images]
+    sizes: list[Any] = [one for one in full_size if isinstance(one, tuple)] or [full_size] * len(images)
+    padded = [pad_to_frame(image, frame, one) for image, one in zip(images, sizes, strict=True)]
     return torch.cat([image for image, _ in padded]), [letterbox for _, letterbox in padded]
 
 

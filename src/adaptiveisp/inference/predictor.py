@@ -1,25 +1,24 @@
 """`AdaptiveISP`, a policy in front of a frozen detector: read → develop → resize → policy → modules → pad → detect."""
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 from adaptiveisp.detectors.backends.choice import with_backend
-from adaptiveisp.detectors.letterbox import resize_longer_side, resized_size
 from adaptiveisp.detectors.loading import load_detector
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
 from adaptiveisp.inference.detection import detect, working_size
-from adaptiveisp.inference.raw_input import RawLike, as_raw, expanded, is_folder
+from adaptiveisp.inference.prepared import Prepared, develop_at_size
+from adaptiveisp.inference.raw_input import OnError, RawLike, as_raw, expanded, is_folder, require_known
 from adaptiveisp.inference.result import Result, Results, Timings
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.policies.base import (
-    Developed,
     Picture,
     Planner,
     Rendered,
@@ -30,59 +29,14 @@ from adaptiveisp.policies.base import (
 )
 from adaptiveisp.policies.latency import within_latency
 from adaptiveisp.policies.registry import load_policy
-from adaptiveisp.raw.develop import develop, develop_small, upright_size
+from adaptiveisp.raw.develop import develop
 from adaptiveisp.raw.reader import BayerHeader
-from adaptiveisp.types import Detector, RawImage
+from adaptiveisp.types import Detections, Detector, RawImage
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.clock import Stopwatch
 
-OnError: TypeAlias = Literal["raise", "skip"]
-"""What happens to a raw that fails among several: its error is raised, or the raw is left out."""
-
-
-def develop_at_size(
-    raw: RawImage,
-    size: int,
-    camera_white_balance: bool = False,
-    device: str | torch.device = "cpu",
-    full: bool = False,
-) -> Developed:
-    """The raw developed and resized so that its longer side is `size` pixels.
-
-    A large mosaic is developed at that size in one pass, see `raw.develop.develop_small`; the result then has no image
-    at full size.
-
-    Args:
-        raw: any raw.
-        size: longer side in pixels.
-        camera_white_balance: whether the camera's own gains are applied before the policy observes the image.
-        device: device of the small image.
-        full: whether the image at full size is wanted too.
-    """
-    width, height = upright_size(raw.data.shape[1], raw.data.shape[0], raw.orientation)
-    small = None if full else develop_small(raw, *resized_size(height, width, size), camera_white_balance)
-    if small is not None:
-        return Developed(None, small[None].to(device), (height, width), raw)
-    whole = develop(raw, camera_white_balance=camera_white_balance)
-    return Developed(whole, resize_longer_side(whole, size)[None].to(device), (height, width), raw)
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A raw on its way through the stages of a call.
-
-    Attributes:
-        raw: the raw itself.
-        developed: the developed raw.
-        read_ms, develop_ms: times in milliseconds.
-        rendered: the image that the policy made; None before `AdaptiveISP.render`.
-    """
-
-    raw: RawImage
-    developed: Developed
-    read_ms: float
-    develop_ms: float
-    rendered: Rendered | None = None
+if TYPE_CHECKING:
+    from adaptiveisp.inference.mapping import Skipped
 
 
 class AdaptiveISP:
@@ -250,12 +204,47 @@ class AdaptiveISP:
         """
         yield from self._several(raws, header, on_error, [])
 
+    def map(
+        self,
+        frames: Any,
+        batch_size: int = 1,
+        *,
+        workers: int | None = None,
+        header: BayerHeader | None = None,
+        keep_frames: bool = False,
+        on_error: OnError = "skip",
+    ) -> "Iterator[Result | Skipped]":
+        """Yields the results of any number of frames in their order, in bounded memory, with work that overlaps.
+
+        At any time at most `batch_size` · (`workers` + 2) frames are on their way, however slow the caller is. A
+        detector or a policy from outside the package runs on one batch at a time, unless it says `thread_safe`.
+
+        Args:
+            frames: an iterable of paths, URLs that fsspec opens (`s3://…`, `https://…`, `memory://…`), contents
+                (bytes), arrays and `RawImage`s, each of them also as a pair (id, frame); or one text, which names a
+                folder, a pattern, a `.tar` shard or a file, or is the URL of one.
+            batch_size: frames that go through the detector at once. Rounding may depend on it.
+            workers: threads that read, develop, render and detect; 0 does all work in the caller's thread; None takes
+                one for each CPU thread of PyTorch, at most 8.
+            header: size, depth and pattern of frames that have no header of their own.
+            keep_frames: whether a result holds its raw, as `render_full` needs.
+            on_error: "skip" yields a `Skipped` with the reason for a frame that fails; "raise" raises its error.
+
+        Raises:
+            DetectorError: the detector's output is not valid; no frame is skipped for that.
+            RawFileError: a folder or a pattern holds no raw files; with "raise" also that of a frame that fails.
+            UsageError: an argument makes no sense.
+        """
+        from adaptiveisp.inference.mapping import map_frames
+
+        require_known(on_error)
+        return map_frames(self, frames, batch_size, workers, header, keep_frames, on_error == "raise")
+
     def _several(
         self, raws: Any, header: BayerHeader | None, on_error: OnError, skipped: list[tuple[str, str]]
     ) -> Iterator[Result]:
         """The results of `iterate`; raws that are left out are added to `skipped`, each with the reason."""
-        if on_error not in get_args(OnError):
-            raise UsageError(f"on_error {on_error!r} does not exist; choose one of {', '.join(get_args(OnError))}")
+        require_known(on_error)
         for number, raw in enumerate(expanded(raws, skipped)):
             try:
                 result = self._one(raw, header)
@@ -330,12 +319,30 @@ class AdaptiveISP:
             DetectorError: the detector's output is not valid.
             UsageError: the raw was not rendered.
         """
-        rendered, developed = prepared.rendered, prepared.developed
-        if rendered is None:
+        return self.detect_all([prepared])[0]
+
+    def detect_all(self, batch: Sequence["Prepared"]) -> list[Result]:
+        """Runs the detector once on several rendered raws; its time is divided among them.
+
+        Args:
+            batch: from `render`, at least one.
+
+        Raises:
+            DetectorError, UsageError: as for `detect`.
+        """
+        images = [one.rendered.image for one in batch if one.rendered is not None]
+        if len(images) < len(batch):
             raise UsageError("the raw was not rendered; call render first")
+        sizes = [one.developed.full_size for one in batch]
         stopwatch = Stopwatch(self.device)
         with stopwatch.part("detector"):
-            found = detect(self.detector, [rendered.image], developed.full_size, self.size, self.confidence)[0]
+            found = detect(self.detector, images, sizes, self.size, self.confidence)
+        elapsed = stopwatch.milliseconds["detector"] / len(batch)
+        return [self._result(one, answer, elapsed) for one, answer in zip(batch, found, strict=True)]
+
+    def _result(self, prepared: "Prepared", found: Detections, detector_ms: float) -> Result:
+        rendered, developed = prepared.rendered, prepared.developed
+        assert rendered is not None
         return Result(
             image=rendered.image[0],
             detections=found,
@@ -347,7 +354,7 @@ class AdaptiveISP:
                 develop=prepared.develop_ms,
                 policy=rendered.milliseconds - rendered.modules_ms,
                 modules=rendered.modules_ms,
-                detector=stopwatch.milliseconds["detector"],
+                detector=detector_ms,
             ),
             developed=developed,
             raw=prepared.raw,
@@ -375,8 +382,14 @@ class AdaptiveISP:
 
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:
-        """The rendering of a result at full size, (3, height, width), by the same pipeline."""
+        """The rendering of a result at full size, (3, height, width), by the same pipeline.
+
+        Raises:
+            UsageError: the result does not hold its raw, see `map`.
+        """
         developed = result.developed
+        if result.raw is None:
+            raise UsageError(f"{result.name}: the result has no frame at full size; give keep_frames=True to map")
         if developed.full is None and result.pipeline is not None:
             full = develop(result.raw, camera_white_balance=self.camera_white_balance)
             developed = replace(developed, full=full)

@@ -1,9 +1,9 @@
-"""The inputs of `AdaptiveISP`: files, folders, contents, frames in memory, and lists of them."""
+"""The inputs of `AdaptiveISP`: files, URLs, folders, contents, frames in memory, and lists of them."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +12,30 @@ from adaptiveisp.errors import UsageError, logger
 from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
+from adaptiveisp.raw.remote import is_url, read_remote
+from adaptiveisp.raw.tar_shards import TarMember
 from adaptiveisp.types import RawImage
 
 RawLike: TypeAlias = "str | os.PathLike[str] | bytes | BinaryFile | RawImage | NDArray[Any]"
-"""One raw: a file, its content, a raw that was read already, or the pixels of a frame, (height, width) or (height,
-width, 3)."""
+"""One raw: a file, a URL that fsspec opens, its content, a raw that was read already, or the pixels of a frame,
+(height, width) or (height, width, 3)."""
+
+OnError: TypeAlias = Literal["raise", "skip"]
+"""What happens to a raw that fails among several: its error is raised, or the raw is left out."""
+
+
+def require_known(on_error: str) -> None:
+    """Checks the value of `on_error`.
+
+    Raises:
+        UsageError: it is none of `OnError`.
+    """
+    if on_error not in get_args(OnError):
+        raise UsageError(f"on_error {on_error!r} does not exist; choose one of {', '.join(get_args(OnError))}")
 
 
 def as_raw(raw: Any, header: Any) -> RawImage:
-    """The raw from a file, its content, a `RawImage` or an array of pixels.
+    """The raw from a file, a URL, a member of a tar file, its content, a `RawImage` or an array of pixels.
 
     Raises:
         RawFileError, UsageError: see `AdaptiveISP.__call__`.
@@ -29,6 +44,10 @@ def as_raw(raw: Any, header: Any) -> RawImage:
         raise UsageError(f"header is of type {type(header).__name__}; give BayerHeader(…)")
     if isinstance(raw, RawImage | np.ndarray):
         return raw_in_memory(raw, header)
+    if is_url(raw):
+        return read_raw(read_remote(raw), header, raw.split("?")[0])
+    if isinstance(raw, TarMember):
+        return read_raw(raw.read(), header, str(raw))
     if isinstance(raw, str | os.PathLike):
         return read_raw(Path(raw), header)
     if isinstance(raw, bytes) or hasattr(raw, "read"):

@@ -1,21 +1,21 @@
 """The result for one raw image: the detector's input and detections, the times, and conversions to other formats."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from html import escape
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from PIL import Image as PilImage
 
 from adaptiveisp.detectors.boxes import xyxy_to_xywh
 from adaptiveisp.detectors.class_names import shown_name
 from adaptiveisp.errors import UsageError
 from adaptiveisp.inference.drawing import Tile, contact_sheet, draw_found
-from adaptiveisp.inference.result_files import ResultFiles
+from adaptiveisp.inference.result_files import FileSet, ResultFiles
+from adaptiveisp.inference.stage_sheet import TILE, stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Developed, Picture
 from adaptiveisp.types import Detections, RawImage
@@ -74,10 +74,11 @@ class Result:
         full_size: (height, width) of the upright full frame.
         timings: milliseconds of each part.
         developed: the developed raw at the working size, and at full size where it was kept.
-        raw: the raw itself.
+        raw: the raw itself; None where it was not kept, as in results of `AdaptiveISP.map`.
         policy, detector: names of the policy and the detector.
         size: working size, the longer side in pixels.
         dropped_modules: modules that the policy chose and that were dropped to keep a latency.
+        frame: id of the frame among those of `AdaptiveISP.map`; "" for a single call.
     """
 
     image: Picture
@@ -87,11 +88,12 @@ class Result:
     full_size: tuple[int, int]
     timings: Timings
     developed: Developed
-    raw: RawImage
+    raw: RawImage | None
     policy: str
     detector: str
     size: int
     dropped_modules: tuple[str, ...] = ()
+    frame: str = ""
 
     @property
     def milliseconds(self) -> float:
@@ -101,7 +103,17 @@ class Result:
     @property
     def name(self) -> str:
         """Name of the raw file, "frame" for a frame in memory."""
-        return self.raw.path.name if self.raw.path is not None else "frame"
+        return Path(self.file).name or "frame"
+
+    @property
+    def file(self) -> str:
+        """Its id among the frames of a run or of `AdaptiveISP.map`, or its path; "" for a frame in memory."""
+        path = None if self.raw is None else self.raw.path
+        return self.frame or ("" if path is None else str(path))
+
+    def without_frame(self) -> "Result":
+        """The result without raw and image at full size, which take most of its memory."""
+        return replace(self, raw=None, developed=replace(self.developed, full=None, raw=None))
 
     def boxes(self) -> list[dict[str, Any]]:
         """The detections as plain values: box xyxy in pixels of the full frame, class name, score; best first."""
@@ -113,9 +125,14 @@ class Result:
             )
         ]
 
-    def drawn(self) -> np.ndarray:
-        """The detector's input image with its boxes, (h, w, 3) 8-bit RGB."""
-        return draw_found(to_uint8(self.image), self.detections, self.class_names, self.full_size[1])
+    def drawn(self, picture: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The detector's input image with its boxes, (h, w, 3) 8-bit RGB.
+
+        Args:
+            picture: the image in 8 bits, if it is there already.
+        """
+        plain = to_uint8(self.image) if picture is None else picture
+        return draw_found(plain, self.detections, self.class_names, self.full_size[1])
 
     def plot(self, width: int = 480) -> PilImage.Image:
         """A picture of the developed raw beside the rendered image with boxes, the pipeline written below.
@@ -126,6 +143,18 @@ class Result:
         steps = self._steps()
         before = Tile(to_uint8(self.developed.small[0].clamp(0, 1)), f"{self.name}, developed")
         return contact_sheet([before, Tile(self.drawn(), self.policy, steps)], columns=2, tile_width=width)
+
+    def strip(self, tile: int = TILE) -> PilImage.Image:
+        """A picture of the developed raw, the image after each module, and the image with boxes, side by side.
+
+        Args:
+            tile: longer side of each image in pixels.
+        """
+        pipeline = Pipeline(()) if self.pipeline is None else self.pipeline
+        developed = self.developed.small
+        with torch.inference_mode():
+            images = [developed, *pipeline.steps(developed)]
+        return PilImage.fromarray(stage_strip(pipeline, images, self.name, self.drawn(), tile))
 
     def save(self, folder: str | Path, stem: str | None = None, overwrite: bool = False) -> list[Path]:
         """Writes STEM.png, STEM.boxes.png, STEM.boxes.json and, where there is a pipeline, STEM.pipeline.json.
@@ -160,7 +189,7 @@ class Result:
                 raise UsageError(f"{taken[0]}: exists already; choose another stem, or give overwrite=True")
         return paths
 
-    def place(self, files: ResultFiles, stem: str, provenance: Mapping[str, Any] | None = None) -> None:
+    def place(self, files: FileSet, stem: str, provenance: Mapping[str, Any] | None = None) -> None:
         """Places the files of `save` in a set of files that are written together.
 
         Args:
@@ -171,8 +200,9 @@ class Result:
         origin = {} if provenance is None else {"provenance": dict(provenance)}
         content = {key: value for key, value in self.to_json().items() if key != "pipeline"}
         files.json(f"{stem}.boxes.json", {**content, **origin})  # the first file placed is the last one to appear
-        files.picture(f"{stem}.png", to_uint8(self.image))
-        files.picture(f"{stem}.boxes.png", self.drawn())
+        picture = to_uint8(self.image)
+        files.picture(f"{stem}.png", picture)
+        files.picture(f"{stem}.boxes.png", self.drawn(picture))
         if self.pipeline is not None:
             files.json(f"{stem}.pipeline.json", {**self.pipeline.to_json(), **origin})
 
@@ -180,7 +210,7 @@ class Result:
         """File, size, names, times, boxes and pipeline as values for JSON."""
         height, width = self.full_size
         return {
-            "file": str(self.raw.path) if self.raw.path is not None else "",
+            "file": self.file,
             "width": width,
             "height": height,
             "policy": self.policy,
@@ -241,16 +271,10 @@ class Result:
         return f"<Result {self.name}: {found}; {modules or 'no module'}; {self.timings.total:.0f} ms>"
 
     def _repr_html_(self) -> str:
-        buffer = io.BytesIO()
-        self.plot(360).save(buffer, format="PNG")
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        rows = "".join(
-            f"<tr><td>{escape(box['class'])}</td><td>{box['score']:.2f}</td>"
-            f"<td>{', '.join(f'{value:.0f}' for value in box['box'])}</td></tr>"
-            for box in self.boxes()
-        )
-        table = f"<table><tr><th>class</th><th>score</th><th>box (x0, y0, x1, y1)</th></tr>{rows}</table>"
-        return f'<div><p>{escape(repr(self))}</p><img src="data:image/png;base64,{picture}">{table}</div>'
+        """The raw and the image with boxes, the pipeline in physical units, and the boxes, which notebooks show."""
+        from adaptiveisp.inference.result_html import result_html
+
+        return result_html(self)
 
     def _class(self, label: int) -> str:
         return shown_name(self.class_names[label])

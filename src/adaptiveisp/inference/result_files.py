@@ -1,24 +1,90 @@
 """The files of `run` in its output folder: the set of files of each input is written as a whole or not at all."""
 
+import io
 import os
 import re
 from collections.abc import Collection, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 from PIL import Image as PilImage
 
 from adaptiveisp.utils.files import atomic_path, json_text
 from adaptiveisp.utils.output_folder import check_inside, remove_inside
+from adaptiveisp.utils.png import encode_png
 
 SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE = "summary.json", "skipped.json", "overview.png", "params.csv"
-BATCH_FILES = (SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE)
+ROWS_FILE, PARQUET_FILE, SETTINGS_FILE = "results.jsonl", "results.parquet", "settings.json"
+COMPARE_FILE, EXPLAIN_FILE = "compare.html", "explain.html"
+BATCH_FILES = (
+    *(SUMMARY_FILE, SKIPPED_FILE, OVERVIEW_FILE, PARAMS_FILE, ROWS_FILE, PARQUET_FILE, SETTINGS_FILE),
+    *(COMPARE_FILE, EXPLAIN_FILE),
+)
 """Files about all inputs together."""
-SET_SUFFIXES = (".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json")
+SET_SUFFIXES = (
+    *(".png", ".boxes.png", ".boxes.json", ".full.png", ".pipeline.json", ".jpg", ".boxes.jpg", ".full.jpg"),
+    *(".steps.png", ".steps.jpg", ".explain.json"),
+)
 """Endings after the stem of an input; pictures of steps have further endings, see `STEP_NAME`."""
-STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.png")
+STEP_NAME = re.compile(r"(.+)\.step[0-9]{2}-[a-z][a-z0-9_]*\.(?:png|jpg)")
 """`STEM.step03-denoise.png`, as `--save-steps` writes it."""
+
+BLOCK_NAME = re.compile(r"part-[0-9]{6,}\.(?:jsonl|parquet|tar)")
+"""`part-000007.jsonl`, a file of a block of results, see `scale.blocks`."""
+
+PictureKind: TypeAlias = Literal["png", "jpeg"]
+JPEG_QUALITY = 95
+"""Quality of JPEG files, which keep the full resolution of colours."""
+
+
+@runtime_checkable
+class FileSet(Protocol):
+    """Takes the files of one input."""
+
+    def picture(self, name: str, picture: Any) -> None:
+        """Takes an 8-bit array or a PIL picture."""
+        ...
+
+    def json(self, name: str, value: Any) -> None:
+        """Takes a value for JSON."""
+        ...
+
+
+class EncodedFiles:
+    """The files of one input, encoded in memory, so that threads may encode while another one writes.
+
+    A picture that equals the one before it, as one without boxes does, is not encoded again.
+
+    Args:
+        kind: PNG, or JPEG, which changes the ending of names to .jpg.
+
+    Attributes:
+        contents: name and content of each file, in the order in which they were placed.
+    """
+
+    def __init__(self, kind: PictureKind = "png"):
+        self.kind = kind
+        self.contents: list[tuple[str, bytes]] = []
+        self._last: tuple[Any, bytes] = (None, b"")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the files."""
+        return [name for name, _ in self.contents]
+
+    def picture(self, name: str, picture: Any) -> None:
+        """Encodes an 8-bit array or a PIL picture; `name` ends with .png."""
+        last, content = self._last
+        if last is None or not np.array_equal(last, picture):
+            content = encoded(picture, self.kind)
+            self._last = (picture, content)
+        self.contents.append((name if self.kind == "png" else f"{name.removesuffix('.png')}.jpg", content))
+
+    def json(self, name: str, value: Any) -> None:
+        """Encodes a value as JSON."""
+        self.contents.append((name, json_text(value).encode("utf-8", "backslashreplace")))
 
 
 class ResultFiles:
@@ -51,13 +117,17 @@ class ResultFiles:
         self.names.append(name)
         return temporary
 
+    def content(self, name: str, content: bytes) -> None:
+        """Places a file with this content."""
+        save_content(self.place(name), content)
+
     def picture(self, name: str, picture: Any) -> None:
         """Places an 8-bit array or a PIL picture as PNG."""
-        save_png(self.place(name), picture)
+        self.content(name, encoded(picture))
 
     def json(self, name: str, value: Any) -> None:
         """Places a value as JSON."""
-        self.place(name).write_text(json_text(value), encoding="utf-8", errors="backslashreplace")
+        self.content(name, json_text(value).encode("utf-8", "backslashreplace"))
 
     def __enter__(self) -> "ResultFiles":
         return self
@@ -66,10 +136,19 @@ class ResultFiles:
         self._files.__exit__(*failure)
 
 
-def save_png(path: Path, picture: Any) -> None:
-    """Writes an 8-bit array or a PIL picture as PNG."""
-    image = picture if isinstance(picture, PilImage.Image) else PilImage.fromarray(picture)
-    image.save(path, format="PNG")
+def save_content(path: Path, content: bytes) -> None:
+    """Writes a file that was placed."""
+    path.write_bytes(content)
+
+
+def encoded(picture: Any, kind: PictureKind = "png") -> bytes:
+    """An 8-bit array or a PIL picture as the content of a PNG or a JPEG file."""
+    if kind == "jpeg":
+        image = picture if isinstance(picture, PilImage.Image) else PilImage.fromarray(picture)
+        target = io.BytesIO()
+        image.save(target, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+        return target.getvalue()
+    return encode_png(np.asarray(picture))
 
 
 class FormerFiles:
@@ -117,7 +196,8 @@ class FormerFiles:
         Raises:
             OutputError: one cannot be removed.
         """
-        for name in BATCH_FILES:
+        blocks = (name for name in _names_in(self.folder) if BLOCK_NAME.fullmatch(name))
+        for name in (*BATCH_FILES, *blocks):
             remove_inside(self.folder, self.folder / name)
 
 

@@ -265,6 +265,11 @@ class Policy:
         return False
 
     @property
+    def thread_safe(self) -> bool:
+        """Whether `render` may run in several threads at once; a policy from outside the package says so itself."""
+        return type(self).__module__.startswith("adaptiveisp.") and not self.needs_raw
+
+    @property
     def preprocessing(self) -> Preprocessing:
         """The stages that run before the policy's own, whatever its modules."""
         return "raw"
@@ -324,6 +329,11 @@ class PlannedPolicy(Policy):
     def plan(self, image: Image) -> list[Pipeline]:
         """The pipelines of the object's own `plan`."""
         return self.planner.plan(image)
+
+    @property
+    def thread_safe(self) -> bool:
+        """What the object says of itself; False where it says nothing."""
+        return bool(getattr(self.planner, "thread_safe", False))
 
 
 def as_policy(policy: object) -> Policy:

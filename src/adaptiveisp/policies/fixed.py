@@ -119,6 +119,11 @@ class ForcedModules(Policy):
         return f"{self.policy.name} starts with {first}: its stages come first, then the file's; {own}"
 
     @property
+    def thread_safe(self) -> bool:
+        """That of the policy."""
+        return self.policy.thread_safe and not self.needs_raw
+
+    @property
     def needs_raw(self) -> bool:
         """Whether one of the modules is an external ISP."""
         return names_external(self.pipeline.modules)

@@ -201,6 +201,11 @@ class WithinLatency(Policy):
         return self.policy.n_preprocessing
 
     @property
+    def thread_safe(self) -> bool:
+        """That of the policy."""
+        return self.policy.thread_safe
+
+    @property
     def note(self) -> str:
         """That of the policy."""
         return self.policy.note

@@ -4,8 +4,9 @@ import glob
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from adaptiveisp.errors import RawFileError, UsageError, unreadable
 from adaptiveisp.raw.extensions import (
@@ -17,6 +18,8 @@ from adaptiveisp.raw.extensions import (
 )
 from adaptiveisp.utils.files import walk_files
 from adaptiveisp.utils.output_folder import marker_kind
+
+Source = TypeVar("Source")
 
 RESERVED_STEMS = frozenset({"overview", "summary", "skipped", "params"})
 """Stems of the files that a run writes for all inputs together."""
@@ -76,7 +79,7 @@ def find_raw_files(
         raise RawFileError(f"all {n_excluded} raw files lie in the output folder {exclude}; choose another --out")
     if not found:
         raise RawFileError(f"no raw files in {', '.join(inputs) or 'nothing'}; {_remedy_for(inputs)}")
-    return _with_unique_stems(list(found.values())), missing
+    return with_unique_stems(list(found.values())), missing
 
 
 def _remedy_for(inputs: list[str]) -> str:
@@ -146,13 +149,20 @@ def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:
     return False
 
 
-def _with_unique_stems(files: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """The files with unique output stems; see `find_raw_files`."""
+def with_unique_stems(files: Sequence[tuple[Source, Path]], taken: Collection[Path] = ()) -> list[tuple[Source, Path]]:
+    """The files with unique output stems; see `find_raw_files`.
+
+    Args:
+        files: files or other sources, each with the relative path that its outputs mirror.
+        taken: stems that other files have.
+    """
     stems = [_own_stem(relative) for _, relative in files]
     # Stems are compared in lower case, since some file systems ignore case.
     counts = Counter(str(stem).lower() for stem in stems)
+    counts.update(str(stem).lower() for stem in taken)
     used = {key for key, count in counts.items() if count == 1} | RESERVED_STEMS
-    result: list[tuple[Path, Path]] = []
+    used |= {str(stem).lower() for stem in taken}
+    result: list[tuple[Source, Path]] = []
     for (path, relative), stem in zip(files, stems, strict=True):
         key = str(stem).lower()
         if counts[key] > 1 or key in RESERVED_STEMS:

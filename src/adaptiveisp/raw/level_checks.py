@@ -206,6 +206,37 @@ class _Lows:
     count: int = 1
 
 
+@dataclass(frozen=True)
+class RawFacts:
+    """What a `RemarkWatch` keeps of a raw, small enough to be stored with its result.
+
+    Attributes:
+        remarks: doubts about the raw.
+        path: its file; None for a frame in memory.
+        shape: of its data.
+        black, white: its levels.
+        lowest: smallest value at each position of the 2x2 block; empty where the file itself states its black level.
+    """
+
+    remarks: tuple[Remark, ...] = ()
+    path: Path | None = None
+    shape: tuple[int, ...] = ()
+    black: tuple[float, ...] = ()
+    white: float = 0.0
+    lowest: tuple[float, ...] = ()
+
+
+def facts_of(raw: RawImage) -> RawFacts:
+    """The facts of a raw, with its smallest values unless the file itself states its black level."""
+    path, lowest = raw.path, tuple[float, ...]()
+    # A camera file states its level, while a level of 0 can mean a missing tag.
+    states = path is not None and path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0
+    if path is not None and raw.pattern is not None and raw.unprocessing is None and not states:
+        lowest = tuple(_lowest(tile) for tile in _tiles(raw.data, raw.pattern))
+    shape = tuple(int(side) for side in raw.data.shape)
+    return RawFacts(raw.remarks, path, shape, tuple(raw.black_level), float(raw.white_level), lowest)
+
+
 class RemarkWatch:
     """Collects the remarks on the raws of a batch, so that each kind is reported once with the first file.
 
@@ -218,17 +249,18 @@ class RemarkWatch:
 
     def add(self, raw: RawImage) -> None:
         """Adds a raw's remarks, and its smallest values unless the file itself states its black level."""
-        self.add_remarks(raw.remarks)
-        path = raw.path
-        if path is None or raw.pattern is None or raw.unprocessing is not None:
+        self.add_facts(facts_of(raw))
+
+    def add_facts(self, facts: RawFacts) -> None:
+        """Adds what was kept of a raw."""
+        self.add_remarks(facts.remarks)
+        if facts.path is None or not facts.lowest:
             return
-        if path.suffix.lower() in CAMERA_EXTENSIONS and max(raw.black_level) > 0:
-            return  # the file states its level, while a level of 0 can mean a missing tag
-        lows = [_lowest(tile) for tile in _tiles(raw.data, raw.pattern)]
-        key = (path.parent, raw.data.shape, raw.black_level)
-        known = self._lows.setdefault(key, _Lows(lows, raw.black_level, raw.white_level, path, 0))
+        lows = list(facts.lowest)
+        key = (facts.path.parent, facts.shape, facts.black)
+        known = self._lows.setdefault(key, _Lows(lows, facts.black, facts.white, facts.path, 0))
         known.lows = [min(pair) for pair in zip(known.lows, lows, strict=True)]
-        known.white, known.count = max(known.white, raw.white_level), known.count + 1
+        known.white, known.count = max(known.white, facts.white), known.count + 1
 
     def add_remarks(self, remarks: Iterable[Remark]) -> None:
         """Adds the remarks on a raw without reading its pixels."""

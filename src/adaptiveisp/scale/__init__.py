@@ -1,1 +1,1 @@
-"""Work on many processes and machines."""
+"""Work for many processes and hosts: results in blocks of frames, and the engine that runs them on a Ray cluster."""

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import torch
 
 from adaptiveisp.errors import AdaptiveISPError, DetectorError, UsageError, logger
-from adaptiveisp.inference.predictor import AdaptiveISP, Prepared
+from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.prepared import Prepared
 from adaptiveisp.inference.result import Result
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.raw.headerless import BayerHeader

@@ -1,7 +1,7 @@
 """Scores policies on the dev set while it learns, and draws its pipelines for some dev images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -12,11 +12,10 @@ from jaxtyping import UInt8
 from adaptiveisp.data.opening import Dataset
 from adaptiveisp.evaluation.coco_ap import coco_average_precision
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.evaluation.evaluator import checked_evaluation, score_dataset
-from adaptiveisp.evaluation.merging import merged
+from adaptiveisp.evaluation.evaluator import Scoring, score_dataset
 from adaptiveisp.evaluation.policy_scores import PolicyResult
-from adaptiveisp.evaluation.stage_sheet import trajectory_sheet
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
+from adaptiveisp.inference.stage_sheet import trajectory_sheet
 from adaptiveisp.isp.costs import Costs
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.policies.base import Policy
@@ -94,7 +93,7 @@ def score_on_dev(
         limit: the run's latency; None for none.
         ranks: of the run, each of which scores a part of every set; the joined scores are those of one process.
     """
-    options = ScoringOptions(size, device=device, costs=costs, cache=cache, part=(ranks.rank, ranks.size))
+    options = ScoringOptions(size, device=device, costs=costs, cache=cache)
     with torch.random.fork_rng(devices=[]):  # reading ahead draws from the generator that dropout uses
         scores = {name: _scores_on(dataset, policies, detector, options, limit, ranks) for name, dataset in dev.items()}
     return [_mean_of({name: of_one[place] for name, of_one in scores.items()}) for place in range(len(policies))]
@@ -132,10 +131,17 @@ def _scores_on(
     ranks: Ranks,
 ) -> list[DevScore]:
     """The scores on one data set; the arguments are those of `score_on_dev`."""
-    found = ranks.together(lambda: score_dataset(dataset, policies, [detector], options))
-    if not ranks.alone:
-        parts = ranks.gather_objects(replace(found, sheets={}))
-        found = checked_evaluation(merged(parts), dataset, tell=ranks.first)
+    if ranks.alone:
+        found = score_dataset(dataset, policies, [detector], options)
+    else:
+        scoring = Scoring(dataset, policies, [detector], options)
+        numbers = range(ranks.rank, len(dataset.samples), ranks.size)
+        own = ranks.together(lambda: (list(scoring.measured(numbers)), scoring.unusable))
+        parts = ranks.gather_objects(own)
+        for _, unusable in parts:
+            scoring.told(unusable)
+        records = sorted((one for part, _ in parts for one in part), key=lambda record: record.number)
+        found = scoring.evaluation(records, tell=ranks.first)
     results = [found.results[policy.name, detector.name] for policy in policies]
     return [_score(result, found.categories, dict(found.skipped), limit) for result in results]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import UsageError
-from adaptiveisp.inference.predictor import develop_at_size
+from adaptiveisp.inference.prepared import develop_at_size
 from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.fixed import FixedPipeline

@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -150,6 +150,30 @@ def write_json(path: Path, value: Any) -> None:
 def json_text(value: Any) -> str:
     """The text of a JSON file as `write_json` writes it."""
     return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def write_json_lists(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an object as `write_json` does; a value that is an iterator becomes a list, item by item.
+
+    No more than one item of such a list is held in memory.
+    """
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", errors="backslashreplace") as stream:
+        for place, (name, value) in enumerate(content.items()):
+            stream.write("{\n" if place == 0 else ",\n")
+            stream.write(f" {json.dumps(name, ensure_ascii=False)}: ")
+            if not isinstance(value, Iterator):
+                stream.write(_indented(value, 1))
+                continue
+            count = 0
+            for count, item in enumerate(value, 1):
+                stream.write(("[" if count == 1 else ",") + "\n  " + _indented(item, 2))
+            stream.write("\n ]" if count else "[]")
+        stream.write("\n}\n")
+
+
+def _indented(value: Any, depth: int) -> str:
+    """The JSON of a value that lies `depth` levels deep."""
+    return json_text(value).rstrip("\n").replace("\n", "\n" + depth * " ")
 
 
 def read_json(path: Path, error: type[Exception], remedy: str) -> Any:

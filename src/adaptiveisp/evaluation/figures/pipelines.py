@@ -33,9 +33,9 @@ def place_figure(policies: Mapping[str, Sequence[Mapping[str, float]]]) -> Any:
     """
     modules = _by_mean_place(policies.values())
     longest = max(map(len, policies.values()))
-    columns = min(PLACE_COLUMNS, len(policies))
+    columns = min(PLACE_COLUMNS, max(2, len(policies)))  # a single panel would be blown up, and its legend cut off
     rows = math.ceil(len(policies) / columns)
-    figure = empty_figure(9 if columns > 1 else 6, 0.7 + rows * (0.7 + 0.24 * len(modules)))
+    figure = empty_figure(9, 0.7 + rows * (0.7 + 0.24 * len(modules)))
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     for axes in panels[len(policies) :]:
         axes.set_visible(False)

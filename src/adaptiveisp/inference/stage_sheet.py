@@ -1,4 +1,4 @@
-"""A figure of the pipelines of a policy: each image as developed, then after each stage."""
+"""A figure of pipelines: each image as developed, then after each stage, and with the boxes that were found in it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from adaptiveisp.inference.drawing import FRAME, INK, MUTED, PAPER, Rgb8, fit_text, load_font, wrap_text
 from adaptiveisp.isp.external import RawFrame
+from adaptiveisp.isp.pipeline import Pipeline
 from adaptiveisp.isp.raw_pipeline import bound_to
 from adaptiveisp.policies.base import Planner
 from adaptiveisp.utils.color import to_uint8
@@ -72,20 +73,44 @@ def trajectory_sheet(
     if not images or not len(images) == len(names) == len(lights):
         raise ValueError("a trajectory sheet needs at least one image, and a name and a light for each")
     raws = [None] * len(images) if frames is None else frames
-    rows = [_row(policy, *of_image, tile) for of_image in zip(images, names, lights, raws, strict=True)]
+    rows = [_planned_row(policy, *of_image, tile) for of_image in zip(images, names, lights, raws, strict=True)]
     return _lay_out(rows, tile)
 
 
-@torch.inference_mode()
-def _row(
+def stage_strip(
+    pipeline: Pipeline, images: Sequence[OneImage], name: str, found: Rgb8 | None = None, tile: int = TILE
+) -> Rgb8:
+    """One row of `trajectory_sheet` for a pipeline that has run.
+
+    Args:
+        pipeline: the pipeline.
+        images: the developed image, linear RGB in [0, 1], and that after each stage.
+        name: name of the image.
+        found: the rendered image with its boxes, (height, width, 3) 8-bit RGB, as a last picture; None leaves it out.
+        tile: longer side of each drawn image in pixels.
+
+    Returns:
+        (height, width, 3) 8-bit RGB.
+    """
+    cells = _row(pipeline, images, name, None, tile)
+    return _lay_out([cells if found is None else [*cells, _picture_cell(found, "boxes", "", tile)]], tile)
+
+
+def _planned_row(
     policy: Planner, image: OneImage, name: str, light: float | None, frame: RawFrame | None, tile: int
 ) -> list[_Cell]:
-    """The cells of one image."""
-    (pipeline,) = policy.plan(image)
-    pipeline = pipeline if frame is None else bound_to(pipeline, frame)
+    """The cells of one image, by the pipeline that a policy plans for it."""
+    with torch.inference_mode():
+        (pipeline,) = policy.plan(image)
+        pipeline = pipeline if frame is None else bound_to(pipeline, frame)
+        return _row(pipeline, [image, *pipeline.steps(image)], name, light, tile)
+
+
+def _row(pipeline: Pipeline, images: Sequence[OneImage], name: str, light: float | None, tile: int) -> list[_Cell]:
+    """The cells of one image, as developed and after each stage."""
     about = ["developed"] if light is None else [f"light {light:.3g}", "developed"]
-    cells = [_cell(image, name, ", ".join(about if pipeline.stages else [*about, "no module"]), tile)]
-    for after, line in zip(pipeline.steps(image), pipeline.describe(), strict=True):
+    cells = [_cell(images[0], name, ", ".join(about if pipeline.stages else [*about, "no module"]), tile)]
+    for after, line in zip(images[1:], pipeline.describe(), strict=True):
         module, _, params = line.partition(" ")
         cells.append(_cell(after, module, params, tile))
     return cells
@@ -93,7 +118,12 @@ def _row(
 
 def _cell(image: OneImage, title: str, text: str, tile: int) -> _Cell:
     """The image at its size in the figure, with a caption no wider than `tile`."""
-    picture = Image.fromarray(to_uint8(image[0]))
+    return _picture_cell(to_uint8(image[0]), title, text, tile)
+
+
+def _picture_cell(pixels: Rgb8, title: str, text: str, tile: int) -> _Cell:
+    """The same for 8-bit pixels."""
+    picture = Image.fromarray(pixels)
     scale = tile / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     font = load_font(TEXT_SIZE)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from adaptiveisp.evaluation import stage_sheet as trajectories
-from adaptiveisp.evaluation.stage_sheet import GAP, TEXT_LINES, TEXT_SIZE, trajectory_sheet
+from adaptiveisp.inference import stage_sheet as trajectories
 from adaptiveisp.inference.drawing import INK, MUTED, PAPER, load_font
+from adaptiveisp.inference.stage_sheet import GAP, TEXT_LINES, TEXT_SIZE, trajectory_sheet
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 
 TILE = 100

@@ -1,0 +1,85 @@
+"""`run` with several policies: a folder of outputs for each, and a page that shows them side by side."""
+
+import argparse
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from adaptiveisp.cli.console import set_up_torch
+from adaptiveisp.cli.exit_codes import DONE
+from adaptiveisp.cli.options import raw_facts
+from adaptiveisp.errors import UsageError
+
+if TYPE_CHECKING:
+    from adaptiveisp.cli.run import Inputs
+    from adaptiveisp.inference.predictor import AdaptiveISP
+    from adaptiveisp.utils.output_folder import FolderClaim
+
+
+def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequence[str]) -> int:
+    """Runs every policy on the same inputs, and writes OUT/POLICY/… as `run` does for one, and OUT/compare.html.
+
+    Args:
+        options: the options of the command.
+        inputs: raw files, folders, globs.
+        policies: what --policy names, two or more.
+
+    Raises:
+        UsageError: two policies have the same name.
+    """
+    from adaptiveisp.cli.run import claimed, find_inputs, load_predictor, run_into
+    from adaptiveisp.detectors.loading import load_detector
+    from adaptiveisp.evaluation.coco_results import set_folders
+    from adaptiveisp.inference.result_files import BATCH_FILES, SETTINGS_FILE
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder, remove_inside
+
+    device = set_up_torch(options)
+    detector = load_detector(options.detector, device)
+    predictors: dict[str, AdaptiveISP] = {}
+    for spec in policies:
+        isp = load_predictor(options, spec, device, detector)
+        if isp.policy.name in predictors:
+            raise UsageError(f"two policies have the same name ({isp.policy.name}); rename a file")
+        predictors[isp.policy.name] = isp
+    folders = dict(zip(predictors, set_folders(list(predictors)), strict=True))
+    found = find_inputs(options, inputs)
+    code, out = DONE, options.out
+    goes_on = options.resume and any((out / name / SETTINGS_FILE).exists() for name in folders.values())
+    with reclaim_folder(out, "run") if goes_on else claim_folder(out, "run", options.overwrite) as claim:
+        for name in BATCH_FILES:  # of an earlier run of one policy in this folder
+            remove_inside(out, out / name)
+        for name, isp in predictors.items():
+            own = copy.copy(options)
+            own.out = out / folders[name]
+            if not options.quiet:
+                print(f"policy {name}")
+            with claimed(own) as inner:
+                code = max(code, run_into(inner, isp, found, own))
+        _write_page(claim, predictors, folders, found, options)
+    return code
+
+
+def _write_page(
+    claim: "FolderClaim",
+    predictors: Mapping[str, "AdaptiveISP"],
+    folders: Mapping[str, str],
+    found: "Inputs",
+    options: argparse.Namespace,
+) -> None:
+    """Writes the page and the summary of all policies, and says where they are."""
+    from adaptiveisp.detectors.backends.choice import backends_of
+    from adaptiveisp.evaluation.run_comparison import compare_runs
+    from adaptiveisp.inference.result_files import COMPARE_FILE, SUMMARY_FILE
+    from adaptiveisp.utils.files import write_json
+    from adaptiveisp.utils.provenance import provenance
+
+    out = claim.folder
+    detector = next(iter(predictors.values())).detector
+    backends = {detector.name: backends_of(detector)}
+    origin = provenance(options.seed, {detector.name: detector.weights_sha256}, backends=backends)
+    compared = compare_runs(predictors, folders, found.chosen, out, raw_facts(options))
+    compared.save(out / COMPARE_FILE, origin)
+    shown = [row.title for row in compared.grid.rows]
+    write_json(out / SUMMARY_FILE, {"policies": compared.table, "shown": shown, "provenance": origin})
+    if not options.quiet:
+        print(f"side by side: {out / COMPARE_FILE}")

@@ -24,6 +24,7 @@ from adaptiveisp.cli import (
     stream,
     synth,
     train,
+    view,
     weights,
 )
 from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
@@ -31,7 +32,7 @@ from adaptiveisp.cli.terminal import finish_output, show_log, take_any_text, ter
 from adaptiveisp.errors import AdaptiveISPError, UsageError, logger, one_line
 
 COMMANDS = (
-    *(demo, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
+    *(demo, view, run, stream, train, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
     *(card, weights),
 )
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""

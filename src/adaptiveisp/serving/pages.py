@@ -1,0 +1,17 @@
+"""All pages of the viewer as one application."""
+
+from fastapi import FastAPI
+
+from adaptiveisp.serving.app import build_app
+from adaptiveisp.serving.studio import Studio
+from adaptiveisp.serving.uploads import Uploads
+
+
+def all_pages(studio: Studio, uploads: Uploads) -> FastAPI:
+    """The application with the requests of every page.
+
+    Args:
+        studio: does the work of the image page, and has the catalogue.
+        uploads: takes dropped raws.
+    """
+    return build_app(studio, uploads)

@@ -81,7 +81,7 @@ def view(options: argparse.Namespace) -> int:
     from adaptiveisp.serving.entries import Catalogue
     from adaptiveisp.serving.opening import fill
     from adaptiveisp.serving.pages import all_pages
-    from adaptiveisp.serving.server import serve
+    from adaptiveisp.serving.server import ViewServer
     from adaptiveisp.serving.studio import Studio
     from adaptiveisp.serving.uploads import Uploads
 
@@ -93,7 +93,9 @@ def view(options: argparse.Namespace) -> int:
             from adaptiveisp.serving.samples import add_samples
 
             add_samples(catalogue, studio.detector(studio.detectors[0]), uploads.folder, options.seed)
-        serve(all_pages(studio, uploads), options.host, options.port, lambda address: _show(address, options))
+        with ViewServer(all_pages(studio, uploads), options.host, options.port) as server:
+            _show(server.address, options)
+            server.run()
     return DONE
 
 

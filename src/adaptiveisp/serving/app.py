@@ -41,7 +41,7 @@ def build_app(studio: Studio, uploads: Uploads, more: Mapping[str, Handler] | No
         uploads: takes dropped raws.
         more: path → handler of the POST requests of the other pages.
     """
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     files = page_files()
 
     async def page(request: Request) -> Response:

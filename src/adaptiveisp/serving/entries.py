@@ -56,10 +56,7 @@ class Place:
             NotGivenError: it leads elsewhere by now.
         """
         now = Path(os.path.realpath(self.path))
-        if self.root is None:
-            allowed = now == self.target
-        else:
-            allowed = now.is_relative_to(self.root)
+        allowed = now == self.target if self.root is None else now.is_relative_to(self.root)
         if not allowed:
             raise NotGivenError(f"{self.path.name}: is a link out of the folder that was given; give its target itself")
         return self

@@ -9,7 +9,6 @@ from fastapi import Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from adaptiveisp.errors import UsageError
-
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import MOST_STAGES, Pipeline
 from adaptiveisp.isp.registry import BASELINES, HELPERS, MODULE_SETS, modules_of
@@ -21,6 +20,7 @@ from adaptiveisp.serving.stages import StageImage
 from adaptiveisp.serving.studio import Studio
 from adaptiveisp.tuning.cube import cube_text, interpolation_error, pointwise_part, table_of
 from adaptiveisp.types import RawImage
+from adaptiveisp.utils.color import to_uint8
 
 GRID = 33
 """Points of a `.cube` along each axis, as in `export-tuning`."""
@@ -46,7 +46,19 @@ def image_routes(studio: Studio) -> dict[str, Handler]:
     page = ImagePage(studio)
     return {
         f"/api/image/{name}": working(studio, getattr(page, name))
-        for name in ("open", "choose", "picture", "stages", "detect", "slopes", "why", "force", "worth", "export", "modules")
+        for name in (
+            "open",
+            "choose",
+            "picture",
+            "stages",
+            "detect",
+            "slopes",
+            "why",
+            "force",
+            "worth",
+            "export",
+            "modules",
+        )
     }
 
 
@@ -113,7 +125,7 @@ class ImagePage:
         )
 
     def picture(self, fields: Fields) -> Response:
-        """The image after a stage as a PNG; stage 0 is the developed raw, -1 the detector's input."""
+        """The image after a stage as a PNG, or as its bytes; stage 0 is the developed raw, -1 the detector's input."""
         image, detector = fields.text("image"), fields.text("detector")
         stage = fields.integer("stage", -1, MOST_STAGES)
         if "policy" in fields.content:
@@ -129,7 +141,12 @@ class ImagePage:
         picture = shown.image.clamp(0, 1)
         lift = lift_of(picture) if fields.flag("lift") else 1.0
         headers = {"X-Lift": f"{lift:.4g}", "X-Milliseconds": f"{shown.milliseconds:.3f}"}
-        return Response(png(lifted(picture, lift)), media_type="image/png", headers=headers)
+        made = lifted(picture, lift)
+        if not fields.flag("pixels"):
+            return Response(png(made), media_type="image/png", headers=headers)
+        rgb = to_uint8(made)  # without a PNG's compression, which would take most of the time on loopback
+        headers |= {"X-Width": str(rgb.shape[1]), "X-Height": str(rgb.shape[0])}
+        return Response(rgb.tobytes(), media_type="application/octet-stream", headers=headers)
 
     def stages(self, fields: Fields) -> Response:
         """Small picture, histogram and time after each stage, the developed raw first."""
@@ -254,5 +271,3 @@ def raw_facts(raw: RawImage) -> dict[str, Any]:
         "iso": raw.iso,
         "exposure_s": raw.exposure_s,
     }
-
-

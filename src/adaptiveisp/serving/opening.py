@@ -2,9 +2,10 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from adaptiveisp.data.dataset import Dataset, notes_of, raw_file
@@ -107,19 +108,19 @@ def _add_files(catalogue: Catalogue, text: str, facts: InputFacts) -> None:
         catalogue.images.add(file_entry(place, name, _name(root) if root is not None else "files", facts.header))
     catalogue.notes += [reason for _, reason in missing]
     if left_out:
-        catalogue.notes.append(f"{text}: {left_out} files are links out of the folder and are left out")
+        catalogue.notes.append(f"{Path(text).name}: {left_out} files are links out of the folder and are left out")
     if left_out == len(files):
         raise UsageError(f"{text}: all of its raw files are links out of the folder; give their own folder")
 
 
-def add_dataset(catalogue: Catalogue, path: Path, facts: InputFacts, root: Path | None = None) -> None:
+def add_dataset(catalogue: Catalogue, path: Path, facts: InputFacts, darkest_first: bool = False) -> None:
     """Adds the images of a data set, with their labels.
 
     Args:
         catalogue: to fill.
         path: as `open_dataset` takes it.
         facts: about it.
-        root: the folder that its files must not leave; None takes the data set's own.
+        darkest_first: whether the darkest images come first in the list.
 
     Raises:
         AdaptiveISPError: the data set cannot be opened.
@@ -129,17 +130,21 @@ def add_dataset(catalogue: Catalogue, path: Path, facts: InputFacts, root: Path 
     synthesis = facts.synthesis if path.is_file() and not is_set_file(path) else None
     images = facts.images if path.is_file() and not is_set_file(path) else None
     dataset = open_dataset(path, images, synthesis, limit=facts.limit)
-    if not is_set_file(path):
-        root = root or images or path
-    left_out = 0
-    for sample in dataset.samples:
+    root = None if is_set_file(path) else images or path
+    samples = list(dataset.samples)
+    if darkest_first:
+        samples.sort(key=lambda sample: 1.0 if sample.light is None else sample.light)
+    left_out, names = 0, Counter(sample.name for sample in samples)
+    for sample in samples:
         try:
-            catalogue.images.add(_sample_entry(dataset, sample, root, _name(path)))
+            entry = _sample_entry(dataset, sample, root, _name(path))
+            name = f"{entry.name} · draw {sample.draw}" if names[entry.name] > 1 else entry.name
+            catalogue.images.add(replace(entry, name=name))
         except NotGivenError:
             left_out += 1
     catalogue.notes += [f"{_name(path)}: {note}" for note in notes_of(dataset)]
     if left_out:
-        catalogue.notes.append(f"{path}: {left_out} images lie outside of its folder and are left out")
+        catalogue.notes.append(f"{_name(path)}: {left_out} images lie outside of its folder and are left out")
 
 
 def _sample_entry(dataset: Dataset, sample: Sample, root: Path | None, group: str) -> ImageEntry:
@@ -158,9 +163,8 @@ def _sample_entry(dataset: Dataset, sample: Sample, root: Path | None, group: st
             place.checked()
         return dataset.read(sample)
 
-    draws = f" · draw {sample.draw}" if sample.draw else ""
     return ImageEntry(
-        f"{sample.name}{draws}",
+        sample.name,
         group,
         read,
         sample.annotations,

@@ -29,6 +29,7 @@ def lift_of(image: Picture) -> float:
     (1.0, 90)
     """
     values = image.amax(dim=0).flatten()
+    values = values[:: max(1, len(values) // 32768)]  # a sample of the pixels is enough
     bright = float(values.kthvalue(max(1, round(0.99 * len(values)))).values)
     return SHOWN / bright if 0 < bright < DARK else 1.0
 

@@ -40,7 +40,7 @@ def add_samples(catalogue: Catalogue, detector: Detector, folder: Path, seed: in
         write_raws(photos, shown, NoDetector(), place, seed, {})
         add_files_only(catalogue, place)
         return
-    add_dataset(catalogue, place, InputFacts())
+    add_dataset(catalogue, place, InputFacts(), darkest_first=True)
     catalogue.notes.append(
         f"samples: photos in the public domain or under CC0; labels are what {detector.name} finds in the clean photos"
     )

@@ -1,8 +1,7 @@
 """Listens on an address, and ends with its uploads removed."""
 
 import socket
-from collections.abc import Callable
-from typing import Any
+from types import TracebackType
 
 import uvicorn
 
@@ -36,24 +35,32 @@ def address_of(listening: socket.socket, host: str, token: str) -> str:
     return f"http://{shown}:{listening.getsockname()[1]}/#token={token}"
 
 
-def serve(app: App, host: str, port: int, started: Callable[[str], Any]) -> None:
-    """Serves an application until it is interrupted.
+class ViewServer:
+    """Serves an application; a context manager, whose end closes the socket.
 
     Args:
         app: the application.
         host, port: where it listens; port 0 takes a free one.
-        started: gets the address once connections are taken.
+
+    Attributes:
+        address: what a browser opens.
+        token: the secret in the address.
 
     Raises:
         OutputError: see `bound_socket`.
     """
-    guard = Guard(app, host)
-    with bound_socket(host, port) as listening:
+
+    def __init__(self, app: App, host: str = LOOPBACK, port: int = 0):
+        guard = Guard(app, host)
+        self._socket = bound_socket(host, port)
+        self.token = guard.token
+        self.address = address_of(self._socket, host, guard.token)
         config = uvicorn.Config(
             guard,
             lifespan="off",
             ws="none",
             log_config=None,
+            log_level="error",
             access_log=False,
             server_header=False,
             proxy_headers=False,
@@ -63,5 +70,25 @@ def serve(app: App, host: str, port: int, started: Callable[[str], Any]) -> None
             timeout_keep_alive=15,
             timeout_graceful_shutdown=1,
         )
-        started(address_of(listening, host, guard.token))
-        uvicorn.Server(config).run([listening])
+        self._server = uvicorn.Server(config)
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on."""
+        return int(self._socket.getsockname()[1])
+
+    def run(self) -> None:
+        """Answers until it is interrupted, or `stop` is called on another thread."""
+        self._server.run([self._socket])
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        self._server.should_exit = True
+
+    def __enter__(self) -> "ViewServer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()

@@ -75,4 +75,4 @@ def loss_and_slopes(
             slope = 0.0 if gradient is None else float(gradient[0, column])
             change = slope * slider_way(param, stage.params[param.name])
             slopes.append(Slope(number, param.name, change if math.isfinite(change) else 0.0))
-    return float(loss), slopes
+    return float(loss.detach()), slopes

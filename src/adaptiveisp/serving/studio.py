@@ -123,9 +123,7 @@ class Studio:
         if not isinstance(name, str) or name not in self.detectors:
             raise NotGivenError("the menu has no such detector; start the viewer with --detector to add one")
         if name not in self._detectors:
-            self._detectors[name] = (
-                NoDetector() if name == NO_DETECTOR else load_detector(name, self.config.device)
-            )
+            self._detectors[name] = NoDetector() if name == NO_DETECTOR else load_detector(name, self.config.device)
         return self._detectors[name]
 
     def size(self, detector: object) -> int:
@@ -182,9 +180,7 @@ class Studio:
             images = self.stage_images(image, detector, pipeline)
             made = pipeline.clipped(images[-1].image[None])
             total = sum(one.milliseconds for one in images)
-            prepared = replace(
-                self.opened(image, detector), rendered=Rendered(made, pipeline, total, total)
-            )
+            prepared = replace(self.opened(image, detector), rendered=Rendered(made, pipeline, total, total))
         return self.isp(policy, detector).detect(prepared)
 
     def labels(self, image: str, detector: object) -> ImageLabels | None:
@@ -242,11 +238,9 @@ class Studio:
 
     def forget(self, image: str) -> None:
         """Drops what is kept of an image."""
-        for kept in (self._opened, self._chosen):
-            for key in [key for key in kept if key[0] == image]:
-                kept.pop(key)  # type: ignore[call-overload]
+        self._opened = OrderedDict((key, kept) for key, kept in self._opened.items() if key[0] != image)
+        self._chosen = OrderedDict((key, kept) for key, kept in self._chosen.items() if key[0] != image)
 
 
 def _without_loss(detector: Detector, error: Exception) -> str:
     return f"{detector.name} gives no usable loss ({skip_reason('loss', error)})"
-

@@ -129,5 +129,3 @@ def check_pixels(path: Path, name: str, header: BayerHeader | None) -> None:
     if width * height > MOST_PIXELS:
         limit = f"{MOST_PIXELS // 1_000_000} MP"
         raise TooLargeError(f"{name}: states {width}x{height} pixels, more than {limit}; give it on the command line")
-
-

@@ -17,14 +17,24 @@ const TOKEN = token();
 
 export class Refused extends Error {}
 
+let running = 0;
+
+// Waits until no request is under way, for what must not happen while an image is in use.
+export async function idle() {
+  do await new Promise((done) => setTimeout(done, 60)); while (running);
+}
+
 async function asked(path, options = {}) {
   const headers = { "X-Adaptiveisp-Token": TOKEN, ...(options.headers || {}) };
   let response;
+  running += 1;
   try {
     response = await fetch(path, { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused("the viewer does not answer; is its command still running?");
+  } finally {
+    running -= 1;
   }
   if (response.ok) return response;
   const text = await response.text();
@@ -85,4 +95,16 @@ export function later(work, milliseconds) {
 export async function bitmapOf(base64, kind) {
   const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
   return createImageBitmap(new Blob([bytes], { type: kind }));
+}
+
+// A picture from its bytes: red, green and blue of each pixel, row by row.
+export function bitmapOfPixels(buffer, width, height) {
+  const rgb = new Uint8Array(buffer), rgba = new Uint8ClampedArray(width * height * 4);
+  for (let from = 0, to = 0; from < rgb.length; from += 3, to += 4) {
+    rgba[to] = rgb[from];
+    rgba[to + 1] = rgb[from + 1];
+    rgba[to + 2] = rgb[from + 2];
+    rgba[to + 3] = 255;
+  }
+  return createImageBitmap(new ImageData(rgba, width, height));
 }

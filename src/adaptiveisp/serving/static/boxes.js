@@ -49,7 +49,7 @@ export function judged(after, before, labels, least) {
 }
 
 export const STYLES = {
-  gained: { colour: "#2fd39f", dash: [], width: 3, mark: "＋" },
+  gained: { colour: "#2fd39f", dash: [], width: 3, mark: "+" },
   lost: { colour: "#ff9a4d", dash: [7, 5], width: 2.5, mark: "−" },
   kept: { colour: "#56b4e9", dash: [], width: 2, mark: "" },
   missed: { colour: "#f0e442", dash: [2, 4], width: 2.5, mark: "" },
@@ -63,7 +63,7 @@ export function styleOf(box) {
 
 // Draws boxes on a canvas whose place of a picture is given by `place(x, y)` in shares of the picture.
 export function drawBoxes(context, boxes, full, place, highlighted) {
-  const taken = [];
+  const taken = [], labels = [];
   for (const box of boxes) {
     const style = styleOf(box);
     const [left, top] = place(box.box[0] / full[0], box.box[1] / full[1]);
@@ -84,7 +84,10 @@ export function drawBoxes(context, boxes, full, place, highlighted) {
     if (y < 0) y = top + 1;
     while (taken.some((o) => left < o[2] && o[0] < left + width && y < o[3] && o[1] < y + 17) && y < bottom) y += 17;
     taken.push([left, y, left + width, y + 17]);
-    context.fillStyle = style.colour;
+    labels.push([style.colour, left, y, width, text]);
+  }
+  for (const [colour, left, y, width, text] of labels) {  // on top of all boxes
+    context.fillStyle = colour;
     context.fillRect(left - 1, y, width, 17);
     context.fillStyle = "#10151b";
     context.fillText(text, left + 3, y + 13);

@@ -10,7 +10,7 @@ export function makeCards(actions) {
 
   function card(key, title, extra = {}) {
     const picture = h("canvas", { width: 176, height: 110, "aria-hidden": "true" });
-    const pick = h("button", { type: "button", class: "card-pick", onclick: () => actions.select(key) }, picture, h("span", { class: "card-name" }, title));
+    const pick = h("button", { type: "button", class: "card-pick", onclick: () => actions.select(key) }, picture, h("span", { class: "card-name", title }, title));
     const node = h("li", { class: `card ${extra.kind || ""}`, "data-key": key, draggable: extra.stage ? "true" : null }, pick, h("div", { class: "card-foot" }));
     if (extra.stage) drag(node, key);
     return node;
@@ -85,11 +85,11 @@ export function worthOf(whole, without, least) {
   if (whole.loss !== null && without.loss !== null) {
     const change = without.loss - whole.loss;
     const kind = change > 5e-3 ? "good" : change < -5e-3 ? "bad" : "";
-    return { change, kind, short: kind === "good" ? `helps ${number(change, 2)}` : kind === "bad" ? `hurts ${number(-change, 2)}` : "no effect",
+    return { change, kind, short: kind === "good" ? `helps ${number(change, 2)}` : kind === "bad" ? `hurts ${number(-change, 2)}` : "≈ 0",
       text: `the loss is ${number(without.loss)} without this stage and ${number(whole.loss)} with it` };
   }
   const change = sum(whole.boxes) - sum(without.boxes);
   const kind = change > 0.05 ? "good" : change < -0.05 ? "bad" : "";
-  return { change, kind, short: kind ? `${kind === "good" ? "helps" : "hurts"} ${signed(change, 2)}` : "no effect",
+  return { change, kind, short: kind ? `${kind === "good" ? "helps" : "hurts"} ${signed(change, 2)}` : "≈ 0",
     text: `the scores of the boxes change by ${signed(change, 2)} in all with this stage` };
 }

@@ -1,6 +1,6 @@
 // The image page: one raw, its pipeline as cards, and what a detector finds.
 
-import { failed, later, latest, post, postJson } from "./api.js";
+import { bitmapOfPixels, failed, later, latest, post, postJson } from "./api.js";
 import { judged } from "./boxes.js";
 import { makeCards, worthOf } from "./cards.js";
 import { h, number, replace, say, signed } from "./dom.js";
@@ -211,13 +211,19 @@ export async function imagePage(main, catalogue, where) {
   const settle = later(() => analyse(), 220);
   const analyse = latest(async () => {
     const pipeline = pipelineOf(store), given = asked();
+    const stale = () => store.get("image") !== given.image;
     const views = await postJson("/api/image/stages", { ...given, pipeline });
+    if (stale()) return;
     store.set("views", views.stages);
     await cards.fill(store.get("stages"), views.stages, store.get("worth"));
     showStage(true);
     const own = store.get("editable") ? { pipeline } : { policy: store.get("policy") };
-    store.set("after", await postJson("/api/image/detect", { ...given, ...own }));
-    store.set("before", await postJson("/api/image/detect", { ...given, ...beforeOf().detect }));
+    const after = await postJson("/api/image/detect", { ...given, ...own });
+    if (stale()) return;
+    const before = await postJson("/api/image/detect", { ...given, ...beforeOf().detect });
+    if (stale()) return;
+    store.set("after", after);
+    store.set("before", before);
     showBoxes();
   });
 
@@ -229,7 +235,7 @@ export async function imagePage(main, catalogue, where) {
     if (compare === "without") {
       const kept = pipelineOf(store, stages.filter((stage) => stage.key !== store.get("selected")));
       const named = stages.find((stage) => stage.key === store.get("selected"));
-      return { picture: { pipeline: kept, stage: -1 }, detect: { pipeline: kept }, name: named ? `without ${named.module}` : "the same pipeline" };
+      return { picture: { pipeline: kept, stage: -1 }, detect: { pipeline: kept }, name: named ? `without ${named.module}` : "the same pipeline; select a stage" };
     }
     if (compare === "policy") return { picture: { policy: store.get("policy"), stage: -1 }, detect: { policy: store.get("policy") }, name: `${store.get("policy")}, unchanged` };
     if (compare.startsWith(OTHER)) {
@@ -244,12 +250,12 @@ export async function imagePage(main, catalogue, where) {
     const selected = store.get("selected"), pipeline = pipelineOf(store), before = beforeOf();
     let content = which === "before" ? before.picture : { pipeline, stage: placeOf(store, selected) };
     if (which === "after" && !store.get("editable") && selected === "result") content = { policy: store.get("policy"), stage: -1 };
-    const response = await post("/api/image/picture", { ...asked(), ...content, lift: store.get("lift") });
+    const response = await post("/api/image/picture", { ...asked(), ...content, lift: store.get("lift"), pixels: true });
     const lift = Number(response.headers.get("X-Lift"));
-    const bitmap = await createImageBitmap(await response.blob());
+    const bitmap = await bitmapOfPixels(await response.arrayBuffer(), Number(response.headers.get("X-Width")), Number(response.headers.get("X-Height")));
     const shown = lift > 1 ? `, shown ${number(lift, 2)}× brighter` : "";
     const stage = store.get("stages").find((one) => one.key === selected);
-    const name = which === "before" ? before.name : selected === "raw" ? "developed raw" : stage ? `after ${stage.module}${stage.on ? "" : " (off)"}` : "result";
+    const name = which === "before" ? before.name : selected === "raw" ? "developed raw" : stage ? `after ${stage.module}${stage.on ? "" : " (off)"}, boxes of the result` : "result";
     store.set(`${which}Name`, name + shown);
     pane.set(which, bitmap);
     main.dataset[which] = String(Number(main.dataset[which] || 0) + 1);

@@ -1,6 +1,6 @@
 // The list of images, with a place to drop raws.
 
-import { failed, remove, upload } from "./api.js";
+import { failed, idle, remove, upload } from "./api.js";
 import { h, number, replace, say } from "./dom.js";
 
 export function makeList(catalogue, open) {
@@ -38,10 +38,11 @@ export function makeList(catalogue, open) {
   }
 
   async function away(image) {
-    await remove(image.id);
     catalogue.images = catalogue.images.filter((one) => one !== image);
+    if (current === image.id && catalogue.images.length) await open(catalogue.images[0].id);
     show();
-    if (current === image.id && catalogue.images.length) open(catalogue.images[0].id);
+    await idle();
+    await remove(image.id);
   }
 
   async function take(files) {

@@ -84,12 +84,12 @@ function ofResult(store, actions, view) {
 }
 
 function ranking(store, slopes, actions) {
-  const rows = store.get("stages").flatMap((stage) => Object.entries(slopes[stage.key] || {}).map(([param, change]) => ({ stage, param, change })));
+  const rows = store.get("stages").flatMap((stage, index) => Object.entries(slopes[stage.key] || {}).map(([param, change]) => ({ stage, index, param, change })));
   rows.sort((a, b) => Math.abs(b.change) - Math.abs(a.change));
   const shown = rows.filter((row) => Math.abs(row.change) >= 5e-4).slice(0, 6);
   if (!shown.length) return h("p", { class: "muted small" }, "No slider changes the loss by more than 0.0005.");
   return h("ul", { class: "ranking" }, shown.map((row) => h("li", {}, h("button", { type: "button", onclick: () => actions.select(row.stage.key) },
-    h("span", {}, `${row.stage.module} · ${row.param} ${row.change < 0 ? "→ up" : "← down"}`), h("span", { class: "good num" }, `−${number(Math.abs(row.change), 2)}`)))),
+    h("span", {}, `${row.index + 1} ${row.stage.module} · ${row.param} ${row.change < 0 ? "→ up" : "← down"}`), h("span", { class: "good num" }, `−${number(Math.abs(row.change), 2)}`)))),
   h("li", { class: "muted small" }, "change of the loss for a tenth of a slider's way, by the gradient"));
 }
 

@@ -1,10 +1,10 @@
-"""How long the viewer takes to redraw when a slider moves: the time of one request, from JSON to the pixels, on loopback.
+"""How long the viewer takes when a slider moves: the time of one request, from JSON to the pixels, on loopback.
 
     python benchmarks/view_slider.py --size 416 --moves 20
 
 For each pointwise stage of the pipeline that coco-adaptive chooses for a sample, its first parameter is moved, and the
-image after all stages is asked for, as the page does. Prints median and 95th percentile in milliseconds, and the load of
-the machine. What the browser adds (drawing) is not in it.
+image after all stages is asked for, as the page does. Prints median and 95th percentile in milliseconds, and the load
+of the machine. What the browser adds (drawing) is not in it.
 """
 
 import argparse
@@ -73,9 +73,8 @@ def measure(server: ViewServer, image: str, moves: int) -> None:
             post("picture", pipeline=pipeline.with_stages(stages).to_json(), stage=-1, lift=True, pixels=True)
             times.append(1e3 * (time.perf_counter() - began))
         after = " ".join(later.name for later in pipeline.modules[place + 1 :]) or "nothing"
-        print(
-            f"{place + 1:2} {module.name:14} {np.median(times):6.1f} {np.percentile(times, 95):6.1f} ms; after it: {after}"
-        )
+        middle, slow = np.median(times), np.percentile(times, 95)
+        print(f"{place + 1:2} {module.name:14} {middle:6.1f} {slow:6.1f} ms; after it: {after}")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from adaptiveisp.serving.entries import Catalogue, FolderEntry, ImageEntry, NotG
 from adaptiveisp.types import RawImage, Sample
 
 REPORT_FILE, METRICS_FILE = "report.json", "metrics.jsonl"
+DEMO_RAWS = "raws"
+"""Folder of the raws in that of `demo`."""
 RUN_FILES = (METRICS_FILE, "dev.jsonl", "latest.pt", "summary.json")
 """Files one of which every run folder has beside its config.yaml once it has begun."""
 
@@ -57,6 +59,8 @@ def fill(catalogue: Catalogue, inputs: Sequence[str], facts: InputFacts) -> None
         if kind == "report":
             folder = path if path.is_dir() else path.parent
             catalogue.reports.add(FolderEntry(_name(folder), folder))
+            if (folder / DEMO_RAWS / LABELS_FILE).is_file():
+                add_dataset(catalogue, folder / DEMO_RAWS, facts)
         elif kind == "training":
             catalogue.runs.add(FolderEntry(_name(path), path))
         elif kind == "stream":

@@ -3,6 +3,7 @@
 from fastapi import FastAPI
 
 from adaptiveisp.serving.app import build_app
+from adaptiveisp.serving.report_routes import report_routes
 from adaptiveisp.serving.studio import Studio
 from adaptiveisp.serving.uploads import Uploads
 
@@ -14,4 +15,4 @@ def all_pages(studio: Studio, uploads: Uploads) -> FastAPI:
         studio: does the work of the image page, and has the catalogue.
         uploads: takes dropped raws.
     """
-    return build_app(studio, uploads)
+    return build_app(studio, uploads, {**report_routes(studio)})

@@ -4,9 +4,11 @@ import { failed, get } from "./api.js";
 import { h, replace, say } from "./dom.js";
 import { setUpTheme } from "./theme.js";
 import { imagePage } from "./image_page.js";
+import { reportPage } from "./report_page.js";
 
 const PAGES = {
   image: { title: "Images", make: imagePage },
+  report: { title: "Report", make: reportPage },
 };
 const state = { catalogue: null, open: null };
 
@@ -30,7 +32,7 @@ function available(page) {
 
 async function show() {
   const where = address();
-  const page = where.page in PAGES ? where.page : state.catalogue.first in PAGES ? state.catalogue.first : "image";
+  const page = where.page in PAGES && available(where.page) ? where.page : state.catalogue.first in PAGES ? state.catalogue.first : "image";
   const links = Object.entries(PAGES).filter(([name]) => available(name)).map(([name, entry]) =>
     h("a", { href: link(name), "aria-current": name === page ? "page" : null }, entry.title));
   replace(document.getElementById("pages"), links);
@@ -38,6 +40,7 @@ async function show() {
   if (state.open && state.open.name === page && state.open.go) return state.open.go(where);
   if (state.open && state.open.close) state.open.close();
   const main = document.getElementById("page");
+  for (const name of Object.keys(main.dataset)) delete main.dataset[name];
   state.open = { name: page, ...(await PAGES[page].make(main, state.catalogue, where)) };
 }
 

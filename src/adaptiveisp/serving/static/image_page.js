@@ -125,6 +125,27 @@ export async function imagePage(main, catalogue, where) {
     if (store.get("tab") === "why" && fresh) why.load();
   }
 
+  // A link of the report page: the pipeline that a policy had there, beside another policy.
+  async function fromReport(query) {
+    if (!query.get("report") || !query.get("run")) return;
+    const detector = query.get("detector");
+    if (catalogue.detectors.includes(detector) && detector !== store.get("detector")) {
+      document.getElementById("choose-detector").value = detector;
+      store.set("detector", detector);
+      await open(store.get("image"));
+    }
+    const asked = { report: query.get("report"), set: query.get("set") || "", image: store.get("image"), detector: store.get("detector"), photo: Number(query.get("photo")), draw: Number(query.get("draw")) };
+    const against = query.get("against");
+    if (catalogue.policies.includes(against)) {
+      store.set("compare", OTHER + against);
+      document.getElementById("choose-compare").value = OTHER + against;
+    }
+    const found = await postJson("/api/report/pipeline", { ...asked, policy: query.get("run") });
+    store.set("editable", true);
+    await adopt(found.pipeline, "", true);
+    document.getElementById("pipeline-note").textContent = `${query.get("run")} in the report${found.note ? `: ${found.note}` : ""}`;
+  }
+
   function remember() {
     const copy = store.get("stages").map((stage) => ({ ...stage, params: { ...stage.params } }));
     store.set("undo", [...store.get("undo").slice(-49), copy]);
@@ -326,7 +347,8 @@ export async function imagePage(main, catalogue, where) {
   if (where.query.get("policy") && catalogue.policies.includes(where.query.get("policy"))) store.set("policy", where.query.get("policy"));
   document.getElementById("choose-policy").value = store.get("policy");
   if (first) await open(first);
-  else say("drop a raw into the list to begin");
+  await fromReport(where.query);
+  if (!first) say("drop a raw into the list to begin");
   showBoxes();
   return {
     close: unbind,
@@ -334,6 +356,7 @@ export async function imagePage(main, catalogue, where) {
       const policy = to.query.get("policy");
       if (policy && catalogue.policies.includes(policy)) { store.set("policy", policy); document.getElementById("choose-policy").value = policy; }
       if (to.rest[0] && (to.rest[0] !== store.get("image") || policy)) await open(to.rest[0]);
+      await fromReport(to.query);
     },
   };
 }

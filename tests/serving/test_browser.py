@@ -2,9 +2,6 @@
 
 import io
 import json
-import shutil
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +13,11 @@ from PIL import Image
 from adaptiveisp.cli.parser import main
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.isp.pipeline import Pipeline, Stage
-from tests.support.browser import chromium, chromium_path, opened_page, settled, waited
+from tests.support.browser import chromium_path, opened_page, serious, settled, waited
 from tests.support.fake_detector import RedDetector
 from tests.support.view_server import RED, SIZE, Viewer, running_viewer, small_dng
 
 ODD_NAME = "<b>bold & 'quoted'.dng"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    chromium_path()
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -205,39 +195,6 @@ def test_without_a_token_there_is_a_reason(browser: Any, viewer: Viewer) -> None
     page.goto(viewer.server.address.partition("#")[0])
     page.get_by_text("the token is missing or wrong").first.wait_for()
     context.close()
-
-
-@pytest.fixture(scope="module")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core, of npm's registry."""
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("npm, which has axe-core, is not installed")
-    folder = tmp_path_factory.mktemp("axe")
-    done = subprocess.run(
-        [npm, "pack", "axe-core", "--ignore-scripts", "--silent"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    if done.returncode:
-        pytest.skip(f"npm pack axe-core fails: {done.stderr[-200:]}")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        file = archive.extractfile("package/axe.min.js")
-        assert file is not None
-        return file.read().decode()
-
-
-def serious(page: Any, axe: str) -> list[str]:
-    page.evaluate(f"() => {{ {axe} }}")
-    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{one['id']}: {node['target']} {node['failureSummary']}"
-        for one in found["violations"]
-        if one["impact"] in ("serious", "critical")
-        for node in one["nodes"]
-    ]
 
 
 @pytest.mark.long

@@ -76,3 +76,14 @@ def settled(page: Any) -> int:
             return count
         count = new
     raise AssertionError("the page does not come to rest")
+
+
+def serious(page: Any, axe: str) -> list[str]:
+    page.evaluate(f"() => {{ {axe} }}")
+    found = page.evaluate("() => axe.run(document, { resultTypes: ['violations'] })")
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]

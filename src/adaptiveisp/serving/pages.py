@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from adaptiveisp.serving.app import build_app
 from adaptiveisp.serving.report_routes import report_routes
 from adaptiveisp.serving.studio import Studio
+from adaptiveisp.serving.training_routes import training_routes
 from adaptiveisp.serving.uploads import Uploads
 
 
@@ -15,4 +16,4 @@ def all_pages(studio: Studio, uploads: Uploads) -> FastAPI:
         studio: does the work of the image page, and has the catalogue.
         uploads: takes dropped raws.
     """
-    return build_app(studio, uploads, {**report_routes(studio)})
+    return build_app(studio, uploads, {**report_routes(studio), **training_routes(studio)})

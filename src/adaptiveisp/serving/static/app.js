@@ -3,12 +3,14 @@
 import { failed, get } from "./api.js";
 import { h, replace, say } from "./dom.js";
 import { setUpTheme } from "./theme.js";
+import { trainingPage } from "./training_page.js";
 import { imagePage } from "./image_page.js";
 import { reportPage } from "./report_page.js";
 
 const PAGES = {
   image: { title: "Images", make: imagePage },
   report: { title: "Report", make: reportPage },
+  training: { title: "Training", make: trainingPage },
 };
 const state = { catalogue: null, open: null };
 

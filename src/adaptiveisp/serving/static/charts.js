@@ -38,7 +38,7 @@ export function chart(series, options) {
     const stroke = one.colour || LINES[index % LINES.length], parts = [];
     const points = one.points.map(([x, y], i) => [px(x), y === null ? null : py(y), i]).filter((point) => point[1] !== null && Number.isFinite(point[1]));
     if (!one.dots && points.length) {
-      parts.push(svg("polyline", { points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" "), fill: "none", stroke, "stroke-width": one.faint ? 1 : 2, "stroke-opacity": one.faint ? 0.4 : 1, "stroke-dasharray": DASHES[index % DASHES.length] }));
+      parts.push(svg("polyline", { points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" "), fill: "none", stroke, "stroke-width": one.faint ? 1 : 2, "stroke-opacity": one.faint ? 0.4 : 1, "stroke-dasharray": one.faint ? "" : DASHES[index % DASHES.length] }));
     }
     if (one.low) points.forEach(([x, , i]) => {
       if (one.low[i] !== null) parts.push(svg("line", { x1: x + index * 3, x2: x + index * 3, y1: py(one.low[i]), y2: py(one.high[i]), stroke, "stroke-width": 1.5 }));

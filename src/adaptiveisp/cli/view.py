@@ -59,6 +59,8 @@ def add(commands: Any) -> None:
     add_sensor(parser)
     text = "port of the page; 0 takes a free one (default %(default)s)"
     parser.add_argument("--port", type=port, default=0, metavar="PORT", help=text)
+    text = "also show the frames of `stream --mjpeg PORT` on this machine, on the page of its output"
+    parser.add_argument("--mjpeg", type=port, metavar="PORT", help=text)
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
     text = "address to listen on instead of this machine's loopback; only with --allow-remote"
     parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help=text)
@@ -93,7 +95,7 @@ def view(options: argparse.Namespace) -> int:
             from adaptiveisp.serving.samples import add_samples
 
             add_samples(catalogue, studio.detector(studio.detectors[0]), uploads.folder, options.seed)
-        with ViewServer(all_pages(studio, uploads), options.host, options.port) as server:
+        with ViewServer(all_pages(studio, uploads, options.mjpeg), options.host, options.port) as server:
             _show(server.address, options)
             server.run()
     return DONE

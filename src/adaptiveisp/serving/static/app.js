@@ -2,6 +2,7 @@
 
 import { failed, get } from "./api.js";
 import { h, replace, say } from "./dom.js";
+import { streamPage } from "./stream_page.js";
 import { setUpTheme } from "./theme.js";
 import { trainingPage } from "./training_page.js";
 import { imagePage } from "./image_page.js";
@@ -11,6 +12,7 @@ const PAGES = {
   image: { title: "Images", make: imagePage },
   report: { title: "Report", make: reportPage },
   training: { title: "Training", make: trainingPage },
+  stream: { title: "Stream", make: streamPage },
 };
 const state = { catalogue: null, open: null };
 

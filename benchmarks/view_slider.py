@@ -37,7 +37,7 @@ def main() -> None:
     catalogue = Catalogue()
     with Uploads(catalogue) as uploads:
         studio = Studio(catalogue, StudioConfig(size=options.size))
-        add_samples(catalogue, studio.detector(studio.detectors[0]), uploads.folder, 0)
+        add_samples(catalogue, studio.detector(next(iter(studio.detectors))), uploads.folder, 0)
         with ViewServer(all_pages(studio, uploads)) as server:
             threading.Thread(target=server.run, daemon=True).start()
             time.sleep(0.5)

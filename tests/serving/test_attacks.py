@@ -110,7 +110,7 @@ ORIGINS = ("http://evil.example", "null", "https://127.0.0.1", "http://127.0.0.1
 @pytest.mark.parametrize("origin", ORIGINS)
 def test_pages_of_other_sites_cannot_ask(viewer: Viewer, origin: str) -> None:
     """Not even with the token, and not from another server on this machine."""
-    content = json.dumps({"image": viewer.first, "detector": viewer.studio.detectors[0]}).encode()
+    content = json.dumps({"image": viewer.first, "detector": next(iter(viewer.studio.detectors))}).encode()
     assert_refused(viewer.ask("POST", "/api/image/open", content, {"Origin": origin}), 403)
 
 
@@ -195,16 +195,16 @@ PIPELINES = (
 
 @pytest.mark.parametrize("number", range(len(PIPELINES)))
 def test_pipelines_are_read_as_files_are(viewer: Viewer, number: int) -> None:
-    asked = {"image": viewer.first, "detector": viewer.studio.detectors[0], "stage": 0}
+    asked = {"image": viewer.first, "detector": next(iter(viewer.studio.detectors)), "stage": 0}
     assert_refused(viewer.post("/api/image/picture", **asked, pipeline=PIPELINES[number]), 422)
 
 
 @pytest.mark.parametrize("name", ["tests.support.fake_detector:load", "os:system", "../a.onnx", "hustvl/yolos-tiny", 7])
 def test_a_client_names_no_code_and_no_file(viewer: Viewer, name: object) -> None:
     """A detector that the command line named is in the menu; every other name is refused, whatever it says."""
-    other = "tests.support.fake_detector:RedDetector" if name == viewer.studio.detectors[0] else name
+    other = "tests.support.fake_detector:RedDetector" if name == next(iter(viewer.studio.detectors)) else name
     assert_refused(viewer.post("/api/image/open", image=viewer.first, detector=other), 400, 404)
-    asked = {"image": viewer.first, "detector": viewer.studio.detectors[0]}
+    asked = {"image": viewer.first, "detector": next(iter(viewer.studio.detectors))}
     assert_refused(viewer.post("/api/image/choose", **asked, policy=name), 400, 404)
 
 
@@ -302,7 +302,7 @@ def test_a_file_that_becomes_a_link_is_refused(tmp_path: Path) -> None:
     with running_viewer([tmp_path / "in"]) as viewer:
         inside.unlink()
         inside.symlink_to(tmp_path / "outside.dng")
-        answer = viewer.post("/api/image/open", image=viewer.first, detector=viewer.studio.detectors[0])
+        answer = viewer.post("/api/image/open", image=viewer.first, detector=next(iter(viewer.studio.detectors)))
     assert_refused(answer, 404)
     assert "link" in answer.json["error"]
 
@@ -311,7 +311,7 @@ def test_an_image_that_is_gone_is_one_line(tmp_path: Path) -> None:
     path = small_dng(tmp_path / "a.dng")
     with running_viewer([path]) as viewer:
         path.unlink()
-        answer = viewer.post("/api/image/open", image=viewer.first, detector=viewer.studio.detectors[0])
+        answer = viewer.post("/api/image/open", image=viewer.first, detector=next(iter(viewer.studio.detectors)))
     assert answer.status == 422 and "a.dng" in answer.json["error"]
 
 
@@ -319,7 +319,7 @@ def test_too_many_computations_are_refused(viewer: Viewer, monkeypatch: pytest.M
     from adaptiveisp.serving import studio
 
     monkeypatch.setattr(studio, "WORK_SECONDS", 0.05)
-    asked = {"image": viewer.first, "detector": viewer.studio.detectors[0]}
+    asked = {"image": viewer.first, "detector": next(iter(viewer.studio.detectors))}
     with viewer.studio.working():
         assert_refused(viewer.post("/api/image/open", **asked), 503)
     assert viewer.post("/api/image/open", **asked).status == 200
@@ -333,7 +333,7 @@ def test_an_unexpected_error_is_one_line(
 
     monkeypatch.setattr(viewer.studio, "opened", fails)
     with caplog.at_level(logging.INFO):
-        answer = viewer.post("/api/image/open", image=viewer.first, detector=viewer.studio.detectors[0])
+        answer = viewer.post("/api/image/open", image=viewer.first, detector=next(iter(viewer.studio.detectors)))
     assert_refused(answer, 500)
     assert "RuntimeError" in answer.body.decode() and "secret detail" not in answer.body.decode()
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

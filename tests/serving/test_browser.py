@@ -222,3 +222,25 @@ def test_nothing_is_cut_off(browser: Any, viewer: Viewer, width: int, height: in
             box = page.locator(name).bounding_box()
             assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1 and box["height"] > 40, name
         assert page.locator(".pane").bounding_box()["height"] >= 200
+
+
+@pytest.mark.long
+def test_a_pipeline_is_opened_and_kept_for_other_images(browser: Any, viewer: Viewer, tmp_path: Path) -> None:
+    pipeline = Pipeline((Stage("exposure", {"ev": 1.25}), Stage("gamma", {"gamma": 0.6})))
+    pipeline.save(tmp_path / "mine.json")
+    (tmp_path / "bad.json").write_text(json.dumps({**pipeline.to_json(), "module_set": "none such"}))
+    with opened_page(browser, viewer.server.address) as page:
+        settled(page)
+        page.locator("#tab-export").click()
+        page.get_by_label("Pipeline JSON to open").set_input_files(tmp_path / "mine.json")
+        page.locator("#keep").click()
+        settled(page)
+        page.locator(".image-pick").nth(1).click()
+        settled(page)
+        assert page.locator(".image-pick[aria-current]").inner_text().startswith(ODD_NAME)
+        assert card_names(page) == ["exposure", "gamma"]
+        page.get_by_role("button", name="Reset to the policy").click()
+        settled(page)
+        assert card_names(page) != ["exposure", "gamma"]
+    answer = viewer.post("/api/image/check", pipeline=json.loads((tmp_path / "bad.json").read_text()))
+    assert answer.status == 422 and "none such" in answer.json["error"]

@@ -82,12 +82,27 @@ def test_a_slider_changes_only_what_comes_after_it(viewer: Viewer, monkeypatch: 
     assert ran == ["gamma"]
 
 
-def test_dark_pictures_are_brightened_for_viewing_alone(viewer: Viewer) -> None:
-    dark = Pipeline((Stage("exposure", {"ev": -5.0}),)).to_json()
-    plain = viewer.post("/api/image/picture", **asked(viewer, pipeline=dark, stage=1))
-    lifted = viewer.post("/api/image/picture", **asked(viewer, pipeline=dark, stage=1, lift=True))
-    assert float(lifted.headers["x-lift"]) > 2 and plain.headers["x-lift"] == "1"
-    assert pixels(lifted.body).mean() > 3 * pixels(plain.body).mean()
+def test_the_dark_raw_is_brightened_for_viewing_and_nothing_else(tmp_path: Path) -> None:
+    """A pipeline whose result is too dark must look it."""
+    from adaptiveisp.raw.dng import write_dng
+    from adaptiveisp.types import RawImage
+
+    codes = np.random.default_rng(0).integers(256, 300, (64, 96), dtype=np.uint16)
+    write_dng(RawImage(codes, "RGGB", (256.0,) * 4, 4095.0), tmp_path / "dark.dng")
+    darker = Pipeline((Stage("exposure", {"ev": -1.0}),)).to_json()
+    empty = Pipeline(()).to_json()
+    with running_viewer([tmp_path / "dark.dng"]) as viewer:
+
+        def shown(pipeline: object, stage: int, lift: bool) -> tuple[float, float]:
+            given = asked(viewer, pipeline=pipeline, stage=stage, lift=lift)
+            answer = viewer.post("/api/image/picture", **given)
+            return float(answer.headers["x-lift"]), float(pixels(answer.body).mean())
+
+        assert shown(empty, -1, True)[0] > 20 and shown(darker, 0, True)[0] > 20
+        assert shown(darker, 0, True)[1] > 20 * shown(darker, 0, False)[1]
+        assert shown(darker, 1, True) == shown(darker, 1, False) and shown(darker, 1, True)[0] == 1
+        views = viewer.post("/api/image/stages", **asked(viewer, pipeline=darker)).json["stages"]
+        assert views[0]["lift"] > 20 and views[1]["lift"] == 1
 
 
 def test_boxes_and_exported_files_are_those_of_run(

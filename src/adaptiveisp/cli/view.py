@@ -94,7 +94,7 @@ def view(options: argparse.Namespace) -> int:
         if not options.inputs:
             from adaptiveisp.serving.samples import add_samples
 
-            add_samples(catalogue, studio.detector(studio.detectors[0]), uploads.folder, options.seed)
+            add_samples(catalogue, studio.detector(next(iter(studio.detectors))), uploads.folder, options.seed)
         with ViewServer(all_pages(studio, uploads, options.mjpeg), options.host, options.port) as server:
             _show(server.address, options)
             server.run()

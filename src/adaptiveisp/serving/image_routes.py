@@ -128,18 +128,21 @@ class ImagePage:
         """The image after a stage as a PNG, or as its bytes; stage 0 is the developed raw, -1 the detector's input."""
         image, detector = fields.text("image"), fields.text("detector")
         stage = fields.integer("stage", -1, MOST_STAGES)
+        linear = False
         if "policy" in fields.content:
             rendered = self.studio.chosen(image, detector, fields.text("policy")).rendered
             assert rendered is not None
             shown = StageImage(rendered.image[0], rendered.modules_ms)
+            linear = rendered.pipeline is not None and not rendered.pipeline.stages
         else:
             pipeline = fields.pipeline()
             images = self.studio.stage_images(image, detector, pipeline)
             if stage >= len(images):
                 raise UsageError(f"stage {stage} does not exist; the pipeline has {len(images) - 1}")
-            shown = images[stage]
+            shown, linear = images[stage], stage % len(images) == 0
         picture = shown.image.clamp(0, 1)
-        lift = lift_of(picture) if fields.flag("lift") else 1.0
+        # Only what no stage has touched is brightened: a pipeline whose result is too dark must look it.
+        lift = lift_of(picture) if linear and fields.flag("lift") else 1.0
         headers = {"X-Lift": f"{lift:.4g}", "X-Milliseconds": f"{shown.milliseconds:.3f}"}
         made = lifted(picture, lift)
         if not fields.flag("pixels"):
@@ -158,12 +161,12 @@ class ImagePage:
         views = [
             {
                 "ms": one.milliseconds,
-                "thumb": thumb(one.image),
-                "lift": lift_of(one.image.clamp(0, 1)),
+                "thumb": thumb(one.image, number == 0),
+                "lift": lift_of(one.image.clamp(0, 1)) if number == 0 else 1.0,
                 "histogram": histogram(one.image),
                 "left_out": out,
             }
-            for one, out in zip(images, left_out, strict=True)
+            for number, (one, out) in enumerate(zip(images, left_out, strict=True))
         ]
         return answer({"stages": views, "cost_ms": pipeline.cost_ms})
 
@@ -217,6 +220,10 @@ class ImagePage:
         pipeline = self.studio.forced(image, detector, fields.text("policy"), begin)
         return answer({"pipeline": pipeline.to_json(), "described": pipeline.describe()})
 
+    def check(self, fields: Fields) -> Response:
+        """The pipeline of a file, if it is one."""
+        return answer(fields.pipeline().to_json())
+
     def modules(self, fields: Fields) -> Response:
         """The modules of a set, from whose declarations the sliders are made."""
         name = fields.text("module_set")
@@ -249,7 +256,14 @@ class ImagePage:
         if entry.file is None:
             return {"command": "", "note": "this raw is made on the fly, so that there is no file to name"}
         words = ["adaptiveisp", "run", entry.name if entry.uploaded else str(entry.file)]
-        words += ["--pipeline", "pipeline.json", "--detector", detector, "--size", str(self.studio.size(detector))]
+        words += [
+            "--pipeline",
+            "pipeline.json",
+            "--detector",
+            self.studio.detectors[detector],
+            "--size",
+            str(self.studio.size(detector)),
+        ]
         words += ["--confidence", f"{config.confidence:g}", *(["--camera-white-balance"] * config.camera_white_balance)]
         notes = ["save the pipeline as pipeline.json"]
         if entry.uploaded:

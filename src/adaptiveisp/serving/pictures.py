@@ -46,9 +46,14 @@ def png(image: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def thumb(image: Picture) -> str:
-    """A small JPEG in base64, brightened where it is dark."""
-    picture = PilImage.fromarray(to_uint8(lifted(image, lift_of(image))))
+def thumb(image: Picture, lift: bool = True) -> str:
+    """A small JPEG in base64.
+
+    Args:
+        image: the image.
+        lift: whether it is brightened where it is dark.
+    """
+    picture = PilImage.fromarray(to_uint8(lifted(image, lift_of(image)) if lift else image))
     picture.thumbnail((THUMB, THUMB))
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=85)

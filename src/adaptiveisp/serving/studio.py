@@ -8,11 +8,12 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from adaptiveisp.detectors.class_names import map_classes
 from adaptiveisp.detectors.loading import DETECTORS, load_detector
 from adaptiveisp.detectors.weights import WEIGHTS, is_installed
-from adaptiveisp.errors import AdaptiveISPError, DataError, DetectorError, skip_reason
+from adaptiveisp.errors import AdaptiveISPError, DataError, DetectorError, one_line, skip_reason
 from adaptiveisp.evaluation.detector_loss import ImageLabels, image_losses
 from adaptiveisp.inference.detection import working_size
 from adaptiveisp.inference.predictor import AdaptiveISP, Prepared
@@ -30,6 +31,9 @@ from adaptiveisp.serving.no_detector import NoDetector
 from adaptiveisp.serving.slopes import Slope, loss_and_slopes
 from adaptiveisp.serving.stages import StageCache, StageImage
 from adaptiveisp.types import Detector
+
+LONGEST_NAME = 80
+"""Characters of a name in a menu."""
 
 
 @dataclass(frozen=True)
@@ -52,16 +56,32 @@ class StudioConfig:
     device: str = "cpu"
 
 
-def detector_choices(given: Sequence[str]) -> list[str]:
-    """The detectors of the menu: those of the command line, the installed ones, and none."""
+def detector_choices(given: Sequence[str]) -> dict[str, str]:
+    """Name in the menu → D of each detector: those of the command line, the installed ones, and none."""
     installed = [name for name in DETECTORS if name in WEIGHTS and is_installed(name)]
-    return list(dict.fromkeys([*given, *installed, NO_DETECTOR]))
+    return menu([*given, *installed, NO_DETECTOR])
 
 
-def policy_choices(given: Sequence[str]) -> list[str]:
-    """The policies of the menu: those of the command line, the shipped ones, and rules."""
+def policy_choices(given: Sequence[str]) -> dict[str, str]:
+    """Name in the menu → P of each policy: those of the command line, the shipped ones, and rules."""
     named = [name for name, policy in NAMED_POLICIES.items() if not policy.needs_labels]
-    return list(dict.fromkeys([*given, *SHIPPED, *named]))
+    return menu([*given, *SHIPPED, *named])
+
+
+def menu(specs: Sequence[str]) -> dict[str, str]:
+    """Name in a menu → text of the command line; a path is named by its last part, and a number tells equal ones apart.
+
+    >>> menu(["runs/a.json", "b/a.json", "none", "none"])
+    {'a.json': 'runs/a.json', 'a.json (2)': 'b/a.json', 'none': 'none'}
+    """
+    found: dict[str, str] = {}
+    for spec in dict.fromkeys(specs):
+        short = one_line(PurePath(spec).name or spec, LONGEST_NAME)
+        name, number = short, 2
+        while name in found:
+            name, number = f"{short} ({number})", number + 1
+        found[name] = spec
+    return found
 
 
 class Studio:
@@ -111,7 +131,7 @@ class Studio:
         if not isinstance(name, str) or name not in self.policies:
             raise NotGivenError("the menu has no such policy; start the viewer with --policy to add one")
         if name not in self._policies:
-            self._policies[name] = load_policy(name, self.config.device)
+            self._policies[name] = load_policy(self.policies[name], self.config.device)
         return self._policies[name]
 
     def detector(self, name: object) -> Detector:
@@ -123,7 +143,9 @@ class Studio:
         if not isinstance(name, str) or name not in self.detectors:
             raise NotGivenError("the menu has no such detector; start the viewer with --detector to add one")
         if name not in self._detectors:
-            self._detectors[name] = NoDetector() if name == NO_DETECTOR else load_detector(name, self.config.device)
+            self._detectors[name] = (
+                NoDetector() if name == NO_DETECTOR else load_detector(self.detectors[name], self.config.device)
+            )
         return self._detectors[name]
 
     def size(self, detector: object) -> int:
@@ -230,7 +252,7 @@ class Studio:
     def explanation(self, image: str, detector: object, policy: str) -> Explanation:
         """Why a policy chose its modules."""
         small = self.opened(image, detector).developed.small
-        return explain(self.policy(policy), small, critic=critic_of(policy))
+        return explain(self.policy(policy), small, critic=critic_of(self.policies[policy]))
 
     def forced(self, image: str, detector: object, policy: str, begin: Sequence[str]) -> Pipeline:
         """The pipeline of a policy after some choices that it did not make."""

@@ -61,8 +61,8 @@ export function styleOf(box) {
   return STYLES[box.change];
 }
 
-// Draws boxes on a canvas whose place of a picture is given by `place(x, y)` in shares of the picture.
-export function drawBoxes(context, boxes, full, place, highlighted) {
+// Draws boxes on a canvas whose place of a picture is given by `place(x, y)` in shares of the picture. Labels stay in `range`.
+export function drawBoxes(context, boxes, full, place, highlighted, range = [0, Infinity]) {
   const taken = [], labels = [];
   for (const box of boxes) {
     const style = styleOf(box);
@@ -80,11 +80,13 @@ export function drawBoxes(context, boxes, full, place, highlighted) {
     const text = `${style.mark}${box.class} ${score}`;
     context.font = `600 12px ${getComputedStyle(document.body).fontFamily}`;
     const width = context.measureText(text).width + 8;
+    if (right < range[0] || left > range[1]) continue;
+    const from = Math.max(left, Math.min(range[0] + 2, right - width));
     let y = top - 17;
     if (y < 0) y = top + 1;
-    while (taken.some((o) => left < o[2] && o[0] < left + width && y < o[3] && o[1] < y + 17) && y < bottom) y += 17;
-    taken.push([left, y, left + width, y + 17]);
-    labels.push([style.colour, left, y, width, text]);
+    while (taken.some((o) => from < o[2] && o[0] < from + width && y < o[3] && o[1] < y + 17) && y < bottom) y += 17;
+    taken.push([from, y, from + width, y + 17]);
+    labels.push([style.colour, from, y, width, text]);
   }
   for (const [colour, left, y, width, text] of labels) {  // on top of all boxes
     context.fillStyle = colour;

@@ -69,10 +69,13 @@ export function makeCards(actions) {
       const off = stage && !stage.on;
       const time = off ? "off" : view.left_out ? "left out: grey" : stage ? `${number(view.ms, 2)} ms` : "";
       const value = worth && stage && worth[stage.key];
-      const badge = value ? h("span", { class: `chip ${value.kind}`, title: value.text }, value.short) : null;
+      const badge = value ? h("span", { class: `chip worth ${value.kind}`, title: value.text }, value.short) : null;
       node.querySelector(".card-foot").replaceChildren(
         histogram(view.histogram, 176, 26, `Histogram after ${node.dataset.key === "raw" ? "development" : node.dataset.key === "result" ? "all stages" : stage.module}`),
-        h("div", { class: "card-time" }, h("span", { class: "muted small num" }, stage ? time : view.lift > 1 && node.dataset.key === "raw" ? `shown ${number(view.lift, 2)}× brighter` : ""), badge));
+        h("div", { class: "card-time" }, h("span", { class: "muted small num" }, stage ? time : view.lift > 1 && node.dataset.key === "raw" ? `shown ${number(view.lift, 2)}× brighter` : "")));
+      const old = node.querySelector(".worth");
+      if (old) old.remove();
+      if (badge) node.append(badge);
     }
   }
 

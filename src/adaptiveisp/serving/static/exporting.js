@@ -13,7 +13,7 @@ function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-export function makeExport(root, store) {
+export function makeExport(root, store, adopt) {
   const command = h("textarea", { class: "command hidden", readOnly: true, rows: 5, "aria-label": "Command" });
   const note = h("p", { class: "muted small" });
   const stem = () => (store.get("facts").name.split(/[\\/]/).pop() || "image").replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "image";
@@ -34,10 +34,23 @@ export function makeExport(root, store) {
     if (found.command) { command.focus(); command.select(); }
   }
 
+  const picker = h("input", { type: "file", accept: ".json", class: "sr", tabindex: "-1", "aria-label": "Pipeline JSON to open", onchange: () => openFile(picker.files[0]).catch(failed) });
+
+  async function openFile(file) {
+    picker.value = "";
+    if (!file) return;
+    let content = null;
+    try { content = file.size < 1e6 ? JSON.parse(await file.text()) : null; } catch { /* said below */ }
+    if (!content || !Array.isArray(content.stages)) return say(`${file.name}: is no pipeline JSON`, true);
+    await postJson("/api/image/check", { pipeline: content });
+    await adopt({ module_set: content.module_set || "extended", stages: content.stages.map((stage) => ({ module: stage.module, params: stage.params || {} })) }, `${file.name} is open`);
+  }
+
   const entry = (title, text, work) => h("li", {}, h("button", { type: "button", onclick: () => work().catch(failed) }, title), h("p", { class: "muted small" }, text));
   root.replaceChildren(h("ul", { class: "exports" },
     entry("Pipeline JSON", "for run --pipeline and eval --policy", () => file("json", "pipeline.json", "application/json")),
     entry("PNG", "the detector's input, as run writes it", () => file("png", "png", "image/png")),
     entry("Look-up table .cube", "colours of the pointwise stages, looked up by cube-root RGB", () => file("cube", "cube", "text/plain")),
-    entry("Command line", "that repeats this result", show)), command, note);
+    entry("Command line", "that repeats this result", show)), command, note,
+  h("h3", {}, "Open"), h("ul", { class: "exports" }, entry("Open a pipeline JSON", "as run --pipeline takes it", async () => picker.click())), picker);
 }

@@ -20,7 +20,7 @@ export async function imagePage(main, catalogue, where) {
     image: "", detector: catalogue.detectors[0], policy: catalogue.policies[0], compare: "raw", stages: [], moduleSet: "extended",
     modules: new Map(), chosen: [], selected: "result", mode: "split", lift: true, showBoxes: true, least: 0.25, facts: null, full: null,
     boxes: [], beforeBoxes: [], after: null, before: null, views: [], worth: null, slopes: null, highlight: null, editable: true, undo: [],
-    beforeName: "", afterName: "", tab: "stage",
+    beforeName: "", afterName: "", tab: "stage", keep: false,
   });
   const pane = makePane(store);
   const list = makeList(catalogue, (id) => open(id));
@@ -28,7 +28,7 @@ export async function imagePage(main, catalogue, where) {
   const stageRoot = h("div", { class: "panel-body" }), boxesRoot = h("div", { class: "panel-body" });
   const whyRoot = h("div", { class: "panel-body" }), exportRoot = h("div", { class: "panel-body" });
   const why = makeWhy(whyRoot, store, adopt);
-  makeExport(exportRoot, store);
+  makeExport(exportRoot, store, adopt);
   const panels = { stage: ["Stage", stageRoot], boxes: ["Boxes", boxesRoot], why: ["Why", whyRoot], export: ["Export", exportRoot] };
   const tabs = h("div", { class: "tabs", role: "tablist", "aria-label": "Details" });
   const score = h("output", { class: "num score" });
@@ -36,7 +36,8 @@ export async function imagePage(main, catalogue, where) {
   const adder = h("select", { "aria-label": "Add a stage", onchange: addStage });
   const strip = h("section", { class: "strip", "aria-label": "Pipeline" },
     h("div", { class: "strip-head" }, h("h2", {}, "Pipeline"), h("span", { class: "muted small", id: "pipeline-note" }),
-      h("span", { class: "space" }), h("button", { type: "button", id: "worth", onclick: () => findWorth().catch(failed), title: "renders the pipeline without each stage, one after the other" }, "What is each stage worth?"),
+      h("span", { class: "space" }), h("button", { type: "button", id: "keep", "aria-pressed": "false", title: "keeps this pipeline when another image is opened, instead of what the policy chooses for it", onclick: keepPipeline }, "Keep for all images"),
+      h("button", { type: "button", id: "worth", onclick: () => findWorth().catch(failed), title: "renders the pipeline without each stage, one after the other" }, "What is each stage worth?"),
       adder, h("button", { type: "button", id: "reset", onclick: () => choose().catch(failed) }, "Reset to the policy")),
     cards.row);
   const side = h("aside", { class: "side-panel", "aria-label": "Details" }, tabs,
@@ -97,10 +98,16 @@ export async function imagePage(main, catalogue, where) {
     pane.fit();
     say(facts.remarks[0] || "");
     history.replaceState(null, "", `#/image/${encodeURIComponent(id)}`);
-    if (kept && kept.length) { store.set("worth", null); store.set("slopes", null); redraw(); } else await choose();
+    if ((kept && kept.length) || (store.get("keep") && store.get("stages").length)) { store.set("worth", null); store.set("slopes", null); redraw(); } else await choose();
+  }
+
+  function keepPipeline() {
+    store.set("keep", !store.get("keep"));
+    document.getElementById("keep").setAttribute("aria-pressed", String(store.get("keep")));
   }
 
   async function choose() {
+    if (store.get("keep")) keepPipeline();
     const answer = await postJson("/api/image/choose", { ...asked(), policy: store.get("policy") });
     store.set("editable", answer.editable);
     const note = answer.editable ? answer.note : answer.described.length ? `${answer.described.join("; ")}: depends on this image alone and cannot be changed here` : `${store.get("policy")} develops by itself, without a pipeline to change`;
@@ -319,8 +326,9 @@ export async function imagePage(main, catalogue, where) {
     on.forEach((stage, i) => { worth[stage.key] = worthOf(found.whole, found.without[i], store.get("least")); });
     store.set("worth", worth);
     await cards.fill(store.get("stages"), store.get("views"), worth);
-    const worst = on.filter((stage) => worth[stage.key].kind === "bad").sort((a, b) => worth[a.key].change - worth[b.key].change)[0];
-    say(worst ? `${worst.module} hurts most; switch it off with its switch, or change its sliders` : "no stage hurts");
+    const number = (stage) => `${store.get("stages").indexOf(stage) + 1} ${stage.module}`;
+    const bad = on.filter((stage) => worth[stage.key].kind === "bad").sort((a, b) => worth[a.key].change - worth[b.key].change).slice(0, 3).map(number);
+    say(bad.length ? `${bad[0]} hurts most${bad.length > 1 ? `, then ${bad.slice(1).join(" and ")}` : ""}; look at the picture after it, and switch it off` : "no stage hurts");
   }
 
   function tab(name) {

@@ -75,7 +75,7 @@ export function makePane(store) {
     context.drawImage(picture, g.left, g.top, g.wide, g.high);
     const boxes = picture === pictures.before ? store.get("beforeBoxes") : store.get("boxes");
     if (store.get("showBoxes") && boxes && store.get("full")) {
-      drawBoxes(context, boxes, store.get("full"), (x, y) => [g.left + x * g.wide, g.top + y * g.high], store.get("highlight"));
+      drawBoxes(context, boxes, store.get("full"), (x, y) => [g.left + x * g.wide, g.top + y * g.high], store.get("highlight"), [from, to]);
     }
     context.restore();
   }

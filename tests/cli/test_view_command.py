@@ -38,6 +38,27 @@ def test_inputs_that_cannot_be_shown(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "--light" in refused(capsys, "a.dng", "--draws", "2")
 
 
+def test_the_folder_of_run_has_no_raws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small_dng(tmp_path / "a.dng")
+    words = ("run", "a.dng", "--out", "seen", "--policy", "none", "--size", "64", "-q")
+    assert main([*words, "--detector", "tests.support.fake_detector:load"]) == 0
+    capsys.readouterr()
+    assert "holds the results of run" in refused(capsys, "seen")
+
+
+def test_the_browser_gets_a_file_and_not_the_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other users of the machine can see the arguments of the browser's process."""
+    import argparse
+
+    from adaptiveisp.cli import view
+
+    opened: list[str] = []
+    monkeypatch.setattr(view.webbrowser, "open", lambda address: opened.append(address) or True)
+    view._show("http://127.0.0.1:1/#token=secret", argparse.Namespace(quiet=True, no_browser=False), tmp_path)
+    assert opened == [(tmp_path / "open.html").as_uri()] and "secret" not in opened[0]
+    assert "url=http://127.0.0.1:1/#token=secret" in (tmp_path / "open.html").read_text()
+
+
 def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import socket
 

@@ -117,6 +117,8 @@ def test_pages_of_other_sites_cannot_ask(viewer: Viewer, origin: str) -> None:
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_the_browser_says_that_another_site_asks(viewer: Viewer, site: str) -> None:
     assert_refused(viewer.ask("GET", "/api/catalogue", headers={"Sec-Fetch-Site": site}), 403)
+    assert_refused(viewer.ask("GET", "/app.js", headers={"Sec-Fetch-Site": site}), 403)
+    assert viewer.ask("GET", "/", headers={"Sec-Fetch-Site": site}).status == 200  # a link to the page, without data
 
 
 @pytest.mark.parametrize("token", ["", "x", "é", "x" * 5000, "TOKEN"])

@@ -135,9 +135,9 @@ def test_the_exported_pipeline_renders_the_same_image(
         page.locator(".card[draggable]").nth(3).locator("input").click()
         settled(page)
         page.locator("#tab-export").click()
-        for name, file in (("Pipeline JSON", "p.json"), ("PNG", "p.png"), ("Look-up table", "p.cube")):
+        for name, file in (("Pipeline JSON", "p.json"), ("PNG", "p.png"), ("Look-up table .cube", "p.cube")):
             with page.expect_download() as download:
-                page.get_by_role("button", name=name).click()
+                page.get_by_role("button", name=name, exact=True).click()
             download.value.save_as(tmp_path / file)
         page.get_by_role("button", name="Command line").click()
         page.locator("textarea.command").wait_for()
@@ -233,6 +233,7 @@ def test_a_pipeline_is_opened_and_kept_for_other_images(browser: Any, viewer: Vi
         settled(page)
         page.locator("#tab-export").click()
         page.get_by_label("Pipeline JSON to open").set_input_files(tmp_path / "mine.json")
+        page.locator("#status", has_text="mine.json is open").wait_for()
         page.locator("#keep").click()
         settled(page)
         page.locator(".image-pick").nth(1).click()

@@ -249,3 +249,29 @@ def test_the_bytes_of_a_picture_are_those_of_its_png(viewer: Viewer) -> None:
     plain = viewer.post("/api/image/picture", **given, pixels=True)
     shape = (int(plain.headers["x-height"]), int(plain.headers["x-width"]), 3)
     assert np.array_equal(np.frombuffer(plain.body, np.uint8).reshape(shape), pixels(picture.body))
+
+
+def test_modules_of_one_name_differ_between_sets(viewer: Viewer) -> None:
+    """The released saturation turns grey red; what was rendered for another set must not be shown for it."""
+    from adaptiveisp.isp.registry import find_module
+
+    params = {p.name: p.high for p in find_module("saturation", "released").params}
+    shown = []
+    for name in ("paper", "released"):
+        pipeline = Pipeline((Stage("saturation", params),), name)
+        answer = viewer.post("/api/image/picture", **asked(viewer, pipeline=pipeline.to_json(), stage=-1))
+        isp = AdaptiveISP("none", RedDetector(), SIZE)
+        prepared = isp.render(isp.develop(viewer.catalogue.images.find(viewer.first).file), pipeline)
+        assert prepared.rendered is not None
+        expected = (prepared.rendered.image[0].permute(1, 2, 0) * 255).numpy()
+        shown.append(pixels(answer.body).astype(float))
+        assert np.abs(shown[-1] - expected).max() <= 1, name
+
+
+def test_a_policy_without_stages_shows_its_own_result(viewer: Viewer, raw: Path) -> None:
+    given = asked(viewer, pipeline=Pipeline(()).to_json(), policy="camera")
+    views = viewer.post("/api/image/stages", **given).json["stages"]
+    image = AdaptiveISP("camera", RedDetector(), SIZE)(raw).image
+    red = views[1]["histogram"][0]
+    assert len(views) == 2
+    assert red == pytest.approx([float(v) / image[0].numel() for v in torch.histc(image[0], 48, 0, 1)], abs=1e-6)

@@ -80,6 +80,7 @@ def view(options: argparse.Namespace) -> int:
 
     check_host(options.host, options.allow_remote)
     device = set_up_torch(options)
+    from adaptiveisp.inference.pretrained import warn_of_other_detectors
     from adaptiveisp.serving.entries import Catalogue
     from adaptiveisp.serving.opening import fill
     from adaptiveisp.serving.pages import all_pages
@@ -87,6 +88,7 @@ def view(options: argparse.Namespace) -> int:
     from adaptiveisp.serving.studio import Studio
     from adaptiveisp.serving.uploads import Uploads
 
+    warn_of_other_detectors(options.policies, options.detectors)
     catalogue, header = Catalogue(), raw_facts(options)
     fill(catalogue, options.inputs, _facts(options, header))
     with Uploads(catalogue, header) as uploads, contextlib.suppress(KeyboardInterrupt):
@@ -96,7 +98,7 @@ def view(options: argparse.Namespace) -> int:
 
             add_samples(catalogue, studio.detector(next(iter(studio.detectors))), uploads.folder, options.seed)
         with ViewServer(all_pages(studio, uploads, options.mjpeg), options.host, options.port) as server:
-            _show(server.address, options)
+            _show(server.address, options, uploads.folder)
             server.run()
     return DONE
 
@@ -128,10 +130,21 @@ def _config(options: argparse.Namespace, device: str) -> Any:
     )
 
 
-def _show(address: str, options: argparse.Namespace) -> None:
-    """Prints the address, and opens it in a browser."""
+def _show(address: str, options: argparse.Namespace, folder: Path) -> None:
+    """Prints the address, and opens it in a browser.
+
+    Args:
+        address: with the token.
+        options: of the command.
+        folder: a folder of our own. The browser is given a file there that leads to the address, since other users of
+            the machine can see the arguments of its process.
+    """
     print(address, flush=True)
     if not options.quiet:
         say("press Ctrl-C to end")
-    if not options.no_browser and not webbrowser.open(address):
+    if options.no_browser:
+        return
+    page = folder / "open.html"
+    page.write_text(f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={address}">')
+    if not webbrowser.open(page.as_uri()):
         say("no browser was found; open the address above")

@@ -95,7 +95,11 @@ def file_entry(place: Place, name: str, group: str, header: BayerHeader | None, 
     """The entry of a raw file."""
 
     def read() -> RawImage:
-        return read_raw(place.checked().path, header)
+        path = place.checked().path
+        try:
+            return read_raw(path, header)
+        except AdaptiveISPError as error:  # name the file as the page does
+            raise type(error)(str(error).replace(str(path), name)) from None
 
     return ImageEntry(name, group, read, file=place.path, header=header, **more)
 

@@ -104,7 +104,9 @@ class Guard:
             return 421, "this name is not of this machine; open the address that the command printed"
         if len(origins) > 1 or any(not self._is_own(origin, hosts[0]) for origin in origins):
             return 403, "a page of another site has sent this request"
-        if any(site not in (b"same-origin", b"none") for site in found.get(b"sec-fetch-site", [])):
+        sites = found.get(b"sec-fetch-site", [])
+        # The page itself, which holds no data, may be reached by a link of another page or of a file.
+        if scope["path"] != "/" and any(site not in (b"same-origin", b"none") for site in sites):
             return 403, "a page of another site has sent this request"
         if not scope["path"].startswith(API):
             return None

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from adaptiveisp.errors import UsageError
 from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import MOST_STAGES, Pipeline
+from adaptiveisp.isp.raw_pipeline import RawPipeline
 from adaptiveisp.isp.registry import BASELINES, HELPERS, MODULE_SETS, modules_of
 from adaptiveisp.policies.explanation import NO_CHOICES, can_explain
 from adaptiveisp.serving.catalogue_view import module_view
@@ -110,7 +111,7 @@ class ImagePage:
         rendered = prepared.rendered
         assert rendered is not None
         pipeline = rendered.pipeline
-        editable = pipeline is not None and type(pipeline) is Pipeline
+        editable = type(pipeline) in (Pipeline, RawPipeline)  # others hold more than a file can say
         return answer(
             {
                 "policy": policy.name,
@@ -152,12 +153,19 @@ class ImagePage:
         return Response(rgb.tobytes(), media_type="application/octet-stream", headers=headers)
 
     def stages(self, fields: Fields) -> Response:
-        """Small picture, histogram and time after each stage, the developed raw first."""
-        pipeline = fields.pipeline()
-        images = self.studio.stage_images(fields.text("image"), fields.text("detector"), pipeline)
-        prepared = self.studio.opened(fields.text("image"), fields.text("detector"))
+        """Small picture, histogram and time after each stage, the developed raw first.
+
+        With a policy, whose pipeline is not made of stages, its image comes last.
+        """
+        pipeline, image, detector = fields.pipeline(), fields.text("image"), fields.text("detector")
+        images = self.studio.stage_images(image, detector, pipeline)
+        prepared = self.studio.opened(image, detector)
         grey = prepared.developed.is_monochrome
         left_out = [False, *(grey and module.colour_only for module in pipeline.modules)]
+        if "policy" in fields.content:
+            rendered = self.studio.chosen(image, detector, fields.text("policy")).rendered
+            assert rendered is not None
+            images, left_out = [images[0], StageImage(rendered.image[0], rendered.modules_ms)], [False, False]
         views = [
             {
                 "ms": one.milliseconds,

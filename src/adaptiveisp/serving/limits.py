@@ -22,7 +22,7 @@ MOST_WAITING: Final = 16
 """Requests that may wait for computations."""
 MOST_CONNECTIONS: Final = 64
 """Connections at a time."""
-MOST_IMAGES: Final = 8
+MOST_IMAGES: Final = 4
 """Developed images that are kept."""
 STAGE_BYTES: Final = 256 << 20
 """Bytes of images after stages that are kept."""

@@ -17,6 +17,7 @@ from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.reader import BayerHeader
 from adaptiveisp.serving.entries import Catalogue, FolderEntry, ImageEntry, NotGivenError, Place, file_entry
 from adaptiveisp.types import RawImage, Sample
+from adaptiveisp.utils.output_folder import marker_kind
 
 REPORT_FILE, METRICS_FILE = "report.json", "metrics.jsonl"
 DEMO_RAWS = "raws"
@@ -73,7 +74,11 @@ def fill(catalogue: Catalogue, inputs: Sequence[str], facts: InputFacts) -> None
 
 
 def kind_of(path: Path) -> str:
-    """The kind of an input: "report", "training", "stream", "data" or "raw"."""
+    """The kind of an input: "report", "training", "stream", "data" or "raw".
+
+    Raises:
+        UsageError: it is an output folder of `run`.
+    """
     if is_set_file(path):
         return "data"
     if not os.path.exists(path):
@@ -88,6 +93,9 @@ def kind_of(path: Path) -> str:
         return "report"
     if (path / "config.yaml").is_file() and any((path / name).is_file() for name in RUN_FILES):
         return "training"
+    if marker_kind(path) == "run":
+        remedy = "give the raws that it was given, and one of its pipeline files as --policy"
+        raise UsageError(f"{path}: holds the results of run, which has no raws; {remedy}")
     if (path / LABELS_FILE).is_file() or (path / SET_FILE).is_file():
         return "data"
     return "data" if any(path.glob(f"*/{LABELS_FILE}")) else "raw"

@@ -7,7 +7,7 @@ from adaptiveisp.errors import DataError
 from adaptiveisp.evaluation.demo import PHOTOS, import_extra_photos, load_photo, reference_boxes, write_raws
 from adaptiveisp.serving.entries import Catalogue
 from adaptiveisp.serving.no_detector import NoDetector
-from adaptiveisp.serving.opening import InputFacts, add_dataset
+from adaptiveisp.serving.opening import InputFacts, add_dataset, fill
 from adaptiveisp.types import Detections, Detector
 
 SAMPLE_SIZE = 224
@@ -49,6 +49,4 @@ def add_samples(catalogue: Catalogue, detector: Detector, folder: Path, seed: in
 def add_files_only(catalogue: Catalogue, place: Path) -> None:
     """Adds the samples without labels."""
     (place / "labels.json").unlink()
-    from adaptiveisp.serving.opening import fill
-
     fill(catalogue, [str(place)], InputFacts())

@@ -59,7 +59,8 @@ class StageCache:
             pipeline: the pipeline.
         """
         start = StageImage(developed.small[0], 0.0)
-        return self._after(name, start, _calls(raw, developed, pipeline))
+        # Modules of one name compute different things in different sets.
+        return self._after((name, pipeline.module_set), start, _calls(raw, developed, pipeline))
 
     def _after(self, name: Hashable, start: StageImage, calls: Sequence[Call | None]) -> list[StageImage]:
         found: list[StageImage] = [start]

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from types import TracebackType
 
 from fastapi import Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from adaptiveisp.errors import AdaptiveISPError, RawFileError, UsageError, one_line
 from adaptiveisp.raw.extensions import KNOWN_EXTENSIONS, PHOTO_EXTENSIONS, PHOTO_REMEDY
@@ -33,7 +34,8 @@ class Uploads:
         self._folder = tempfile.TemporaryDirectory(prefix="adaptiveisp-view-", ignore_cleanup_errors=True)
         self._lock = threading.Lock()
         self._files: dict[str, tuple[Path, int]] = {}
-        self._reserved, self._number = 0, 0
+        self._reserved: dict[Path, int] = {}
+        self._number = 0
 
     @property
     def folder(self) -> Path:
@@ -59,8 +61,8 @@ class Uploads:
         path, room = self._reserve(suffix)
         kept = False
         try:
-            length = await body_into(request, path, min(MOST_UPLOAD, room))
-            check_pixels(path, name, self.header)
+            length = await body_into(request, path, room)
+            await run_in_threadpool(check_pixels, path, name, self.header)
             place = Place.of(path, self.folder)
             entry = file_entry(place, name, GROUP, self.header, uploaded=True)
             key = self.catalogue.images.add(entry)
@@ -71,7 +73,7 @@ class Uploads:
             raise type(error)(str(error).replace(str(path), name)) from None
         finally:
             with self._lock:
-                self._reserved -= 1
+                self._reserved.pop(path, None)
             if not kept:
                 path.unlink(missing_ok=True)
         return answer(image_view(key, entry))
@@ -91,14 +93,16 @@ class Uploads:
             TooLargeError: there are too many.
         """
         with self._lock:
-            if len(self._files) + self._reserved >= MOST_UPLOADS:
+            if len(self._files) + len(self._reserved) >= MOST_UPLOADS:
                 raise TooLargeError(f"{MOST_UPLOADS} dropped raws are kept already; remove some from the list first")
-            room = MOST_UPLOADED - sum(length for _, length in self._files.values())
+            used = sum(length for _, length in self._files.values()) + sum(self._reserved.values())
+            room = min(MOST_UPLOAD, MOST_UPLOADED - used)
             if room <= 0:
                 raise TooLargeError("the dropped raws fill their room; remove some from the list first")
-            self._reserved += 1
             self._number += 1
-            return self.folder / f"upload-{self._number}{suffix}", room
+            path = self.folder / f"upload-{self._number}{suffix}"
+            self._reserved[path] = room  # until it is there, so that raws that come together keep the bound
+            return path, room
 
 
 def plain_name(name: str) -> str:

@@ -1,6 +1,6 @@
 // Files from the page: the pipeline, the picture, a look-up table, and the command that repeats the result.
 
-import { failed, post, postJson } from "./api.js";
+import { failed, post, postJson, Refused } from "./api.js";
 import { h, say } from "./dom.js";
 import { pipelineOf } from "./state.js";
 
@@ -17,7 +17,11 @@ export function makeExport(root, store, adopt) {
   const command = h("textarea", { class: "command hidden", readOnly: true, rows: 5, "aria-label": "Command" });
   const note = h("p", { class: "muted small" });
   const stem = () => (store.get("facts").name.split(/[\\/]/).pop() || "image").replace(/\.[^.]*$/, "").replace(/[^\w.-]+/g, "_") || "image";
-  const asked = (kind) => ({ image: store.get("image"), detector: store.get("detector"), kind, pipeline: pipelineOf(store) });
+  const asked = (kind) => {
+    if (!store.get("editable")) throw new Refused(`${store.get("policy")} has no pipeline that a file can hold; take the PNG of run`);
+    return content(kind);
+  };
+  const content = (kind) => ({ image: store.get("image"), detector: store.get("detector"), kind, pipeline: pipelineOf(store) });
 
   async function file(kind, ending, type) {
     const response = await post("/api/image/export", asked(kind));

@@ -108,7 +108,9 @@ export async function imagePage(main, catalogue, where) {
 
   async function choose() {
     if (store.get("keep")) keepPipeline();
-    const answer = await postJson("/api/image/choose", { ...asked(), policy: store.get("policy") });
+    const given = { ...asked(), policy: store.get("policy") };
+    const answer = await postJson("/api/image/choose", given);
+    if (store.get("image") !== given.image || store.get("policy") !== given.policy) return;  // another one was chosen meanwhile
     store.set("editable", answer.editable);
     const note = answer.editable ? answer.note : answer.described.length ? `${answer.described.join("; ")}: depends on this image alone and cannot be changed here` : `${store.get("policy")} develops by itself, without a pipeline to change`;
     document.getElementById("pipeline-note").textContent = note;
@@ -218,6 +220,10 @@ export async function imagePage(main, catalogue, where) {
     adder.value = "";
     if (!module) return;
     remember();
+    if (!store.get("editable")) {
+      store.set("editable", true);
+      document.getElementById("pipeline-note").textContent = "from the developed raw";
+    }
     const stage = stageOf(module.name, Object.fromEntries(module.params.map((param) => [param.name, param.neutral])));
     const stages = [...store.get("stages")], at = stages.findIndex((one) => one.key === store.get("selected"));
     stages.splice(at < 0 ? (store.get("selected") === "raw" ? 0 : stages.length) : at + 1, 0, stage);
@@ -240,7 +246,7 @@ export async function imagePage(main, catalogue, where) {
   const analyse = latest(async () => {
     const pipeline = pipelineOf(store), given = asked();
     const stale = () => store.get("image") !== given.image;
-    const views = await postJson("/api/image/stages", { ...given, pipeline });
+    const views = await postJson("/api/image/stages", { ...given, pipeline, ...(store.get("editable") ? {} : { policy: store.get("policy") }) });
     if (stale()) return;
     store.set("views", views.stages);
     await cards.fill(store.get("stages"), views.stages, store.get("worth"));
@@ -278,9 +284,11 @@ export async function imagePage(main, catalogue, where) {
     const selected = store.get("selected"), pipeline = pipelineOf(store), before = beforeOf();
     let content = which === "before" ? before.picture : { pipeline, stage: placeOf(store, selected) };
     if (which === "after" && !store.get("editable") && selected === "result") content = { policy: store.get("policy"), stage: -1 };
-    const response = await post("/api/image/picture", { ...asked(), ...content, lift: store.get("lift"), pixels: true });
+    const given = asked();
+    const response = await post("/api/image/picture", { ...given, ...content, lift: store.get("lift"), pixels: true });
     const lift = Number(response.headers.get("X-Lift"));
     const bitmap = await bitmapOfPixels(await response.arrayBuffer(), Number(response.headers.get("X-Width")), Number(response.headers.get("X-Height")));
+    if (store.get("image") !== given.image) return;
     const shown = lift > 1 ? `, shown ${number(lift, 2)}× brighter` : "";
     const stage = store.get("stages").find((one) => one.key === selected);
     const name = which === "before" ? before.name : selected === "raw" ? "developed raw" : stage ? `after ${stage.module}${stage.on ? "" : " (off)"}, boxes of the result` : "result";

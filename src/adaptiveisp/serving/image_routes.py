@@ -23,6 +23,11 @@ from adaptiveisp.tuning.cube import cube_text, interpolation_error, pointwise_pa
 from adaptiveisp.types import RawImage
 from adaptiveisp.utils.color import to_uint8
 
+REQUESTS = (
+    *("open", "choose", "picture", "stages", "detect", "slopes", "why", "force", "worth", "export", "modules"),
+    "check",
+)
+"""Names of the requests, which are those of the methods of `ImagePage`."""
 GRID = 33
 """Points of a `.cube` along each axis, as in `export-tuning`."""
 
@@ -45,22 +50,7 @@ def working(studio: Studio, work: Callable[[Fields], Response]) -> Handler:
 def image_routes(studio: Studio) -> dict[str, Handler]:
     """Path → handler of each POST request of the image page."""
     page = ImagePage(studio)
-    return {
-        f"/api/image/{name}": working(studio, getattr(page, name))
-        for name in (
-            "open",
-            "choose",
-            "picture",
-            "stages",
-            "detect",
-            "slopes",
-            "why",
-            "force",
-            "worth",
-            "export",
-            "modules",
-        )
-    }
+    return {f"/api/image/{name}": working(studio, getattr(page, name)) for name in REQUESTS}
 
 
 class ImagePage:

@@ -28,7 +28,7 @@ ORDER = (
         ("streaming", "data"),
     ),
     *("evaluation", "training", ("calibration", "deployment", "tuning", "runtime", "scale")),
-    *("testing", "cli", ("__init__", "__main__")),
+    *("serving", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 

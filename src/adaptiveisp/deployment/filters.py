@@ -15,6 +15,7 @@ from adaptiveisp.isp.modules import gray_world as gray
 from adaptiveisp.isp.modules import guided_denoise as guided
 from adaptiveisp.isp.modules import local_tone as tone
 from adaptiveisp.isp.modules import pos_isp_denoise
+from adaptiveisp.isp.modules.fast_denoise import FAST_SEARCH_RADIUS
 from adaptiveisp.isp.modules.sharpen import CENTRE_WEIGHT
 from adaptiveisp.utils.color import LUMA, LUMA_BT601
 
@@ -46,10 +47,15 @@ def gray_world(ops: Ops, image: Value, params: Value) -> Value:
     return scale(ops, image, ops("Pow", gains, ops.item(params, 0)))
 
 
-def denoise(ops: Ops, image: Value, params: Value) -> Value:
+def denoise(ops: Ops, image: Value, params: Value, radius: int = nlm.SEARCH_RADIUS) -> Value:
     """Non-local means."""
     single = ops.cast(image, np.float32)
-    return ops.cast(_means(ops, single, weighted(ops, single, LUMA_BT601), params, 0.0), image.dtype)
+    return ops.cast(_means(ops, single, weighted(ops, single, LUMA_BT601), params, 0.0, radius), image.dtype)
+
+
+def fast_denoise(ops: Ops, image: Value, params: Value) -> Value:
+    """Non-local means with a search window of 7x7."""
+    return denoise(ops, image, params, FAST_SEARCH_RADIUS)
 
 
 def denoise_with_epsilon(ops: Ops, image: Value, params: Value) -> Value:
@@ -76,15 +82,16 @@ def _moved(ops: Ops, padded: Value, pad: int, margin: int, shift: tuple[int, int
     return ops("Slice", padded, *bounds, np.asarray([2, 3], np.int64))
 
 
-def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float) -> Value:
-    """Σ w_o(p) x(p+o) / Σ w_o(p) over 11x11 offsets; an offset and its opposite share their distances.
+def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float, reach: int = nlm.SEARCH_RADIUS) -> Value:
+    """Σ w_o(p) x(p+o) / Σ w_o(p) over (2·reach+1)² offsets; an offset and its opposite share their distances.
 
     Args:
         image: averaged; luma: compared, (1, 1, height, width).
         params: the strength.
         epsilon: added to the sum of squared differences before the root.
+        reach: of the search window on each side.
     """
-    reach, patch = nlm.SEARCH_RADIUS, nlm.PATCH_RADIUS
+    patch = nlm.PATCH_RADIUS
     size = 2 * patch + 1
     luma, padded = _wrapped(ops, luma, 2 * reach + patch), _wrapped(ops, image, reach)
     here = _moved(ops, luma, 2 * reach + patch, reach + patch)
@@ -92,7 +99,7 @@ def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float) -
     factor = -float(size) / (ops.item(params, 0) + nlm.EPSILON)
     own = ops("Exp", float(np.sqrt(epsilon)) / size * factor) if epsilon else ops.constant(np.float32(1))
     total, sums = own, own * image
-    for offset in nlm.half_offsets():
+    for offset in nlm.half_offsets(reach):
         with ops.scope("offset{:+d}{:+d}".format(*offset)):
             step = here - _moved(ops, luma, 2 * reach + patch, reach + patch, offset)
             mean = ops("AveragePool", step * step, kernel_shape=[size, size])

@@ -24,7 +24,7 @@ MODULES = list(
 )
 NEAR = 2e-6
 """Where rounding decides whether the clip lets a gradient pass nothing is asked; exact 0 comes of 0 alone."""
-OF_IMAGE = {"denoise": 1e-5, "fast_denoise": 2e-5}
+OF_IMAGE = {"denoise": 1e-5, "fast_denoise": 5e-5}
 """Tolerance of the image's gradient, 1e-6 for other modules: a sum over all shifts with approximated weights, which is
 divided by their sum, and that of fewer shifts is smaller."""
 

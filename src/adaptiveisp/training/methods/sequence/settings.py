@@ -9,7 +9,7 @@ from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.gradients import Precision
-from adaptiveisp.training.methods.module_choice import check_choice, check_experts
+from adaptiveisp.training.methods.module_choice import MODULES_OF_FILES, check_choice, check_experts
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, REWARDS
 from adaptiveisp.utils.config import renamed, require
 
@@ -203,6 +203,7 @@ class SequenceConfig:
 
 ADAPTIVE = SequenceConfig(
     module_set="extended",
+    modules=MODULES_OF_FILES["extended"],
     expert_modules=("denoise", "white_balance", "exposure", "local_tone", "ccm", "gamma", "tone", "sharpen"),
     imitation_warmup=0.6,
     runtime_weight=0.02,

@@ -16,7 +16,8 @@ from adaptiveisp.detectors.weights import WEIGHTS, is_installed
 from adaptiveisp.errors import AdaptiveISPError, DataError, DetectorError, one_line, skip_reason
 from adaptiveisp.evaluation.detector_loss import ImageLabels, image_losses
 from adaptiveisp.inference.detection import working_size
-from adaptiveisp.inference.predictor import AdaptiveISP, Prepared
+from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.prepared import Prepared
 from adaptiveisp.inference.result import Result
 from adaptiveisp.isp.external import RawFrame
 from adaptiveisp.isp.pipeline import Pipeline

@@ -188,9 +188,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.long
 @pytest.mark.usefixtures("without_figures")
 def test_a_sweep_is_stopped_and_resumed(photos: Path) -> None:
-    """SIGTERM while the first of four runs trains; the same command then finishes, and nothing is done twice."""
+    """SIGTERM while the first of two runs trains; the same command then finishes, and nothing is done twice."""
     base = {"train": {**TRAIN, "budget": 400, "dev_size": 64, "checkpoint_every": 5}, "settings": SETTINGS}
-    path = written(photos, base=base, grid={"rate": [0.05, 0.2]}, seeds=[0, 1], resamples=200)
+    path = written(photos, base=base, grid={"rate": [0.05, 0.2]}, resamples=200)
     arguments = ["sweep", str(path), "--out", "out", "--detector", RED, "--threads", "1", "-q"]
     process = subprocess.Popen([sys.executable, "-m", "adaptiveisp", *arguments])
     first = photos / "out" / "runs" / "1_rate-0.05" / "seed-0" / "latest.pt"
@@ -206,9 +206,7 @@ def test_a_sweep_is_stopped_and_resumed(photos: Path) -> None:
     found = sorted(
         file.relative_to(photos / "out" / "runs").as_posix() for file in (photos / "out").rglob("summary.json")
     )
-    assert [name.rsplit("/", 1)[0] for name in found] == [
-        f"{trial}/seed-{seed}" for trial in ("1_rate-0.05", "2_rate-0.2") for seed in (0, 1)
-    ]
+    assert found == ["1_rate-0.05/seed-0/summary.json", "2_rate-0.2/seed-0/summary.json"]
     for name in found:
         metrics = (photos / "out" / "runs" / name).with_name("metrics.jsonl").read_text().splitlines()
         assert [json.loads(line)["iteration"] for line in metrics] == list(range(1, 51))

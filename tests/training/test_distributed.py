@@ -14,8 +14,11 @@ import torch
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import SilentError, UsageError
 from adaptiveisp.training.distributed import LostRankError, Ranks, join
+from adaptiveisp.training.pseudo_labels import Teacher
 from adaptiveisp.training.shared_run import any_stops, require_images, require_shares
+from adaptiveisp.types import Annotation
 from adaptiveisp.utils.torchrun import place_of_process
+from tests.support.fake_detector import RedDetector
 from tests.support.ranks import SETTINGS, flat, in_ranks, learner, record
 
 
@@ -120,6 +123,23 @@ def test_ranks_agree(tmp_path: Path) -> None:
     weights = torch.arange(16.0).view(1, 2, 2, 4).tolist()
     assert first[1:5] == [[0, 1], [[0, 0], [1, 1], [1, 1]], True, [weights, True]]
     assert (first[5], second[5]) == ("SilentError", "UsageError")  # the one on which it failed tells the reason
+
+
+def test_the_teachers_of_all_ranks_share_their_answers() -> None:
+    """What all had labelled before counts once; later passes are added, and nothing is labelled again."""
+    box = Annotation(47, (1.0, 2.0, 3.0, 4.0), 12.0)
+    teachers = [Teacher(RedDetector(), 0.5) for _ in range(2)]
+    for number, teacher in enumerate(teachers):
+        teacher.answers["first"], teacher.passes = (box,), 5
+        teacher.mark()
+        teacher.answers[f"of rank {number}"] = ()
+        teacher.passes += 4
+    for _ in range(2):  # a second exchange without new images changes nothing
+        states = [teacher.state_dict() for teacher in teachers]
+        for teacher in teachers:
+            teacher.merge(states)
+            assert teacher.passes == 5 + 4 + 4
+            assert teacher.answers == {"first": (box,), "of rank 0": (), "of rank 1": ()}
 
 
 def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

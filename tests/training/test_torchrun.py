@@ -68,7 +68,7 @@ def test_two_ranks_leave_the_run_of_one(tmp_path: Path, capfd: pytest.CaptureFix
     scores = [[json.loads(line) for line in (tmp_path / run / "dev.jsonl").open()] for run in ("one", "two")]
     assert [line["ap50"] for line in scores[0]] == [line["ap50"] for line in scores[1]] and len(scores[0]) >= 3
     names = [{path.name for path in (tmp_path / run).iterdir()} for run in ("one", "two")]
-    assert names[0] == names[1]
+    assert names[0] == names[1] - {"dev.png"}  # this process draws no figures
     summary = json.loads((tmp_path / "two" / "summary.json").read_text())
     assert summary["ranks"] == 2 and summary["passes"] >= PASSES
 

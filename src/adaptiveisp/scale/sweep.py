@@ -22,9 +22,9 @@ from pathlib import Path
 
 from adaptiveisp.errors import UsageError
 from adaptiveisp.scale.sweep_plan import Run, Trial
-from adaptiveisp.training.run_files import LATEST, SUMMARY
+from adaptiveisp.training.config import CONFIG
+from adaptiveisp.training.run_files import SUMMARY
 from adaptiveisp.utils.files import write_text
-from adaptiveisp.utils.output_folder import is_marked
 
 INTERRUPTED = 130
 """Exit code of a run that a signal stopped."""
@@ -97,9 +97,8 @@ class Runner:
 
     def _started(self, run: Run) -> "subprocess.Popen[bytes]":
         folder = self.folder(run)
-        begun = (folder / LATEST).is_file() or is_marked(folder)
-        config = str(folder.with_suffix(".yaml"))
-        how = ["--resume", str(folder)] if begun else ["--config", config, "--out", str(folder)]
+        new = ["--config", str(folder.with_suffix(".yaml")), "--out", str(folder), "--overwrite"]
+        how = ["--resume", str(folder)] if (folder / CONFIG).is_file() else new
         command = [sys.executable, "-m", "adaptiveisp", "train", *how, *self.options, "-q"]
         with open(folder.with_suffix(".log"), "ab") as log:
             return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=dict(os.environ))

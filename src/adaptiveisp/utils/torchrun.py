@@ -60,7 +60,8 @@ def refuse_ranks(command: str) -> None:
     if place.rank:
         raise SilentError(f"{command} cannot share its work")
     remedy = {
-        "run": "start it without torchrun, once for each part of the inputs",
+        "run": "start it without torchrun; --shard I/N does one of N parts of the inputs",
+        "eval": "start it without torchrun; --shard I/N does one of N parts of the samples",
         "sweep": "start it without torchrun; --jobs N runs several trainings at once",
     }.get(command, "start it without torchrun")
     raise UsageError(f"torchrun: {command} does not split its work among {place.size} processes; {remedy}")

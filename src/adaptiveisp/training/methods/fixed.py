@@ -201,19 +201,22 @@ class Fixed(PipelineLearner[FixedConfig]):
 
     def _rendered(self, image: Image, counts: Sequence[int]) -> Image:
         """All images after the modules, of which each rank renders its number in `counts`."""
-        if self.ranks.alone or not self.rows:
-            return self._render(image, [row[None] for row in self.rows])
-        whole = torch.cat(list(self.rows)).expand(len(image), -1)
+        rows = iter(self.rows)
+        logits = [next(rows) if module.params else image.new_zeros(0) for module in self.modules]
+        pairs = zip(self.modules, logits, strict=True)
+        params = [module.params_from_logits(row[None]).expand(len(image), -1) for module, row in pairs]
+        if self.ranks.alone or not params:
+            return self._render(image, params)
+        whole = torch.cat(params, dim=1)
         leaf = own_leaf(self.ranks, whole, counts)
-        own = self._render(image[self.ranks.own(counts)], torch.split(leaf, [len(row) for row in self.rows], dim=1))
-        return rejoined(self.ranks, whole, [leaf], own, counts)
+        own = torch.split(leaf, [one.shape[1] for one in params], dim=1)
+        made = self._render(image[self.ranks.own(counts)], own)
+        return rejoined(self.ranks, whole, [leaf], made, counts)
 
-    def _render(self, image: Image, logits: Sequence[Float[Tensor, "_ _"]]) -> Image:
-        """The images after the modules; of each module with parameters the logits, in one row or one for each image."""
-        rows = iter(logits)
-        for module in self.modules:
-            row = next(rows) if module.params else image.new_zeros(1, 0)
-            image = module(image, module.params_from_logits(row).expand(len(image), -1))
+    def _render(self, image: Image, params: Sequence[Float[Tensor, "_ _"]]) -> Image:
+        """The images after the modules, whose parameters have a row for each image."""
+        for module, values in zip(self.modules, params, strict=True):
+            image = module(image, values)
         return image
 
     @property

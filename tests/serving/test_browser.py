@@ -218,9 +218,9 @@ def test_nothing_is_cut_off(browser: Any, viewer: Viewer, width: int, height: in
     with opened_page(browser, viewer.server.address, width=width, height=height) as page:
         settled(page)
         assert page.evaluate("() => document.documentElement.scrollWidth") <= width
-        for name in (".pane", ".cards", ".side-panel", ".toolbar"):
+        for name in (".pane", ".cards", ".side-panel", ".toolbar", "#reset", "#worth"):
             box = page.locator(name).bounding_box()
-            assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1 and box["height"] > 40, name
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width + 1 and box["height"] > 24, name
         assert page.locator(".pane").bounding_box()["height"] >= 200
 
 

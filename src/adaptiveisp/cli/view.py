@@ -82,6 +82,7 @@ def view(options: argparse.Namespace) -> int:
     device = set_up_torch(options)
     from adaptiveisp.inference.pretrained import warn_of_other_detectors
     from adaptiveisp.serving.entries import Catalogue
+    from adaptiveisp.serving.no_detector import NAME as NO_DETECTOR
     from adaptiveisp.serving.opening import fill
     from adaptiveisp.serving.pages import all_pages
     from adaptiveisp.serving.server import ViewServer
@@ -93,6 +94,9 @@ def view(options: argparse.Namespace) -> int:
     fill(catalogue, options.inputs, _facts(options, header))
     with Uploads(catalogue, header) as uploads, contextlib.suppress(KeyboardInterrupt):
         studio = Studio(catalogue, _config(options, device))
+        if list(studio.detectors) == [NO_DETECTOR]:
+            remedy = "run `adaptiveisp weights get yolov3-tiny`, or give --detector"
+            catalogue.notes.append(f"no detector is installed: {remedy}")
         if not options.inputs:
             from adaptiveisp.serving.samples import add_samples
 

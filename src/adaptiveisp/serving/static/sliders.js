@@ -31,7 +31,7 @@ export function sliders(module, stage, chosen, slopes, changed) {
       const value = stage.params[param.name];
       range.value = String(Math.round(STEPS * toPlace(param, value)));
       range.setAttribute("aria-valuetext", `${number(value, 4)} ${param.unit}`.trim());
-      box.value = String(Number(value.toPrecision(5)));
+      box.value = String(Number(value.toPrecision(4)));
     };
     const take = (value, final) => {
       stage.params[param.name] = Math.min(param.high, Math.max(param.low, value));

@@ -351,13 +351,13 @@ def test_an_image_that_a_module_makes_invalid_is_dropped(monkeypatch: pytest.Mon
         spoiled[3] = float("nan")
         return run_sequences(*inputs) * spoiled
 
-    monkeypatch.setattr("adaptiveisp.training.methods.sequence.learner.run_sequences", spoiling)
+    monkeypatch.setattr("adaptiveisp.training.methods.sequence.shared.run_sequences", spoiling)
     subject = learner()
     metrics, _ = subject.iterate()
     assert metrics["dropped"] == 1 and subject.passes == subject.detector.passes == 6
     assert math.isfinite(metrics["detector_loss"]) and sum(metrics["modules"].values()) <= 18
     monkeypatch.setattr(
-        "adaptiveisp.training.methods.sequence.learner.run_sequences", lambda image, *_: image * float("nan")
+        "adaptiveisp.training.methods.sequence.shared.run_sequences", lambda image, *_: image * float("nan")
     )
     with pytest.raises(NonFiniteLossError, match="no rendering of iteration 1"):
         subject.iterate()

@@ -231,7 +231,7 @@ def join(device: str = "cpu", timeout: float = RANK_TIMEOUT) -> Ranks:
         timeout: seconds for which a rank waits for the others.
 
     Raises:
-        UsageError: torch was built without torch.distributed, or there are fewer GPUs than ranks.
+        UsageError: torch was built without torch.distributed, there are fewer GPUs than ranks, or `timeout` is 0.
         LostRankError: the others cannot be reached.
     """
     place = place_of_process()
@@ -239,6 +239,8 @@ def join(device: str = "cpu", timeout: float = RANK_TIMEOUT) -> Ranks:
         return ALONE
     if not dist.is_available():
         raise UsageError("torchrun: this build of torch has no torch.distributed; start without torchrun")
+    if timeout <= 0:
+        raise UsageError("--rank-timeout: must be above 0 s")
     ranks = Ranks(place.rank, place.size, timeout)
     if device == "cuda":
         n = torch.cuda.device_count()

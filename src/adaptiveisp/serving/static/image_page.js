@@ -250,6 +250,7 @@ export async function imagePage(main, catalogue, where) {
     if (stale()) return;
     store.set("views", views.stages);
     await cards.fill(store.get("stages"), views.stages, store.get("worth"));
+    if (stale()) return;
     showStage(true);
     const own = store.get("editable") ? { pipeline } : { policy: store.get("policy") };
     const after = await postJson("/api/image/detect", { ...given, ...own });

@@ -28,7 +28,7 @@ ORDER = (
         ("streaming", "data"),
     ),
     *("evaluation", "training", ("calibration", "deployment", "tuning", "runtime", "scale")),
-    *("testing", "cli", ("__init__", "__main__")),
+    *("serving", "testing", "cli", ("__init__", "__main__")),
 )
 """Packages and files beside them; each imports only from those before it (those in one bracket not from each other)."""
 
@@ -177,7 +177,8 @@ def test_a_wheel_carries_all_it_needs(tmp_path: Path) -> None:
         f"assert home.is_relative_to({str(tmp_path)!r}), home\n"
         "for name in ('py.typed', 'evaluation/templates/report.html.j2', 'evaluation/templates/doctor.html.j2', "
         "'evaluation/templates/style.css.j2', 'policies/assets/pipelines/night.json', "
-        "'policies/assets/pretrained/coco-adaptive.safetensors', 'policies/assets/pretrained/coco-fast.md', "
+        "'policies/assets/pretrained/coco-adaptive.safetensors', 'serving/static/index.html', "
+        "'policies/assets/pretrained/coco-fast.md', "
         "'detectors/darknet/cfg/yolov3-tiny.cfg'):\n"
         "    assert (home / name).is_file(), name\n"
         "from adaptiveisp.cli.parser import main\n"

@@ -170,6 +170,12 @@ class Session {
     std::vector<uint16_t> words(values.begin(), values.end());
     std::vector<float> black = facts.black_level, white = facts.white_level;
     if (black.size() == 1) black.assign(4, black[0]);
+    check(frame["pattern"].is_null() || facts.pattern.empty() || facts.pattern == frame["pattern"].text, "pattern");
+    check(black.empty() || frame["black_level"].is_null() || black == numbers(frame["black_level"]), "black_level");
+    check(white.empty() || frame["white_level"].is_null() || white == numbers(frame["white_level"]), "white_level");
+    for (float level : black)
+      if (!(level >= 0 && (white.size() != 1 || level < white[0])))
+        throw std::runtime_error("0 <= black level < white level must hold; check the levels");
     int64_t pattern = -1;
     for (size_t i = 0; i < frame["patterns"].items.size(); ++i)
       if (frame["patterns"].items[i].text == facts.pattern) pattern = static_cast<int64_t>(i);
@@ -201,6 +207,15 @@ class Session {
   }
 
  private:
+  static void check(bool agrees, const std::string& fact) {
+    if (!agrees) throw std::runtime_error("the export has fixed another " + fact + "; leave it out, or export for yours");
+  }
+  static std::vector<float> numbers(const Json& value) {
+    if (value.items.empty()) return {static_cast<float>(value.number())};
+    std::vector<float> found;
+    for (const Json& item : value.items) found.push_back(static_cast<float>(item.number()));
+    return found;
+  }
   template <typename T>
   static Ort::Value tensor(const Ort::MemoryInfo& memory, std::vector<T>& values, const std::vector<int64_t>& shape) {
     return Ort::Value::CreateTensor<T>(memory, values.data(), values.size(), shape.data(), shape.size());

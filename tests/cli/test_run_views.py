@@ -147,3 +147,6 @@ def test_several_policies_go_with_rows_alone_and_with_resume(
     assert (tmp_path / "out" / "compare.html").is_file()
     assert adaptiveisp(*several, "--explain", "--overwrite") == 2
     assert_one_line_error(capsys.readouterr().err, "--explain writes pictures, --write json does not")
+    for more in (("--explain", "--policy", "none"), ("--policy", "none", "auto-exposure")):
+        assert adaptiveisp("run", "in", "--out", "x", *COMMON, "--block", 2, *more) == 2
+        assert_one_line_error(capsys.readouterr().err, "leave out --block and --engine")

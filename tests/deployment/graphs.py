@@ -20,11 +20,16 @@ def checked(ops: Ops, name: str = "test") -> bytes:
 
 
 def run_module(
-    module: IspModule, image: np.ndarray[Any, Any], params: np.ndarray[Any, Any], free: bool, dtype: Any = np.float32
+    module: IspModule,
+    image: np.ndarray[Any, Any],
+    params: np.ndarray[Any, Any],
+    free: bool,
+    dtype: Any = np.float32,
+    loops: bool = True,
 ) -> np.ndarray[Any, Any]:
     """The image after a module, by a graph for this size or, if `free`, for any size."""
     ops = Ops()
-    ops.root.precision = np.dtype(dtype)
+    ops.root.precision, ops.root.loops = np.dtype(dtype), loops
     shape = [1, 3, "height", "width"] if free else list(image.shape)
     given = ops.input("image", np.float32, shape)
     sides = [ops.item(ops("Shape", given), axis) for axis in (2, 3)]

@@ -8,7 +8,7 @@ import torch
 
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.isp.module import IspModule, Param
-from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, MODULE_SETS
+from adaptiveisp.isp.registry import BASELINES, EXTENDED, HELPERS, MODULE_SETS, find_module
 from tests.deployment.graphs import run_module
 
 MODULES = list(
@@ -51,6 +51,16 @@ def compare(module: IspModule, size: tuple[int, int], free: bool) -> None:
     reference = replace(module, kernel=None)
     found = run_module(module, image.numpy(), params[0].numpy(), free)
     np.testing.assert_allclose(found, reference(image, params).numpy(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("loops", "free"), [(True, True), (True, False), (False, True)])
+def test_non_local_means_in_strips(loops: bool, free: bool) -> None:
+    """Three strips of 36 rows, one more than the image has; or no loop, in one piece."""
+    module = find_module("denoise", "extended")
+    image, params = inputs(module, (107, 40))
+    found = run_module(module, image.numpy(), params[0].numpy(), free, loops=loops)
+    reference = replace(module, kernel=None)
+    np.testing.assert_allclose(found, reference(image, params).numpy(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.long

@@ -97,6 +97,6 @@ def test_html_for_notebooks_shows_each_module_and_keeps_names_as_text() -> None:
     html = evil._repr_html_()
     assert "<script>" not in html and html.count("<tr>") == 3 and html.count('"data:image/jpeg;base64,') == 1
     (worth,) = explanation.worth(explanation.modules[1])
-    assert f">{100 * worth:+.0f}<" in html and "rgba(213, 94, 0" in html
+    assert f">−{-100 * worth:.0f}<" in html and "rgba(213, 94, 0" in html
     nothing = replace(explanation, modules=())._repr_html_()
     assert "no module that could be left out" in nothing and "<table>" not in nothing

@@ -1,5 +1,6 @@
 """A policy with its settings in a folder or on a hub: what is written, read back, and refused."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -68,6 +69,33 @@ def test_what_is_no_saved_policy_is_refused(tmp_path: Path) -> None:
     write(policy="none", size="large")
     with pytest.raises(WeightsError, match="size = 'large' does not fit"):
         AdaptiveISP.from_pretrained(tmp_path, RedDetector())
+
+
+def test_a_file_that_was_changed_is_refused(tmp_path: Path) -> None:
+    isp = AdaptiveISP("coco-fast", RedDetector(), size=64)
+    isp.save_pretrained(tmp_path)
+    content = bytearray((tmp_path / "policy.safetensors").read_bytes())
+    content[-1] ^= 1  # a bit of a weight, which no reader of the file could notice
+    (tmp_path / "policy.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"policy\.safetensors: was changed since adaptiveisp\.json was written"):
+        AdaptiveISP.from_pretrained(tmp_path, RedDetector())
+    settings = json.loads((tmp_path / "adaptiveisp.json").read_text())
+    assert settings["files"].keys() == {"policy.safetensors"}
+    del settings["files"]  # as earlier versions wrote it
+    (tmp_path / "adaptiveisp.json").write_text(json.dumps(settings))
+    assert AdaptiveISP.from_pretrained(tmp_path, RedDetector()).size == 64
+
+
+def test_the_policy_of_a_run_that_was_changed_is_refused(tmp_path: Path) -> None:
+    Pipeline((Stage("exposure", {"ev": 1.0}),)).save(tmp_path / "best.json")
+    digest = hashlib.sha256((tmp_path / "best.json").read_bytes()).hexdigest()
+    (tmp_path / "summary.json").write_text(json.dumps({"policies_sha256": {"best.json": digest}}))
+    assert AdaptiveISP.from_pretrained(tmp_path, RedDetector(), size=64).size == 64
+    Pipeline((Stage("exposure", {"ev": 2.0}),)).save(tmp_path / "best.json")
+    with pytest.raises(WeightsError, match=r"best\.json: was changed since summary\.json was written"):
+        AdaptiveISP.from_pretrained(tmp_path, RedDetector(), size=64)
+    (tmp_path / "summary.json").write_text(json.dumps({"passes": 1}))  # as earlier versions wrote it
+    assert AdaptiveISP.from_pretrained(tmp_path, RedDetector(), size=64).size == 64
 
 
 def test_the_folder_of_a_training_run_is_one_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import itertools
 import math
 import random
 import sys
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
@@ -16,6 +17,7 @@ from adaptiveisp.errors import PipelineError
 from adaptiveisp.isp.execution import run, run_one
 from adaptiveisp.isp.guided_filter import coefficients, moments
 from adaptiveisp.isp.modules.denoise import denoise, half_offsets
+from adaptiveisp.isp.modules.fast_denoise import fast_denoise
 from adaptiveisp.isp.modules.sharpen import smooth
 from adaptiveisp.isp.registry import (
     BASELINES,
@@ -42,6 +44,8 @@ ALL = list(
 NEUTRAL_TOLERANCE = {"contrast": 2e-6, "gamma": 3e-7, "white_balance": 1e-6, "ccm": 1e-6, "tone": 1e-6}
 NEUTRAL_TOLERANCE |= {"log_tone": 2e-5}  # its range of a cannot hold the neutral 0
 DIFFERENTIABLE = [module for module in ALL if module.id != "baseline-clahe"]
+MEANS = ("denoise", "fast_denoise")
+"""Modules that are non-local means."""
 
 
 def random_image(*size: int, dtype: torch.dtype = torch.float32, low: float = 0.001, seed: int = 0) -> torch.Tensor:
@@ -67,7 +71,7 @@ def test_neutral_parameters_leave_the_image_unchanged(module: IspModule) -> None
 def test_gradients_match_finite_differences(module: IspModule) -> None:
     # Kept off 0, off the corners of piecewise curves and off grey, where one-sided slopes differ. Denoise takes one
     # pass for each of 121 shifts and looks around the borders, so that fewer pixels try as much of it.
-    size = (2, 3) if module.name == "denoise" else (6, 7)
+    size = (2, 3) if module.name in MEANS else (6, 7)
     image = random_image(1, 3, *size, dtype=torch.float64, low=0.1).requires_grad_()
     params = random_params(module, 1, torch.float64).requires_grad_(bool(module.params))
     # POS-ISP's denoise takes each offset twice in its backward pass: one random direction tries it.
@@ -316,9 +320,9 @@ def test_pointwise_modules_may_be_cut_anywhere(module: IspModule) -> None:
 
 
 @pytest.mark.parametrize("nan", [math.nan, -math.nan], ids=["positive", "negative"])
-@pytest.mark.parametrize("module", [m for m in (*EXTENDED, *HELPERS) if m.name != "denoise"], ids=lambda m: m.name)
+@pytest.mark.parametrize("module", [m for m in (*EXTENDED, *HELPERS) if m.name not in MEANS], ids=lambda m: m.name)
 def test_nan_goes_where_it_goes_in_pytorch(module: IspModule, nan: float) -> None:
-    """Denoise, whose weights of NaN vanish, keeps it in its own pixel: that is enough for the image to be found out."""
+    """Non-local means, whose weights of NaN vanish, keep it in its own pixel: that is enough to find the image out."""
     image = random_image(3, 64, 70)
     image[1, 20, 30] = nan
     params = random_params(module, 1)
@@ -454,11 +458,11 @@ def test_local_tone_is_about_the_same_at_another_size() -> None:
 # Non-local means.
 
 
-def plain_nlm(image: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
-    """All 121 shifts by rolling, differentiated by autograd."""
+def plain_nlm(image: torch.Tensor, h: torch.Tensor, reach: int = 5) -> torch.Tensor:
+    """All shifts by rolling, 121 with a reach of 5, differentiated by autograd."""
     luma = (image * torch.tensor([0.299, 0.587, 0.114], dtype=image.dtype)[:, None, None]).sum(1, keepdim=True)
     numerator, denominator = torch.zeros_like(image), torch.zeros_like(luma)
-    for dy, dx in itertools.product(range(-5, 6), repeat=2):
+    for dy, dx in itertools.product(range(-reach, reach + 1), repeat=2):
         squared = (luma - luma.roll((dy, dx), (2, 3))).square()
         distance2 = sum(squared.roll((a, b), (2, 3)) for a, b in itertools.product(range(-2, 3), repeat=2))
         zero = distance2 == 0
@@ -469,12 +473,18 @@ def plain_nlm(image: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
     return numerator / denominator
 
 
+@pytest.mark.parametrize(("denoise", "reach"), [(denoise, 5), (fast_denoise, 3)], ids=["denoise", "fast_denoise"])
 @pytest.mark.parametrize("size", [(13, 17), (24, 9), (3, 40)], ids=str)
-def test_denoise_equals_all_rolls_in_value_and_gradient(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denoise_equals_all_rolls_in_value_and_gradient(
+    size: tuple[int, int],
+    denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    reach: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("adaptiveisp.isp.modules.denoise.STRIP_VALUES", 64)  # several strips even on a small image
     image = random_image(2, 3, *size, dtype=torch.float64).requires_grad_()
     h = torch.tensor([[0.2], [0.7]], dtype=torch.float64, requires_grad=True)
-    out, expected = denoise(image, h), plain_nlm(image, h)
+    out, expected = denoise(image, h), plain_nlm(image, h, reach)
     torch.testing.assert_close(out, expected)
     upstream = random_image(*out.shape, dtype=torch.float64, seed=3)
     ours = torch.autograd.grad((out * upstream).sum(), (image, h))

@@ -5,8 +5,10 @@ import torch
 
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.modules.denoise import PAPER as DENOISE
+from adaptiveisp.isp.modules.denoise import nlm_forward
+from adaptiveisp.isp.modules.fast_denoise import PAPER as FAST_DENOISE
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule
-from adaptiveisp.kernels import forward, loading, observation, synthesis
+from adaptiveisp.kernels import forward, loading, non_local_means, observation, synthesis
 
 
 @pytest.fixture
@@ -20,10 +22,11 @@ def random(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.parametrize("module", [DENOISE, FAST_DENOISE], ids=lambda module: module.name)
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("size", [(3, 40), (13, 17), (33, 129), (70, 300)], ids=str)
 def test_denoise_equals_pytorch_in_value_and_gradient(
-    kernels: None, size: tuple[int, int], threads: int, monkeypatch: pytest.MonkeyPatch
+    kernels: None, size: tuple[int, int], threads: int, module: IspModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "LEAST_PIXELS", 1)  # so that small images are cut too
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
@@ -31,8 +34,8 @@ def test_denoise_equals_pytorch_in_value_and_gradient(
     weight = random(2, 3, *size, seed=1)
 
     def all_of_it() -> list[torch.Tensor]:
-        out = DENOISE(image, h)
-        (alone,) = torch.autograd.grad((DENOISE(image.detach(), h) * weight).sum(), h)
+        out = module(image, h)
+        (alone,) = torch.autograd.grad((module(image.detach(), h) * weight).sum(), h)
         return [out.detach(), *torch.autograd.grad((out * weight).sum(), (image, h)), alone]
 
     ours = all_of_it()
@@ -47,6 +50,15 @@ def test_denoise_of_other_types_stays_in_pytorch(kernels: None) -> None:
     image = random(1, 3, 8, 8).double()
     assert not loading.takes(image)
     assert DENOISE(image, torch.full((1, 1), 0.3, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("reach", [1, 2, 4])
+def test_other_search_windows_equal_pytorch(kernels: None, reach: int) -> None:
+    image, h = random(1, 3, 40, 150), torch.full((1, 1, 1), 0.3)
+    ours = non_local_means.nlm_forward(image, h, search_radius=reach)
+    torch.testing.assert_close(ours, nlm_forward(image, h, reach), rtol=2e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="search_radius must be 1 to 5"):
+        non_local_means.nlm_forward(image, h, search_radius=6)
 
 
 def test_denoise_takes_views_that_are_not_contiguous(kernels: None) -> None:

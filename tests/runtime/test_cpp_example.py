@@ -121,6 +121,25 @@ def test_a_format_that_leaves_the_frame_is_refused(
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("fixed", "facts", "message"),
+    [
+        ({"black_level": [64, 64, 64, 64]}, ("GBRG", 65, 4095), "the export has fixed another black_level"),
+        ({"white_level": 4095}, ("GBRG", 64, 1023), "the export has fixed another white_level"),
+        ({"pattern": "RGGB"}, ("GBRG", 64, 4095), "the export has fixed another pattern"),
+        ({}, ("GBRG", 4095, 64), "0 <= black level < white level must hold"),
+        ({}, ("GBRG", -1, 4095), "0 <= black level < white level must hold"),
+    ],
+)
+def test_levels_that_contradict_the_manifest_are_refused(
+    program: Path, tmp_path: Path, fixed: dict[str, Any], facts: tuple[object, ...], message: str
+) -> None:
+    folder = write_export(tmp_path / "export", fixed)
+    (tmp_path / "a.raw").write_bytes(packed(frame()))
+    done = run(program, folder, tmp_path / "a.raw", "8x6", *facts)
+    assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+
+
 def test_another_version_is_refused(program: Path, tmp_path: Path) -> None:
     folder = write_export(tmp_path / "export")
     content = json.loads((folder / "manifest.json").read_text())

@@ -310,3 +310,33 @@ def test_it_imports_and_runs_with_torch_blocked(folder: Path) -> None:
     where = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, env=where)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_prepared_graph_is_used_only_where_it_belongs(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Session(folder, threads=1)
+    assert main(["prepare", str(folder)]) == 0
+    file = folder / "prepared" / "full.ort"
+    assert capsys.readouterr().out.strip() == str(file) and file.read_bytes()[4:8] == b"ORTM"
+    after = Session(folder, threads=1)
+    assert after.is_prepared and not before.is_prepared and after.self_test().ok
+    values = frame()
+    np.testing.assert_array_equal(after(values, **FACTS).image, before(values, **FACTS).image)
+    assert {path.name for path in file.parent.iterdir()} == {"full.ort", "full.json"}
+
+    facts = json.loads((file.parent / "full.json").read_text())
+    for key in ("machine", "onnxruntime", "graph_sha256"):
+        (file.parent / "full.json").write_text(json.dumps({**facts, key: "another"}))
+        assert not Session(folder, threads=1).is_prepared
+    (file.parent / "full.json").write_text(json.dumps(facts))
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RuntimeFault, match=r"full\.ort: was changed since it was prepared"):
+        Session(folder, threads=1)
+    file.unlink()
+    assert not Session(folder, threads=1).is_prepared
+    (folder / "full.onnx").write_bytes(b"another")
+    with pytest.raises(RuntimeFault, match=r"full\.onnx: was changed since the export"):
+        before.prepare()

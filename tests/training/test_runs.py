@@ -16,6 +16,7 @@ from adaptiveisp.isp.registry import MODULE_SETS
 from adaptiveisp.training import dev_scores
 from adaptiveisp.training.config import TrainConfig, make_settings, read_config, recipe_files, resolve
 from adaptiveisp.training.methods.module_choice import MODULES_OF_FILES
+from adaptiveisp.training.methods.sequence.settings import SequenceConfig
 from adaptiveisp.training.runs import new_run, resumed_run
 from tests.support.fake_detector import RedDetector
 from tests.support.photos import labelled_photos
@@ -64,9 +65,9 @@ def test_training_from_python(tmp_path: Path) -> None:
 
 
 def test_a_run_stores_the_names_of_its_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A module that joins the set later changes neither the run nor a configuration file that leaves modules out."""
+    """A module that joins the set later changes neither a run of a preset nor a configuration file without modules."""
     config = photos(tmp_path)
-    names = [module.name for module in MODULE_SETS["extended"]]
+    names = list(MODULES_OF_FILES["extended"])
     adaptiveisp.train(config, FAST, out=tmp_path / "run", detector=RedDetector())
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["settings"]
     assert settings["modules"] == names
@@ -80,7 +81,9 @@ def test_a_run_stores_the_names_of_its_modules(tmp_path: Path, monkeypatch: pyte
             added = replace(MODULE_SETS["extended"][0], name="mine")
             larger.setitem(registry.MODULE_SETS, "extended", (*MODULE_SETS["extended"], added))
             assert resolve(*read_config(old), "old.yaml")[1] == before
-            assert make_settings("sequence", "", {}, "flags").chosen == (*names, "mine")
+            assert make_settings("sequence", "", {}, "flags").chosen == tuple(names)
+            every = [module.name for module in MODULE_SETS["extended"]]
+            assert SequenceConfig(module_set="extended").chosen == tuple(every) and every[-1] == "mine"
         assert before.modules == tuple(names) and before.preprocessing == "raw"
 
 

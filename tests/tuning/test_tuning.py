@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from adaptiveisp import Pipeline, RawImage, Stage, write_dng
+from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import PipelineError, UsageError
 from adaptiveisp.isp.registry import find_module
 from adaptiveisp.policies.registry import load_policy
@@ -106,6 +107,18 @@ def test_the_black_level_is_a_share_of_the_depth(tmp_path: Path) -> None:
         assert found["black_level"] == 65536 * share
 
 
+def test_the_depth_of_a_sidecar_counts(tmp_path: Path) -> None:
+    Pipeline((Stage("exposure", {"ev": 1.0}),)).save(tmp_path / "p.json")
+    values = np.random.default_rng(0).integers(256, 3000, (48, 64)).astype("<u2")
+    (tmp_path / "a.raw").write_bytes(values.tobytes())
+    facts = "raw-size: 64x48\nraw-bits: 14\nraw-pattern: RGGB\nraw-black: 256\nraw-white: 3900\n"
+    (tmp_path / "a.raw.yaml").write_text(facts)
+    command = ["export-tuning", str(tmp_path / "p.json"), "--raw", str(tmp_path / "a.raw")]
+    assert main([*command, "--out", str(tmp_path / "t.json")]) == 0
+    found = json.loads((tmp_path / "t.json").read_text())["algorithms"][0]["rpi.black_level"]
+    assert found["black_level"] == 65536 * 256 / 16384
+
+
 def test_the_strength_of_noise_is_a_standard_deviation() -> None:
     """Patches of noise of that deviation have the distance h, by NumPy."""
     blocks = decompose(CAMERA)
@@ -173,7 +186,7 @@ def test_a_table_read_by_colour_science_gives_the_pipeline(tmp_path: Path) -> No
     colour = pytest.importorskip("colour")
     path = tmp_path / "camera.cube"
     notes = write_tuning(path, CAMERA, None, TuningOptions(grid=33), {"version": "1"})
-    assert notes[0].startswith("denoise: left out, it works on neighbourhoods")
+    assert notes[0].startswith("denoise: left out, it looks at other pixels")
     lut = colour.io.read_LUT_IridasCube(str(path))
     assert lut.size == 33 and lut.name == "camera" and any("denoise" in comment for comment in lut.comments)
     places = np.random.default_rng(1).uniform(0.1, 1, (200, 3))

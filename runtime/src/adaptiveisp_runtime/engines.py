@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from adaptiveisp_runtime.errors import RuntimeFault, first_line
 from adaptiveisp_runtime.manifest import Graph
+from adaptiveisp_runtime.prepared import prepared_file
 
 Values = Mapping[str, NDArray[Any]]
 ENGINES = ("onnxruntime", "openvino")
@@ -20,9 +22,11 @@ class Engine(Protocol):
 
     Attributes:
         providers: names of what runs it, in the order of preference.
+        is_prepared: whether the file was prepared for this machine.
     """
 
     providers: tuple[str, ...]
+    is_prepared: bool
 
     def __call__(self, values: Values) -> dict[str, NDArray[Any]]:
         """The outputs by name."""
@@ -79,33 +83,50 @@ def load_engine(graph: Graph, engine: str, providers: Sequence[str] | None, thre
     """
     if engine not in ENGINES:
         raise RuntimeFault(f"engine {engine!r} does not exist; choose one of {', '.join(ENGINES)}")
-    content = graph.content()
     library = module(engine)
     try:
         if engine == "openvino":
-            return _OpenVino(library, content, [str(one["name"]) for one in graph.outputs], providers, threads)
-        return _OnnxRuntime(library, content, providers, threads)
+            graph.check()
+            return _OpenVino(library, graph.path, [str(one["name"]) for one in graph.outputs], providers, threads)
+        # Its own file by its path: as bytes the weights would lie in memory once more.
+        path = prepared_file(graph, library) if _is_cpu_alone(library, providers) else None
+        if path is None:
+            graph.check()
+        return _OnnxRuntime(library, path or graph.path, providers, threads, path is not None)
     except RuntimeFault:
         raise
     except Exception as error:  # the libraries' exceptions have no common base
         raise RuntimeFault(f"{graph.path}: {engine} cannot load it ({first_line(error)}); see check_graphs") from error
 
 
+def _wanted(library: Any, providers: Sequence[str] | None) -> list[str]:
+    """The full names of the providers to use, in order."""
+    known = library.get_available_providers()
+    usable = [name for name in known if name != "AzureExecutionProvider"]  # it sends data to a server
+    wanted = [full_name(name, known) for name in providers] if providers else usable
+    if "CPUExecutionProvider" in known and "CPUExecutionProvider" not in wanted:
+        wanted.append("CPUExecutionProvider")  # runs what the others lack
+    return wanted
+
+
+def _is_cpu_alone(library: Any, providers: Sequence[str] | None) -> bool:
+    """Whether the processor runs the whole graph, for which alone graphs are prepared."""
+    return _wanted(library, providers) == ["CPUExecutionProvider"]
+
+
 class _OnnxRuntime:
     """A graph in onnxruntime."""
 
-    def __init__(self, library: Any, content: bytes, providers: Sequence[str] | None, threads: int):
-        known = library.get_available_providers()
-        usable = [name for name in known if name != "AzureExecutionProvider"]  # it sends data to a server
-        wanted = [full_name(name, known) for name in providers] if providers else usable
-        if "CPUExecutionProvider" in known and "CPUExecutionProvider" not in wanted:
-            wanted.append("CPUExecutionProvider")  # runs what the others lack
+    def __init__(self, library: Any, path: Path, providers: Sequence[str] | None, threads: int, is_prepared: bool):
         options = library.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = threads
         if providers is None:  # one that is installed but cannot start is passed over
             options.log_severity_level = 4
-        self.session = library.InferenceSession(content, options, providers=wanted)
+        if is_prepared:
+            options.add_session_config_entry("session.load_model_format", "ORT")
+        self.is_prepared = is_prepared
+        self.session = library.InferenceSession(str(path), options, providers=_wanted(library, providers))
         self.providers: tuple[str, ...] = tuple(self.session.get_providers())
         self.names = [output.name for output in self.session.get_outputs()]
 
@@ -116,7 +137,9 @@ class _OnnxRuntime:
 class _OpenVino:
     """A graph in OpenVINO, computed in float32."""
 
-    def __init__(self, library: Any, content: bytes, names: Sequence[str], devices: Sequence[str] | None, threads: int):
+    is_prepared = False
+
+    def __init__(self, library: Any, path: Path, names: Sequence[str], devices: Sequence[str] | None, threads: int):
         core = library.Core()
         known = core.available_devices
         device = devices[0].upper() if devices else "CPU"
@@ -125,7 +148,7 @@ class _OpenVino:
         settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
         if threads and device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = threads
-        self.model = core.compile_model(core.read_model(content, b""), device, settings)
+        self.model = core.compile_model(core.read_model(str(path)), device, settings)
         self.providers: tuple[str, ...] = (device,)
         self.names = names
 

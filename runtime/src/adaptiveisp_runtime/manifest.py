@@ -14,10 +14,29 @@ from adaptiveisp_runtime.errors import RuntimeFault
 from adaptiveisp_runtime.manifest_check import first_fault
 
 FILE = "manifest.json"
+SETTINGS_FILE = "adaptiveisp.json"
+"""In the folder of a policy with its graphs: the hashes of its files, the manifest's among them."""
 FORMAT = "adaptiveisp-export"
 VERSION = 1
 REMEDY = "give a folder that `adaptiveisp export` wrote"
 NEEDED = ("policy", "graphs", "frame", "geometry", "pipeline", "detector", "self_test")
+
+
+BLOCK = 1 << 20
+"""Bytes of a file that are read at once."""
+
+
+def file_hash(path: Path) -> str:
+    """The SHA-256 of a file, hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -37,19 +56,27 @@ class Graph:
     inputs: tuple[Mapping[str, Any], ...]
     outputs: tuple[Mapping[str, Any], ...]
 
-    def content(self) -> bytes:
-        """The bytes of the file.
+    def check(self) -> None:
+        """Compares the file with its hash, in blocks, so that it takes no memory.
 
         Raises:
             RuntimeFault: it is missing, or is not the file that the manifest describes.
         """
         try:
-            found = self.path.read_bytes()
+            found = file_hash(self.path)
         except OSError as error:
             raise RuntimeFault(f"{self.path}: cannot be read ({error.strerror}); export the folder again") from error
-        if hashlib.sha256(found).hexdigest() != self.sha256:
+        if found != self.sha256:
             raise RuntimeFault(f"{self.path}: was changed since the export, by its hash; export the folder again")
-        return found
+
+    def content(self) -> bytes:
+        """The bytes of the file.
+
+        Raises:
+            RuntimeFault: as for `check`.
+        """
+        self.check()
+        return self.path.read_bytes()
 
 
 @dataclass(frozen=True)
@@ -125,11 +152,16 @@ def load_manifest(folder: str | Path) -> Manifest:
     place = Path(folder)
     path = place / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        written = path.read_bytes()
+        content = json.loads(written.decode("utf-8"))
     except OSError as error:
         raise RuntimeFault(f"{path}: cannot be read ({error.strerror}); {REMEDY}") from error
     except (ValueError, RecursionError) as error:
         raise RuntimeFault(f"{path}: is not JSON ({error}); {REMEDY}") from error
+    if _other_hash(place, written):
+        raise RuntimeFault(
+            f"{path}: was changed since {SETTINGS_FILE} was written, by its hash; export the folder again"
+        )
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise RuntimeFault(f"{path}: is not the manifest of an export; {REMEDY}")
     if content.get("format_version") != VERSION:
@@ -145,6 +177,16 @@ def load_manifest(folder: str | Path) -> Manifest:
     if fault := first_fault(content):
         raise RuntimeFault(f"{path}: {fault}; export the folder again")
     return Manifest(place, content, graphs)
+
+
+def _other_hash(folder: Path, manifest: bytes) -> bool:
+    """Whether the folder is that of a policy whose settings name another hash of the manifest."""
+    try:
+        files = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")).get("files", {})
+        wanted = files.get(FILE)
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
+    return isinstance(wanted, str) and hashlib.sha256(manifest).hexdigest() != wanted
 
 
 def _graph(folder: Path, name: str, entry: Mapping[str, Any]) -> Graph:

@@ -9,10 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp_runtime.engines import Engine, available_providers, load_engine
+from adaptiveisp_runtime.engines import Engine, available_providers, load_engine, module
 from adaptiveisp_runtime.errors import RuntimeFault, first_line
 from adaptiveisp_runtime.frames import FrameFormat, unpack
 from adaptiveisp_runtime.manifest import Manifest, load_manifest
+from adaptiveisp_runtime.prepared import prepare
 from adaptiveisp_runtime.result import Detections, Pipeline, Result, Stage, Timings
 from adaptiveisp_runtime.self_test import SelfTest, compare
 from adaptiveisp_runtime.stream import StreamStats, stream
@@ -43,6 +44,7 @@ class Session:
     Attributes:
         manifest: what the folder holds.
         providers: what runs the graph.
+        is_prepared: whether the graph comes from the file that `prepare` wrote.
 
     Raises:
         RuntimeFault: the folder is not a complete export, or the graph cannot be loaded.
@@ -62,6 +64,7 @@ class Session:
         self._loaded = "full" if "full" in self.manifest.graphs else next(iter(self.manifest.graphs))
         self._engine: Engine = load_engine(self.manifest.graph(self._loaded), *self._how)
         self.providers = self._engine.providers
+        self.is_prepared = self._engine.is_prepared
         self._inputs = [str(one["name"]) for one in self.manifest.graph(self._loaded).inputs]
 
     def __repr__(self) -> str:
@@ -137,6 +140,17 @@ class Session:
             milliseconds[name] = 1e3 * (time.perf_counter() - start)
             faults[name] = tuple(compare(wanted, found, tests[name]["tolerances"], self.manifest.content["pipeline"]))
         return SelfTest(faults, milliseconds, self.providers)
+
+    def prepare(self) -> Path:
+        """Writes the graph as onnxruntime has optimised it for this processor, beside the export; see `prepared`.
+
+        Sessions of the folder on the processor alone use it from then on, as long as graph, version of onnxruntime and
+        processor are the same.
+
+        Raises:
+            RuntimeFault: the folder cannot be written.
+        """
+        return prepare(self.manifest.graph(self._loaded), module("onnxruntime"))
 
     def _values(self, frame: Frame, size: tuple[int, int] | None) -> NDArray[Any]:
         """The code values of a frame, of the type that the graph takes.

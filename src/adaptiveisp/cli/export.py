@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from adaptiveisp.raw.reader import BayerHeader
 
 DYNAMIC = "dynamic"
+PRECISIONS = ("float32", "float16", "int8-dynamic", "int8-static")
+PARTS = ("policy", "detector")
 
 
 def add(commands: Any) -> None:
@@ -40,14 +42,20 @@ def add(commands: Any) -> None:
     parser.add_argument("--working-size", type=size, metavar="N", help=SIZE_HELP)
     text = f"least score of a detection {DEFAULT}"
     parser.add_argument("--confidence", type=unit, default=defaults.CONFIDENCE, metavar="S", help=text)
-    text = f"type of images and of the networks' values inside the graphs {DEFAULT}"
-    parser.add_argument("--precision", choices=("float32", "float16"), default="float32", help=text)
+    text = f"type of images and of the networks' values, or how networks compute in whole numbers of 8 bits {DEFAULT}"
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32", help=text)
+    text = "raws, files or folders, by which int8-static learns the ranges of its activations"
+    parser.add_argument("--calibrate", nargs="+", default=[], metavar="RAWS", help=text)
+    text = f"networks that compute in whole numbers {DEFAULT}"
+    parser.add_argument("--quantise", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=text)
     parser.add_argument("--format", choices=("onnx",), default="onnx", help=f"format of the graphs {DEFAULT}")
     text = (
         "no If and no Loop in the graphs: a policy that chooses modules is written in parts, one graph a module, which "
         "a program runs one after the other"
     )
     parser.add_argument("--without-if", action="store_true", help=text)
+    text = "also the policy's file, its settings and its card, so that from_pretrained takes the folder"
+    parser.add_argument("--with-policy", action="store_true", help=text)
     _add_frame(parser)
     add_modules(parser)
     add_common(parser, without=("workers", "limit"))
@@ -104,8 +112,11 @@ def export(options: argparse.Namespace) -> int:
         size=options.working_size,
         confidence=options.confidence,
         precision=options.precision,
+        calibrate=options.calibrate,
+        quantise=options.quantise,
         format=options.format,
         without_if=options.without_if,
+        with_policy=options.with_policy,
         overwrite=options.overwrite,
         seed=options.seed,
     )

@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import check_files, say, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
@@ -18,6 +18,9 @@ from adaptiveisp.cli.options import (
     size,
 )
 from adaptiveisp.utils import defaults
+
+if TYPE_CHECKING:
+    from adaptiveisp.raw.reader import BayerHeader
 
 TARGETS = {"vc4": "bcm2835", "pisp": "pisp"}
 """ISPs of the Raspberry Pi, and their names in tuning files."""
@@ -50,6 +53,16 @@ def add(commands: Any) -> None:
     parser.set_defaults(command=export_tuning)
 
 
+def _bits(raw: Path | None, header: "BayerHeader | None") -> int | None:
+    """The depth that the options or the raw's sidecar declare; a camera's own file has no sidecar with a depth."""
+    from adaptiveisp.raw.extensions import CAMERA_EXTENSIONS
+    from adaptiveisp.raw.sidecars import find_header
+
+    if raw is not None and raw.suffix.lower() not in CAMERA_EXTENSIONS:
+        return find_header(raw, header).bits
+    return None if header is None else header.bits
+
+
 def export_tuning(options: argparse.Namespace) -> int:
     """Writes the file and says what it does not hold."""
     from adaptiveisp.policies.registry import load_policy
@@ -63,7 +76,7 @@ def export_tuning(options: argparse.Namespace) -> int:
     raw = None if options.raw is None else read_raw(options.raw, header)
     pipeline = pipeline_for(load_policy(options.policy, device), raw, options.size or defaults.SIZE)
     how: Any = {"target": TARGETS[options.target], "grid": options.grid, "encoding": options.encoding}
-    how["bits"] = None if header is None else header.bits
+    how["bits"] = _bits(options.raw, header)
     for note in write_tuning(options.out, pipeline, raw, TuningOptions(**how), provenance(options.seed)):
         say(note)
     if not options.quiet:

@@ -25,6 +25,7 @@ from adaptiveisp.cli import (
     sweep,
     synth,
     train,
+    view,
     weights,
 )
 from adaptiveisp.cli.exit_codes import DONE, FAILED, INTERRUPTED, WRONG_USE
@@ -33,8 +34,8 @@ from adaptiveisp.errors import AdaptiveISPError, SilentError, UsageError, logger
 from adaptiveisp.utils.torchrun import refuse_ranks
 
 COMMANDS = (
-    *(demo, run, stream, train, sweep, evaluate, export, export_tuning, synth, calibrate, doctor, bench, import_file),
-    *(card, weights),
+    *(demo, view, run, stream, train, sweep, evaluate, export, export_tuning, synth, calibrate, doctor, bench),
+    *(import_file, card, weights),
 )
 """The modules of the commands, in the order of the help. Each has a function `add`, which adds its parser."""
 

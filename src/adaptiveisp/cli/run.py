@@ -241,8 +241,9 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
         require_extra("ray", "ray", "pyarrow")
     elif given := [name for name in ("address", "actors", "gpus") if getattr(options, name)]:
         raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
-    if n_policies > 1 and (options.block or options.engine == "ray"):
-        raise UsageError("several policies are shown side by side by their rows; leave out --block and --engine")
+    for what, wanted in (("several policies", n_policies > 1), ("--explain", options.explain)):
+        if wanted and (options.block or options.engine == "ray"):
+            raise UsageError(f"{what}: its page is made of one folder by one process; leave out --block and --engine")
     if options.explain or n_policies > 1:
         require_extra("report", "jinja2")  # for the page
 

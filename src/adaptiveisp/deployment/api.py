@@ -1,7 +1,8 @@
 """`export`: writes a policy with a detector as ONNX graphs into a folder, with a manifest and a self-test."""
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,21 @@ import numpy as np
 
 from adaptiveisp.deployment import self_test
 from adaptiveisp.deployment.assembly import Design, graphs_of
-from adaptiveisp.deployment.card import card_of
+from adaptiveisp.deployment.calibration import CalibrationRaw, calibration_raws
+from adaptiveisp.deployment.card import card_of, full_card, without_folders
 from adaptiveisp.deployment.detector import is_set
+from adaptiveisp.deployment.development import Frame
 from adaptiveisp.deployment.frames import frame_of
 from adaptiveisp.deployment.manifest import FILE, graph_entry, manifest_of
 from adaptiveisp.deployment.ops import EXTRA, Array
 from adaptiveisp.deployment.policies import plan_of
+from adaptiveisp.deployment.quantisation import METHODS, PARTS, quantised
 from adaptiveisp.deployment.suppression import Suppression
 from adaptiveisp.errors import AdaptiveISPError, UsageError
 from adaptiveisp.inference.predictor import AdaptiveISP
+from adaptiveisp.inference.pretrained import SETTINGS_FILE
 from adaptiveisp.policies.base import Planner
+from adaptiveisp.policies.registry import NAMED_POLICIES, SAVED_POLICIES, policy_file
 from adaptiveisp.raw.reader import BayerHeader
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
@@ -28,8 +34,9 @@ from adaptiveisp.utils.optional_imports import import_extra, require_extra
 from adaptiveisp.utils.output_folder import claim_folder, remove_inside
 from adaptiveisp.utils.provenance import provenance
 
-PRECISIONS = ("float32", "float16")
+PRECISIONS = ("float32", "float16", *METHODS)
 FORMATS = ("onnx",)
+CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -58,29 +65,33 @@ def export(
     size: int | None = None,
     confidence: float = defaults.CONFIDENCE,
     precision: str = "float32",
+    calibrate: Sequence[str | os.PathLike[str]] = (),
+    quantise: Sequence[str] = PARTS,
     format: str = "onnx",
     without_if: bool = False,
+    with_policy: bool = False,
     overwrite: bool = False,
     seed: int = defaults.SEED,
 ) -> Export:
     """Writes a policy, its pipeline and a detector as ONNX graphs that run without PyTorch; see docs/export.md.
 
-    The graphs are run once by onnxruntime, on a drawn scene. If they do not give what the package gives, nothing is
-    written.
+    Nothing is written if the graphs do not give what the package gives, on a drawn scene.
 
     Args:
         policy, detector: as for `AdaptiveISP`.
         out: the folder to write.
         input: "mosaic" for frames (height, width) of a Bayer sensor, "rgb" for (height, width, 3), linear.
-        header: what is known of the frames: size, format or bits, pattern and levels. What it leaves open becomes an
-            input of the graph: levels and pattern where it has no bits, sizes where it has none.
+        header: what is known of the frames; levels, pattern and sizes that it leaves open become inputs of the graph.
         orientation: EXIF orientation of the frames, 1 to 8.
         size: longer side in pixels at which policy, modules and detector work; None as for `AdaptiveISP`.
         confidence: least score of a detection.
-        precision: "float32", or "float16" for the networks and for modules that change each pixel by itself.
+        precision: "float32"; "float16" for networks and pointwise modules; "int8-dynamic" or "int8-static" for
+            networks of whole numbers of 8 bits, see `deployment.quantisation`.
+        calibrate: raws, files or folders, by which "int8-static" learns the ranges of its activations.
+        quantise: which networks compute in whole numbers, "policy", "detector" or both.
         format: "onnx".
-        without_if: whether to avoid `If` and `Loop`: a policy that chooses modules is written in parts (`develop`,
-            `policy`, one graph a module, `detector`), which a program runs one after the other.
+        without_if: whether to avoid `If` and `Loop`: a policy that chooses modules is written in parts.
+        with_policy: whether its file, settings and card are written, too, so that `from_pretrained` takes the folder.
         overwrite: whether an earlier export in the folder is replaced.
         seed: recorded in the manifest; the export itself draws its scene from a seed of its own.
 
@@ -90,39 +101,92 @@ def export(
         AdaptiveISPError: onnx or onnxruntime is not installed, or the graphs differ from the package.
     """
     require_extra(EXTRA, "onnx", "onnxruntime")
-    for name, value, known in (("precision", precision, PRECISIONS), ("format", format, FORMATS)):
-        if value not in known:
-            raise UsageError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
+    _check_choices(precision, format)
+    _check_quantisation(precision, calibrate, quantise)
+    if with_policy:
+        _check_has_file(policy)
     isp = AdaptiveISP(policy, detector, size, confidence)
-    plan = plan_of(isp.policy)
-    design = Design(
-        plan,
-        isp.detector,
-        frame_of(input, header, orientation),
-        isp.size,
-        Suppression(confidence, is_set=is_set(isp.detector)),
-        np.dtype(precision),
-    )
+    design = _design(isp, frame_of(input, header, orientation), precision, quantise, not without_if)
+    raws = calibration_raws(calibrate, header, design.frame) if calibrate else []
     with claim_folder(Path(out), "export", overwrite) as claim:
-        files, manifest, difference = _built(isp, design, without_if, seed)
-        _write(claim.folder, files, manifest)
+        files, manifest, difference = _built(isp, design, without_if, seed, raws)
+        _write(claim.folder, files, manifest, isp if with_policy else None)
     return Export(Path(out), manifest, difference)
 
 
+def _check_choices(precision: str, format: str) -> None:
+    for name, value, known in (("precision", precision, PRECISIONS), ("format", format, FORMATS)):
+        if value not in known:
+            raise UsageError(f"{name} {value!r} does not exist; choose one of {', '.join(known)}")
+
+
+def _design(isp: AdaptiveISP, frame: Frame, precision: str, quantise: Sequence[str], loops: bool) -> Design:
+    method = precision if precision in METHODS else ""
+    return Design(
+        plan_of(isp.policy),
+        isp.detector,
+        frame,
+        isp.size,
+        Suppression(isp.confidence, is_set=is_set(isp.detector)),
+        np.dtype("float32" if method else precision),
+        method,
+        tuple(quantise),
+        loops,
+    )
+
+
+def _check_has_file(policy: str | Planner) -> None:
+    """Refuses to write the file of a policy that has none.
+
+    Raises:
+        UsageError: it has none.
+    """
+    if not isinstance(policy, str):
+        raise UsageError(
+            "with_policy: the policy was given as an object, which no file describes; give its name or file"
+        )
+    if policy not in NAMED_POLICIES:
+        policy_file(policy)
+
+
+def _check_quantisation(precision: str, calibrate: Sequence[Any], quantise: Sequence[str]) -> None:
+    """Checks the arguments of a graph of whole numbers.
+
+    Raises:
+        UsageError: they make no sense together.
+    """
+    if isinstance(calibrate, str | os.PathLike) or isinstance(quantise, str):
+        raise UsageError("calibrate and quantise are lists; put the value into one, as in [value]")
+    if precision == "int8-static" and not calibrate:
+        raise UsageError(
+            "precision int8-static needs raws by which its ranges are learned; give calibrate (--calibrate)"
+        )
+    if precision != "int8-static" and calibrate:
+        raise UsageError(f"calibrate is for precision int8-static, not for {precision}; leave it out (--calibrate)")
+    if precision in METHODS and (not quantise or set(quantise) - set(PARTS)):
+        raise UsageError(f"quantise {', '.join(quantise) or 'nothing'}: give {' or '.join(PARTS)}, or both")
+    if precision not in METHODS and tuple(quantise) != PARTS:
+        raise UsageError(f"quantise is for precision {' and '.join(METHODS)}, not for {precision}; leave it out")
+
+
 def _built(
-    isp: AdaptiveISP, design: Design, in_parts: bool, seed: int
+    isp: AdaptiveISP, design: Design, in_parts: bool, seed: int, raws: Sequence[CalibrationRaw]
 ) -> tuple[dict[str, bytes], dict[str, Any], float]:
     """The content of each file but the manifest, the manifest, and the greatest difference of an image in the test."""
     helper = import_extra("onnx.helper", EXTRA)
-    files: dict[str, bytes] = {}
-    entries, tests, modules = {}, {}, [module.name for module in design.plan.table]
-    for name, build in graphs_of(design, in_parts).items():
-        model = build(design)
-        files[f"{name}.onnx"] = model.SerializeToString(deterministic=True)
-        entries[name] = graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper, modules)
-    limit = {**self_test.TOLERANCES[str(design.precision)], "confidence": design.suppression.confidence}
-    samples, difference = self_test.samples_of(isp, design, entries), 0.0
-    for name, (given, wanted) in samples.items():
+    models = {name: build(design) for name, build in graphs_of(design, in_parts).items()}
+    quantisation = None
+    if design.whole_numbers:
+        models, quantisation = _quantised(isp, design, models, raws)
+    files = {f"{name}.onnx": model.SerializeToString(deterministic=True) for name, model in models.items()}
+    modules = [module.name for module in design.plan.table]
+    entries = {
+        name: graph_entry(model, f"{name}.onnx", files[f"{name}.onnx"], helper, modules)
+        for name, model in models.items()
+    }
+    limit = {**self_test.TOLERANCES[design.described_precision], "confidence": design.suppression.confidence}
+    tests, difference = {}, 0.0
+    for name, (given, wanted) in self_test.samples_of(isp, design, entries).items():
         found = self_test.run_graph(files[f"{name}.onnx"], given)
         if said := self_test.faults(design.plan, wanted, found, limit):
             raise AdaptiveISPError(
@@ -137,9 +201,47 @@ def _built(
             "tolerances": limit,
         }
     origin = provenance(seed, {isp.detector.name: isp.detector.weights_sha256})
-    manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin)
-    files["README.md"] = card_of(manifest).encode()
+    origin["command"] = without_folders(origin["command"])
+    manifest = manifest_of(design, entries, _policy_facts(isp), tests, origin, quantisation)
+    files[CARD] = card_of(manifest).encode()
     return files, manifest, difference
+
+
+def _quantised(
+    isp: AdaptiveISP, design: Design, models: Mapping[str, Any], raws: Sequence[CalibrationRaw]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The graphs with networks of whole numbers, and the manifest's entry about them.
+
+    Raises:
+        AdaptiveISPError: no graph has a network that can be quantised.
+    """
+    results = [(one.raw, isp(one.raw)) for one in raws]
+
+    def feeds(name: str, inputs: list[str]) -> Iterator[Mapping[str, Array]]:
+        for raw, result in results:
+            given, _ = self_test.sample_of(name, inputs, design, raw, result)
+            if "frame" in given:
+                given["frame"] = given["frame"].astype(design.frame.dtype)
+            yield given
+
+    made = {
+        name: quantised(
+            model, design.whole_numbers, design.quantise, feeds(name, [one.name for one in model.graph.input])
+        )
+        for name, model in models.items()
+    }
+    if not any(one.layers for one in made.values()):
+        parts = " and ".join(design.quantise)
+        raise AdaptiveISPError(f"{parts}: has no layers that can be quantised; export it in float32")
+    entry = {
+        "method": design.whole_numbers,
+        "parts": list(design.quantise),
+        "calibration": [one.facts for one in raws],
+        "graphs": {
+            name: {"layers": list(one.layers), "float32": list(one.kept)} for name, one in made.items() if one.layers
+        },
+    }
+    return {name: one.model for name, one in made.items()}, entry
 
 
 def _stored(files: dict[str, bytes], graph: str, side: str, values: Mapping[str, Array]) -> list[dict[str, Any]]:
@@ -154,8 +256,6 @@ def _stored(files: dict[str, bytes], graph: str, side: str, values: Mapping[str,
 
 def _policy_facts(isp: AdaptiveISP) -> dict[str, Any]:
     """Name, kind and hash of the policy."""
-    from adaptiveisp.policies.registry import NAMED_POLICIES, policy_file
-
     file = None
     if isp.policy_spec and isp.policy_spec not in NAMED_POLICIES and ":" not in isp.policy_spec:
         file = policy_file(isp.policy_spec)
@@ -168,16 +268,30 @@ def _policy_facts(isp: AdaptiveISP) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any]) -> None:
-    """Writes all files, the manifest last, and removes those of an earlier export that are not replaced."""
+def _write(
+    folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], isp: AdaptiveISP | None = None
+) -> None:
+    """Writes all files, the manifest last, and removes those of an earlier export that are not replaced.
+
+    With `isp`, its policy and settings follow, which hold the manifest's hash.
+    """
     former = folder / FILE
     if former.is_file():
-        for name in _files_of(former):
+        for name in (SETTINGS_FILE, *SAVED_POLICIES, *_files_of(former)):
             remove_inside(folder, folder / name)
+        for path in (
+            *folder.glob("prepared/*.ort"),
+            *folder.glob("prepared/*.json"),
+        ):  # by `adaptiveisp-runtime prepare`
+            remove_inside(folder, path)
         remove_inside(folder, former)
     for name, content in files.items():
+        if isp is not None and name == CARD:
+            content = full_card(isp.policy_spec, content.decode()).encode()
         write_bytes(folder / name, content)
     write_bytes(former, json_text(manifest).encode())
+    if isp is not None:
+        isp.save_pretrained(folder)
 
 
 def _files_of(manifest: Path) -> list[str]:

@@ -34,6 +34,9 @@ class Design:
         size: longer side in pixels at which policy, modules and detector work.
         suppression: how detections are chosen.
         precision: type of images and of the networks' intermediate values.
+        whole_numbers: how networks are made to compute in whole numbers, of `quantisation.METHODS`; "" if they are not.
+        quantise: which of `quantisation.PARTS` do.
+        loops: whether graphs may have loops.
     """
 
     plan: Plan
@@ -42,6 +45,14 @@ class Design:
     size: int
     suppression: Suppression
     precision: np.dtype
+    whole_numbers: str = ""
+    quantise: tuple[str, ...] = ()
+    loops: bool = True
+
+    @property
+    def described_precision(self) -> str:
+        """The precision in the manifest."""
+        return self.whole_numbers or str(self.precision)
 
     @property
     def padded(self) -> int:
@@ -79,7 +90,7 @@ def graphs_of(design: Design, in_parts: bool) -> dict[str, Build]:
 def begun(design: Design) -> Ops:
     """A new graph of the design's precision."""
     ops = Ops()
-    ops.root.precision = design.precision
+    ops.root.precision, ops.root.loops = design.precision, design.loops
     return ops
 
 

@@ -4,6 +4,9 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from adaptiveisp.policies.registry import NAMED_POLICIES, policy_file
+from adaptiveisp.training.card import policy_card
+
 
 def card_of(manifest: Mapping[str, Any]) -> str:
     """The card as Markdown.
@@ -36,14 +39,36 @@ def card_of(manifest: Mapping[str, Any]) -> str:
         f"- Working size: {manifest['geometry']['size']} pixels, padded to {manifest['geometry']['padded']}.",
         f"- Detector: {detector['name']}, {len(detector['class_names'])} classes, scores above "
         f"{detector['confidence']:g}.",
-        f"- Precision: {manifest['precision']}.",
-        f"- Command: `{_without_folders(manifest['provenance']['command'])}`",
+        f"- Precision: {manifest['precision']}.{_quantised(manifest.get('quantisation'))}",
+        f"- Command: `{without_folders(manifest['provenance']['command'])}`",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _without_folders(command: str) -> str:
-    """The command with the names of files alone: the card is passed on, and folders are the user's own."""
+def full_card(spec: str, graphs: str) -> str:
+    """The card of a folder with a policy and its graphs: that of the policy, where it was learned, then the graphs'.
+
+    Args:
+        spec: the policy, as given to `export`.
+        graphs: what `card_of` says.
+    """
+    if spec in NAMED_POLICIES:
+        return graphs
+    file = policy_file(spec)
+    about = policy_card(spec).rstrip().replace(f"`{file.name}`", f"`policy{file.suffix}`")
+    return f"{about}\n\n{graphs.replace('# ', '## ', 1)}"
+
+
+def _quantised(entry: Mapping[str, Any] | None) -> str:
+    """A sentence about networks of whole numbers."""
+    if entry is None:
+        return ""
+    raws = f"; ranges of {len(entry['calibration'])} raws" if entry["calibration"] else ""
+    return f" The networks of {' and '.join(entry['parts'])} compute in whole numbers of 8 bits{raws}."
+
+
+def without_folders(command: str) -> str:
+    """The command with the names of files alone: an export is passed on, and folders are the user's own."""
     parts = []
     for part in shlex.split(command):
         option, equals, value = part.partition("=") if part.startswith("--") else ("", "", part)

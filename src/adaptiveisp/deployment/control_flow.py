@@ -48,7 +48,7 @@ def choose(
 
 def repeat(
     ops: Ops,
-    steps: int,
+    steps: "int | Value",
     carried: Sequence[Value],
     going: Value | None,
     shapes: Sequence[Sequence[int | None]],
@@ -58,7 +58,7 @@ def repeat(
 
     Args:
         ops: the graph.
-        steps: most rounds.
+        steps: most rounds, a number or a value.
         carried: values that a round takes and gives on.
         going: whether there is a first round; None if there is.
         shapes: of the carried values, None for free sizes; OpenVINO wants to know at least their number.
@@ -83,7 +83,8 @@ def repeat(
     outputs = [*after, *collected]
     names = [ops.unique("Loop") for _ in outputs]
     first = ops.constant(np.asarray(True)) if going is None else going
-    inputs = [ops.named(ops.constant(np.asarray(steps, np.int64))), ops.named(first)]
+    most = steps if isinstance(steps, Value) else ops.constant(np.asarray(steps, np.int64))
+    inputs = [ops.named(most), ops.named(first)]
     inputs += [ops.named(value) for value in carried]
     ops.nodes.append(helper.make_node("Loop", inputs, names, name=names[0], body=graph))
     found = [Value(ops, name, value.dtype) for name, value in zip(names, outputs, strict=True)]

@@ -172,7 +172,10 @@ def _demosaic(ops: Ops, linear: Value, sides: Sides, pattern: Value) -> Value:
     padded = ops.pad(picture, [2, 2, ops("Mod", height, 2) + 2, ops("Mod", width, 2) + 2], "reflect")
     made = ops("Conv", ops("SpaceToDepth", padded, blocksize=2), kernels)
     whole = ops("DepthToSpace", made, blocksize=2, mode="CRD")
-    return ops.clip(ops.slice(ops.slice(whole, 2, 0, height), 3, 0, width), 0, 1)
+    for axis, side in ((2, height), (3, width)):
+        if side.data is None or side.number % 2:  # a constant even side has no more pixels
+            whole = ops.slice(whole, axis, 0, side)
+    return ops.clip(whole, 0, 1)
 
 
 def _develop_small(ops: Ops, linear: Value, before: Sides, after: Sides, pattern: Value) -> Value:

@@ -174,6 +174,7 @@ def manifest_of(
     policy: Mapping[str, Any],
     self_test: Mapping[str, Any],
     provenance: Mapping[str, Any],
+    quantisation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The whole manifest.
 
@@ -183,12 +184,14 @@ def manifest_of(
         policy: facts about the policy.
         self_test: entry of each graph's self-test by the graph's name.
         provenance: versions, hashes and the command.
+        quantisation: which layers compute in whole numbers, and by which raws; None where none do.
     """
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "policy": dict(policy),
-        "precision": str(design.precision),
+        "precision": design.described_precision,
+        "quantisation": None if quantisation is None else dict(quantisation),
         "graphs": dict(graphs),
         "frame": frame_entry(design.frame),
         "geometry": geometry_entry(design),

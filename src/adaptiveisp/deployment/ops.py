@@ -100,6 +100,8 @@ class _Root:
     """Height and width of the images that the modules change, the same for all of a graph."""
     precision: "np.dtype[Any]" = field(default_factory=lambda: np.dtype(np.float32))
     """Type of images and of the networks' intermediate values."""
+    loops: bool = True
+    """Whether nodes may be `Loop`s; some runtimes have none."""
 
 
 class Ops:

@@ -102,7 +102,9 @@ def resize(ops: Ops, image: Value, before: tuple[Value, Value], after: tuple[Val
         taps = taps_of(ops, old, new)
         rows = resample_rows(ops, picture, taps, normalised(ops, taps.weights))
         # (3, blocks, BLOCK, width) → (3, width, rows): the other axis comes next.
-        lines = ops.slice(_joined(ops, rows), 1, 0, new)
+        lines = _joined(ops, rows)
+        if new.data is None or new.number % BLOCK:
+            lines = ops.slice(lines, 1, 0, new)
         picture = ops("Transpose", lines, perm=[0, 2, 1])
     return ops.clip(ops("Unsqueeze", picture, np.asarray([0])), 0, 1)
 

@@ -144,6 +144,33 @@ def coco_average_precision(images: Sequence[ScoredImage], category_ids: Iterable
     )
 
 
+def precision_curve(images: Sequence[ScoredImage], category_ids: Iterable[int], iou: float = 0.5) -> list[float]:
+    """Interpolated precision in 0..1 at the recalls 0, 0.01, … 1, the mean over the categories that have a label.
+
+    Its mean is the average precision. Empty where there is no label to find.
+
+    Args:
+        images, category_ids: as for `coco_average_precision`.
+        iou: one of `IOU_THRESHOLDS`.
+
+    Raises:
+        ValueError, AdaptiveISPError: as for `coco_average_precision`.
+    """
+    order = in_order(images)
+    wanted = sorted({int(category) for category in category_ids})
+    ids = {images[i].key: number for number, i in enumerate(order, start=1)}
+    labels, found = coco_dictionaries([images[i] for i in order], wanted, ids)
+    present = sorted({label["category_id"] for label in labels if not label["iscrowd"]})
+    if not present:
+        return []
+    if not found:
+        return [0.0] * 101
+    place = int(np.argmin(np.abs(IOU_THRESHOLDS - iou)))
+    precision = _precision(len(images), wanted, labels, found)[place, :, np.isin(wanted, present), 0]
+    curve: list[float] = precision.mean(axis=0).tolist()
+    return curve
+
+
 def finds_anything(images: Iterable[ScoredImage], category_ids: Iterable[int]) -> bool:
     """Whether any detection overlaps a label of its category with an IoU of 0.5 or more; crowds do not count.
 

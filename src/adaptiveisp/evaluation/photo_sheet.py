@@ -14,7 +14,6 @@ from adaptiveisp.detectors.letterbox import resize_longer_side
 from adaptiveisp.errors import DetectorError, logger
 from adaptiveisp.evaluation.coco_ap import ScoredImage
 from adaptiveisp.evaluation.config import ScoringOptions
-from adaptiveisp.evaluation.detector_loss import RAW
 from adaptiveisp.evaluation.evaluator import EVALUATION_CONFIDENCE, class_maps, scored_image
 from adaptiveisp.evaluation.label_marks import label_marks
 from adaptiveisp.evaluation.photo_choice import EACH, Chosen, choose
@@ -149,7 +148,7 @@ def _grid(sheet: _Sheet, rows: Sequence[PhotoRow], contest: Contest, count: int,
 
 def _is_raw(policy: Policy) -> bool:
     """Whether a policy is the developed raw without any module."""
-    return policy == RAW or policy.name == "none"
+    return policy.name == "none"
 
 
 def _contest(policies: Sequence[Policy], detector: str, found: Evaluation, report: Report) -> Contest:

@@ -49,7 +49,7 @@ def explanation_html(explanation: Explanation) -> str:
     for module in explanation.modules:
         worth, lost = explanation.worth(module), explanation.lost(module)
         cells = "".join(
-            f'<td style="background: {heat(worth[i])}">{100 * worth[i]:+.0f}{" lost" if i in lost else ""}</td>'
+            f'<td style="background: {heat(worth[i])}">{_signed(100 * worth[i])}{" lost" if i in lost else ""}</td>'
             for i in shown
         )
         new = ", ".join(f"{escape(box.name[:LONGEST_NAME])} {100 * box.score:.0f}" for box in module.appeared[:3])
@@ -64,3 +64,8 @@ def explanation_html(explanation: Explanation) -> str:
         f'<div style="display: flex; flex-wrap: wrap; gap: 1em"><div>{picture}</div>'
         f"<div>{table}<p>{note}; {escape(explanation.name)}</p></div></div>"
     )
+
+
+def _signed(value: float) -> str:
+    """A whole number with its sign, a true minus."""
+    return f"{round(value) + 0.0:+.0f}".replace("-", "\N{MINUS SIGN}")

@@ -7,8 +7,8 @@ and would be imported with it, so that these functions call the library instead.
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from adaptiveisp.policies.registry import NAMED_POLICIES, RUN_POLICIES, SHIPPED,
 from adaptiveisp.types import Detector
 from adaptiveisp.utils import defaults
 from adaptiveisp.utils.config import record
-from adaptiveisp.utils.files import atomic_path, read_json, write_json
+from adaptiveisp.utils.files import atomic_path, read_json, sha256_of, write_json
 from adaptiveisp.utils.optional_imports import import_extra
 from adaptiveisp.utils.own_code import reason_of
 from adaptiveisp.utils.yaml_files import read_yaml
@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 SETTINGS_FILE = "adaptiveisp.json"
 """The file of a folder that names its policy and holds its settings."""
 POLICY_STEM = "policy"
+RUN_SUMMARY_FILE = "summary.json"
+"""The file of a finished run that has the hashes of its policies."""
+MANIFEST_FILE = "manifest.json"
+"""The file that describes the graphs of an export, where the folder has them; see docs/export.md."""
 RUN_SETTINGS_FILE = "config.yaml"
 """The file of a run folder that names the detector for which its policy was learned."""
 _REMEDY = "give a folder that save_pretrained wrote, or the folder of a training run"
@@ -46,6 +50,8 @@ class PretrainedSettings:
         size: longer side in pixels at which policy, modules and detector work.
         confidence: least score of a box in a result.
         camera_white_balance: whether the camera's own gains are applied first.
+        files: name of a file of the folder → its SHA-256: the policy's file, and the manifest of exported graphs. Empty
+            in folders of earlier versions, of which nothing is compared.
     """
 
     policy: str
@@ -53,6 +59,7 @@ class PretrainedSettings:
     size: int = defaults.SIZE
     confidence: float = defaults.CONFIDENCE
     camera_white_balance: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, Any]:
@@ -60,7 +67,7 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
 
     Raises:
         UsageError: there is no such policy or folder.
-        WeightsError: the folder's files are missing or wrong, or the repository cannot be downloaded.
+        WeightsError: the folder's files are missing or wrong or were changed, or the repository cannot be downloaded.
     """
     if str(name) in SHIPPED:
         return {"policy": str(name), "detector": detector or defaults.DETECTOR}
@@ -74,9 +81,13 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
             )
         folder = _downloaded(str(name))
     if not (folder / SETTINGS_FILE).exists() and any((folder / one).is_file() for one in RUN_POLICIES):
+        _check_run(folder)
         return {"policy": str(folder), "detector": detector or _detector_of_run(folder)}
     content = read_json(folder / SETTINGS_FILE, WeightsError, _REMEDY)
     found = record(PretrainedSettings, content, str(folder / SETTINGS_FILE), WeightsError, _REMEDY)
+    for one, digest in found.files.items():
+        if Path(one).name == one and (folder / one).is_file():
+            _check_hash(folder / one, digest, SETTINGS_FILE)
     return {
         "policy": _policy_of(found.policy, folder),
         # The folder may come from anybody, so it must name neither code nor a model to download.
@@ -85,6 +96,35 @@ def settings_of(name: str | Path, detector: str | Detector | None) -> dict[str, 
         "confidence": found.confidence,
         "camera_white_balance": found.camera_white_balance,
     }
+
+
+def _check_run(folder: Path) -> None:
+    """Compares the policy of a finished run with the hash that the run wrote.
+
+    Raises:
+        WeightsError: it is another one.
+    """
+    file, summary = policy_file(str(folder)), folder / RUN_SUMMARY_FILE
+    if not summary.is_file():  # a run that goes on
+        return
+    content = read_json(summary, WeightsError, "restore it, or give the policy's file alone")
+    hashes = content.get("policies_sha256") if isinstance(content, dict) else None
+    digest = hashes.get(file.name) if isinstance(hashes, dict) else None
+    if isinstance(digest, str):  # runs of earlier versions have none
+        _check_hash(file, digest, RUN_SUMMARY_FILE)
+
+
+def _check_hash(file: Path, digest: str, said_by: str) -> None:
+    """Compares a file with its SHA-256.
+
+    Raises:
+        WeightsError: it was changed.
+    """
+    if sha256_of(file) != digest:
+        raise WeightsError(
+            f"{file}: was changed since {said_by} was written, by its hash; restore it, or, if it is "
+            "yours, give the file as the policy"
+        )
 
 
 def warn_of_other_detectors(policies: Sequence[str], detectors: Sequence[str]) -> None:
@@ -144,16 +184,36 @@ def save_pretrained(isp: "AdaptiveISP", folder: Path, overwrite: bool) -> Path:
     """See `AdaptiveISP.save_pretrained`."""
     if not overwrite and (folder / SETTINGS_FILE).exists():
         raise UsageError(f"{folder}: holds a saved policy already; choose another folder, or give overwrite=True")
+    _check_graphs(isp, folder)
     name = _save_policy(isp, folder)
+    files = {one: sha256_of(folder / one) for one in (name, MANIFEST_FILE) if (folder / one).is_file()}
     if isp.latency_ms is not None:
         logger.warning(
             "%s: holds no latency; give latency_ms=%g to from_pretrained too, which measures the machine it runs on",
             *(folder, isp.latency_ms),
         )
     detector = isp.detector_spec or isp.detector.name
-    settings = PretrainedSettings(name, detector, isp.size, isp.confidence, isp.camera_white_balance)
+    settings = PretrainedSettings(name, detector, isp.size, isp.confidence, isp.camera_white_balance, files)
     write_json(folder / SETTINGS_FILE, vars(settings))
     return folder
+
+
+def _check_graphs(isp: "AdaptiveISP", folder: Path) -> None:
+    """Refuses a folder with the exported graphs of another policy.
+
+    Raises:
+        UsageError: the manifest there names another policy.
+        WeightsError: the manifest cannot be read.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        return
+    content = read_json(path, WeightsError, "export the folder again")
+    known = content.get("policy") if isinstance(content, dict) else None
+    digest = known.get("sha256") if isinstance(known, dict) else None
+    is_file = isp.policy_spec and isp.policy_spec not in NAMED_POLICIES
+    if digest != (sha256_of(policy_file(isp.policy_spec)) if is_file else ""):
+        raise UsageError(f"{folder}: holds the exported graphs of another policy; choose another folder")
 
 
 def _save_policy(isp: "AdaptiveISP", folder: Path) -> str:

@@ -26,8 +26,8 @@ def result_html(result: "Result") -> str:
         result: any result.
     """
     raw, gain = half_brightened(result.developed.small[0].clamp(0, 1))
-    note = f"; right part {gain:.0f} times brighter for the eye" if gain > 1 else ""
-    pictures = _picture(raw, f"{result.name}, raw{note}") + _picture(result.drawn(), f"{result.policy}, with boxes")
+    note = f", right \N{MULTIPLICATION SIGN}{gain:.0f} for the eye" if gain > 1 else ""
+    pictures = _picture(raw, f"raw{note}") + _picture(result.drawn(), f"{result.policy}, with boxes")
     stages = stage_texts(result.pipeline)
     if stages:
         rows = [(str(number), stage.module, stage.line) for number, stage in enumerate(stages, 1)]
@@ -54,7 +54,7 @@ def _picture(image: Rgb8, caption: str) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]], most: int) -> str:
     """A table of text, with a last row that counts those that were left out."""
-    lines = ["".join(f"<th>{escape(title)}</th>" for title in header)]
+    lines = ["".join(f'<th style="text-align: left">{escape(title)}</th>' for title in header)]
     lines += ["".join(f'<td style="text-align: left">{_text(cell, 300)}</td>' for cell in row) for row in rows[:most]]
     if len(rows) > most:
         lines.append(f'<td colspan="{len(header)}">{len(rows) - most} more</td>')

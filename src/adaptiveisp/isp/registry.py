@@ -37,7 +37,7 @@ PAPER_FILES = (
 WIDE_FILES = (*PAPER_FILES,)
 """The files of the set `wide`."""
 
-EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level")
+EXTENDED_FILES = (*WIDE_FILES, "guided_denoise", "local_tone", "gray_world", "black_level", "fast_denoise")
 """The files of the set `extended`, with cheap modules beyond the paper's ten; new modules are added at the end."""
 
 HELPER_FILES = ("srgb", "gain")
@@ -86,7 +86,8 @@ WIDE = make(WIDE_FILES, "WIDE", "PAPER")
 """The paper's modules with the ranges that dark raws need: exposure ±10 stops, gamma's floor 1e-5, gains up to 3.3."""
 
 EXTENDED = make(EXTENDED_FILES, "EXTENDED", "WIDE", "PAPER")
-"""`WIDE` with a denoiser at about a fifth of the cost, local tone mapping, gray world and a black level."""
+"""`WIDE` with a denoiser at about a fifth of the cost, local tone mapping, gray world, a black level, and `denoise`
+with a smaller search window."""
 
 HELPERS = make(HELPER_FILES, "PAPER")
 """Modules that a pipeline of any set may use."""

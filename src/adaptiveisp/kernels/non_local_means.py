@@ -19,7 +19,13 @@ Batch = Float[Tensor, "batch 3 height width"]
 Strengths = Float[Tensor, "batch 1 1"]
 
 
-def nlm_forward(image: Batch, h: Strengths, epsilon: float = 0.0) -> tuple[Batch, Float[Tensor, "batch height width"]]:
+LARGEST_REACH = 5
+"""Largest `search_radius` of the kernels, SEARCH of csrc/non_local_means.c.inc."""
+
+
+def nlm_forward(
+    image: Batch, h: Strengths, epsilon: float = 0.0, search_radius: int = LARGEST_REACH
+) -> tuple[Batch, Float[Tensor, "batch height width"]]:
     """Filtered images, not clipped, and the sum of the weights at each pixel.
 
     Args:
@@ -27,17 +33,20 @@ def nlm_forward(image: Batch, h: Strengths, epsilon: float = 0.0) -> tuple[Batch
         h: filter strength of each image, with the epsilon added; above 0.
         epsilon: added to all squared distances, as `isp.modules.pos_isp_denoise` does, whose distances are those of the
             image clipped to [0, 1]; 0 for `isp.modules.denoise`.
+        search_radius: reach of the search window on each side in pixels, 1 to `LARGEST_REACH`.
 
     Raises:
         ValueError: an argument does not fit.
     """
     image = batch_of_images(image)
+    require(1 <= search_radius <= LARGEST_REACH, f"search_radius must be 1 to {LARGEST_REACH}")
     output, total = torch.empty_like(image), torch.empty_like(image[:, 0])
     kernel, exponents, (height, width) = function("nlm_forward"), _exponents(h, len(image)), image.shape[2:]
 
     def work(i: int, start: int, stop: int) -> None:
         planes = (image[i].data_ptr(), output[i].data_ptr(), total[i].data_ptr())
-        kernel(*planes, height, width, start, stop, exponents[i], epsilon, scratch(function("nlm_scratch")()))
+        place = (height, width, start, stop, search_radius)
+        kernel(*planes, *place, exponents[i], epsilon, scratch(function("nlm_scratch")()))
 
     spread([partial(work, *task) for task in _tasks(image)])
     return output, total
@@ -50,6 +59,7 @@ def nlm_backward(
     total: Float[Tensor, "batch height width"],
     grad: Batch,
     of_image: bool,
+    search_radius: int = LARGEST_REACH,
 ) -> tuple[Batch | None, Strengths]:
     """Gradients of the images, where they are wanted, and of h.
 
@@ -58,6 +68,7 @@ def nlm_backward(
         output, total: its results.
         grad: gradient of the output.
         of_image: False leaves out the images' gradient, which saves two thirds of the time.
+        search_radius: as for `nlm_forward`.
 
     Raises:
         ValueError: an argument does not fit.
@@ -66,6 +77,7 @@ def nlm_backward(
     for tensor, name in ((output, "the output"), (grad, "the gradient")):
         fits = is_float32(tensor) and tensor.shape == image.shape
         require(fits, f"{name} must be float32 {tuple(image.shape)} on the CPU")
+    require(1 <= search_radius <= LARGEST_REACH, f"search_radius must be 1 to {LARGEST_REACH}")
     require_planes(total, tuple(image[:, 0].shape), "the sums of weights")
     ratio = (grad / total[:, None]).contiguous()
     scalar = (ratio * output).sum(dim=1).neg_()
@@ -75,7 +87,7 @@ def nlm_backward(
 
     def work(i: int, start: int, stop: int) -> float:
         planes = (image[i].data_ptr(), ratio[i].data_ptr(), scalar[i].data_ptr())
-        place = (height, width, start, stop, exponents[i])
+        place = (height, width, start, stop, search_radius, exponents[i])
         memory = scratch(function("nlm_scratch")())
         if grad_image is None:
             found: float = function("nlm_backward_h")(*planes, *place, memory)

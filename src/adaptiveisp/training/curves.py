@@ -69,7 +69,7 @@ class Board:
 
     def numbers(self, values: Line, iteration: int) -> None:
         """Adds a point to the curve of each number in nested dicts, named by its path; other values are ignored."""
-        for name, value in _flat(values):
+        for name, value in flat_numbers(values):
             self._writer.add_scalar(name, value, iteration)
 
     def picture(self, name: str, rgb: Rgb8, iteration: int) -> None:
@@ -142,15 +142,15 @@ def without_iteration(line: Line) -> dict[str, Any]:
     return {name: value for name, value in line.items() if name != "iteration"}
 
 
-def _flat(values: Line, prefix: str = "") -> Iterator[tuple[str, float]]:
+def flat_numbers(values: Line, prefix: str = "") -> Iterator[tuple[str, float]]:
     """The numbers in nested dicts with their paths.
 
-    >>> list(_flat({"loss": {"value": 0.5}, "ap": None}))
+    >>> list(flat_numbers({"loss": {"value": 0.5}, "ap": None}))
     [('loss/value', 0.5)]
     """
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}/")
+            yield from flat_numbers(value, f"{prefix}{name}/")
         elif isinstance(value, int | float):
             yield prefix + name, value
 

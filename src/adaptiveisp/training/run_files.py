@@ -11,7 +11,7 @@ from adaptiveisp.policies.registry import RUN_POLICIES
 from adaptiveisp.training import run_logger
 from adaptiveisp.training.config import CONFIG
 from adaptiveisp.training.curves import TENSORBOARD
-from adaptiveisp.utils.files import atomic_path
+from adaptiveisp.utils.files import atomic_path, sha256_of
 from adaptiveisp.utils.output_folder import remove_inside
 from adaptiveisp.utils.yaml_files import read_yaml
 
@@ -33,6 +33,11 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     if not isinstance(provenance, dict):
         raise DataError(f"{folder / CONFIG}: provenance is not a mapping; {remedy}")
     return provenance
+
+
+def policy_hashes(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each policy file of a run, by which `AdaptiveISP.from_pretrained` knows one that was changed."""
+    return {name: sha256_of(folder / name) for name in RUN_POLICIES if (folder / name).is_file()}
 
 
 def remove_results(folder: Path) -> None:

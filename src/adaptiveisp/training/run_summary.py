@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from adaptiveisp.training import run_logger
-from adaptiveisp.training.run_files import SUMMARY
+from adaptiveisp.training.run_files import SUMMARY, policy_hashes
 from adaptiveisp.utils.files import write_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def write_summary(run: "Trainer") -> None:
         "device": run.device,
         "threads": torch.get_num_threads(),
         "skipped": run.skipped,
+        "policies_sha256": policy_hashes(run.folder),
         "provenance": dict(run.provenance),
     }
     if not run.ranks.alone:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from adaptiveisp.errors import PipelineError
 from adaptiveisp.isp.pipeline import Pipeline
+from adaptiveisp.tuning.decomposition import OTHER_PIXELS
 from adaptiveisp.utils.color import srgb_decode
 
 Encoding = Literal["linear", "srgb", "cube-root"]
@@ -37,7 +38,7 @@ def pointwise_part(pipeline: Pipeline) -> tuple[Pipeline, list[str]]:
         if module.pointwise:
             kept.append(stage)
         else:
-            notes.append(f"{module.name}: left out, it works on neighbourhoods, which no table of colours holds")
+            notes.append(f"{module.name}: left out, {OTHER_PIXELS}")
     return pipeline.with_stages(kept), notes
 
 

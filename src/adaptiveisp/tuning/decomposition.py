@@ -31,6 +31,7 @@ LEAST_NOTED = 0.005
 """Least difference from the pipeline that a note states."""
 DARK = 2.0**-14
 """Scale of the colours on which linearity is tried, small enough that no gain leaves [0, 1]."""
+OTHER_PIXELS = "it looks at other pixels, near ones or those of the whole image, which no table of colours holds"
 PATCH = (2 * PATCH_RADIUS + 1) ** 2
 """Pixels of a patch that non-local means compares."""
 
@@ -94,7 +95,7 @@ def decompose(pipeline: Pipeline) -> Decomposition:
             noise = max(noise or 0.0, strength)
             continue
         if not module.pointwise:
-            left_out.append((module.name, "it works on neighbourhoods, which no table of colours holds"))
+            left_out.append((module.name, OTHER_PIXELS))
             continue
         linear = _matrix_of(module, params)
         if linear is not None and not curves:

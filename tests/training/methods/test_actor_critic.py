@@ -600,9 +600,9 @@ def test_each_optimiser_gets_its_own_loss_and_a_falling_rate(monkeypatch: pytest
     subject = learner(replace(SMALL, horizon=2, rate_decay=2.0), budget=120)
     seen: list[tuple[bool, float, float]] = []
 
-    def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, limit: Any) -> dict[str, float]:
+    def spy(parameters: Any, optimiser: Any, loss: Tensor, scale: float, *rest: Any) -> dict[str, float]:
         seen.append((optimiser is subject.networks.critic_optimiser, loss.item(), scale))
-        return optimiser_step(parameters, optimiser, loss, scale, limit)
+        return optimiser_step(parameters, optimiser, loss, scale, *rest)
 
     monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.networks.optimiser_step", spy)
     while not subject.done:
@@ -698,7 +698,7 @@ def test_the_temperature_falls_with_the_budget(monkeypatch: pytest.MonkeyPatch) 
         seen.append(rules.temperature)
         return real(state, actor, modules, rules, *others)
 
-    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.roll_out", spy)
+    monkeypatch.setattr("adaptiveisp.training.rl.shared_rollout.roll_out", spy)
     subject = learner(replace(SMALL, last_temperature=0.1), budget=100)
     spent = []
     while not subject.done:
@@ -906,6 +906,6 @@ def test_an_invalid_rollout_takes_its_image_with_it(monkeypatch: pytest.MonkeyPa
             rollout.end.image.data[2] = math.nan
         return rollout
 
-    monkeypatch.setattr("adaptiveisp.training.methods.actor_critic.learner.roll_out", spoiled)
+    monkeypatch.setattr("adaptiveisp.training.rl.shared_rollout.roll_out", spoiled)
     metrics, _ = subject.iterate()
     assert calls == [8, 4] and metrics["dropped"] == 1

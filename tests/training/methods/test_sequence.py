@@ -351,13 +351,13 @@ def test_an_image_that_a_module_makes_invalid_is_dropped(monkeypatch: pytest.Mon
         spoiled[3] = float("nan")
         return run_sequences(*inputs) * spoiled
 
-    monkeypatch.setattr("adaptiveisp.training.methods.sequence.learner.run_sequences", spoiling)
+    monkeypatch.setattr("adaptiveisp.training.methods.sequence.shared.run_sequences", spoiling)
     subject = learner()
     metrics, _ = subject.iterate()
     assert metrics["dropped"] == 1 and subject.passes == subject.detector.passes == 6
     assert math.isfinite(metrics["detector_loss"]) and sum(metrics["modules"].values()) <= 18
     monkeypatch.setattr(
-        "adaptiveisp.training.methods.sequence.learner.run_sequences", lambda image, *_: image * float("nan")
+        "adaptiveisp.training.methods.sequence.shared.run_sequences", lambda image, *_: image * float("nan")
     )
     with pytest.raises(NonFiniteLossError, match="no rendering of iteration 1"):
         subject.iterate()
@@ -461,6 +461,38 @@ def test_a_warm_start_takes_the_network_and_refuses_others(tmp_path: Path) -> No
     assert all(torch.equal(a, b) for a, b in pairs) and second.passes == 0
     with pytest.raises(WeightsError, match="has the horizon 3"):
         learner(replace(SMALL, horizon=4)).warm_start(str(tmp_path))
+
+
+def test_a_warm_start_may_lack_modules_of_the_run(tmp_path: Path) -> None:
+    names = ("denoise", "exposure", "gamma")
+    small = learner(replace(SMALL, modules=names, module_set="extended"), seed=1)
+    with torch.no_grad():
+        for weight in small.averaged.parameters():
+            weight.normal_(std=0.05)
+    small.save_policy(tmp_path, "best", {})
+    larger = replace(SMALL, modules=("fast_denoise", "gamma", "denoise", "tone", "exposure"), module_set="extended")
+    grown = learner(replace(larger, warm_start_like={"fast_denoise": "denoise"}), seed=2)
+    grown.warm_start(str(tmp_path))
+    image = torch.stack([GreyStream()[number].image for number in range(4)])
+
+    def params_of(subject: SequenceLearner, name: str) -> list[dict[str, float]]:
+        return [dict(plan.stages[-1].params) for plan in subject.policy().plan_with(image, [name])]
+
+    for name in ("gamma", "denoise"):
+        expected = [pytest.approx(params, rel=1e-5) for params in params_of(small, name)]
+        assert params_of(grown, name) == expected
+    assert params_of(grown, "fast_denoise") == expected
+    new = params_of(grown, "tone")[0]
+    assert new == pytest.approx(dict(zip(new, find_module("tone", "extended").neutral, strict=True)), abs=0.05)
+    # A sequence of modules that both have is as likely as before, up to what the others take.
+    network, observation = grown.network, observe(image, "raw", "extended")
+    old = small.averaged.log_probs(small.averaged.embed(observation), torch.tensor([[1, 0, 3]] * 4))[0]
+    found = network.log_probs(network.embed(observation), torch.tensor([[4, 2, 5]] * 4))[0]
+    assert (found < old).all()
+    with pytest.raises(WeightsError, match="tone cannot take over the weights of denoise; name a module of this run"):
+        learner(replace(larger, warm_start_like={"tone": "denoise"})).warm_start(str(tmp_path))
+    with pytest.raises(WeightsError, match="has the modules"):
+        learner(replace(larger, modules=("gamma", "tone"))).warm_start(str(tmp_path))
 
 
 def test_every_preset_is_small_enough() -> None:

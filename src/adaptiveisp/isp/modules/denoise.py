@@ -16,6 +16,7 @@ Work goes strip by strip of rows, so that large frames need little more memory t
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -96,38 +97,41 @@ def _rows(tensor: Tensor, pad: int, start: int, stop: int) -> Tensor:
     return tensor[..., start : stop + 2 * pad, :]
 
 
-def nlm_forward(image: Image, h: Scalar) -> tuple[Image, Plane]:
+def nlm_forward(image: Image, h: Scalar, radius: int = SEARCH_RADIUS) -> tuple[Image, Plane]:
     """Filtered image and sum of weights S.
 
     Args:
         image: RGB.
         h: filter strength h' with the epsilon already added.
+        radius: reach of the search window on each side in pixels.
     """
-    pad = 2 * SEARCH_RADIUS + PATCH_RADIUS
+    pad = 2 * radius + PATCH_RADIUS
     luma = wrap_pad(weighted_channel(image, LUMA_BT601)[:, 0], pad)
-    padded = wrap_pad(image, SEARCH_RADIUS)
+    padded = wrap_pad(image, radius)
     inverse = -1 / h
     output, total = torch.empty_like(image), torch.empty_like(image[:, 0])
     for start, stop in strips(image.shape[2], image.shape[3]):
-        luma_strip, image_strip = _rows(luma, pad, start, stop), _rows(padded, SEARCH_RADIUS, start, stop)
-        numerator = window(image_strip, SEARCH_RADIUS, 0).clone()
+        luma_strip, image_strip = _rows(luma, pad, start, stop), _rows(padded, radius, start, stop)
+        numerator = window(image_strip, radius, 0).clone()
         denominator = torch.ones_like(numerator[:, 0])
-        for dy, dx in half_offsets():
-            _, distance = distances(luma_strip, pad, SEARCH_RADIUS, (dy, dx))
+        for dy, dx in half_offsets(radius):
+            _, distance = distances(luma_strip, pad, radius, (dy, dx))
             weight = distance.mul_(inverse).exp_()
             for shift, moved in (((dy, dx), (0, 0)), ((-dy, -dx), (-dy, -dx))):
-                here = window(weight, SEARCH_RADIUS, 0, moved)
+                here = window(weight, radius, 0, moved)
                 denominator += here
-                numerator.addcmul_(here[:, None], window(image_strip, SEARCH_RADIUS, 0, shift))
+                numerator.addcmul_(here[:, None], window(image_strip, radius, 0, shift))
         output[:, :, start:stop] = numerator / denominator[:, None]
         total[:, start:stop] = denominator
     return output, total
 
 
-def nlm_backward(image: Image, h: Scalar, output: Image, total: Plane, grad: Image) -> tuple[Image, Scalar]:
+def nlm_backward(
+    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS
+) -> tuple[Image, Scalar]:
     """Gradients with respect to the image and to h' (see the module's docstring for the formulas)."""
-    reach = SEARCH_RADIUS + PATCH_RADIUS  # dD is needed this far outside the strip
-    wide, pad = reach + SEARCH_RADIUS, reach + SEARCH_RADIUS + PATCH_RADIUS
+    reach = radius + PATCH_RADIUS  # dD is needed this far outside the strip
+    wide, pad = reach + radius, reach + radius + PATCH_RADIUS
     ratio = grad / total[:, None]
     scalar = -(ratio * output).sum(dim=1)
     luma = wrap_pad(weighted_channel(image, LUMA_BT601)[:, 0], pad)
@@ -141,7 +145,7 @@ def nlm_backward(image: Image, h: Scalar, output: Image, total: Plane, grad: Ima
         direct = window(a, wide, 0).clone()  # the offset (0, 0) has weight 1
         through_luma = torch.zeros_like(direct[:, 0])
         here_x, here_a, here_c = (window(t, wide, reach) for t in (x, a, c))
-        for offset in half_offsets():
+        for offset in half_offsets(radius):
             back = (-offset[0], -offset[1])
             difference, distance = distances(y, pad, reach, offset)
             weight = (distance * inverse).exp_()
@@ -153,8 +157,8 @@ def nlm_backward(image: Image, h: Scalar, output: Image, total: Plane, grad: Ima
             bracket *= weight
             grad_h += (window(bracket, reach, 0) * window(distance, reach, 0)).sum(dim=(1, 2), keepdim=True)
             slope = torch.where(distance > 0, bracket / distance, 0)  # 2·dD, still to be multiplied by -1/h'
-            push = box_sum(slope).mul_(window(difference, reach + PATCH_RADIUS, SEARCH_RADIUS))
-            through_luma += window(push, SEARCH_RADIUS, 0) - window(push, SEARCH_RADIUS, 0, back)
+            push = box_sum(slope).mul_(window(difference, reach + PATCH_RADIUS, radius))
+            through_luma += window(push, radius, 0) - window(push, radius, 0, back)
         through_luma *= inverse
         for channel, luma_weight in enumerate(LUMA_BT601):
             direct[:, channel] += luma_weight * through_luma
@@ -162,53 +166,56 @@ def nlm_backward(image: Image, h: Scalar, output: Image, total: Plane, grad: Ima
     return grad_image, grad_h / h.square()
 
 
-def nlm_backward_h(image: Image, h: Scalar, output: Image, total: Plane, grad: Image) -> tuple[Scalar]:
+def nlm_backward_h(
+    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS
+) -> tuple[Scalar]:
     """The gradient with respect to h' alone: about the work of the forward pass, a third of both gradients'.
 
     A pair of pixels p, p+o adds w·d·(a_p·x_{p+o} + a_{p+o}·x_p + c_p + c_{p+o}); as everything wraps around, the sum
     over all p of half the offsets meets each pair once.
     """
-    pad = SEARCH_RADIUS + PATCH_RADIUS
+    pad = radius + PATCH_RADIUS
     ratio = grad / total[:, None]
     scalar = -(ratio * output).sum(dim=1)
     luma = wrap_pad(weighted_channel(image, LUMA_BT601)[:, 0], pad)
-    padded, ratio, scalar = (wrap_pad(t, SEARCH_RADIUS) for t in (image, ratio, scalar))
+    padded, ratio, scalar = (wrap_pad(t, radius) for t in (image, ratio, scalar))
     grad_h = torch.zeros_like(h)
     inverse = -1 / h
     for start, stop in strips(image.shape[2], image.shape[3]):
         y = _rows(luma, pad, start, stop)
-        x, a, c = (_rows(t, SEARCH_RADIUS, start, stop) for t in (padded, ratio, scalar))
-        here_x, here_a, here_c = (window(t, SEARCH_RADIUS, 0) for t in (x, a, c))
-        for offset in half_offsets():
+        x, a, c = (_rows(t, radius, start, stop) for t in (padded, ratio, scalar))
+        here_x, here_a, here_c = (window(t, radius, 0) for t in (x, a, c))
+        for offset in half_offsets(radius):
             _, distance = distances(y, pad, 0, offset)
-            bracket = here_c + window(c, SEARCH_RADIUS, 0, offset)
+            bracket = here_c + window(c, radius, 0, offset)
             for channel in range(3):
-                bracket.addcmul_(here_a[:, channel], window(x, SEARCH_RADIUS, 0, offset)[:, channel])
-                bracket.addcmul_(here_x[:, channel], window(a, SEARCH_RADIUS, 0, offset)[:, channel])
+                bracket.addcmul_(here_a[:, channel], window(x, radius, 0, offset)[:, channel])
+                bracket.addcmul_(here_x[:, channel], window(a, radius, 0, offset)[:, channel])
             weight = (distance * inverse).exp_().mul_(distance)
             grad_h += (bracket * weight).sum(dim=(1, 2), keepdim=True)
     return (grad_h / h.square(),)
 
 
 class NonLocalMeans(torch.autograd.Function):
-    """Non-local means whose backward pass recomputes the weights instead of keeping a graph of 121 shifts."""
+    """Non-local means whose backward pass recomputes the weights instead of keeping a graph of all shifts."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, h: Tensor) -> Tensor:
+    def forward(ctx: Any, image: Tensor, h: Tensor, radius: int) -> Tensor:
         """Filtered image; keeps the input, the output and the sum of weights."""
-        output, total = SHARED.run("nlm_forward", nlm_forward, image, h)
+        output, total = SHARED.run(f"nlm_forward {radius}", partial(nlm_forward, radius=radius), image, h)
         ctx.save_for_backward(image, h, output, total)
+        ctx.radius = radius
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
         """Gradients of the image, where it needs one, and of h."""
-        image, h, output, total = ctx.saved_tensors
+        radius, given = ctx.radius, (*ctx.saved_tensors, grad)
         if not ctx.needs_input_grad[0]:  # as while a policy learns, step by step
-            return None, SHARED.run("nlm_backward_h", nlm_backward_h, image, h, output, total, grad)[0]
-        grad_image, grad_h = SHARED.run("nlm_backward", nlm_backward, image, h, output, total, grad)
-        return grad_image, grad_h
+            return None, SHARED.run(f"nlm_backward_h {radius}", partial(nlm_backward_h, radius=radius), *given)[0], None
+        grad_image, grad_h = SHARED.run(f"nlm_backward {radius}", partial(nlm_backward, radius=radius), *given)
+        return grad_image, grad_h, None
 
 
 def strengths(params: ParamTensor) -> Tensor:
@@ -216,7 +223,7 @@ def strengths(params: ParamTensor) -> Tensor:
     return params[:, :1] + EPSILON
 
 
-def denoise(image: Image, params: ParamTensor) -> Image:
+def denoise(image: Image, params: ParamTensor, radius: int = SEARCH_RADIUS) -> Image:
     """Non-local means: each pixel becomes the mean of its 11x11 neighbours, weighted by their patches' similarity.
 
     The 5x5 patches are compared on luma by d = sqrt(Σ squared differences), not averaged; the weight is
@@ -225,11 +232,12 @@ def denoise(image: Image, params: ParamTensor) -> Image:
     Args:
         image: RGB in [0, 1].
         params: column 0: h in [0, 1], in units of d.
+        radius: reach of the search window on each side in pixels; 5 is 11x11.
 
     Source: Buades et al. 2005, with the weights of Wang et al. 2024 (AdaptiveISP).
     """
     strength = strengths(params)[:, :, None]
-    filtered: Tensor = NonLocalMeans.apply(image, strength)  # type: ignore[no-untyped-call]
+    filtered: Tensor = NonLocalMeans.apply(image, strength, radius)  # type: ignore[no-untyped-call]
     return filtered
 
 
@@ -244,5 +252,5 @@ PAPER = IspModule(
         "Removes grain by averaging patches that look alike (non-local means); too much of it smears fine texture. "
         "It is the slowest module."
     ),
-    kernel=KernelCall("non_local_means", batch_numbers=strengths),
+    kernel=KernelCall("non_local_means", batch_numbers=strengths, options={"search_radius": SEARCH_RADIUS}),
 )

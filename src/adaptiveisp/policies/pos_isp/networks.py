@@ -3,6 +3,7 @@
 Source: Won et al. 2026 (POS-ISP), its released code. `sequence.networks` is this package's own variant of the method.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -88,11 +89,18 @@ class PosIspNetwork(nn.Module):
         return [list(of_image) for of_image in zip(*(row.tolist() for row in rows), strict=True)]
 
     @torch.no_grad()
-    def order(self, temperature: float = LEAST_TEMPERATURE) -> Order:
+    def order(
+        self,
+        temperature: float = LEAST_TEMPERATURE,
+        begin: Sequence[int] = (),
+        trace: list[Float[Tensor, " n_actions"]] | None = None,
+    ) -> Order:
         """The likeliest module at each step among those that did not run yet, until the end is likeliest.
 
         Args:
             temperature: divides the logits before the probabilities; it does not change the order.
+            begin: action ids of the first steps, after which the likeliest ones are taken.
+            trace: a list to which the probabilities of each step are appended: those of the modules, then of the end.
         """
         device = self.tokens.weight.device
         closed = torch.zeros(N_MODULES + 1, device=device)
@@ -102,7 +110,9 @@ class PosIspNetwork(nn.Module):
             output, state = self.gru(self.tokens(torch.tensor([[token]], device=device)), state)
             scale, shift = torch.tanh(self.film(self.steps(torch.tensor(step, device=device)))).chunk(2)
             logits = self.choice(output[0, 0] * (1 + scale) + shift) + closed
-            token = int(logits.argmax())
+            token = begin[step] if step < len(begin) else int(logits.argmax())
+            if trace is not None:
+                trace.append((logits / temperature).softmax(dim=0))
             if token == END:
                 break
             log_probs.append(float(F.log_softmax(logits / temperature, dim=0)[token]))

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.module import IspModule
@@ -17,9 +19,21 @@ from adaptiveisp.policies.checkpoint import PolicyHeader, load_policy_file
 from adaptiveisp.policies.environment import STOP, actions_of, counted, start
 from adaptiveisp.policies.preprocessing import preprocessing_stages, rendered_stages
 from adaptiveisp.policies.stepwise.inference import ActorInference
-from adaptiveisp.policies.stepwise.networks import Actor, observe, ruled_out
+from adaptiveisp.policies.stepwise.networks import Actor, ObservationPlanes, observe, ruled_out
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch, timed
+
+
+class Look(NamedTuple):
+    """What the networks saw before a step, and how likely each module was.
+
+    Attributes:
+        view: the observation of each image.
+        probs: probability of each module, in the order of action ids.
+    """
+
+    view: ObservationPlanes
+    probs: Float[Tensor, "batch n_modules"]
 
 
 @dataclass(frozen=True)
@@ -80,13 +94,21 @@ class StepwisePolicy(Policy):
 
     @torch.inference_mode()
     def process(
-        self, image: Image, forced: Sequence[int] | None = None, *, stopwatch: Stopwatch | None = None
+        self,
+        image: Image,
+        forced: Sequence[int] | None = None,
+        *,
+        begin: Sequence[int] = (),
+        trace: list[Look] | None = None,
+        stopwatch: Stopwatch | None = None,
     ) -> tuple[list[Pipeline], Image]:
         """The pipelines and the images they make; the networks need the image after each module to choose the next.
 
         Args:
             image: developed images, linear RGB in [0, 1].
             forced: action ids to take instead of the likeliest ones.
+            begin: action ids of the first steps, after which the likeliest ones are taken; without `forced` only.
+            trace: a list to which the observation and the probabilities of each step are appended.
             stopwatch: measures the part "modules".
         """
         modules, networks = self.modules, self.inference
@@ -100,11 +122,15 @@ class StepwisePolicy(Policy):
         running = [True] * len(stages)
         for step in range(n_steps):
             view = observe(state, self.header.view)
-            if forced is None:
+            given = begin[step : step + 1] if forced is None else forced[step : step + 1]
+            if not given or trace is not None:
                 closed = ruled_out(state.used, modules) if self.header.once else None
-                action = networks.probs(view, closed).argmax(dim=1)
-            else:
-                action = torch.full_like(state.step.long(), forced[step])
+                probs = networks.probs(view, closed)
+                action = probs.argmax(dim=1)
+                if trace is not None:
+                    trace.append(Look(view, probs))
+            if given:
+                action = torch.full_like(state.step.long(), given[0])
             running = [was and modules[index] is not STOP for was, index in zip(running, action.tolist(), strict=True)]
             if not any(running):
                 break

@@ -185,6 +185,7 @@ def with_modules_of_files(preset: Any, changes: Mapping[str, Any]) -> dict[str, 
     found = dict(changes)
     module_set = found.get("module_set", getattr(preset, "module_set", None))
     names = MODULES_OF_FILES.get(module_set) if isinstance(module_set, str) else None
-    if names is not None and hasattr(preset, "chosen") and not preset.modules and not found.get("modules"):
+    left_out = "modules" in found or not getattr(preset, "modules", ())  # an empty list, or none in file and preset
+    if names is not None and hasattr(preset, "chosen") and left_out and not found.get("modules"):
         found["modules"] = list(names)
     return found

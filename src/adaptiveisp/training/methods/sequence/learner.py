@@ -44,11 +44,9 @@ from torch import Tensor
 
 from adaptiveisp.data.references import stacked_references
 from adaptiveisp.data.training_images import TrainingImage, TrainingImages
-from adaptiveisp.errors import WeightsError
 from adaptiveisp.isp.registry import find_module
-from adaptiveisp.policies.checkpoint import SEQUENCE, PolicyHeader, load_sequence_file, save_policy
+from adaptiveisp.policies.checkpoint import SEQUENCE, PolicyHeader, save_policy
 from adaptiveisp.policies.environment import STOP
-from adaptiveisp.policies.registry import policy_file
 from adaptiveisp.policies.sequence.networks import Actions, SequenceNetwork
 from adaptiveisp.policies.sequence.policy import SequencePolicy
 from adaptiveisp.training.clock import Clock
@@ -64,7 +62,7 @@ from adaptiveisp.training.methods.sequence.sampling import (
 )
 from adaptiveisp.training.methods.sequence.settings import SequenceConfig
 from adaptiveisp.training.methods.sequence.shared import observed, rendered
-from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average
+from adaptiveisp.training.methods.sequence.weights import parameter_groups, update_average, warm_weights
 from adaptiveisp.training.rl.listed_pipelines import ListedPipelines
 from adaptiveisp.training.rl.losses import mean_of_others, neighbour_loss, parameter_loss
 from adaptiveisp.training.rl.pipeline_edits import MARGIN, Comparisons
@@ -149,20 +147,10 @@ class SequenceLearner(BaseLearner[SequenceConfig]):
         save_policy(folder / f"{stem}.safetensors", self.header, {"sequence": self.averaged})
 
     def warm_start(self, policy: str) -> None:
-        """Takes over the network of a policy file or a run folder; optimiser and budget start anew.
-
-        Raises:
-            WeightsError: there is no such policy file, or its modules, preprocessing or condition are others than this
-                run's.
-        """
-        header, network = load_sequence_file(policy_file(policy))
-        for name in ("module_set", "modules", "start", "condition", "horizon"):
-            if getattr(header, name) != getattr(self.header, name):
-                theirs, wanted = getattr(header, name), getattr(self.header, name)
-                what = "preprocessing" if name == "start" else name
-                raise WeightsError(f"{policy}: has the {what} {theirs}, this run has {wanted}; give both the same")
+        """Takes over the network of a policy file or a run folder, see `warm_weights`; the rest starts anew."""
+        state = warm_weights(policy, self.header, self.network, self.config.warm_start_like)
         for ours in (self.network, self.averaged):
-            ours.load_state_dict(network.state_dict())
+            ours.load_state_dict(state)
         self.warm = True
 
     def iterate(self) -> tuple[Metrics, dict[str, float]]:

@@ -9,7 +9,7 @@ from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.latency import check_latency
 from adaptiveisp.policies.sequence.networks import Condition
 from adaptiveisp.training.gradients import Precision
-from adaptiveisp.training.methods.module_choice import check_choice, check_experts
+from adaptiveisp.training.methods.module_choice import MODULES_OF_FILES, check_choice, check_experts
 from adaptiveisp.training.rl.rewards import DEFAULT_REWARD, REWARDS
 from adaptiveisp.utils.config import renamed, require
 
@@ -38,6 +38,8 @@ class SequenceConfig:
         exploration: standard deviation of the noise on the parameters, in units of z. With noise they learn from
             rewards alone by policy gradient, and the detector needs no gradient. At 0 the gradient goes straight
             through the detector.
+        warm_start_like: module that the warm start's policy lacks → module of that policy whose weights it takes over;
+            another new module starts near neutral.
         expert_modules: modules in the order in which the imitation warm-up runs them; () for none.
         imitation_warmup: share of the budget, from the start of the run, in which every image goes through the expert
             modules, or with "listed" through one of `pipelines` at random, and the sequence head imitates them.
@@ -91,6 +93,7 @@ class SequenceConfig:
     exploration: float = 0.0
     expert_modules: tuple[str, ...] = renamed("demonstrated", default=())
     imitation_warmup: float = renamed("demonstration", default=0.0)
+    warm_start_like: dict[str, str] = field(default_factory=dict)
     reward: str = DEFAULT_REWARD
     runtime_weight: float = 0.0
     costs: CostSetting = field(default_factory=dict)
@@ -203,6 +206,7 @@ class SequenceConfig:
 
 ADAPTIVE = SequenceConfig(
     module_set="extended",
+    modules=MODULES_OF_FILES["extended"],
     expert_modules=("denoise", "white_balance", "exposure", "local_tone", "ccm", "gamma", "tone", "sharpen"),
     imitation_warmup=0.6,
     runtime_weight=0.02,

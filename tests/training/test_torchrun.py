@@ -78,7 +78,7 @@ def test_a_killed_rank_ends_the_run_and_any_number_resumes_it(tmp_path: Path) ->
     (tmp_path / "killed.py").write_text(KILLED)
     lost = torchrun(2, "killed.py", *train_arguments("cut", PASSES), "--checkpoint-every", "3")
     assert lost.returncode != 0
-    (line,) = [line for line in lost.stderr.splitlines() if line.startswith("adaptiveisp: ")]
+    (line,) = [line for line in lost.stderr.splitlines() if line.startswith("adaptiveisp: cut: ")]
     assert "another rank has ended; its last checkpoint is complete; continue with --resume cut" in line
     assert len(metrics(tmp_path / "cut")) == 5
     assert adaptiveisp(*train_arguments("one", PASSES)) == 0
@@ -95,12 +95,12 @@ def test_a_killed_rank_ends_the_run_and_any_number_resumes_it(tmp_path: Path) ->
 
 def test_other_commands_and_a_second_run_in_the_folder_are_refused_in_one_line(tmp_path: Path) -> None:
     refused = torchrun(2, "-m", "adaptiveisp", "run", "x.dng", "--out", "seen")
-    lines = [line for line in refused.stderr.splitlines() if line.startswith("adaptiveisp: ")]
+    lines = [line for line in refused.stderr.splitlines() if line.startswith("adaptiveisp: torchrun")]
     assert len(lines) == 1 and "start it without torchrun" in lines[0]
     labelled_photos(tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine.txt").write_text("mine")
     taken = torchrun(2, "-m", "adaptiveisp", *train_arguments("taken", PASSES))
-    lines = [line for line in taken.stderr.splitlines() if line.startswith("adaptiveisp: ")]
+    lines = [line for line in taken.stderr.splitlines() if line.startswith("adaptiveisp: taken")]
     assert len(lines) == 1 and "taken: exists already" in lines[0]
     assert [path.name for path in (tmp_path / "taken").iterdir()] == ["mine.txt"]

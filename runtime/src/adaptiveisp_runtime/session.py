@@ -148,8 +148,9 @@ class Session:
         processor are the same.
 
         Raises:
-            RuntimeFault: the folder cannot be written.
+            RuntimeFault: the folder cannot be written, or has parts alone.
         """
+        self.manifest.refuse_parts()
         return prepare(self.manifest.graph(self._loaded), module("onnxruntime"))
 
     def _values(self, frame: Frame, size: tuple[int, int] | None) -> NDArray[Any]:

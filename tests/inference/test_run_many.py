@@ -265,3 +265,23 @@ def test_a_fingerprint_tells_contents_apart() -> None:
         for ev in (1.0, 1.5)
     )
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_an_empty_shard_is_not_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    night(2)
+    run("--shard", "", code=2)
+    assert "--shard : give its number" in capsys.readouterr().err and not Path("out").exists()
+    assert main(["eval", "--data", "night", "--policy", "none", "--out", "out", "--shard", ""]) == 2
+    assert "--shard : give its number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", ["R2", "auto-exposure", "p.json"])
+def test_a_policy_is_not_taken_for_an_input(second: str, capsys: pytest.CaptureFixture[str]) -> None:
+    night(2)
+    Path("p.json").touch()
+    Image.new("RGB", (64, 48)).save(Path("R2.png"))
+    Path("R2").mkdir()
+    Path("R2.png").rename("R2/trajectories.png")
+    Path("R2/.adaptiveisp").write_text('{"kind": "train"}')
+    assert main(["run", "--out", "out", "--detector", RED, "--size", "64", "--policy", "none", second, "night"]) == 2
+    assert f"{second}: is a policy, taken for an INPUT" in capsys.readouterr().err and not Path("out").exists()

@@ -66,7 +66,7 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
     others: list[tuple[Any, Path]] = []
     for text in (one for one in inputs if one not in local):
         try:
-            others += _remote_and_tars(text)
+            others += _remote_and_tars(text, missing)
         except RawFileError as error:
             missing.append((text, str(error)))
     distinct = {str(source): (source, relative) for source, relative in others}
@@ -150,8 +150,11 @@ def _is_tar(text: str) -> bool:
     return (name_of(text) if is_url(text) else text).lower().endswith(TAR)
 
 
-def _remote_and_tars(text: str) -> Iterator[tuple[str | TarMember, Path]]:
-    """Yields the raws of a URL or of a local pattern of tar files, each with its relative path."""
+def _remote_and_tars(text: str, missing: list[tuple[str, str]]) -> Iterator[tuple[str | TarMember, Path]]:
+    """Yields the raws of a URL or of a local pattern of tar files, each with its relative path.
+
+    A shard that cannot be used is added to `missing`, with the reason, and costs no other one.
+    """
     if is_url(text):
         found: list[tuple[str, Path]] = find_remote(text)
     else:
@@ -160,6 +163,9 @@ def _remote_and_tars(text: str) -> Iterator[tuple[str | TarMember, Path]]:
             raise RawFileError(f"{text}: nothing matches; check the pattern")
     for source, relative in found:
         if _is_tar(source):
-            yield from ((member, local_path(member)) for member in members(source))
+            try:
+                yield from ((member, local_path(member)) for member in members(source))
+            except RawFileError as error:
+                missing.append((source, str(error)))
         else:
             yield source, relative

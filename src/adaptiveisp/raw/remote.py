@@ -52,7 +52,7 @@ def find_remote(url: str) -> list[tuple[str, Path]]:
     try:
         found = [str(one) for one in (system.glob(root) if _WILD.search(url) else system.find(root))]
     except Exception as error:  # each protocol has errors of its own
-        raise _unreadable(url, error, "be listed") from error
+        raise unreadable_remote(url, error, "be listed") from error
     base = _WILD.split(root)[0].rpartition("/")[0] if _WILD.search(root) else root.rstrip("/")
     if any(PurePosixPath(one).suffix.lower() in SIDECAR_EXTENSIONS for one in found):
         logger.warning("%s: its .yaml files are not read; give facts of raws without a header as options", url)
@@ -83,7 +83,7 @@ def read_remote(url: str, offset: int = 0, size: int | None = None) -> bytes:
     except AdaptiveISPError:
         raise
     except Exception as error:
-        raise _unreadable(url, error, "be read") from error
+        raise unreadable_remote(url, error, "be read") from error
     return content
 
 
@@ -98,7 +98,7 @@ def open_remote(url: str) -> Any:
     try:
         return system.open(path, "rb")
     except Exception as error:
-        raise _unreadable(url, error, "be read") from error
+        raise unreadable_remote(url, error, "be read") from error
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -113,7 +113,8 @@ def _opened(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _unreadable(url: str, error: Exception, what: str) -> RawFileError:
+def unreadable_remote(url: str, error: Exception, what: str) -> RawFileError:
+    """The error about a URL that cannot "be read" or "be listed"."""
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     if isinstance(error, FileNotFoundError):
         reason = "no such file"

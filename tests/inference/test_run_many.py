@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,16 @@ from PIL import Image
 
 from adaptiveisp import Pipeline
 from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.onnx.sidecar import Sidecar
 from adaptiveisp.inference import parquet
-from adaptiveisp.inference.fingerprint import fingerprint
+from adaptiveisp.inference.fingerprint import detector_fingerprint, fingerprint
 from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
 from adaptiveisp.inference.records import COLUMNS
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.dng import write_dng
 from tests.inference.test_mapping import raw
+from tests.support.fake_detector import RedDetector
 
 RED = "tests.support.fake_detector:load"
 COMMON = ("--policy", "auto-exposure", "--detector", RED, "--size", "64", "-q")
@@ -285,3 +288,25 @@ def test_a_policy_is_not_taken_for_an_input(second: str, capsys: pytest.CaptureF
     Path("R2/.adaptiveisp").write_text('{"kind": "train"}')
     assert main(["run", "--out", "out", "--detector", RED, "--size", "64", "--policy", "none", second, "night"]) == 2
     assert f"{second}: is a policy, taken for an INPUT" in capsys.readouterr().err and not Path("out").exists()
+
+
+def test_a_run_with_a_latency_can_be_resumed() -> None:
+    night()
+    limit = ("--latency-ms", "1000")  # the times that it is kept by are measured by each process
+    whole = content(run(*limit, out="whole"))
+    (Path("whole") / "results.jsonl").rename("lines")
+    out = run(*limit)
+    lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(lines[:3]))
+    assert [without_times(row) for row in rows(run(*limit, "--resume"))] == whole["results.jsonl"]
+
+
+def test_a_detector_counts_with_its_classes_and_its_sidecar() -> None:
+    first, other = RedDetector(), RedDetector()
+    assert detector_fingerprint(first) == detector_fingerprint(other)
+    other.class_names = ("dog", *first.class_names[1:])
+    assert detector_fingerprint(first) != detector_fingerprint(other)
+    one, two = RedDetector(), RedDetector()
+    for detector, size in ((one, 320), (two, 416)):
+        detector.facts = SimpleNamespace(sidecar=Sidecar(size=size))  # type: ignore[attr-defined]
+    assert detector_fingerprint(one) != detector_fingerprint(two)

@@ -1,7 +1,9 @@
 """`run` for many frames: rows, formats, what is written, resuming, shards, addresses and tar files."""
 
+import http.server
 import json
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +23,8 @@ from adaptiveisp.inference.records import COLUMNS
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.remote import find_remote
+from adaptiveisp.utils.provenance import provenance
 from tests.inference.test_mapping import raw
 from tests.support.fake_detector import RedDetector
 
@@ -294,7 +298,6 @@ def test_a_run_with_a_latency_can_be_resumed() -> None:
     night()
     limit = ("--latency-ms", "1000")  # the times that it is kept by are measured by each process
     whole = content(run(*limit, out="whole"))
-    (Path("whole") / "results.jsonl").rename("lines")
     out = run(*limit)
     lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
     (out / "results.jsonl").write_text("".join(lines[:3]))
@@ -310,3 +313,46 @@ def test_a_detector_counts_with_its_classes_and_its_sidecar() -> None:
     for detector, size in ((one, 320), (two, 416)):
         detector.facts = SimpleNamespace(sidecar=Sidecar(size=size))  # type: ignore[attr-defined]
     assert detector_fingerprint(one) != detector_fingerprint(two)
+
+
+class ByAddress(http.server.SimpleHTTPRequestHandler):
+    """Files of the working folder, whatever the query."""
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_secrets_in_addresses_are_in_no_output(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    night(1)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ByAddress)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_address[1]}"
+    query = "id=7&X-Amz-Signature=HIDDEN&sig=HIDDEN"
+    inputs = [f"http://me:HIDDEN@{host}/night/0.dng?{query}", f"http://{host}/gone.dng?access_token=HIDDEN"]
+    try:
+        assert main(["run", *inputs, "--out", "out", *COMMON]) == 3
+    finally:
+        server.shutdown()
+    assert [row["frame"] for row in rows(Path("out"))] == [
+        f"http://…@{host}/night/0.dng?id=7&X-Amz-Signature=…&sig=…",
+        f"http://{host}/gone.dng?access_token=…",
+    ]
+    captured = capsys.readouterr()
+    assert "HIDDEN" not in captured.out + captured.err
+    for path in Path("out").rglob("*"):
+        assert path.is_dir() or b"HIDDEN" not in path.read_bytes(), path
+
+
+def test_the_command_in_the_provenance_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["adaptiveisp", "run", "s3://me:HIDDEN@host/a.dng?Signature=HIDDEN&id=7"])
+    assert provenance(0)["command"] == "adaptiveisp run 's3://…@host/a.dng?Signature=…&id=7'"
+
+
+def test_an_address_of_version_6_is_no_pattern() -> None:
+    assert find_remote("http://[::1]:80/a/0.dng") == [("http://[::1]:80/a/0.dng", Path("0.dng"))]
+    assert find_remote("http://host/0.dng?of=[1]*") == [("http://host/0.dng?of=[1]*", Path("0.dng"))]
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    for name in ("a1.dng", "a2.dng", "b1.dng"):
+        fsspec.filesystem("memory").pipe(f"/six/{name}", b"x")
+    assert [path.name for _, path in find_remote("memory://six/[a]*.dng")] == ["a1.dng", "a2.dng"]

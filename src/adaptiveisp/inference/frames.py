@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptiveisp.errors import RawFileError, UsageError, logger
+from adaptiveisp.errors import RawFileError, UsageError, logger, without_secrets
 from adaptiveisp.raw.find_files import find_raw_files, with_unique_stems
 from adaptiveisp.raw.remote import TAR, find_remote, is_url, name_of
 from adaptiveisp.raw.tar_shards import TarMember, local_path, members
@@ -22,7 +22,7 @@ class Frame:
     """One frame of many.
 
     Attributes:
-        id: what names it in results: its path, URL, or SHARD.tar::MEMBER, or the id that the caller gave.
+        id: what names it in results: its path, URL without secrets, or SHARD.tar::MEMBER, or what the caller gave.
         source: what `AdaptiveISP` takes as a raw.
         stem: relative path without extension that its output files have; "" where none is written.
         number: its number among all frames, before they were split into shards.
@@ -68,12 +68,14 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
         try:
             others += _remote_and_tars(text, missing)
         except RawFileError as error:
-            missing.append((text, str(error)))
+            missing.append((without_secrets(text), str(error)))
     distinct = {str(source): (source, relative) for source, relative in others}
     found += with_unique_stems(list(distinct.values()), [stem for _, stem in found])
     if not found:
         raise RawFileError(missing[0][1])
-    return [Frame(str(source), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)], missing
+    return [
+        Frame(without_secrets(str(source)), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)
+    ], missing
 
 
 def iterate_frames(frames: Any) -> Iterator[Frame]:
@@ -166,6 +168,6 @@ def _remote_and_tars(text: str, missing: list[tuple[str, str]]) -> Iterator[tupl
             try:
                 yield from ((member, local_path(member)) for member in members(source))
             except RawFileError as error:
-                missing.append((source, str(error)))
+                missing.append((without_secrets(source), str(error)))
         else:
             yield source, relative

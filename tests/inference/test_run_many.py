@@ -356,3 +356,14 @@ def test_an_address_of_version_6_is_no_pattern() -> None:
     for name in ("a1.dng", "a2.dng", "b1.dng"):
         fsspec.filesystem("memory").pipe(f"/six/{name}", b"x")
     assert [path.name for _, path in find_remote("memory://six/[a]*.dng")] == ["a1.dng", "a2.dng"]
+
+
+@pytest.mark.parametrize("before", [(), ("--block", "2")])
+def test_several_policies_leave_no_files_of_one_before(before: tuple[str, ...]) -> None:
+    pytest.importorskip("jinja2", reason="jinja2 is not installed")
+    night(3)
+    run(*before)
+    (Path("out") / "mine.txt").touch()
+    run("--policy", "none", "auto-exposure", "--overwrite")
+    files = sorted(path.name for path in Path("out").iterdir() if path.is_file())
+    assert files == [".adaptiveisp", "compare.html", "mine.txt", "summary.json"]

@@ -13,12 +13,29 @@ MOST_NAMED = 5
 """Most names that a message lists; it counts the others."""
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
+_USER = re.compile(r"(?<=://)[^/\s@?#'\"]+@")
+_SECRET = re.compile(
+    r"([?&;](?:[\w.-]*(?:token|secret|password|passwd|signature|credential|key|keyid)|auth|sig|pwd|expires"
+    r"|x-(?:amz|goog)-[\w-]+)=)[^&;\s'\"#]+",
+    re.IGNORECASE,
+)
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs have an ellipsis instead of a user with password, and of tokens and signatures in the query.
+
+    >>> without_secrets("https://me:pass@host/a.dng?id=7&token=abc")
+    'https://…@host/a.dng?id=7&token=…'
+    """
+    return _SECRET.sub(r"\1…", _USER.sub("…@", text)) if "://" in text else text
+
 
 def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """A text as one printable line of limited length.
 
-    Line breaks and tabs become spaces. Control characters such as terminal escapes, marks that change the direction of
-    writing, and bytes of a file name that are not UTF-8 are replaced by their escapes.
+    Line breaks and tabs become spaces, and secrets in URLs an ellipsis. Control characters such as terminal
+    escapes, marks that change the direction of writing, and bytes of a file name that are not UTF-8 are replaced by
+    their escapes.
 
     >>> one_line("a\\x1b[31mb\\nc")
     'a\\\\x1b[31mb c'
@@ -31,6 +48,7 @@ def one_line(text: str, longest: int = LONGEST_MESSAGE) -> str:
     """
     if len(text) > 4 * longest:
         text = text[: 2 * longest] + text[-2 * longest :]
+    text = without_secrets(text)
     text = _UNPRINTABLE.sub(_escaped, " ".join(re.split(r"[\r\n\t\v\f\u2028\u2029]+", text)))
     if len(text) <= longest:
         return text

@@ -84,3 +84,14 @@ def test_samples_that_fail_and_several_sets(tmp_path: Path) -> None:
         assert main([*data, "--shard", f"{number}/2", "--out", f"part{number}"]) == 0
     assert main([*data, "--merge", "part1", "part2", "--out", "merged"]) == 3
     assert report("merged") == report("whole") and report("whole")["sets"].keys() == {"dark", "normal"}
+
+
+def test_shards_of_other_photos_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    labelled_photos(tmp_path, n=2)
+    evaluate("--shard", "1/2", "--out", "part1")
+    photo = sorted(Path("images").iterdir())[0]
+    with photo.open("ab") as stream:
+        stream.write(b"more")
+    evaluate("--shard", "2/2", "--out", "part2")
+    evaluate("--merge", "part1", "part2", "--out", "x", code=2)
+    assert "part1/shard.jsonl: was made with other settings: --data" in capsys.readouterr().err

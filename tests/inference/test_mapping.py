@@ -18,10 +18,15 @@ import torch
 from adaptiveisp import AdaptiveISP, BayerHeader, RawImage, load_policy
 from adaptiveisp.detectors.darknet.loading import load_darknet
 from adaptiveisp.errors import RawFileError, UsageError
+from adaptiveisp.inference.batch import run_files
+from adaptiveisp.inference.frames import find_frames
+from adaptiveisp.inference.journal import Journal
 from adaptiveisp.inference.mapping import AHEAD, Skipped, is_thread_safe
 from adaptiveisp.inference.result import Result
+from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.types import Detections
+from adaptiveisp.utils.output_folder import claim_folder
 from tests.support.darknet_cfg import write_mixed
 from tests.support.fake_detector import RedDetector
 
@@ -231,8 +236,8 @@ def test_tar_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert [facts(one) for one in isp.map("memory://map-tars/s.tar")] == [facts(one) for one in found]
     short = tmp_path / "short.tar"
     short.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
-    assert [type(one) for one in isp.map(str(short))] == [Result, Skipped]  # the second one is cut off
-    assert "short.tar: is no tar file, or damaged (unexpected end of data)" in caplog.text
+    with pytest.raises(RawFileError, match=r"short.tar: is no tar file, or damaged \(unexpected end of data\)"):
+        list(isp.map(str(short)))
     with pytest.raises(RawFileError, match="uncompressed"):
         list(isp.map(str(shard_of(tmp_path / "z.tar", contents, "w:gz"))))
     with pytest.raises(RawFileError, match="holds no raw files"):
@@ -248,6 +253,33 @@ def test_shards_of_webdataset(tmp_path: Path) -> None:
     isp = AdaptiveISP("auto-exposure", SafeRed(), size=64)
     found = list(isp.map(tmp_path / "w.tar"))
     assert [facts(one) for one in found] == [facts(isp(folder / f"{n}.dng")) for n in range(2)]
+
+
+def test_full_frames_are_rendered_one_at_a_time_by_a_policy_that_is_not_thread_safe(quiet_place: None) -> None:
+    inside, most = [0], [0]
+
+    class Own(type(load_policy("auto-exposure"))):  # type: ignore[misc]
+        def _counted(self, work: Any) -> Any:
+            inside[0] += 1
+            most[0] = max(most[0], inside[0])
+            time.sleep(0.02)
+            made = work()
+            inside[0] -= 1
+            return made
+
+        def render(self, *arguments: Any) -> Any:
+            return self._counted(lambda: super(Own, self).render(*arguments))
+
+        def render_full(self, *arguments: Any) -> Any:
+            return self._counted(lambda: super(Own, self).render_full(*arguments))
+
+    folder_of(Path("in"), 8)
+    isp = AdaptiveISP(Own(), SafeRed(), size=64)
+    assert not is_thread_safe(isp)
+    frames, _ = find_frames(["in"])
+    with claim_folder(Path("out"), "run", False), Journal(Path("out"), {}) as journal:
+        summary = run_files(isp, frames, journal, RunOptions(full=True, workers=4), {})
+    assert summary.n_results == 8 and most[0] == 1
 
 
 # pickles

@@ -1,8 +1,11 @@
 """`run` for many frames: rows, formats, what is written, resuming, shards, addresses and tar files."""
 
+import http.server
 import json
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,14 +15,18 @@ from PIL import Image
 
 from adaptiveisp import Pipeline
 from adaptiveisp.cli.parser import main
+from adaptiveisp.detectors.onnx.sidecar import Sidecar
 from adaptiveisp.inference import parquet
-from adaptiveisp.inference.fingerprint import fingerprint
+from adaptiveisp.inference.fingerprint import detector_fingerprint, fingerprint
 from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
 from adaptiveisp.inference.records import COLUMNS
 from adaptiveisp.policies.fixed import FixedPipeline
 from adaptiveisp.policies.registry import load_policy
 from adaptiveisp.raw.dng import write_dng
+from adaptiveisp.raw.remote import find_remote
+from adaptiveisp.utils.provenance import provenance
 from tests.inference.test_mapping import raw
+from tests.support.fake_detector import RedDetector
 
 RED = "tests.support.fake_detector:load"
 COMMON = ("--policy", "auto-exposure", "--detector", RED, "--size", "64", "-q")
@@ -265,3 +272,98 @@ def test_a_fingerprint_tells_contents_apart() -> None:
         for ev in (1.0, 1.5)
     )
     assert fingerprint(one) != fingerprint(other)
+
+
+def test_an_empty_shard_is_not_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    night(2)
+    run("--shard", "", code=2)
+    assert "--shard : give its number" in capsys.readouterr().err and not Path("out").exists()
+    assert main(["eval", "--data", "night", "--policy", "none", "--out", "out", "--shard", ""]) == 2
+    assert "--shard : give its number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("second", ["R2", "auto-exposure", "p.json"])
+def test_a_policy_is_not_taken_for_an_input(second: str, capsys: pytest.CaptureFixture[str]) -> None:
+    night(2)
+    Path("p.json").touch()
+    Image.new("RGB", (64, 48)).save(Path("R2.png"))
+    Path("R2").mkdir()
+    Path("R2.png").rename("R2/trajectories.png")
+    Path("R2/.adaptiveisp").write_text('{"kind": "train"}')
+    assert main(["run", "--out", "out", "--detector", RED, "--size", "64", "--policy", "none", second, "night"]) == 2
+    assert f"{second}: is a policy, taken for an INPUT" in capsys.readouterr().err and not Path("out").exists()
+
+
+def test_a_run_with_a_latency_can_be_resumed() -> None:
+    night()
+    limit = ("--latency-ms", "1000")  # the times that it is kept by are measured by each process
+    whole = content(run(*limit, out="whole"))
+    out = run(*limit)
+    lines = (out / "results.jsonl").read_text().splitlines(keepends=True)
+    (out / "results.jsonl").write_text("".join(lines[:3]))
+    assert [without_times(row) for row in rows(run(*limit, "--resume"))] == whole["results.jsonl"]
+
+
+def test_a_detector_counts_with_its_classes_and_its_sidecar() -> None:
+    first, other = RedDetector(), RedDetector()
+    assert detector_fingerprint(first) == detector_fingerprint(other)
+    other.class_names = ("dog", *first.class_names[1:])
+    assert detector_fingerprint(first) != detector_fingerprint(other)
+    one, two = RedDetector(), RedDetector()
+    for detector, size in ((one, 320), (two, 416)):
+        detector.facts = SimpleNamespace(sidecar=Sidecar(size=size))  # type: ignore[attr-defined]
+    assert detector_fingerprint(one) != detector_fingerprint(two)
+
+
+class ByAddress(http.server.SimpleHTTPRequestHandler):
+    """Files of the working folder, whatever the query."""
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_secrets_in_addresses_are_in_no_output(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+    night(1)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ByAddress)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    host = f"127.0.0.1:{server.server_address[1]}"
+    query = "id=7&X-Amz-Signature=HIDDEN&sig=HIDDEN"
+    inputs = [f"http://me:HIDDEN@{host}/night/0.dng?{query}", f"http://{host}/gone.dng?access_token=HIDDEN"]
+    try:
+        assert main(["run", *inputs, "--out", "out", *COMMON]) == 3
+    finally:
+        server.shutdown()
+    assert [row["frame"] for row in rows(Path("out"))] == [
+        f"http://…@{host}/night/0.dng?id=7&X-Amz-Signature=…&sig=…",
+        f"http://{host}/gone.dng?access_token=…",
+    ]
+    captured = capsys.readouterr()
+    assert "HIDDEN" not in captured.out + captured.err
+    for path in Path("out").rglob("*"):
+        assert path.is_dir() or b"HIDDEN" not in path.read_bytes(), path
+
+
+def test_the_command_in_the_provenance_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["adaptiveisp", "run", "s3://me:HIDDEN@host/a.dng?Signature=HIDDEN&id=7"])
+    assert provenance(0)["command"] == "adaptiveisp run 's3://…@host/a.dng?Signature=…&id=7'"
+
+
+def test_an_address_of_version_6_is_no_pattern() -> None:
+    assert find_remote("http://[::1]:80/a/0.dng") == [("http://[::1]:80/a/0.dng", Path("0.dng"))]
+    assert find_remote("http://host/0.dng?of=[1]*") == [("http://host/0.dng?of=[1]*", Path("0.dng"))]
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed")
+    for name in ("a1.dng", "a2.dng", "b1.dng"):
+        fsspec.filesystem("memory").pipe(f"/six/{name}", b"x")
+    assert [path.name for _, path in find_remote("memory://six/[a]*.dng")] == ["a1.dng", "a2.dng"]
+
+
+@pytest.mark.parametrize("before", [(), ("--block", "2")])
+def test_several_policies_leave_no_files_of_one_before(before: tuple[str, ...]) -> None:
+    pytest.importorskip("jinja2", reason="jinja2 is not installed")
+    night(3)
+    run(*before)
+    (Path("out") / "mine.txt").touch()
+    run("--policy", "none", "auto-exposure", "--overwrite")
+    files = sorted(path.name for path in Path("out").iterdir() if path.is_file())
+    assert files == [".adaptiveisp", "compare.html", "mine.txt", "summary.json"]

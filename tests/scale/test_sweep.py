@@ -139,6 +139,16 @@ def test_finished_runs_are_not_run_again_and_failures_do_not_end_the_sweep(tmp_p
         Runner(tmp_path / "out").prepare([run for trial in changed for run in trial.runs])
 
 
+def test_a_sweep_keeps_the_detector_and_modules_that_it_began_with(tmp_path: Path) -> None:
+    runs = [run for trial in planned(tmp_path) for run in trial.runs]
+    out = tmp_path / "out"
+    Runner(out, ["--device", "cpu", "--threads", "1", "--detector", "one"]).prepare(runs)
+    Runner(out, ["--device", "cpu", "--threads", "2", "--detector", "one"]).prepare(runs)
+    for other in (["--detector", "two"], ["--detector", "one", "--module", "m:M"], []):
+        with pytest.raises(UsageError, match="the sweep began with --detector one, not"):
+            Runner(out, other).prepare(runs)
+
+
 def test_the_table_has_means_over_seeds_and_paired_differences(tmp_path: Path) -> None:
     trials = planned(tmp_path, grid={"rate": [0.1, 0.2]}, seeds=[0, 1])
 

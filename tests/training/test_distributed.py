@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ import torch
 
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import SilentError, UsageError
-from adaptiveisp.training.distributed import LostRankError, Ranks, join
+from adaptiveisp.training.distributed import ALONE, LostRankError, Ranks, join
 from adaptiveisp.training.pseudo_labels import Teacher
-from adaptiveisp.training.shared_run import any_stops, require_images, require_shares
+from adaptiveisp.training.shared_run import any_stops, require_images, require_same, require_shares
 from adaptiveisp.types import Annotation
 from adaptiveisp.utils.torchrun import place_of_process
 from tests.support.fake_detector import RedDetector
@@ -162,3 +163,24 @@ def test_what_cannot_be_shared_is_refused(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("RANK", "0")
     assert place_of_process() is None
+
+
+@dataclass(frozen=True)
+class Told(Ranks):
+    """Ranks of which the other one tells something else."""
+
+    other: tuple[tuple[str, str], ...] = ()
+
+    def gather_objects(self, own: Any) -> Any:
+        theirs = {**own, **dict(self.other)}
+        return [own, theirs] if self.first else [theirs, own]
+
+
+def test_ranks_with_other_data_or_another_version_are_refused() -> None:
+    require_same(ALONE, data="a")
+    require_same(Told(0, 2), data="a")
+    differing = (("data", "b"), ("version", "0.0"))
+    with pytest.raises(UsageError, match="the ranks differ in version, data; give all of them the same"):
+        require_same(Told(0, 2, other=differing), data="a", settings="s")
+    with pytest.raises(SilentError):
+        require_same(Told(1, 2, other=differing), data="a", settings="s")

@@ -109,7 +109,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     if options.shard and options.merge:
         raise UsageError("--shard measures a part and --merge puts all parts together; give one of them")
-    shard = shard_of(options.shard or "1/1")
+    shard = shard_of("1/1" if options.shard is None else options.shard)
     _check_engine(options)
     device = set_up_torch(options)
     _warn_of_options_without_effect(options)

@@ -1,6 +1,7 @@
 """The command `run`: renders raw files, detects objects, and writes images, boxes and pipelines."""
 
 import argparse
+import os
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -132,14 +133,28 @@ def _inputs_and_policies(options: argparse.Namespace) -> tuple[list[str], list[s
     """The inputs and the policies; `--policy P INPUT…` without other inputs has one policy.
 
     Raises:
-        UsageError: there is no input.
+        UsageError: there is no input, or a policy stands where one would be taken for an input.
     """
     inputs, policies = list(options.inputs), list(options.policies or ())
     if not inputs:
         inputs, policies = policies[1:], policies[:1]
+        if taken := next((text for text in inputs if _is_policy(text)), None):
+            raise UsageError(f"--policy … {taken}: is a policy, taken for an INPUT; give the INPUTs before --policy")
     if not inputs:
         raise UsageError("run: the following arguments are required: INPUT; see `adaptiveisp run --help`")
     return inputs, policies
+
+
+def _is_policy(text: str) -> bool:
+    """Whether a text names a policy and no raws: a name, a run folder, which holds pictures too, or a policy's file."""
+    from adaptiveisp.policies.registry import NAMED_POLICIES, SHIPPED
+    from adaptiveisp.utils.output_folder import marker_kind
+
+    if os.path.isdir(text):
+        return marker_kind(Path(text)) == "train"
+    return Path(text).suffix in (".safetensors", ".json") or (
+        text in (*NAMED_POLICIES, *SHIPPED) and not os.path.exists(text)
+    )
 
 
 class Inputs(NamedTuple):
@@ -165,7 +180,7 @@ def find_inputs(options: argparse.Namespace, inputs: list[str]) -> Inputs:
     from adaptiveisp.inference.batch import check_outputs
     from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
 
-    shard = shard_of(options.shard or "1/1")
+    shard = shard_of("1/1" if options.shard is None else options.shard)
     frames, missing = find_frames(inputs, exclude=options.out)
     frames = frames[: options.limit or None]
     check_outputs(frames, options.out)

@@ -3,6 +3,7 @@
 import argparse
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adaptiveisp.cli.console import set_up_torch
@@ -30,8 +31,8 @@ def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequen
     from adaptiveisp.cli.run import claimed, find_inputs, load_predictor, run_into
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.evaluation.coco_results import set_folders
-    from adaptiveisp.inference.result_files import BATCH_FILES, SETTINGS_FILE
-    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder, remove_inside
+    from adaptiveisp.inference.result_files import SETTINGS_FILE, FormerFiles
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
 
     device = set_up_torch(options)
     detector = load_detector(options.detector, device)
@@ -46,8 +47,10 @@ def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequen
     code, out = DONE, options.out
     goes_on = options.resume and any((out / name / SETTINGS_FILE).exists() for name in folders.values())
     with reclaim_folder(out, "run") if goes_on else claim_folder(out, "run", options.overwrite) as claim:
-        for name in BATCH_FILES:  # of an earlier run of one policy in this folder
-            remove_inside(out, out / name)
+        former = FormerFiles(out, [] if options.resume else [Path(frame.stem) for frame in found.frames])
+        former.remove_batch_files()  # of an earlier run of one policy in this folder, and its files of the inputs
+        for frame in found.frames:
+            former.remove(frame.stem)
         for name, isp in predictors.items():
             own = copy.copy(options)
             own.out = out / folders[name]

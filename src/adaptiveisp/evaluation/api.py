@@ -23,7 +23,7 @@ from adaptiveisp.evaluation.result import clock_note, not_scored, notes_on
 from adaptiveisp.evaluation.sample_records import SampleRecord
 from adaptiveisp.evaluation.shards import read_shards, sample_digest, write_shard
 from adaptiveisp.inference.detection import working_size
-from adaptiveisp.inference.fingerprint import fingerprint
+from adaptiveisp.inference.fingerprint import detector_fingerprint, fingerprint
 from adaptiveisp.inference.pretrained import warn_of_other_detectors
 from adaptiveisp.isp.costs import PAPER, Costs, load_costs
 from adaptiveisp.policies.base import Policy, as_policy
@@ -128,7 +128,7 @@ class PreparedEvaluation:
         return {
             "version": package_version(),
             "--policy": [f"{one.name} {fingerprint(one)}" for one in self.policies],
-            "--detector": [f"{one.name} {one.weights_sha256 or fingerprint(one)}" for one in self.detectors],
+            "--detector": [f"{one.name}, {detector_fingerprint(one)}" for one in self.detectors],
             "--backend": [backends_of(one) for one in self.detectors],
             "--costs": fingerprint(dict(self.costs)),
             "--data": {name: f"samples {sample_digest(dataset)}" for name, dataset in self.datasets.items()},

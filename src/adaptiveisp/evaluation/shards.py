@@ -7,6 +7,7 @@ and makes of the lines what a single process would have made of them. The report
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,25 @@ def numbers_of(shard: Shard, n_samples: int) -> range:
 
 
 def sample_digest(dataset: Dataset) -> str:
-    """SHA-256 of the samples and their labels, hexadecimal, by which two processes tell that they have the same."""
+    """SHA-256 of the samples, their labels and the sizes of their files, hexadecimal.
+
+    Two processes tell by it that they have the same.
+    """
     digest = hashlib.sha256()
     for sample in dataset.samples:
         facts = (sample.image_id, sample.draw, sample.name, sample.width, sample.height, sample.light)
         labels = [(one.category_id, one.bbox, one.area, one.iscrowd) for one in sample.annotations]
-        digest.update(repr((facts, labels)).encode("utf-8", "backslashreplace"))
+        digest.update(repr((facts, labels, _bytes_of(sample.source))).encode("utf-8", "backslashreplace"))
     return digest.hexdigest()
+
+
+def _bytes_of(source: Any) -> int | None:
+    """Bytes of the file of a sample; None where its source is no file."""
+    path = source if isinstance(source, Path) else getattr(getattr(source, "image", None), "path", None)
+    try:
+        return os.stat(path).st_size if isinstance(path, Path) else None
+    except OSError:  # it is told of when it is read
+        return None
 
 
 def write_shard(

@@ -102,7 +102,8 @@ def run_files(
             on_image(frame.name)
     # A batch is worked on as a whole again, since the detector's rounding may depend on the frames beside one.
     wanted = [one for one in batches(frames, options.batch) if any(f.number not in journal.done for f in one)]
-    work = FrameWork(isp, options.header, batch.make, all_errors=True)
+    renders = options.full or bool(options.writers)
+    work = FrameWork(isp, options.header, batch.make, all_errors=True, finish_alone=renders)
     try:
         with closing(overlapped(wanted, work, shares(isp, options.workers))) as made:
             for group, found in zip(wanted, made, strict=True):

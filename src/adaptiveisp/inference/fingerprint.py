@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from adaptiveisp.isp.module import IspModule
+from adaptiveisp.policies.clock_table import ClockTable
 
 DEEPEST = 12
 """Levels of objects inside objects; deeper ones count by the name of their type."""
@@ -17,12 +18,21 @@ DEEPEST = 12
 def fingerprint(thing: Any) -> str:
     """SHA-256 of an object's type and of all values in it, hexadecimal; the same in every process.
 
-    Tensors, networks and arrays count by their content, modules and functions by their names, and values that are
-    made on first use (`cached_property`) not at all.
+    Tensors, networks and arrays count by their content, modules and functions by their names. Values that are made on
+    first use (`cached_property`) do not count, nor does the table of times that a latency is kept by: each process
+    measures it anew.
     """
     digest = hashlib.sha256()
     _add(digest, thing, 0, set())
     return digest.hexdigest()
+
+
+def detector_fingerprint(detector: Any) -> str:
+    """What tells a detector from others of its name: its weights, and what its answers depend on beside them."""
+    facts = (getattr(detector, "facts", None), getattr(detector, "pixels", None))  # of a sidecar or a model's folder
+    sidecar = getattr(facts[0], "sidecar", None)
+    beside = [list(detector.class_names), detector.stride, getattr(detector, "fixed", None), sidecar, facts[1]]
+    return f"weights {detector.weights_sha256 or fingerprint(detector)}, classes and input {fingerprint(beside)[:16]}"
 
 
 def _add(digest: Any, value: Any, depth: int, above: set[int]) -> None:
@@ -36,6 +46,8 @@ def _add(digest: Any, value: Any, depth: int, above: set[int]) -> None:
         digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
     elif isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"{value.dtype}{value.shape}".encode() + np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, ClockTable):
+        return
     elif isinstance(value, IspModule):
         digest.update(value.name.encode())
     elif id(value) in above or depth > DEEPEST:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from adaptiveisp.errors import RawFileError, UsageError, logger
+from adaptiveisp.errors import RawFileError, UsageError, logger, without_secrets
 from adaptiveisp.raw.find_files import find_raw_files, with_unique_stems
 from adaptiveisp.raw.remote import TAR, find_remote, is_url, name_of
 from adaptiveisp.raw.tar_shards import TarMember, local_path, members
@@ -22,7 +22,7 @@ class Frame:
     """One frame of many.
 
     Attributes:
-        id: what names it in results: its path, URL, or SHARD.tar::MEMBER, or the id that the caller gave.
+        id: what names it in results: its path, URL without secrets, or SHARD.tar::MEMBER, or what the caller gave.
         source: what `AdaptiveISP` takes as a raw.
         stem: relative path without extension that its output files have; "" where none is written.
         number: its number among all frames, before they were split into shards.
@@ -66,14 +66,16 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
     others: list[tuple[Any, Path]] = []
     for text in (one for one in inputs if one not in local):
         try:
-            others += _remote_and_tars(text)
+            others += _remote_and_tars(text, missing)
         except RawFileError as error:
-            missing.append((text, str(error)))
+            missing.append((without_secrets(text), str(error)))
     distinct = {str(source): (source, relative) for source, relative in others}
     found += with_unique_stems(list(distinct.values()), [stem for _, stem in found])
     if not found:
         raise RawFileError(missing[0][1])
-    return [Frame(str(source), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)], missing
+    return [
+        Frame(without_secrets(str(source)), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)
+    ], missing
 
 
 def iterate_frames(frames: Any) -> Iterator[Frame]:
@@ -150,8 +152,11 @@ def _is_tar(text: str) -> bool:
     return (name_of(text) if is_url(text) else text).lower().endswith(TAR)
 
 
-def _remote_and_tars(text: str) -> Iterator[tuple[str | TarMember, Path]]:
-    """Yields the raws of a URL or of a local pattern of tar files, each with its relative path."""
+def _remote_and_tars(text: str, missing: list[tuple[str, str]]) -> Iterator[tuple[str | TarMember, Path]]:
+    """Yields the raws of a URL or of a local pattern of tar files, each with its relative path.
+
+    A shard that cannot be used is added to `missing`, with the reason, and costs no other one.
+    """
     if is_url(text):
         found: list[tuple[str, Path]] = find_remote(text)
     else:
@@ -160,6 +165,9 @@ def _remote_and_tars(text: str) -> Iterator[tuple[str | TarMember, Path]]:
             raise RawFileError(f"{text}: nothing matches; check the pattern")
     for source, relative in found:
         if _is_tar(source):
-            yield from ((member, local_path(member)) for member in members(source))
+            try:
+                yield from ((member, local_path(member)) for member in members(source))
+            except RawFileError as error:
+                missing.append((without_secrets(source), str(error)))
         else:
             yield source, relative

@@ -71,6 +71,8 @@ class FrameWork(Generic[Made]):
         finish: makes something of each result, for instance files, on the same thread.
         raise_errors: whether the error of a frame is raised; otherwise the frame becomes a `Skipped`.
         all_errors: whether errors that are not the package's own skip a frame too.
+        finish_alone: whether `finish` uses policy or detector, so that it waits for its turn where these may run on one
+            thread at a time.
     """
 
     def __init__(
@@ -80,10 +82,12 @@ class FrameWork(Generic[Made]):
         finish: Callable[[Frame, Result], Made],
         raise_errors: bool = False,
         all_errors: bool = False,
+        finish_alone: bool = False,
     ):
         self.isp, self.header, self.finish, self.raise_errors = isp, header, finish, raise_errors
         self._caught: type[Exception] = Exception if all_errors else AdaptiveISPError
         self._alone: AbstractContextManager[Any] = nullcontext() if is_thread_safe(isp) else threading.Lock()
+        self._finishing: AbstractContextManager[Any] = self._alone if finish_alone else nullcontext()
 
     def __call__(self, batch: list[Frame]) -> list[Made | Skipped]:
         """What is made of each frame, in order.
@@ -105,7 +109,8 @@ class FrameWork(Generic[Made]):
         for place, result in self._detected(batch, prepared).items():
             if isinstance(result, Result):
                 try:
-                    found[place] = self.finish(batch[place], replace(result, frame=batch[place].id))
+                    with self._finishing:
+                        found[place] = self.finish(batch[place], replace(result, frame=batch[place].id))
                 except self._caught as error:
                     found[place] = self._skipped(batch[place], error)
             else:

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from adaptiveisp.errors import UsageError, logger
+from adaptiveisp.errors import UsageError, logger, without_secrets
 from adaptiveisp.raw.find_files import find_raw_files
 from adaptiveisp.raw.in_memory import BinaryFile
 from adaptiveisp.raw.reader import BayerHeader, raw_in_memory, read_raw
@@ -45,9 +45,9 @@ def as_raw(raw: Any, header: Any) -> RawImage:
     if isinstance(raw, RawImage | np.ndarray):
         return raw_in_memory(raw, header)
     if is_url(raw):
-        return read_raw(read_remote(raw), header, raw.split("?")[0])
+        return read_raw(read_remote(raw), header, without_secrets(raw.split("?")[0]))
     if isinstance(raw, TarMember):
-        return read_raw(raw.read(), header, str(raw))
+        return read_raw(raw.read(), header, without_secrets(str(raw)))
     if isinstance(raw, str | os.PathLike):
         return read_raw(Path(raw), header)
     if isinstance(raw, bytes) or hasattr(raw, "read"):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from adaptiveisp.detectors.backends.choice import backends_of
-from adaptiveisp.inference.fingerprint import fingerprint
+from adaptiveisp.inference.fingerprint import detector_fingerprint, fingerprint
 from adaptiveisp.inference.frames import Frame, digest_of
 from adaptiveisp.inference.predictor import AdaptiveISP
 from adaptiveisp.inference.run_options import RunOptions
@@ -27,7 +27,7 @@ def settings_of(
     return {
         "version": package_version(),
         "--policy": f"{isp.policy.name}, content {fingerprint(isp.policy)}",
-        "--detector": f"{detector.name}, weights {detector.weights_sha256 or fingerprint(detector)}",
+        "--detector": f"{detector.name}, {detector_fingerprint(detector)}",
         "--backend": backend["backend"],
         "--precision": backend["precision"],
         "--size": isp.size,

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from adaptiveisp.errors import RawFileError, UsageError, unreadable
+from adaptiveisp.errors import RawFileError, UsageError, logger, unreadable
 from adaptiveisp.raw.extensions import (
     CONVERTIBLE_EXTENSIONS,
     KNOWN_EXTENSIONS,
@@ -16,6 +16,7 @@ from adaptiveisp.raw.extensions import (
     PHOTO_REMEDY,
     converter,
 )
+from adaptiveisp.raw.remote import TAR
 from adaptiveisp.utils.files import walk_files
 from adaptiveisp.utils.output_folder import marker_kind
 
@@ -112,9 +113,14 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
     path = Path(text)
     if path.is_dir():
         kinds: dict[Path, str | None] = {}
-        for file in walk_files(path, KNOWN_EXTENSIONS):
+        shards = 0
+        for file in walk_files(path, KNOWN_EXTENSIONS | {TAR}):
             if not _is_result(file, path, kinds):
-                yield file, file.relative_to(path)
+                if file.suffix.lower() == TAR:
+                    shards += 1
+                else:
+                    yield file, file.relative_to(path)
+        _warn_of_shards(text, shards, path / "*.tar")
     elif path.exists():
         yield path, Path(path.name)
     elif glob.has_magic(text):
@@ -127,8 +133,16 @@ def _expand(text: str) -> Iterator[tuple[Path, Path]]:
         for match in matches:
             if match.is_file() and match.suffix.lower() in KNOWN_EXTENSIONS:
                 yield match, match.relative_to(root)
+        shards = sum(match.suffix.lower() == TAR for match in matches)
+        _warn_of_shards(text, shards, matches[0].with_name("*.tar"))
     else:
         raise RawFileError(f"{text}: no such file or folder; check the path")
+
+
+def _warn_of_shards(text: str, count: int, pattern: Path) -> None:
+    """Warns of .tar files that an input holds, which are read only where they are named."""
+    if count:
+        logger.warning("%s: %d .tar files in it are not read; name them, for instance %s", text, count, pattern)
 
 
 def _is_result(file: Path, top: Path, kinds: dict[Path, str | None]) -> bool:

@@ -13,8 +13,8 @@ TAR = ".tar"
 """Extension of a shard, a tar file of raws."""
 SIDECAR_EXTENSIONS = frozenset({".yaml", ".yml"})
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_WILD = re.compile(r"[*\[]")
-"""Signs of a pattern; a question mark begins the query of a URL."""
+_WILD = re.compile(r"\*|\[(?![0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])")
+"""Signs of a pattern in a path; a question mark begins the query of a URL, and a host may be an address in brackets."""
 
 
 def is_url(source: object) -> bool:
@@ -46,14 +46,15 @@ def find_remote(url: str) -> list[tuple[str, Path]]:
         AdaptiveISPError: fsspec or the library of the protocol is not installed.
     """
     name = name_of(url)
-    if not _WILD.search(url) and PurePosixPath(name).suffix.lower() in KNOWN_EXTENSIONS | {TAR}:
+    is_pattern = _WILD.search(url.split("?")[0]) is not None
+    if not is_pattern and PurePosixPath(name).suffix.lower() in KNOWN_EXTENSIONS | {TAR}:
         return [(url, Path(name))]
     system, root = _opened(url)
     try:
-        found = [str(one) for one in (system.glob(root) if _WILD.search(url) else system.find(root))]
+        found = [str(one) for one in (system.glob(root) if is_pattern else system.find(root))]
     except Exception as error:  # each protocol has errors of its own
-        raise _unreadable(url, error, "be listed") from error
-    base = _WILD.split(root)[0].rpartition("/")[0] if _WILD.search(root) else root.rstrip("/")
+        raise unreadable_remote(url, error, "be listed") from error
+    base = _WILD.split(root)[0].rpartition("/")[0] if is_pattern else root.rstrip("/")
     if any(PurePosixPath(one).suffix.lower() in SIDECAR_EXTENSIONS for one in found):
         logger.warning("%s: its .yaml files are not read; give facts of raws without a header as options", url)
     wanted = KNOWN_EXTENSIONS | {TAR}
@@ -83,7 +84,7 @@ def read_remote(url: str, offset: int = 0, size: int | None = None) -> bytes:
     except AdaptiveISPError:
         raise
     except Exception as error:
-        raise _unreadable(url, error, "be read") from error
+        raise unreadable_remote(url, error, "be read") from error
     return content
 
 
@@ -98,7 +99,7 @@ def open_remote(url: str) -> Any:
     try:
         return system.open(path, "rb")
     except Exception as error:
-        raise _unreadable(url, error, "be read") from error
+        raise unreadable_remote(url, error, "be read") from error
 
 
 def _opened(url: str) -> tuple[Any, str]:
@@ -113,7 +114,8 @@ def _opened(url: str) -> tuple[Any, str]:
     return system, str(path)
 
 
-def _unreadable(url: str, error: Exception, what: str) -> RawFileError:
+def unreadable_remote(url: str, error: Exception, what: str) -> RawFileError:
+    """The error about a URL that cannot "be read" or "be listed"."""
     reason = next(iter(str(error).splitlines()), "") or type(error).__name__
     if isinstance(error, FileNotFoundError):
         reason = "no such file"

@@ -4,6 +4,7 @@ OUT/
   runs/TRIAL/seed-K/       a run folder of `train`; TRIAL has the number and the values of the trial
   runs/TRIAL/seed-K.yaml   its configuration
   runs/TRIAL/seed-K.log    what it printed
+  runs/options.json        --detector and --module, with which the sweep began
   report/                  the evaluation of all runs, those of a trial as a group of seeds: report.json, report.html
   sweep.json, sweep.md     the table of the trials
 
@@ -20,16 +21,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptiveisp.errors import UsageError
+from adaptiveisp.errors import DataError, UsageError
 from adaptiveisp.scale.sweep_plan import Run, Trial
 from adaptiveisp.training.config import CONFIG
 from adaptiveisp.training.run_files import SUMMARY
-from adaptiveisp.utils.files import write_text
+from adaptiveisp.utils.files import read_json, write_json, write_text
 
 INTERRUPTED = 130
 """Exit code of a run that a signal stopped."""
 DONE = (0, 3)
 """Exit codes of a finished run; 3 says that inputs were skipped."""
+DECISIVE = ("--detector", "--module")
+"""Options of the command line that decide what a run learns; the others are in its configuration."""
+OPTIONS_FILE = "options.json"
 OnRun = Callable[[Run, str], None]
 """Called with a run and its outcome: "", or the reason why it failed."""
 
@@ -59,11 +63,12 @@ class Runner:
         return (self.folder(run) / SUMMARY).is_file()
 
     def prepare(self, runs: Sequence[Run]) -> None:
-        """Writes the configurations of runs that have none yet.
+        """Writes the configurations of runs that have none yet, and the options that decide what they learn.
 
         Raises:
-            UsageError: a run was made from another configuration.
+            UsageError: a run was made from another configuration, or with another detector or module.
         """
+        self._check_options()
         for run in runs:
             path = self.folder(run).with_suffix(".yaml")
             if path.is_file() and path.read_text(encoding="utf-8") != run.config:
@@ -72,6 +77,24 @@ class Runner:
                 )
             if not path.is_file():
                 write_text(path, run.config)
+
+    def _check_options(self) -> None:
+        """Refuses a detector or modules other than those with which the sweep began, since its table has all runs."""
+        given = zip(self.options[::2], self.options[1::2], strict=True)
+        decisive = [
+            f"{name} {os.path.abspath(text) if os.path.exists(text) else text}"
+            for name, text in given
+            if name in DECISIVE
+        ]
+        path = self.out / "runs" / OPTIONS_FILE
+        if not path.is_file():
+            write_json(path, decisive)
+        elif (former := read_json(path, DataError, "give another --out")) != decisive:
+            began = " ".join(map(str, former)) if isinstance(former, list) else ""
+            raise UsageError(
+                f"{self.out}: the sweep began with {began or 'no --detector or --module'}, not "
+                f"{' '.join(decisive) or 'without'}; give the same, or another --out"
+            )
 
     def do(self, run: Run) -> str:
         """Trains until the run is finished; returns the reason if it is not, "" if it is."""

@@ -28,10 +28,10 @@ from adaptiveisp.training.own_parts import require_own_parts
 from adaptiveisp.training.prolonging import check_budget, prolong, warn_of_warmup
 from adaptiveisp.training.run_files import KIND, LATEST, check_links, read_provenance, remove_results
 from adaptiveisp.training.run_summary import peak_memory_mb
-from adaptiveisp.training.shared_run import require_shares
+from adaptiveisp.training.shared_run import require_same, require_shares
 from adaptiveisp.training.trainer import OnCheckpoint, OnImage, OnIteration, Trainer
 from adaptiveisp.types import Detector
-from adaptiveisp.utils.config import changed
+from adaptiveisp.utils.config import as_yaml, changed
 from adaptiveisp.utils.output_folder import claim_folder, is_marked, reclaim_folder
 from adaptiveisp.utils.own_code import names_code
 from adaptiveisp.utils.provenance import provenance
@@ -216,6 +216,7 @@ def new_run(
     if settings.size % detector.stride:
         raise UsageError(f"size {settings.size}: must be a multiple of {detector.stride} for {detector.name}")
     provenance = {**provenance, **clock, "data": data_digest(options), **_rank_facts(ranks)}
+    require_same(ranks, data=provenance["data"], detector=detector.weights_sha256, settings=_plain(options, settings))
 
     def made() -> Trainer:
         run = Trainer(folder, options, settings, detector, provenance, device, ranks)
@@ -247,6 +248,11 @@ def _completed(options: TrainConfig, settings: Any, ranks: Ranks) -> tuple[Train
     """The options and settings, written out, of a run that the ranks can share."""
     require_shares(options.method, ranks)
     return completed(options, settings)
+
+
+def _plain(options: TrainConfig, settings: Any) -> str:
+    """The options and settings of a run as a text, which is the same on ranks that have the same."""
+    return repr((as_yaml(options), as_yaml(settings)))
 
 
 def _rank_facts(ranks: Ranks) -> dict[str, int]:
@@ -286,6 +292,9 @@ def resumed_run(
     """
     stored = ranks.together(lambda: _stored(folder, load_detector, cache, detector_given, budget))
     options, settings, provenance, detector, former = stored
+    if not ranks.alone:
+        digest = data_digest(options)
+        require_same(ranks, data=digest, detector=detector.weights_sha256, settings=_plain(options, settings))
     run = ranks.together(lambda: Trainer(folder, options, settings, detector, provenance, device, ranks))
 
     def claimed() -> None:

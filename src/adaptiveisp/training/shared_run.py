@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from adaptiveisp.errors import AdaptiveISPError, UsageError
+import torch
+
+from adaptiveisp.errors import AdaptiveISPError, SilentError, UsageError
 from adaptiveisp.training.distributed import Ranks
 from adaptiveisp.training.methods.registry import METHODS, find_method
 from adaptiveisp.training.pseudo_labels import Teacher
+from adaptiveisp.utils.provenance import package_version
 
 
 def require_shares(method: str, ranks: Ranks) -> None:
@@ -34,6 +37,28 @@ def require_images(learner: Any, ranks: Ranks) -> None:
             f"{learner.most_ranks}, or raise batch"
         )
     learner.ranks = ranks
+
+
+def require_same(ranks: Ranks, **facts: str) -> None:
+    """Refuses ranks that would not compute the same, such as those of hosts with other data or another version.
+
+    Args:
+        ranks: of the run.
+        facts: what has to be the same on all; underscores in the names become spaces.
+
+    Raises:
+        UsageError: names what differs, on the first rank.
+        SilentError: the same on the others.
+    """
+    own = {"version": package_version(), "torch": torch.__version__, **facts}
+    told = ranks.gather_objects(own)
+    differing = [
+        name.replace("_", " ") for name in own if any(theirs.get(name) != told[0].get(name) for theirs in told)
+    ]
+    if differing and not ranks.first:
+        raise SilentError("the first rank tells what differs")
+    if differing:
+        raise UsageError(f"torchrun: the ranks differ in {', '.join(differing)}; give all of them the same")
 
 
 def any_stops(ranks: Ranks, stopping: bool, done: object, folder: Path) -> bool:

@@ -10,6 +10,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from adaptiveisp.errors import without_secrets
+
 LIBRARIES = (
     "torch",
     "numpy",
@@ -68,7 +70,7 @@ def provenance(
         "weights_sha256": dict(weights or {}),
         **({} if backends is None else {"detector_backends": {name: dict(one) for name, one in backends.items()}}),
         "cost_table": cost_table,
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
 
 

@@ -245,3 +245,53 @@ def test_a_pipeline_is_opened_and_kept_for_other_images(browser: Any, viewer: Vi
         assert card_names(page) != ["exposure", "gamma"]
     answer = viewer.post("/api/image/check", pipeline=json.loads((tmp_path / "bad.json").read_text()))
     assert answer.status == 422 and "none such" in answer.json["error"]
+
+
+@pytest.mark.long
+def test_what_stages_are_worth_is_not_shown_after_a_change(browser: Any, viewer: Viewer) -> None:
+    def ask() -> None:
+        page.locator("#worth").click()
+        page.locator(".worth").first.wait_for()
+
+    with opened_page(browser, viewer.server.address) as page:
+        settled(page)
+        ask()
+        assert page.locator(".worth").count() == len(card_names(page)) and page.inner_text("#status")
+        page.locator(".card[draggable] .card-pick").first.click()
+        settled(page)
+        assert page.locator(".worth").count() == len(card_names(page))  # another stage is looked at: nothing changed
+        page.locator("#panel-stage input[type=range]").first.press("ArrowRight")
+        page.locator(".worth").first.wait_for(state="detached")
+        settled(page)
+        assert page.locator(".worth").count() == 0 and page.inner_text("#status") == ""
+        ask()
+        page.get_by_label("Least score").fill("60")
+        settled(page)
+        assert page.locator(".worth").count() == 0
+        ask()
+        page.locator(".image-pick").nth(1).click()
+        settled(page)
+        assert page.locator(".worth").count() == 0
+
+
+WORTH_TEXT = """async () => {
+  const { worthOf, worthText } = await import("/cards.js");
+  const boxes = (...scores) => ({ loss: null, boxes: scores.map((score) => ({ score })) });
+  const stage = (whole, one, i) => ({ name: `${i + 1} m`, worth: worthOf(whole, one, 0.25) });
+  const text = (whole, ...without) => worthText(without.map((one, i) => stage(whole, one, i)), 0.25);
+  return [
+    text(boxes(0.5), boxes(0.9), boxes(0.2), boxes(0.5, 0.7)),
+    text(boxes(0.1), boxes(), boxes(0.2)),
+    text(boxes(0.5), boxes(0.5), boxes()),
+  ];
+}"""
+
+
+@pytest.mark.long
+def test_the_worth_of_stages_in_words(browser: Any, viewer: Viewer) -> None:
+    with opened_page(browser, viewer.server.address) as page:
+        settled(page)
+        hurt, nothing, fine = page.evaluate(WORTH_TEXT)
+    assert hurt == "3 m hurts most, then 1 m, on this image; change it or switch it off"
+    assert nothing.startswith("no box of 25 % with or without any stage")
+    assert fine == "no stage hurts on this image"

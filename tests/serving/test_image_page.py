@@ -115,7 +115,7 @@ def test_boxes_and_exported_files_are_those_of_run(
 
     (tmp_path / "p.json").write_bytes(export("json"))
     command = json.loads(export("command"))["command"]
-    assert str(raw) in command and "--size 96" in command
+    assert str(raw) in command and "--size 96" in command and "--pipeline a.pipeline.json" in command
     words = ("run", str(raw), "--pipeline", "p.json", "--detector", RED, "--size", str(SIZE), "--out", "seen")
     assert main([*words, "--confidence", "0.05", "--quiet"]) == 0
     assert np.array_equal(pixels(export("png")), pixels((tmp_path / "seen" / "a.png").read_bytes()))

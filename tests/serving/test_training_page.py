@@ -79,6 +79,10 @@ def test_a_run_is_running_stopped_or_finished(tmp_path: Path) -> None:
     os.utime(run / "metrics.jsonl", (time.time() - 1000,) * 2)
     assert reader.read()["state"]["state"] == "stopped"
     (run / "metrics.jsonl").write_text("".join(line(i) for i in range(1, 11)))
+    os.utime(run / "metrics.jsonl", (time.time() - 1000,) * 2)
+    assert reader.read()["state"]["state"] == "running"  # after the last pass come the last scores on dev
+    os.utime(run / "metrics.jsonl", (time.time() - 100000,) * 2)
+    assert reader.read()["state"]["state"] == "stopped"
     (run / "summary.json").write_text("{}")
     assert reader.read()["state"]["state"] == "finished"
 
@@ -114,6 +118,22 @@ def test_damaged_logs_break_nothing(tmp_path: Path) -> None:
     with running_viewer([run]) as viewer:
         answer = viewer.post("/api/training/read", run=viewer.catalogue.runs.items()[0][0], version=-1)
     assert answer.status == 200, answer.body
+
+
+@pytest.mark.long
+def test_a_curve_that_rounding_alone_changes_is_drawn(browser: Any, tmp_path: Path) -> None:
+    run = run_folder(tmp_path, 1)
+    values = (0.1, 0.1 + 1.4e-17, 0.1, 3.0, 3.0, 3.0000000000000004)
+    more = [line(i, worth={"loss": v, "other": values[-i]}, big={"value": 1e6 + i}) for i, v in enumerate(values, 1)]
+    (run / "metrics.jsonl").write_text("".join(more[:3]))
+    with running_viewer([run]) as viewer, opened_page(browser, viewer.server.address) as page:
+        waited(page, "settled", 0)
+        titles = page.locator(".charts figcaption").all_inner_texts()
+        assert {"reward/detection", "worth/loss", "worth/other", "big/value"} <= set(titles)
+        for title in ("worth/other", "big/value"):
+            chart = page.locator(".charts figure", has_text=title)
+            labels = chart.locator("svg.chart text[text-anchor=end]").all_text_contents()
+            assert 2 <= len(labels) <= 10 and len(set(labels)) == len(labels), (title, labels)
 
 
 @pytest.mark.long

@@ -238,7 +238,7 @@ def _row(
     if "none" not in results:
         raw = first.detect(first.render(prepared, Pipeline(())))
         shots.insert(0, shot_of(raw, reference, True))
-    gain = f"score gained {gains[chosen.index]:+.2f}".replace("-", "\N{MINUS SIGN}")
+    gain = f"score of boxes gained less lost {gains[chosen.index]:+.2f}".replace("-", "\N{MINUS SIGN}")
     return PhotoRow(frame.stem or frame.id, chosen.why, gain, tuple(shots))
 
 

@@ -1,5 +1,6 @@
 """The requests of the image page."""
 
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import asdict
@@ -253,22 +254,29 @@ class ImagePage:
         entry, config = self.studio.catalogue.images.find(image), self.studio.config
         if entry.file is None:
             return {"command": "", "note": "this raw is made on the fly, so that there is no file to name"}
+        file = f"{_stem(entry.name)}.pipeline.json"
         words = ["adaptiveisp", "run", entry.name if entry.uploaded else str(entry.file)]
         words += [
             "--pipeline",
-            "pipeline.json",
+            file,
             "--detector",
             self.studio.detectors[detector],
             "--size",
             str(self.studio.size(detector)),
         ]
         words += ["--confidence", f"{config.confidence:g}", *(["--camera-white-balance"] * config.camera_white_balance)]
-        notes = ["save the pipeline as pipeline.json"]
+        notes = [f"first save the pipeline by Pipeline JSON, as {file}"]
         if entry.uploaded:
             notes.append("give the path of the raw on your disk; the uploaded copy is removed when the viewer ends")
         if entry.header is not None:
             notes.append("add the --raw-… options of the viewer's command line")
         return {"command": shlex.join([*words, "--out", "seen"]), "note": "; ".join(notes)}
+
+
+def _stem(name: str) -> str:
+    """The name of a raw without folder and ending, as the page has it in the names of the files that it saves."""
+    last = re.split(r"[\\/]", name)[-1] or "image"
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", re.sub(r"\.[^.]*$", "", last)) or "image"
 
 
 def raw_facts(raw: RawImage) -> dict[str, Any]:

@@ -30,6 +30,8 @@ MOST_CURVES = 60
 """Curves of a run that the page gets; a run of `fixed` logs each of its parameters."""
 STILL = 90.0
 """Seconds without a new line after which a run that is not at its end counts as stopped."""
+ENDING = 1800.0
+"""The same after its last pass, when the last scores on dev and the pictures take their time without a line."""
 PICTURES = (TRAJECTORIES, CURVE)
 
 
@@ -95,8 +97,9 @@ class RunReader:
         age = None
         with suppress(OSError):
             age = time.time() - os.stat(self.entry.file(METRICS)).st_mtime
-        done = self._has(SUMMARY) and isinstance(passes, int) and isinstance(budget, int) and passes >= budget
-        state = "finished" if done else "running" if age is not None and age < STILL else "stopped"
+        at_end = isinstance(passes, int) and isinstance(budget, int) and passes >= budget
+        running = age is not None and age < (ENDING if at_end else STILL)
+        state = "finished" if at_end and self._has(SUMMARY) else "running" if running else "stopped"
         return {"state": state, "passes": passes, "budget": budget, "iteration": last.get("iteration")}
 
 

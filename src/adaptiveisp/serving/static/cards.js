@@ -49,7 +49,7 @@ export function makeCards(actions) {
     }
   }
 
-  async function fill(stages, views, worth) {
+  async function fill(stages, views) {
     const places = new Map([["raw", 0], ["result", views.length - 1]]);
     let at = 0;
     for (const stage of stages) {
@@ -68,18 +68,24 @@ export function makeCards(actions) {
       context.drawImage(bitmap, (canvas.width - size[0]) / 2, (canvas.height - size[1]) / 2, ...size);
       const off = stage && !stage.on;
       const time = off ? "off" : view.left_out ? "left out: grey" : stage ? `${number(view.ms, 2)} ms` : "";
-      const value = worth && stage && worth[stage.key];
-      const badge = value ? h("span", { class: `chip worth ${value.kind}`, title: value.text }, value.short) : null;
       node.querySelector(".card-foot").replaceChildren(
         histogram(view.histogram, 176, 26, `Histogram after ${node.dataset.key === "raw" ? "development" : node.dataset.key === "result" ? "all stages" : stage.module}`),
         h("div", { class: "card-time" }, h("span", { class: "muted small num" }, stage ? time : view.lift > 1 && node.dataset.key === "raw" ? `shown ${number(view.lift, 2)}× brighter` : "")));
-      const old = node.querySelector(".worth");
-      if (old) old.remove();
-      if (badge) node.append(badge);
     }
   }
 
-  return { row, show, select, fill };
+  const reveal = (key) => [...row.children].find((node) => node.dataset.key === key)?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
+  // What each stage is worth, by its key, or null for nothing.
+  function showWorth(worth) {
+    row.querySelectorAll(".worth").forEach((one) => one.remove());
+    for (const node of row.children) {
+      const value = worth && worth[node.dataset.key];
+      if (value) node.append(h("span", { class: `chip worth ${value.kind}`, title: value.text }, value.short));
+    }
+  }
+
+  return { row, show, select, fill, reveal, showWorth };
 }
 
 // What a stage is worth, from the pipeline without it: by the loss, or without labels by the scores of the boxes.
@@ -94,5 +100,14 @@ export function worthOf(whole, without, least) {
   const change = sum(whole.boxes) - sum(without.boxes);
   const kind = change > 0.05 ? "good" : change < -0.05 ? "bad" : "";
   return { change, kind, short: kind ? `${kind === "good" ? "helps" : "hurts"} ${signed(change, 2)}` : "≈ 0",
-    text: `the scores of the boxes change by ${signed(change, 2)} in all with this stage` };
+    empty: !sum(whole.boxes) && !sum(without.boxes),
+    text: `the scores of the boxes change by ${signed(change, 2)} in all with this stage, whether they are right or not` };
+}
+
+// What the stages are worth in a sentence, from {name, worth} of each in their order.
+export function worthText(stages, least) {
+  const bad = stages.filter((one) => one.worth.kind === "bad").sort((a, b) => a.worth.change - b.worth.change).slice(0, 3).map((one) => one.name);
+  if (bad.length) return `${bad[0]} hurts most${bad.length > 1 ? `, then ${bad.slice(1).join(" and ")}` : ""}, on this image; change it or switch it off`;
+  if (stages.length && stages.every((one) => one.worth.empty)) return `no box of ${Math.round(100 * least)} % with or without any stage; lower the score or take another image`;
+  return "no stage hurts on this image";
 }

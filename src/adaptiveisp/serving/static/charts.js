@@ -9,16 +9,17 @@ const BOX = { left: 46, right: 12, top: 10, bottom: 30 };
 function ticks(low, high, count = 5) {
   const span = high - low || 1, raw = span / count, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 2.5, 5, 10].map((f) => f * power).find((one) => span / one <= count) || 10 * power;
-  const found = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) found.push(Math.abs(value) < step * 1e-9 ? 0 : value);
-  return found;
+  // Counted from the first tick, as adding a small step to a large value may not change it.
+  const first = Math.ceil(low / step - 1e-9), many = Math.min(2 * count, Math.floor(high / step + 1e-9) - first + 1);
+  return Array.from({ length: Math.max(0, many) }, (_, i) => (first + i) * step);
 }
 
 function range(values) {
   let low = Infinity, high = -Infinity;
   for (const value of values) if (Number.isFinite(value)) { low = Math.min(low, value); high = Math.max(high, value); }
   if (low > high) return [0, 1];
-  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  const size = Math.max(Math.abs(low), Math.abs(high)), flat = high - low <= 1e-6 * size;  // no more than float32 rounds
+  const room = (flat ? size || 1 : high - low) * 0.06;
   return [low - room, high + room];
 }
 
@@ -30,8 +31,10 @@ export function chart(series, options) {
   const [x0, x1] = options.xRange || range(xs), [y0, y1] = options.yRange || range(ys);
   const px = (x) => BOX.left + ((x - x0) / (x1 - x0)) * (wide - BOX.left - BOX.right);
   const py = (y) => high - BOX.bottom - ((y - y0) / (y1 - y0)) * (high - BOX.top - BOX.bottom);
-  const grid = ticks(y0, y1, Math.max(3, Math.round(high / 48))).flatMap((y) => [svg("line", { x1: BOX.left, x2: wide - BOX.right, y1: py(y), y2: py(y), class: "grid" }),
-    svg("text", { x: BOX.left - 6, y: py(y) + 4, "text-anchor": "end" }, number(y))]);
+  const marks = ticks(y0, y1, Math.max(3, Math.round(high / 48)));
+  const digits = marks.length > 1 ? Math.max(3, Math.ceil(Math.log10(Math.max(...marks.map(Math.abs)) / (marks[1] - marks[0]))) + 1) : 3;
+  const grid = marks.flatMap((y) => [svg("line", { x1: BOX.left, x2: wide - BOX.right, y1: py(y), y2: py(y), class: "grid" }),
+    svg("text", { x: BOX.left - 6, y: py(y) + 4, "text-anchor": "end" }, number(y, digits))]);
   const names = options.names || ticks(x0, x1, Math.max(3, Math.round(wide / 90))).map((x) => [x, number(x)]);
   const foot = names.map(([x, text]) => svg("text", { x: px(x), y: high - 12, "text-anchor": "middle" }, text));
   const drawn = series.map((one, index) => {

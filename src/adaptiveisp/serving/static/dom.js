@@ -47,8 +47,8 @@ export function number(value, digits = 3) {
   if (value === null || value === undefined || !Number.isFinite(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
-  if (size >= 1e6 || size < 1e-4) return value.toExponential(2);
-  return String(Number(value.toPrecision(size >= 1000 ? 5 : digits)));
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(Math.max(2, digits - 1));
+  return String(Number(value.toPrecision(size >= 1000 ? Math.max(5, digits) : digits)));
 }
 
 export function signed(value, digits = 3) {

@@ -2,7 +2,7 @@
 
 import { bitmapOfPixels, failed, later, latest, post, postJson } from "./api.js";
 import { judged } from "./boxes.js";
-import { makeCards, worthOf } from "./cards.js";
+import { makeCards, worthOf, worthText } from "./cards.js";
 import { h, number, replace, say, signed } from "./dom.js";
 import { makeExport } from "./exporting.js";
 import { makeList } from "./images.js";
@@ -50,7 +50,7 @@ export async function imagePage(main, catalogue, where) {
     const choice = (name, options, label) => h("label", { class: "field" }, label, h("select", { id: `choose-${name}`, onchange: (event) => changeChoice(name, event.target.value).catch(failed) },
       options.map(([value, text]) => h("option", { value, selected: store.get(name) === value }, text))));
     const compared = [...Object.entries(COMPARED), ...catalogue.policies.map((name) => [OTHER + name, name])];
-    const least = h("input", { type: "range", min: "5", max: "95", step: "1", value: "25", "aria-label": "Least score of the boxes that are shown", oninput: () => { store.set("least", Number(least.value) / 100); showBoxes(); } });
+    const least = h("input", { type: "range", min: "5", max: "95", step: "1", value: "25", "aria-label": "Least score of the boxes that are shown", oninput: () => { store.set("least", Number(least.value) / 100); if (!store.get("facts")?.has_loss) forgetWorth(); showBoxes(); } });
     const button = (id, text, title, work, pressed) => h("button", { type: "button", id, title, onclick: work, "aria-pressed": pressed === undefined ? null : String(pressed) }, text);
     return h("div", { class: "toolbar", role: "toolbar", "aria-label": "Picture" },
       choice("policy", catalogue.policies.map((name) => [name, name]), "Policy"),
@@ -81,7 +81,7 @@ export async function imagePage(main, catalogue, where) {
   async function changeChoice(name, value) {
     store.set(name, value);
     if (name === "compare") return redraw();
-    store.set("worth", null);
+    forgetWorth();
     if (name === "detector") await open(store.get("image"), store.get("stages"));
     else await choose();
   }
@@ -89,6 +89,7 @@ export async function imagePage(main, catalogue, where) {
   async function open(id, kept = null) {
     if (!id) return;
     store.set("image", id);
+    forgetWorth();
     list.select(id);
     say("developing …");
     const facts = await postJson("/api/image/open", asked());
@@ -98,7 +99,7 @@ export async function imagePage(main, catalogue, where) {
     pane.fit();
     say(facts.remarks[0] || "");
     history.replaceState(null, "", `#/image/${encodeURIComponent(id)}`);
-    if ((kept && kept.length) || (store.get("keep") && store.get("stages").length)) { store.set("worth", null); store.set("slopes", null); redraw(); } else await choose();
+    if ((kept && kept.length) || (store.get("keep") && store.get("stages").length)) { store.set("slopes", null); redraw(); } else await choose();
   }
 
   function keepPipeline() {
@@ -127,7 +128,7 @@ export async function imagePage(main, catalogue, where) {
     store.set("modules", new Map(found.modules.map((module) => [module.name, module])));
     replace(adder, h("option", { value: "" }, "Add a stage …"), found.modules.map((module) => h("option", { value: module.name, title: module.effect }, module.name)));
     store.set("stages", pipeline.stages.map((stage) => stageOf(stage.module, stage.params)));
-    store.set("worth", null);
+    forgetWorth();
     store.set("selected", "result");
     if (what) say(what);
     changed();
@@ -168,9 +169,16 @@ export async function imagePage(main, catalogue, where) {
     changed();
   }
 
+  // What the stages are worth holds for one pipeline, image and detector; after a change of these it is no longer shown.
+  function forgetWorth() {
+    if (store.get("worth")) say("");
+    store.set("worth", null);
+    cards.showWorth(null);
+  }
+
   function changed() {
     store.set("slopes", null);
-    store.set("worth", null);
+    forgetWorth();
     cards.show(store.get("stages"), store.get("selected"));
     if (!store.get("stages").some((stage) => stage.key === store.get("selected")) && store.get("selected") !== "raw") store.set("selected", "result");
     cards.select(store.get("selected"));
@@ -236,6 +244,7 @@ export async function imagePage(main, catalogue, where) {
     if (!final && !store.get("moving")) { remember(); store.set("moving", true); }
     if (final) store.set("moving", false);
     store.set("slopes", final ? null : store.get("slopes"));
+    forgetWorth();
     drawAfter();
     settle();
   }
@@ -249,7 +258,7 @@ export async function imagePage(main, catalogue, where) {
     const views = await postJson("/api/image/stages", { ...given, pipeline, ...(store.get("editable") ? {} : { policy: store.get("policy") }) });
     if (stale()) return;
     store.set("views", views.stages);
-    await cards.fill(store.get("stages"), views.stages, store.get("worth"));
+    await cards.fill(store.get("stages"), views.stages);
     if (stale()) return;
     showStage(true);
     const own = store.get("editable") ? { pipeline } : { policy: store.get("policy") };
@@ -330,14 +339,17 @@ export async function imagePage(main, catalogue, where) {
   async function findWorth() {
     say("rendering the pipeline without each stage …");
     const on = store.get("stages").filter((stage) => stage.on);
+    const now = () => JSON.stringify([asked(), pipelineOf(store), store.get("least")]), given = now();
     const found = await postJson("/api/image/worth", { ...asked(), pipeline: pipelineOf(store) });
+    if (now() !== given) return say("the pipeline or the image was changed meanwhile; ask again what each stage is worth");
     const worth = {};
     on.forEach((stage, i) => { worth[stage.key] = worthOf(found.whole, found.without[i], store.get("least")); });
     store.set("worth", worth);
-    await cards.fill(store.get("stages"), store.get("views"), worth);
-    const number = (stage) => `${store.get("stages").indexOf(stage) + 1} ${stage.module}`;
-    const bad = on.filter((stage) => worth[stage.key].kind === "bad").sort((a, b) => worth[a.key].change - worth[b.key].change).slice(0, 3).map(number);
-    say(bad.length ? `${bad[0]} hurts most${bad.length > 1 ? `, then ${bad.slice(1).join(" and ")}` : ""}; look at the picture after it, and switch it off` : "no stage hurts");
+    cards.showWorth(worth);
+    const stages = on.map((stage) => ({ name: `${store.get("stages").indexOf(stage) + 1} ${stage.module}`, key: stage.key, worth: worth[stage.key] }));
+    say(worthText(stages, store.get("least")));
+    const worst = stages.reduce((one, other) => (other.worth.change < one.worth.change ? other : one), stages[0]);
+    if (worst && worst.worth.kind === "bad") cards.reveal(worst.key);
   }
 
   function tab(name) {

@@ -44,7 +44,7 @@ function ofStage(stage, store, actions, view) {
 
 function slopeButton(store, actions) {
   const facts = store.get("facts");
-  if (!facts || !facts.has_loss) return h("p", { class: "muted small" }, "Which slider would help is known for images with labels.");
+  if (!facts || !facts.has_loss) return h("p", { class: "muted small" }, "Which slider would help can be computed only for images with labels: open a data set. Without labels, “What is each stage worth?” goes by the scores of the boxes.");
   if (!store.get("editable")) return null;
   return h("button", { type: "button", class: "wide", onclick: () => actions.findSlopes().catch(failed) }, "Which slider would help?");
 }
@@ -76,7 +76,7 @@ function ofResult(store, actions, view) {
       verdict.objects !== null ? row("objects found", `${verdict.found} of ${verdict.objects}`) : null,
       after.loss !== null ? row("loss", number(after.loss), change !== null ? h("span", { class: change < 0 ? "good" : change > 0 ? "bad" : "" }, ` (${signed(change)} against ${store.get("beforeName").split(",")[0]})`) : null) : null,
       row("modules", `${number(total, 2)} ms`), row("detector", `${number(after.ms, 2)} ms`))));
-    if (after.loss === null) parts.push(h("p", { class: "muted small" }, after.no_loss));
+    if (after.loss === null) parts.push(h("p", { class: "muted small" }, `${after.no_loss[0].toUpperCase()}${after.no_loss.slice(1)}.`));
   }
   parts.push(slopeButton(store, actions));
   if (slopes) parts.push(ranking(store, slopes, actions));

@@ -89,9 +89,12 @@ export async function reportPage(main, catalogue, where) {
       lights.length > 1 ? select("light", "Light", [["", "any"], ...lights], show) : null,
       select("class", "Class", [["", "any"], ...classes.map((one) => [one, one])], show),
       select("size", "Objects", [["", "any size"], ...["small", "medium", "large"].map((one) => [one, one])], show),
-      select("worse", "Worse than raw", [["", "all images"], ["a", "by A"], ["b", "by B"]], show),
+      hasLoss() ? select("worse", "Worse than raw", [["", "all images"], ["a", "by A"], ["b", "by B"]], show) : null,
       h("span", { class: "muted small", id: "report-count", role: "status" }));
   }
+
+  // Losses are optional in a report; without them their columns and choices would be empty.
+  const hasLoss = () => rows.some((row) => row.loss.some((value) => value !== null));
 
   function inLight(row, index) {
     return row.light !== null && row.light >= LIGHTS[index] && row.light < LIGHTS[Number(index) + 1];
@@ -130,7 +133,7 @@ export async function reportPage(main, catalogue, where) {
     if (canvas) observer.observe(canvas);
     const difference = row.loss[0] !== null && row.loss[1] !== null ? row.loss[0] - row.loss[1] : null;
     const side = (i, name) => h("td", {}, `${row.found[i][0]} of ${row.objects}`), wrong = (i) => h("td", {}, String(row.found[i][1]));
-    const cells = (name, i) => h("tr", {}, h("th", { scope: "row" }, name), side(i), wrong(i), h("td", { class: "num" }, number(row.loss[i])),
+    const cells = (name, i) => h("tr", {}, h("th", { scope: "row" }, name), side(i), wrong(i), hasLoss() ? h("td", { class: "num" }, number(row.loss[i])) : null,
       h("td", {}, row.worse_than_raw[i] ? h("span", { class: "chip bad" }, "worse than raw") : null));
     const title = row.name || `photo ${row.photo}${row.draw ? `, draw ${row.draw}` : ""}`;
     const query = new URLSearchParams({ report: choice.report, set: choice.set, detector: choice.detector, photo: row.photo, draw: row.draw, run: choice.a, against: choice.b });
@@ -139,19 +142,20 @@ export async function reportPage(main, catalogue, where) {
         h("h3", {}, row.image ? h("a", { href: `#/image/${row.image}?${query}` }, title) : title,
           row.light !== null ? h("span", { class: "chip" }, `light ${number(row.light, 2)}`) : null,
           difference !== null ? h("span", { class: `chip ${difference < 0 ? "good" : difference > 0 ? "bad" : ""}` }, `A − B ${signed(difference)}`) : null),
-        h("table", { class: "row-table" }, h("thead", {}, h("tr", {}, ["policy", "found", "false", "loss", ""].map((one) => (one ? h("th", { scope: "col" }, one) : h("td", {}))))),
+        h("table", { class: hasLoss() ? "row-table" : "row-table roomy" }, h("thead", {}, h("tr", {}, ["policy", "found", "false", ...(hasLoss() ? ["loss"] : []), ""].map((one) => (one ? h("th", { scope: "col" }, one) : h("td", {}))))),
           h("tbody", {}, cells(`A ${choice.a}`, 0), choice.b === choice.a ? null : cells(`B ${choice.b}`, 1))),
         row.classes.length ? h("p", { class: "muted small classes" }, row.classes.join(", ")) : null));
   }
 
   function showScores(curves, resamples) {
     const rank = Object.entries(report.scores).map(([name, by]) => [name, by[choice.detector]]).filter(([, one]) => one);
+    const known = (one) => one.worse_than_raw !== null && one.worse_than_raw !== undefined, worse = rank.some(([, one]) => known(one));
     const points = (value) => (value === null || value === undefined ? "–" : (100 * value).toFixed(1));
     const pair = report.differences.find((one) => one.detector === choice.detector && ((one.a === choice.a && one.b === choice.b) || (one.a === choice.b && one.b === choice.a)));
     const sign = pair && pair.a === choice.b ? -1 : 1;
-    const parts = [h("h2", {}, "Scores"), h("table", {}, h("thead", {}, h("tr", {}, ["policy", "AP50", "AP", "worse than raw"].map((one) => h("th", { scope: "col" }, one)))),
+    const parts = [h("h2", {}, "Scores"), h("table", {}, h("thead", {}, h("tr", {}, ["policy", "AP50", "AP", ...(worse ? ["worse than raw"] : [])].map((one) => h("th", { scope: "col" }, one)))),
       h("tbody", {}, rank.map(([name, one]) => h("tr", {}, h("th", { scope: "row" }, name), h("td", { class: "num" }, points(one.ap50)), h("td", { class: "num" }, points(one.ap)),
-        h("td", { class: "num" }, one.worse_than_raw === null || one.worse_than_raw === undefined ? "–" : `${Math.round(100 * one.worse_than_raw)} %`)))))];
+        worse ? h("td", { class: "num" }, known(one) ? `${Math.round(100 * one.worse_than_raw)} %` : "–") : null))))];
     if (pair) {
       const ends = [sign * pair.low, sign * pair.high].sort((x, y) => x - y);
       parts.push(h("p", { class: "small" }, `A − B: ${signed(100 * sign * pair.mean)} points of ${pair.metric.toUpperCase()}, ${Math.round(100 * pair.level)} % interval ${signed(100 * ends[0])} to ${signed(100 * ends[1])}`));

@@ -183,3 +183,30 @@ def test_a_report_is_sorted_filtered_and_its_worst_image_opened(
         assert page.locator(".image-pick[aria-current]").inner_text().startswith(f"r{worst['photo']}.dng")
         names = [name.split(" ", 1)[1] for name in page.locator(".card[draggable] .card-name").all_inner_texts()]
         assert names == worst["modules"][0]
+
+
+@pytest.mark.long
+def test_a_report_without_losses_has_no_empty_columns(
+    browser: Any, viewer: Viewer, evaluated: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(evaluated / "report", tmp_path / "report")
+    lines = [json.loads(line) for line in (tmp_path / "report" / "pipelines.jsonl").read_text().splitlines()]
+    text = "".join(json.dumps({**line, "loss": {"red": None}}) + "\n" for line in lines)
+    (tmp_path / "report" / "pipelines.jsonl").write_text(text)
+    content = json.loads((tmp_path / "report" / "report.json").read_text())
+    for scores in content["policies"].values():
+        scores["red"]["worse_than_raw"] = None
+    (tmp_path / "report" / "report.json").write_text(json.dumps(content))
+
+    def heads(page: Any) -> tuple[list[str], list[str], int]:
+        waited(page, "settled", 0)
+        rows, side = (page.locator(name).first.locator("thead th") for name in (".row-table", ".report-side table"))
+        assert page.locator(".row-table").first.locator("tbody tr").count() == 2
+        cells = page.locator(".row-table").first.locator("tbody tr").first.locator("th, td").count()
+        assert cells == page.locator(".row-table").first.locator("thead th, thead td").count()
+        return rows.all_inner_texts(), side.all_inner_texts(), page.locator("#report-worse").count()
+
+    with opened_page(browser, viewer.server.address) as page:
+        assert heads(page) == (["policy", "found", "false", "loss"], ["policy", "AP50", "AP", "worse than raw"], 1)
+    with running_viewer([tmp_path / "report"], size=SIZE) as bare, opened_page(browser, bare.server.address) as page:
+        assert heads(page) == (["policy", "found", "false"], ["policy", "AP50", "AP"], 0)

@@ -352,7 +352,7 @@ def _print(summary: "RunSummary", isp: "AdaptiveISP", out: Path, n_skipped: int)
     if isp.latency_ms is not None:
         print(latency_line(summary.latency(isp.latency_ms)))
     seen = f"; all pictures: {out / 'overview.png'}" if (out / "overview.png").exists() else ""
-    print(f"{summary.n_results} images in {out}, {n_skipped} skipped{seen}")
+    print(f"{summary.n_results} image{'' if summary.n_results == 1 else 's'} in {out}, {n_skipped} skipped{seen}")
     if (out / EXPLAIN_FILE).exists():
         print(f"what each module is worth: {out / EXPLAIN_FILE}")
 

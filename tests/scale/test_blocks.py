@@ -3,18 +3,22 @@
 import json
 import os
 import pickle
+import socket
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.parser import main
+from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.inference.frames import find_frames
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.scale.blocks import blocks_of, read_blocks, write_block, write_tar
+from adaptiveisp.scale.ray_engine import RayConfig, _connect
 from adaptiveisp.scale.ray_stages import DetectStage, Job, RenderStage, item_of, read, write
 from tests.inference.test_mapping import raw
 from tests.inference.test_run_many import COMMON, RED, content, night, rows, run, without_times
@@ -139,3 +143,11 @@ def test_ray_is_optional(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setattr("adaptiveisp.utils.optional_imports.importlib.util.find_spec", lambda name: None)
     assert main(["run", "a.dng", "--out", "out", "--engine", "ray", *COMMON]) == 1
     assert "ray is not installed; run: pip install 'adaptiveisp[ray]'" in capsys.readouterr().err
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_at_once() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+        with pytest.raises(AdaptiveISPError, match=f"--address {address}: does not answer"):
+            _connect(SimpleNamespace(is_initialized=lambda: False), RayConfig(address))

@@ -7,6 +7,7 @@ again what a lost node held. The driver sees a few numbers of each block.
 import logging
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from adaptiveisp.utils.optional_imports import import_extra
 
 CPUS = 0.25
 """Share of a core that each operator asks Ray for, so that all four fit on one core at the same time."""
+ANSWER_SECONDS = 10.0
+"""Time within which a cluster has to take a connection."""
 MOST_ACTORS = 2
 """Most processes that render, and most that detect, where no number is given."""
 
@@ -126,6 +129,23 @@ def _content(packed: Any) -> bytes:
     return content
 
 
+def _require_answer(address: str) -> None:
+    """Refuses a HOST:PORT that does not answer, for which Ray itself would wait many minutes.
+
+    Raises:
+        AdaptiveISPError: names the address.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise AdaptiveISPError(
+            f"--address {address}: does not answer ({error}); start Ray there with ray start"
+        ) from error
+
+
 def _connect(ray: Any, config: RayConfig) -> bool:
     """Connects to the cluster, or starts one on this machine; returns whether it has to be left again.
 
@@ -135,6 +155,7 @@ def _connect(ray: Any, config: RayConfig) -> bool:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each step
     if ray.is_initialized():
         return False
+    _require_answer(config.address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if config.address:
         options = {"address": config.address, **{name: options[name] for name in ("log_to_driver", "logging_level")}}

@@ -175,7 +175,7 @@ def whole_sets(out: Path) -> None:
         for suffix in (".png", ".boxes.png", ".full.png", ".pipeline.json", ".step00-developed.png"):
             assert boxes.with_name(stem + suffix).is_file(), f"{boxes} without {suffix}"
         stages = json.loads(boxes.with_name(f"{stem}.pipeline.json").read_text())["stages"]
-        assert len(list(boxes.parent.glob(f"{stem}.step*.png"))) == len(stages) + 1
+        assert len(list(boxes.parent.glob(f"{stem}.step[0-9]*.png"))) == len(stages) + 1
 
 
 def kept_promises(out: Path) -> None:

@@ -4,7 +4,7 @@ import importlib
 import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -32,7 +32,7 @@ class _Finder(MetaPathFinder):
         self.package, self.moved = package, moved
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+        self, fullname: str, path: Iterable[str] | None, target: types.ModuleType | None = None
     ) -> ModuleSpec | None:
         """The spec of a module that has moved."""
         package, _, name = fullname.rpartition(".")

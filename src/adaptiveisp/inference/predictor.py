@@ -85,7 +85,7 @@ class AdaptiveISP:
         self.confidence = confidence
         self.camera_white_balance = camera_white_balance
         self.device = torch.device(device)
-        self._warned: set[str] = set()
+        self._warned: dict[str, object] = {}
 
     def __repr__(self) -> str:
         what = f"policy={self.policy.name!r}, detector={self.detector.name!r}, size={self.size}"
@@ -376,9 +376,10 @@ class AdaptiveISP:
         if self.camera_white_balance and image.camera_gains is None:
             name = image.path or "RawImage"
             doubts["no gains"] = f"{name}: has no gains of the camera, so its white balance is not applied"
-        for kind in doubts.keys() - self._warned:
-            logger.warning("%s", doubts[kind])
-            self._warned.add(kind)
+        own = object()  # of this call: `setdefault` is atomic, and several threads may read frames
+        for kind, text in doubts.items():
+            if self._warned.setdefault(kind, own) is own:
+                logger.warning("%s", text)
 
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:

@@ -45,6 +45,7 @@ def stages(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.long
 def test_cma_es_finds_the_gains_that_the_detector_wants(place: Path) -> None:
     """The detector's loss falls with the mean of red, so that both parameters have to grow."""
     assert train("run", *CMA, "--dev", "labels.json", "--dev-images", "images") == 0
@@ -58,6 +59,7 @@ def test_cma_es_finds_the_gains_that_the_detector_wants(place: Path) -> None:
     assert all(raw.pattern == "RGGB" for raw, _ in SIMPLE.calls), "photos must become mosaics"
 
 
+@pytest.mark.long
 def test_a_stopped_search_continues_with_the_same_numbers(place: Path) -> None:
     assert train("whole", *CMA) == 0
     assert train("parts", *CMA, "--budget", "32") == 0

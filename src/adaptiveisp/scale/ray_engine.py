@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import AdaptiveISPError, UsageError
+from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.scale.blocks import Block, BlockSummary
-from adaptiveisp.scale.ray_stages import DetectStage, Job, RenderStage, item_of, read, write
+from adaptiveisp.scale.ray_stages import DetectStage, Item, Job, RenderStage, item_of, read, write
 from adaptiveisp.utils.optional_imports import import_extra
 
 CPUS = 0.25
@@ -97,17 +99,34 @@ def connected(config: RayConfig) -> Iterator[Any]:
 
 def _flow(data: Any, job: Job, blocks: Sequence[Block], config: RayConfig, packed: Any) -> Any:
     """The operators of the work, which begin when their rows are asked for."""
-    actors: dict[str, Any] = {
+    pool: dict[str, Any] = {
         "compute": data.ActorPoolStrategy(min_size=1, max_size=config.actors or MOST_ACTORS),
         "num_cpus": config.cpus,
-        "fn_constructor_args": (packed, job.cwd, job.own_modules),
     }
+    actors = {**pool, "fn_constructor_args": (packed, job.cwd, job.own_modules)}
     if config.gpus:
         actors["num_gpus"] = config.gpus
     items = data.from_items([item_of(block) for block in blocks], override_num_blocks=max(1, len(blocks)))
     rows = items.map(partial(read, options=job.options, cwd=job.cwd), num_cpus=config.cpus)
     rows = rows.map(Render, **actors).map(Detect, **actors)
-    return rows.map(partial(write, folder=job.folder, options=job.options), num_cpus=config.cpus)
+    # Actors write, too: Ray ends an idle task process within a second, and a new one would import PyTorch each time.
+    return rows.map(Write, **pool, fn_constructor_args=(job.folder, job.options))
+
+
+class Write:
+    """Writes blocks to the output folder.
+
+    Args:
+        folder: the output folder.
+        options: what is written.
+    """
+
+    def __init__(self, folder: Path, options: RunOptions):
+        self.folder, self.options = folder, options
+
+    def __call__(self, item: Item) -> Item:
+        """What was written of the block."""
+        return write(item, self.folder, self.options)
 
 
 class Render(RenderStage):

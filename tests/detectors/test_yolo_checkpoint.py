@@ -516,6 +516,7 @@ def test_a_missing_file_is_named(name: str) -> None:
     assert not isinstance(caught.value, UsageError)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_figures")
 def test_eval_and_train_with_a_checkpoint(tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

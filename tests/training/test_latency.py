@@ -230,7 +230,7 @@ def test_the_best_policy_is_the_best_of_those_that_keep_the_latency() -> None:
 
 
 @pytest.mark.usefixtures("without_figures")
-@pytest.mark.parametrize("method", ["fixed", "sequence"])
+@pytest.mark.parametrize("method", ["fixed", pytest.param("sequence", marks=pytest.mark.long)])
 def test_a_run_with_a_latency_says_what_it_reached(
     method: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

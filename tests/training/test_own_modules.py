@@ -110,6 +110,7 @@ def test_code_in_a_config_is_referred_to_the_argument(tmp_path: Path) -> None:
         adaptiveisp.train(config, {}, out=tmp_path / "run")
 
 
+@pytest.mark.long
 def test_the_command_says_which_module_the_policy_does_not_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def relative(inputs):
 """
 
 
+@pytest.mark.long
 def test_the_refusal_shows_a_command_that_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

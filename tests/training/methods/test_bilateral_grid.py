@@ -135,6 +135,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_batch() -> None:
     assert caught.value.batch["images"].shape == (8, 3, 64, 64)
 
 
+@pytest.mark.long
 def test_train_eval_run_and_stream(tmp_path: Path, quiet_place: None, without_figures: None) -> None:
     labelled_photos(tmp_path)
     small = ("grid_side=8", "grid_depth=3", "knots=4", "batch=2")

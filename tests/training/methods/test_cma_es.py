@@ -124,6 +124,7 @@ def best_exposure(images: Tensor) -> float:
     return stops[int(torch.stack(losses).argmin())].item()
 
 
+@pytest.mark.long
 def test_the_best_exposure_is_found_without_a_gradient() -> None:
     subject = learner(replace(SMALL, modules=("exposure",), population=8), budget=8 * 8 * 30)
     while not subject.done:

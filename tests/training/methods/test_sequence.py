@@ -290,6 +290,7 @@ def test_only_the_chosen_modules_run_each_image_through_its_own() -> None:
         torch.testing.assert_close(found[row], expected[0], rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_the_imitation_warm_up_costs_one_pass_an_image() -> None:
     config = replace(FAST, expert_modules=("denoise", "exposure"), imitation_warmup=1.0)
     subject = learner(config, budget=8 * 60)

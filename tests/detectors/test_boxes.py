@@ -152,6 +152,20 @@ def test_nms_looks_at_the_best_candidates_only(monkeypatch: pytest.MonkeyPatch) 
     assert nms(boxes, torch.tensor([0.1, 0.2, 0.3]), torch.zeros(3, dtype=torch.int64), 0.5, 300).tolist() == [2, 1]
 
 
+@pytest.mark.parametrize("first", [1, 4, 30, 200])
+@pytest.mark.parametrize("most", [3, 20, 1000])
+def test_nms_of_the_best_first_changes_nothing(first: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes, labels = random_boxes(200, 5, size=60), torch.arange(200) % 3
+    scores = torch.rand(200, generator=torch.Generator().manual_seed(5)).mul(20).round() / 20  # many are equal
+    expected = naive_nms(boxes, scores, labels, 0.45)[:most]
+    monkeypatch.setattr(boxes_module, "FIRST_NMS_CANDIDATES", first)
+    assert nms(boxes, scores, labels, 0.45, most).tolist() == expected
+    scores[7] = torch.nan  # counts as the highest
+    everything = nms(boxes, scores, labels, 0.45, most).tolist()
+    monkeypatch.setattr(boxes_module, "FIRST_NMS_CANDIDATES", 200)
+    assert nms(boxes, scores, labels, 0.45, most).tolist() == everything
+
+
 def test_nms_of_nothing_is_nothing() -> None:
     assert nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64), 0.5, 300).tolist() == []
 

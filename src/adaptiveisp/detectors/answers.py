@@ -63,7 +63,7 @@ def choose(
         dropped = int(wrong.sum())
         scores = scores.masked_fill(wrong[:, None], -1.0)
     place, label = (scores > confidence).nonzero(as_tuple=True)
-    good = sound_boxes(boxes[place], height, width)
+    good = sound_boxes(boxes, height, width)[place]  # a box can be a candidate for many classes
     if not bool(good.all()):
         dropped += len(set(place[~good].tolist()))  # one invalid box can be a candidate for several classes
         place, label = place[good], label[good]

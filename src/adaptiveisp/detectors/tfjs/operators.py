@@ -46,6 +46,10 @@ class Convolution(nn.Module):
             channels, outputs, (rows, columns), strides, dilation=dilations, groups=groups, bias=bool(biases)
         )
         self.conv.weight.data = torch.from_numpy(weight.copy()).contiguous(memory_format=torch.channels_last)
+        borders = [(side - 1) * dilation for side, dilation in zip((rows, columns), dilations, strict=True)]
+        if self.padding == "SAME" and strides == (1, 1) and not any(border % 2 for border in borders):
+            # The same on all sides and for every size: the convolution does this itself, without a copy of the input.
+            self.padding, self.conv.padding = "VALID", (borders[0] // 2, borders[1] // 2)
         for bias in biases:
             self.add_bias(bias)
 

@@ -14,7 +14,7 @@ import pytest
 from adaptiveisp import AdaptiveISP
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import AdaptiveISPError
-from adaptiveisp.inference.frames import find_frames
+from adaptiveisp.inference.frames import find_frames, stamped
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.scale.blocks import blocks_of, read_blocks, write_block, write_tar
@@ -98,7 +98,7 @@ def test_the_operators_of_ray_make_what_the_local_engine_makes() -> None:
     local = run("--block", "3", out="local")
     out, cwd = Path("out"), os.getcwd()
     out.mkdir()
-    frames, _ = find_frames(["night"])
+    frames = stamped(find_frames(["night"])[0])
     options = RunOptions(batch=2)
     isp = AdaptiveISP("auto-exposure", RedDetector(), size=64)
     packed = pickle.dumps(Job(isp, out.resolve(), options, {}, cwd))
@@ -129,7 +129,7 @@ def test_a_failing_detector_and_a_folder_that_is_not_there_end_the_run() -> None
     render.job = detect.job = Job(AdaptiveISP("none", Broken(), size=64), Path("out").resolve(), options, {}, cwd)
     found = write(detect(render(read(item_of(block), options, cwd))), Path("out"), options)
     assert "detect must return a list" in found["error"]
-    told = write({"content": pickle.dumps((block, []))}, Path("gone"), options)
+    told = write({"content": pickle.dumps((block, [], {}))}, Path("gone"), options)
     assert "gone: is not on this machine; give an --out that all nodes" in told["error"]
     Path("out").mkdir()
     with pytest.raises(ValueError, match="shorter"):

@@ -178,13 +178,13 @@ def find_inputs(options: argparse.Namespace, inputs: list[str]) -> Inputs:
         UsageError: the shard has none, or one lies in the output folder.
     """
     from adaptiveisp.inference.batch import check_outputs
-    from adaptiveisp.inference.frames import find_frames, in_shard, shard_of
+    from adaptiveisp.inference.frames import find_frames, in_shard, shard_of, stamped
 
     shard = shard_of("1/1" if options.shard is None else options.shard)
     frames, missing = find_frames(inputs, exclude=options.out)
     frames = frames[: options.limit or None]
     check_outputs(frames, options.out)
-    chosen = in_shard(frames, shard)
+    chosen = stamped(in_shard(frames, shard))
     if not chosen:
         raise UsageError(f"--shard {options.shard}: there are only {len(frames)} frames; give fewer shards")
     return Inputs(frames, chosen, missing)
@@ -266,9 +266,9 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
 def claimed(options: argparse.Namespace) -> "FolderClaim":
     """The claim of the output folder; to resume, of one that an earlier run has begun."""
     from adaptiveisp.inference.result_files import SETTINGS_FILE
-    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
+    from adaptiveisp.utils.output_folder import claim_folder, is_outdated, reclaim_folder
 
-    if options.resume and (options.out / SETTINGS_FILE).exists():
+    if options.resume and ((options.out / SETTINGS_FILE).exists() or is_outdated(options.out)):
         return reclaim_folder(options.out, "run")
     try:
         return claim_folder(options.out, "run", options.overwrite)
@@ -284,6 +284,7 @@ def run_into(claim: "FolderClaim", isp: "AdaptiveISP", inputs: Inputs, options: 
     from adaptiveisp.errors import DataError
     from adaptiveisp.inference.batch import run_files
     from adaptiveisp.inference.explanation import ExplanationWriter
+    from adaptiveisp.inference.frames import Changes, tell_changes
     from adaptiveisp.inference.journal import Journal
     from adaptiveisp.inference.mapping import is_thread_safe
     from adaptiveisp.inference.result_files import EXPLAIN_FILE
@@ -312,7 +313,9 @@ def run_into(claim: "FolderClaim", isp: "AdaptiveISP", inputs: Inputs, options: 
 
         return run_blocks(claim, isp, inputs, options, wanted, origin)
     settings = settings_of(isp, wanted, inputs.frames, options.shard)
-    with Journal(out, settings, options.resume) as journal:
+    changes = Changes(inputs.chosen if options.resume else ())
+    with Journal(out, settings, options.resume, changes) as journal:
+        tell_changes(changes.changed)
         with progress(options, len(inputs.chosen), "run") as bar:
             summary = run_files(isp, inputs.chosen, journal, wanted, origin, lambda name: bar.update())
         skipped = inputs.missing + summary.skipped

@@ -35,40 +35,64 @@ def run_blocks(
         wanted: what is written.
         origin: provenance.
     """
-    from adaptiveisp.inference.journal import Journal
-    from adaptiveisp.inference.result_files import SUMMARY_FILE, FormerFiles
+    from adaptiveisp.cli.run import latency_line
+    from adaptiveisp.inference.result_files import SUMMARY_FILE
     from adaptiveisp.inference.run_settings import settings_of
-    from adaptiveisp.scale.blocks import BLOCK_FRAMES, blocks_of, check_block_options, is_done, read_blocks
+    from adaptiveisp.inference.run_summary import RunNotes
+    from adaptiveisp.scale.blocks import BLOCK_FRAMES, blocks_of, check_block_options, left_to_make, read_blocks
     from adaptiveisp.utils.files import write_json
 
     check_block_options(wanted)
     out, size = claim.folder, options.block or BLOCK_FRAMES
     blocks = blocks_of(inputs.chosen, size)
-    settings = {**settings_of(isp, wanted, inputs.frames, options.shard), "--block": size}
-    journal = Journal(out, settings, options.resume)
-    if not options.resume:
-        former = FormerFiles(out, [Path(frame.stem) for frame in inputs.frames])
-        former.remove_batch_files()
-        for frame in inputs.frames:
-            former.remove(frame.stem)
-    journal.begin_settings()
-    left = [block for block in blocks if not is_done(out, block, wanted)]
+    _begin(out, inputs, {**settings_of(isp, wanted, inputs.frames, options.shard), "--block": size}, options.resume)
+    left = left_to_make(out, blocks, wanted)
     total, wanting = (sum(len(block.frames) for block in each) for each in (blocks, left))
     with progress(options, total, "run") as bar:
         bar.update(total - wanting)
         for summary in _engine(isp, left, options, wanted, origin, out) if left else ():
             bar.update(summary.n_results + summary.n_skipped)
-    failed = [(row["frame"], row["skipped"]) for row in read_blocks(out, blocks, wanted) if row["skipped"] is not None]
+    notes, failed = RunNotes(isp.detector.name, isp.latency_ms), list[tuple[str, str]]()
+    for frame, row in zip(inputs.chosen, read_blocks(out, blocks, wanted), strict=True):
+        if row["skipped"] is None:
+            notes.add(row, frame.source)
+        else:
+            failed.append((row["frame"], row["skipped"]))
     skipped = [*inputs.missing, *failed]
     if len(failed) == total:
         say_skips(skipped)
         raise DataError("no input could be used")
     code = report_skips(out, skipped, origin)
-    facts = {"n_rows": total, "n_skipped": len(skipped), "blocks": len(blocks), "block": size}
+    facts = {"n_rows": total, "n_skipped": len(skipped), "blocks": len(blocks), "block": size, **notes.tell()}
     write_json(out / SUMMARY_FILE, {**facts, "engine": options.engine, "provenance": origin})
     if not options.quiet:
+        if notes.latency is not None:
+            print(latency_line(notes.latency.to_json()))
         print(f"{total} rows in {len(blocks)} blocks, {out}/part-*.{wanted.rows}; {len(skipped)} skipped")
     return code
+
+
+def _begin(out: Path, inputs: "Inputs", settings: dict[str, Any], resume: bool) -> None:
+    """Removes what an earlier run left, unless it is resumed, and stores the settings; before anything is computed.
+
+    Args:
+        out: the output folder, claimed.
+        inputs: the frames.
+        settings: what decides the results.
+        resume: whether blocks that are there are kept.
+    """
+    from adaptiveisp.inference.journal import Journal
+    from adaptiveisp.inference.result_files import FormerFiles
+    from adaptiveisp.utils.output_folder import set_outdated
+
+    journal = Journal(out, settings, resume)
+    if journal.is_new:
+        former = FormerFiles(out, [Path(frame.stem) for frame in inputs.frames])
+        former.remove_batch_files()
+        for frame in inputs.frames:
+            former.remove(frame.stem)
+    journal.begin_settings()
+    set_outdated(out, False)
 
 
 def _engine(

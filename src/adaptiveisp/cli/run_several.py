@@ -3,6 +3,7 @@
 import argparse
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequen
     from adaptiveisp.detectors.loading import load_detector
     from adaptiveisp.evaluation.coco_results import set_folders
     from adaptiveisp.inference.result_files import SETTINGS_FILE, FormerFiles
-    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder
+    from adaptiveisp.utils.output_folder import claim_folder, reclaim_folder, set_outdated
 
     device = set_up_torch(options)
     detector = load_detector(options.detector, device)
@@ -51,15 +52,24 @@ def run_several(options: argparse.Namespace, inputs: list[str], policies: Sequen
         former.remove_batch_files()  # of an earlier run of one policy in this folder, and its files of the inputs
         for frame in found.frames:
             former.remove(frame.stem)
-        for name, isp in predictors.items():
-            own = copy.copy(options)
-            own.out = out / folders[name]
-            if not options.quiet:
-                print(f"policy {name}")
-            with claimed(own) as inner:
-                code = max(code, run_into(inner, isp, found, own))
+        with ExitStack() as stack:
+            places = {name: _with_out(options, out / folder) for name, folder in folders.items()}
+            claims = {name: stack.enter_context(claimed(own)) for name, own in places.items()}
+            if not options.resume:  # of all policies before the first of them runs
+                for inner in claims.values():
+                    set_outdated(inner.folder, (inner.folder / SETTINGS_FILE).exists())
+            for name, isp in predictors.items():
+                if not options.quiet:
+                    print(f"policy {name}")
+                code = max(code, run_into(claims[name], isp, found, places[name]))
         _write_page(claim, predictors, folders, found, options)
     return code
+
+
+def _with_out(options: argparse.Namespace, out: Path) -> argparse.Namespace:
+    own = copy.copy(options)
+    own.out = out
+    return own
 
 
 def _write_page(

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from PIL import Image as PilImage
 
-from adaptiveisp.detectors.answers import dropped_note
 from adaptiveisp.errors import OutputError, OutputNameError, UsageError, logger, skip_reason
 from adaptiveisp.inference.drawing import Tile, contact_sheet
 from adaptiveisp.inference.frames import Frame
 from adaptiveisp.inference.journal import Journal
 from adaptiveisp.inference.mapping import FrameWork, Skipped, batches, overlapped, shares
 from adaptiveisp.inference.predictor import AdaptiveISP
-from adaptiveisp.inference.records import Row, caption, parameter_rows, raw_facts_of, row_of, skipped_row
+from adaptiveisp.inference.records import Row, caption, parameter_rows, row_of, skipped_row
 from adaptiveisp.inference.result import Result
 from adaptiveisp.inference.result_files import (
     OVERVIEW_FILE,
@@ -38,11 +37,10 @@ from adaptiveisp.inference.result_files import (
     save_content,
 )
 from adaptiveisp.inference.run_options import RunOptions
-from adaptiveisp.inference.run_summary import RunSummary
+from adaptiveisp.inference.run_summary import RunNotes, RunSummary
 from adaptiveisp.inference.stage_sheet import stage_strip
 from adaptiveisp.isp.pipeline import Pipeline
-from adaptiveisp.policies.latency import KEPT_SHARE
-from adaptiveisp.raw.level_checks import RemarkWatch, facts_of
+from adaptiveisp.raw.level_checks import facts_of
 from adaptiveisp.types import Image
 from adaptiveisp.utils.allocator import available_bytes
 from adaptiveisp.utils.color import to_uint8
@@ -78,7 +76,8 @@ def run_files(
 ) -> RunSummary:
     """Runs every frame that has no row yet. A frame that fails is reported, and the batch continues.
 
-    Files that an earlier run wrote for the same inputs are replaced as soon as there are new ones. However the batch
+    Files that an earlier run wrote for the same inputs are replaced as soon as there are new ones; those of inputs that
+    are skipped now are removed from the first result on. However the batch
     ends, an input has either all of its files or none, and a summary lists the results.
 
     Args:
@@ -97,6 +96,8 @@ def run_files(
     former = FormerFiles(batch.out, [Path(frame.stem) for frame in frames])
     if former.n_others:
         logger.warning("%s: %d files of other inputs stay there, from an earlier run", batch.out, former.n_others)
+    if journal.renewed:
+        former.remove_batch_files(kept=(ROWS_FILE, SETTINGS_FILE))
     for frame in frames:
         if frame.number in journal.done:
             on_image(frame.name)
@@ -133,6 +134,7 @@ class _Batch:
     def __init__(self, isp: AdaptiveISP, journal: Journal, options: RunOptions, provenance: dict[str, Any]):
         self.isp, self.out, self.options, self.provenance = isp, journal.folder, options, provenance
         self.journal, self.summary = journal, RunSummary(journal)
+        self._skipped_first: list[str] = []
 
     def make(self, frame: Frame, result: Result) -> Made:
         """The row and the encoded files of a result; called on a worker's thread."""
@@ -152,6 +154,10 @@ class _Batch:
                 made = Skipped(frame.id, skip_reason(frame.id, error))
         if isinstance(made, Skipped):
             self.journal.add(skipped_row(frame, made.reason))
+            if self.journal.has_begun:
+                self._remove_former(frame.stem, former, ())
+            else:  # a run without any result changes nothing
+                self._skipped_first.append(frame.stem)
             return
         self._begin(former)
         self._remove_former(frame.stem, former, files.names)
@@ -165,6 +171,9 @@ class _Batch:
         except OutputError as error:
             logger.warning("%s", error)
         self.journal.begin()
+        for stem in self._skipped_first:
+            self._remove_former(stem, former, ())
+        self._skipped_first.clear()
 
     def _remove_former(self, stem: str, former: FormerFiles, kept: Sequence[str]) -> None:
         try:
@@ -179,6 +188,7 @@ class _Batch:
             frames: number → frame.
         """
         named = self.summary.batch_files
+        self.journal.put_in_order()
         if tiles := self._tiles():
             sheet = contact_sheet(tiles, columns=min(3, len(tiles)))
             with atomic_path(self.out / OVERVIEW_FILE) as temporary:
@@ -220,38 +230,23 @@ class _Batch:
         return tiles
 
     def _write_summary(self, frames: dict[int, Frame]) -> None:
-        summary, watch = self.summary, RemarkWatch()
+        summary, notes = self.summary, RunNotes(self.isp.detector.name, self.isp.latency_ms)
         for row in self.journal.results():
             frame = frames.get(row["number"])
-            watch.add_facts(raw_facts_of(row, None if frame is None else frame.source))
-        if note := dropped_note(f"detector {self.isp.detector.name}", summary.dropped_boxes):
-            logger.warning("%s", note)
-        remarks = watch.remarks()
-        for remark, _ in watch.news():
-            logger.warning("%s", remark.text)
+            notes.add(row, None if frame is None else frame.source)
+        told = notes.tell()
         content = {
             "images": (asdict(row) for row in summary.rows),
-            "remarks": [{"kind": remark.kind, "text": remark.text, "n_files": count} for remark, count in remarks],
-            "dropped_boxes": summary.dropped_boxes,
+            "remarks": told.pop("remarks"),
+            "dropped_boxes": told.pop("dropped_boxes"),
             "n_skipped": len(summary.skipped),
             "skipped": [{"input": name, "error": error} for name, error in summary.skipped],
             "stopped": summary.stopped,
             "files": summary.files,
-            **self._latency(),
+            **told,
             "provenance": self.provenance,
         }
         write_json_lists(self.out / SUMMARY_FILE, content)
-
-    def _latency(self) -> dict[str, Any]:
-        """The entry about the latency, which is warned of where it is not kept."""
-        limit = self.isp.latency_ms
-        if limit is None:
-            return {}
-        found = self.summary.latency(limit)
-        if found["share_within"] < KEPT_SHARE:
-            kept, needed = 100 * found["share_within"], 100 * KEPT_SHARE
-            logger.warning("%g ms are kept for %.0f %% of the images, less than %.0f %%", limit, kept, needed)
-        return {"latency": found}
 
 
 def write_result(

@@ -3,16 +3,17 @@
 import glob
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from adaptiveisp.errors import RawFileError, UsageError, logger, without_secrets
+from adaptiveisp.errors import RawFileError, UsageError, first_few, logger, without_secrets
 from adaptiveisp.raw.find_files import find_raw_files, with_unique_stems
 from adaptiveisp.raw.remote import TAR, find_remote, is_url, name_of
+from adaptiveisp.raw.sidecars import own_sidecars
 from adaptiveisp.raw.tar_shards import TarMember, local_path, members
 from adaptiveisp.types import RawImage
 
@@ -26,12 +27,14 @@ class Frame:
         source: what `AdaptiveISP` takes as a raw.
         stem: relative path without extension that its output files have; "" where none is written.
         number: its number among all frames, before they were split into shards.
+        stamp: what tells whether its file has changed, see `stamped`; None where that is not known.
     """
 
     id: str
     source: Any
     stem: str = ""
     number: int = 0
+    stamp: str | None = None
 
     @property
     def name(self) -> str:
@@ -138,6 +141,73 @@ def in_shard(frames: Sequence[Frame], shard: tuple[int, int]) -> list[Frame]:
     """The frames of a shard: every n-th by its number, so that no shard has only the long ones of a sorted list."""
     number, count = shard
     return [frame for frame in frames if frame.number % count == number - 1]
+
+
+def stamped(frames: Sequence[Frame]) -> list[Frame]:
+    """The frames with stamps: a hash of the sizes and times of change of what a frame is read from.
+
+    That is its file with the sidecars that go with it, or its tar shard. Frames behind URLs and in memory have none.
+    """
+    known: dict[Path | str, tuple[int, int] | None] = {}  # of files that many frames share
+    return [replace(frame, stamp=_stamp(frame.source, known)) for frame in frames]
+
+
+def _stamp(source: Any, known: dict[Path | str, tuple[int, int] | None]) -> str | None:
+    own: list[tuple[int, int] | None]
+    shared: Path | str
+    if isinstance(source, TarMember) and not is_url(source.shard):
+        shared, own = source.shard, [(source.offset, source.size)]
+    elif isinstance(source, Path):
+        # Most folders have neither sidecars nor a raw.yaml.
+        shared, own = source.with_name("raw.yaml"), [_version(path) for path in (source, *own_sidecars(source))]
+    else:
+        return None
+    if shared not in known:
+        known[shared] = _version(shared)
+    return hashlib.blake2b(repr([*own, known[shared]]).encode(), digest_size=8).hexdigest()
+
+
+def _version(path: Path | str) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it is missing."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+class Changes:
+    """Tells the rows whose frames have changed files, and remembers these frames.
+
+    Args:
+        frames: the frames, `stamped`.
+
+    Attributes:
+        changed: ids of the frames whose rows were told so far.
+    """
+
+    def __init__(self, frames: Iterable[Frame]):
+        self._stamps = {frame.number: frame.stamp for frame in frames}
+        self.changed: list[str] = []
+
+    def __call__(self, row: Mapping[str, Any]) -> bool:
+        """Whether the file of a row's frame has changed since the row was made; False where that is not known."""
+        stamp, former = self._stamps.get(row["number"]), row.get("stamp")
+        if stamp is None or former is None or stamp == former:
+            return False
+        self.changed.append(row["frame"])
+        return True
+
+
+def tell_changes(changed: Sequence[str]) -> None:
+    """Logs a warning about frames whose files have changed, if there are any.
+
+    Args:
+        changed: their ids.
+    """
+    if changed:
+        text = "%d inputs have changed since their rows were made, and are computed again: %s"
+        logger.warning(text, len(changed), first_few(changed, longest=200))
 
 
 def digest_of(frames: Iterable[Frame]) -> str:

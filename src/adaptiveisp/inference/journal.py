@@ -4,21 +4,24 @@ A frame counts as done when its line, which is appended after its files, is comp
 leaves each frame done or not done, and `--resume` does those that are not. Lines are handed to the system one by one,
 which keeps them after a kill of the process; they are forced to the disk about once a second, and pictures by the
 system itself, so that a failure of power can cost the frames of the last seconds before it.
+
+A run that replaces an earlier one notes in the folder's marker that the earlier rows do not count any more, before it
+computes its first frame; it is taken back when they are gone. `--resume` after a kill in between begins again.
 """
 
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from adaptiveisp.errors import OutputError, UsageError, first_few, shown
-from adaptiveisp.inference.records import Row, is_row
+from adaptiveisp.errors import OutputError, UsageError, first_few, logger, shown
+from adaptiveisp.inference.records import COLUMNS, Row, is_row
 from adaptiveisp.inference.result_files import PARQUET_FILE, ROWS_FILE, SETTINGS_FILE
 from adaptiveisp.utils.files import atomic_path, read_json, write_json
-from adaptiveisp.utils.output_folder import check_inside
+from adaptiveisp.utils.output_folder import check_inside, is_outdated, set_outdated
 
 SYNC_SECONDS = 1.0
 """Time after which rows are forced to the disk."""
@@ -35,9 +38,12 @@ class Journal:
         folder: the output folder, claimed.
         settings: what decides the results; stored beside the rows.
         resume: whether the rows of an earlier run are kept and appended to.
+        is_stale: tells the rows of it that are not kept, see `frames.Changes`.
 
     Attributes:
+        is_new: whether no row of an earlier run is kept.
         done: numbers of the frames that have their row.
+        renewed: numbers of the frames whose earlier row was not kept.
         n_results: number of rows with a result.
 
     Raises:
@@ -45,16 +51,29 @@ class Journal:
         OutputError: its rows cannot be read, or are damaged.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], resume: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        resume: bool = False,
+        is_stale: Callable[[Row], bool] = lambda row: False,
+    ):
         self.folder, self.settings = folder, dict(settings)
         self.path = folder / ROWS_FILE
         self.done: set[int] = set()
+        self.renewed: set[int] = set()
         self.n_results = 0
+        self._is_stale = is_stale
+        self._last, self._in_order = -1, True
         self._waiting: list[Row] = []
         self._file: IO[bytes] | None = None
         self._synced = time.monotonic()
-        if resume and self._was_begun():
+        self.is_new = not (resume and self._was_begun())
+        self._owns_rows = not self.is_new  # otherwise those in the folder are an earlier run's, until `begin`
+        if not self.is_new:
             self._open_again()
+        elif (folder / SETTINGS_FILE).exists():
+            set_outdated(folder, True)
 
     @property
     def has_begun(self) -> bool:
@@ -71,6 +90,8 @@ class Journal:
         self.begin_settings()
         with atomic_path(self.path):  # replaces a link, through which no row must be written
             pass
+        set_outdated(self.folder, False)
+        self._owns_rows = True
         self._file = self._opened("ab")
         waiting, self._waiting = self._waiting, []
         for row in waiting:
@@ -90,8 +111,7 @@ class Journal:
         Raises:
             OutputError: the disk is full.
         """
-        self.done.add(row["number"])
-        self.n_results += row["skipped"] is None
+        self._note(row)
         if self._file is None:
             self._waiting.append(row)
         else:
@@ -99,14 +119,42 @@ class Journal:
 
     def rows(self) -> Iterator[Row]:
         """Yields all rows in order, from the file, so that no memory is needed for them."""
-        if self._file is None and not self.path.exists() and (self.folder / PARQUET_FILE).exists():
+        if self._owns_rows and (self.has_begun or self.path.exists()):
+            yield from read_lines(self.path)
+        elif self._owns_rows:
+            yield from self._parquet_rows()
+        yield from self._waiting
+
+    def _parquet_rows(self) -> Iterator[Row]:
+        """Yields the rows of a run that was finished as Parquet, if it was."""
+        if (self.folder / PARQUET_FILE).exists():
             from adaptiveisp.inference.parquet import read_rows
 
             yield from read_rows(self.folder / PARQUET_FILE)
+
+    def put_in_order(self) -> None:
+        """Puts the rows into the order of their numbers, which frames that were computed again have changed.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        if self._in_order or self._file is None:
             return
-        if self.has_begun or not self._waiting:
-            yield from read_lines(self.path)
-        yield from self._waiting
+        self.close()
+        places, place = list[tuple[int, int, int]](), 0
+        try:
+            with open(self.path, "rb") as stream:
+                for number, line in enumerate(stream, 1):
+                    places.append((_parsed(line, self.path, number)["number"], place, len(line)))
+                    place += len(line)
+                with atomic_path(self.path) as temporary, open(temporary, "wb") as target:
+                    for _, place, size in sorted(places):
+                        stream.seek(place)
+                        target.write(stream.read(size))
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self._in_order = True
+        self._file = self._opened("ab")
 
     def results(self) -> Iterator[Row]:
         """Yields the rows with a result."""
@@ -145,6 +193,9 @@ class Journal:
             UsageError: it holds a run of an earlier version, or with other settings.
         """
         place = self.folder / SETTINGS_FILE
+        if is_outdated(self.folder):
+            logger.warning("%s: holds rows of a run that was being replaced; all frames are computed", self.folder)
+            return False
         if not place.exists():
             if (self.folder / "summary.json").exists():
                 raise UsageError(f"{self.folder}: an earlier version made it, which cannot be resumed; {AGAIN}")
@@ -160,31 +211,50 @@ class Journal:
         return True
 
     def _open_again(self) -> None:
-        """Reads which frames are done, cuts off a line that a kill left unfinished, and opens the file to go on."""
-        if not self.path.exists():
-            if (self.folder / PARQUET_FILE).exists():  # the run was finished
-                for row in self.rows():
-                    self._count(row)
-            return
+        """Reads which frames are done, and opens the file to go on, without stale rows and an unfinished line."""
         check_inside(self.folder, self.path)
+        if not self.path.exists():  # the run was finished as Parquet, or has no rows yet
+            for row in self._parquet_rows():
+                self._count(row)
+            if self.renewed:
+                self._open_without_stale(self._parquet_rows())
+            return
+        end = 0
         try:
-            with open(self.path, "r+b") as stream:
-                end = 0
+            with open(self.path, "rb") as stream:
                 for number, line in enumerate(stream, 1):
-                    if not line.endswith(b"\n"):
-                        break
-                    self._count(_parsed(line, self.path, number))
-                    end += len(line)
-                stream.truncate(end)
+                    if line.endswith(b"\n"):
+                        self._count(_parsed(line, self.path, number))
+                        end += len(line)
+            if not self.renewed:
+                os.truncate(self.path, end)
         except OSError as error:
             raise self._unwritable(error) from error
+        if self.renewed:
+            self._open_without_stale(read_lines(self.path))
+        else:
+            self._file = self._opened("ab")
+
+    def _open_without_stale(self, rows: Iterator[Row]) -> None:
+        """Writes the rows that are kept into a new file, and opens it to go on."""
+        with atomic_path(self.path) as temporary, open(temporary, "wb") as target:
+            target.writelines(line_of(row) for row in rows if row["number"] not in self.renewed)
         self._file = self._opened("ab")
 
     def _count(self, row: Row) -> None:
-        if row["number"] in self.done:
+        """Counts a row of an earlier run, if it is kept."""
+        if row["number"] in self.done or row["number"] in self.renewed:
             raise OutputError(f"{self.path}: has frame {row['number']} twice; {AGAIN}")
+        if self._is_stale(row):
+            self.renewed.add(row["number"])
+        else:
+            self._note(row)
+
+    def _note(self, row: Row) -> None:
         self.done.add(row["number"])
         self.n_results += row["skipped"] is None
+        self._in_order &= row["number"] > self._last
+        self._last = row["number"]
 
     def _opened(self, mode: str) -> IO[bytes]:
         try:
@@ -237,7 +307,7 @@ def _parsed(line: bytes, path: Path, number: int) -> Row:
         row = None
     if not is_row(row):
         raise OutputError(f"{path}: line {number} is no row of a run; {AGAIN}")
-    return row
+    return {name: row.get(name) for name in COLUMNS}
 
 
 def _change(name: str, former: Any, own: Any) -> str:

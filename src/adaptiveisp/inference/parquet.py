@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from adaptiveisp.errors import OutputError
-from adaptiveisp.inference.records import TIMES, Row
+from adaptiveisp.inference.records import COLUMNS, LATER_COLUMNS, TIMES, Row
 from adaptiveisp.utils.files import atomic_path
 from adaptiveisp.utils.optional_imports import import_extra
 
@@ -33,9 +33,17 @@ def schema() -> Any:
             ("times", pa.struct([(name, pa.float64()) for name in TIMES])),
             *(("dropped_boxes", pa.int32()), ("dropped_modules", texts)),
             ("remarks", pa.list_(pa.struct([("kind", text), ("text", text)]))),
-            *(("raw", pa.struct(levels)), ("files", texts), ("skipped", text)),
+            *(("raw", pa.struct(levels)), ("files", texts), ("stamp", text), ("skipped", text)),
         ]
     )
+
+
+def _earlier_schema() -> Any:
+    """The schema of files of earlier commits."""
+    columns = schema()
+    for name in LATER_COLUMNS:
+        columns = columns.remove(columns.get_field_index(name))
+    return columns
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> int:
@@ -69,7 +77,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     pa, reader = import_extra("pyarrow", "parquet"), import_extra("pyarrow.parquet", "parquet")
     try:
         with reader.ParquetFile(path) as file:
-            if not file.schema_arrow.equals(schema()):
+            if not any(file.schema_arrow.equals(one) for one in (schema(), _earlier_schema())):
                 raise OutputError(f"{path}: has other columns than a run writes; give another file")
             for batch in file.iter_batches(batch_size=GROUP_ROWS):
                 yield from (_from_arrow(row) for row in batch.to_pylist())
@@ -86,6 +94,7 @@ def _for_arrow(row: Row) -> Row:
 
 
 def _from_arrow(row: Row) -> Row:
+    row = {name: row.get(name) for name in COLUMNS}
     stages = row["pipeline"]
     if stages is None:
         return row

@@ -379,7 +379,7 @@ class AdaptiveISP:
         own = object()  # of this call: `setdefault` is atomic, and several threads may read frames
         for kind, text in doubts.items():
             if self._warned.setdefault(kind, own) is own:
-                logger.warning("%s", text)
+                logger.warning("%s", text, extra={"kind": kind})
 
     @torch.inference_mode()
     def render_full(self, result: Result) -> Picture:

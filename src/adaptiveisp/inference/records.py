@@ -17,7 +17,8 @@
 | remarks | list of kind and text | doubts about the raw |
 | raw | shape, black, white, lowest | levels, smallest values; `lowest` is empty where the file states its black level |
 | files | list of text | files written for it |
-| skipped | text | why there is no result; null where there is one. The columns from `width` on are then null |
+| stamp | text | hash of sizes and times of change of the local files that the frame was read from, for `--resume` |
+| skipped | text | why there is no result; null where there is one. The columns from `width` to `files` are then null |
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +36,21 @@ Row: TypeAlias = dict[str, Any]
 
 COLUMNS = (
     *("frame", "number", "stem", "width", "height", "policy", "detector", "size", "boxes", "scores", "labels"),
-    *("pipeline", "module_set", "times", "dropped_boxes", "dropped_modules", "remarks", "raw", "files", "skipped"),
+    *(
+        "pipeline",
+        "module_set",
+        "times",
+        "dropped_boxes",
+        "dropped_modules",
+        "remarks",
+        "raw",
+        "files",
+        "stamp",
+        "skipped",
+    ),
 )
+LATER_COLUMNS = ("stamp",)
+"""Columns that rows of earlier commits do not have; they count as null there."""
 TIMES = ("read", "develop", "policy", "modules", "detector", "total")
 MOST_FOUND = 4
 """Most classes that the summary names for an image."""
@@ -92,19 +106,22 @@ def row_of(frame: Frame, result: Result, facts: RawFacts, files: Sequence[str] =
             "lowest": list(facts.lowest),
         },
         "files": list(files),
+        "stamp": frame.stamp,
         "skipped": None,
     }
 
 
 def skipped_row(frame: Frame, reason: str) -> Row:
     """The row of a frame without a result."""
-    known = {"frame": frame.id, "number": frame.number, "stem": frame.stem, "skipped": reason}
+    known = {"frame": frame.id, "number": frame.number, "stem": frame.stem, "stamp": frame.stamp, "skipped": reason}
     return {name: known.get(name) for name in COLUMNS}
 
 
 def is_row(value: Any) -> TypeGuard[Row]:
     """Whether a value from a file, which may come from anybody, has the columns of a row and their types."""
-    if not isinstance(value, dict) or value.keys() != set(COLUMNS) or not isinstance(value["number"], int):
+    if not isinstance(value, dict) or value.keys() | set(LATER_COLUMNS) != set(COLUMNS):
+        return False
+    if not isinstance(value["number"], int) or not isinstance(value.get("stamp"), str | None):
         return False
     if not isinstance(value["frame"], str) or not isinstance(value["stem"], str):
         return False

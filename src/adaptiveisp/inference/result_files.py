@@ -190,14 +190,14 @@ class FormerFiles:
         for name in sorted(self._names.pop(stem, set()) - set(kept)):
             remove_inside(self.folder, self.folder / name)
 
-    def remove_batch_files(self) -> None:
-        """Removes the files about all inputs together, which are outdated from the first result on.
+    def remove_batch_files(self, kept: Collection[str] = ()) -> None:
+        """Removes the files about all inputs together, which are outdated from the first result on, except `kept`.
 
         Raises:
             OutputError: one cannot be removed.
         """
         blocks = (name for name in _names_in(self.folder) if BLOCK_NAME.fullmatch(name))
-        for name in (*BATCH_FILES, *blocks):
+        for name in (one for one in (*BATCH_FILES, *blocks) if one not in kept):
             remove_inside(self.folder, self.folder / name)
 
 

@@ -45,8 +45,12 @@ def find_header(path: Path, header: BayerHeader | None) -> BayerHeader:
         RawFileError: a sidecar cannot be read or holds an unknown or impossible value.
     """
     given = header if header is not None else BayerHeader()
-    own = sidecar_facts(path.with_name(path.name + ".yaml"), path.with_suffix(".yaml"))
-    return given.completed(own, sidecar_facts(path.with_name("raw.yaml")))
+    return given.completed(sidecar_facts(*own_sidecars(path)), sidecar_facts(path.with_name("raw.yaml")))
+
+
+def own_sidecars(path: Path) -> tuple[Path, Path]:
+    """The names that a raw's own sidecar may have, the first one with precedence."""
+    return path.with_name(path.name + ".yaml"), path.with_suffix(".yaml")
 
 
 def sidecar_facts(*candidates: Path) -> BayerHeader:

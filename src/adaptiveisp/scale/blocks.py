@@ -17,7 +17,7 @@ from typing import Any
 
 from adaptiveisp.errors import OutputError, UsageError
 from adaptiveisp.inference.batch import Made, write_result
-from adaptiveisp.inference.frames import Frame
+from adaptiveisp.inference.frames import Changes, Frame, tell_changes
 from adaptiveisp.inference.journal import line_of, read_lines
 from adaptiveisp.inference.mapping import Skipped
 from adaptiveisp.inference.predictor import AdaptiveISP
@@ -27,6 +27,7 @@ from adaptiveisp.inference.result_files import EncodedFiles
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.level_checks import RawFacts
 from adaptiveisp.utils.files import atomic_path, write_bytes
+from adaptiveisp.utils.output_folder import remove_inside
 
 BLOCK_FRAMES = 64
 """Frames of a block, where no number is given."""
@@ -75,9 +76,26 @@ def rows_file(folder: Path, block: Block, options: RunOptions) -> Path:
     return folder / f"{block.stem}.{options.rows}"
 
 
-def is_done(folder: Path, block: Block, options: RunOptions) -> bool:
-    """Whether the rows of a block are there, which are written last."""
-    return rows_file(folder, block, options).exists()
+def left_to_make(folder: Path, blocks: Sequence[Block], options: RunOptions) -> list[Block]:
+    """The blocks without rows, and those of which the file of a frame has changed since.
+
+    The rows of the latter are removed, of which a warning tells.
+
+    Raises:
+        OutputError: the rows of a block are damaged, are those of other frames, or cannot be removed.
+    """
+    left, changes = [], list[str]()
+    for block in blocks:
+        path = rows_file(folder, block, options)
+        if path.exists():
+            own = Changes(block.frames)
+            if not sum(own(row) for row in _checked(path, block, options)):
+                continue
+            changes += own.changed
+            remove_inside(folder, path)
+        left.append(block)
+    tell_changes(changes)
+    return left
 
 
 def make(
@@ -135,14 +153,23 @@ def read_blocks(folder: Path, blocks: Iterable[Block], options: RunOptions) -> I
         path = rows_file(folder, block, options)
         if not path.exists():
             raise OutputError(f"{path}: is missing; run it again with --resume")
-        count = 0
-        for row, frame in zip(_rows_in(path, options), block.frames, strict=False):
-            if row["number"] != frame.number or row["frame"] != frame.id:
-                raise OutputError(f"{path}: holds other frames; remove it and run again with --resume")
-            count += 1
-            yield row
-        if count < len(block.frames):
-            raise OutputError(f"{path}: holds {count} of {len(block.frames)} frames; remove it and use --resume")
+        yield from _checked(path, block, options)
+
+
+def _checked(path: Path, block: Block, options: RunOptions) -> Iterator[Row]:
+    """Yields the rows of a block, which must be those of its frames, each once.
+
+    Raises:
+        OutputError: they are not, or the file is damaged.
+    """
+    count = 0
+    for count, row in enumerate(_rows_in(path, options), 1):
+        frame = block.frames[count - 1] if count <= len(block.frames) else None
+        if frame is None or (row["number"], row["frame"]) != (frame.number, frame.id):
+            raise OutputError(f"{path}: holds other frames; remove it and run again with --resume")
+        yield row
+    if count < len(block.frames):
+        raise OutputError(f"{path}: holds {count} of {len(block.frames)} frames; remove it and use --resume")
 
 
 def _rows_in(path: Path, options: RunOptions) -> Iterator[Row]:

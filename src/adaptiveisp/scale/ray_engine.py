@@ -4,6 +4,7 @@ The operators are streamed: Ray holds a reader back while its successors are bus
 again what a lost node held. The driver sees a few numbers of each block.
 """
 
+import json
 import logging
 import os
 import pickle
@@ -20,6 +21,7 @@ from adaptiveisp.errors import AdaptiveISPError, UsageError
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.scale.blocks import Block, BlockSummary
 from adaptiveisp.scale.ray_stages import DetectStage, Item, Job, RenderStage, item_of, read, write
+from adaptiveisp.scale.worker_warnings import TellOnce
 from adaptiveisp.utils.optional_imports import import_extra
 
 CPUS = 0.25
@@ -72,7 +74,9 @@ def run_on_ray(job: Job, blocks: Sequence[Block], config: RayConfig) -> Iterator
         context.enable_progress_bars = False
         context.print_on_execution_start = False
         made = _flow(data, job, blocks, config, ray.put(pickle.dumps(job)))
+        tell = TellOnce()
         for row in made.iter_rows():
+            tell(json.loads(row["warnings"]))
             if row["error"]:
                 raise AdaptiveISPError(row["error"])
             yield BlockSummary(int(row["block"]), int(row["n_results"]), int(row["n_skipped"]))
@@ -129,23 +133,21 @@ class Write:
         return write(item, self.folder, self.options)
 
 
+def _content(job: Any) -> bytes:
+    content: bytes = job if isinstance(job, bytes) else import_extra("ray", "ray").get(job)
+    return content
+
+
 class Render(RenderStage):
     """`RenderStage` that gets its job from the cluster's memory."""
 
-    def __init__(self, packed: Any, cwd: str, own_modules: tuple[str, ...]):
-        super().__init__(_content(packed), cwd, own_modules)
+    content = staticmethod(_content)
 
 
 class Detect(DetectStage):
     """`DetectStage` that gets its job from the cluster's memory."""
 
-    def __init__(self, packed: Any, cwd: str, own_modules: tuple[str, ...]):
-        super().__init__(_content(packed), cwd, own_modules)
-
-
-def _content(packed: Any) -> bytes:
-    content: bytes = packed if isinstance(packed, bytes) else import_extra("ray", "ray").get(packed)
-    return content
+    content = staticmethod(_content)
 
 
 def _require_answer(address: str) -> None:

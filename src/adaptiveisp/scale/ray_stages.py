@@ -3,9 +3,10 @@
 What passes from one to the next is pickled by this package's own processes within the cluster, which trust one another.
 """
 
+import json
 import os
 import pickle
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.isp.registry import register_named
 from adaptiveisp.raw.level_checks import RawFacts, facts_of
 from adaptiveisp.scale.blocks import Block, make, write_block
+from adaptiveisp.scale.worker_warnings import kept_warnings
 from adaptiveisp.types import RawImage
 from adaptiveisp.utils.clock import Stopwatch
 
@@ -92,26 +94,53 @@ def read(item: Item, options: RunOptions, cwd: str) -> Item:
         return Read(raw, stopwatch.milliseconds["read"])
 
     block: Block = pickle.loads(item["content"])
-    return _packed(block, [one(frame) for frame in block.frames])
+    with kept_warnings() as warnings:
+        found = [one(frame) for frame in block.frames]
+    return _packed(block, found, warnings)
 
 
-class RenderStage:
-    """Develops the frames of a block, and runs policy and modules; one object for each actor.
+class Stage:
+    """Works on blocks with policy or detector; one object for each actor.
 
     Args:
-        job: the pickled `Job`.
+        job: the pickled `Job`, or what `content` takes for it.
         cwd, own_modules: its own, which have to be there before it is read.
     """
 
-    def __init__(self, job: bytes, cwd: str, own_modules: tuple[str, ...]):
+    def __init__(self, job: Any, cwd: str, own_modules: tuple[str, ...]):
         begin_process(cwd, own_modules)
-        self.job: Job = pickle.loads(job)
+        self.job: Job = pickle.loads(self.content(job))
         torch.set_num_threads(self.job.threads)
 
+    @staticmethod
+    def content(job: Any) -> bytes:
+        """The pickled job."""
+        packed: bytes = job
+        return packed
+
     def __call__(self, item: Item) -> Item:
-        """The block with rendered frames."""
-        block, found = _unpacked(item)
-        return _packed(block, [self._one(frame, one) for frame, one in zip(block.frames, found, strict=True)])
+        """The block with what was made of each frame."""
+        block, found, former = _unpacked(item)
+        with kept_warnings() as warnings:
+            found = self.worked_on(block, found)
+        return _packed(block, found, {**warnings, **former})
+
+    def worked_on(self, block: Block, found: list[Any]) -> list[Any]:
+        """What is made of each frame of a block.
+
+        Args:
+            block: the block.
+            found: what the operator before has made of each frame.
+        """
+        raise NotImplementedError
+
+
+class RenderStage(Stage):
+    """Develops the frames of a block, and runs policy and modules."""
+
+    def worked_on(self, block: Block, found: list[Any]) -> list[Any]:
+        """Rendered frames."""
+        return [self._one(frame, one) for frame, one in zip(block.frames, found, strict=True)]
 
     def _one(self, frame: Frame, found: Any) -> Any:
         if not isinstance(found, Read):
@@ -128,27 +157,17 @@ class RenderStage:
         return _tried(frame, work)
 
 
-class DetectStage:
-    """Runs the detector on the frames of a block, and encodes what is written; one object for each actor.
+class DetectStage(Stage):
+    """Runs the detector on the frames of a block, and encodes what is written."""
 
-    Args:
-        job: the pickled `Job`.
-        cwd, own_modules: its own, which have to be there before it is read.
-    """
-
-    def __init__(self, job: bytes, cwd: str, own_modules: tuple[str, ...]):
-        begin_process(cwd, own_modules)
-        self.job: Job = pickle.loads(job)
-        torch.set_num_threads(self.job.threads)
-
-    def __call__(self, item: Item) -> Item:
-        """The block with rows and encoded files."""
-        block, found = _unpacked(item)
+    def worked_on(self, block: Block, found: list[Any]) -> list[Any]:
+        """Rows and encoded files."""
+        made = list(found)
         rendered = {place: one for place, one in enumerate(found) if isinstance(one, Rendered)}
         for places in batches(rendered, self.job.options.batch):
             for place, result in zip(places, self._detected(block, places, rendered), strict=True):
-                found[place] = self._made(block.frames[place], result, rendered[place].facts)
-        return _packed(block, found)
+                made[place] = self._made(block.frames[place], result, rendered[place].facts)
+        return made
 
     def _made(self, frame: Frame, result: Any, facts: RawFacts) -> Any:
         """Row and files of a result; whatever else it is stays as it is."""
@@ -171,9 +190,9 @@ class DetectStage:
 
 
 def write(item: Item, folder: Path, options: RunOptions) -> Item:
-    """Writes a block, and tells how many of its frames have a result."""
-    block, found = _unpacked(item)
-    told = {"block": block.number, "n_results": 0, "n_skipped": 0, "error": ""}
+    """Writes a block, and tells how many of its frames have a result, and of the warnings, as JSON."""
+    block, found, warnings = _unpacked(item)
+    told = {"block": block.number, "n_results": 0, "n_skipped": 0, "error": "", "warnings": json.dumps(warnings)}
     if fatal := next((one for one in found if isinstance(one, Fatal)), None):
         return {**told, "error": fatal.reason}
     try:
@@ -195,13 +214,13 @@ def item_of(block: Block) -> Item:
     return {"block": block.number, "content": pickle.dumps(block)}
 
 
-def _packed(block: Block, found: Sequence[Any]) -> Item:
-    return {"block": block.number, "content": pickle.dumps((block, list(found)))}
+def _packed(block: Block, found: Sequence[Any], warnings: Mapping[str, str]) -> Item:
+    return {"block": block.number, "content": pickle.dumps((block, list(found), dict(warnings)))}
 
 
-def _unpacked(item: Item) -> tuple[Block, list[Any]]:
-    block, found = pickle.loads(item["content"])
-    return block, found
+def _unpacked(item: Item) -> tuple[Block, list[Any], dict[str, str]]:
+    block, found, warnings = pickle.loads(item["content"])
+    return block, found, warnings
 
 
 def _tried(frame: Frame, work: Callable[[], Any]) -> Any:

@@ -101,7 +101,7 @@ def claim_folder(folder: Path, kind: str, overwrite: bool) -> FolderClaim:
                 raise UsageError(f"{folder}: exists already; choose another --out or add --overwrite")
             if found not in (None, kind):
                 raise UsageError(f"{folder}: holds what `{found}` made; choose another --out, or remove it first")
-        _write_marker(folder, kind)
+        _write_marker(folder, kind, is_outdated(folder) and _holds_something(folder))
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
@@ -129,7 +129,7 @@ def reclaim_folder(folder: Path, kind: str) -> FolderClaim:
         claim.release()
         raise UsageError(f"{folder}: holds what `{found}` made, not `{kind}`; give another folder")
     with suppress(OSError):  # on a full disk the former marker stays
-        _write_marker(folder, kind)
+        _write_marker(folder, kind, is_outdated(folder))
     remove_abandoned(folder, recursive=True)
     return claim
 
@@ -179,6 +179,28 @@ def marker_kind(folder: Path) -> str | None:
     content = _read_marker(folder)
     kind = content.get("kind")
     return kind if isinstance(kind, str) and kind.isidentifier() else None
+
+
+def set_outdated(folder: Path, outdated: bool) -> None:
+    """Notes in the marker of a folder whether its results are being replaced, so that none of them counts any more.
+
+    A folder without the marker is left as it is.
+
+    Raises:
+        OutputError: the marker cannot be written.
+    """
+    kind = marker_kind(folder)
+    if kind is None or is_outdated(folder) == outdated:
+        return
+    try:
+        _write_marker(folder, kind, outdated)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from error
+
+
+def is_outdated(folder: Path) -> bool:
+    """Whether a process began to replace the results of a folder, and ended before they were gone."""
+    return _read_marker(folder).get("outdated") is True
 
 
 def check_inside(folder: Path, path: Path) -> None:
@@ -256,9 +278,11 @@ def _read_marker(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _write_marker(folder: Path, kind: str) -> None:
+def _write_marker(folder: Path, kind: str, outdated: bool = False) -> None:
     """Writes the marker in place, since the lock is on this file and would not be on one that replaces it."""
-    text = json.dumps({"adaptiveisp": "a folder that this package fills", "kind": kind, "process": os.getpid()})
+    content = {"adaptiveisp": "a folder that this package fills", "kind": kind, "process": os.getpid()}
+    text = json.dumps({**content, "outdated": True} if outdated else content)
     with open(folder / MARKER, "r+b" if is_marked(folder) else "wb") as stream:
-        stream.write(f"{text}\n".encode())
+        size = min(os.fstat(stream.fileno()).st_size, LARGEST_MARKER)
+        stream.write(f"{text.ljust(size - 1)}\n".encode())  # not shorter: a kill before the next line leaves it valid
         stream.truncate()

@@ -187,7 +187,7 @@ def test_memory_addresses(tmp_path: Path) -> None:
     (gone,) = isp.map(["memory://map-test/gone.dng"])
     assert isinstance(gone, Skipped) and "memory://map-test/gone.dng: cannot be read (no such file)" in gone.reason
     with pytest.raises(RawFileError, match="holds no raw files"):
-        list(isp.map("memory://map-nothing/"))
+        list(isp.map("memory://map-nothing/", on_error="raise"))
     assert facts(isp(addresses[0])) == expected[0]
     with pytest.raises(RawFileError, match="nonsense"):
         list(isp.map(["nonsense://a.dng"], on_error="raise"))
@@ -237,11 +237,41 @@ def test_tar_shards(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     short = tmp_path / "short.tar"
     short.write_bytes(shard.read_bytes()[: shard.stat().st_size // 3])
     with pytest.raises(RawFileError, match=r"short.tar: is no tar file, or damaged \(unexpected end of data\)"):
-        list(isp.map(str(short)))
-    with pytest.raises(RawFileError, match="uncompressed"):
-        list(isp.map(str(shard_of(tmp_path / "z.tar", contents, "w:gz"))))
-    with pytest.raises(RawFileError, match="holds no raw files"):
-        list(isp.map(str(shard_of(tmp_path / "none.tar", {"a.txt": b"x"}))))
+        list(isp.map(str(short), on_error="raise"))
+    for bad, reason in (
+        (shard_of(tmp_path / "z.tar", contents, "w:gz"), "uncompressed"),
+        (shard_of(tmp_path / "none.tar", {"a.txt": b"x"}), "holds no raw files"),
+    ):
+        (skipped,) = isp.map(str(bad))
+        assert isinstance(skipped, Skipped) and skipped.frame == str(bad) and reason in skipped.reason
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_or_folder_that_cannot_be_used_is_skipped_in_its_place(workers: int, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "in", 3)
+    contents = {f"{n}.dng": (folder / f"{n}.dng").read_bytes() for n in range(3)}
+    (tmp_path / "shards").mkdir()
+    shards = [shard_of(tmp_path / "shards" / f"{n}.tar", {f"{n}.dng": contents[f"{n}.dng"]}) for n in range(3)]
+    shards[1].write_bytes(shards[1].read_bytes()[:700])
+    (tmp_path / "empty").mkdir()
+    isp = AdaptiveISP("auto-exposure", SafeRed(), size=64)
+    expected = [facts(isp(folder / f"{n}.dng")) for n in (0, 2)]
+    good = [f"{shards[n]}::{n}.dng" for n in (0, 2)]
+    found = list(isp.map([str(one) for one in shards], 2, workers=workers))
+    assert [one.frame for one in found] == [good[0], str(shards[1]), good[1]]
+    assert isinstance(found[1], Skipped) and found[1].reason.startswith(f"{shards[1]}: is no tar file, or damaged")
+    assert [facts(found[place]) for place in (0, 2)] == expected
+    found = list(isp.map(str(tmp_path / "shards" / "*.tar"), workers=workers))  # one text names good and bad ones
+    assert [one.frame for one in found] == [*good, str(shards[1])] and isinstance(found[2], Skipped)
+    for shard in shards:
+        shard.write_bytes(b"no tar")
+    found = list(isp.map(str(tmp_path / "shards" / "*.tar"), workers=workers))
+    assert [(type(one), one.frame) for one in found] == [(Skipped, str(shard)) for shard in shards]
+    inputs = [str(tmp_path / "empty"), str(tmp_path / "*.nef"), str(folder / "0.dng")]
+    found = list(isp.map(inputs, 2, workers=workers))
+    assert [type(one) for one in found] == [Skipped, Skipped, Result] and [one.frame for one in found] == inputs
+    with pytest.raises(RawFileError, match="no raw files in"):
+        list(isp.map(inputs, workers=workers, on_error="raise"))
 
 
 def test_shards_of_webdataset(tmp_path: Path) -> None:

@@ -42,6 +42,17 @@ class Frame:
         return Path(self.id).name or self.id
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """The source of a frame that stands for an input of which no frame is known, such as a damaged shard.
+
+    Attributes:
+        reason: why, in one line.
+    """
+
+    reason: str
+
+
 def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[list[Frame], list[tuple[str, str]]]:
     """The frames that inputs name, numbered, and the inputs that are missing, each with a message.
 
@@ -55,6 +66,16 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
         RawFileError: there is no raw.
         UsageError: an input is an empty text.
     """
+    found, missing = _find(inputs, exclude)
+    if not found:
+        raise RawFileError(missing[0][1])
+    return [
+        Frame(without_secrets(str(source)), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)
+    ], missing
+
+
+def _find(inputs: Sequence[str], exclude: Path | None) -> tuple[list[tuple[Any, Path]], list[tuple[str, str]]]:
+    """The sources that inputs name, each with its stem, and the missing inputs, of which there are some without any."""
     local = [text for text in inputs if not is_url(text) and not _is_tar(text)]
     found: list[tuple[Any, Path]] = []
     missing: list[tuple[str, str]] = []
@@ -63,9 +84,7 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
             files, missing = find_raw_files(local, exclude)
             found += files
         except RawFileError as error:
-            if len(local) == len(inputs):
-                raise
-            missing.append((local[0], str(error)))
+            missing = [(local[0] if local else "", str(error))]
     others: list[tuple[Any, Path]] = []
     for text in (one for one in inputs if one not in local):
         try:
@@ -74,18 +93,15 @@ def find_frames(inputs: Sequence[str], exclude: Path | None = None) -> tuple[lis
             missing.append((without_secrets(text), str(error)))
     distinct = {str(source): (source, relative) for source, relative in others}
     found += with_unique_stems(list(distinct.values()), [stem for _, stem in found])
-    if not found:
-        raise RawFileError(missing[0][1])
-    return [
-        Frame(without_secrets(str(source)), source, stem.as_posix(), n) for n, (source, stem) in enumerate(found)
-    ], missing
+    return found, missing
 
 
 def iterate_frames(frames: Any) -> Iterator[Frame]:
     """Yields the frames of `AdaptiveISP.map` one by one; see there for what they may be.
 
+    A folder, pattern or shard that cannot be used takes the place of a frame, whose source is `Unreadable`.
+
     Raises:
-        RawFileError: a folder, pattern or shard holds no raws.
         UsageError: a frame is of another type.
     """
     if isinstance(frames, str | os.PathLike | RawImage | np.ndarray | bytes) or hasattr(frames, "read"):
@@ -112,10 +128,9 @@ def _expanded(item: Any, number: int) -> Iterator[tuple[str, Any]]:
         elif not is_url(text) and not _is_tar(text) and not os.path.isdir(text) and not glob.has_magic(text):
             yield text, Path(text)  # a missing file fails when it is read, as any other bad frame
         else:
-            found, missing = find_frames([text])
-            for _, reason in missing:
-                logger.warning("skipped: %s", reason)
-            yield from ((one.id, one.source) for one in found)
+            found, missing = _find([text], None)
+            yield from ((without_secrets(str(source)), source) for source, _ in found)
+            yield from ((name, Unreadable(reason)) for name, reason in missing)
     elif isinstance(item, RawImage) and item.path is not None:
         yield str(item.path), item
     else:

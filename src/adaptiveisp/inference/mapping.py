@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from adaptiveisp.errors import AdaptiveISPError, DetectorError, OutputError, OutputNameError, UsageError, logger
+from adaptiveisp.errors import (
+    AdaptiveISPError,
+    DetectorError,
+    OutputError,
+    OutputNameError,
+    RawFileError,
+    UsageError,
+    logger,
+)
 from adaptiveisp.errors import skip_reason as reason_of
-from adaptiveisp.inference.frames import Frame, iterate_frames
+from adaptiveisp.inference.frames import Frame, Unreadable, iterate_frames
 from adaptiveisp.inference.result import Result
 from adaptiveisp.raw.headerless import BayerHeader
 
@@ -100,6 +108,8 @@ class FrameWork(Generic[Made]):
         prepared: dict[int, Prepared] = {}
         for place, frame in enumerate(batch):
             try:
+                if isinstance(frame.source, Unreadable):
+                    raise RawFileError(frame.source.reason)
                 prepared[place] = self.isp.develop(frame.source, self.header_of(frame))
                 with self._alone:
                     prepared[place] = self.isp.render(prepared[place])

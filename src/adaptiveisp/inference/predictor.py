@@ -228,11 +228,12 @@ class AdaptiveISP:
                 one for each CPU thread of PyTorch, at most 8.
             header: size, depth and pattern of frames that have no header of their own.
             keep_frames: whether a result holds its raw, as `render_full` needs.
-            on_error: "skip" yields a `Skipped` with the reason for a frame that fails; "raise" raises its error.
+            on_error: "skip" yields a `Skipped` with the reason for a frame that fails, and one for a folder, pattern
+                or shard that cannot be used; "raise" raises the error.
 
         Raises:
             DetectorError: the detector's output is not valid; no frame is skipped for that.
-            RawFileError: a folder or a pattern holds no raw files; with "raise" also that of a frame that fails.
+            RawFileError: with "raise", a frame fails, or a folder, pattern or shard cannot be used.
             UsageError: an argument makes no sense.
         """
         from adaptiveisp.inference.mapping import map_frames

@@ -86,6 +86,41 @@ def test_samples_that_fail_and_several_sets(tmp_path: Path) -> None:
     assert report("merged") == report("whole") and report("whole")["sets"].keys() == {"dark", "normal"}
 
 
+def names(folder: str) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def test_no_file_of_an_earlier_evaluation_stays_beside_a_shard_and_none_of_a_shard_beside_a_report(
+    tmp_path: Path,
+) -> None:
+    labelled_photos(tmp_path, n=2)
+    few = ("--policy", "none")
+    evaluate(*few, "--out", "out")
+    Path("out/skipped.json").write_text("{}")
+    Path("out/mine.txt").write_text("keep me")
+    assert "coco/none--red.json" in names("out") and {"report.json", "report.html", "pipelines.jsonl"} <= names("out")
+    evaluate(*few, "--shard", "1/2", "--out", "out", "--overwrite")
+    assert names("out") - {"eval.log"} == {".adaptiveisp", "mine.txt", "shard.jsonl"}
+    evaluate(*few, "--shard", "2/2", "--out", "other")
+    evaluate(*few, "--merge", "out", "other", "--out", "out", "--overwrite")  # one of the parts is the folder itself
+    assert {"shard.jsonl", "report.json"} <= names("out")
+    evaluate(*few, "--out", "out", "--overwrite")
+    assert "report.json" in names("out") and "shard.jsonl" not in names("out")
+
+
+def test_a_shard_that_was_not_measured_leaves_no_earlier_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--merge would take it: photos may have changed without a change of their size."""
+    labelled_photos(tmp_path, n=2)
+    evaluate("--shard", "1/2", "--out", "part1")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("adaptiveisp.evaluation.api.write_shard", killed)
+    evaluate("--shard", "1/2", "--out", "part1", "--overwrite", code=130)
+    assert not Path("part1/shard.jsonl").exists()
+
+
 def test_shards_of_other_photos_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     labelled_photos(tmp_path, n=2)
     evaluate("--shard", "1/2", "--out", "part1")

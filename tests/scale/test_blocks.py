@@ -5,22 +5,27 @@ import os
 import pickle
 import socket
 import tarfile
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from adaptiveisp import AdaptiveISP
+from adaptiveisp import AdaptiveISP, BayerHeader
 from adaptiveisp.cli.parser import main
 from adaptiveisp.errors import AdaptiveISPError
 from adaptiveisp.inference.frames import find_frames, stamped
+from adaptiveisp.inference.result_files import FormerFiles
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.raw.dng import write_dng
 from adaptiveisp.scale.blocks import blocks_of, read_blocks, write_block, write_tar
+from adaptiveisp.scale.ray_address import require_cluster
 from adaptiveisp.scale.ray_engine import RayConfig, _connect
 from adaptiveisp.scale.ray_stages import DetectStage, Job, RenderStage, item_of, read, write
+from adaptiveisp.scale.worker_warnings import TellOnce
 from tests.inference.test_mapping import raw
+from tests.inference.test_remarks import write_frames
 from tests.inference.test_run_many import COMMON, RED, content, night, rows, run, without_times
 from tests.support.fake_detector import RedDetector
 
@@ -74,6 +79,65 @@ def test_blocks_are_made_once_and_the_missing_ones_again(capsys: pytest.CaptureF
     assert "part-000000.jsonl: holds other frames" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_blocks_whose_inputs_have_changed_are_made_again(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if kind == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    night(7)
+    arguments = ("--block", "2", "--format", kind)
+    out = run(*arguments)
+    stamps = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
+    write_dng(raw(50), Path("night/2.dng"))
+    capsys.readouterr()
+    run(*arguments, "--resume")
+    assert "1 inputs have changed since their rows were made, and are computed again: night/2.dng" in (
+        capsys.readouterr().err
+    )
+    again = {path.name for path in out.glob("part-*") if path.stat().st_mtime_ns != stamps[path.name]}
+    assert again == {f"part-000001.{kind}", "part-000001.tar"}
+    fresh = run(*arguments, out="fresh")
+    frames = find_frames(["night"])[0]
+    found, expected = (
+        without_times(list(read_blocks(place, blocks_of(frames, 2), RunOptions(rows=kind)))) for place in (out, fresh)
+    )
+    assert found == expected
+
+
+def test_a_killed_overwrite_leaves_no_block_to_resume(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Killed while the earlier files are removed: some of them are still there, also the settings."""
+    night(5)
+    arguments = ("--block", "2", "--write", "json")
+    out = run(*arguments)
+    before = content(out)
+
+    def killed(*_: Any, **__: Any) -> None:
+        (out / "part-000001.jsonl").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FormerFiles, "remove_batch_files", killed)
+        run(*arguments, "--overwrite", code=130)
+    for path in out.glob("part-*"):  # rows that nobody could have computed: whoever keeps them is found out
+        path.write_text(path.read_text().replace("night/", "other/"))
+    capsys.readouterr()
+    run(*arguments, "--resume")
+    assert "out: holds rows of a run that was being replaced" in capsys.readouterr().err and content(out) == before
+    capsys.readouterr()
+    run(*arguments, "--resume")
+    assert "being replaced" not in capsys.readouterr().err
+
+
+def test_a_block_with_more_rows_than_frames_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    night(4)
+    out = run("--block", "2", "--write", "json")
+    with (out / "part-000001.jsonl").open("a") as stream:
+        stream.write((out / "part-000000.jsonl").read_text())
+    run("--block", "2", "--write", "json", "--resume", code=1)
+    assert "part-000001.jsonl: holds other frames" in capsys.readouterr().err
+
+
 def test_shards_of_blocks_as_parquet_and_for_webdataset() -> None:
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     night(5)
@@ -116,6 +180,42 @@ def test_the_operators_of_ray_make_what_the_local_engine_makes() -> None:
             assert first is not None and second is not None and first.read() == second.read()
 
 
+DOUBTFUL = ("--raw-size", "64x48", "--raw-bits", "10", "--raw-pattern", "RGGB", "--raw-white", "100")
+
+
+def test_doubts_about_raws_are_told_with_blocks_as_without(capsys: pytest.CaptureFixture[str]) -> None:
+    write_frames(6)
+    told = []
+    for out, *more in (("single",), ("blocks", "--block", "2")):
+        run(*DOUBTFUL, "--write", "json", "--workers", "0", *more, out=out, code=0)
+        summary = json.loads((Path(out) / "summary.json").read_text())
+        told.append((capsys.readouterr().err, summary["remarks"], summary["dropped_boxes"]))
+    assert told[0] == told[1] and "values above the white level: 5 files" in told[0][0]
+
+
+def test_warnings_of_the_operators_of_ray_reach_the_driver_once(caplog: pytest.LogCaptureFixture) -> None:
+    write_frames(6)
+    Path("out").mkdir()
+    header, cwd = BayerHeader(64, 48, 10, "RGGB", white=100.0), os.getcwd()
+    options = RunOptions(write="json", header=header)
+    blocks = blocks_of(find_frames(["night"])[0], 2)
+    told = []
+    for block in blocks:  # each by processes of its own, which know nothing of one another
+        packed = pickle.dumps(Job(AdaptiveISP("none", RedDetector(), size=64), Path("out").resolve(), options, {}, cwd))
+        render, detect = RenderStage(packed, cwd, ()), DetectStage(packed, cwd, ())
+        told.append(write(detect(render(read(item_of(block), options, cwd))), Path("out"), options))
+    warnings = [json.loads(one["warnings"]) for one in told]
+    assert [list(one) for one in warnings] == [["values above the white level"]] * 3
+    assert "night/1.raw: " in warnings[0]["values above the white level"]  # the first frame with a doubt
+    caplog.clear()
+    tell = TellOnce()
+    for one in warnings:
+        tell(one)
+    assert [record.getMessage() for record in caplog.records] == list(warnings[0].values())
+    found = read_blocks(Path("out"), blocks, options)
+    assert [len(row["remarks"]) for row in found] == [0, 1, 1, 1, 1, 1]
+
+
 def test_a_failing_detector_and_a_folder_that_is_not_there_end_the_run() -> None:
     class Broken(RedDetector):
         def detect(self, image: Any, **options: Any) -> Any:
@@ -145,9 +245,51 @@ def test_ray_is_optional(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     assert "ray is not installed; run: pip install 'adaptiveisp[ray]'" in capsys.readouterr().err
 
 
-def test_a_cluster_that_does_not_answer_is_one_line_at_once() -> None:
+def closed_address() -> str:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{closed.getsockname()[1]}"
-        with pytest.raises(AdaptiveISPError, match=f"--address {address}: does not answer"):
-            _connect(SimpleNamespace(is_initialized=lambda: False), RayConfig(address))
+        return f"127.0.0.1:{closed.getsockname()[1]}"
+
+
+def test_a_cluster_that_does_not_answer_is_one_line_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = closed_address()
+    for given in (address, f"ray://{address}"):
+        with pytest.raises(AdaptiveISPError, match=f"--address {given}: does not answer"):
+            _connect(SimpleNamespace(is_initialized=lambda: False), RayConfig(given))
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with pytest.raises(AdaptiveISPError, match=f"--address auto, RAY_ADDRESS {address}: does not answer"):
+        require_cluster("auto")
+    require_cluster("")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.0 400 Bad Request\r\n\r\n", b"\0\0\0\4\0\0\0\0\0", b""])
+def test_an_address_where_another_program_answers_is_refused(answer: bytes) -> None:
+    """A server of gRPC, as Ray has, begins with a SETTINGS frame of HTTP/2, which is type 4."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(100)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        if answer[:4] == b"\0\0\0\4":
+            require_cluster(address)
+        else:
+            with pytest.raises(AdaptiveISPError, match=f"{address}: another program than Ray answers"):
+                require_cluster(address)
+        thread.join()
+
+
+def test_a_wrong_address_costs_nothing_of_an_earlier_run(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ray", reason="ray is not installed")
+    night(2)
+    out = run("--block", "2", "--write", "json")
+    before = content(out)
+    run("--engine", "ray", "--address", address := closed_address(), "--overwrite", code=1)
+    assert f"--address {address}: does not answer" in capsys.readouterr().err and content(out) == before

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -184,6 +185,19 @@ def test_without_ray_there_is_a_remedy(
     assert not (tmp_path / "out").exists()
     assert main(["sweep", str(written(tmp_path)), "--out", str(tmp_path / "out"), "--address", "x:1"]) == 2
     assert "add --engine ray" in capsys.readouterr().err
+
+
+def test_an_address_without_a_cluster_is_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="the extra ray is not installed")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    arguments = ["sweep", str(written(tmp_path)), "--out", str(tmp_path / "out"), "--engine", "ray"]
+    assert main([*arguments, "--address", address]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"adaptiveisp: --address {address}: does not answer") and not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from adaptiveisp.cli.console import check_files, given, progress, report_skips, set_up_torch
 from adaptiveisp.cli.exit_codes import DONE
 from adaptiveisp.cli.options import (
+    ADDRESS_HELP,
     CACHE_HELP,
     COSTS_HELP,
     DATA_HELP,
@@ -95,13 +96,13 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
     text = f"where the samples are measured: local, or ray, a cluster, in --shards parts ('adaptiveisp[ray]') {DEFAULT}"
     group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
     group.add_argument("--shards", type=natural, default=0, metavar="N", help="parts (default: one for each CPU)")
-    text = "address of the Ray cluster, or auto (default: a new one on this machine)"
-    group.add_argument("--address", default="", metavar="A", help=text)
+    group.add_argument("--address", default="", metavar="A", help=ADDRESS_HELP)
 
 
 def evaluate(options: argparse.Namespace) -> int:
     """Scores policies and detectors on labelled data, writes the report and prints its tables."""
     from adaptiveisp.evaluation.api import prepare
+    from adaptiveisp.evaluation.former_results import remove_shards
     from adaptiveisp.evaluation.tables import markdown_tables, scores_csv
     from adaptiveisp.inference.frames import shard_of
     from adaptiveisp.utils.files import write_text
@@ -126,9 +127,11 @@ def evaluate(options: argparse.Namespace) -> int:
                 from adaptiveisp.scale.ray_engine import RayConfig
                 from adaptiveisp.scale.ray_evaluation import measure_on_ray
 
+                remove_shards(out)
                 config = RayConfig(options.address, gpus=1.0 if device == "cuda" else 0.0)
                 parts = measure_on_ray(prepared, out, options.shards, config, tuple(options.own_modules), bar.update)
             report = prepared.run(lambda name: bar.update(), parts)
+        remove_shards(out, kept=parts)
         report.save(out)
         code = report_skips(out, list(report.skipped), dict(report.provenance))
     for path, text in ((options.csv, scores_csv(report)), (options.md, markdown_tables(report))):
@@ -146,24 +149,30 @@ def _check_engine(options: argparse.Namespace) -> None:
 
     Raises:
         UsageError: an option has no effect.
-        AdaptiveISPError: ray is not installed.
+        AdaptiveISPError: ray is not installed, or no cluster answers at its address.
     """
+    from adaptiveisp.scale.ray_address import require_cluster
+
     if options.engine == "ray":
         if options.shard or options.merge:
             raise UsageError("--engine ray makes its shards and merges them; leave out --shard and --merge")
         require_extra("ray", "ray")
+        require_cluster(options.address)
     elif options.shards or options.address:
         raise UsageError("--shards and --address are for --engine ray; give that too, or leave them out")
 
 
 def _measure(prepared: "PreparedEvaluation", shard: tuple[int, int], options: argparse.Namespace) -> int:
     """Measures the samples of one shard, and says how to go on."""
+    from adaptiveisp.evaluation.former_results import remove_report, remove_shards
     from adaptiveisp.evaluation.shards import SHARD_FILE, numbers_of
     from adaptiveisp.utils.output_folder import claim_folder
 
     out = options.out
     total = sum(len(numbers_of(shard, len(dataset.samples))) for dataset in prepared.datasets.values())
     with claim_folder(out, "eval", options.overwrite), progress(options, total, "eval", log=out / LOG_FILE) as bar:
+        remove_report(out)
+        remove_shards(out)  # before measuring: --merge would take that of an earlier evaluation for this one
         skipped = prepared.write_shard(out, shard, lambda name: bar.update())
     if not options.quiet:
         print(f"shard {options.shard}: {total} samples, {skipped} left out, in {out / SHARD_FILE}")

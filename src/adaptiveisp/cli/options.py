@@ -32,6 +32,7 @@ ILLUMINANTS_HELP = (
     f"light sources of the raws that are made: daylight, or planckian for lamps to shade (default "
     f"{defaults.ILLUMINANTS})"
 )
+ADDRESS_HELP = "HOST:PORT of the Ray cluster, or auto (default: a new one on this machine)"
 CACHE_HELP = (
     "keep developed raws in this folder for later runs; at most ADAPTIVEISP_FRAMES_GB gigabytes "
     f"(default {defaults.FRAME_CACHE_GB:g})"

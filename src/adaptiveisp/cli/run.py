@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adaptiveisp.cli.console import progress, report_skips, say_skips, set_up_torch
 from adaptiveisp.cli.options import (
+    ADDRESS_HELP,
     DEFAULT,
     DETECTOR_HELP,
     LATENCY_HELP,
@@ -107,8 +108,7 @@ def _add_many(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--block", type=positive, metavar="N", help=f"{text} (with --engine ray: default 64)")
     text = f"where the work is done: local, or ray, a cluster by Ray Data ('adaptiveisp[ray]') {DEFAULT}"
     group.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    text = "address of the Ray cluster, or auto (default: a new one on this machine)"
-    group.add_argument("--address", metavar="A", help=text)
+    group.add_argument("--address", metavar="A", help=ADDRESS_HELP)
     text = "with --engine ray, most processes that render, and most that detect (default 2)"
     group.add_argument("--actors", type=natural, default=0, metavar="N", help=text)
     text = f"with --engine ray, share of a GPU of each of these processes {DEFAULT}"
@@ -240,8 +240,10 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
 
     Raises:
         UsageError: two options contradict each other.
-        AdaptiveISPError: pyarrow is not installed.
+        AdaptiveISPError: pyarrow or ray is not installed, or no cluster answers at its address.
     """
+    from adaptiveisp.scale.ray_address import require_cluster
+
     if options.resume and options.overwrite:
         raise UsageError("--resume keeps what is there and --overwrite replaces it; give one of them")
     for name in ("full", "save_steps", "explain"):
@@ -254,6 +256,7 @@ def _check(options: argparse.Namespace, n_policies: int) -> None:
         raise UsageError("--resume with --explain: its page is about all frames of one run; leave one of them out")
     if options.engine == "ray":
         require_extra("ray", "ray", "pyarrow")
+        require_cluster(options.address or "")
     elif given := [name for name in ("address", "actors", "gpus") if getattr(options, name)]:
         raise UsageError(f"--{given[0]} is for --engine ray; give that too, or leave it out")
     for what, wanted in (("several policies", n_policies > 1), ("--explain", options.explain)):

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from adaptiveisp.cli.console import progress, report_skips, set_up_torch
 from adaptiveisp.cli.exit_codes import INTERRUPTED
-from adaptiveisp.cli.options import CACHE_HELP, DEFAULT, DETECTOR_HELP, add_command, add_common, add_modules, positive
+from adaptiveisp.cli.options import (
+    ADDRESS_HELP,
+    CACHE_HELP,
+    DEFAULT,
+    DETECTOR_HELP,
+    add_command,
+    add_common,
+    add_modules,
+    positive,
+)
 from adaptiveisp.errors import AdaptiveISPError, UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +41,7 @@ def add(commands: Any) -> None:
     )
     text = f"local processes, or trials of Ray Tune (extra ray) {DEFAULT}"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    parser.add_argument("--address", metavar="A", help="Ray cluster to use (default: one on this machine)")
+    parser.add_argument("--address", metavar="A", help=ADDRESS_HELP)
     parser.add_argument("--cpus", type=float, default=1.0, metavar="N", help="CPUs of each run, for ray (default 1)")
     parser.add_argument("--gpus", type=float, default=0.0, metavar="N", help="GPUs of each run, for ray (default 0)")
     parser.add_argument("--detector", metavar="D", help=f"{DETECTOR_HELP} (default: that of the file)")
@@ -78,11 +87,16 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def _check_engine(options: argparse.Namespace) -> None:
-    """Refuses an engine that is not installed, and options of the other one, before anything is written."""
+    """Refuses an engine that is not installed, a cluster that does not answer, and options of the other engine.
+
+    Nothing is written before.
+    """
+    from adaptiveisp.scale.ray_address import require_cluster
     from adaptiveisp.utils.optional_imports import require_extra
 
     if options.engine == "ray":
         require_extra("ray", "ray")
+        require_cluster(options.address or "")
     elif options.address is not None:
         raise UsageError("--address is that of a Ray cluster; add --engine ray")
 
@@ -100,10 +114,11 @@ def _train(options: argparse.Namespace, runner: "Runner", trials: "Sequence[Tria
                 say(f"{run.name}: {reason}")
 
         if options.engine == "ray":
+            from adaptiveisp.scale.ray_engine import RayConfig
             from adaptiveisp.scale.sweep_ray import run_with_ray
 
-            how = (options.address, options.gpus, options.cpus)
-            return run_with_ray(runner, trials, options.jobs or 0, tell, *how)
+            config = RayConfig(options.address or "", gpus=options.gpus, cpus=options.cpus)
+            return run_with_ray(runner, trials, options.jobs or 0, tell, config)
         return run_all(runner, trials, options.jobs or 1, tell)
 
 

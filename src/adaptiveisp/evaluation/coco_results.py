@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +84,25 @@ def write_coco(report: "Report", folder: Path) -> None:
         written |= _write_set(one, place / name)
     if not report.sets:
         written = _write_set(report, place)
-    for path in [*place.glob("*"), *place.glob("*/*")] if written else ():
+    if written:
+        remove_coco(Path(folder), written)
+
+
+def remove_coco(folder: Path, kept: Collection[Path] = ()) -> None:
+    """Removes the COCO results of an earlier evaluation.
+
+    Args:
+        folder: the output folder.
+        kept: files that stay.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    place = folder / FOLDER
+    for path in [*place.glob("*"), *place.glob("*/*")]:
         is_result = RESULTS_NAME.fullmatch(path.name) or path.name == TRUTH_FILE
-        if is_result and path not in written and not path.is_dir() and not path.parent.is_symlink():
-            remove_inside(Path(folder), path)
+        if is_result and path not in kept and not path.is_dir() and not path.parent.is_symlink():
+            remove_inside(folder, path)
             if path.parent != place and not any(path.parent.iterdir()):
                 path.parent.rmdir()
 

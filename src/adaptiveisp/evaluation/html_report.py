@@ -20,12 +20,13 @@ from adaptiveisp.evaluation.html_page import readable, render_template
 from adaptiveisp.evaluation.photo_grid import GRID_BYTES, grid_view
 from adaptiveisp.evaluation.pipeline_stats import parameters_by_light, place_shares
 from adaptiveisp.evaluation.policy_scores import LIGHT_EDGES, PolicyScore
-from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, Report
+from adaptiveisp.evaluation.report import BEST_STATIC_CHOICE, REPORT_FILES, Report
 from adaptiveisp.evaluation.run_comparison import RAW_COLUMN
 from adaptiveisp.evaluation.seed_groups import Difference
 from adaptiveisp.evaluation.tables import DASH, cost_title, points
 from adaptiveisp.inference.drawing import Tile, comparison_figure
 from adaptiveisp.utils.files import atomic_path, write_text
+from adaptiveisp.utils.output_folder import remove_inside
 
 SHOWN_CLASSES = 20
 FEW_DIFFERENCES = 3
@@ -45,8 +46,10 @@ def write_report(report: Report, folder: Path, title: str = "Evaluation") -> Non
         title: title of the page.
     """
     html = render_html(report, title)
-    report.write_data(folder)
+    for name in REPORT_FILES:  # a kill in what follows leaves no file of an earlier report beside those of this one
+        remove_inside(Path(folder), Path(folder) / name)
     write_coco(report, folder)
+    report.write_data(folder)
     write_text(Path(folder) / "report.html", html)
 
 

@@ -26,6 +26,9 @@ from adaptiveisp.utils.files import write_json, write_text
 
 SCHEMA_VERSION = 1
 
+REPORT_FILES = ("report.json", "report.html", "pipelines.jsonl")
+"""Files that `Report.save` writes beside `coco/`."""
+
 FEW_PHOTOS = 50
 """Below this many photos a bootstrap interval tends to be too narrow, and the report says so."""
 

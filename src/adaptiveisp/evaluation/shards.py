@@ -19,6 +19,8 @@ from adaptiveisp.evaluation.sample_records import SampleRecord, record_from_json
 from adaptiveisp.utils.files import atomic_path
 
 SHARD_FILE = "shard.jsonl"
+SHARDS_FOLDER = "shards"
+"""Folder, below the output folder, of the shards of an evaluation on a cluster."""
 VERSION = 1
 REMEDY = "evaluate the shard again"
 

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import pickle
-import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,14 +19,13 @@ from typing import Any
 from adaptiveisp.errors import AdaptiveISPError, UsageError
 from adaptiveisp.inference.run_options import RunOptions
 from adaptiveisp.scale.blocks import Block, BlockSummary
+from adaptiveisp.scale.ray_address import require_cluster
 from adaptiveisp.scale.ray_stages import DetectStage, Item, Job, RenderStage, item_of, read, write
 from adaptiveisp.scale.worker_warnings import TellOnce
 from adaptiveisp.utils.optional_imports import import_extra
 
 CPUS = 0.25
 """Share of a core that each operator asks Ray for, so that all four fit on one core at the same time."""
-ANSWER_SECONDS = 10.0
-"""Time within which a cluster has to take a connection."""
 MOST_ACTORS = 2
 """Most processes that render, and most that detect, where no number is given."""
 
@@ -150,23 +148,6 @@ class Detect(DetectStage):
     content = staticmethod(_content)
 
 
-def _require_answer(address: str) -> None:
-    """Refuses a HOST:PORT that does not answer, for which Ray itself would wait many minutes.
-
-    Raises:
-        AdaptiveISPError: names the address.
-    """
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not (host and port.isdecimal()):
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise AdaptiveISPError(
-            f"--address {address}: does not answer ({error}); start Ray there with ray start"
-        ) from error
-
-
 def _connect(ray: Any, config: RayConfig) -> bool:
     """Connects to the cluster, or starts one on this machine; returns whether it has to be left again.
 
@@ -176,11 +157,13 @@ def _connect(ray: Any, config: RayConfig) -> bool:
     logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each step
     if ray.is_initialized():
         return False
-    _require_answer(config.address)
+    require_cluster(config.address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     if config.address:
         options = {"address": config.address, **{name: options[name] for name in ("log_to_driver", "logging_level")}}
-    else:  # on this machine the workers find what the driver finds, and have its priority instead of a low one
+    else:  # a new cluster, whatever RAY_ADDRESS names
+        # Its workers find what the driver finds, and have its priority instead of a low one.
+        options["address"] = "local"
         os.environ.setdefault("RAY_worker_niceness", "0")
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
     try:

@@ -221,8 +221,7 @@ def tell_changes(changed: Sequence[str]) -> None:
         changed: their ids.
     """
     if changed:
-        text = "%d inputs have changed since their rows were made, and are computed again: %s"
-        logger.warning(text, len(changed), first_few(changed, longest=200))
+        logger.warning("computed again, since the file has changed: %s", first_few(changed, longest=200))
 
 
 def digest_of(frames: Iterable[Frame]) -> str:

@@ -171,6 +171,7 @@ def _connect(ray: Any, config: RayConfig) -> bool:
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise AdaptiveISPError(
-            f"--address {config.address}: no Ray cluster ({reason}); start one with ray start"
+            f"--address {config.address}: no Ray cluster ({reason}); start one with ray start, or set "
+            "RAY_AUTH_MODE=token if the cluster asks for a token"
         ) from error
     return True

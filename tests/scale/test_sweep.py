@@ -20,9 +20,10 @@ from adaptiveisp.evaluation.bootstrap import Interval
 from adaptiveisp.evaluation.policy_scores import PolicyScore
 from adaptiveisp.evaluation.report import Report
 from adaptiveisp.evaluation.seed_groups import Difference, group_score
-from adaptiveisp.scale.sweep import Runner, run_all
+from adaptiveisp.scale.sweep import Runner, data_warning, run_all
 from adaptiveisp.scale.sweep_plan import read_sweep, trials_of
 from adaptiveisp.scale.sweep_table import check_comparable, trial_entries, trial_rows
+from adaptiveisp.training.config import data_digest, write_config
 from tests.conftest import REPOSITORY
 from tests.support.photos import labelled_photos
 from tests.support.training_runs import RED
@@ -150,6 +151,23 @@ def test_a_sweep_keeps_the_detector_and_modules_that_it_began_with(tmp_path: Pat
             Runner(out, other).prepare(runs)
 
 
+def test_runs_that_began_with_other_data_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.json").write_text("{}")
+    trials = planned(tmp_path, grid={"rate": [0.1, 0.2]}, seeds=[0, 1])
+    runner = Runner(tmp_path / "out")
+    first, second = (trial.runs[0] for trial in trials)
+    assert data_warning(runner, trials) == ""
+    for run, origin in ((first, {"data": data_digest(trials[0].options)}), (second, {})):
+        write_config(runner.folder(run), trials[0].options, trials[0].options, origin)
+    assert data_warning(runner, trials) == ""
+    (tmp_path / "labels.json").write_text("[]")
+    assert data_warning(runner, trials) == (
+        f"data or dev have changed since these runs began: {first.name}; "
+        "give another --out to compare runs on the same data"
+    )
+
+
 def test_the_table_has_means_over_seeds_and_paired_differences(tmp_path: Path) -> None:
     trials = planned(tmp_path, grid={"rate": [0.1, 0.2]}, seeds=[0, 1])
 
@@ -237,6 +255,7 @@ def test_a_sweep_is_stopped_and_resumed(photos: Path) -> None:
     report = json.loads((photos / "out" / "report" / "report.json").read_text())
     for trial in content["trials"]:
         assert trial["ap50_mean"] == report["groups"][trial["name"]]["red"]["ap50_mean"]
+    assert "Attention" not in content["note"]
     assert content["trials"][1]["difference_to_first"]["a"] == "2_rate-0.2"
     assert (photos / "out" / "sweep.md").read_text().startswith("| trial | rate | seeds | AP50 |")
     before = first.stat().st_mtime_ns

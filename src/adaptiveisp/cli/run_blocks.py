@@ -45,8 +45,9 @@ def run_blocks(
     check_block_options(wanted)
     out, size = claim.folder, options.block or BLOCK_FRAMES
     blocks = blocks_of(inputs.chosen, size)
-    _begin(out, inputs, {**settings_of(isp, wanted, inputs.frames, options.shard), "--block": size}, options.resume)
-    left = left_to_make(out, blocks, wanted)
+    settings = {**settings_of(isp, wanted, inputs.frames, options.shard), "--block": size}
+    # A process of the earlier run that still lives may have written a block since the others were removed.
+    left = blocks if _begin(out, inputs, settings, options.resume) else left_to_make(out, blocks, wanted)
     total, wanting = (sum(len(block.frames) for block in each) for each in (blocks, left))
     with progress(options, total, "run") as bar:
         bar.update(total - wanting)
@@ -72,8 +73,10 @@ def run_blocks(
     return code
 
 
-def _begin(out: Path, inputs: "Inputs", settings: dict[str, Any], resume: bool) -> None:
+def _begin(out: Path, inputs: "Inputs", settings: dict[str, Any], resume: bool) -> bool:
     """Removes what an earlier run left, unless it is resumed, and stores the settings; before anything is computed.
+
+    Returns whether no block is kept.
 
     Args:
         out: the output folder, claimed.
@@ -93,6 +96,7 @@ def _begin(out: Path, inputs: "Inputs", settings: dict[str, Any], resume: bool) 
             former.remove(frame.stem)
     journal.begin_settings()
     set_outdated(out, False)
+    return journal.is_new
 
 
 def _engine(

@@ -16,12 +16,12 @@ from adaptiveisp.cli.options import (
     add_modules,
     positive,
 )
-from adaptiveisp.errors import AdaptiveISPError, UsageError
+from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adaptiveisp.scale.sweep import Runner
+    from adaptiveisp.scale.sweep import Runner, data_warning
     from adaptiveisp.scale.sweep_plan import Run, Trial
 
 
@@ -67,6 +67,8 @@ def sweep(options: argparse.Namespace) -> int:
     runner = Runner(options.out, _run_options(options))
     with claim_folder(options.out, "sweep", overwrite=True):
         runner.prepare([run for trial in trials for run in trial.runs])
+        if warning := data_warning(runner, trials):
+            logger.warning("%s: %s", options.out, warning)
         with stopped_by_signals(runner.stop):
             failed = _train(options, runner, trials)
         if runner.stopping:
@@ -76,7 +78,7 @@ def sweep(options: argparse.Namespace) -> int:
         if len(failed) == sum(len(trial.runs) for trial in trials):
             raise AdaptiveISPError(f"{options.out}: no run finished; the first: {next(iter(failed.values()))}")
         report = compared(plan, trials, runner, device, options.detector, options.workers)
-        text = write_tables(options.out, trial_entries(trials, runner, failed, report), trials, report)
+        text = write_tables(options.out, trial_entries(trials, runner, failed, report), trials, report, warning)
         code = report_skips(
             options.out, [(name, f"{name}: {why}") for name, why in failed.items()], dict(report.provenance)
         )

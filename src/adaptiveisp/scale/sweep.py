@@ -21,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adaptiveisp.errors import DataError, UsageError
+from adaptiveisp.errors import DataError, UsageError, first_few
 from adaptiveisp.scale.sweep_plan import Run, Trial
-from adaptiveisp.training.config import CONFIG
+from adaptiveisp.training.config import CONFIG, data_digest
 from adaptiveisp.training.run_files import SUMMARY
 from adaptiveisp.utils.files import read_json, write_json, write_text
+from adaptiveisp.utils.yaml_files import read_yaml
 
 INTERRUPTED = 130
 """Exit code of a run that a signal stopped."""
@@ -139,6 +140,35 @@ class Runner:
             if process.poll() is None:
                 process.terminate()
         return asked
+
+
+def data_warning(runner: Runner, trials: Sequence[Trial]) -> str:
+    """A warning if runs have begun with other data than there are now, which one table would mix; "" if none has.
+
+    Args:
+        runner: knows the folders of the runs.
+        trials: of the sweep.
+    """
+    known: dict[tuple[object, ...], str] = {}
+    others = []
+    for trial in trials:
+        one = trial.options
+        key = (one.data, one.images, one.dev, one.dev_images, one.noise, one.camera_matrix)
+        if key not in known:
+            known[key] = data_digest(one)
+        others += [run.name for run in trial.runs if _began_with(runner.folder(run)) not in ("", known[key])]
+    if not others:
+        return ""
+    remedy = "give another --out to compare runs on the same data"
+    return f"data or dev have changed since these runs began: {first_few(others)}; {remedy}"
+
+
+def _began_with(folder: Path) -> str:
+    """The hash of the data with which a run began; "" where there is none."""
+    path = folder / CONFIG
+    content = read_yaml(path, DataError, "restore it, or give another --out") if path.is_file() else None
+    provenance = content.get("provenance") if isinstance(content, dict) else None
+    return str(provenance.get("data", "")) if isinstance(provenance, dict) else ""
 
 
 def run_all(runner: Runner, trials: Sequence[Trial], jobs: int, on_run: OnRun) -> dict[str, str]:

@@ -153,7 +153,7 @@ def trial_rows(trials: Sequence[Trial], report: Report) -> tuple[list[str], list
     return header, rows
 
 
-def write_tables(out: Path, entries: Sequence[Any], trials: Sequence[Trial], report: Report) -> str:
+def write_tables(out: Path, entries: Sequence[Any], trials: Sequence[Trial], report: Report, warning: str = "") -> str:
     """Writes sweep.json, sweep.md and the report into the folder of a sweep, and returns the table as text.
 
     Args:
@@ -161,6 +161,7 @@ def write_tables(out: Path, entries: Sequence[Any], trials: Sequence[Trial], rep
         entries: of `trial_entries`.
         trials: of the sweep.
         report: on its runs.
+        warning: of `sweep.data_warning`.
     """
     header, rows = trial_rows(trials, report)
     note = (
@@ -168,6 +169,8 @@ def write_tables(out: Path, entries: Sequence[Any], trials: Sequence[Trial], rep
         "the photos, in which the seeds of a trial are averaged. Where these are the images that chose the best "
         "iteration of each run, the scores are too good by what that choice gains."
     )
+    if warning:
+        note = f"Attention: {warning}. {note}"
     report.save(out / "report")
     write_text(out / "sweep.md", f"{markdown(header, rows)}\n\n{note}\n")
     write_json(out / "sweep.json", {"trials": list(entries), "note": note, "provenance": dict(report.provenance)})

@@ -76,13 +76,14 @@ def run_blocks(
 def _begin(out: Path, inputs: "Inputs", settings: dict[str, Any], resume: bool) -> bool:
     """Removes what an earlier run left, unless it is resumed, and stores the settings; before anything is computed.
 
-    Returns whether no block is kept.
-
     Args:
         out: the output folder, claimed.
         inputs: the frames.
         settings: what decides the results.
         resume: whether blocks that are there are kept.
+
+    Returns:
+        Whether none is kept.
     """
     from adaptiveisp.inference.journal import Journal
     from adaptiveisp.inference.result_files import FormerFiles

@@ -261,6 +261,12 @@ def test_a_sweep_is_stopped_and_resumed(photos: Path) -> None:
     before = first.stat().st_mtime_ns
     assert main(arguments) == 0  # everything is finished, so that only the tables are made again
     assert first.stat().st_mtime_ns == before
+    with (photos / "labels.json").open("a") as stream:
+        stream.write("\n")
+    assert main(arguments) == 0
+    assert "Attention: data or dev have changed since these runs began: 1_rate-0.05/seed-0, 2" in (
+        (photos / "out" / "sweep.md").read_text()
+    )
 
 
 @pytest.mark.long

@@ -21,7 +21,7 @@ from adaptiveisp.errors import AdaptiveISPError, UsageError, logger
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from adaptiveisp.scale.sweep import Runner, data_warning
+    from adaptiveisp.scale.sweep import Runner
     from adaptiveisp.scale.sweep_plan import Run, Trial
 
 
@@ -53,7 +53,7 @@ def add(commands: Any) -> None:
 
 def sweep(options: argparse.Namespace) -> int:
     """Trains what is not finished yet, then writes the tables."""
-    from adaptiveisp.scale.sweep import Runner
+    from adaptiveisp.scale.sweep import Runner, data_warning
     from adaptiveisp.scale.sweep_plan import read_sweep, trials_of
     from adaptiveisp.scale.sweep_table import check_comparable, compared, trial_entries, write_tables
     from adaptiveisp.training.stopping import stopped_by_signals

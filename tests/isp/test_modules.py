@@ -458,11 +458,11 @@ def test_local_tone_is_about_the_same_at_another_size() -> None:
 # Non-local means.
 
 
-def plain_nlm(image: torch.Tensor, h: torch.Tensor, reach: int = 5) -> torch.Tensor:
+def plain_nlm(image: torch.Tensor, h: torch.Tensor, reach: int = 5, step: int = 1) -> torch.Tensor:
     """All shifts by rolling, 121 with a reach of 5, differentiated by autograd."""
     luma = (image * torch.tensor([0.299, 0.587, 0.114], dtype=image.dtype)[:, None, None]).sum(1, keepdim=True)
     numerator, denominator = torch.zeros_like(image), torch.zeros_like(luma)
-    for dy, dx in itertools.product(range(-reach, reach + 1), repeat=2):
+    for dy, dx in itertools.product(range(-reach, reach + 1, step), repeat=2):
         squared = (luma - luma.roll((dy, dx), (2, 3))).square()
         distance2 = sum(squared.roll((a, b), (2, 3)) for a, b in itertools.product(range(-2, 3), repeat=2))
         zero = distance2 == 0
@@ -473,18 +473,24 @@ def plain_nlm(image: torch.Tensor, h: torch.Tensor, reach: int = 5) -> torch.Ten
     return numerator / denominator
 
 
-@pytest.mark.parametrize(("denoise", "reach"), [(denoise, 5), (fast_denoise, 3)], ids=["denoise", "fast_denoise"])
+@pytest.mark.parametrize(
+    ("denoise", "reach", "step", "factor"),
+    [(denoise, 5, 1, 1.0), (fast_denoise, 4, 2, 1.4)],
+    ids=["denoise", "fast_denoise"],
+)
 @pytest.mark.parametrize("size", [(13, 17), (24, 9), (3, 40)], ids=str)
 def test_denoise_equals_all_rolls_in_value_and_gradient(
     size: tuple[int, int],
     denoise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     reach: int,
+    step: int,
+    factor: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("adaptiveisp.isp.modules.denoise.STRIP_VALUES", 64)  # several strips even on a small image
     image = random_image(2, 3, *size, dtype=torch.float64).requires_grad_()
     h = torch.tensor([[0.2], [0.7]], dtype=torch.float64, requires_grad=True)
-    out, expected = denoise(image, h), plain_nlm(image, h, reach)
+    out, expected = denoise(image, h), plain_nlm(image, factor * h, reach, step)
     torch.testing.assert_close(out, expected)
     upstream = random_image(*out.shape, dtype=torch.float64, seed=3)
     ours = torch.autograd.grad((out * upstream).sum(), (image, h))

@@ -5,7 +5,7 @@ import torch
 
 from adaptiveisp.isp.execution import run_one
 from adaptiveisp.isp.modules.denoise import PAPER as DENOISE
-from adaptiveisp.isp.modules.denoise import nlm_forward
+from adaptiveisp.isp.modules.denoise import nlm_backward, nlm_forward
 from adaptiveisp.isp.modules.fast_denoise import PAPER as FAST_DENOISE
 from adaptiveisp.isp.registry import EXTENDED, HELPERS, IspModule
 from adaptiveisp.kernels import forward, loading, non_local_means, observation, synthesis
@@ -52,13 +52,26 @@ def test_denoise_of_other_types_stays_in_pytorch(kernels: None) -> None:
     assert DENOISE(image, torch.full((1, 1), 0.3, dtype=torch.float64)).dtype == torch.float64
 
 
-@pytest.mark.parametrize("reach", [1, 2, 4])
-def test_other_search_windows_equal_pytorch(kernels: None, reach: int) -> None:
-    image, h = random(1, 3, 40, 150), torch.full((1, 1, 1), 0.3)
-    ours = non_local_means.nlm_forward(image, h, search_radius=reach)
-    torch.testing.assert_close(ours, nlm_forward(image, h, reach), rtol=2e-4, atol=1e-5)
-    with pytest.raises(ValueError, match="search_radius must be 1 to 5"):
-        non_local_means.nlm_forward(image, h, search_radius=6)
+@pytest.mark.parametrize(("reach", "step"), [(1, 1), (2, 1), (4, 1), (2, 2), (4, 2)])
+def test_other_search_windows_equal_pytorch(kernels: None, reach: int, step: int) -> None:
+    image, h = random(2, 3, 40, 150), torch.full((2, 1, 1), 0.3)
+    output, total = non_local_means.nlm_forward(image, h, 0.0, reach, step)
+    torch.testing.assert_close((output, total), nlm_forward(image, h, reach, step), rtol=2e-4, atol=1e-5)
+    grad = random(2, 3, 40, 150) - 0.5
+    ours = non_local_means.nlm_backward(image, h, output, total, grad, True, reach, step)
+    expected = nlm_backward(image, h, output, total, grad, reach, step)
+    torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+    (none, of_h) = non_local_means.nlm_backward(image, h, output, total, grad, False, reach, step)
+    assert none is None
+    torch.testing.assert_close(of_h, expected[1], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("reach", "step", "reason"), [(6, 1, "1 to 5"), (3, 2, "a multiple"), (1, 2, "2 to 5"), (3, 3, "one of")]
+)
+def test_search_windows_that_the_kernels_lack_are_refused(kernels: None, reach: int, step: int, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        non_local_means.nlm_forward(random(1, 3, 9, 9), torch.full((1, 1, 1), 0.3), 0.0, reach, step)
 
 
 def test_denoise_takes_views_that_are_not_contiguous(kernels: None) -> None:

@@ -5,6 +5,7 @@ ones.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,10 +19,19 @@ from adaptiveisp.isp.modules import gray_world as gray
 from adaptiveisp.isp.modules import guided_denoise as guided
 from adaptiveisp.isp.modules import local_tone as tone
 from adaptiveisp.isp.modules import pos_isp_denoise
-from adaptiveisp.isp.modules.fast_denoise import FAST_SEARCH_RADIUS
+from adaptiveisp.isp.modules.fast_denoise import FAST_SEARCH_RADIUS, FAST_SEARCH_STEP, FAST_STRENGTH
 from adaptiveisp.isp.modules.sharpen import CENTRE_WEIGHT
 from adaptiveisp.utils.color import LUMA, LUMA_BT601
 
+
+class Window(NamedTuple):
+    """The search window of non-local means: offsets up to a radius on each axis, some pixels apart."""
+
+    radius: int
+    step: int
+
+
+FULL, FAST = Window(nlm.SEARCH_RADIUS, 1), Window(FAST_SEARCH_RADIUS, FAST_SEARCH_STEP)
 STRIP = 52
 """Most rows of a strip of non-local means: at a width of 416, each of its images takes 0.1 or 0.3 MB."""
 
@@ -53,15 +63,17 @@ def gray_world(ops: Ops, image: Value, params: Value) -> Value:
     return scale(ops, image, ops("Pow", gains, ops.item(params, 0)))
 
 
-def denoise(ops: Ops, image: Value, params: Value, radius: int = nlm.SEARCH_RADIUS) -> Value:
+def denoise(ops: Ops, image: Value, params: Value) -> Value:
     """Non-local means."""
     single = ops.cast(image, np.float32)
-    return ops.cast(_means(ops, single, weighted(ops, single, LUMA_BT601), params, 0.0, radius), image.dtype)
+    return ops.cast(_means(ops, single, weighted(ops, single, LUMA_BT601), params), image.dtype)
 
 
 def fast_denoise(ops: Ops, image: Value, params: Value) -> Value:
-    """Non-local means with a search window of 7x7."""
-    return denoise(ops, image, params, FAST_SEARCH_RADIUS)
+    """Non-local means with every second pixel of a smaller search window, and a wider weight."""
+    single = ops.cast(image, np.float32)
+    made = _means(ops, single, weighted(ops, single, LUMA_BT601), FAST_STRENGTH * params, window=FAST)
+    return ops.cast(made, image.dtype)
 
 
 def denoise_with_epsilon(ops: Ops, image: Value, params: Value) -> Value:
@@ -80,8 +92,8 @@ def _moved(ops: Ops, padded: Value, pad: int, margin: int, shift: tuple[int, int
     return ops("Slice", padded, *bounds, np.asarray([2, 3], np.int64))
 
 
-def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float, reach: int = nlm.SEARCH_RADIUS) -> Value:
-    """Σ w_o(p) x(p+o) / Σ w_o(p) over (2·reach+1)² offsets, in strips of rows: a loop whose images fit into a cache.
+def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float = 0.0, window: Window = FULL) -> Value:
+    """Σ w_o(p) x(p+o) / Σ w_o(p) over the offsets of a window, in strips of rows: a loop whose images fit into a cache.
 
     As whole images, the hundreds of intermediate ones would take 0.5 GB at the usual size instead of 0.1 GB.
 
@@ -89,10 +101,10 @@ def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float, r
         image: averaged; luma: compared, (1, 1, height, width).
         params: the strength.
         epsilon: added to the sum of squared differences before the root.
-        reach: of the search window on each side.
+        window: the offsets.
     """
     patch = nlm.PATCH_RADIUS
-    margin = 2 * reach + patch
+    margin = 2 * window.radius + patch
     (height, width), planes = sides(ops, image), ops.concat([image, luma], 1)
     places = ops("Mod", ops("Range", -margin, width + margin, 1, dtype=np.int64), width)
     planes = ops("Gather", planes, places, axis=3)
@@ -104,7 +116,7 @@ def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float, r
 
     def strip(inner: Ops, number: Value, _: Sequence[Value]) -> tuple[list[Value], Value, list[Value]]:
         near = inner("Gather", planes, inner("Mod", number * rows + around, height), axis=2)
-        made = _means_of_strip(inner, inner.slice(near, 1, 0, 3), inner.slice(near, 1, 3, 4), factor, epsilon, reach)
+        made = _means_of_strip(inner, inner.slice(near, 1, 0, 3), inner.slice(near, 1, 3, 4), factor, epsilon, window)
         return [], inner.constant(np.asarray(True)), [made]
 
     if not ops.root.loops:
@@ -115,17 +127,17 @@ def _means(ops: Ops, image: Value, luma: Value, params: Value, epsilon: float, r
     return ops.slice(joined, 2, 0, height)
 
 
-def _means_of_strip(ops: Ops, image: Value, luma: Value, factor: Value, epsilon: float, reach: int) -> Value:
-    """The means of the rows and columns inside a margin of twice the reach and a patch; see `_means`.
+def _means_of_strip(ops: Ops, image: Value, luma: Value, factor: Value, epsilon: float, window: Window) -> Value:
+    """The means of the rows and columns inside a margin of twice the window's radius and a patch; see `_means`.
 
     An offset and its opposite share their distances.
     """
-    patch = nlm.PATCH_RADIUS
+    patch, reach = nlm.PATCH_RADIUS, window.radius
     size, margin = 2 * patch + 1, 2 * reach + patch
     here = _moved(ops, luma, margin, reach + patch)
     own = ops("Exp", float(np.sqrt(epsilon)) / size * factor) if epsilon else ops.constant(np.float32(1))
     total, sums = own, own * _moved(ops, image, margin, 0)
-    for offset in nlm.half_offsets(reach):
+    for offset in nlm.half_offsets(*window):
         with ops.scope("offset{:+d}{:+d}".format(*offset)):
             step = here - _moved(ops, luma, margin, reach + patch, offset)
             mean = ops("AveragePool", step * step, kernel_shape=[size, size])

@@ -112,26 +112,26 @@ class LocalTone(Function):
 
 
 class NonLocalMeans(Function):
-    """`isp.modules.denoise` before the clip: images, a column with the strength h of each, the search radius."""
+    """`isp.modules.denoise` before the clip: images, a column with the strength h of each, the search window."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, numbers: Tensor, search_radius: int) -> Tensor:
+    def forward(ctx: Any, image: Tensor, numbers: Tensor, search_radius: int, search_step: int) -> Tensor:
         """The filtered images."""
         strength = numbers[:, :, None]
-        output, total = nlm_forward(image, strength, search_radius=search_radius)
+        output, total = nlm_forward(image, strength, 0.0, search_radius, search_step)
         ctx.save_for_backward(image, strength, output, total)
-        ctx.search_radius = search_radius
+        ctx.window = search_radius, search_step
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         """Gradients of images and strengths."""
         image, strength, output, total = ctx.saved_tensors
         of_image = ctx.needs_input_grad[0]
-        found = nlm_backward(image, strength, output, total, grad, of_image, ctx.search_radius)
+        found = nlm_backward(image, strength, output, total, grad, of_image, *ctx.window)
         grad_image, grad_strength = found
-        return grad_image, grad_strength[:, :, 0], None
+        return grad_image, grad_strength[:, :, 0], None, None
 
 
 def base_planes(planes: Float[Tensor, "batch 6 rows columns"]) -> Float[Tensor, "batch 2 rows columns"]:
@@ -164,7 +164,7 @@ def local_tone(image: Image, numbers: ParamTensor, cell_of: Callable[[int, int],
     return found
 
 
-def non_local_means(image: Image, numbers: ParamTensor, search_radius: int) -> Image:
+def non_local_means(image: Image, numbers: ParamTensor, search_radius: int, search_step: int = 1) -> Image:
     """The clipped images after non-local means; one column, h above 0."""
-    found: Tensor = NonLocalMeans.apply(image, numbers, search_radius)  # type: ignore[no-untyped-call]
+    found: Tensor = NonLocalMeans.apply(image, numbers, search_radius, search_step)  # type: ignore[no-untyped-call]
     return found.clamp(0, 1)

@@ -16,7 +16,7 @@ from adaptiveisp.utils.provenance import add_fact
 SWITCH = "ADAPTIVEISP_NATIVE"
 """Environment variable; 0 turns the kernels off."""
 
-INTERFACE = 11
+INTERFACE = 12
 """Version of the functions' signatures, the same number as in csrc/kernels.h. Every change of either raises both."""
 
 _POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
@@ -49,9 +49,9 @@ _SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "resize_axis": ([_LONG, _LONG, _LONG, _POINTER, _POINTER], _LONG),
     "resize": ([_POINTER, _POINTER, *[_LONG] * 5, *[_POINTER, _POINTER, _LONG] * 2, _POINTER], None),
     "nlm_scratch": ([], _LONG),
-    "nlm_forward": ([*[_POINTER] * 3, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], None),
-    "nlm_backward_h": ([*[_POINTER] * 3, *[_LONG] * 5, _FLOAT, _POINTER], _DOUBLE),
-    "nlm_backward": ([*[_POINTER] * 4, *[_LONG] * 5, _FLOAT, _FLOAT, _POINTER], _DOUBLE),
+    "nlm_forward": ([*[_POINTER] * 3, *[_LONG] * 6, _FLOAT, _FLOAT, _POINTER], None),
+    "nlm_backward_h": ([*[_POINTER] * 3, *[_LONG] * 6, _FLOAT, _POINTER], _DOUBLE),
+    "nlm_backward": ([*[_POINTER] * 4, *[_LONG] * 6, _FLOAT, _FLOAT, _POINTER], _DOUBLE),
     "scan": ([_POINTER, _POINTER, *[_LONG] * 5, _POINTER], _DOUBLE),
     "unclipped": ([_POINTER, _LONG, _DOUBLE, _POINTER], _LONG),
     "below_limit": ([_POINTER, _LONG, _POINTER, _DOUBLE, _POINTER], None),

@@ -41,14 +41,20 @@ Plane = Float[Tensor, "batch height width"]
 Scalar = Float[Tensor, "batch 1 1"]
 
 
-def half_offsets(radius: int = SEARCH_RADIUS) -> list[tuple[int, int]]:
+def half_offsets(radius: int = SEARCH_RADIUS, step: int = 1) -> list[tuple[int, int]]:
     """One (dy, dx) of each pair ±o, without (0, 0).
+
+    Args:
+        radius: largest offset on either axis in pixels, a multiple of the step.
+        step: pixels from one offset to the next.
 
     >>> half_offsets(1)
     [(0, 1), (1, -1), (1, 0), (1, 1)]
+    >>> half_offsets(2, 2)
+    [(0, 2), (2, -2), (2, 0), (2, 2)]
     """
-    ahead = [(0, dx) for dx in range(1, radius + 1)]
-    return ahead + [(dy, dx) for dy in range(1, radius + 1) for dx in range(-radius, radius + 1)]
+    ahead = range(step, radius + 1, step)
+    return [(0, dx) for dx in ahead] + [(dy, dx) for dy in ahead for dx in range(-radius, radius + 1, step)]
 
 
 def wrap_pad(tensor: Float[Tensor, "batch *channels height width"], pad: int) -> Float[Tensor, "batch *channels h2 w2"]:
@@ -97,13 +103,14 @@ def _rows(tensor: Tensor, pad: int, start: int, stop: int) -> Tensor:
     return tensor[..., start : stop + 2 * pad, :]
 
 
-def nlm_forward(image: Image, h: Scalar, radius: int = SEARCH_RADIUS) -> tuple[Image, Plane]:
+def nlm_forward(image: Image, h: Scalar, radius: int = SEARCH_RADIUS, step: int = 1) -> tuple[Image, Plane]:
     """Filtered image and sum of weights S.
 
     Args:
         image: RGB.
         h: filter strength h' with the epsilon already added.
-        radius: reach of the search window on each side in pixels.
+        radius: reach of the search window on each side in pixels, a multiple of the step.
+        step: pixels from one offset of the window to the next.
     """
     pad = 2 * radius + PATCH_RADIUS
     luma = wrap_pad(weighted_channel(image, LUMA_BT601)[:, 0], pad)
@@ -114,7 +121,7 @@ def nlm_forward(image: Image, h: Scalar, radius: int = SEARCH_RADIUS) -> tuple[I
         luma_strip, image_strip = _rows(luma, pad, start, stop), _rows(padded, radius, start, stop)
         numerator = window(image_strip, radius, 0).clone()
         denominator = torch.ones_like(numerator[:, 0])
-        for dy, dx in half_offsets(radius):
+        for dy, dx in half_offsets(radius, step):
             _, distance = distances(luma_strip, pad, radius, (dy, dx))
             weight = distance.mul_(inverse).exp_()
             for shift, moved in (((dy, dx), (0, 0)), ((-dy, -dx), (-dy, -dx))):
@@ -127,7 +134,7 @@ def nlm_forward(image: Image, h: Scalar, radius: int = SEARCH_RADIUS) -> tuple[I
 
 
 def nlm_backward(
-    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS
+    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS, step: int = 1
 ) -> tuple[Image, Scalar]:
     """Gradients with respect to the image and to h' (see the module's docstring for the formulas)."""
     reach = radius + PATCH_RADIUS  # dD is needed this far outside the strip
@@ -145,7 +152,7 @@ def nlm_backward(
         direct = window(a, wide, 0).clone()  # the offset (0, 0) has weight 1
         through_luma = torch.zeros_like(direct[:, 0])
         here_x, here_a, here_c = (window(t, wide, reach) for t in (x, a, c))
-        for offset in half_offsets(radius):
+        for offset in half_offsets(radius, step):
             back = (-offset[0], -offset[1])
             difference, distance = distances(y, pad, reach, offset)
             weight = (distance * inverse).exp_()
@@ -167,7 +174,7 @@ def nlm_backward(
 
 
 def nlm_backward_h(
-    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS
+    image: Image, h: Scalar, output: Image, total: Plane, grad: Image, radius: int = SEARCH_RADIUS, step: int = 1
 ) -> tuple[Scalar]:
     """The gradient with respect to h' alone: about the work of the forward pass, a third of both gradients'.
 
@@ -185,7 +192,7 @@ def nlm_backward_h(
         y = _rows(luma, pad, start, stop)
         x, a, c = (_rows(t, radius, start, stop) for t in (padded, ratio, scalar))
         here_x, here_a, here_c = (window(t, radius, 0) for t in (x, a, c))
-        for offset in half_offsets(radius):
+        for offset in half_offsets(radius, step):
             _, distance = distances(y, pad, 0, offset)
             bracket = here_c + window(c, radius, 0, offset)
             for channel in range(3):
@@ -200,22 +207,25 @@ class NonLocalMeans(torch.autograd.Function):
     """Non-local means whose backward pass recomputes the weights instead of keeping a graph of all shifts."""
 
     @staticmethod
-    def forward(ctx: Any, image: Tensor, h: Tensor, radius: int) -> Tensor:
+    def forward(ctx: Any, image: Tensor, h: Tensor, radius: int, step: int) -> Tensor:
         """Filtered image; keeps the input, the output and the sum of weights."""
-        output, total = SHARED.run(f"nlm_forward {radius}", partial(nlm_forward, radius=radius), image, h)
+        run = partial(nlm_forward, radius=radius, step=step)
+        output, total = SHARED.run(f"nlm_forward {radius} {step}", run, image, h)
         ctx.save_for_backward(image, h, output, total)
-        ctx.radius = radius
+        ctx.window = radius, step
         return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         """Gradients of the image, where it needs one, and of h."""
-        radius, given = ctx.radius, (*ctx.saved_tensors, grad)
+        (radius, step), given = ctx.window, (*ctx.saved_tensors, grad)
         if not ctx.needs_input_grad[0]:  # as while a policy learns, step by step
-            return None, SHARED.run(f"nlm_backward_h {radius}", partial(nlm_backward_h, radius=radius), *given)[0], None
-        grad_image, grad_h = SHARED.run(f"nlm_backward {radius}", partial(nlm_backward, radius=radius), *given)
-        return grad_image, grad_h, None
+            run_h = partial(nlm_backward_h, radius=radius, step=step)
+            return None, SHARED.run(f"nlm_backward_h {radius} {step}", run_h, *given)[0], None, None
+        run = partial(nlm_backward, radius=radius, step=step)
+        grad_image, grad_h = SHARED.run(f"nlm_backward {radius} {step}", run, *given)
+        return grad_image, grad_h, None, None
 
 
 def strengths(params: ParamTensor) -> Tensor:
@@ -223,7 +233,7 @@ def strengths(params: ParamTensor) -> Tensor:
     return params[:, :1] + EPSILON
 
 
-def denoise(image: Image, params: ParamTensor, radius: int = SEARCH_RADIUS) -> Image:
+def denoise(image: Image, params: ParamTensor) -> Image:
     """Non-local means: each pixel becomes the mean of its 11x11 neighbours, weighted by their patches' similarity.
 
     The 5x5 patches are compared on luma by d = sqrt(Σ squared differences), not averaged; the weight is
@@ -232,12 +242,11 @@ def denoise(image: Image, params: ParamTensor, radius: int = SEARCH_RADIUS) -> I
     Args:
         image: RGB in [0, 1].
         params: column 0: h in [0, 1], in units of d.
-        radius: reach of the search window on each side in pixels; 5 is 11x11.
 
     Source: Buades et al. 2005, with the weights of Wang et al. 2024 (AdaptiveISP).
     """
     strength = strengths(params)[:, :, None]
-    filtered: Tensor = NonLocalMeans.apply(image, strength, radius)  # type: ignore[no-untyped-call]
+    filtered: Tensor = NonLocalMeans.apply(image, strength, SEARCH_RADIUS, 1)  # type: ignore[no-untyped-call]
     return filtered
 
 

@@ -3,7 +3,7 @@
 #ifndef ADAPTIVEISP_KERNELS_H
 #define ADAPTIVEISP_KERNELS_H
 
-#define INTERFACE 11 /* kernels/loading.py has the same number; every change of a signature raises both */
+#define INTERFACE 12 /* kernels/loading.py has the same number; every change of a signature raises both */
 #define OP_CONSTANTS 9 /* numbers of one operation of a chain */
 
 enum {

@@ -42,7 +42,10 @@ def run(image: Image, calls: Sequence[Call]) -> Image:
         raise ValueError(f"image must be (batch, 3, height, width), not {tuple(image.shape)}")
     if not calls or not image.numel():
         return image
-    return torch.stack([run_one(picture, calls) for picture in image])
+    rendered = [run_one(picture, calls) for picture in image]
+    if len(rendered) == 1 and rendered[0].data_ptr() != image.data_ptr():
+        return rendered[0][None]  # stacking would copy it
+    return torch.stack(rendered)
 
 
 @torch.no_grad()

@@ -167,4 +167,4 @@ def local_tone(image: Image, numbers: ParamTensor, cell_of: Callable[[int, int],
 def non_local_means(image: Image, numbers: ParamTensor, search_radius: int, search_step: int = 1) -> Image:
     """The clipped images after non-local means; one column, h above 0."""
     found: Tensor = NonLocalMeans.apply(image, numbers, search_radius, search_step)  # type: ignore[no-untyped-call]
-    return found.clamp(0, 1)
+    return found.clamp(0, 1) if found.requires_grad else found.clamp_(0, 1)

@@ -64,4 +64,6 @@ def rendered_stages(image: Image, plans: Sequence[tuple[Stage, ...]], module_set
         module_set: named set whose parameter ranges the stages keep.
     """
     rendered = [Pipeline(plan, module_set).render(image[i : i + 1]) for i, plan in enumerate(plans)]
+    if len(rendered) == 1 and rendered[0].data_ptr() != image.data_ptr():
+        return rendered[0]
     return torch.cat(rendered)

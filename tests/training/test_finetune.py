@@ -71,5 +71,6 @@ def test_it_learns_slower_than_the_run_that_made_the_policy() -> None:
     """All else that the policy depends on is the same."""
     (_, tuned), (_, made) = (read_config(recipe_files()[name]) for name in ("finetune", "sequence-three-local"))
     assert all(0 < tuned[name] <= made[name] / 10 + 1e-12 for name in RATES)
-    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup"}
+    own: Any = {*RATES, "rate_decay", "expert_modules", "imitation_warmup", "modules"}
+    assert tuned["modules"] == [*made["modules"], "fast_denoise"]
     assert {name for name in made if tuned[name] != made[name]} == own

@@ -43,9 +43,15 @@ def run(image: Image, calls: Sequence[Call]) -> Image:
     if not calls or not image.numel():
         return image
     rendered = [run_one(picture, calls) for picture in image]
-    if len(rendered) == 1 and rendered[0].data_ptr() != image.data_ptr():
-        return rendered[0][None]  # stacking would copy it
-    return torch.stack(rendered)
+    return rendered[0][None] if len(rendered) == 1 and is_new(rendered[0], image) else torch.stack(rendered)
+
+
+def is_new(rendered: Tensor, image: Tensor) -> bool:
+    """Whether a rendered image is sure to have memory of its own, so that it need not be copied; on the CPU alone.
+
+    On a GPU it may be a recording's, which the next call writes over.
+    """
+    return image.device.type == "cpu" and rendered.data_ptr() != image.data_ptr()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from adaptiveisp.isp.execution import is_new
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.policies.base import Preprocessing
 from adaptiveisp.policies.heuristics import OBSERVATION_SIZE, AutoExposure
@@ -64,6 +65,4 @@ def rendered_stages(image: Image, plans: Sequence[tuple[Stage, ...]], module_set
         module_set: named set whose parameter ranges the stages keep.
     """
     rendered = [Pipeline(plan, module_set).render(image[i : i + 1]) for i, plan in enumerate(plans)]
-    if len(rendered) == 1 and rendered[0].data_ptr() != image.data_ptr():
-        return rendered[0]
-    return torch.cat(rendered)
+    return rendered[0] if len(rendered) == 1 and is_new(rendered[0], image) else torch.cat(rendered)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from adaptiveisp.errors import PipelineError
+from adaptiveisp.isp.execution import run
+from adaptiveisp.isp.module import IspModule
 from adaptiveisp.isp.pipeline import Pipeline, Stage
 from adaptiveisp.isp.registry import MODULE_SETS, find_module
 
@@ -22,6 +24,21 @@ def test_renders_the_stages_in_order() -> None:
 def test_the_empty_pipeline_returns_the_image_itself() -> None:
     image = torch.rand(1, 3, 4, 4)
     assert Pipeline(()).render(image) is image
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_result_never_shares_the_memory_of_the_image(batch: int) -> None:
+    """Also where a module, such as one from outside the package, returns its input as it is."""
+    image = torch.rand(batch, 3, 6, 8, generator=torch.Generator().manual_seed(0))
+    kept = image.clone()
+    same = IspModule("same", "SM", (), lambda image, params: image, 1.0, clips=False)
+    found = run(image, [(same, [])])
+    found.zero_()
+    torch.testing.assert_close(image, kept, rtol=0, atol=0)
+    brighter = run(image, [(find_module("exposure", "wide"), [1.0])])
+    torch.testing.assert_close(brighter, (2 * image).clamp(0, 1))
+    brighter.zero_()
+    torch.testing.assert_close(image, kept, rtol=0, atol=0)
 
 
 def test_only_the_named_modules_run(monkeypatch: pytest.MonkeyPatch) -> None:

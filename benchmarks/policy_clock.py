@@ -4,8 +4,8 @@
         --policy coco-adaptive coco-fast [--old TREE --old-policy coco-adaptive]
 
 Makes a raw of each photo, develops it to 416 pixels, and times `policy.process` on each image with one thread, without
-a detector. The policies run in processes of their own, in turn, ROUNDS times, and the median over rounds counts for
-each image. TREE is a checkout of an earlier commit, such as dff75bc, with its kernels compiled; its own code runs its
+a detector. The policies run in processes of their own, which keep freed memory as the command line does, in turn,
+ROUNDS times, and the median over rounds counts for each image. TREE is a checkout of an earlier commit, such as dff75bc, with its kernels compiled; its own code runs its
 policy. The table has the mean over images, since policies differ from image to image, and its share of the first
 policy's and of that of the earlier commit.
 """
@@ -31,6 +31,11 @@ try:
     from adaptiveisp.policies.registry import load_policy
 except ImportError:  # as it was called before
     from adaptiveisp.zoo import load_policy
+try:
+    from adaptiveisp.utils.allocator import keep_freed_memory
+except ImportError:  # where it was before
+    from adaptiveisp.memory import keep_freed_memory
+keep_freed_memory()
 policy, content = load_policy(sys.argv[1]), np.load(sys.argv[2])
 images = [torch.from_numpy(content[name]) for name in content.files]
 found = []
@@ -66,7 +71,10 @@ def timed(tree: Path, policy: str, content: Path) -> list[float]:
     """Milliseconds of each image, by the code of a tree."""
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", CHILD, policy, str(content)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tree)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tree)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        sys.exit(f"{tree}: policy {policy} does not run there (a checkout with its kernels compiled?): {last}")
     found: list[float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -82,6 +90,8 @@ def main() -> None:
     parser.add_argument("--old", type=Path, help="checkout of an earlier commit, with its kernels compiled")
     parser.add_argument("--old-policy", default="coco-adaptive", help="its policy")
     given = parser.parse_args()
+    if given.old and not (given.old / "src" / "adaptiveisp").is_dir():
+        parser.error(f"{given.old}: no checkout of this project; make one with `git worktree add DIR COMMIT`")
     cases = [
         (Path(name).stem, HERE, str(Path(name).resolve() if Path(name).exists() else name)) for name in given.policy
     ]

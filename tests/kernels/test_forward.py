@@ -24,7 +24,7 @@ def random(*size: int, seed: int = 0) -> torch.Tensor:
 
 @pytest.mark.parametrize("module", [DENOISE, FAST_DENOISE], ids=lambda module: module.name)
 @pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("size", [(3, 40), (13, 17), (33, 129), (70, 300)], ids=str)
+@pytest.mark.parametrize("size", [(3, 40), (13, 17), (33, 129), (70, 300), (35, 419)], ids=str)
 def test_denoise_equals_pytorch_in_value_and_gradient(
     kernels: None, size: tuple[int, int], threads: int, module: IspModule, monkeypatch: pytest.MonkeyPatch
 ) -> None:

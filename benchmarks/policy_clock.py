@@ -5,9 +5,9 @@
 
 Makes a raw of each photo, develops it to 416 pixels, and times `policy.process` on each image with one thread, without
 a detector. The policies run in processes of their own, which keep freed memory as the command line does, in turn,
-ROUNDS times, and the median over rounds counts for each image. TREE is a checkout of an earlier commit, such as dff75bc, with its kernels compiled; its own code runs its
-policy. The table has the mean over images, since policies differ from image to image, and its share of the first
-policy's and of that of the earlier commit.
+ROUNDS times, and the median over rounds counts for each image. TREE is a checkout of an earlier commit, such as
+dff75bc, with its kernels compiled; its own code runs its policy. The table has the mean over images, since policies
+differ from image to image, and its share of the first policy's and of that of the earlier commit.
 """
 
 import argparse

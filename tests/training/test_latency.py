@@ -41,6 +41,8 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements find `TIMES`, 1 ms for other modules, and 0.25 ms for the policy."""
     monkeypatch.setattr(latency, "module_times", lambda names, *_: {name: TIMES.get(name, 1.0) for name in names})
     monkeypatch.setattr(latency, "policy_times", lambda *_: (0.25, 0.125))
+    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 0.0)
+    monkeypatch.setattr(latency, "DRIFT", 0.0)
 
 
 def photos(folder: Path, **changes: Any) -> TrainConfig:
@@ -93,6 +95,15 @@ def test_a_run_without_a_penalty_measures_nothing() -> None:
     table = dict.fromkeys(ADAPTIVE.chosen, 3.0)
     assert measured(replace(ADAPTIVE, costs=table)) == (replace(ADAPTIVE, costs=table), {})
     assert measured(replace(ADAPTIVE, costs={}))[0].costs == {}
+
+
+def test_the_policys_time_includes_the_reserve_only_with_a_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 1.5)
+    monkeypatch.setattr(latency, "DRIFT", 0.05)
+    monkeypatch.setattr(latency, "_RESERVES", {})
+    with_latency, _ = measured(replace(ADAPTIVE, latency_ms=50.0))
+    without, _ = measured(ADAPTIVE)
+    assert (with_latency.policy_ms, without.policy_ms) == (0.25 + 1.5 + 0.05 * 50.0, 0.25)
 
 
 def test_a_table_of_ones_own_is_kept_with_a_latency() -> None:

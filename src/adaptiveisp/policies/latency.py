@@ -23,6 +23,7 @@ from adaptiveisp.isp.costs import Costs, listed_costs
 from adaptiveisp.isp.pipeline import DEFAULT_SET, Pipeline
 from adaptiveisp.policies.base import STAGES, Developed, FrameLabels, Likelihoods, Policy, Preprocessing, Rendered
 from adaptiveisp.policies.clock_table import ClockTable, clock_table, module_times
+from adaptiveisp.policies.latency_reserve import reserve_ms
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch
 from adaptiveisp.utils.config import require
@@ -236,6 +237,15 @@ def _renders_itself(policy: Policy) -> bool:
     return own_process or kind.render is not Policy.render
 
 
+def _with_reserve(policy: Policy, limit: Limit) -> Limit:
+    """The limit with a reserve in the policy's own time; to choose what is dropped takes time, which it includes."""
+    reserve, table = 0.0, limit.table
+    for _ in range(2):  # with the reserve of the first time there may be something to drop
+        reserve = max(reserve, reserve_ms(WithinLatency(policy, limit), table, limit.latency_ms))
+        limit = limit_of(policy, replace(table, policy_ms=table.policy_ms + reserve), limit.latency_ms)
+    return limit
+
+
 def within_latency(
     policy: Policy,
     latency_ms: float,
@@ -244,6 +254,9 @@ def within_latency(
     costs: Costs | None = None,
 ) -> Policy:
     """The policy with pipelines that keep a latency on this machine, by a clock table that is measured now.
+
+    The policy's own time gets a reserve (see `latency_reserve`), with which 95 % of the images keep the latency; with
+    `costs` it gets none, since their sum is no time of this machine.
 
     A policy that needs labels or the raw itself, that does not know its pipeline before it runs, or that renders images
     by code of its own without `process_within`, is returned as it is, with a warning. There is a warning, too, if the
@@ -267,7 +280,10 @@ def within_latency(
         return policy
     # With one thread, however many the process has: `run` reads and draws beside the policy, on the same cores, so that
     # times measured with all of them are not kept.
-    limit = limit_of(policy, clock_table(policy, size, device, threads=1, costs=costs), latency_ms)
+    table = clock_table(policy, size, device, threads=1, costs=costs)
+    limit = limit_of(policy, table, latency_ms)
+    if not costs:
+        limit = _with_reserve(policy, limit)
     if not limit.fits(limit.first, len(limit.first)):
         logger.warning(
             "%s: a latency of %g ms cannot be kept: its own time and its preprocessing take %.2f ms at size %d",

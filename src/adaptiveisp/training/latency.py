@@ -22,6 +22,7 @@ from adaptiveisp.kernels import loading
 from adaptiveisp.policies.base import STAGES, Policy, as_policy
 from adaptiveisp.policies.clock_table import ClockTable, module_times, policy_times
 from adaptiveisp.policies.latency import Limit, training_limit
+from adaptiveisp.policies.latency_reserve import DRIFT, reserve_ms
 from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.training.trial_parts import check_modules
@@ -91,21 +92,31 @@ def run_table(settings: Any, provenance: Mapping[str, Any]) -> ClockTable | None
 
 _OWN_TIMES: dict[tuple[object, ...], tuple[float, float]] = {}
 """Own times of policies that this process has measured."""
+_RESERVES: dict[tuple[object, ...], float] = {}
+"""Their reserves, which a latency asks for."""
 
 
 def _measured(options: TrainConfig, settings: Any, detector: Detector, device: str) -> ClockTable:
-    """The clock table, rounded to microseconds; modules that the settings have a cost for are not measured."""
+    """The clock table, rounded to microseconds; modules that the settings have a cost for are not measured.
+
+    With a latency and no costs that are given, the policy's own time includes its reserve.
+    """
     size, given = options.dev_size, listed_costs(settings.costs)
     names = dict.fromkeys([*STAGES[settings.preprocessing], *(getattr(settings, "chosen", None) or settings.modules)])
     missing = [name for name in names if name not in given]
     measured = module_times(missing, settings.module_set, size, device, THREADS)
+    times = {name: round(ms, 3) for name, ms in measured.items()}
     policy_ms, step_ms = settings.policy_ms, settings.step_ms
     if not (given and policy_ms):
         key = options.method, repr(replace(settings, costs={}, latency_ms=None)), size, device, loading.available()
         if key not in _OWN_TIMES:
             _OWN_TIMES[key] = policy_times(_untrained(options, settings, detector, device), size, device, THREADS)
         policy_ms, step_ms = _OWN_TIMES[key]
-    times = {name: round(ms, 3) for name, ms in measured.items()}
+        if settings.latency_ms is not None and not given:
+            if key not in _RESERVES:
+                table = ClockTable(times, policy_ms, step_ms, size, THREADS, device)
+                _RESERVES[key] = reserve_ms(_untrained(options, settings, detector, device), table, 0.0)
+            policy_ms += _RESERVES[key] + DRIFT * settings.latency_ms
     return ClockTable({**times, **given}, round(policy_ms, 3), round(step_ms, 3), size, THREADS, device)
 
 

@@ -1,0 +1,81 @@
+"""What an image takes beyond the sum of a clock table, when a detector has worked before it.
+
+A table holds the times of a machine that does one thing again and again, with its data and code in the caches. In
+`run` and `eval` a detector comes between two images and leaves the caches full of its own, which costs a policy one or
+two milliseconds. Its speed drifts, too. A latency that is to be kept for 95 % of the images therefore needs this
+reserve.
+"""
+
+import time
+
+import torch
+from torch import Tensor, nn
+
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.clock_table import LEAST_REPEATS, ClockTable, sample_frame, threads_set
+
+RUNS = 20
+"""Runs of the whole policy; the reserve suffices for all but the longest of them, 95 %."""
+DRIFT = 0.05
+"""Share of a latency by which the machine may be slower in a long run than at the moment of the measurement: some
+processors lower their frequency under wide vector operations, of which a detector consists."""
+MOST_SECONDS = 1.0
+"""Time of the policy after which it gets no more than the least runs."""
+
+
+@torch.inference_mode()
+def reserve_ms(policy: Policy, table: ClockTable, latency_ms: float) -> float:
+    """Milliseconds beyond the table's sum that are kept free, so that 95 % of a policy's runs keep a latency.
+
+    They are what a run after a detector's work takes beyond the sum, and `DRIFT` of the latency.
+
+    Like the table, it counts the processor's time of this process where that is less than the clock's, so that other
+    processes do not lengthen it.
+
+    Args:
+        policy: a policy that needs neither labels nor the raw.
+        table: the clock table of the policy, whose frame, device and threads count.
+        latency_ms: the latency.
+    """
+    frame, others = sample_frame(table.size, table.device), _detector_like(table.device)
+    readings: list[float] = []
+    with threads_set(table.threads):
+        policy.process(frame)
+        for _ in range(RUNS):
+            if len(readings) >= LEAST_REPEATS and sum(readings) > 1e3 * MOST_SECONDS:
+                break
+            others(frame)
+            _wait(frame)
+            start, start_of_processor = time.perf_counter(), time.process_time()
+            (pipeline,), _ = policy.process(frame)
+            _wait(frame)
+            elapsed, worked = time.perf_counter() - start, time.process_time() - start_of_processor
+            readings.append(1e3 * (min(elapsed, worked) if table.device == "cpu" else elapsed))
+    sum_ms = table.time([stage.module for stage in pipeline.stages], policy.n_preprocessing)
+    return max(0.0, nearly_all(readings) - sum_ms) + DRIFT * latency_ms
+
+
+def nearly_all(readings: list[float]) -> float:
+    """The least reading that 95 % of the readings do not exceed.
+
+    >>> nearly_all([float(number) for number in range(1, 21)]), nearly_all([3.0, 1.0])
+    (19.0, 3.0)
+    """
+    ordered = sorted(readings)
+    return ordered[-1 - len(ordered) // RUNS]
+
+
+def _detector_like(device: str) -> nn.Module:
+    """A few convolutions, which use the caches as the first layers of a detector do."""
+    layers = nn.Sequential(
+        *(nn.Conv2d(3, 16, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
+        *(nn.Conv2d(16, 64, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
+        nn.Conv2d(64, 64, 3, padding=1),
+    )
+    return layers.to(device).eval()
+
+
+def _wait(image: Tensor) -> None:
+    """Waits for a GPU's work."""
+    if image.device.type == "cuda":
+        torch.cuda.synchronize(image.device)

@@ -1,0 +1,106 @@
+"""The reserve beyond the clock table's sum, by policies whose times are known."""
+
+import time
+from dataclasses import dataclass, field, replace
+
+import pytest
+from torch import nn
+
+from adaptiveisp.isp.pipeline import Pipeline, Stage
+from adaptiveisp.policies import latency, latency_reserve
+from adaptiveisp.policies.base import Policy
+from adaptiveisp.policies.clock_table import ClockTable
+from adaptiveisp.policies.fixed import FixedPipeline
+from adaptiveisp.policies.latency_reserve import nearly_all, reserve_ms
+from adaptiveisp.types import Image
+from adaptiveisp.utils.clock import Stopwatch
+
+ONE = Pipeline((Stage("gamma", {"gamma": 1.2}),))
+
+
+@dataclass(frozen=True)
+class SlowAfterOthers(Policy):
+    """Works 8 ms in the first run after other work, and nearly nothing in the runs after it."""
+
+    others: list[bool] = field(default_factory=list)
+    name: str = "slow after others"
+
+    def plan(self, image: Image) -> list[Pipeline]:
+        return [ONE] * len(image)
+
+    def process(self, image: Image, *, stopwatch: Stopwatch | None = None) -> tuple[list[Pipeline], Image]:
+        end = time.process_time() + (0.008 if self.others else 0.0)
+        self.others.clear()
+        while time.process_time() < end:
+            pass
+        return self.plan(image), image
+
+
+class Noted(nn.Module):
+    """Stands for the detector's work, and tells the policy of it."""
+
+    def __init__(self, others: list[bool]):
+        super().__init__()
+        self.others = others
+
+    def forward(self, image: Image) -> Image:
+        self.others.append(True)
+        return image
+
+
+@pytest.fixture
+def policy(monkeypatch: pytest.MonkeyPatch) -> SlowAfterOthers:
+    found = SlowAfterOthers()
+    monkeypatch.setattr(latency_reserve, "_detector_like", lambda _: Noted(found.others))
+    return found
+
+
+def test_the_reserve_is_what_a_run_after_other_work_takes_beyond_the_sum(policy: SlowAfterOthers) -> None:
+    table = ClockTable({"gamma": 2.0}, policy_ms=1.0, size=32, threads=1)
+    assert 5.0 <= reserve_ms(policy, table, 0.0) < 5.0 + 20.0  # 8 ms of which the table knows 3
+    assert reserve_ms(policy, replace(table, policy_ms=1000.0), 40.0) == 2.0  # nothing but 5 % of the latency
+
+
+def test_one_long_run_of_twenty_is_left_out() -> None:
+    assert nearly_all([*[2.0] * 19, 90.0]) == 2.0 and nearly_all([*[2.0] * 18, 5.0, 90.0]) == 5.0
+    assert nearly_all([1.0, 2.0, 3.0]) == 3.0  # of few runs none is left out
+
+
+def test_a_slow_policy_runs_seldom(policy: SlowAfterOthers, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[bool] = []
+    monkeypatch.setattr(latency_reserve, "_detector_like", lambda _: Noted(runs))
+    monkeypatch.setattr(latency_reserve, "MOST_SECONDS", 0.0)
+    reserve_ms(policy, ClockTable({"gamma": 1.0}, size=32, threads=1), 9.0)
+    assert len(runs) == latency_reserve.LEAST_REPEATS
+
+
+def test_a_real_policy_has_a_reserve_in_milliseconds() -> None:
+    assert 0 <= reserve_ms(FixedPipeline(ONE), ClockTable({"gamma": 0.0}, size=64, threads=1), 9.0) < 1000
+
+
+def test_the_time_of_choosing_what_is_dropped_is_in_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked for twice: with the first reserve modules may be dropped, and to choose them takes time as well."""
+    seen = []
+
+    def asked(policy: Policy, table: ClockTable, latency_ms: float) -> float:
+        assert isinstance(policy, latency.WithinLatency)
+        dropped = not policy.limit.fits(["gamma"])
+        seen.append((table.policy_ms, dropped))
+        return 4.5 if dropped else 3.5
+
+    monkeypatch.setattr(latency, "clock_table", lambda *_, **__: ClockTable({"gamma": 2.0}, policy_ms=1.0, size=32))
+    monkeypatch.setattr(latency, "reserve_ms", asked)
+    found = latency.within_latency(FixedPipeline(ONE), 6.0, 32)
+    assert seen == [(1.0, False), (1.0, True)]
+    assert isinstance(found, latency.WithinLatency) and found.limit.table.policy_ms == 5.5
+
+
+def test_a_latency_counts_the_reserve_unless_costs_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency, "clock_table", lambda *_, **__: ClockTable({"gamma": 2.0}, policy_ms=1.0, size=32))
+    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 4.0)
+    for none in (None, {}):
+        found = latency.within_latency(FixedPipeline(ONE), 6.0, 32, costs=none)
+        assert isinstance(found, latency.WithinLatency)
+        assert not found.limit.fits(["gamma"]) and found.limit.first_ms == 5.0
+    given = latency.within_latency(FixedPipeline(ONE), 6.0, 32, costs={"gamma": 2.0})
+    assert isinstance(given, latency.WithinLatency) and given.limit.fits(["gamma"])

@@ -144,6 +144,16 @@ def test_a_latency_below_the_least_possible_is_refused() -> None:
     assert measured(replace(ADAPTIVE, latency_ms=1.75))[0].expert_modules == ()
 
 
+def test_the_least_possible_latency_that_a_refusal_names_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reserve grows with the latency: 1.75 + 1.5 ms and 5 % of it."""
+    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 1.5)
+    monkeypatch.setattr(latency, "DRIFT", 0.05)
+    monkeypatch.setattr(latency, "_RESERVES", {})
+    with pytest.raises(UsageError, match=r"take 3\.30 ms on this machine; give at least 3\.43"):
+        measured(replace(ADAPTIVE, latency_ms=1.0))
+    assert measured(replace(ADAPTIVE, latency_ms=3.43))[0].expert_modules == ()
+
+
 def test_a_fixed_pipeline_has_the_modules_for_which_there_is_time(caplog: pytest.LogCaptureFixture) -> None:
     settings = make_settings("fixed", "raw", {"latency_ms": 11.0}, "train")
     found, _ = measured(settings, "fixed")

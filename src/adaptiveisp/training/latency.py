@@ -198,5 +198,6 @@ def _kept(limit: Limit, modules: tuple[str, ...], what: str) -> tuple[str, ...]:
 
 
 def _refusal(limit: Limit, what: str, least: float) -> str:
-    need = math.ceil(100 * least) / 100
+    # The reserve grows with the latency by DRIFT, so that to give `least` would be refused again.
+    need = math.ceil(100 * (least - DRIFT * limit.latency_ms) / (1 - DRIFT)) / 100
     return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine; give at least {need:g}"

@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 import pytest
+import torch
 from torch import nn
 
 from adaptiveisp.isp.pipeline import Pipeline, Stage
@@ -74,8 +75,10 @@ def test_a_slow_policy_runs_seldom(policy: SlowAfterOthers, monkeypatch: pytest.
     assert len(runs) == latency_reserve.LEAST_REPEATS
 
 
-def test_a_real_policy_has_a_reserve_in_milliseconds() -> None:
+def test_a_real_policy_has_a_reserve_in_milliseconds_and_leaves_the_random_state() -> None:
+    before = torch.get_rng_state()
     assert 0 <= reserve_ms(FixedPipeline(ONE), ClockTable({"gamma": 0.0}, size=64, threads=1), 9.0) < 1000
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_time_of_choosing_what_is_dropped_is_in_the_reserve(monkeypatch: pytest.MonkeyPatch) -> None:

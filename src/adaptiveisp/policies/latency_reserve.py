@@ -67,11 +67,12 @@ def nearly_all(readings: list[float]) -> float:
 
 def _detector_like(device: str) -> nn.Module:
     """A few convolutions, which use the caches as the first layers of a detector do."""
-    layers = nn.Sequential(
-        *(nn.Conv2d(3, 16, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
-        *(nn.Conv2d(16, 64, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
-        nn.Conv2d(64, 64, 3, padding=1),
-    )
+    with torch.random.fork_rng(devices=[]):  # their weights must not move PyTorch's random state
+        layers = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
+            *(nn.Conv2d(16, 64, 3, padding=1), nn.LeakyReLU(0.1), nn.MaxPool2d(2, ceil_mode=True)),
+            nn.Conv2d(64, 64, 3, padding=1),
+        )
     return layers.to(device).eval()
 
 

@@ -74,7 +74,7 @@ def timed(tree: Path, policy: str, content: Path) -> list[float]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tree)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        sys.exit(f"{tree}: policy {policy} does not run there (a checkout with its kernels compiled?): {last}")
+        sys.exit(f"{tree}: policy {policy} does not run there: {last}")
     found: list[float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -92,6 +92,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.old and not (given.old / "src" / "adaptiveisp").is_dir():
         parser.error(f"{given.old}: no checkout of this project; make one with `git worktree add DIR COMMIT`")
+    if given.old and not any((given.old / "src").rglob("*.so")):  # it would be timed without kernels, without a word
+        parser.error(f"{given.old}: has no compiled kernels; run `python setup.py build_ext --inplace` there")
     cases = [
         (Path(name).stem, HERE, str(Path(name).resolve() if Path(name).exists() else name)) for name in given.policy
     ]

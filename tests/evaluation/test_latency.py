@@ -38,7 +38,7 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (clock_table, policies_latency, times_of_evaluation):
         monkeypatch.setattr(module, "module_times", times)
     monkeypatch.setattr(clock_table, "policy_times", lambda *_: (10.0, 0.0))
-    monkeypatch.setattr(policies_latency, "reserve_ms", lambda *_: 0.0)
+    monkeypatch.setattr(policies_latency, "excess_ms", lambda *_: 0.0)
 
 
 def config(folder: Path, **changes: Any) -> EvalConfig:

@@ -44,7 +44,7 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (clock_table, latency):
         monkeypatch.setattr(module, "module_times", times)
     monkeypatch.setattr(clock_table, "policy_times", lambda *_: (0.25, 0.0))
-    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 0.0)
+    monkeypatch.setattr(latency, "excess_ms", lambda *_: 0.0)
 
 
 def by_hand(times: Sequence[float], n_first: int, limit: float) -> set[tuple[int, ...]]:

@@ -41,8 +41,7 @@ def known_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measurements find `TIMES`, 1 ms for other modules, and 0.25 ms for the policy."""
     monkeypatch.setattr(latency, "module_times", lambda names, *_: {name: TIMES.get(name, 1.0) for name in names})
     monkeypatch.setattr(latency, "policy_times", lambda *_: (0.25, 0.125))
-    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 0.0)
-    monkeypatch.setattr(latency, "DRIFT", 0.0)
+    monkeypatch.setattr(latency, "excess_ms", lambda *_: 0.0)
 
 
 def photos(folder: Path, **changes: Any) -> TrainConfig:
@@ -97,13 +96,27 @@ def test_a_run_without_a_penalty_measures_nothing() -> None:
     assert measured(replace(ADAPTIVE, costs={}))[0].costs == {}
 
 
-def test_the_policys_time_includes_the_reserve_only_with_a_latency(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 1.5)
-    monkeypatch.setattr(latency, "DRIFT", 0.05)
-    monkeypatch.setattr(latency, "_RESERVES", {})
-    with_latency, _ = measured(replace(ADAPTIVE, latency_ms=50.0))
+def test_a_latency_measures_what_is_kept_free_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stored configuration keeps it, whatever its latency is; one without it, and costs of one's own, get none."""
+    monkeypatch.setattr(latency, "excess_ms", lambda *_: 1.5)
+    monkeypatch.setattr(latency, "_EXCESS", {})
+    found, _ = measured(replace(ADAPTIVE, latency_ms=50.0))
     without, _ = measured(ADAPTIVE)
-    assert (with_latency.policy_ms, without.policy_ms) == (0.25 + 1.5 + 0.05 * 50.0, 0.25)
+    assert (found.excess_ms, without.excess_ms, found.policy_ms) == (1.5, 0.0, without.policy_ms)
+    assert latency.training_limit(found).usable_ms == 50.0 - 1.5 - 0.05 * 50.0
+    monkeypatch.setattr(latency, "excess_ms", lambda *_: pytest.fail("measured again"))
+    assert measured(found)[0] == found
+    other, _ = measured(replace(found, latency_ms=20.0))
+    assert latency.training_limit(other).usable_ms == 20.0 - 1.5 - 0.05 * 20.0
+    assert "excess_ms" not in caplog.text
+    old, _ = measured(replace(without, latency_ms=20.0))
+    assert (
+        old.excess_ms == 0.0 and "latency_ms 20: the clock table of this configuration has no excess_ms" in caplog.text
+    )
+    own, _ = measured(replace(ADAPTIVE, costs=dict.fromkeys(ADAPTIVE.chosen, 3.0) | {"srgb": 0.1}, latency_ms=50.0))
+    assert own.excess_ms == 0.0
 
 
 def test_a_table_of_ones_own_is_kept_with_a_latency() -> None:
@@ -145,13 +158,20 @@ def test_a_latency_below_the_least_possible_is_refused() -> None:
 
 
 def test_the_least_possible_latency_that_a_refusal_names_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reserve grows with the latency: 1.75 + 1.5 ms and 5 % of it."""
-    monkeypatch.setattr(latency, "reserve_ms", lambda *_: 1.5)
-    monkeypatch.setattr(latency, "DRIFT", 0.05)
-    monkeypatch.setattr(latency, "_RESERVES", {})
-    with pytest.raises(UsageError, match=r"take 3\.30 ms on this machine; give at least 3\.43"):
+    """What is kept free grows with the latency: 1.75 ms, 1.5 ms and 5 % of it."""
+    monkeypatch.setattr(latency, "excess_ms", lambda *_: 1.5)
+    monkeypatch.setattr(latency, "_EXCESS", {})
+    text = r"take 1\.75 ms on this machine, beside a reserve of 1\.55 ms; give at least 3\.43"
+    with pytest.raises(UsageError, match=text):
         measured(replace(ADAPTIVE, latency_ms=1.0))
     assert measured(replace(ADAPTIVE, latency_ms=3.43))[0].expert_modules == ()
+    own = replace(ADAPTIVE, costs=dict.fromkeys(ADAPTIVE.chosen, 3.0) | {"srgb": 0.1}, policy_ms=1.0)
+    with pytest.raises(UsageError) as caught:
+        measured(replace(own, latency_ms=1.0))
+    named = float(str(caught.value).rsplit(" ", 1)[1])
+    measured(replace(own, latency_ms=named))
+    with pytest.raises(UsageError):
+        measured(replace(own, latency_ms=named - 0.02))
 
 
 def test_a_fixed_pipeline_has_the_modules_for_which_there_is_time(caplog: pytest.LogCaptureFixture) -> None:

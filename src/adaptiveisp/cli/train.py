@@ -236,7 +236,9 @@ def _opened(options: argparse.Namespace, device: str, ranks: "Ranks") -> "Traine
         origin = provenance(wanted.seed, {detector.name: detector.weights_sha256}, table)
         run = new_run(options.out, wanted, settings, detector, origin, options.overwrite, device, ranks)
     if not options.quiet and (measured := run_table(run.settings, run.provenance)) is not None:
-        print(measured.text)
+        excess = getattr(run.settings, "excess_ms", 0.0)
+        beyond = f"; kept free of a latency: {excess:.2f} ms and 5 % of it" if excess else ""
+        print(f"{measured.text}{beyond}")
     return run
 
 

@@ -23,7 +23,7 @@ from adaptiveisp.isp.costs import Costs, listed_costs
 from adaptiveisp.isp.pipeline import DEFAULT_SET, Pipeline
 from adaptiveisp.policies.base import STAGES, Developed, FrameLabels, Likelihoods, Policy, Preprocessing, Rendered
 from adaptiveisp.policies.clock_table import ClockTable, clock_table, module_times
-from adaptiveisp.policies.latency_reserve import reserve_ms
+from adaptiveisp.policies.latency_reserve import excess_ms, reserve_ms
 from adaptiveisp.types import Image
 from adaptiveisp.utils.clock import Stopwatch
 from adaptiveisp.utils.config import require
@@ -46,7 +46,7 @@ def check_latency(latency_ms: float | None, *own_ms: float) -> None:
     """
     positive = latency_ms is None or (math.isfinite(latency_ms) and latency_ms > 0)
     require(positive, f"latency_ms {latency_ms}: give milliseconds above 0")
-    require(all(value >= 0 for value in own_ms), "policy_ms and step_ms must not be negative")
+    require(all(value >= 0 for value in own_ms), "policy_ms, step_ms and excess_ms must not be negative")
 
 
 @dataclass
@@ -57,12 +57,14 @@ class Limit:
         table: of the policy and its modules.
         latency_ms: most milliseconds of policy and modules for an image.
         first: modules of the preprocessing, where all pipelines have the same.
+        reserve_ms: milliseconds of the latency that are kept free, see `latency_reserve`.
         known: pipeline, preprocessing and pixels → sets of kept indices, those that drop fewest modules first.
     """
 
     table: ClockTable
     latency_ms: float
     first: tuple[str, ...] = ()
+    reserve_ms: float = 0.0
     known: dict[tuple[tuple[str, ...], int, int | None], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
@@ -70,9 +72,14 @@ class Limit:
         """Milliseconds of the policy's own work and of the modules in `first`, at the frame of the table."""
         return self.table.time(self.first, len(self.first))
 
+    @property
+    def usable_ms(self) -> float:
+        """Most milliseconds of a pipeline by the table: the latency without the reserve."""
+        return self.latency_ms - self.reserve_ms
+
     def fits(self, modules: Sequence[str], n_first: int = 0, pixels: int | None = None) -> bool:
         """Whether a pipeline keeps the latency by the table; arguments as for `ClockTable.time`."""
-        return self.table.time(modules, n_first, pixels) <= self.latency_ms + SLACK
+        return self.table.time(modules, n_first, pixels) <= self.usable_ms + SLACK
 
     def choices(
         self, modules: Sequence[str], n_first: int = 0, pixels: int | None = None
@@ -98,7 +105,7 @@ class Limit:
         first = tuple(range(n_first))
         base = self.table.time(modules[:n_first], n_first, pixels)
         times = np.array([self.table.time([*modules[:n_first], name], n_first, pixels) - base for name in modules])
-        own, room = times[n_first:], self.latency_ms + SLACK - base
+        own, room = times[n_first:], self.usable_ms + SLACK - base
         if len(own) > MOST_COMBINED:
             left, kept = room, list(first)
             for place in np.argsort(own, kind="stable").tolist():
@@ -212,22 +219,23 @@ class WithinLatency(Policy):
         return self.policy.note
 
 
-def limit_of(policy: Policy, table: ClockTable, latency_ms: float) -> Limit:
+def limit_of(policy: Policy, table: ClockTable, latency_ms: float, excess: float = 0.0) -> Limit:
     """The limit of a policy whose clock table begins with the modules of its preprocessing, see `clock_table`."""
-    return Limit(table, latency_ms, tuple(table.milliseconds)[: policy.n_preprocessing])
+    return Limit(table, latency_ms, tuple(table.milliseconds)[: policy.n_preprocessing], reserve_ms(excess, latency_ms))
 
 
 def training_limit(settings: Any) -> Limit | None:
     """The limit in the settings of a training run; None without a latency.
 
     Args:
-        settings: with `latency_ms`, `policy_ms`, `step_ms`, `costs` and `preprocessing`; others give None.
+        settings: with `latency_ms`, `policy_ms`, `step_ms`, `excess_ms`, `costs` and `preprocessing`; others give None.
     """
     latency_ms = getattr(settings, "latency_ms", None)
     if latency_ms is None:
         return None
     table = ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms)
-    return Limit(table, latency_ms, STAGES[settings.preprocessing])
+    reserve = reserve_ms(settings.excess_ms, latency_ms)
+    return Limit(table, latency_ms, STAGES[settings.preprocessing], reserve)
 
 
 def _renders_itself(policy: Policy) -> bool:
@@ -238,11 +246,11 @@ def _renders_itself(policy: Policy) -> bool:
 
 
 def _with_reserve(policy: Policy, limit: Limit) -> Limit:
-    """The limit with a reserve in the policy's own time; to choose what is dropped takes time, which it includes."""
-    reserve, table = 0.0, limit.table
+    """The limit with a reserve; to choose what is dropped takes time, which it includes."""
+    excess = 0.0
     for _ in range(2):  # with the reserve of the first time there may be something to drop
-        reserve = max(reserve, reserve_ms(WithinLatency(policy, limit), table, limit.latency_ms))
-        limit = limit_of(policy, replace(table, policy_ms=table.policy_ms + reserve), limit.latency_ms)
+        excess = max(excess, excess_ms(WithinLatency(policy, limit), limit.table))
+        limit = limit_of(policy, limit.table, limit.latency_ms, excess)
     return limit
 
 
@@ -255,8 +263,8 @@ def within_latency(
 ) -> Policy:
     """The policy with pipelines that keep a latency on this machine, by a clock table that is measured now.
 
-    The policy's own time gets a reserve (see `latency_reserve`), with which 95 % of the images keep the latency; with
-    `costs` it gets none, since their sum is no time of this machine.
+    A part of the latency is kept free (see `latency_reserve`), so that 95 % of the images keep it; with `costs` none is
+    kept free, since their sum is no time of this machine.
 
     A policy that needs labels or the raw itself, that does not know its pipeline before it runs, or that renders images
     by code of its own without `process_within`, is returned as it is, with a warning. There is a warning, too, if the
@@ -286,7 +294,9 @@ def within_latency(
         limit = _with_reserve(policy, limit)
     if not limit.fits(limit.first, len(limit.first)):
         logger.warning(
-            "%s: a latency of %g ms cannot be kept: its own time and its preprocessing take %.2f ms at size %d",
-            *(policy.name, latency_ms, limit.first_ms, size),
+            "%s: a latency of %g ms %s be kept: its own time and its preprocessing take %.2f ms at size %d, "
+            "and %.2f ms more for some images",
+            *(policy.name, latency_ms, "cannot" if limit.first_ms > latency_ms else "may not"),
+            *(limit.first_ms, size, limit.reserve_ms),
         )
     return WithinLatency(policy, limit)

@@ -15,19 +15,19 @@ from adaptiveisp.policies.base import Policy
 from adaptiveisp.policies.clock_table import LEAST_REPEATS, ClockTable, sample_frame, threads_set
 
 RUNS = 20
-"""Runs of the whole policy; the reserve suffices for all but the longest of them, 95 %."""
+"""Runs of the whole policy; the excess suffices for all but the longest of them, 95 %."""
 DRIFT = 0.05
 """Share of a latency by which the machine may be slower in a long run than at the moment of the measurement: some
 processors lower their frequency under wide vector operations, of which a detector consists."""
+LEAST_EXCESS = 0.001
+"""Milliseconds of the least excess: 0 means that none was measured."""
 MOST_SECONDS = 1.0
 """Time of the policy after which it gets no more than the least runs."""
 
 
 @torch.inference_mode()
-def reserve_ms(policy: Policy, table: ClockTable, latency_ms: float) -> float:
-    """Milliseconds beyond the table's sum that are kept free, so that 95 % of a policy's runs keep a latency.
-
-    They are what a run after a detector's work takes beyond the sum, and `DRIFT` of the latency.
+def excess_ms(policy: Policy, table: ClockTable) -> float:
+    """Milliseconds beyond the table's sum that suffice for 95 % of a policy's runs after a detector's work.
 
     Like the table, it counts the processor's time of this process where that is less than the clock's, so that other
     processes do not lengthen it.
@@ -35,7 +35,6 @@ def reserve_ms(policy: Policy, table: ClockTable, latency_ms: float) -> float:
     Args:
         policy: a policy that needs neither labels nor the raw.
         table: the clock table of the policy, whose frame, device and threads count.
-        latency_ms: the latency.
     """
     frame, others = sample_frame(table.size, table.device), _detector_like(table.device)
     readings: list[float] = []
@@ -52,7 +51,16 @@ def reserve_ms(policy: Policy, table: ClockTable, latency_ms: float) -> float:
             elapsed, worked = time.perf_counter() - start, time.process_time() - start_of_processor
             readings.append(1e3 * (min(elapsed, worked) if table.device == "cpu" else elapsed))
     sum_ms = table.time([stage.module for stage in pipeline.stages], policy.n_preprocessing)
-    return max(0.0, nearly_all(readings) - sum_ms) + DRIFT * latency_ms
+    return max(LEAST_EXCESS, nearly_all(readings) - sum_ms)
+
+
+def reserve_ms(excess: float, latency_ms: float) -> float:
+    """Milliseconds of a latency that are kept free: the excess and `DRIFT` of the latency; 0 where none was measured.
+
+    >>> reserve_ms(1.5, 10.0), reserve_ms(0.0, 10.0)
+    (2.0, 0.0)
+    """
+    return excess + DRIFT * latency_ms if excess else 0.0
 
 
 def nearly_all(readings: list[float]) -> float:

@@ -21,8 +21,8 @@ from adaptiveisp.isp.costs import CLOCK, PAPER, listed_costs
 from adaptiveisp.kernels import loading
 from adaptiveisp.policies.base import STAGES, Policy, as_policy
 from adaptiveisp.policies.clock_table import ClockTable, module_times, policy_times
-from adaptiveisp.policies.latency import Limit, training_limit
-from adaptiveisp.policies.latency_reserve import DRIFT, reserve_ms
+from adaptiveisp.policies.latency import KEPT_SHARE, Limit, training_limit
+from adaptiveisp.policies.latency_reserve import DRIFT, excess_ms
 from adaptiveisp.training.config import TrainConfig
 from adaptiveisp.training.methods.registry import find_method
 from adaptiveisp.training.trial_parts import check_modules
@@ -70,7 +70,9 @@ def with_clock(options: TrainConfig, settings: Any, detector: Detector, device: 
     table = _measured(options, settings, detector, device)
     name = {} if listed_costs(settings.costs) else {"cost_table": CLOCK}
     facts = {"size": table.size, "threads": table.threads, "device": device}
-    changed = replace(settings, costs=dict(table.milliseconds), policy_ms=table.policy_ms, step_ms=table.step_ms)
+    own = {"policy_ms": table.policy_ms, "step_ms": table.step_ms}
+    excess = _excess(options, settings, detector, table)
+    changed = replace(settings, costs=dict(table.milliseconds), excess_ms=excess, **own)
     return _within(changed), {**name, "clock_table": facts}
 
 
@@ -92,15 +94,12 @@ def run_table(settings: Any, provenance: Mapping[str, Any]) -> ClockTable | None
 
 _OWN_TIMES: dict[tuple[object, ...], tuple[float, float]] = {}
 """Own times of policies that this process has measured."""
-_RESERVES: dict[tuple[object, ...], float] = {}
-"""Their reserves, which a latency asks for."""
+_EXCESS: dict[tuple[object, ...], float] = {}
+"""What they take beyond a table's sum, which a latency asks for."""
 
 
 def _measured(options: TrainConfig, settings: Any, detector: Detector, device: str) -> ClockTable:
-    """The clock table, rounded to microseconds; modules that the settings have a cost for are not measured.
-
-    With a latency and no costs that are given, the policy's own time includes its reserve.
-    """
+    """The clock table, rounded to microseconds; modules that the settings have a cost for are not measured."""
     size, given = options.dev_size, listed_costs(settings.costs)
     names = dict.fromkeys([*STAGES[settings.preprocessing], *(getattr(settings, "chosen", None) or settings.modules)])
     missing = [name for name in names if name not in given]
@@ -108,16 +107,42 @@ def _measured(options: TrainConfig, settings: Any, detector: Detector, device: s
     times = {name: round(ms, 3) for name, ms in measured.items()}
     policy_ms, step_ms = settings.policy_ms, settings.step_ms
     if not (given and policy_ms):
-        key = options.method, repr(replace(settings, costs={}, latency_ms=None)), size, device, loading.available()
+        key = _key(options, settings, device)
         if key not in _OWN_TIMES:
             _OWN_TIMES[key] = policy_times(_untrained(options, settings, detector, device), size, device, THREADS)
         policy_ms, step_ms = _OWN_TIMES[key]
-        if settings.latency_ms is not None and not given:
-            if key not in _RESERVES:
-                table = ClockTable(times, policy_ms, step_ms, size, THREADS, device)
-                _RESERVES[key] = reserve_ms(_untrained(options, settings, detector, device), table, 0.0)
-            policy_ms += _RESERVES[key] + DRIFT * settings.latency_ms
     return ClockTable({**times, **given}, round(policy_ms, 3), round(step_ms, 3), size, THREADS, device)
+
+
+def _key(options: TrainConfig, settings: Any, device: str) -> tuple[object, ...]:
+    return (
+        options.method,
+        repr(replace(settings, costs={}, latency_ms=None)),
+        options.dev_size,
+        device,
+        loading.available(),
+    )
+
+
+def _excess(options: TrainConfig, settings: Any, detector: Detector, table: ClockTable) -> float:
+    """What the policy takes beyond the table's sum, which a latency keeps free; a new table alone has one.
+
+    With costs of the user's own there is none, since their sum is no time of this machine.
+    """
+    if settings.latency_ms is None or settings.excess_ms:
+        return float(settings.excess_ms)
+    if listed_costs(settings.costs):
+        if settings.policy_ms:
+            logger.warning(
+                "latency_ms %g: the clock table of this configuration has no excess_ms, so that fewer than %.0f %% of "
+                "the images may keep it; remove costs and policy_ms to measure anew",
+                *(settings.latency_ms, 100 * KEPT_SHARE),
+            )
+        return 0.0
+    key = _key(options, settings, table.device)
+    if key not in _EXCESS:
+        _EXCESS[key] = round(excess_ms(_untrained(options, settings, detector, table.device), table), 3)
+    return _EXCESS[key]
 
 
 def _untrained(options: TrainConfig, settings: Any, detector: Detector, device: str) -> Policy:
@@ -198,6 +223,10 @@ def _kept(limit: Limit, modules: tuple[str, ...], what: str) -> tuple[str, ...]:
 
 
 def _refusal(limit: Limit, what: str, least: float) -> str:
-    # The reserve grows with the latency by DRIFT, so that to give `least` would be refused again.
-    need = math.ceil(100 * (least - DRIFT * limit.latency_ms) / (1 - DRIFT)) / 100
-    return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine; give at least {need:g}"
+    if not limit.reserve_ms:
+        need = math.ceil(100 * least) / 100
+        return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine; give at least {need:g}"
+    # The reserve grows with the latency by DRIFT, so that to give the sum of both would be refused again.
+    need = math.ceil(100 * (least + limit.reserve_ms - DRIFT * limit.latency_ms) / (1 - DRIFT)) / 100
+    beside = f"beside a reserve of {limit.reserve_ms:.2f} ms; give at least {need:g}"
+    return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine, {beside}"

@@ -40,8 +40,8 @@ class RuntimePrice:
     """λ, the reward per millisecond of a pipeline.
 
     Args:
-        config: settings of the method, with `runtime_weight`, `costs`, `latency_ms`, `policy_ms`, `step_ms` and
-            `preprocessing`.
+        config: settings of the method, with `runtime_weight`, `costs`, `latency_ms`, `policy_ms`, `step_ms`,
+            `excess_ms` and `preprocessing`.
 
     Attributes:
         weight: λ.
@@ -91,7 +91,7 @@ class RuntimePrice:
         """
         if self.limit is None or imitating:
             return
-        room = self.limit.latency_ms - self.limit.first_ms
+        room = self.limit.usable_ms - self.limit.first_ms
         too_long = (cost_ms.detach() > room).float().view(-1, group_size)
         own = too_long[:, 0]
         if log_prob is not None and self._config.candidates == "listed":

@@ -36,6 +36,7 @@ class ActorCriticConfig:
             table that the run measures; None for no limit. See `training.latency`.
         policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
             a run fills them in.
+        excess_ms: what 95 % of the images take beyond that table's sum, for a latency; a run fills it in.
         loss_limit: upper limit of the detector's loss before differences are taken; None for no limit.
         batch: rollouts in an iteration. At `group_size` 1 each is of another image.
         group_size: rollouts of the same image in a batch. Above 1, the mean return of an image's other rollouts
@@ -98,6 +99,7 @@ class ActorCriticConfig:
     latency_ms: float | None = None
     policy_ms: float = 0.0
     step_ms: float = 0.0
+    excess_ms: float = 0.0
     loss_limit: float | None = 1.0
     batch: int = 8
     group_size: int = renamed("peers", default=1)
@@ -137,7 +139,7 @@ class ActorCriticConfig:
         REWARDS.find(self.reward)
         check_choice(self.module_set, self.modules)
         check_costs(self.costs, self.chosen)
-        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms, self.excess_ms)
         require(
             self.latency_ms is None or self.rollout >= self.horizon,
             "latency_ms needs whole episodes: set rollout to the horizon",

@@ -51,6 +51,7 @@ class SequenceConfig:
             table that the run measures; None for no limit. See `training.latency`.
         policy_ms, step_ms: the policy's own time in that table, and what it grows by with each module that it chooses;
             a run fills them in.
+        excess_ms: what 95 % of the images take beyond that table's sum, for a latency; a run fills it in.
         brightness_weight: penalty per unit of mean brightness outside [0.01, 0.9].
         colour_weight: penalty per unit of ΔE2000 from neutral, over what is grey in the clean photo. It needs raws made
             from photos (`--light`), as `highlight_weight` does.
@@ -100,6 +101,7 @@ class SequenceConfig:
     latency_ms: float | None = None
     policy_ms: float = 0.0
     step_ms: float = 0.0
+    excess_ms: float = 0.0
     brightness_weight: float = 1.0
     colour_weight: float = 0.0
     highlight_weight: float = 0.0
@@ -180,7 +182,7 @@ class SequenceConfig:
         require(self.first_temperature > 0 and self.last_temperature > 0, "temperatures must be positive")
         require(self.gradient_norm is None or self.gradient_norm > 0, "gradient_norm must be positive, or null")
         check_costs(self.costs, chosen)
-        check_latency(self.latency_ms, self.policy_ms, self.step_ms)
+        check_latency(self.latency_ms, self.policy_ms, self.step_ms, self.excess_ms)
 
     def _check_pipelines(self) -> None:
         """Refuses candidates that are listed but not used, used but not listed, or not possible."""

@@ -88,14 +88,14 @@ def test_the_time_of_choosing_what_is_dropped_is_in_the_reserve(monkeypatch: pyt
 
     def asked(policy: Policy, table: ClockTable) -> float:
         assert isinstance(policy, latency.WithinLatency) and table.policy_ms == 1.0
-        seen.append(policy.limit.reserve_ms)
-        return 4.5 if policy.limit.reserve_ms else 3.5
+        seen.append(table.reserve_ms)
+        return 4.5 if table.reserve_ms else 3.5
 
     monkeypatch.setattr(latency, "clock_table", lambda *_, **__: ClockTable({"gamma": 2.0}, policy_ms=1.0, size=32))
     monkeypatch.setattr(latency, "excess_ms", asked)
     found = latency.within_latency(FixedPipeline(ONE), 6.0, 32)
     assert seen == [0.0, 3.5 + 0.3]
-    assert isinstance(found, latency.WithinLatency) and found.limit.reserve_ms == 4.5 + 0.3
+    assert isinstance(found, latency.WithinLatency) and found.limit.table.reserve_ms == 4.5 + 0.3
 
 
 def test_a_latency_keeps_the_reserve_free_unless_costs_are_given(
@@ -117,6 +117,6 @@ def test_a_latency_keeps_the_reserve_free_unless_costs_are_given(
 
 def test_the_reserve_is_the_same_for_images_of_any_size() -> None:
     """Emptied caches cost the same whatever the image's pixels are."""
-    limit = latency.Limit(ClockTable({"gamma": 2.0}, policy_ms=0.0, size=40), 6.0, reserve_ms=2.0)
+    limit = latency.Limit(ClockTable({"gamma": 2.0}, policy_ms=0.0, size=40, reserve_ms=2.0), 6.0)
     pixels = 40 * 30
     assert limit.fits(["gamma"], pixels=2 * pixels) and not limit.fits(["gamma"], pixels=2 * pixels + 1)

@@ -51,6 +51,7 @@ class ClockTable:
         size: longer side of the frame in pixels.
         threads: CPU threads of the measurement.
         device: "cpu" or "cuda".
+        reserve_ms: milliseconds that are kept free of a latency, whatever the pixels; see `latency_reserve`.
     """
 
     milliseconds: Costs = field(default_factory=dict)
@@ -59,6 +60,7 @@ class ClockTable:
     size: int = 416
     threads: int = 1
     device: str = "cpu"
+    reserve_ms: float = 0.0
 
     def time(self, modules: Sequence[str], n_first: int = 0, pixels: int | None = None) -> float:
         """Milliseconds of a pipeline and of the policy that chose it.

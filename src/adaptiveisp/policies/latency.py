@@ -57,14 +57,12 @@ class Limit:
         table: of the policy and its modules.
         latency_ms: most milliseconds of policy and modules for an image.
         first: modules of the preprocessing, where all pipelines have the same.
-        reserve_ms: milliseconds of the latency that are kept free, see `latency_reserve`.
         known: pipeline, preprocessing and pixels → sets of kept indices, those that drop fewest modules first.
     """
 
     table: ClockTable
     latency_ms: float
     first: tuple[str, ...] = ()
-    reserve_ms: float = 0.0
     known: dict[tuple[tuple[str, ...], int, int | None], tuple[tuple[int, ...], ...]] = field(default_factory=dict)
 
     @property
@@ -75,7 +73,7 @@ class Limit:
     @property
     def usable_ms(self) -> float:
         """Most milliseconds of a pipeline by the table: the latency without the reserve."""
-        return self.latency_ms - self.reserve_ms
+        return self.latency_ms - self.table.reserve_ms
 
     def fits(self, modules: Sequence[str], n_first: int = 0, pixels: int | None = None) -> bool:
         """Whether a pipeline keeps the latency by the table; arguments as for `ClockTable.time`."""
@@ -221,7 +219,8 @@ class WithinLatency(Policy):
 
 def limit_of(policy: Policy, table: ClockTable, latency_ms: float, excess: float = 0.0) -> Limit:
     """The limit of a policy whose clock table begins with the modules of its preprocessing, see `clock_table`."""
-    return Limit(table, latency_ms, tuple(table.milliseconds)[: policy.n_preprocessing], reserve_ms(excess, latency_ms))
+    table = replace(table, reserve_ms=reserve_ms(excess, latency_ms))
+    return Limit(table, latency_ms, tuple(table.milliseconds)[: policy.n_preprocessing])
 
 
 def training_limit(settings: Any) -> Limit | None:
@@ -235,7 +234,7 @@ def training_limit(settings: Any) -> Limit | None:
         return None
     table = ClockTable(listed_costs(settings.costs), settings.policy_ms, settings.step_ms)
     reserve = reserve_ms(settings.excess_ms, latency_ms)
-    return Limit(table, latency_ms, STAGES[settings.preprocessing], reserve)
+    return Limit(replace(table, reserve_ms=reserve), latency_ms, STAGES[settings.preprocessing])
 
 
 def _renders_itself(policy: Policy) -> bool:
@@ -297,6 +296,6 @@ def within_latency(
             "%s: a latency of %g ms %s be kept: its own time and its preprocessing take %.2f ms at size %d, "
             "and %.2f ms more for some images",
             *(policy.name, latency_ms, "cannot" if limit.first_ms > latency_ms else "may not"),
-            *(limit.first_ms, size, limit.reserve_ms),
+            *(limit.first_ms, size, limit.table.reserve_ms),
         )
     return WithinLatency(policy, limit)

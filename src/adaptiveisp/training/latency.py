@@ -223,10 +223,10 @@ def _kept(limit: Limit, modules: tuple[str, ...], what: str) -> tuple[str, ...]:
 
 
 def _refusal(limit: Limit, what: str, least: float) -> str:
-    if not limit.reserve_ms:
+    if not limit.table.reserve_ms:
         need = math.ceil(100 * least) / 100
         return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine; give at least {need:g}"
     # The reserve grows with the latency by DRIFT, so that to give the sum of both would be refused again.
-    need = math.ceil(100 * (least + limit.reserve_ms - DRIFT * limit.latency_ms) / (1 - DRIFT)) / 100
-    beside = f"beside a reserve of {limit.reserve_ms:.2f} ms; give at least {need:g}"
+    need = math.ceil(100 * (least + limit.table.reserve_ms - DRIFT * limit.latency_ms) / (1 - DRIFT)) / 100
+    beside = f"beside a reserve of {limit.table.reserve_ms:.2f} ms; give at least {need:g}"
     return f"latency_ms {limit.latency_ms:g}: {what} {least:.2f} ms on this machine, {beside}"

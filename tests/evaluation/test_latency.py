@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ def test_eval_drops_modules_and_says_so(tmp_path: Path) -> None:
     assert f"Latency: {kept}; modules dropped, and from how many images: denoise (3)." in report.notes
     written = report.to_json()
     assert written["policies"]["both"]["red"]["within_latency"] == 1.0 and "within latency" in report.table()
+
+
+def test_several_sets_count_what_was_dropped_in_all_of_them(tmp_path: Path) -> None:
+    one = config(tmp_path / "one", latency_ms=500.0)
+    labels = [one.data, labelled_photos(tmp_path / "two", n=4)]
+    report = evaluate(replace(one, data=labels, images=[path.parent / "images" for path in labels]))
+    assert report.policies["both"]["red"].dropped_modules == {"denoise": 7}
+    kept = "both took at most 500 ms for 100.0 % of the images by the clock"
+    assert f"Latency: {kept}; modules dropped, and from how many images: denoise (7)." in report.notes
 
 
 def test_without_a_latency_nothing_is_dropped(tmp_path: Path) -> None:

@@ -84,12 +84,15 @@ def _timed(result: PolicyResult, table: ClockTable, latency_ms: float | None) ->
     return replace(result, within=within, table_ms=times)
 
 
-def latency_notes(scores: Mapping[str, Mapping[str, PolicyScore]], latency_ms: float | None) -> list[str]:
-    """A note on each policy of a report with a latency; policies that do not keep it are warned of.
+def latency_notes(
+    scores: Mapping[str, Mapping[str, PolicyScore]], latency_ms: float | None, warn: bool = True
+) -> list[str]:
+    """A note on each policy of a report with a latency; policies that do not keep it are warned of if asked.
 
     Args:
         scores: policy → detector → scores.
         latency_ms: the latency; None for none.
+        warn: whether such policies are warned of.
     """
     notes = []
     for policy, by in scores.items() if latency_ms is not None else ():
@@ -98,7 +101,7 @@ def latency_notes(scores: Mapping[str, Mapping[str, PolicyScore]], latency_ms: f
             continue
         share = f"{100 * score.within_latency:.1f} % of the images by the clock"
         kept = f"{policy} took at most {latency_ms:g} ms for {share}"
-        if score.within_latency < KEPT_SHARE:
+        if warn and score.within_latency < KEPT_SHARE:
             logger.warning("%s, less than %.0f %%", kept, 100 * KEPT_SHARE)
         listed = ", ".join(f"{name} ({count})" for name, count in score.dropped_modules.items())
         dropped = f"modules dropped, and from how many images: {listed}" if listed else "no module was dropped"

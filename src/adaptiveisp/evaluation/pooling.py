@@ -4,6 +4,7 @@ A mean over all images would be that of the largest set. The bootstrap resamples
 of the other sets, with the same photos for all policies, and the differences are those of the means over the sets.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from adaptiveisp.evaluation.bootstrap import Resampling
+from adaptiveisp.evaluation.latency import latency_notes
 from adaptiveisp.evaluation.policy_scores import PolicyScore
 from adaptiveisp.evaluation.report import Report, on_common_images
 from adaptiveisp.evaluation.seed_groups import (
@@ -55,7 +57,7 @@ def pooled_report(sets: Mapping[str, Report], resamples: int = 1000, seed: int =
         policies=policies,
         differences=tuple(difference for found in compared.values() for difference in found.differences),
         provenance=reports[-1].provenance,  # a backend may have changed while the first sets were scored
-        notes=(_note(sets),),
+        notes=(_note(sets), *latency_notes(policies, first.settings.get("latency_ms"), warn=False)),
         settings=_settings(reports),
         clock_table=reports[-1].clock_table,
         groups=groups,
@@ -96,13 +98,18 @@ def _settings(reports: Sequence[Report]) -> dict[str, Any]:
 
 
 def _mean_over_sets(scores: Sequence[PolicyScore]) -> PolicyScore:
-    """The means of a policy's scores over the data sets; images and photos are counted in all of them."""
+    """The means of a policy's scores over the data sets; images and photos are counted in all of them.
+
+    So are the images from which modules were dropped.
+    """
+    dropped: Counter[str] = sum((Counter(score.dropped_modules) for score in scores), Counter())
     return PolicyScore(
         per_light=(),
         per_class={},
         n_images=sum(score.n_images for score in scores),
         n_photos=sum(score.n_photos for score in scores),
         static=scores[0].static,
+        dropped_modules=dict(dropped),
         **mean_scores(scores),
     )
 

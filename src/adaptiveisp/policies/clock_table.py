@@ -199,21 +199,28 @@ def _runnable(module: IspModule) -> IspModule:
 def _timed_run(module: IspModule, image: torch.Tensor) -> Callable[[], float]:
     params = some_parameters(module)
 
-    def run() -> float:
-        _wait(image)
-        start, start_of_processor = time.perf_counter(), time.process_time()
-        run_one(image, [(module, params)])
-        _wait(image)
-        elapsed, worked = time.perf_counter() - start, time.process_time() - start_of_processor
-        return 1e3 * (min(elapsed, worked) if image.device.type == "cpu" else elapsed)
-
-    return run
+    return lambda: milliseconds_of(lambda: run_one(image, [(module, params)]), image.device)
 
 
-def _wait(image: torch.Tensor) -> None:
+def milliseconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of a piece of work; on a CPU those of the processor, where they are fewer than the clock's.
+
+    Args:
+        work: runs once.
+        device: where it runs; what a GPU has begun is waited for before and after.
+    """
+    _wait(device)
+    start, start_of_processor = time.perf_counter(), time.process_time()
+    work()
+    _wait(device)
+    elapsed, worked = time.perf_counter() - start, time.process_time() - start_of_processor
+    return 1e3 * (min(elapsed, worked) if device.type == "cpu" else elapsed)
+
+
+def _wait(device: torch.device) -> None:
     """Waits for a GPU's work; on a CPU it is done when a call returns."""
-    if image.device.type == "cuda":
-        torch.cuda.synchronize(image.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 class _ProcessorWatch(Stopwatch):
